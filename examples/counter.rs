@@ -1,0 +1,35 @@
+//! Counts visits: the smallest program with a session.
+//!
+//! Run it with `cargo run -p sessions-examples --bin counter`, and reload the page.
+
+use axum::{Router, routing::get};
+use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use tokio::net::TcpListener;
+
+/// Each field is a key of the session. The derive makes the typed accessors.
+#[derive(Session)]
+struct Visitor {
+    visits: u32,
+}
+
+async fn index(session: Session<Visitor>) -> String {
+    // While the guard lives, other requests of this session wait, and nobody else does.
+    let mut s = session.write().await;
+    let visits = s.visits + 1;
+    s.set_visits(visits);
+    format!("{visits} visits")
+    // Dropping the guard is all there is to do: the layer saves, and sends the cookie.
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    // A generated key and sessions in memory both end with the program. A real one reads its keys
+    // with `Keys::from_env`, so that a restart logs nobody out.
+    let app = Router::new()
+        .route("/", get(index))
+        .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("counter listens on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await
+}

@@ -1,0 +1,200 @@
+//! A small shop, to see sessions at work: a cart, a theme, what was viewed last, and a page that
+//! shows the session itself. `cargo run -p sessions-examples -- --help` tells how to start it.
+
+mod catalogue;
+mod pages;
+mod session;
+mod shop;
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    net::Ipv4Addr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use sessions::{Keys, MemoryStore, SessionLayer};
+use tokio::{net::TcpListener, sync::Notify, time::sleep};
+use tracing_subscriber::EnvFilter;
+
+use crate::session::Visitor;
+
+const HELP: &str = "\
+A small shop that keeps its carts in sessions.
+
+Usage: shop [--port N] [--insecure]
+
+  --port N     listen on 127.0.0.1:N instead of 3000; 0 takes any free port
+  --insecure   send the cookie without `Secure`, for browsers that refuse
+               such a cookie from http://localhost
+  --help       show this
+
+Environment:
+  SESSION_KEYS   the keys that sign cookies, in base64, separated by commas,
+                 the newest first; `openssl rand -base64 32` makes one
+  RUST_LOG       what to log, as in `info` (the default) or `sessions=debug`";
+
+#[derive(Debug, PartialEq)]
+enum Command {
+    Serve { port: u16, insecure: bool },
+    Help,
+}
+
+fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let (mut port, mut insecure) = (3000, false);
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--insecure" => insecure = true,
+            "--port" => {
+                let number = arguments.next().ok_or("--port needs a number")?;
+                port = number
+                    .parse()
+                    .map_err(|_| format!("--port needs a number up to 65535, not `{number}`"))?;
+            }
+            other => return Err(format!("there is no option `{other}`")),
+        }
+    }
+    Ok(Command::Serve { port, insecure })
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let outcome = match parse(arguments) {
+        Ok(Command::Serve { port, insecure }) => serve(port, insecure).await,
+        Ok(Command::Help) => say(HELP),
+        Err(message) => {
+            eprintln!("shop: {message}\nTry `shop --help`.");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("shop: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(port: u16, insecure: bool) -> Result<(), String> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+
+    // A clone is the same store: this one is kept to stop its sweep in the end.
+    let store = MemoryStore::builder().with_capacity(100_000).build();
+    let mut settings = SessionLayer::<Visitor>::builder(store.clone(), keys()?);
+    if insecure {
+        settings = settings.insecure_localhost();
+    }
+    let layer = settings.build().map_err(text)?;
+
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+        format!("cannot listen on 127.0.0.1:{port}: {error}\nTry another port: `shop --port N`.")
+    })?;
+    let address = listener.local_addr().map_err(text)?;
+    let stop = stop_signal().map_err(text)?;
+    say(&format!("shop listens on http://{address}"))?;
+
+    serve_until(stop, listener, shop::router().layer(layer.clone())).await.map_err(text)?;
+
+    // The order matters: no request is left to write, then everything written is in the store, then
+    // nothing of the store runs any more.
+    layer.background_saves().await;
+    store.stop_sweep().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn keys() -> Result<Keys, String> {
+    const VARIABLE: &str = "SESSION_KEYS";
+    if env::var_os(VARIABLE).is_some() {
+        return Keys::from_env(VARIABLE).map_err(text);
+    }
+    tracing::info!("{VARIABLE} is not set: the cookies' key was generated, and ends with the shop");
+    Ok(Keys::generate())
+}
+
+/// Serves until told to stop, and then lets the requests that have come finish, for at most ten
+/// seconds.
+async fn serve_until(
+    stop: impl Future<Output = ()> + Send + 'static,
+    listener: TcpListener,
+    app: axum::Router,
+) -> io::Result<()> {
+    let stopping = Arc::new(Notify::new());
+    let told = stopping.clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        stop.await;
+        told.notify_one();
+    });
+    let too_long = async {
+        stopping.notified().await;
+        sleep(Duration::from_secs(10)).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = too_long => {
+            tracing::warn!("some connections were still open after ten seconds");
+            Ok(())
+        }
+    }
+}
+
+/// Is ready on Ctrl-C, or on the signal that `kill`, systemd and containers send. Listens for them
+/// from the call on, not only once it is polled.
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+/// A line on the standard output, at once, for whoever waits for it.
+fn say(line: &str) -> Result<(), String> {
+    let mut out = io::stdout();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Command::*, *};
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(String::from))
+    }
+
+    #[test]
+    fn arguments() {
+        assert_eq!(parsed(""), Ok(Serve { port: 3000, insecure: false }));
+        assert_eq!(parsed("--insecure --port 0"), Ok(Serve { port: 0, insecure: true }));
+        assert_eq!(parsed("--port 1 --help"), Ok(Help));
+        for wrong in ["--port", "--port 65536", "--port x", "3000", "--insecure=1"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

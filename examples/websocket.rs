@@ -1,0 +1,80 @@
+//! A session that is used after its response has left: a websocket counts messages in it.
+//!
+//! Run it with `cargo run -p sessions-examples --bin websocket`, and open the page in two tabs:
+//! they are two connections of one session.
+
+use axum::{
+    Router,
+    extract::ws::{Message, WebSocket, WebSocketUpgrade},
+    response::{Html, Response},
+    routing::{any, get},
+};
+use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use tokio::net::TcpListener;
+
+#[derive(Session)]
+struct Chatter {
+    connections: u32,
+    messages: u32,
+}
+
+const PAGE: &str = r#"<!doctype html><html lang=en><meta charset=utf-8><title>Websocket</title>
+<form><label>Message <input autofocus autocomplete=off></label> <button>Send</button></form>
+<ol aria-live=polite></ol>
+<script>
+  const socket = new WebSocket("/socket");
+  const show = (text) => document.querySelector("ol").appendChild(
+    Object.assign(document.createElement("li"), { textContent: text }));
+  socket.onmessage = (event) => show(event.data);
+  socket.onclose = () => show("The connection is closed.");
+  document.querySelector("form").onsubmit = (event) => {
+    event.preventDefault();
+    socket.send(document.querySelector("input").value);
+    event.target.reset();
+  };
+</script></html>"#;
+
+/// The page asks for no session, so that the websocket's request may be the one that begins it.
+async fn page() -> Html<&'static str> {
+    Html(PAGE)
+}
+
+async fn connect(upgrade: WebSocketUpgrade, session: Session<Chatter>) -> Response {
+    // A new session's cookie travels with the response, so the session has to be written before
+    // the upgrade response leaves. Later there is no response to put a cookie on, and `save` would
+    // fail with `ErrorKind::NoCookie`.
+    *session.write().await.connections_mut() += 1;
+    upgrade.on_upgrade(|socket| async move {
+        if let Err(error) = talk(socket, session).await {
+            eprintln!("a connection ended: {error}");
+        }
+    })
+}
+
+async fn talk(mut socket: WebSocket, session: Session<Chatter>) -> Result<(), axum::BoxError> {
+    while let Some(message) = socket.recv().await {
+        let Message::Text(text) = message? else { continue };
+        let answer = {
+            // Not held while waiting for the next message: other requests want their turn.
+            let mut s = session.write().await;
+            *s.messages_mut() += 1;
+            format!("“{text}” is message {} ({} connections so far)", s.messages, s.connections)
+        };
+        // Nobody saves after the response but we. An error here says that the session has ended,
+        // by a logout in another tab for example, or that the store is down.
+        session.save().await?;
+        socket.send(answer.into()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/", get(page))
+        .route("/socket", any(connect))
+        .layer(SessionLayer::<Chatter>::new(MemoryStore::new(), Keys::generate()));
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("websocket listens on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await
+}

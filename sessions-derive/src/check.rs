@@ -1,0 +1,348 @@
+//! Turns what was written into a model, or reports what is wrong with it: one function a rule.
+//!
+//! The model is made even of a faulty struct, without what is wrong in it, for the stub that is
+//! emitted beside the errors.
+
+use std::collections::HashMap;
+
+use proc_macro2::Ident;
+use quote::{ToTokens, format_ident};
+use syn::{
+    Data, Fields, GenericArgument, GenericParam, LitStr, PathArguments, Type, ext::IdentExt,
+    parse_quote,
+};
+
+use crate::{
+    errors::Errors,
+    model::{self, Kind, Model, Start, Storage, bare},
+    names::{Accessors, Case, list, suggestion},
+    parse::{self, Field, Given, Input},
+};
+
+/// A payload keeps the length of a key in one byte.
+const LONGEST_KEY: usize = 255;
+
+pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
+    has_named_fields(input, errors);
+    has_no_generics(input, errors);
+    for field in &input.fields {
+        leaves_our_name_alone(field, errors);
+        owns_its_value(field, errors);
+        has_its_default_in_the_attribute(field, errors);
+        has_a_default_of_its_type(field, errors);
+        does_not_convert_twice(field, errors);
+        is_not_stored_if_skipped(field, errors);
+    }
+    let case = case(input, errors);
+    let stored: Vec<_> = input.fields.iter().flat_map(|field| keys(field, case)).collect();
+    keys_fit(&stored, errors);
+    keys_differ(&stored, errors);
+    let model = model(input, case);
+    accessors_differ(&model, errors);
+    model
+}
+
+/// A field's name is its key, so that there have to be names.
+fn has_named_fields(input: &Input<'_>, errors: &Errors) {
+    let name = &input.written.ident;
+    let remedy = format!("write `struct {name} {{ … }}`");
+    match &input.written.data {
+        Data::Struct(data) => match &data.fields {
+            Fields::Named(_) => {}
+            Fields::Unnamed(fields) => errors.at(
+                fields,
+                format!("a session's fields need names, which become its keys; {remedy}"),
+            ),
+            Fields::Unit => errors.at(name, format!("a session needs named fields; {remedy}")),
+        },
+        Data::Enum(data) => errors.at(
+            data.enum_token,
+            format!("an enum cannot be a session; {remedy}, with the enum in one of its fields"),
+        ),
+        Data::Union(data) => {
+            errors.at(data.union_token, format!("a union cannot be a session; {remedy}"));
+        }
+    }
+}
+
+/// A session is one type in one store.
+fn has_no_generics(input: &Input<'_>, errors: &Errors) {
+    let generics = &input.written.generics;
+    for parameter in &generics.params {
+        match parameter {
+            GenericParam::Lifetime(lifetime) => errors.at(
+                lifetime,
+                "a session outlives every request and cannot borrow; own the data, as `String` \
+                 instead of `&str`",
+            ),
+            GenericParam::Type(_) | GenericParam::Const(_) => errors.at(
+                parameter,
+                "a session cannot have generic parameters; write the type out, or make a struct \
+                 for each",
+            ),
+        }
+    }
+    if let (Some(clause), true) = (&generics.where_clause, generics.params.is_empty()) {
+        errors.at(clause, "a session cannot have a `where` clause; remove it");
+    }
+}
+
+/// The fields struct derefs to the user's: our own field would hide one of the same name.
+fn leaves_our_name_alone(field: &Field<'_>, errors: &Errors) {
+    if field.ident.unraw().to_string().starts_with("__tracked") {
+        let message = "names that begin with `__tracked` are reserved; give the field another name";
+        errors.at(field.ident, message);
+    }
+}
+
+/// What comes out of a store has nobody to borrow from.
+fn owns_its_value(field: &Field<'_>, errors: &Errors) {
+    if let (Some(reference), None) = (reference_in(&field.written.ty), &field.skip) {
+        let message = "a session field has to own its value; write `String` instead of `&str`, \
+                       or keep the field out of the store with `#[session(skip)]`";
+        errors.at(reference, message);
+    }
+}
+
+fn reference_in(ty: &Type) -> Option<&Type> {
+    match ty {
+        Type::Reference(_) => Some(ty),
+        Type::Group(group) => reference_in(&group.elem),
+        Type::Paren(paren) => reference_in(&paren.elem),
+        Type::Array(array) => reference_in(&array.elem),
+        Type::Tuple(tuple) => tuple.elems.iter().find_map(reference_in),
+        Type::Path(path) => match &path.path.segments.last()?.arguments {
+            PathArguments::AngleBracketed(list) => list.args.iter().find_map(|argument| {
+                let GenericArgument::Type(ty) = argument else { return None };
+                reference_in(ty)
+            }),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `theme: String = …` is unstable Rust, and not ours to read.
+fn has_its_default_in_the_attribute(field: &Field<'_>, errors: &Errors) {
+    if let Some((_, value)) = &field.written.default {
+        let written = value.to_token_stream();
+        errors.at(value, format!("write the default as `#[session(default = {written})]`"));
+    }
+}
+
+/// A text is converted into the field's type, which no number can be made of.
+fn has_a_default_of_its_type(field: &Field<'_>, errors: &Errors) {
+    let Some(text) = default_text(field) else { return };
+    let example = match Kind::of(&field.written.ty) {
+        Kind::Scalar => "default = 5",
+        Kind::Option(_, kind) if matches!(*kind, Kind::Scalar) => "default = Some(5)",
+        _ => return,
+    };
+    let message = format!(
+        "a text is no default for a number, `bool` or `char`; write a value of the field's type, \
+         as in `{example}`"
+    );
+    errors.at(text, message);
+}
+
+/// `into` is for the types whose setter does not convert by itself. A scalar's does not either,
+/// but there `set_visits(1)` could no longer tell which integer `1` is.
+fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
+    let Some(word) = &field.into else { return };
+    match Kind::of(&field.written.ty).of_value() {
+        Kind::Str => {
+            errors.at(word, "this setter takes `impl Into<String>` already; remove `into`")
+        }
+        Kind::Vec(_) => {
+            errors.at(word, "this setter takes `impl Into<Vec<…>>` already; remove `into`")
+        }
+        Kind::Scalar => errors.at(
+            word,
+            "the setter of a number, `bool` or `char` takes just that, so that a `1` needs no \
+             type; remove `into`",
+        ),
+        Kind::Option(..) | Kind::Other => {}
+    }
+}
+
+fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
+    let Field { skip: Some(_), rename, aliases, version, .. } = field else { return };
+    let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
+    let version = version.iter().map(|given| (&given.word, "version"));
+    for (word, what) in keys.chain(version) {
+        let message = format!(
+            "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
+             remove one of them"
+        );
+        errors.at(word, message);
+    }
+}
+
+/// What `rename_all` asks for.
+fn case(input: &Input<'_>, errors: &Errors) -> Case {
+    let Some(Given { value, .. }) = &input.rename_all else { return Case::Snake };
+    let text = value.value();
+    if let Some((_, case)) = Case::ALL.into_iter().find(|&(name, _)| name == text) {
+        return case;
+    }
+    let names = Case::ALL.map(|(name, _)| name);
+    let suggestion = suggestion(&text, names);
+    errors.at(value, format!("unknown case `{text}`{suggestion} There are {}", list(names)));
+    Case::Snake
+}
+
+/// A key or alias, the field that it is for, and the literal that it was given in, if any.
+struct StoredAs<'a> {
+    field: &'a Ident,
+    key: String,
+    literal: Option<&'a LitStr>,
+}
+
+impl ToTokens for StoredAs<'_> {
+    fn to_tokens(&self, tokens: &mut proc_macro2::TokenStream) {
+        match self.literal {
+            Some(literal) => literal.to_tokens(tokens),
+            None => self.field.to_tokens(tokens),
+        }
+    }
+}
+
+fn keys<'a>(field: &'a Field<'a>, case: Case) -> Vec<StoredAs<'a>> {
+    if field.skip.is_some() {
+        return Vec::new();
+    }
+    let key = StoredAs {
+        field: field.ident,
+        key: key(field, case),
+        literal: field.rename.as_ref().map(|given| &given.value),
+    };
+    let aliases = field.aliases.iter().map(|given| StoredAs {
+        field: field.ident,
+        key: given.value.value(),
+        literal: Some(&given.value),
+    });
+    [key].into_iter().chain(aliases).collect()
+}
+
+fn key(field: &Field<'_>, case: Case) -> String {
+    match &field.rename {
+        Some(given) => given.value.value(),
+        None => case.apply(&field.ident.unraw().to_string()),
+    }
+}
+
+fn keys_fit(stored: &[StoredAs<'_>], errors: &Errors) {
+    for entry in stored {
+        match entry.key.len() {
+            0 => errors.at(entry, "a key cannot be empty; write at least one character"),
+            1..=LONGEST_KEY => {}
+            length => errors.at(
+                entry,
+                format!(
+                    "this key has {length} bytes, and a key has at most {LONGEST_KEY}; write a \
+                     shorter one with `#[session(rename = \"…\")]`"
+                ),
+            ),
+        }
+    }
+}
+
+fn keys_differ(stored: &[StoredAs<'_>], errors: &Errors) {
+    let mut owners = HashMap::new();
+    for entry in stored.iter().filter(|entry| !entry.key.is_empty()) {
+        let StoredAs { field, key, .. } = entry;
+        match owners.insert(key, field) {
+            None => {}
+            Some(owner) if owner == field => {
+                errors
+                    .at(entry, format!("field `{field}` has the key `{key}` already; remove this"));
+            }
+            Some(owner) => {
+                let message = format!(
+                    "field `{field}` has the key `{key}`, and so has field `{owner}`; give one of \
+                     them another with `#[session(rename = \"…\")]`"
+                );
+                errors.at(entry, message);
+            }
+        }
+    }
+}
+
+/// The accessors of all fields are methods of one struct.
+fn accessors_differ(model: &Model<'_>, errors: &Errors) {
+    let mut owners: HashMap<String, &Ident> = HashMap::new();
+    for field in &model.fields {
+        let ident = field.ident;
+        let key = match &field.storage {
+            Storage::Stored { key, .. } => {
+                format!(", and keep its key with `#[session(rename = {key:?})]`")
+            }
+            Storage::Skipped => String::new(),
+        };
+        let taken = field.accessors.all().find_map(|name| {
+            let owner = owners.insert(name.unraw().to_string(), ident)?;
+            Some((name, owner))
+        });
+        if let Some((name, owner)) = taken {
+            let message = format!(
+                "fields `{owner}` and `{ident}` would both have an accessor `{name}()`; give \
+                 field `{ident}` another name{key}"
+            );
+            errors.at(ident, message);
+        }
+    }
+}
+
+fn default_text(field: &Field<'_>) -> Option<LitStr> {
+    parse::string(&field.default.as_ref()?.value)
+}
+
+fn model<'a>(input: &'a Input<'a>, case: Case) -> Model<'a> {
+    let mut indices = 0..;
+    let written = input.written;
+    Model {
+        krate: input.krate.as_ref().map_or_else(|| parse_quote!(::sessions), |it| it.value.clone()),
+        vis: &written.vis,
+        ident: &written.ident,
+        fields_ident: format_ident!("{}Fields", written.ident),
+        fields: input.fields.iter().map(|field| checked(field, case, &mut indices)).collect(),
+    }
+}
+
+fn checked<'a>(
+    field: &'a Field<'a>,
+    case: Case,
+    indices: &mut impl Iterator<Item = usize>,
+) -> model::Field<'a> {
+    let ty = bare(&field.written.ty);
+    let kind = Kind::of(ty);
+    let attributes = field.written.attrs.iter();
+    model::Field {
+        vis: &field.written.vis,
+        ident: field.ident,
+        ty,
+        converts: match kind.of_value() {
+            Kind::Str | Kind::Vec(_) => true,
+            Kind::Option(..) | Kind::Other => field.into.is_some(),
+            Kind::Scalar => false,
+        },
+        start: match (&field.default, default_text(field)) {
+            (None, _) => Start::Default,
+            (Some(_), Some(text)) => Start::Text(text),
+            (Some(given), None) => Start::Value(&given.value),
+        },
+        storage: match field.skip {
+            Some(_) => Storage::Skipped,
+            None => Storage::Stored {
+                index: indices.next().unwrap_or_default(),
+                key: key(field, case),
+                aliases: field.aliases.iter().map(|given| given.value.value()).collect(),
+                version: field.version.as_ref().map(|given| given.value),
+            },
+        },
+        accessors: Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
+        docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
+        deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),
+        kind,
+    }
+}

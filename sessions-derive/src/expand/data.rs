@@ -1,0 +1,132 @@
+//! `impl SessionData`: the table of stored fields, and how to load and encode each of them.
+
+use proc_macro2::{Literal, Span, TokenStream};
+use quote::{format_ident, quote_spanned};
+use syn::{Type, ext::IdentExt, spanned::Spanned};
+
+use super::hygienic;
+use crate::model::{Field, Kind, Model, Start, Storage};
+
+pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
+    let Model { krate, ident, fields_ident, fields, .. } = model;
+    let private = &model.private();
+    let infos: Vec<_> = fields.iter().filter_map(|field| info(field, private)).collect();
+    let words = Literal::usize_unsuffixed(infos.len().div_ceil(64).max(1));
+    let checks: &Vec<_> = &fields.iter().map(check).collect();
+    let loads = fields.iter().map(|field| load(field, private));
+    let arms = fields.iter().filter_map(encode);
+    hygienic! {
+        fn __stored<F: #private::FieldValue>() {}
+        fn __skipped<F: #private::SkippedValue>() {}
+
+        #[automatically_derived]
+        impl #krate::SessionData for #ident {
+            type Fields = #fields_ident;
+            type Dirty = [u64; #words];
+
+            const FIELDS: &'static [#private::FieldInfo] = &[#(#infos),*];
+
+            fn __load(__source: &#private::Source<'_>) -> Self {
+                #(#checks)*
+                Self { #(#loads,)* }
+            }
+
+            fn __encode(
+                &self,
+                __field: usize,
+                __encoder: &mut #private::Encoder<'_>,
+            ) -> ::core::result::Result<(), #private::EncodeError> {
+                #(#checks)*
+                match __field {
+                    #(#arms,)*
+                    _ => __encoder.nothing(),
+                }
+            }
+
+            fn __wrap(__tracked: #private::Tracked<Self>) -> Self::Fields {
+                #fields_ident { __tracked }
+            }
+
+            fn __tracked(__fields: &Self::Fields) -> &#private::Tracked<Self> {
+                &__fields.__tracked
+            }
+
+            fn __tracked_mut(__fields: &mut Self::Fields) -> &mut #private::Tracked<Self> {
+                &mut __fields.__tracked
+            }
+        }
+    }
+}
+
+fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
+    let Storage::Stored { key, aliases, version, .. } = &field.storage else { return None };
+    let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
+    let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version))
+}
+
+/// Asks of the field's type, at its place, what a field must be able to do. Both bodies ask in the
+/// same words, before they do anything else with the type: errors that are equal are shown once,
+/// and hide those that follow from them.
+fn check(field: &Field<'_>) -> TokenStream {
+    let ty = field.ty;
+    match field.storage {
+        Storage::Stored { .. } => quote_spanned!(at(ty)=> __stored::<#ty>();),
+        Storage::Skipped => quote_spanned!(at(ty)=> __skipped::<#ty>();),
+    }
+}
+
+fn load(field: &Field<'_>, private: &TokenStream) -> TokenStream {
+    let Field { ident, ty, .. } = field;
+    let start = start(field, private);
+    match field.storage {
+        Storage::Stored { index, .. } => {
+            let index = Literal::usize_unsuffixed(index);
+            quote_spanned!(at(ty)=> #ident: __source.field::<#ty>(#index, || #start))
+        }
+        Storage::Skipped => hygienic!(#ident: #start),
+    }
+}
+
+fn encode(field: &Field<'_>) -> Option<TokenStream> {
+    let Field { ident, ty, storage: Storage::Stored { index, .. }, .. } = field else {
+        return None;
+    };
+    let index = Literal::usize_unsuffixed(*index);
+    Some(quote_spanned!(at(ty)=> #index => __encoder.put::<#ty>(&self.#ident)))
+}
+
+/// The functions that give the fields with a `default` of their own its value.
+pub(super) fn defaults(model: &Model<'_>) -> TokenStream {
+    let private = &model.private();
+    let defaults = model.fields.iter().filter_map(|field| {
+        let value = match (&field.start, &field.kind) {
+            (Start::Default, _) => return None,
+            (Start::Value(value), _) => hygienic!(#value),
+            (Start::Text(text), Kind::Option(..)) => hygienic! {
+                ::core::option::Option::Some(::core::convert::Into::into(#text))
+            },
+            (Start::Text(text), _) => hygienic!(::core::convert::Into::into(#text)),
+        };
+        let (call, ty) = (start(field, private), field.ty);
+        Some(hygienic!(fn #call -> #ty { #value }))
+    });
+    defaults.collect()
+}
+
+/// The call that gives the value a field starts at.
+pub(super) fn start(field: &Field<'_>, private: &TokenStream) -> TokenStream {
+    let Field { ident, ty, .. } = field;
+    match field.start {
+        Start::Default => quote_spanned!(at(ty)=> #private::default_of::<#ty>()),
+        Start::Text(_) | Start::Value(_) => {
+            let name = format_ident!("__default_{}", ident.unraw(), span = Span::mixed_site());
+            hygienic!(#name())
+        }
+    }
+}
+
+/// The place of a type, with the hygiene of generated code.
+fn at(ty: &Type) -> Span {
+    Span::mixed_site().located_at(ty.span())
+}

@@ -1,0 +1,212 @@
+//! The fields struct and its accessors.
+
+use proc_macro2::{Ident, Literal, TokenStream};
+use quote::quote_spanned;
+use syn::ext::IdentExt;
+
+use super::{data::start, hygienic};
+use crate::model::{Field, Kind, Model, Storage};
+
+/// The struct that guards deref to, which derefs to the user's.
+pub(super) fn structure(model: &Model<'_>) -> TokenStream {
+    let Model { vis, ident, fields_ident, .. } = model;
+    let private = model.private();
+    let doc = doc(model);
+    hygienic! {
+        #[doc = #doc]
+        #[allow(deprecated, non_camel_case_types)]
+        #vis struct #fields_ident {
+            __tracked: #private::Tracked<#ident>,
+        }
+    }
+}
+
+pub(super) fn doc(model: &Model<'_>) -> String {
+    format!(
+        " The fields of a [`{0}`] session, as a guard shows them: typed accessors, and the \
+         [`{0}`] itself to read from.",
+        model.ident.unraw()
+    )
+}
+
+pub(super) fn accessors(model: &Model<'_>) -> TokenStream {
+    let Model { ident, fields_ident, .. } = model;
+    let private = &model.private();
+    let methods = model
+        .fields
+        .iter()
+        .flat_map(|field| methods(field, private).into_iter().map(|method| method.write(field)));
+    hygienic! {
+        #[automatically_derived]
+        impl ::core::ops::Deref for #fields_ident {
+            type Target = #ident;
+
+            #[inline]
+            fn deref(&self) -> &#ident {
+                #private::get(&self.__tracked)
+            }
+        }
+
+        #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
+        impl #fields_ident {
+            #(#methods)*
+        }
+    }
+}
+
+/// One accessor: `fn name signature { body }`.
+pub(super) struct Method<'a> {
+    pub(super) name: &'a Ident,
+    does: String,
+    signature: TokenStream,
+    pub(super) body: TokenStream,
+}
+
+impl Method<'_> {
+    /// The doc comment says what the method does, then what the field is.
+    pub(super) fn write(self, field: &Field<'_>) -> TokenStream {
+        let Self { name, does, signature, body } = self;
+        let Field { vis, docs, deprecated, .. } = field;
+        let at = field.at();
+        let blank = (!docs.is_empty()).then(|| hygienic!(#[doc = ""]));
+        quote_spanned! {at=>
+            #[doc = #does]
+            #blank
+            #(#docs)*
+            #deprecated
+            #[inline]
+            #vis fn #name #signature { #body }
+        }
+    }
+}
+
+/// All accessors of a field. Whatever changes it goes through `foo_mut()`.
+pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Method<'a>> {
+    let Field { ident, ty, accessors: names, .. } = field;
+    let at = field.at();
+    let name = ident.unraw();
+    let start = start(field, private);
+    let (read_type, read) = getter(field, private);
+    let (argument, value) = setter(field);
+    let (write, is_dirty) = storage(field, private);
+    let get_mut = &names.get_mut;
+    let method = |name, does, signature, body| Method { name, does, signature, body };
+
+    let mut methods = vec![
+        method(
+            &names.get,
+            format!(" Reads `{name}`."),
+            quote_spanned!(at=> (&self) -> #read_type),
+            read,
+        ),
+        method(
+            &names.set,
+            match names.clear {
+                Some(_) => format!(" Sets `{name}` to `Some(value)`."),
+                None => format!(" Sets `{name}`."),
+            },
+            quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
+            hygienic!(*self.#get_mut() = #value; self),
+        ),
+    ];
+    methods.extend(names.clear.as_ref().map(|clear| {
+        method(
+            clear,
+            format!(" Sets `{name}` to `None`."),
+            quote_spanned!(at=> (&mut self) -> &mut Self),
+            hygienic!(*self.#get_mut() = ::core::option::Option::None; self),
+        )
+    }));
+    methods.extend([
+        method(
+            &names.get_mut,
+            format!(" Lends `{name}` for changes, and counts it as changed."),
+            quote_spanned!(at=> (&mut self) -> &mut #ty),
+            write,
+        ),
+        method(
+            &names.take,
+            format!(" Takes `{name}` out, and leaves its default."),
+            quote_spanned!(at=> (&mut self) -> #ty),
+            hygienic!(::core::mem::replace(self.#get_mut(), #start)),
+        ),
+        method(
+            &names.reset,
+            format!(" Sets `{name}` back to its default."),
+            quote_spanned!(at=> (&mut self) -> &mut Self),
+            hygienic!(*self.#get_mut() = #start; self),
+        ),
+        method(
+            &names.is_dirty,
+            match field.storage {
+                Storage::Stored { .. } => {
+                    format!(" Whether `{name}` has changes that are not saved yet.")
+                }
+                Storage::Skipped => format!(" Always `false`, as `{name}` is never saved."),
+            },
+            quote_spanned!(at=> (&self) -> bool),
+            is_dirty,
+        ),
+    ]);
+    methods
+}
+
+/// The type of a getter, and its body.
+fn getter(field: &Field<'_>, private: &TokenStream) -> (TokenStream, TokenStream) {
+    let Field { ident, ty, kind, .. } = field;
+    let at = field.at();
+    let option = quote_spanned!(at=> ::core::option::Option);
+    let place = hygienic!(#private::get(&self.__tracked).#ident);
+    match kind {
+        Kind::Scalar => (quote_spanned!(at=> #ty), place),
+        Kind::Str => (quote_spanned!(at=> &str), hygienic!(&#place)),
+        Kind::Vec(element) => (quote_spanned!(at=> &[#element]), hygienic!(&#place)),
+        Kind::Other => (quote_spanned!(at=> &#ty), hygienic!(&#place)),
+        Kind::Option(inner, kind) => match **kind {
+            Kind::Scalar => (quote_spanned!(at=> #option<#inner>), place),
+            Kind::Str => {
+                (quote_spanned!(at=> #option<&str>), hygienic!(#option::as_deref(&#place)))
+            }
+            _ => (quote_spanned!(at=> #option<&#inner>), hygienic!(#option::as_ref(&#place))),
+        },
+    }
+}
+
+/// The type of a setter's argument, and the field's value made of it.
+fn setter(field: &Field<'_>) -> (TokenStream, TokenStream) {
+    let target = match field.kind {
+        Kind::Option(inner, _) => inner,
+        _ => field.ty,
+    };
+    let (argument, value) = if field.converts {
+        (
+            quote_spanned!(field.at()=> impl ::core::convert::Into<#target>),
+            hygienic!(::core::convert::Into::into(value)),
+        )
+    } else {
+        (hygienic!(#target), hygienic!(value))
+    };
+    match field.kind {
+        Kind::Option(..) => (argument, hygienic!(::core::option::Option::Some(#value))),
+        _ => (argument, value),
+    }
+}
+
+/// The bodies of `foo_mut()` and `foo_is_dirty()`.
+fn storage(field: &Field<'_>, private: &TokenStream) -> (TokenStream, TokenStream) {
+    let ident = field.ident;
+    match field.storage {
+        Storage::Stored { index, .. } => {
+            let index = Literal::usize_unsuffixed(index);
+            let place = hygienic!(&mut self.__tracked, #index, |__data| &mut __data.#ident);
+            (
+                hygienic!(#private::field_mut(#place)),
+                hygienic!(#private::is_dirty(&self.__tracked, #index)),
+            )
+        }
+        Storage::Skipped => {
+            let place = hygienic!(&mut self.__tracked, |__data| &mut __data.#ident);
+            (hygienic!(#private::skipped_mut(#place)), hygienic!(false))
+        }
+    }
+}

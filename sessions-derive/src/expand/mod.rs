@@ -1,0 +1,169 @@
+//! Writes the generated code. It only forwards: what there is to do, the runtime does.
+//!
+//! ```text
+//! #[derive(Session)]
+//! struct Visitor {
+//!     name: Option<String>,
+//!     #[session(default = "light")]
+//!     theme: String,
+//! }
+//! ```
+//!
+//! becomes, without doc comments and `#[inline]`:
+
+//     struct VisitorFields {
+//         __tracked: ::sessions::__private::Tracked<Visitor>,
+//     }
+//     const _: () = {
+//         fn __default_theme() -> String {
+//             ::core::convert::Into::into("light")
+//         }
+//         fn __stored<F: ::sessions::__private::FieldValue>() {}
+//         fn __skipped<F: ::sessions::__private::SkippedValue>() {}
+//         #[automatically_derived]
+//         impl ::sessions::SessionData for Visitor {
+//             type Fields = VisitorFields;
+//             type Dirty = [u64; 1];
+//             const FIELDS: &'static [::sessions::__private::FieldInfo] = &[
+//                 ::sessions::__private::FieldInfo::new("name"),
+//                 ::sessions::__private::FieldInfo::new("theme"),
+//             ];
+//             fn __load(__source: &::sessions::__private::Source<'_>) -> Self {
+//                 __stored::<Option<String>>();
+//                 __stored::<String>();
+//                 Self {
+//                     name: __source
+//                         .field::<
+//                             Option<String>,
+//                         >(0, || ::sessions::__private::default_of::<Option<String>>()),
+//                     theme: __source.field::<String>(1, || __default_theme()),
+//                 }
+//             }
+//             fn __encode(
+//                 &self,
+//                 __field: usize,
+//                 __encoder: &mut ::sessions::__private::Encoder<'_>,
+//             ) -> ::core::result::Result<(), ::sessions::__private::EncodeError> {
+//                 __stored::<Option<String>>();
+//                 __stored::<String>();
+//                 match __field {
+//                     0 => __encoder.put::<Option<String>>(&self.name),
+//                     1 => __encoder.put::<String>(&self.theme),
+//                     _ => __encoder.nothing(),
+//                 }
+//             }
+//             fn __wrap(__tracked: ::sessions::__private::Tracked<Self>) -> Self::Fields {
+//                 VisitorFields { __tracked }
+//             }
+//             fn __tracked(__fields: &Self::Fields) -> &::sessions::__private::Tracked<Self> {
+//                 &__fields.__tracked
+//             }
+//             fn __tracked_mut(
+//                 __fields: &mut Self::Fields,
+//             ) -> &mut ::sessions::__private::Tracked<Self> {
+//                 &mut __fields.__tracked
+//             }
+//         }
+//         #[automatically_derived]
+//         impl ::core::ops::Deref for VisitorFields {
+//             type Target = Visitor;
+//             fn deref(&self) -> &Visitor {
+//                 ::sessions::__private::get(&self.__tracked)
+//             }
+//         }
+//         impl VisitorFields {
+//             fn name(&self) -> ::core::option::Option<&str> {
+//                 ::core::option::Option::as_deref(
+//                     &::sessions::__private::get(&self.__tracked).name,
+//                 )
+//             }
+//             fn set_name(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
+//                 *self.name_mut() = ::core::option::Option::Some(
+//                     ::core::convert::Into::into(value),
+//                 );
+//                 self
+//             }
+//             fn clear_name(&mut self) -> &mut Self {
+//                 *self.name_mut() = ::core::option::Option::None;
+//                 self
+//             }
+//             fn name_mut(&mut self) -> &mut Option<String> {
+//                 ::sessions::__private::field_mut(
+//                     &mut self.__tracked,
+//                     0,
+//                     |__data| &mut __data.name,
+//                 )
+//             }
+//             fn take_name(&mut self) -> Option<String> {
+//                 ::core::mem::replace(
+//                     self.name_mut(),
+//                     ::sessions::__private::default_of::<Option<String>>(),
+//                 )
+//             }
+//             fn reset_name(&mut self) -> &mut Self {
+//                 *self.name_mut() = ::sessions::__private::default_of::<Option<String>>();
+//                 self
+//             }
+//             fn name_is_dirty(&self) -> bool {
+//                 ::sessions::__private::is_dirty(&self.__tracked, 0)
+//             }
+//             fn theme(&self) -> &str {
+//                 &::sessions::__private::get(&self.__tracked).theme
+//             }
+//             fn set_theme(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
+//                 *self.theme_mut() = ::core::convert::Into::into(value);
+//                 self
+//             }
+//             fn theme_mut(&mut self) -> &mut String {
+//                 ::sessions::__private::field_mut(
+//                     &mut self.__tracked,
+//                     1,
+//                     |__data| &mut __data.theme,
+//                 )
+//             }
+//             fn take_theme(&mut self) -> String {
+//                 ::core::mem::replace(self.theme_mut(), __default_theme())
+//             }
+//             fn reset_theme(&mut self) -> &mut Self {
+//                 *self.theme_mut() = __default_theme();
+//                 self
+//             }
+//             fn theme_is_dirty(&self) -> bool {
+//                 ::sessions::__private::is_dirty(&self.__tracked, 1)
+//             }
+//         }
+//     };
+
+mod data;
+mod fields;
+mod stub;
+
+use proc_macro2::TokenStream;
+
+pub(crate) use self::stub::stub;
+use crate::model::Model;
+
+/// `quote!` whose local names a user's expression cannot see.
+macro_rules! hygienic {
+    ($($tokens:tt)*) => {
+        ::quote::quote_spanned! { ::proc_macro2::Span::mixed_site()=> $($tokens)* }
+    };
+}
+use hygienic;
+
+pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
+    let structure = fields::structure(model);
+    let defaults = data::defaults(model);
+    let session_data = data::session_data(model);
+    let accessors = fields::accessors(model);
+    hygienic! {
+        #structure
+
+        #[allow(dead_code, deprecated, non_snake_case, unreachable_pub)]
+        const _: () = {
+            #defaults
+            #session_data
+            #accessors
+        };
+    }
+}

@@ -1,0 +1,88 @@
+//! The derive macro of the [`sessions`](https://docs.rs/sessions) crate, which re-exports it.
+
+mod check;
+mod errors;
+mod expand;
+mod model;
+mod names;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use errors::Errors;
+use proc_macro2::TokenStream;
+use syn::{DeriveInput, Error, Result};
+
+/// Makes a struct the data of a session: each of its named fields is a key.
+///
+/// A field's type must be `Serialize + DeserializeOwned + Send + Sync + 'static`, and `Default`
+/// unless the field has a `default` of its own. The struct itself needs no other derive, and can
+/// have no generic parameters.
+///
+/// Beside the struct, say `Visitor`, there will be a struct `VisitorFields` of the same visibility.
+/// It is what a guard derefs to, and derefs to `Visitor` itself, so that every field can be read
+/// but none assigned to. Changes go through its methods, which note what has to be saved.
+///
+/// # Accessors
+///
+/// | type of `foo` | `foo()` returns | `set_foo(…)` takes |
+/// | --- | --- | --- |
+/// | a number, `bool`, `char` | the value | the value |
+/// | `String` | `&str` | `impl Into<String>` |
+/// | `Vec<X>` | `&[X]` | `impl Into<Vec<X>>` |
+/// | `Option<X>`, with `X` a number, `bool`, `char` | `Option<X>` | `X` |
+/// | `Option<String>` | `Option<&str>` | `impl Into<String>` |
+/// | `Option<Vec<X>>` | `Option<&Vec<X>>` | `impl Into<Vec<X>>` |
+/// | `Option<X>` | `Option<&X>` | `X`, or `impl Into<X>` with `#[session(into)]` |
+/// | any other `X` | `&X` | `X`, or `impl Into<X>` with `#[session(into)]` |
+///
+/// The setter of an `Option` sets `Some`. Every field has these too:
+///
+/// | accessor | does |
+/// | --- | --- |
+/// | `foo_mut()` | lends the field for changes, and counts it as changed |
+/// | `take_foo()` | takes the value out, and leaves the default |
+/// | `reset_foo()` | sets the default |
+/// | `clear_foo()` | sets `None` (of an `Option` only) |
+/// | `foo_is_dirty()` | tells whether there are changes that are not saved yet |
+///
+/// Those that return nothing else return `&mut Self`, to be chained. Accessors are as visible as
+/// their field and have its documentation. A type is recognized as it is written: by its name alone
+/// or by its full path in `std`, `core` or `alloc`. `self::String`, if there is such a type, is not
+/// taken for the one in `std`.
+///
+/// # Attributes of a field
+///
+/// | `#[session(…)]` | means |
+/// | --- | --- |
+/// | `default = …` | where the field starts, instead of at `Default::default()`: an expression of the field's type, or a text that is converted into it (for an `Option`, into what it holds) |
+/// | `rename = "key"` | the key in the store, instead of the field's name |
+/// | `alias = "old key"` | a key under which earlier builds stored the field; can be repeated |
+/// | `into` | the setter converts, as in the table above |
+/// | `skip` | the field is never stored, and starts at its default whenever the session is loaded |
+/// | `version = 2` | raise it when the meaning changes: what was stored with another version is dropped |
+///
+/// # Attributes of the struct
+///
+/// | `#[session(…)]` | means |
+/// | --- | --- |
+/// | `crate = path::to::sessions` | where the `sessions` crate is, if not at `::sessions` |
+/// | `rename_all = "camelCase"` | the case of all keys without a `rename`: `lowercase`, `UPPERCASE`, `PascalCase`, `camelCase`, `snake_case`, `SCREAMING_SNAKE_CASE`, `kebab-case` or `SCREAMING-KEBAB-CASE` |
+#[proc_macro_derive(Session, attributes(session))]
+pub fn derive_session(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    derive(input.into()).unwrap_or_else(Error::into_compile_error).into()
+}
+
+fn derive(tokens: TokenStream) -> Result<TokenStream> {
+    let DeriveInput { ident, .. } = syn::parse2(tokens.clone())?;
+    let written: DeriveInput = syn::parse2(names::spell_out_self(tokens, &ident))?;
+    let errors = Errors::default();
+    let input = parse::parse(&written, &errors);
+    let model = check::check(&input, &errors);
+    Ok(match errors.finish() {
+        Ok(()) => expand::expand(&model),
+        Err(error) => [error.into_compile_error(), expand::stub(&model, &written.generics)]
+            .into_iter()
+            .collect(),
+    })
+}

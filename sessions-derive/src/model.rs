@@ -1,0 +1,146 @@
+//! A session struct that has passed every check: what `expand` works from.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::quote;
+use syn::{
+    Attribute, Expr, GenericArgument, LitStr, Path, PathArguments, Type, TypePath, Visibility,
+};
+
+use crate::names::Accessors;
+
+pub(crate) struct Model<'a> {
+    /// Path of the runtime crate.
+    pub(crate) krate: Path,
+    pub(crate) vis: &'a Visibility,
+    pub(crate) ident: &'a Ident,
+    /// Name of the generated struct, `VisitorFields`.
+    pub(crate) fields_ident: Ident,
+    pub(crate) fields: Vec<Field<'a>>,
+}
+
+impl Model<'_> {
+    /// Path of all that generated code may name, beside `SessionData` itself.
+    pub(crate) fn private(&self) -> TokenStream {
+        let krate = &self.krate;
+        quote!(#krate::__private)
+    }
+}
+
+pub(crate) struct Field<'a> {
+    pub(crate) vis: &'a Visibility,
+    pub(crate) ident: &'a Ident,
+    pub(crate) ty: &'a Type,
+    pub(crate) kind: Kind<'a>,
+    /// Whether the setter takes `impl Into<…>`.
+    pub(crate) converts: bool,
+    pub(crate) start: Start<'a>,
+    pub(crate) storage: Storage,
+    pub(crate) accessors: Accessors,
+    pub(crate) docs: Vec<&'a Attribute>,
+    pub(crate) deprecated: Option<&'a Attribute>,
+}
+
+impl Field<'_> {
+    /// The place of the field, with the hygiene of generated code: where its accessors are said to
+    /// be defined.
+    pub(crate) fn at(&self) -> Span {
+        Span::mixed_site().located_at(self.ident.span())
+    }
+}
+
+/// What a field's type means to its getter and setter.
+pub(crate) enum Kind<'a> {
+    /// A number, `bool` or `char`.
+    Scalar,
+    /// A `String`.
+    Str,
+    /// A `Vec` of this type.
+    Vec(&'a Type),
+    /// An `Option` of this type, which is of this kind.
+    Option(&'a Type, Box<Kind<'a>>),
+    Other,
+}
+
+/// Where a field starts when nothing is stored for it.
+pub(crate) enum Start<'a> {
+    /// At its type's `Default`.
+    Default,
+    /// At a text, converted into the field's type, or into what its `Option` holds.
+    Text(LitStr),
+    /// At the value of an expression.
+    Value(&'a Expr),
+}
+
+pub(crate) enum Storage {
+    /// `index` counts the stored fields only.
+    Stored {
+        index: usize,
+        key: String,
+        aliases: Vec<String>,
+        version: Option<u32>,
+    },
+    Skipped,
+}
+
+impl<'a> Kind<'a> {
+    pub(crate) fn of(ty: &'a Type) -> Self {
+        const SCALARS: [&str; 16] = [
+            "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16",
+            "u32", "u64", "u128", "usize",
+        ];
+        let is = |module, name| matches!(std_type(ty, module, name), Some(None));
+        if SCALARS.into_iter().any(|name| is("primitive", name)) {
+            Self::Scalar
+        } else if is("string", "String") {
+            Self::Str
+        } else if let Some(Some(element)) = std_type(ty, "vec", "Vec") {
+            Self::Vec(element)
+        } else if let Some(Some(inner)) = std_type(ty, "option", "Option") {
+            Self::Option(inner, Box::new(Self::of(inner)))
+        } else {
+            Self::Other
+        }
+    }
+
+    /// The kind of what a setter takes: what is in an `Option`, else the type itself.
+    pub(crate) fn of_value(&self) -> &Self {
+        match self {
+            Self::Option(_, inner) => inner,
+            kind => kind,
+        }
+    }
+}
+
+/// Whether `ty` is `name` by itself or by its full path (`std::module::name`), and if so, its one
+/// argument if it has one. Anything else that ends in the same name is somebody else's type.
+fn std_type<'a>(ty: &'a Type, module: &str, name: &str) -> Option<Option<&'a Type>> {
+    let Type::Path(TypePath { qself: None, path, .. }) = bare(ty) else { return None };
+    let mut segments = path.segments.iter().rev();
+    let last = segments.next()?;
+    let is_std = last.ident == name
+        && segments.next().is_none_or(|segment| segment.ident == module)
+        && segments.next().is_none_or(|segment| {
+            ["std", "core", "alloc"].iter().any(|krate| segment.ident == krate)
+        })
+        && segments.next().is_none();
+    match &last.arguments {
+        _ if !is_std => None,
+        PathArguments::None => Some(None),
+        PathArguments::AngleBracketed(list) => match list.args.first() {
+            Some(GenericArgument::Type(argument)) if list.args.len() == 1 => {
+                Some(Some(bare(argument)))
+            }
+            _ => None,
+        },
+        PathArguments::Parenthesized(_) => None,
+    }
+}
+
+/// The type without parentheses, and without the invisible ones around a `$ty` of a macro.
+pub(crate) fn bare(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => bare(&group.elem),
+        Type::Paren(paren) => bare(&paren.elem),
+        ty => ty,
+    }
+}

@@ -1,0 +1,259 @@
+//! Reads a struct and its `#[session(…)]` attributes as they were written, with their spans.
+//! Whether they make sense together is for `check` to say.
+
+use proc_macro2::Ident;
+use syn::{
+    Attribute, Data, DeriveInput, Expr, Fields, Lit, LitStr, Path, Result, Token,
+    ext::IdentExt,
+    parse::{Parse, ParseStream},
+    punctuated::Punctuated,
+    token::Paren,
+};
+
+use crate::{
+    errors::Errors,
+    names::{list, suggestion},
+};
+
+const ALIAS: &str = "alias";
+const CRATE: &str = "crate";
+const DEFAULT: &str = "default";
+const INTO: &str = "into";
+const RENAME: &str = "rename";
+const RENAME_ALL: &str = "rename_all";
+const SKIP: &str = "skip";
+const VERSION: &str = "version";
+
+/// A place for `#[session(…)]`: the words that it takes, each as it is written.
+struct Place {
+    name: &'static str,
+    words: &'static [(&'static str, &'static str)],
+}
+
+const ON_FIELD: Place = Place {
+    name: "a field",
+    words: &[
+        (ALIAS, r#"alias = "old key""#),
+        (DEFAULT, "default = …"),
+        (INTO, INTO),
+        (RENAME, r#"rename = "key""#),
+        (SKIP, SKIP),
+        (VERSION, "version = 2"),
+    ],
+};
+
+const ON_STRUCT: Place = Place {
+    name: "the struct",
+    words: &[(CRATE, "crate = path::to::sessions"), (RENAME_ALL, r#"rename_all = "camelCase""#)],
+};
+
+impl Place {
+    fn words(&self) -> impl Iterator<Item = &'static str> {
+        self.words.iter().map(|&(word, _)| word)
+    }
+
+    fn usage(&self, word: &str) -> Option<&'static str> {
+        self.words.iter().find(|&&(name, _)| name == word).map(|&(_, usage)| usage)
+    }
+}
+
+/// The struct as written.
+pub(crate) struct Input<'a> {
+    pub(crate) written: &'a DeriveInput,
+    pub(crate) krate: Option<Given<Path>>,
+    pub(crate) rename_all: Option<Given<LitStr>>,
+    pub(crate) fields: Vec<Field<'a>>,
+}
+
+/// A named field as written.
+pub(crate) struct Field<'a> {
+    pub(crate) written: &'a syn::Field,
+    pub(crate) ident: &'a Ident,
+    pub(crate) aliases: Vec<Given<LitStr>>,
+    pub(crate) default: Option<Given<Expr>>,
+    pub(crate) into: Option<Ident>,
+    pub(crate) rename: Option<Given<LitStr>>,
+    pub(crate) skip: Option<Ident>,
+    pub(crate) version: Option<Given<u32>>,
+}
+
+/// What an attribute's word was given, and where the word stands.
+pub(crate) struct Given<T> {
+    pub(crate) word: Ident,
+    pub(crate) value: T,
+}
+
+pub(crate) fn parse<'a>(written: &'a DeriveInput, errors: &Errors) -> Input<'a> {
+    let mut input = Input { written, krate: None, rename_all: None, fields: Vec::new() };
+    for entry in entries(&written.attrs, &ON_STRUCT, errors) {
+        match entry.word.to_string().as_str() {
+            CRATE => entry.once(&mut input.krate, "a path without quotes", path),
+            RENAME_ALL => entry.once(&mut input.rename_all, "a string", string),
+            word => entry.unknown(word, &ON_FIELD),
+        }
+    }
+    if let Data::Struct(data) = &written.data
+        && let Fields::Named(fields) = &data.fields
+    {
+        input.fields.extend(fields.named.iter().filter_map(|written| field(written, errors)));
+    }
+    input
+}
+
+fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
+    let mut field = Field {
+        written,
+        ident: written.ident.as_ref()?,
+        aliases: Vec::new(),
+        default: None,
+        into: None,
+        rename: None,
+        skip: None,
+        version: None,
+    };
+    for entry in entries(&written.attrs, &ON_FIELD, errors) {
+        match entry.word.to_string().as_str() {
+            ALIAS => field.aliases.extend(entry.value("a string", string)),
+            DEFAULT => entry.once(&mut field.default, "an expression", |value| Some(value.clone())),
+            INTO => entry.flag(&mut field.into),
+            RENAME => entry.once(&mut field.rename, "a string", string),
+            SKIP => entry.flag(&mut field.skip),
+            VERSION => entry.once(&mut field.version, "a whole number below 2³²", number),
+            word => entry.unknown(word, &ON_STRUCT),
+        }
+    }
+    Some(field)
+}
+
+/// One word of an attribute, with the value that it was given.
+struct Entry<'a> {
+    word: Ident,
+    written: Option<Expr>,
+    place: &'a Place,
+    errors: &'a Errors,
+}
+
+/// The words of all `#[session(…)]` among the attributes.
+fn entries<'a>(
+    attributes: &[Attribute],
+    place: &'a Place,
+    errors: &'a Errors,
+) -> impl Iterator<Item = Entry<'a>> {
+    let parser = Punctuated::<WordAndValue, Token![,]>::parse_terminated;
+    let ours = attributes.iter().filter(|attribute| attribute.path().is_ident("session"));
+    let read = ours.filter_map(move |attribute| {
+        attribute.parse_args_with(parser).map_err(|error| errors.push(error)).ok()
+    });
+    let read: Vec<WordAndValue> = read.flatten().collect();
+    read.into_iter().map(|WordAndValue(word, written)| Entry { word, written, place, errors })
+}
+
+struct WordAndValue(Ident, Option<Expr>);
+
+impl Parse for WordAndValue {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let word = input.call(Ident::parse_any)?;
+        if input.peek(Paren) {
+            return Err(input.error(format!("write `{word} = …` instead of `{word}(…)`")));
+        }
+        let equals: Option<Token![=]> = input.parse()?;
+        let value = equals.map(|_| input.parse()).transpose()?;
+        Ok(Self(word, value))
+    }
+}
+
+impl Entry<'_> {
+    /// Puts the value into its slot, unless there is one already.
+    fn once<T>(self, slot: &mut Option<Given<T>>, kind: &str, read: fn(&Expr) -> Option<T>) {
+        match slot {
+            Some(_) => self.repeated(),
+            None => *slot = self.value(kind, read),
+        }
+    }
+
+    /// Puts the word itself into its slot.
+    fn flag(self, slot: &mut Option<Ident>) {
+        match (&self.written, &slot) {
+            (Some(value), _) => {
+                let message = format!("`{0}` takes no value; write `{0}` alone", self.word);
+                self.errors.at(value, message);
+            }
+            (None, Some(_)) => self.repeated(),
+            (None, None) => *slot = Some(self.word),
+        }
+    }
+
+    fn repeated(&self) {
+        let message = format!("`{}` is specified more than once; keep one of them", self.word);
+        self.errors.at(&self.word, message);
+    }
+
+    fn value<T>(self, kind: &str, read: fn(&Expr) -> Option<T>) -> Option<Given<T>> {
+        let Self { word, written, place, errors } = self;
+        let usage = place.usage(&word.to_string()).unwrap_or_default();
+        let Some(expression) = written else {
+            errors.at(&word, format!("`{word}` needs a value; write `{usage}`"));
+            return None;
+        };
+        let value = read(&expression);
+        if value.is_none() {
+            errors.at(expression, format!("`{word}` takes {kind}; write `{usage}`"));
+        }
+        value.map(|value| Given { word, value })
+    }
+
+    fn unknown(self, word: &str, elsewhere: &Place) {
+        let here = self.place;
+        if let Some(usage) = elsewhere.usage(word) {
+            let message = format!(
+                "`{word}` belongs on {}, not on {}; write `#[session({usage})]` there",
+                elsewhere.name, here.name,
+            );
+            return self.errors.at(&self.word, message);
+        }
+        let message = format!(
+            "unknown attribute `{word}`{} On {} there are {}",
+            suggestion(word, here.words()),
+            here.name,
+            list(here.words()),
+        );
+        self.errors.at(&self.word, message);
+    }
+}
+
+/// The text of a string literal.
+pub(crate) fn string(expression: &Expr) -> Option<LitStr> {
+    match literal(expression)? {
+        Lit::Str(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn number(expression: &Expr) -> Option<u32> {
+    match literal(expression)? {
+        Lit::Int(number) => number.base10_parse().ok(),
+        _ => None,
+    }
+}
+
+fn literal(expression: &Expr) -> Option<&Lit> {
+    match bare(expression) {
+        Expr::Lit(literal) => Some(&literal.lit),
+        _ => None,
+    }
+}
+
+fn path(expression: &Expr) -> Option<Path> {
+    match bare(expression) {
+        Expr::Path(path) if path.qself.is_none() => Some(path.path.clone()),
+        _ => None,
+    }
+}
+
+/// The expression without the invisible parentheses around what a macro passed on.
+fn bare(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Group(group) => bare(&group.expr),
+        expression => expression,
+    }
+}

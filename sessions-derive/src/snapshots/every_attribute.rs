@@ -1,0 +1,323 @@
+/// The fields of a [`Visitor`] session, as a guard shows them: typed accessors, and the [`Visitor`] itself to read from.
+#[allow(deprecated, non_camel_case_types)]
+pub(crate) struct VisitorFields {
+    __tracked: crate::runtime::__private::Tracked<Visitor>,
+}
+#[allow(dead_code, deprecated, non_snake_case, unreachable_pub)]
+const _: () = {
+    fn __default_theme() -> Theme {
+        Visitor::THEME
+    }
+    fn __default_type() -> Option<Name> {
+        ::core::option::Option::Some(::core::convert::Into::into("guest"))
+    }
+    fn __default_others() -> Vec<Visitor> {
+        vec![Visitor::default()]
+    }
+    fn __stored<F: crate::runtime::__private::FieldValue>() {}
+    fn __skipped<F: crate::runtime::__private::SkippedValue>() {}
+    #[automatically_derived]
+    impl crate::runtime::SessionData for Visitor {
+        type Fields = VisitorFields;
+        type Dirty = [u64; 1];
+        const FIELDS: &'static [crate::runtime::__private::FieldInfo] = &[
+            crate::runtime::__private::FieldInfo::new("firstDay")
+                .aliases(&["since", "from"])
+                .version(3),
+            crate::runtime::__private::FieldInfo::new("home"),
+            crate::runtime::__private::FieldInfo::new("theme"),
+            crate::runtime::__private::FieldInfo::new("kind"),
+        ];
+        fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
+            __stored::<Option<u32>>();
+            __stored::<Url>();
+            __stored::<Theme>();
+            __stored::<Option<Name>>();
+            __skipped::<Vec<Visitor>>();
+            Self {
+                first_day: __source
+                    .field::<
+                        Option<u32>,
+                    >(0, || crate::runtime::__private::default_of::<Option<u32>>()),
+                home: __source
+                    .field::<Url>(1, || crate::runtime::__private::default_of::<Url>()),
+                theme: __source.field::<Theme>(2, || __default_theme()),
+                r#type: __source.field::<Option<Name>>(3, || __default_type()),
+                others: __default_others(),
+            }
+        }
+        fn __encode(
+            &self,
+            __field: usize,
+            __encoder: &mut crate::runtime::__private::Encoder<'_>,
+        ) -> ::core::result::Result<(), crate::runtime::__private::EncodeError> {
+            __stored::<Option<u32>>();
+            __stored::<Url>();
+            __stored::<Theme>();
+            __stored::<Option<Name>>();
+            __skipped::<Vec<Visitor>>();
+            match __field {
+                0 => __encoder.put::<Option<u32>>(&self.first_day),
+                1 => __encoder.put::<Url>(&self.home),
+                2 => __encoder.put::<Theme>(&self.theme),
+                3 => __encoder.put::<Option<Name>>(&self.r#type),
+                _ => __encoder.nothing(),
+            }
+        }
+        fn __wrap(__tracked: crate::runtime::__private::Tracked<Self>) -> Self::Fields {
+            VisitorFields { __tracked }
+        }
+        fn __tracked(
+            __fields: &Self::Fields,
+        ) -> &crate::runtime::__private::Tracked<Self> {
+            &__fields.__tracked
+        }
+        fn __tracked_mut(
+            __fields: &mut Self::Fields,
+        ) -> &mut crate::runtime::__private::Tracked<Self> {
+            &mut __fields.__tracked
+        }
+    }
+    #[automatically_derived]
+    impl ::core::ops::Deref for VisitorFields {
+        type Target = Visitor;
+        #[inline]
+        fn deref(&self) -> &Visitor {
+            crate::runtime::__private::get(&self.__tracked)
+        }
+    }
+    #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
+    impl VisitorFields {
+        /// Reads `first_day`.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn first_day(&self) -> ::core::option::Option<u32> {
+            crate::runtime::__private::get(&self.__tracked).first_day
+        }
+        /// Sets `first_day` to `Some(value)`.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn set_first_day(&mut self, value: u32) -> &mut Self {
+            *self.first_day_mut() = ::core::option::Option::Some(value);
+            self
+        }
+        /// Sets `first_day` to `None`.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn clear_first_day(&mut self) -> &mut Self {
+            *self.first_day_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `first_day` for changes, and counts it as changed.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn first_day_mut(&mut self) -> &mut Option<u32> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                0,
+                |__data| &mut __data.first_day,
+            )
+        }
+        /// Takes `first_day` out, and leaves its default.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn take_first_day(&mut self) -> Option<u32> {
+            ::core::mem::replace(
+                self.first_day_mut(),
+                crate::runtime::__private::default_of::<Option<u32>>(),
+            )
+        }
+        /// Sets `first_day` back to its default.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn reset_first_day(&mut self) -> &mut Self {
+            *self.first_day_mut() = crate::runtime::__private::default_of::<
+                Option<u32>,
+            >();
+            self
+        }
+        /// Whether `first_day` has changes that are not saved yet.
+        ///
+        /// When the visitor came,
+        /// in days.
+        #[inline]
+        pub(crate) fn first_day_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 0)
+        }
+        /// Reads `home`.
+        #[inline]
+        fn home(&self) -> &Url {
+            &crate::runtime::__private::get(&self.__tracked).home
+        }
+        /// Sets `home`.
+        #[inline]
+        fn set_home(&mut self, value: impl ::core::convert::Into<Url>) -> &mut Self {
+            *self.home_mut() = ::core::convert::Into::into(value);
+            self
+        }
+        /// Lends `home` for changes, and counts it as changed.
+        #[inline]
+        fn home_mut(&mut self) -> &mut Url {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                1,
+                |__data| &mut __data.home,
+            )
+        }
+        /// Takes `home` out, and leaves its default.
+        #[inline]
+        fn take_home(&mut self) -> Url {
+            ::core::mem::replace(
+                self.home_mut(),
+                crate::runtime::__private::default_of::<Url>(),
+            )
+        }
+        /// Sets `home` back to its default.
+        #[inline]
+        fn reset_home(&mut self) -> &mut Self {
+            *self.home_mut() = crate::runtime::__private::default_of::<Url>();
+            self
+        }
+        /// Whether `home` has changes that are not saved yet.
+        #[inline]
+        fn home_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 1)
+        }
+        /// Reads `theme`.
+        #[inline]
+        fn theme(&self) -> &Theme {
+            &crate::runtime::__private::get(&self.__tracked).theme
+        }
+        /// Sets `theme`.
+        #[inline]
+        fn set_theme(&mut self, value: Theme) -> &mut Self {
+            *self.theme_mut() = value;
+            self
+        }
+        /// Lends `theme` for changes, and counts it as changed.
+        #[inline]
+        fn theme_mut(&mut self) -> &mut Theme {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                2,
+                |__data| &mut __data.theme,
+            )
+        }
+        /// Takes `theme` out, and leaves its default.
+        #[inline]
+        fn take_theme(&mut self) -> Theme {
+            ::core::mem::replace(self.theme_mut(), __default_theme())
+        }
+        /// Sets `theme` back to its default.
+        #[inline]
+        fn reset_theme(&mut self) -> &mut Self {
+            *self.theme_mut() = __default_theme();
+            self
+        }
+        /// Whether `theme` has changes that are not saved yet.
+        #[inline]
+        fn theme_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 2)
+        }
+        /// Reads `type`.
+        #[inline]
+        pub fn r#type(&self) -> ::core::option::Option<&Name> {
+            ::core::option::Option::as_ref(
+                &crate::runtime::__private::get(&self.__tracked).r#type,
+            )
+        }
+        /// Sets `type` to `Some(value)`.
+        #[inline]
+        pub fn set_type(&mut self, value: Name) -> &mut Self {
+            *self.type_mut() = ::core::option::Option::Some(value);
+            self
+        }
+        /// Sets `type` to `None`.
+        #[inline]
+        pub fn clear_type(&mut self) -> &mut Self {
+            *self.type_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `type` for changes, and counts it as changed.
+        #[inline]
+        pub fn type_mut(&mut self) -> &mut Option<Name> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                3,
+                |__data| &mut __data.r#type,
+            )
+        }
+        /// Takes `type` out, and leaves its default.
+        #[inline]
+        pub fn take_type(&mut self) -> Option<Name> {
+            ::core::mem::replace(self.type_mut(), __default_type())
+        }
+        /// Sets `type` back to its default.
+        #[inline]
+        pub fn reset_type(&mut self) -> &mut Self {
+            *self.type_mut() = __default_type();
+            self
+        }
+        /// Whether `type` has changes that are not saved yet.
+        #[inline]
+        pub fn type_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 3)
+        }
+        /// Reads `others`.
+        #[deprecated = "unused"]
+        #[inline]
+        fn others(&self) -> &[Visitor] {
+            &crate::runtime::__private::get(&self.__tracked).others
+        }
+        /// Sets `others`.
+        #[deprecated = "unused"]
+        #[inline]
+        fn set_others(
+            &mut self,
+            value: impl ::core::convert::Into<Vec<Visitor>>,
+        ) -> &mut Self {
+            *self.others_mut() = ::core::convert::Into::into(value);
+            self
+        }
+        /// Lends `others` for changes, and counts it as changed.
+        #[deprecated = "unused"]
+        #[inline]
+        fn others_mut(&mut self) -> &mut Vec<Visitor> {
+            crate::runtime::__private::skipped_mut(
+                &mut self.__tracked,
+                |__data| &mut __data.others,
+            )
+        }
+        /// Takes `others` out, and leaves its default.
+        #[deprecated = "unused"]
+        #[inline]
+        fn take_others(&mut self) -> Vec<Visitor> {
+            ::core::mem::replace(self.others_mut(), __default_others())
+        }
+        /// Sets `others` back to its default.
+        #[deprecated = "unused"]
+        #[inline]
+        fn reset_others(&mut self) -> &mut Self {
+            *self.others_mut() = __default_others();
+            self
+        }
+        /// Always `false`, as `others` is never saved.
+        #[deprecated = "unused"]
+        #[inline]
+        fn others_is_dirty(&self) -> bool {
+            false
+        }
+    }
+};

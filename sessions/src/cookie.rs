@@ -1,0 +1,364 @@
+//! Session cookies: what they look like, how one is found in a request, how one is sent. When one
+//! is sent is decided elsewhere (`layer::decide`).
+
+use std::{borrow::Cow, time::Duration};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+pub use cookie::SameSite;
+use cookie::{Cookie, CookieBuilder, Expiration};
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::{
+    error::BuildError,
+    id::{ID_LENGTH, SessionId},
+    keys::{Keys, TAG_LENGTH},
+};
+
+const SIGNED_LENGTH: usize = ID_LENGTH + TAG_LENGTH;
+/// 48 bytes in base64, which needs no padding.
+const VALUE_LENGTH: usize = SIGNED_LENGTH / 3 * 4;
+/// Each candidate costs an HMAC for every key; nobody but an attacker sends this many.
+const MOST_CANDIDATES: usize = 32;
+
+/// How a layer's cookie is called, and where it is valid.
+#[derive(Clone, Debug)]
+pub(crate) struct CookieConfig {
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) domain: Option<Cow<'static, str>>,
+    pub(crate) path: Cow<'static, str>,
+    pub(crate) same_site: SameSite,
+    pub(crate) secure: bool,
+    pub(crate) http_only: bool,
+}
+
+impl Default for CookieConfig {
+    /// OWASP: a neutral name, and every protection that a browser offers. The prefix `__Host-`
+    /// keeps subdomains and plain HTTP from planting a cookie (RFC 6265bis, 4.1.3.2).
+    fn default() -> Self {
+        Self {
+            name: "__Host-id".into(),
+            domain: None,
+            path: "/".into(),
+            same_site: SameSite::Lax,
+            secure: true,
+            http_only: true,
+        }
+    }
+}
+
+/// A cookie whose signature has been verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VerifiedCookie {
+    pub(crate) id: SessionId,
+    /// Signed by a key that signs no more: to be sent again.
+    pub(crate) by_old_key: bool,
+}
+
+impl CookieConfig {
+    /// Refuses what a browser would refuse without a word (RFC 6265bis, 5.7), and what would not be
+    /// one cookie.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let name = &*self.name;
+        let fail = |what: &str| Err(BuildError::new(format!("session cookie `{name}`: {what}")));
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return fail("a name is made of letters, digits and any of !#$%&'*+-.^_`|~");
+        }
+        // Browsers compare prefixes without regard to case.
+        let has_prefix = |prefix: &str| {
+            name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        let host = has_prefix("__Host-") || has_prefix("__Host-Http-");
+        let http = has_prefix("__Http-") || has_prefix("__Host-Http-");
+        if host && self.domain.is_some() {
+            return fail("browsers reject a `__Host-` cookie with a domain; use `__Secure-`");
+        }
+        if host && self.path != "/" {
+            return fail("browsers reject a `__Host-` cookie with a path other than `/`");
+        }
+        if (host || http || has_prefix("__Secure-")) && !self.secure {
+            return fail(
+                "browsers reject this prefix without `Secure`; for development over plain HTTP \
+                 there is `insecure_localhost`",
+            );
+        }
+        if http && !self.http_only {
+            return fail("browsers reject this prefix without `HttpOnly`");
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return fail("browsers reject `SameSite=None` without `Secure`");
+        }
+        let is_value = |text: &str| text.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b';');
+        if !self.path.starts_with('/') || !is_value(&self.path) {
+            return fail("a path starts with `/` and has no spaces, `;` or control characters");
+        }
+        if self.domain.as_deref().is_some_and(|domain| domain.is_empty() || !is_value(domain)) {
+            return fail("a domain has no spaces, `;` or control characters and is not empty");
+        }
+        Ok(())
+    }
+
+    /// The verified cookies of this name in a request's headers, in their order. Browsers send
+    /// several when a subdomain or a longer path has set its own.
+    pub(crate) fn verified<'a>(
+        &'a self,
+        keys: &'a Keys,
+        headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
+    ) -> impl Iterator<Item = VerifiedCookie> + 'a {
+        headers
+            .into_iter()
+            .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
+            .filter_map(|pair| {
+                let value = pair.trim_ascii().strip_prefix(self.name.as_bytes())?;
+                value.strip_prefix(b"=")
+            })
+            .filter_map(decode)
+            .take(MOST_CANDIDATES)
+            .filter_map(|(id, tag)| {
+                let key = keys.verify(&self.name, &id, &tag);
+                if key.is_none() {
+                    tracing::debug!("rejected a session cookie: its signature does not verify");
+                }
+                Some(VerifiedCookie { id: SessionId::from_bytes(id), by_old_key: key? > 0 })
+            })
+    }
+
+    /// The header that gives the client this session.
+    pub(crate) fn set(
+        &self,
+        keys: &Keys,
+        id: &SessionId,
+        max_age: Option<Duration>,
+    ) -> HeaderValue {
+        let mut signed = [0; SIGNED_LENGTH];
+        signed[..ID_LENGTH].copy_from_slice(id.as_bytes());
+        signed[ID_LENGTH..].copy_from_slice(&keys.sign(&self.name, id.as_bytes()));
+        let cookie = self.with_value(BASE64.encode(signed));
+        header_value(match max_age {
+            None => cookie,
+            Some(age) => cookie.max_age(
+                cookie::time::Duration::try_from(age).unwrap_or(cookie::time::Duration::MAX),
+            ),
+        })
+    }
+
+    /// The header that takes the session away again. Name, path, domain and flags must be those
+    /// that set it, or the browser keeps the cookie.
+    pub(crate) fn removal(&self) -> HeaderValue {
+        header_value(
+            self.with_value(String::new())
+                .max_age(cookie::time::Duration::ZERO)
+                .expires(Expiration::from(cookie::time::OffsetDateTime::UNIX_EPOCH)),
+        )
+    }
+
+    fn with_value(&self, value: String) -> CookieBuilder<'_> {
+        let cookie = Cookie::build((&*self.name, value))
+            .path(&*self.path)
+            .same_site(self.same_site)
+            .secure(self.secure)
+            .http_only(self.http_only);
+        match &self.domain {
+            Some(domain) => cookie.domain(&**domain),
+            None => cookie,
+        }
+    }
+
+    /// Puts `cookie` among the response's headers, in place of any other of its name.
+    pub(crate) fn put(&self, cookie: HeaderValue, headers: &mut HeaderMap) {
+        let is_ours = |header: &HeaderValue| {
+            let rest = header.as_bytes().strip_prefix(self.name.as_bytes());
+            rest.is_some_and(|rest| rest.starts_with(b"="))
+        };
+        if headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
+            tracing::warn!(
+                cookie = &*self.name,
+                "the response sets the session's cookie itself, or passed through two layers with \
+                 the same cookie name; replaced"
+            );
+            let others: Vec<HeaderValue> = headers
+                .get_all(header::SET_COOKIE)
+                .iter()
+                .filter(|h| !is_ours(h))
+                .cloned()
+                .collect();
+            headers.remove(header::SET_COOKIE);
+            headers.extend(others.into_iter().map(|other| (header::SET_COOKIE, other)));
+        }
+        headers.append(header::SET_COOKIE, cookie);
+    }
+}
+
+fn header_value(cookie: CookieBuilder<'_>) -> HeaderValue {
+    let mut value = HeaderValue::try_from(cookie.to_string())
+        .expect("`check` lets only visible ASCII through, and the value is base64");
+    // Keeps HTTP/2 from putting it into its compression table, and `Debug` from printing it.
+    value.set_sensitive(true);
+    value
+}
+
+/// Splits a cookie's value into id and signature. Anything of another length is not ours.
+fn decode(value: &[u8]) -> Option<([u8; ID_LENGTH], [u8; TAG_LENGTH])> {
+    let mut bytes = [0; SIGNED_LENGTH];
+    if value.len() != VALUE_LENGTH || BASE64.decode_slice(value, &mut bytes) != Ok(SIGNED_LENGTH) {
+        tracing::debug!("rejected a session cookie: it is malformed");
+        return None;
+    }
+    let (id, tag) = bytes.split_first_chunk()?;
+    Some((*id, tag.try_into().ok()?))
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: &HeaderValue) -> &str {
+        value.to_str().unwrap()
+    }
+
+    fn found(config: &CookieConfig, keys: &Keys, headers: &[&[u8]]) -> Vec<VerifiedCookie> {
+        let headers: Vec<HeaderValue> =
+            headers.iter().map(|header| HeaderValue::from_bytes(header).unwrap()).collect();
+        config.verified(keys, &headers).collect()
+    }
+
+    /// `name=value` as the browser sends it back.
+    fn pair(config: &CookieConfig, keys: &Keys, id: &SessionId) -> String {
+        text(&config.set(keys, id, None)).split(';').next().unwrap().to_string()
+    }
+
+    #[test]
+    fn defaults_are_the_strictest() {
+        let (keys, id) = (Keys::generate(), SessionId::generate().unwrap());
+        let header = CookieConfig::default().set(&keys, &id, None);
+        let (pair, attributes) = text(&header).split_once("; ").unwrap();
+        assert_eq!(pair.len(), "__Host-id=".len() + VALUE_LENGTH);
+        assert_eq!(attributes, "HttpOnly; SameSite=Lax; Secure; Path=/");
+        assert!(header.is_sensitive());
+    }
+
+    #[test]
+    fn a_removal_repeats_what_set_the_cookie() {
+        let config = CookieConfig {
+            name: "s".into(),
+            domain: Some("example.com".into()),
+            path: "/app".into(),
+            ..CookieConfig::default()
+        };
+        assert_eq!(
+            text(&config.removal()),
+            "s=; HttpOnly; SameSite=Lax; Secure; Path=/app; Domain=example.com; Max-Age=0; \
+             Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        );
+    }
+
+    #[test]
+    fn a_persistent_cookie_says_for_how_long() {
+        let header = CookieConfig::default().set(
+            &Keys::generate(),
+            &SessionId::generate().unwrap(),
+            Some(Duration::from_millis(60_500)),
+        );
+        assert!(text(&header).contains("; Max-Age=60"));
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others_and_in_several_headers() {
+        let (config, keys) = (CookieConfig::default(), Keys::generate());
+        let ids = [(); 2].map(|()| SessionId::generate().unwrap());
+        let [one, two] = ids.map(|id| pair(&config, &keys, &id));
+        let first = format!("a=1; x__Host-id=no;{one} ;b");
+        let found =
+            found(&config, &keys, &[b"\xff\xfe=\x80; ;;=", first.as_bytes(), two.as_bytes()]);
+        assert_eq!(found.iter().map(|cookie| cookie.id).collect::<Vec<_>>(), ids);
+    }
+
+    #[test]
+    fn what_does_not_verify_is_not_found() {
+        let (config, keys) = (CookieConfig::default(), Keys::generate());
+        let id = SessionId::generate().unwrap();
+        let good = pair(&config, &keys, &id);
+        let (name, value) = good.split_once('=').unwrap();
+        let none = |header: &[u8]| assert_eq!(found(&config, &keys, &[header]), []);
+        for end in 0..value.len() {
+            none(format!("{name}={}", &value[..end]).as_bytes());
+        }
+        none(format!("{good}A").as_bytes());
+        none(format!("{name}=\"{value}\"").as_bytes());
+        none(format!("{name} ={value}").as_bytes());
+        none(format!("{}={value}", name.to_lowercase()).as_bytes());
+        none(&[name.as_bytes(), b"=", &[0xff; VALUE_LENGTH]].concat());
+        none(&[name.as_bytes(), b"=", &[b'A'; 100_000]].concat());
+        for at in 0..value.len() {
+            let mut wrong = value.as_bytes().to_vec();
+            wrong[at] = if wrong[at] == b'A' { b'B' } else { b'A' };
+            none(&[name.as_bytes(), b"=", &wrong].concat());
+        }
+        let other_name = CookieConfig { name: "__Host-other".into(), ..config.clone() };
+        none(pair(&other_name, &keys, &id).replace("__Host-other", name).as_bytes());
+        none(pair(&config, &Keys::generate(), &id).as_bytes());
+    }
+
+    #[test]
+    fn only_so_many_candidates_are_tried() {
+        let (config, keys) = (CookieConfig::default(), Keys::generate());
+        let good = pair(&config, &keys, &SessionId::generate().unwrap());
+        let behind = |count: usize| {
+            let forged = format!("__Host-id={};", "A".repeat(VALUE_LENGTH)).repeat(count);
+            found(&config, &keys, &[format!("{forged}{good}").as_bytes()]).len()
+        };
+        assert_eq!((behind(MOST_CANDIDATES - 1), behind(MOST_CANDIDATES)), (1, 0));
+    }
+
+    #[test]
+    fn an_old_keys_cookie_is_told_apart() {
+        let (config, old, new) = (CookieConfig::default(), Keys::generate(), Keys::generate());
+        let cookie = pair(&config, &old, &SessionId::generate().unwrap());
+        let ring = new.with_previous(old.clone());
+        assert!(found(&config, &ring, &[cookie.as_bytes()])[0].by_old_key);
+        assert!(!found(&config, &old, &[cookie.as_bytes()])[0].by_old_key);
+    }
+
+    #[test]
+    fn what_a_browser_would_reject_is_refused() {
+        let host = CookieConfig::default();
+        let plain = CookieConfig { name: "id".into(), ..host.clone() };
+        assert!(host.check().is_ok() && plain.check().is_ok());
+        let named = |name: &'static str| CookieConfig { name: name.into(), ..host.clone() };
+        let refused = [
+            CookieConfig { domain: Some("example.com".into()), ..host.clone() },
+            CookieConfig { path: "/app".into(), ..host.clone() },
+            CookieConfig { secure: false, ..host.clone() },
+            CookieConfig { secure: false, ..named("__secure-id") },
+            CookieConfig { http_only: false, ..named("__Host-Http-id") },
+            CookieConfig { same_site: SameSite::None, secure: false, ..plain.clone() },
+            CookieConfig { path: "app".into(), ..plain.clone() },
+            CookieConfig { path: "/a;b".into(), ..plain.clone() },
+            CookieConfig { domain: Some("a\r\nb".into()), ..plain.clone() },
+            CookieConfig { domain: Some("".into()), ..plain },
+            named(""),
+            named("a b"),
+            named("a=b"),
+            named("naïve"),
+        ];
+        for config in refused {
+            assert!(config.check().is_err(), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn one_cookie_of_the_name_a_response() {
+        let config = CookieConfig::default();
+        let mut headers = HeaderMap::new();
+        for other in ["a=1", "__Host-id=theirs", "__Host-id2=2"] {
+            headers.append(header::SET_COOKIE, HeaderValue::from_static(other));
+        }
+        config.put(HeaderValue::from_static("__Host-id=ours"), &mut headers);
+        let sent: Vec<_> = headers.get_all(header::SET_COOKIE).iter().collect();
+        assert_eq!(sent, ["a=1", "__Host-id2=2", "__Host-id=ours"]);
+    }
+}

@@ -1,0 +1,112 @@
+//! What `#[derive(Session)]` implements, and what it demands of a field.
+
+use std::ops::Deref;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    payload::{EncodeError, Encoder, Source},
+    tracked::{DirtyBits, Tracked},
+};
+
+/// A struct whose fields are the keys of a session. Derive it:
+///
+/// ```
+/// # #[cfg(feature = "derive")] {
+/// #[derive(sessions::Session)]
+/// struct Visitor {
+///     name: Option<String>,
+///     visits: u32,
+/// }
+/// # }
+/// ```
+///
+/// Not meant to be implemented by hand: everything that is hidden here may change.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a session's data",
+    note = "add `#[derive(sessions::Session)]` to `{Self}`"
+)]
+pub trait SessionData: Sized + Send + Sync + 'static {
+    /// The generated struct that a guard derefs to; the accessors of the fields live there.
+    type Fields: Deref<Target = Self> + Send + Sync + 'static;
+
+    #[doc(hidden)]
+    type Dirty: DirtyBits;
+
+    /// The stored fields in order. A field's place in this table is its number everywhere else.
+    #[doc(hidden)]
+    const FIELDS: &'static [FieldInfo];
+
+    /// Takes each field from the source, or its default where the source has none.
+    #[doc(hidden)]
+    fn __load(source: &Source<'_>) -> Self;
+
+    #[doc(hidden)]
+    fn __encode(&self, field: usize, encoder: &mut Encoder<'_>) -> Result<(), EncodeError>;
+
+    #[doc(hidden)]
+    fn __wrap(tracked: Tracked<Self>) -> Self::Fields;
+
+    #[doc(hidden)]
+    fn __tracked(fields: &Self::Fields) -> &Tracked<Self>;
+
+    #[doc(hidden)]
+    fn __tracked_mut(fields: &mut Self::Fields) -> &mut Tracked<Self>;
+}
+
+/// A stored field, as the derive describes it to the runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldInfo {
+    pub(crate) key: &'static str,
+    pub(crate) aliases: &'static [&'static str],
+    pub(crate) version: u32,
+}
+
+impl FieldInfo {
+    /// A field that is stored under `key`.
+    pub const fn new(key: &'static str) -> Self {
+        Self { key, aliases: &[], version: 0 }
+    }
+
+    /// Keys under which earlier builds stored the field.
+    pub const fn aliases(self, aliases: &'static [&'static str]) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// Bytes that were stored with another version are not read.
+    pub const fn version(self, version: u32) -> Self {
+        Self { version, ..self }
+    }
+
+    pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {
+        self.key.as_bytes() == key || self.aliases.iter().any(|alias| alias.as_bytes() == key)
+    }
+}
+
+/// What a stored field must be able to do. Implemented for every type that is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a session field",
+    label = "cannot be stored in a session",
+    note = "a session field must be `Serialize + DeserializeOwned + Send + Sync + 'static`: derive \
+            serde's traits for `{Self}`, or keep the field out of the store with `#[session(skip)]`"
+)]
+pub trait FieldValue: Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<F: Serialize + DeserializeOwned + Send + Sync + 'static> FieldValue for F {}
+
+/// Where a field without a `default` of its own starts. Implemented for every type with `Default`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no default to start a session with",
+    label = "has no `Default`",
+    note = "implement `Default` for `{Self}`, or give the field one: `#[session(default = …)]`"
+)]
+pub trait FieldDefault: Sized {
+    /// The value of a field that nothing is stored for.
+    fn field_default() -> Self;
+}
+
+impl<F: Default> FieldDefault for F {
+    fn field_default() -> Self {
+        F::default()
+    }
+}

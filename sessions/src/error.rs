@@ -1,0 +1,222 @@
+//! What can go wrong, and what it means to the client.
+
+use std::{error::Error as StdError, fmt, panic::Location, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use crate::{lock::Access, payload::EncodeError, store::StoreError};
+
+/// An operation on a session failed.
+///
+/// [`kind`](Self::kind) tells what to do about it, the message tells a person, and
+/// [`source`](StdError::source) holds the cause. The message contains neither ids nor values.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+enum Inner {
+    NoLayer { data: &'static str },
+    Store(StoreError),
+    NoRandomness(getrandom::Error),
+    Ended,
+    NoCookie,
+    Encode { field: &'static str, source: Arc<EncodeError> },
+    TooLarge { size: usize, limit: usize },
+    Contended { attempts: u32 },
+    Locked(Wait),
+    Aborted,
+}
+
+/// A lock that was not to be had, and everything that is known about why.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) data: &'static str,
+    pub(crate) wanted: Access,
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) waited: Duration,
+    pub(crate) held_by: String,
+}
+
+/// What an operation on a session gives.
+pub type Result<R, E = Error> = std::result::Result<R, E>;
+
+/// What an [`Error`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request did not pass through a [`SessionLayer`](crate::SessionLayer) of this type.
+    NoLayer,
+    /// The store did not answer. Nothing is lost yet: unsaved fields stay unsaved, and a later
+    /// save may succeed.
+    Store,
+    /// The operating system gave no random bytes for an id.
+    NoRandomness,
+    /// The session has ended: by `destroy`, `renew_id` or expiry, here or in another request. What
+    /// was written to it since is not kept, and it does not come back.
+    Ended,
+    /// The session is new and the response has left without its cookie: no request could ever find
+    /// it. Write to a new session before the response leaves.
+    NoCookie,
+    /// A field's `Serialize`, or the codec, refused the value.
+    Encode,
+    /// The fields of the session are larger than the layer allows.
+    TooLarge,
+    /// Other processes saved the same session at the same time, again and again.
+    Contended,
+    /// The session's lock was not free in time.
+    Locked,
+    /// The background task of the operation panicked or was shut down with its runtime.
+    Aborted,
+}
+
+impl Error {
+    pub(crate) fn no_layer(data: &'static str) -> Self {
+        Inner::NoLayer { data }.into()
+    }
+
+    pub(crate) fn ended() -> Self {
+        Inner::Ended.into()
+    }
+
+    pub(crate) fn no_cookie() -> Self {
+        Inner::NoCookie.into()
+    }
+
+    pub(crate) fn encode(field: &'static str, source: Arc<EncodeError>) -> Self {
+        Inner::Encode { field, source }.into()
+    }
+
+    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
+        Inner::TooLarge { size, limit }.into()
+    }
+
+    pub(crate) fn contended(attempts: u32) -> Self {
+        Inner::Contended { attempts }.into()
+    }
+
+    pub(crate) fn locked(wait: Wait) -> Self {
+        Inner::Locked(wait).into()
+    }
+
+    pub(crate) fn aborted() -> Self {
+        Inner::Aborted.into()
+    }
+
+    /// What the error is about.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Inner::NoLayer { .. } => ErrorKind::NoLayer,
+            Inner::Store(_) => ErrorKind::Store,
+            Inner::NoRandomness(_) => ErrorKind::NoRandomness,
+            Inner::Ended => ErrorKind::Ended,
+            Inner::NoCookie => ErrorKind::NoCookie,
+            Inner::Encode { .. } => ErrorKind::Encode,
+            Inner::TooLarge { .. } => ErrorKind::TooLarge,
+            Inner::Contended { .. } => ErrorKind::Contended,
+            Inner::Locked(_) => ErrorKind::Locked,
+            Inner::Aborted => ErrorKind::Aborted,
+        }
+    }
+
+    /// What the client is told: 503 where trying again may help, 409 where another request of the
+    /// same session got in between, 500 where the program has to change.
+    pub fn status(&self) -> StatusCode {
+        match self.kind() {
+            ErrorKind::Store
+            | ErrorKind::NoRandomness
+            | ErrorKind::Contended
+            | ErrorKind::Locked
+            | ErrorKind::Aborted => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Ended => StatusCode::CONFLICT,
+            ErrorKind::NoLayer | ErrorKind::NoCookie | ErrorKind::Encode | ErrorKind::TooLarge => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+}
+
+impl From<Inner> for Error {
+    fn from(inner: Inner) -> Self {
+        Self(Box::new(inner))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(source: StoreError) -> Self {
+        Inner::Store(source).into()
+    }
+}
+
+impl From<getrandom::Error> for Error {
+    fn from(source: getrandom::Error) -> Self {
+        Inner::NoRandomness(source).into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Inner::NoLayer { data } => write!(
+                f,
+                "no session for `{data}`: the route is not inside a `SessionLayer::<{data}>`"
+            ),
+            Inner::Store(source) => write!(f, "{source}"),
+            Inner::NoRandomness(_) => {
+                f.write_str("the operating system gave no random bytes for a session id")
+            }
+            Inner::Ended => {
+                f.write_str("the session has ended; what was written to it is not kept")
+            }
+            Inner::NoCookie => f.write_str(
+                "the session is new, and the response has left without its cookie: write to a new \
+                 session before the response leaves",
+            ),
+            Inner::Encode { field, .. } => write!(f, "the field `{field}` could not be encoded"),
+            Inner::TooLarge { size, limit } => write!(
+                f,
+                "the session takes {size} bytes, the limit is {limit} \
+                 (`SessionLayerBuilder::with_payload_limit`)"
+            ),
+            Inner::Contended { attempts } => write!(
+                f,
+                "the session was saved by somebody else in the meantime, {attempts} times in a row"
+            ),
+            Inner::Locked(Wait { data, wanted, at, waited, held_by }) => write!(
+                f,
+                "no {wanted} guard of a `{data}` session for {at} after {waited:?}: {held_by}"
+            ),
+            Inner::Aborted => f.write_str("the session's background task was cut short"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            // Its text is ours already.
+            Inner::Store(source) => source.source(),
+            Inner::NoRandomness(source) => Some(source),
+            Inner::Encode { source, .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
+
+/// A [`SessionLayer`](crate::SessionLayer) or [`Keys`](crate::Keys) cannot be built like this. The
+/// message says what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildError(String);
+
+impl BuildError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for BuildError {}

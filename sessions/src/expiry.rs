@@ -1,0 +1,297 @@
+//! When a session ends by itself: pure functions of limits, record and time.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{Record, error::BuildError, varint};
+
+/// Every limit is cut to ten years, so that no sum of times can overflow.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// What one session asks for instead of the layer's limits, as for "remember me". What is not set
+/// follows the layer.
+///
+/// It is kept with the session, so that the next request does not fall back to the layer's limits.
+///
+/// ```
+/// use std::time::Duration;
+/// use sessions::Lifetime;
+///
+/// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// let remember_me = Lifetime::new().idle(14 * DAY).absolute(90 * DAY).persistent(true);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "a lifetime does nothing until it is given to `Session::set_lifetime`"]
+pub struct Lifetime {
+    pub(crate) idle: Option<Duration>,
+    pub(crate) absolute: Option<Duration>,
+    pub(crate) persistent: Option<bool>,
+}
+
+impl Lifetime {
+    /// Everything as the layer says.
+    pub const fn new() -> Self {
+        Self { idle: None, absolute: None, persistent: None }
+    }
+
+    /// The session ends when it has not been used for this long. To the millisecond; more than ten
+    /// years count as ten.
+    pub const fn idle(self, timeout: Duration) -> Self {
+        Self { idle: Some(timeout), ..self }
+    }
+
+    /// The session ends this long after it was first saved, however much it is used. To the
+    /// millisecond; more than ten years count as ten.
+    pub const fn absolute(self, timeout: Duration) -> Self {
+        Self { absolute: Some(timeout), ..self }
+    }
+
+    /// Whether the cookie outlives the browser's own session (`Max-Age`).
+    pub const fn persistent(self, persistent: bool) -> Self {
+        Self { persistent: Some(persistent), ..self }
+    }
+
+    /// As it stands in a payload: nothing at all for the usual session.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self == Self::new() {
+            return out;
+        }
+        let persistent = match self.persistent {
+            None => 0,
+            Some(false) => PERSISTENT_SET,
+            Some(true) => PERSISTENT_SET | PERSISTENT,
+        };
+        out.push(
+            persistent
+                | if self.idle.is_some() { IDLE_SET } else { 0 }
+                | if self.absolute.is_some() { ABSOLUTE_SET } else { 0 },
+        );
+        for timeout in [self.idle, self.absolute].into_iter().flatten() {
+            varint::put(timeout.min(LONGEST).as_millis() as u64, &mut out);
+        }
+        out
+    }
+
+    /// `None` if the bytes are no lifetime. What a later version may add behind is ignored.
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let Some(&flags) = bytes.split_off_first() else { return Some(Self::new()) };
+        let mut timeout = |flag| match flags & flag {
+            0 => Some(None),
+            _ => varint::take(&mut bytes).map(|millis| Some(Duration::from_millis(millis))),
+        };
+        let (idle, absolute) = (timeout(IDLE_SET)?, timeout(ABSOLUTE_SET)?);
+        let persistent = (flags & PERSISTENT_SET != 0).then_some(flags & PERSISTENT != 0);
+        Some(Self { idle, absolute, persistent })
+    }
+}
+
+const IDLE_SET: u8 = 1;
+const ABSOLUTE_SET: u8 = 2;
+const PERSISTENT_SET: u8 = 4;
+const PERSISTENT: u8 = 8;
+
+/// A layer's limits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expiry {
+    pub(crate) idle: Option<Duration>,
+    pub(crate) absolute: Option<Duration>,
+    /// `None`: a twentieth of the idle timeout.
+    pub(crate) refresh: Option<Duration>,
+    pub(crate) persistent: bool,
+}
+
+impl Default for Expiry {
+    /// OWASP's ranges for ordinary applications, at their long end.
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        Self { idle: Some(2 * HOUR), absolute: Some(24 * HOUR), refresh: None, persistent: false }
+    }
+}
+
+impl Expiry {
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        match (self.idle, self.absolute) {
+            (None, None) => Err(BuildError::new(
+                "a session needs an idle or an absolute timeout: without both it would never leave \
+                 the store",
+            )),
+            (Some(Duration::ZERO), _) => Err(BuildError::new("the idle timeout is zero")),
+            (_, Some(Duration::ZERO)) => Err(BuildError::new("the absolute timeout is zero")),
+            (Some(idle), _) if self.refresh.is_some_and(|window| window >= idle) => {
+                Err(BuildError::new(
+                    "the refresh window is not shorter than the idle timeout: a session in use \
+                     would expire",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn idle(&self, lifetime: Lifetime) -> Option<Duration> {
+        lifetime.idle.or(self.idle).map(|timeout| timeout.min(LONGEST))
+    }
+
+    /// When a session that was first saved at `created_at` ends, however much it is used.
+    pub(crate) fn ends_at(&self, lifetime: Lifetime, created_at: SystemTime) -> Option<SystemTime> {
+        let timeout = lifetime.absolute.or(self.absolute)?;
+        created_at.checked_add(timeout.min(LONGEST))
+    }
+
+    /// When a session that is used `now` expires if it is not used again.
+    pub(crate) fn expires_at(
+        &self,
+        lifetime: Lifetime,
+        created_at: SystemTime,
+        now: SystemTime,
+    ) -> SystemTime {
+        let idle = self.idle(lifetime).and_then(|timeout| now.checked_add(timeout));
+        let absolute = self.ends_at(lifetime, created_at);
+        // `check` has seen to it that there is one of the two.
+        idle.into_iter().chain(absolute).min().unwrap_or(now)
+    }
+
+    /// Whether the layer refuses a record that the store still had: for a store whose clock or
+    /// expiry is coarse, and for limits that have been lowered since the record was written.
+    pub(crate) fn is_over(&self, record: &Record, lifetime: Lifetime, now: SystemTime) -> bool {
+        record.is_expired(now)
+            || self.ends_at(lifetime, record.created_at).is_some_and(|end| end <= now)
+    }
+
+    /// The new expiry of a session that is used `now`, if it is worth a write.
+    pub(crate) fn refresh(
+        &self,
+        lifetime: Lifetime,
+        record: &Record,
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        let idle = self.idle(lifetime)?;
+        // A session may ask for less than the layer; its window must still be shorter than that.
+        let window = self.refresh.unwrap_or(idle / 20).min(idle / 2);
+        let expires_at = self.expires_at(lifetime, record.created_at, now);
+        let gained = expires_at.duration_since(record.expires_at).ok()?;
+        (gained >= window && !gained.is_zero()).then_some(expires_at)
+    }
+
+    /// How long a cookie that is sent `now` may stay: `None` until the browser's session ends.
+    ///
+    /// It need not be renewed while the session is in use: what ends the session is the server, and
+    /// the cookie only has to last as long as the session may. Without an absolute timeout that is
+    /// the 400 days that browsers grant (RFC 6265bis).
+    pub(crate) fn max_age(
+        &self,
+        lifetime: Lifetime,
+        created_at: SystemTime,
+        now: SystemTime,
+    ) -> Option<Duration> {
+        const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+        if !lifetime.persistent.unwrap_or(self.persistent) {
+            return None;
+        }
+        let left = self
+            .ends_at(lifetime, created_at)
+            .map_or(LONGEST_COOKIE, |end| end.duration_since(now).unwrap_or_default());
+        Some(left.min(LONGEST_COOKIE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(since: Duration) -> SystemTime {
+        UNIX_EPOCH + 1_000 * HOUR + since
+    }
+
+    fn record(expires_at: SystemTime) -> Record {
+        let payload = [][..].into();
+        Record { version: 1, created_at: at(Duration::ZERO), expires_at, user: None, payload }
+    }
+
+    #[test]
+    fn the_nearer_of_the_two_limits_counts() {
+        let layer = Expiry::default();
+        let expires = |now| layer.expires_at(Lifetime::new(), at(Duration::ZERO), at(now));
+        assert_eq!(expires(HOUR), at(3 * HOUR));
+        assert_eq!(expires(23 * HOUR), at(24 * HOUR));
+    }
+
+    #[test]
+    fn a_session_can_ask_for_its_own() {
+        let own = Lifetime::new().idle(10 * HOUR).absolute(100 * HOUR);
+        let expires = |now| Expiry::default().expires_at(own, at(Duration::ZERO), at(now));
+        assert_eq!(expires(50 * HOUR), at(60 * HOUR));
+        assert_eq!(expires(95 * HOUR), at(100 * HOUR));
+    }
+
+    #[test]
+    fn no_duration_overflows() {
+        let own = Lifetime::new().idle(Duration::MAX).absolute(Duration::MAX);
+        let start = at(Duration::ZERO);
+        assert_eq!(Expiry::default().expires_at(own, start, start), start + LONGEST);
+        let stored = Lifetime::from_bytes(&own.to_bytes()).unwrap();
+        assert_eq!(stored.idle, Some(LONGEST));
+    }
+
+    #[test]
+    fn a_lowered_absolute_limit_ends_what_was_stored_before() {
+        let layer = Expiry { absolute: Some(HOUR), ..Expiry::default() };
+        let record = record(at(10 * HOUR));
+        assert!(!layer.is_over(&record, Lifetime::new(), at(59 * MINUTE)));
+        assert!(layer.is_over(&record, Lifetime::new(), at(HOUR)));
+    }
+
+    #[test]
+    fn sliding_waits_for_the_refresh_window() {
+        let layer = Expiry { refresh: Some(10 * MINUTE), ..Expiry::default() };
+        let record = record(at(2 * HOUR));
+        let refresh = |now| layer.refresh(Lifetime::new(), &record, at(now));
+        assert_eq!(refresh(9 * MINUTE), None);
+        assert_eq!(refresh(10 * MINUTE), Some(at(2 * HOUR + 10 * MINUTE)));
+    }
+
+    #[test]
+    fn sliding_stops_at_the_absolute_limit() {
+        let layer = Expiry::default();
+        assert_eq!(layer.refresh(Lifetime::new(), &record(at(24 * HOUR)), at(23 * HOUR)), None);
+    }
+
+    #[test]
+    fn only_a_persistent_cookie_has_an_age() {
+        let layer = Expiry::default();
+        let age = |own| layer.max_age(own, at(Duration::ZERO), at(HOUR));
+        assert_eq!(age(Lifetime::new()), None);
+        assert_eq!(age(Lifetime::new().persistent(true)), Some(23 * HOUR));
+        let stays = Expiry { persistent: true, absolute: None, ..layer };
+        let age = stays.max_age(Lifetime::new(), at(Duration::ZERO), at(HOUR));
+        assert_eq!(age, Some(400 * 24 * HOUR));
+    }
+
+    #[test]
+    fn lifetimes_come_back() {
+        for lifetime in [
+            Lifetime::new(),
+            Lifetime::new().persistent(false),
+            Lifetime::new().persistent(true).idle(HOUR),
+            Lifetime::new().absolute(Duration::from_millis(1)),
+            Lifetime::new().idle(Duration::ZERO).absolute(HOUR).persistent(true),
+        ] {
+            assert_eq!(Lifetime::from_bytes(&lifetime.to_bytes()), Some(lifetime));
+        }
+        assert!(Lifetime::new().to_bytes().is_empty());
+        assert_eq!(Lifetime::from_bytes(&[IDLE_SET]), None, "cut short");
+    }
+
+    #[test]
+    fn impossible_limits_are_refused() {
+        let default = Expiry::default();
+        assert!(default.check().is_ok());
+        assert!(Expiry { idle: None, absolute: None, ..default }.check().is_err());
+        assert!(Expiry { idle: Some(Duration::ZERO), ..default }.check().is_err());
+        assert!(Expiry { refresh: default.idle, ..default }.check().is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! Session ids, and the keys under which stores know them.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// How many random bytes a session id has: 128 bits, twice what OWASP asks for.
+pub(crate) const ID_LENGTH: usize = 16;
+
+/// The secret that a cookie carries. Whoever knows it holds the session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionId([u8; ID_LENGTH]);
+
+impl SessionId {
+    /// A new id from the operating system's generator.
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; ID_LENGTH];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Only for ids whose signature has been verified.
+    pub(crate) fn from_bytes(bytes: [u8; ID_LENGTH]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; ID_LENGTH] {
+        &self.0
+    }
+
+    pub(crate) fn store_key(&self) -> StoreKey {
+        StoreKey(Sha256::digest(self.0).into())
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(<redacted>)")
+    }
+}
+
+/// The name of a session in a [`Store`](crate::Store): the SHA-256 of its id.
+///
+/// It does not open the session: a leaked table or dump of a store cannot be turned into cookies.
+/// Its bytes are as good as random, so that a store may use them as a hash, or to pick a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreKey([u8; 32]);
+
+impl StoreKey {
+    /// The key with these bytes, as [`as_bytes`](Self::as_bytes) gave them.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the key.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The key as 64 lower-case hexadecimal digits, for stores whose keys are text.
+impl fmt::Display for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The first four bytes: enough to tell two keys apart in a log.
+impl fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "StoreKey({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_cannot_be_printed() {
+        let (one, other) = (SessionId::generate().unwrap(), SessionId::generate().unwrap());
+        assert_ne!(one, other);
+        assert_eq!(format!("{one:?}"), "SessionId(<redacted>)");
+    }
+
+    #[test]
+    fn store_key_is_the_sha256_of_the_id() {
+        let key = SessionId::from_bytes([0; 16]).store_key();
+        // printf '\0%.0s' {1..16} | sha256sum
+        assert_eq!(
+            key.to_string(),
+            "374708fff7719dd5979ec875d56cd2286f6d3cf7ec317a3b25632aab28ec37bb"
+        );
+        assert_eq!(format!("{key:?}"), "StoreKey(374708ff…)");
+    }
+}

@@ -1,0 +1,217 @@
+//! The settings of a layer, checked once, when it is built.
+
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
+
+use super::SessionLayer;
+use crate::{
+    Codec, Keys, SameSite, SessionData,
+    clock::Clock,
+    cookie::CookieConfig,
+    error::BuildError,
+    expiry::Expiry,
+    payload::LARGEST_PAYLOAD,
+    registry::Registry,
+    shared::{Background, Shared},
+    store::erased::ErasedStore,
+};
+
+/// The settings of a [`SessionLayer`], with defaults that are safe as they are:
+///
+/// | setting | default |
+/// | --- | --- |
+/// | cookie | `__Host-id`, `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`, gone with the browser's session |
+/// | idle timeout | 2 hours, slid forward at most once in 6 minutes |
+/// | absolute timeout | 24 hours |
+/// | largest payload | 1 MiB |
+/// | lock timeout | 30 seconds |
+/// | codec | bincode, if that feature is on |
+///
+/// ```
+/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))]
+/// # fn main() -> Result<(), sessions::BuildError> {
+/// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+/// use std::time::Duration;
+/// use sessions::{Keys, MemoryStore, SameSite, SessionLayer};
+///
+/// let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
+///     .with_cookie_name("__Host-shop")
+///     .with_same_site(SameSite::Strict)
+///     .with_idle_timeout(Duration::from_secs(30 * 60))
+///     .build()?;
+/// # Ok(()) }
+/// # #[cfg(not(all(feature = "derive", feature = "memory", feature = "bincode")))]
+/// # fn main() {}
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct SessionLayerBuilder<T> {
+    store: Box<dyn ErasedStore>,
+    keys: Keys,
+    cookie: CookieConfig,
+    expiry: Expiry,
+    codec: Option<Codec>,
+    payload_limit: usize,
+    lock_timeout: Duration,
+    clock: Clock,
+    data: PhantomData<fn() -> T>,
+}
+
+impl<T: SessionData> SessionLayerBuilder<T> {
+    pub(super) fn new(store: Box<dyn ErasedStore>, keys: Keys) -> Self {
+        Self {
+            store,
+            keys,
+            cookie: CookieConfig::default(),
+            expiry: Expiry::default(),
+            codec: Codec::preferred(),
+            payload_limit: 1 << 20,
+            lock_timeout: Duration::from_secs(30),
+            clock: Clock::System,
+            data: PhantomData,
+        }
+    }
+
+    /// The name of the cookie. The prefix `__Host-` binds it to this very host over TLS, `__Secure-`
+    /// to TLS (RFC 6265bis, 4.1.3). Two layers that serve the same requests need two names.
+    pub fn with_cookie_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.cookie.name = name.into();
+        self
+    }
+
+    /// Sends the cookie to this domain and all of its subdomains. Needs another name than a
+    /// `__Host-` one.
+    pub fn with_cookie_domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
+        self.cookie.domain = Some(domain.into());
+        self
+    }
+
+    /// Sends the cookie to this path and those below it only. Needs another name than a `__Host-`
+    /// one.
+    pub fn with_cookie_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
+        self.cookie.path = path.into();
+        self
+    }
+
+    /// When the cookie is sent along from other sites.
+    pub fn with_same_site(mut self, same_site: SameSite) -> Self {
+        self.cookie.same_site = same_site;
+        self
+    }
+
+    /// Whether the cookie outlives the browser's own session, for as long as the absolute timeout
+    /// lets it. A session can ask for itself: [`Lifetime::persistent`](crate::Lifetime::persistent).
+    pub fn with_persistent_cookie(mut self, persistent: bool) -> Self {
+        self.expiry.persistent = persistent;
+        self
+    }
+
+    /// Lets scripts in the page read the cookie: whoever injects one then has the session.
+    pub fn insecure_script_access(mut self) -> Self {
+        self.cookie.http_only = false;
+        self
+    }
+
+    /// For development over plain HTTP, with browsers that take no `Secure` cookie even from
+    /// `localhost`: drops `Secure`, and the prefix `__Host-` or `__Secure-` from the name. Whoever
+    /// can listen then has the session.
+    pub fn insecure_localhost(mut self) -> Self {
+        self.cookie.secure = false;
+        for prefix in ["__Host-", "__Secure-"] {
+            if let Some(name) = self.cookie.name.strip_prefix(prefix) {
+                self.cookie.name = name.to_string().into();
+            }
+        }
+        self
+    }
+
+    /// A session ends when it has not been used for this long; to the millisecond.
+    pub fn with_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.expiry.idle = timeout.into();
+        self
+    }
+
+    /// A session ends this long after it was first saved, however much it is used; to the
+    /// millisecond.
+    pub fn with_absolute_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.expiry.absolute = timeout.into();
+        self
+    }
+
+    /// How much later a session must expire before that is worth a write: a session that is only
+    /// read is written to the store at most once in this time. A twentieth of the idle timeout by
+    /// default.
+    pub fn with_refresh_window(mut self, window: Duration) -> Self {
+        self.expiry.refresh = Some(window);
+        self
+    }
+
+    /// How fields are encoded from now on. Those that another codec wrote are still read, if its
+    /// feature is on.
+    pub fn with_codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
+    /// The most bytes that a session's fields may take in the store, up to 16 MiB. A save of more is
+    /// an error.
+    pub fn with_payload_limit(mut self, bytes: usize) -> Self {
+        self.payload_limit = bytes;
+        self
+    }
+
+    /// How long [`read`](crate::Session::read) and [`write`](crate::Session::write) wait for a lock
+    /// before they panic.
+    pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Another clock than the system's, to test expiry without waiting. The store needs the same.
+    #[cfg(feature = "testing")]
+    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+        self.clock = clock.clock();
+        self
+    }
+
+    /// The layer, unless the settings contradict each other.
+    ///
+    /// # Errors
+    ///
+    /// A cookie that browsers would reject, limits under which a session would never or at once
+    /// expire, a payload limit over 16 MiB, no codec compiled in. The message says what to change.
+    pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
+        self.cookie.check()?;
+        self.expiry.check()?;
+        if self.payload_limit > LARGEST_PAYLOAD {
+            return Err(BuildError::new(format!(
+                "the payload limit is {} bytes, the most is {LARGEST_PAYLOAD}",
+                self.payload_limit
+            )));
+        }
+        let codec = self.codec.ok_or_else(|| {
+            BuildError::new("no codec: enable one of the features `bincode`, `postcard`, `json`")
+        })?;
+        let shared = Shared {
+            store: self.store,
+            keys: self.keys,
+            cookie: self.cookie,
+            expiry: self.expiry,
+            codec,
+            payload_limit: self.payload_limit,
+            lock_timeout: self.lock_timeout,
+            clock: self.clock,
+            registry: Arc::new(Registry::new()),
+            background: Background::new(),
+        };
+        Ok(SessionLayer { shared: Arc::new(shared) })
+    }
+}
+
+impl<T> fmt::Debug for SessionLayerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayerBuilder")
+            .field("keys", &self.keys)
+            .field("cookie", &self.cookie)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
+}

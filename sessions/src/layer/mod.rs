@@ -1,0 +1,134 @@
+//! The middleware: configuration, service, and what becomes of the response.
+
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use crate::{Keys, SessionData, Store, shared::Shared};
+
+mod config;
+pub(crate) mod decide;
+mod future;
+mod headers;
+mod service;
+
+pub use config::SessionLayerBuilder;
+pub use future::ResponseFuture;
+pub use service::SessionService;
+
+/// Gives every request of the services below it a session with the fields of `T`.
+///
+/// The layer itself does next to nothing to a request whose handler does not ask for the session:
+/// the cookie is not even parsed. Two layers with different types, and different cookie names, work
+/// side by side.
+///
+/// Cloning is cheap, and all clones share what they hold. An application should build the layer once:
+/// two layers are to each other like two processes.
+///
+/// # In axum
+///
+/// ```
+/// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
+/// use axum::{Router, routing::get};
+/// use sessions::{Keys, MemoryStore, Session, SessionLayer};
+///
+/// #[derive(Session)]
+/// struct Visitor {
+///     visits: u32,
+/// }
+///
+/// async fn index(session: Session<Visitor>) -> String {
+///     session.read().await.visits.to_string()
+/// }
+///
+/// let app: Router = Router::new()
+///     .route("/", get(index))
+///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+/// # }
+/// ```
+///
+/// # In any tower service
+///
+/// ```
+/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
+/// use std::convert::Infallible;
+///
+/// use http::{Request, Response};
+/// use sessions::{Keys, MemoryStore, Session, SessionLayer};
+/// use tower::ServiceBuilder;
+///
+/// #[derive(Session)]
+/// struct Visitor {
+///     visits: u32,
+/// }
+///
+/// async fn index(request: Request<String>) -> Result<Response<String>, Infallible> {
+///     let session = match Session::<Visitor>::open(request.extensions()).await {
+///         Ok(session) => session,
+///         Err(error) => {
+///             let mut response = Response::new(String::new());
+///             *response.status_mut() = error.status();
+///             return Ok(response);
+///         }
+///     };
+///     let visits = session.read().await.visits;
+///     Ok(Response::new(visits.to_string()))
+/// }
+///
+/// let service = ServiceBuilder::new()
+///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()))
+///     .service_fn(index);
+/// # }
+/// ```
+pub struct SessionLayer<T: SessionData> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: SessionData> SessionLayer<T> {
+    /// A layer with the safe defaults that [`SessionLayerBuilder`] lists.
+    #[cfg(any(feature = "bincode", feature = "postcard", feature = "json"))]
+    pub fn new(store: impl Store, keys: Keys) -> Self {
+        Self::builder(store, keys).build().expect("the defaults are possible")
+    }
+
+    /// For a layer with other settings.
+    pub fn builder(store: impl Store, keys: Keys) -> SessionLayerBuilder<T> {
+        SessionLayerBuilder::new(Box::new(store), keys)
+    }
+
+    /// How many sessions requests of this layer are using right now.
+    pub fn sessions_in_use(&self) -> usize {
+        self.shared.registry.len()
+    }
+
+    /// Waits until everything is saved that requests left to be saved in the background: what they
+    /// wrote before their client hung up, or after their response had left. To be awaited after the
+    /// server has stopped and before the program ends.
+    pub async fn background_saves(&self) {
+        self.shared.background.finished().await;
+    }
+}
+
+impl<T: SessionData> Clone for SessionLayer<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<T: SessionData> fmt::Debug for SessionLayer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayer")
+            .field("keys", &self.shared.keys)
+            .field("cookie", &self.shared.cookie)
+            .field("expiry", &self.shared.expiry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, T: SessionData> Layer<S> for SessionLayer<T> {
+    type Service = SessionService<S, T>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService::new(inner, self.shared.clone())
+    }
+}

@@ -1,0 +1,53 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc = include_str!("../README.md")]
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+mod clock;
+mod codec;
+mod cookie;
+mod data;
+mod error;
+mod expiry;
+#[cfg(feature = "axum")]
+mod extract;
+mod guard;
+mod handle;
+mod id;
+mod keys;
+mod layer;
+mod lock;
+mod patch;
+mod payload;
+mod record;
+mod registry;
+mod save;
+mod session;
+mod shared;
+mod slot;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tracked;
+mod varint;
+
+pub use codec::Codec;
+pub use cookie::SameSite;
+pub use data::SessionData;
+pub use error::{BuildError, Error, ErrorKind, Result};
+pub use expiry::Lifetime;
+pub use guard::{ReadGuard, WriteGuard};
+pub use id::StoreKey;
+pub use keys::Keys;
+pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
+pub use record::Record;
+pub use session::Session;
+#[cfg(feature = "memory")]
+pub use store::MemoryStore;
+pub use store::{Created, Replaced, Store, StoreError};
+
+/// Makes a struct the data of a session. See [`Session`](struct@Session) for how it is used.
+#[cfg(feature = "derive")]
+#[doc(inline)]
+pub use sessions_derive::Session;

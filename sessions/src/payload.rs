@@ -1,0 +1,334 @@
+//! The fields of a session as bytes.
+//!
+//! ```text
+//! payload  = format (1)  lifetime-length  lifetime  entry*
+//! entry    = key-length (one byte)  key  body-length  body
+//! body     = tag  [field-version]  value
+//! tag      = codec (low three bits) | 8 if a field-version follows | higher bits: not used yet
+//! ```
+//!
+//! Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
+//! wrote it, so that fields can be added, removed, reordered and moved to another codec one by one,
+//! and an entry that this build does not know, or whose tag it does not understand, is kept as it
+//! is.
+
+use std::{error::Error as StdError, fmt};
+
+use crate::{
+    codec::{Codec, CodecError},
+    data::{FieldInfo, FieldValue},
+    patch::Patch,
+    varint,
+};
+
+/// No payload may be larger, whatever a layer allows: 16 MiB.
+pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
+
+const FORMAT: u8 = 1;
+const CODEC_BITS: u8 = 0b0111;
+const HAS_VERSION: u8 = 0b1000;
+
+/// The bytes are not a payload, or of a format that this version does not know.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt;
+
+/// A payload taken apart, for one struct's table of fields.
+pub struct Source<'a> {
+    fields: &'static [FieldInfo],
+    /// The per-session lifetime, encoded (`expiry`).
+    lifetime: &'a [u8],
+    bodies: Bodies<'a>,
+    /// Keys and bodies of the fields that this build does not have.
+    unknown: Vec<(&'a [u8], &'a [u8])>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
+        Self { fields, lifetime: &[], bodies: Bodies::none(fields.len()), unknown: Vec::new() }
+    }
+
+    /// Takes `payload` apart. An empty one is that of a session without any field.
+    pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
+        let mut source = Self::empty(fields);
+        let mut rest = payload;
+        match rest.split_off_first() {
+            None => return Ok(source),
+            Some(&FORMAT) => {}
+            Some(_) => return Err(Corrupt),
+        }
+        source.lifetime = take_sized(&mut rest).ok_or(Corrupt)?;
+        // Entries are written in the order of the table, so that the next one is mostly the next.
+        let mut expected = 0;
+        while let Some(&key_length) = rest.split_off_first() {
+            let key = rest.split_off(..usize::from(key_length)).ok_or(Corrupt)?;
+            let body = take_sized(&mut rest).ok_or(Corrupt)?;
+            match find(fields, expected, key) {
+                Some(field) => {
+                    let by_alias = fields[field].key.as_bytes() != key;
+                    if !by_alias || source.bodies.get(field).is_none() {
+                        source.bodies.set(field, body);
+                    }
+                    expected = field + 1;
+                }
+                None => source.unknown.push((key, body)),
+            }
+        }
+        Ok(source)
+    }
+
+    /// Lays what has been changed over what was stored.
+    pub(crate) fn with_patch(mut self, patch: &'a Patch) -> Self {
+        for (field, body) in patch.entries() {
+            self.bodies.set(field, body);
+        }
+        self
+    }
+
+    pub(crate) fn lifetime(&self) -> &'a [u8] {
+        self.lifetime
+    }
+
+    pub(crate) fn body(&self, field: usize) -> Option<&'a [u8]> {
+        self.bodies.get(field)
+    }
+
+    /// The payload of these fields and this lifetime.
+    pub(crate) fn write(&self, lifetime: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.written_len(lifetime));
+        out.push(FORMAT);
+        put_sized(lifetime, &mut out);
+        for (field, info) in self.fields.iter().enumerate() {
+            if let Some(body) = self.bodies.get(field) {
+                put_entry(info.key.as_bytes(), body, &mut out);
+            }
+        }
+        for (key, body) in &self.unknown {
+            put_entry(key, body, &mut out);
+        }
+        out
+    }
+
+    /// A little more than [`write`](Self::write) needs, so that it allocates once.
+    fn written_len(&self, lifetime: &[u8]) -> usize {
+        const LENGTHS: usize = 6;
+        let known = self.fields.iter().enumerate().filter_map(|(field, info)| {
+            self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS)
+        });
+        let unknown = self.unknown.iter().map(|(key, body)| key.len() + body.len() + LENGTHS);
+        lifetime.len() + LENGTHS + known.sum::<usize>() + unknown.sum::<usize>()
+    }
+
+    /// The value of a stored field, or its default: also when its bytes do not decode, or were
+    /// written under another field version. That costs the field its value, and no other field.
+    pub fn field<F: FieldValue>(&self, field: usize, default: impl FnOnce() -> F) -> F {
+        let Some(body) = self.bodies.get(field) else { return default() };
+        let info = &self.fields[field];
+        match decode(body, info.version) {
+            Ok(Some(value)) => value,
+            Ok(None) => {
+                tracing::debug!(field = info.key, "stored under another field version: default");
+                default()
+            }
+            // Not the error itself: serde's errors quote the value.
+            Err(_) => {
+                tracing::warn!(field = info.key, "a stored field does not decode: default");
+                default()
+            }
+        }
+    }
+}
+
+/// The field that is stored under `key`, looking first where it is expected.
+fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<usize> {
+    match fields.get(expected) {
+        Some(info) if info.key.as_bytes() == key => Some(expected),
+        _ => fields.iter().position(|info| info.is_stored_under(key)),
+    }
+}
+
+/// `None` if the bytes were written under another field version.
+fn decode<F: FieldValue>(mut body: &[u8], version: u32) -> Result<Option<F>, CodecError> {
+    let tag = *body.split_off_first().ok_or("an empty entry")?;
+    let written_under = match tag & HAS_VERSION {
+        0 => 0,
+        _ => varint::take(&mut body).ok_or("cut short")?,
+    };
+    if tag & !(CODEC_BITS | HAS_VERSION) != 0 {
+        return Err("an entry of a later format".into());
+    }
+    if written_under != u64::from(version) {
+        return Ok(None);
+    }
+    Codec::from_number(tag & CODEC_BITS)?.decode(body).map(Some)
+}
+
+fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(varint::take(bytes)?).ok()?;
+    bytes.split_off(..length)
+}
+
+fn put_sized(bytes: &[u8], out: &mut Vec<u8>) {
+    varint::put(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_entry(key: &[u8], body: &[u8], out: &mut Vec<u8>) {
+    // The derive refuses keys over 255 bytes.
+    out.push(key.len() as u8);
+    out.extend_from_slice(key);
+    put_sized(body, out);
+}
+
+/// A body for each field of the table; those of a usual struct without an allocation.
+struct Bodies<'a> {
+    first: [Option<&'a [u8]>; 16],
+    more: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Bodies<'a> {
+    fn none(fields: usize) -> Self {
+        Self { first: [None; 16], more: vec![None; fields.saturating_sub(16)] }
+    }
+
+    fn get(&self, field: usize) -> Option<&'a [u8]> {
+        match self.first.get(field) {
+            Some(body) => *body,
+            None => *self.more.get(field - self.first.len())?,
+        }
+    }
+
+    fn set(&mut self, field: usize, body: &'a [u8]) {
+        match self.first.get_mut(field) {
+            Some(place) => *place = Some(body),
+            None => self.more[field - self.first.len()] = Some(body),
+        }
+    }
+}
+
+/// Writes the body of one field.
+pub struct Encoder<'a> {
+    codec: Codec,
+    version: u32,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    pub(crate) fn new(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
+        Self { codec, version: info.version, out }
+    }
+
+    /// Encodes `value` as the field's body.
+    pub fn put<F: FieldValue>(&mut self, value: &F) -> Result<(), EncodeError> {
+        match self.version {
+            0 => self.out.push(self.codec.number()),
+            version => {
+                self.out.push(self.codec.number() | HAS_VERSION);
+                varint::put(version.into(), self.out);
+            }
+        }
+        self.codec.encode(value, self.out).map_err(EncodeError)
+    }
+
+    /// For a number that no field has.
+    pub fn nothing(&mut self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+/// A value that its own `Serialize`, or the codec, refused.
+#[derive(Debug)]
+pub struct EncodeError(CodecError);
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the value could not be encoded")
+    }
+}
+
+impl StdError for EncodeError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+#[cfg(all(test, feature = "bincode"))]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[FieldInfo] =
+        &[FieldInfo::new("name"), FieldInfo::new("visits").aliases(&["count"]).version(2)];
+
+    fn body(info: &FieldInfo, value: impl FieldValue) -> Vec<u8> {
+        let mut out = Vec::new();
+        Encoder::new(Codec::Bincode, info, &mut out).put(&value).unwrap();
+        out
+    }
+
+    fn payload(entries: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut out = vec![FORMAT, 0];
+        entries.iter().for_each(|(key, body)| put_entry(key.as_bytes(), body, &mut out));
+        out
+    }
+
+    fn visits(payload: &[u8]) -> u32 {
+        Source::parse(FIELDS, payload).unwrap().field(1, || 99)
+    }
+
+    /// Old payloads must stay readable: this is what the first release wrote.
+    #[test]
+    fn golden() {
+        let (name, visits) = (body(&FIELDS[0], "Zoë".to_string()), body(&FIELDS[1], 300_u32));
+        let golden = [
+            &b"\x01\x00"[..],
+            b"\x04name\x06\x01\x04Zo\xc3\xab",
+            b"\x06visits\x05\x09\x02\xfb\x2c\x01",
+        ]
+        .concat();
+        assert_eq!(payload(&[("name", &name), ("visits", &visits)]), golden);
+        let source = Source::parse(FIELDS, &golden).unwrap();
+        assert_eq!(source.field(0, String::new), "Zoë");
+        assert_eq!(source.field(1, || 0_u32), 300);
+        assert_eq!(source.write(&[]), golden);
+    }
+
+    #[test]
+    fn an_alias_counts_where_the_key_is_missing_and_goes_with_the_next_save() {
+        let (old, new) = (body(&FIELDS[1], 1_u32), body(&FIELDS[1], 2_u32));
+        assert_eq!(visits(&payload(&[("count", &old)])), 1);
+        assert_eq!(visits(&payload(&[("count", &old), ("visits", &new)])), 2);
+        assert_eq!(visits(&payload(&[("visits", &new), ("count", &old)])), 2);
+        let stored = payload(&[("count", &old)]);
+        let saved = Source::parse(FIELDS, &stored).unwrap().write(&[]);
+        assert_eq!(saved, payload(&[("visits", &old)]));
+    }
+
+    #[test]
+    fn another_field_version_is_not_read() {
+        assert_eq!(visits(&payload(&[("visits", &body(&FIELDS[0], 7_u32))])), 99);
+        let later = FieldInfo::new("visits").version(3);
+        assert_eq!(visits(&payload(&[("visits", &body(&later, 7_u32))])), 99);
+    }
+
+    #[test]
+    fn what_this_build_does_not_know_is_kept() {
+        let stored =
+            payload(&[("later", b"\xf0anything"), ("visits", b"\xf0later tag"), ("", b"")]);
+        let source = Source::parse(FIELDS, &stored).unwrap();
+        assert_eq!(source.field(1, || 99_u32), 99);
+        let kept = [("visits", &b"\xf0later tag"[..]), ("later", b"\xf0anything"), ("", b"")];
+        assert_eq!(source.write(&[]), payload(&kept));
+    }
+
+    #[test]
+    fn corrupt_bytes_are_refused_wherever_they_are_cut() {
+        let whole = payload(&[("name", &body(&FIELDS[0], "x".to_string())), ("other", b"abc")]);
+        let ends = [0, 2, 2 + 9, whole.len()];
+        for cut in 0..=whole.len() {
+            let parsed = Source::parse(FIELDS, &whole[..cut]);
+            assert_eq!(parsed.is_ok(), ends.contains(&cut), "cut at {cut}");
+        }
+        assert!(Source::parse(FIELDS, &[2]).is_err(), "a later format");
+        let huge = [&[FORMAT, 0, 1, b'x'][..], &[0xff; 8], &[1]].concat();
+        assert!(Source::parse(FIELDS, &huge).is_err(), "a body longer than memory");
+    }
+}

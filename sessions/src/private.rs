@@ -1,0 +1,46 @@
+//! All that generated code names, and nothing else. Not part of the public API.
+
+pub use crate::{
+    data::{FieldDefault, FieldInfo, FieldValue},
+    payload::{EncodeError, Encoder, Source},
+    tracked::{DirtyBits, Tracked},
+};
+
+use crate::SessionData;
+
+/// What a field that is never stored must be able to do.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a session field, not even a skipped one",
+    label = "cannot be shared between threads",
+    note = "every session field must be `Send + Sync + 'static`"
+)]
+pub trait SkippedValue: Send + Sync + 'static {}
+
+impl<F: Send + Sync + 'static> SkippedValue for F {}
+
+pub fn get<T: SessionData>(tracked: &Tracked<T>) -> &T {
+    tracked.data()
+}
+
+pub fn is_dirty<T: SessionData>(tracked: &Tracked<T>, field: usize) -> bool {
+    tracked.is_dirty(field)
+}
+
+pub fn field_mut<T: SessionData, F>(
+    tracked: &mut Tracked<T>,
+    field: usize,
+    project: impl FnOnce(&mut T) -> &mut F,
+) -> &mut F {
+    tracked.field_mut(field, project)
+}
+
+pub fn skipped_mut<T: SessionData, F>(
+    tracked: &mut Tracked<T>,
+    project: impl FnOnce(&mut T) -> &mut F,
+) -> &mut F {
+    tracked.skipped_mut(project)
+}
+
+pub fn default_of<F: FieldDefault>() -> F {
+    F::field_default()
+}

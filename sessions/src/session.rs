@@ -1,0 +1,467 @@
+//! The handle of one request on its session.
+
+use std::{
+    any::type_name,
+    fmt,
+    panic::Location,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Extensions, HeaderMap};
+
+use crate::{
+    Created, Lifetime, ReadGuard, Record, SessionData, StoreKey, WriteGuard,
+    codec::Codec,
+    error::{Error, Wait},
+    guard::Permit,
+    handle::Handle,
+    id::SessionId,
+    lock::{Access, TimedOut},
+    save,
+    shared::Shared,
+    slot::{Plan, Stage},
+};
+
+/// A request's session.
+///
+/// An axum handler takes it as an argument; elsewhere [`Session::open`] finds it in the request's
+/// extensions. Cheap to clone: all clones are the same session of the same request, and can be sent
+/// to other tasks.
+///
+/// ```
+/// # #[cfg(all(feature = "axum", feature = "derive"))] {
+/// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+/// async fn count(session: sessions::Session<Visitor>) -> String {
+///     let mut s = session.write().await;
+///     let visits = s.visits() + 1;
+///     s.set_visits(visits);
+///     format!("visit number {visits}")
+/// }
+/// # }
+/// ```
+///
+/// What the guards of a session have written is saved before the response leaves; if that fails the
+/// client gets 503 and not the handler's response. What is written later, by a websocket or a
+/// streamed body, is saved by [`save`](Self::save), or when the last clone and guard are dropped.
+pub struct Session<T: SessionData> {
+    handle: Arc<Handle<T>>,
+}
+
+/// A request's unopened session, as the layer leaves it in the extensions.
+pub(crate) struct Lazy<T: SessionData>(pub(crate) Session<T>);
+
+impl<T: SessionData> Clone for Lazy<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: SessionData> Session<T> {
+    pub(crate) fn lazy(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
+        Self { handle: Arc::new(Handle::new(shared, headers)) }
+    }
+
+    /// Opens the session of the request that has these extensions: for middleware, and for tower
+    /// services outside of axum.
+    ///
+    /// The first opening in a request looks at the store; any other gives the same session again.
+    /// Without a valid cookie, or with one whose session is over, the session is a new one, of which
+    /// nothing is stored and no cookie sent until something is written to it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoLayer`](crate::ErrorKind::NoLayer) outside of a `SessionLayer<T>`, and
+    /// [`Store`](crate::ErrorKind::Store) if the store does not answer.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens if the future is dropped; the session can be opened again.
+    pub async fn open(extensions: &Extensions) -> Result<Self, Error> {
+        let Some(Lazy(session)) = extensions.get::<Lazy<T>>() else {
+            return Err(Error::no_layer(type_name::<T>()));
+        };
+        let session = session.clone();
+        session.handle.open().await?;
+        Ok(session)
+    }
+
+    /// A guard to read with. Waits while another request of this session writes, and for nobody
+    /// else.
+    ///
+    /// # Panics
+    ///
+    /// If the lock is not free within the layer's lock timeout (30 seconds by default), with both
+    /// places in the message: the usual cause is a guard that the waiting task itself still holds.
+    /// [`try_read`](Self::try_read) and [`read_timeout`](Self::read_timeout) return an error
+    /// instead.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future gives up its place among the waiters.
+    #[track_caller]
+    pub fn read(&self) -> impl Future<Output = ReadGuard<T>> + Send + use<'_, T> {
+        self.or_panic(Access::Read, ReadGuard::new)
+    }
+
+    /// A guard to write with. Waits while other requests of this session read or write, and for
+    /// nobody else.
+    ///
+    /// # Panics
+    ///
+    /// Like [`read`](Self::read), if the lock is not free within the layer's lock timeout.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future gives up its place among the waiters.
+    #[track_caller]
+    pub fn write(&self) -> impl Future<Output = WriteGuard<T>> + Send + use<'_, T> {
+        self.or_panic(Access::Write, WriteGuard::new)
+    }
+
+    /// Like [`read`](Self::read), with a limit and an error: [`Locked`](crate::ErrorKind::Locked)
+    /// when the lock was not free in time.
+    #[track_caller]
+    pub fn read_timeout(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<ReadGuard<T>, Error>> + Send + use<'_, T> {
+        self.within(limit, Access::Read, ReadGuard::new)
+    }
+
+    /// Like [`write`](Self::write), with a limit and an error:
+    /// [`Locked`](crate::ErrorKind::Locked) when the lock was not free in time.
+    #[track_caller]
+    pub fn write_timeout(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<WriteGuard<T>, Error>> + Send + use<'_, T> {
+        self.within(limit, Access::Write, WriteGuard::new)
+    }
+
+    /// A guard to read with, if nobody writes and nobody waits to; else
+    /// [`Locked`](crate::ErrorKind::Locked).
+    #[track_caller]
+    pub fn try_read(&self) -> Result<ReadGuard<T>, Error> {
+        self.at_once(Access::Read, Location::caller(), ReadGuard::new)
+    }
+
+    /// A guard to write with, if nobody has another guard or waits for one; else
+    /// [`Locked`](crate::ErrorKind::Locked).
+    #[track_caller]
+    pub fn try_write(&self) -> Result<WriteGuard<T>, Error> {
+        self.at_once(Access::Write, Location::caller(), WriteGuard::new)
+    }
+
+    #[track_caller]
+    fn or_panic<G>(
+        &self,
+        access: Access,
+        guard: fn(Permit<T>, Session<T>) -> G,
+    ) -> impl Future<Output = G> + Send + use<'_, T, G> {
+        let waiting = self.within(self.handle.shared.lock_timeout, access, guard);
+        async move {
+            match waiting.await {
+                Ok(guard) => guard,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn within<G>(
+        &self,
+        limit: Duration,
+        access: Access,
+        guard: fn(Permit<T>, Session<T>) -> G,
+    ) -> impl Future<Output = Result<G, Error>> + Send + use<'_, T, G> {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move { Ok(guard(self.permit(limit, access, at).await?, self.clone())) }
+    }
+
+    fn at_once<G>(
+        &self,
+        access: Access,
+        at: &'static Location<'static>,
+        guard: fn(Permit<T>, Session<T>) -> G,
+    ) -> Result<G, Error> {
+        let permit = Permit::try_acquire(self.handle.slot(), access, at)
+            .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+        Ok(guard(permit, self.clone()))
+    }
+
+    /// A place in the lock of the session that the request has when it gets it: while it waited,
+    /// another task of the same request may have exchanged the session.
+    async fn permit(
+        &self,
+        limit: Duration,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Result<Permit<T>, Error> {
+        loop {
+            let permit = Permit::acquire(self.handle.slot(), access, at, limit)
+                .await
+                .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            if Arc::ptr_eq(permit.slot(), &self.handle.opened().slot) {
+                return Ok(permit);
+            }
+        }
+    }
+
+    /// Saves now what released guards have written, instead of with the response. Does nothing if
+    /// there is nothing to save.
+    ///
+    /// # Errors
+    ///
+    /// - [`Store`](crate::ErrorKind::Store): nothing is lost, a later save may succeed.
+    /// - [`Ended`](crate::ErrorKind::Ended): somebody else has ended the session; it does not come
+    ///   back.
+    /// - [`NoCookie`](crate::ErrorKind::NoCookie): a new session after its response has left.
+    /// - [`Encode`](crate::ErrorKind::Encode), [`TooLarge`](crate::ErrorKind::TooLarge): what was
+    ///   written cannot be stored.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped the writes may be stored or not; if not, they are saved with the
+    /// response or in the background.
+    pub async fn save(&self) -> Result<(), Error> {
+        save::save(&self.handle.shared, &self.handle.slot()).await
+    }
+
+    /// Looks at the store again, for what other processes have saved since this request opened the
+    /// session. The next guard shows it, with what this process has not saved yet on top.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store); [`Ended`](crate::ErrorKind::Ended) if there is no such
+    /// session any more.
+    pub async fn reload(&self) -> Result<(), Error> {
+        let slot = self.handle.slot();
+        let Some(place) = slot.place() else { return Ok(()) };
+        match save::refresh(&self.handle.shared, &slot, &place.key).await? {
+            Stage::Ended => Err(Error::ended()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets what released guards have written and nobody has saved yet, also what other requests
+    /// of this session wrote in this process.
+    pub fn discard(&self) {
+        self.handle.slot().discard();
+    }
+
+    /// Gives the session another id, and the client another cookie. To be called whenever the user's
+    /// rights change, as after a password check: an id that somebody planted before is then worth
+    /// nothing (session fixation; OWASP Session Management Cheat Sheet, "Renew the Session ID After
+    /// Any Privilege Level Change").
+    ///
+    /// All that released guards have written comes along. The old id ends at once: requests that
+    /// still hold it keep what they see, and cannot save any more. A session that is not stored yet
+    /// has no id, and nothing happens.
+    ///
+    /// Waits for the guards of this session, as [`write`](Self::write) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`](crate::ErrorKind::Ended) if somebody else has ended or renewed the session first;
+    /// [`NoCookie`](crate::ErrorKind::NoCookie) after the response has left;
+    /// [`Locked`](crate::ErrorKind::Locked) if the caller holds a guard itself;
+    /// [`Store`](crate::ErrorKind::Store) and the errors of [`save`](Self::save), after which the
+    /// session is still good under its old id.
+    ///
+    /// # Cancellation
+    ///
+    /// Once it has the lock it is carried to its end even if the future is dropped.
+    #[track_caller]
+    pub fn renew_id(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
+        let at = Location::caller();
+        async move {
+            let limit = self.handle.shared.lock_timeout;
+            let permit = self.permit(limit, Access::Write, at).await?;
+            let session = self.clone();
+            self.to_the_end(async move { session.renew_id_of(permit).await }).await
+        }
+    }
+
+    async fn renew_id_of(&self, permit: Permit<T>) -> Result<(), Error> {
+        let shared = &*self.handle.shared;
+        let slot = permit.slot();
+        let _exchange = self.handle.exchange.lock().await;
+        let _saving = slot.saving.lock().await;
+        let Some(old) = slot.place() else { return Ok(()) };
+        if self.handle.is_answered() {
+            return Err(Error::no_cookie());
+        }
+        if save::refresh(shared, slot, &old.key).await? == Stage::Ended {
+            return Err(Error::ended());
+        }
+        let now = shared.now();
+        let expires_at = |lifetime, created_at| shared.expiry.expires_at(lifetime, created_at, now);
+        let record = match slot.plan(now, shared.payload_limit, expires_at)? {
+            Plan::Replace { record, .. } => record,
+            _ => slot.record(),
+        };
+        let record = Record {
+            version: 1,
+            expires_at: expires_at(slot.lifetime(), record.created_at),
+            ..record
+        };
+        let id = SessionId::generate()?;
+        let place = shared.registry.place(id);
+        if shared.store.create(&place.key, &record).await? == Created::Exists {
+            // 128 random bits met 128 others. Nothing has happened yet.
+            return Err(Error::contended(1));
+        }
+        // Whoever deletes the old record has renewed or ended the session; there is one such.
+        match shared.store.delete(&old.key).await {
+            Ok(true) => {}
+            Ok(false) => {
+                slot.end();
+                drop_record(shared, &place.key).await;
+                return Err(Error::ended());
+            }
+            Err(error) => {
+                drop_record(shared, &place.key).await;
+                return Err(error.into());
+            }
+        }
+        let successor = Arc::new(slot.succeed(record, place));
+        shared.registry.enter(&successor);
+        self.handle.opened().slot = successor;
+        tracing::debug!("renewed a session's id");
+        Ok(())
+    }
+
+    /// Ends the session: its record is deleted, and the response removes the cookie. Requests that
+    /// still hold it, here and in other processes, keep what they see and cannot save any more; it
+    /// does not come back.
+    ///
+    /// From here on this request has a new, empty session. What is written to that is stored under
+    /// an id of its own, whose cookie then replaces the removal.
+    ///
+    /// Does not wait for guards. What a guard of the old session writes later is not kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store): the session may still be there; try again.
+    ///
+    /// # Cancellation
+    ///
+    /// It is carried to its end even if the future is dropped.
+    pub async fn destroy(&self) -> Result<(), Error> {
+        let session = self.clone();
+        self.to_the_end(async move { session.destroy_now().await }).await
+    }
+
+    async fn destroy_now(&self) -> Result<(), Error> {
+        let shared = &*self.handle.shared;
+        let _exchange = self.handle.exchange.lock().await;
+        let slot = self.handle.slot();
+        // A save of this slot that is under way has to end first: it may be creating the record.
+        let _saving = slot.saving.lock().await;
+        if let Some(place) = slot.place() {
+            shared.store.delete(&place.key).await?;
+            tracing::debug!("ended a session");
+        }
+        slot.end();
+        self.handle.start_over();
+        Ok(())
+    }
+
+    /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
+    async fn to_the_end(
+        &self,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Error> {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        self.handle.shared.background.spawn(async move {
+            // Nobody may be listening any more.
+            let _ = done.send(work.await);
+        });
+        outcome.await.unwrap_or_else(|_| Err(Error::aborted()))
+    }
+
+    /// Gives this session limits of its own instead of the layer's, for this and all later
+    /// requests. Stored with the session; on a new session, once something else has been written.
+    ///
+    /// Limits that are shorter than what has passed end the session with the next save.
+    pub fn set_lifetime(&self, lifetime: Lifetime) {
+        if self.handle.slot().set_lifetime(lifetime) {
+            self.handle.opened().resend = true;
+            self.handle.note_write();
+        }
+    }
+
+    /// What this session asks for instead of the layer's limits.
+    pub fn lifetime(&self) -> Lifetime {
+        self.handle.slot().lifetime()
+    }
+
+    /// Whether this request has begun the session instead of finding it.
+    pub fn is_new(&self) -> bool {
+        self.handle.opened().is_new
+    }
+
+    /// Whether released guards of this process have written something that is not saved yet.
+    pub fn is_dirty(&self) -> bool {
+        self.handle.slot().is_dirty()
+    }
+
+    /// When the session was first saved; for one that is not saved yet, when it was opened.
+    pub fn created_at(&self) -> SystemTime {
+        self.handle.slot().record().created_at
+    }
+
+    /// When the session ends if it is not used again: as stored, which may be up to a refresh window
+    /// earlier than its use would allow. For one that is not saved yet, when it would end if it were
+    /// saved now.
+    pub fn expires_at(&self) -> SystemTime {
+        let (slot, shared) = (self.handle.slot(), &self.handle.shared);
+        let record = slot.record();
+        match slot.place() {
+            Some(_) => record.expires_at,
+            None => {
+                let now = shared.now();
+                shared.expiry.expires_at(slot.lifetime(), now, now)
+            }
+        }
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.handle.shared.codec
+    }
+
+    pub(crate) fn note_write(&self) {
+        self.handle.note_write();
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<Handle<T>> {
+        &self.handle
+    }
+}
+
+/// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
+async fn drop_record<T: SessionData>(shared: &Shared<T>, key: &StoreKey) {
+    if shared.store.delete(key).await.is_err() {
+        tracing::warn!("the record of a renewal that failed stays until it expires");
+    }
+}
+
+fn locked<T>(timed_out: TimedOut, access: Access, at: &'static Location<'static>) -> Error {
+    let TimedOut { waited, held_by } = timed_out;
+    Error::locked(Wait { data: type_name::<T>(), wanted: access, at, waited, held_by })
+}
+
+impl<T: SessionData> Clone for Session<T> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone() }
+    }
+}
+
+/// Shows neither id nor fields.
+impl<T: SessionData> fmt::Debug for Session<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("data", &type_name::<T>()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! The value of a session together with what has been changed in it.
+
+use crate::data::SessionData;
+
+/// A session's data and its dirty bits. Only generated code reaches the mutable half.
+pub struct Tracked<T: SessionData> {
+    data: T,
+    dirty: T::Dirty,
+}
+
+impl<T: SessionData> Tracked<T> {
+    pub(crate) fn clean(data: T) -> Self {
+        Self { data, dirty: T::Dirty::NONE }
+    }
+
+    pub(crate) fn data(&self) -> &T {
+        &self.data
+    }
+
+    pub(crate) fn is_dirty(&self, field: usize) -> bool {
+        self.dirty.contains(field)
+    }
+
+    pub(crate) fn dirty_fields(&self) -> impl Iterator<Item = usize> {
+        (0..T::FIELDS.len()).filter(|&field| self.dirty.contains(field))
+    }
+
+    /// For fields that were changed under an earlier guard and are not saved yet.
+    pub(crate) fn set_dirty(&mut self, field: usize, dirty: bool) {
+        self.dirty.set(field, dirty);
+    }
+
+    /// The one way to change a stored field: whoever gets the `&mut` has set the bit.
+    pub(crate) fn field_mut<F>(
+        &mut self,
+        field: usize,
+        project: impl FnOnce(&mut T) -> &mut F,
+    ) -> &mut F {
+        self.dirty.set(field, true);
+        project(&mut self.data)
+    }
+
+    /// A skipped field is never stored, so that there is nothing to track.
+    pub(crate) fn skipped_mut<F>(&mut self, project: impl FnOnce(&mut T) -> &mut F) -> &mut F {
+        project(&mut self.data)
+    }
+}
+
+/// A set of field numbers.
+pub trait DirtyBits: Send + Sync + 'static {
+    /// The empty set.
+    const NONE: Self;
+    /// Whether the field is in the set.
+    fn contains(&self, field: usize) -> bool;
+    /// Puts the field into the set, or takes it out.
+    fn set(&mut self, field: usize, dirty: bool);
+}
+
+impl<const WORDS: usize> DirtyBits for [u64; WORDS] {
+    const NONE: Self = [0; WORDS];
+
+    fn contains(&self, field: usize) -> bool {
+        self.get(field / 64).is_some_and(|word| word & (1 << (field % 64)) != 0)
+    }
+
+    fn set(&mut self, field: usize, dirty: bool) {
+        let Some(word) = self.get_mut(field / 64) else { return };
+        let bit = 1 << (field % 64);
+        *word = if dirty { *word | bit } else { *word & !bit };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_independent() {
+        let mut bits = <[u64; 2]>::NONE;
+        for field in [0, 63, 64, 127] {
+            bits.set(field, true);
+        }
+        bits.set(63, false);
+        let set: Vec<usize> = (0..200).filter(|&field| bits.contains(field)).collect();
+        assert_eq!(set, [0, 64, 127]);
+    }
+}

@@ -1,0 +1,384 @@
+//! Requests of one session that overlap.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::get,
+};
+use sessions::{ErrorKind, Session, WriteGuard, testing::Operation};
+use sessions_tests::{at_once, eventually};
+use tokio::{sync::Notify, time::sleep};
+
+use crate::{App, COOKIE, Visitor};
+
+async fn slow_visit(session: Session<Visitor>) {
+    let mut s = session.write().await;
+    let visits = s.visits();
+    sleep(Duration::from_millis(2)).await;
+    s.set_visits(visits + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_requests_at_once_count_to_two_hundred() {
+    let app = App::start(Router::new().route("/slow", get(slow_visit))).await;
+    let client = app.visitor().await;
+    at_once(200, |_| {
+        let client = client.clone();
+        async move { client.get("/slow").await.text().len() }
+    })
+    .await;
+    assert_eq!(client.get("/visit").await.text(), "201");
+    assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_requests_that_set_five_fields_all_count() {
+    async fn set(Path((field, round)): Path<(u32, u32)>, session: Session<Visitor>) {
+        let mut s = session.write().await;
+        tokio::task::yield_now().await;
+        match field {
+            0 => s.set_name(round.to_string()),
+            1 => s.set_theme(round.to_string()),
+            2 => s.set_visits(round),
+            3 => s.set_seen([round]),
+            _ => s.set_points(round.into()),
+        };
+    }
+    async fn all(session: Session<Visitor>) -> String {
+        let s = session.read().await;
+        format!("{:?} {} {} {:?} {}", s.name(), s.theme(), s.visits(), s.seen(), s.points())
+    }
+    let routes = Router::new().route("/set/{field}/{round}", get(set)).route("/all", get(all));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    for round in 1..=1_000 {
+        at_once(5, |field| {
+            let client = client.clone();
+            async move { client.get(&format!("/set/{field}/{round}")).await.text().len() }
+        })
+        .await;
+        let expected = format!("Some(\"{round}\") {round} {round} [{round}] {round}");
+        assert_eq!(client.get("/all").await.text(), expected);
+    }
+}
+
+/// Lets a test stop a handler in the middle.
+#[derive(Clone, Default)]
+struct Steps {
+    arrived: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+/// Opens the session, waits to be let go on, writes.
+async fn opens_waits_writes(State(steps): State<Steps>, session: Session<Visitor>) -> String {
+    session.read().await.name().unwrap_or_default();
+    steps.arrived.notify_one();
+    steps.go_on.notified().await;
+    session.write().await.set_name("the slow one");
+    match session.save().await {
+        Ok(()) => "saved".to_string(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// The outcome of a slow request during which `path` has been requested.
+async fn slow_request_during(path: &str) -> (App, sessions_tests::Client, sessions_tests::Reply) {
+    let steps = Steps::default();
+    let routes = Router::new().route("/slow", get(opens_waits_writes)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    // Cookies of its own: what its answer sets must not be mistaken for what the other's does.
+    let slow = client.copy();
+    let slow_reply = tokio::spawn(async move { slow.get("/slow").await });
+    steps.arrived.notified().await;
+    assert!(client.get(path).await.status.is_success());
+    steps.go_on.notify_one();
+    let reply = slow_reply.await.unwrap();
+    (app, client, reply)
+}
+
+#[tokio::test]
+async fn a_slow_request_does_not_undo_a_logout() {
+    for _ in 0..20 {
+        let (app, client, slow) = slow_request_during("/destroy").await;
+        assert_eq!(slow.text(), format!("{:?}", ErrorKind::Ended));
+        assert_eq!(slow.set_cookies(), Vec::<String>::new());
+        assert_eq!(client.cookie(COOKIE), None);
+        assert_eq!(client.get("/name").await.text(), "nobody");
+        assert!(app.store.store().is_empty(), "a session is back");
+        assert_eq!(app.layer.sessions_in_use(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_request_is_never_handed_a_renewed_id() {
+    for _ in 0..20 {
+        let (app, client, slow) = slow_request_during("/renew").await;
+        assert_eq!(slow.text(), format!("{:?}", ErrorKind::Ended));
+        assert_eq!(slow.set_cookies(), Vec::<String>::new());
+        assert_eq!(client.get("/name").await.text(), "Zoe", "it wrote into the successor");
+        assert_eq!(app.store.store().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_cookie_of_an_ended_session_opens_nothing() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    let (ended, renewed) = (client.copy(), client.copy());
+    let reply = client.get("/renew").await;
+    assert_eq!(reply.set_cookies().len(), 1);
+    assert_ne!(client.cookie(COOKIE), renewed.cookie(COOKIE));
+    assert_eq!(renewed.get("/name").await.text(), "nobody");
+    client.get("/destroy").await;
+    for browser in [&ended, &renewed, &client] {
+        assert_eq!(browser.get("/name").await.text(), "nobody");
+    }
+    // Nor is its id adopted by a write.
+    let before = ended.cookie(COOKIE);
+    ended.get("/name/Eve").await.text();
+    assert_ne!(ended.cookie(COOKIE), before);
+    assert_eq!(renewed.get("/name").await.text(), "nobody");
+}
+
+#[tokio::test]
+async fn what_a_guard_wrote_stays_when_the_client_hangs_up() {
+    let steps = Steps::default();
+    async fn writes_and_waits(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.write().await.set_name("before the hang-up");
+        let mut s = session.write().await;
+        s.set_theme("under a guard");
+        steps.arrived.notify_one();
+        sleep(Duration::from_secs(60)).await;
+    }
+    let routes = Router::new().route("/slow", get(writes_and_waits)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let hanging = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/slow").await }
+    });
+    steps.arrived.notified().await;
+    hanging.abort();
+    eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
+    app.layer.background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "before the hang-up");
+}
+
+#[tokio::test]
+async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    let gate = app.store.hold(Operation::Replace);
+    let hanging = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/name/Ada").await }
+    });
+    gate.wait_for_caller().await;
+    hanging.abort();
+    assert!(hanging.await.unwrap_err().is_cancelled());
+    gate.release();
+    eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
+    assert_eq!(client.get("/name").await.text(), "Ada");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_waiter_gets_its_turn() {
+    for waiters in [2, 3, 100] {
+        let app = App::start(Router::new().route("/slow", get(slow_visit))).await;
+        let client = app.visitor().await;
+        let replies = at_once(waiters, |_| {
+            let client = client.clone();
+            async move { client.get("/slow").await.status.as_u16() }
+        });
+        assert_eq!(replies.await, vec![200; waiters]);
+        assert_eq!(client.get("/visit").await.text(), (waiters + 1).to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_nested_guard_ends_in_an_error_that_names_both_places() {
+    async fn nested(session: Session<Visitor>) -> String {
+        let outer = line!() + 1;
+        let _outer = session.write().await;
+        let inner = line!() + 1;
+        let result = session.write_timeout(Duration::from_millis(50)).await;
+        let message = result.map(drop).unwrap_err().to_string();
+        for line in [outer, inner] {
+            assert!(message.contains(&format!("concurrency.rs:{line}:")), "{message}");
+        }
+        assert_eq!(session.try_read().map(drop).unwrap_err().kind(), ErrorKind::Locked);
+        message
+    }
+    let app = App::start(Router::new().route("/nested", get(nested))).await;
+    let message = app.client().get("/nested").await;
+    assert!(message.text().contains("held by a write guard taken at"), "{message:?}");
+}
+
+#[tokio::test]
+async fn a_nested_write_panics_after_the_lock_timeout_and_the_session_goes_on() {
+    async fn nested(session: Session<Visitor>) {
+        let _outer = session.read().await;
+        session.write().await.set_name("never");
+    }
+    let routes = Router::new().route("/nested", get(nested)).layer(
+        tower_http::catch_panic::CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| {
+            let message = panic.downcast::<String>().expect("a formatted message");
+            http::Response::builder().status(500).body(*message).unwrap()
+        }),
+    );
+    let timeout = Duration::from_millis(50);
+    let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
+    let client = app.visitor().await;
+    let reply = client.get("/nested").await;
+    assert_eq!(reply.status, 500);
+    assert_eq!(reply.body.matches("concurrency.rs:").count(), 2, "{}", reply.body);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+#[tokio::test]
+async fn a_guard_can_go_to_another_task_and_holds_up_nobodys_response() {
+    async fn leaks(State(steps): State<Steps>, session: Session<Visitor>) {
+        let mut guard: WriteGuard<Visitor> = session.write().await;
+        tokio::spawn(async move {
+            guard.set_name("from a task");
+            steps.go_on.notified().await;
+        });
+    }
+    let steps = Steps::default();
+    let routes = Router::new().route("/leaks", get(leaks)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    client.get("/leaks").await.text();
+    steps.go_on.notify_one();
+    assert_eq!(client.get("/name").await.text(), "from a task", "the next guard waits for it");
+    eventually("the guard's session is free", async || app.layer.sessions_in_use() == 0).await;
+    app.layer.background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "from a task", "it was saved");
+}
+
+#[tokio::test]
+async fn two_sessions_never_wait_for_each_other() {
+    let steps = Steps::default();
+    async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
+        let _guard = session.write().await;
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    let routes = Router::new().route("/holds", get(holds)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let (one, other) = (app.visitor().await, app.visitor().await);
+    let held = tokio::spawn(async move { one.get("/holds").await });
+    steps.arrived.notified().await;
+    assert_eq!(other.get("/visit").await.text(), "1");
+    steps.go_on.notify_one();
+    held.await.unwrap().text();
+}
+
+#[tokio::test]
+async fn a_panic_under_a_guard_undoes_that_guards_writes_and_no_others() {
+    async fn panics(session: Session<Visitor>) {
+        session.write().await.set_theme("released before");
+        let mut s = session.write().await;
+        s.set_name("half");
+        panic!("in the middle");
+    }
+    async fn theme(session: Session<Visitor>) -> String {
+        session.read().await.theme().to_string()
+    }
+    let routes = Router::new()
+        .route("/panics", get(panics))
+        .layer(tower_http::catch_panic::CatchPanicLayer::new())
+        .route("/theme", get(theme));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    assert_eq!(client.get("/panics").await.status, 500);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    assert_eq!(client.get("/theme").await.text(), "released before");
+}
+
+#[tokio::test]
+async fn readers_share_and_a_reader_sees_the_last_release() {
+    async fn reads(session: Session<Visitor>) -> String {
+        let one = session.read().await;
+        let two = session.try_read().unwrap();
+        assert_eq!(session.try_write().map(drop).unwrap_err().kind(), ErrorKind::Locked);
+        assert_eq!(one.name(), two.name());
+        drop((one, two));
+        session.write().await.set_name("new").set_visits(7);
+        let s = session.read().await;
+        format!("{} {}", s.name().unwrap(), s.visits)
+    }
+    let app = App::start(Router::new().route("/reads", get(reads))).await;
+    let client = app.visitor().await;
+    assert_eq!(client.get("/reads").await.text(), "new 7");
+}
+
+#[tokio::test]
+async fn a_process_never_answers_from_a_stale_copy() {
+    let steps = Steps::default();
+    async fn holds_on(State(steps): State<Steps>, session: Session<Visitor>) -> String {
+        let before = session.read().await.name().map(str::to_string);
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+        let after = session.read().await.name().map(str::to_string);
+        format!("{before:?} {after:?}")
+    }
+    let routes = Router::new().route("/holds", get(holds_on)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let twin = app.twin().await;
+    let here = app.visitor().await;
+    let there = twin.client();
+    there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
+    assert_eq!(there.get("/name").await.text(), "Zoe");
+
+    // Somebody uses the session here while it changes there; the next request here looks again, and
+    // shows it to the one that was there before too.
+    let holding = tokio::spawn({
+        let here = here.clone();
+        async move { here.get("/holds").await }
+    });
+    steps.arrived.notified().await;
+    there.get("/name/Ada").await.text();
+    assert_eq!(here.get("/name").await.text(), "Ada");
+    steps.go_on.notify_one();
+    assert_eq!(holding.await.unwrap().text(), r#"Some("Zoe") Some("Ada")"#);
+
+    there.get("/destroy").await.text();
+    assert_eq!(here.get("/name").await.text(), "nobody");
+}
+
+#[tokio::test]
+async fn two_processes_that_set_different_fields_keep_both() {
+    let steps = Steps::default();
+    async fn sets_theme(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.write().await.set_theme("dark");
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    async fn theme(session: Session<Visitor>) -> String {
+        session.read().await.theme().to_string()
+    }
+    let routes = Router::new()
+        .route("/sets-theme", get(sets_theme))
+        .with_state(steps.clone())
+        .route("/theme", get(theme));
+    let app = App::start(routes).await;
+    let twin = app.twin().await;
+    let here = app.visitor().await;
+    let there = twin.client();
+    there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
+    let slow = tokio::spawn({
+        let here = here.clone();
+        async move { here.get("/sets-theme").await }
+    });
+    steps.arrived.notified().await;
+    there.get("/name/Ada").await.text();
+    steps.go_on.notify_one();
+    slow.await.unwrap().text();
+    assert_eq!(here.get("/theme").await.text(), "dark");
+    assert_eq!(there.get("/name").await.text(), "Ada");
+}

@@ -1,0 +1,149 @@
+//! Layers side by side, none at all, and services outside of axum.
+
+use std::convert::Infallible;
+
+use axum::routing::get;
+use http::{Request, Response};
+use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use sessions_tests::Server;
+use tower::{ServiceBuilder, ServiceExt};
+
+use crate::{Visitor, basics};
+
+/// Has a field of the same name as another session's, with another type.
+#[derive(Session)]
+struct Admin {
+    name: u64,
+}
+
+#[tokio::test]
+async fn two_types_of_session_work_side_by_side() {
+    async fn both(visitor: Session<Visitor>, admin: Session<Admin>) -> String {
+        visitor.write().await.set_name("Zoe");
+        let mut admin = admin.write().await;
+        let name = admin.name() + 1;
+        admin.set_name(name);
+        name.to_string()
+    }
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let visitors = SessionLayer::<Visitor>::new(store.clone(), keys.clone());
+    let admins = SessionLayer::<Admin>::builder(store.clone(), keys)
+        .with_cookie_name("__Host-admin")
+        .build()
+        .unwrap();
+    let app = basics().route("/both", get(both)).layer(visitors).layer(admins);
+    let server = Server::start(app).await;
+    let client = server.client();
+    assert_eq!(client.get("/both").await.set_cookies().len(), 2);
+    let reply = client.get("/both").await;
+    assert_eq!((reply.text(), reply.header("vary")), ("2", "Cookie".to_string()));
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    assert_eq!(store.len(), 2);
+    client.get("/destroy").await.text();
+    assert_eq!(client.get("/both").await.text(), "3");
+}
+
+#[tokio::test]
+async fn without_a_layer_the_extractor_says_so() {
+    async fn optional(session: Option<Session<Visitor>>) -> String {
+        session.is_some().to_string()
+    }
+    async fn result(session: sessions::Result<Session<Visitor>>) -> String {
+        session.map(drop).unwrap_err().to_string()
+    }
+    let app = basics().route("/optional", get(optional)).route("/result", get(result));
+    let server = Server::start(app).await;
+    let client = server.client();
+    assert_eq!(client.get("/name").await.status, 500);
+    assert_eq!(client.get("/optional").await.text(), "false");
+    let message = client.get("/result").await;
+    assert!(message.text().contains("not inside a `SessionLayer::<"), "{message:?}");
+}
+
+#[tokio::test]
+async fn middleware_and_handler_have_the_same_session() {
+    async fn middleware(
+        request: axum::extract::Request,
+        next: axum::middleware::Next,
+    ) -> axum::response::Response {
+        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        session.write().await.set_name("from the middleware");
+        next.run(request).await
+    }
+    let app = basics()
+        .layer(axum::middleware::from_fn(middleware))
+        .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+    let server = Server::start(app).await;
+    assert_eq!(server.client().get("/name").await.text(), "from the middleware");
+}
+
+#[tokio::test]
+async fn any_tower_service_will_do() {
+    async fn count(request: Request<u8>) -> Result<Response<String>, Infallible> {
+        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        let mut s = session.write().await;
+        let visits = s.visits() + 1;
+        s.set_visits(visits);
+        Ok(Response::new(visits.to_string()))
+    }
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let service = ServiceBuilder::new().layer(layer).service_fn(count);
+    let first = service.clone().oneshot(Request::new(0)).await.unwrap();
+    let cookie = first.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    let request = Request::builder().header("cookie", cookie).body(0).unwrap();
+    assert_eq!(service.oneshot(request).await.unwrap().body(), "2");
+}
+
+#[tokio::test]
+async fn an_inner_service_that_fails_keeps_its_error_and_what_it_wrote() {
+    async fn fails(request: Request<u8>) -> Result<Response<String>, &'static str> {
+        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        let fail = *request.body() == 1;
+        let mut s = session.write().await;
+        let visits = s.visits() + 1;
+        s.set_visits(visits);
+        if fail { Err("the handler's own") } else { Ok(Response::new(visits.to_string())) }
+    }
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let service = ServiceBuilder::new().layer(layer).service_fn(fails);
+    let first = service.clone().oneshot(Request::new(0)).await.unwrap();
+    let cookie = first.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    let request = |body| Request::builder().header("cookie", cookie).body(body).unwrap();
+    assert_eq!(service.clone().oneshot(request(1)).await.unwrap_err(), "the handler's own");
+    assert_eq!(service.oneshot(request(0)).await.unwrap().body(), "3");
+}
+
+#[test]
+fn impossible_layers_are_refused_in_words() {
+    let builder = || SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate());
+    let table = [
+        (builder().with_cookie_domain("example.com"), "`__Host-` cookie with a domain"),
+        (builder().with_cookie_path("/app"), "path other than `/`"),
+        (
+            builder().insecure_localhost().with_same_site(sessions::SameSite::None),
+            "`SameSite=None` without `Secure`",
+        ),
+        (builder().with_cookie_name("a b"), "a name is made of"),
+        (builder().with_idle_timeout(None).with_absolute_timeout(None), "never leave the store"),
+        (builder().with_payload_limit(usize::MAX), "the most is"),
+    ];
+    for (builder, words) in table {
+        let message = builder.build().unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_session_without_a_response_is_not_stored() {
+    async fn fails(request: Request<u8>) -> Result<Response<String>, &'static str> {
+        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        session.write().await.set_name("Zoe");
+        Err("the handler's own")
+    }
+    let store = MemoryStore::new();
+    let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
+    let service = ServiceBuilder::new().layer(layer.clone()).service_fn(fails);
+    assert_eq!(service.oneshot(Request::new(0)).await.unwrap_err(), "the handler's own");
+    layer.background_saves().await;
+    assert!(store.is_empty(), "nobody could ever find it");
+}

@@ -1,0 +1,125 @@
+//! What is logged, and above all what is not.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use sessions::{ErrorKind, Session, testing::Operation};
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
+
+use crate::{App, COOKIE, Visitor};
+
+/// Keeps everything that is logged, of every level, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn note(&self, write: impl FnOnce(&mut Line<'_>)) {
+        let mut text = self.0.lock().unwrap();
+        write(&mut Line(&mut text));
+        text.push('\n');
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct Line<'a>(&'a mut String);
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, " {field}={value:?}").unwrap();
+    }
+
+    fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
+        write!(self.0, " {field}={error:?} {error}").unwrap();
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("sessions")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.note(|line| {
+            line.0.push_str(span.metadata().name());
+            span.record(line);
+        });
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, values: &Record<'_>) {
+        self.note(|line| values.record(line));
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.note(|line| event.record(line));
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+    fn enter(&self, _span: &Id) {}
+    fn exit(&self, _span: &Id) {}
+}
+
+#[tokio::test]
+async fn everything_that_matters_is_logged_and_no_secret_is() {
+    const VALUE: &str = "a value that is nobody's business";
+    async fn writes(session: Session<Visitor>) {
+        session.write().await.set_name(VALUE);
+    }
+    async fn waits(session: Session<Visitor>) {
+        tokio::time::pause();
+        let _guard = session.write().await;
+        let second = session.write_timeout(Duration::from_secs(8)).await;
+        assert_eq!(second.map(drop).unwrap_err().kind(), ErrorKind::Locked);
+        tokio::time::resume();
+    }
+    let log = Log::default();
+    let _logging = tracing::subscriber::set_default(log.clone());
+    let routes = Router::new().route("/writes", get(writes)).route("/waits", get(waits));
+    let app = App::start(routes).await;
+    let client = app.client();
+    let mut secrets = vec![VALUE.to_string()];
+    client.get("/writes").await.text();
+    secrets.extend(client.cookie(COOKIE));
+    for path in ["/visit", "/waits", "/renew"] {
+        client.get(path).await.text();
+        secrets.extend(client.cookie(COOKIE));
+    }
+    let forged = format!("{COOKIE}={}", "A".repeat(64));
+    app.client().get_with("/name", &[forged.into_bytes()]).await.text();
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(client.get("/visit").await.status, 503);
+    client.get("/destroy").await.text();
+
+    let text = log.text();
+    for expected in [
+        "open_session",
+        "save_session",
+        "created a session",
+        "opened a session",
+        "saved a session",
+        "renewed a session's id",
+        "ended a session",
+        "rejected a session cookie",
+        "could not be saved",
+        "has been waiting for 5s: now held by a write guard taken at",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
+    }
+    for secret in secrets {
+        assert!(!text.contains(&secret), "a secret in:\n{text}");
+        // Nor the id alone, the front of the cookie, nor the key that the store knows.
+        assert!(!text.contains(&secret[..20]), "an id in:\n{text}");
+    }
+    assert!(!text.contains("StoreKey("), "a store's key in:\n{text}");
+}

@@ -1,0 +1,119 @@
+//! What the library promises, from outside: over real sockets, with a client that keeps cookies.
+
+mod concurrency;
+mod cookies;
+mod evolution;
+mod layers;
+mod lifecycle;
+mod logs;
+mod responses;
+
+use axum::{Router, extract::Path, routing::get};
+use sessions::{
+    Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
+    testing::{ManualClock, SpyStore},
+};
+use sessions_tests::{Client, Server};
+
+/// The name of the default cookie.
+const COOKIE: &str = "__Host-id";
+
+/// The session of most tests.
+#[derive(Session)]
+struct Visitor {
+    name: Option<String>,
+    #[session(default = "light")]
+    theme: String,
+    visits: u32,
+    seen: Vec<u32>,
+    points: i64,
+}
+
+/// An app with a session, a store that counts its calls, and a clock that is set by hand.
+struct App {
+    server: Server,
+    store: SpyStore<MemoryStore>,
+    clock: ManualClock,
+    keys: Keys,
+    layer: SessionLayer<Visitor>,
+}
+
+impl App {
+    async fn start(routes: Router) -> Self {
+        Self::with(routes, |builder| builder).await
+    }
+
+    async fn with(
+        routes: Router,
+        settings: impl FnOnce(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>,
+    ) -> Self {
+        let clock = ManualClock::new();
+        let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+        Self::on(store, clock, Keys::generate(), routes, settings).await
+    }
+
+    /// Another process on the same store: for sessions that is what another layer is.
+    async fn twin(&self) -> Self {
+        let (store, clock, keys) = (self.store.clone(), self.clock.clone(), self.keys.clone());
+        Self::on(store, clock, keys, Router::new(), |builder| builder).await
+    }
+
+    async fn on(
+        store: SpyStore<MemoryStore>,
+        clock: ManualClock,
+        keys: Keys,
+        routes: Router,
+        settings: impl FnOnce(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>,
+    ) -> Self {
+        let builder = SessionLayer::builder(store.clone(), keys.clone()).with_clock(&clock);
+        let layer = settings(builder).build().expect("possible settings");
+        let app = routes.merge(basics()).layer(layer.clone());
+        Self { server: Server::start(app).await, store, clock, keys, layer }
+    }
+
+    fn client(&self) -> Client {
+        self.server.client()
+    }
+
+    /// A client that has a session.
+    async fn visitor(&self) -> Client {
+        let client = self.client();
+        client.get("/name/Zoe").await.text();
+        assert!(client.cookie(COOKIE).is_some());
+        client
+    }
+}
+
+/// Routes that most tests need.
+fn basics() -> Router {
+    Router::new()
+        .route("/ignore", get(async || "ignored"))
+        .route("/name", get(name))
+        .route("/name/{name}", get(set_name))
+        .route("/visit", get(visit))
+        .route("/destroy", get(destroy))
+        .route("/renew", get(renew))
+}
+
+async fn name(session: Session<Visitor>) -> String {
+    session.read().await.name().unwrap_or("nobody").to_string()
+}
+
+async fn set_name(Path(name): Path<String>, session: Session<Visitor>) {
+    session.write().await.set_name(name);
+}
+
+async fn visit(session: Session<Visitor>) -> String {
+    let mut s = session.write().await;
+    let visits = s.visits() + 1;
+    s.set_visits(visits);
+    visits.to_string()
+}
+
+async fn destroy(session: Session<Visitor>) -> sessions::Result<()> {
+    session.destroy().await
+}
+
+async fn renew(session: Session<Visitor>) -> sessions::Result<()> {
+    session.renew_id().await
+}

@@ -1,0 +1,309 @@
+//! What a response says about the session, and when something is written.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use sessions::{
+    ErrorKind, Session,
+    testing::{Calls, Operation},
+};
+use sessions_tests::eventually;
+
+use crate::{App, COOKIE, Visitor};
+
+#[tokio::test]
+async fn reading_creates_nothing() {
+    let app = App::start(Router::new()).await;
+    let reply = app.client().get("/name").await;
+    assert_eq!(reply.text(), "nobody");
+    assert_eq!(reply.set_cookies(), Vec::<String>::new());
+    assert_eq!(reply.header("vary"), "Cookie");
+    assert_eq!(reply.header("cache-control"), "");
+    assert_eq!(app.store.calls(), Calls::default());
+}
+
+#[tokio::test]
+async fn ignoring_the_session_touches_nothing() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    app.store.reset();
+    let reply = client.get("/ignore").await;
+    assert_eq!((reply.header("vary"), reply.set_cookies()), (String::new(), vec![]));
+    assert_eq!(app.store.calls(), Calls::default());
+}
+
+#[tokio::test]
+async fn the_first_write_sets_one_cookie_and_no_later_request_another() {
+    let app = App::start(Router::new()).await;
+    let client = app.client();
+    let reply = client.get("/name/Zoe").await;
+    assert_eq!(reply.set_cookies().len(), 1);
+    assert_eq!(reply.header("cache-control"), "no-store");
+    assert_eq!(app.store.calls(), Calls { create: 1, ..Calls::default() });
+
+    app.store.reset();
+    for path in ["/name", "/name/Ada", "/ignore"] {
+        let reply = client.get(path).await;
+        assert_eq!(reply.set_cookies(), Vec::<String>::new(), "{path}");
+        assert_eq!(reply.header("cache-control"), "", "{path}");
+    }
+    assert_eq!(app.store.calls(), Calls { load: 2, replace: 1, ..Calls::default() });
+}
+
+#[tokio::test]
+async fn a_setter_that_changes_nothing_writes_nothing() {
+    async fn same(session: Session<Visitor>) -> String {
+        let mut s = session.write().await;
+        let name = s.name().unwrap_or_default().to_string();
+        s.set_name("another");
+        s.set_name(name);
+        let visits = s.visits();
+        s.set_visits(visits).take_seen();
+        s.reset_theme();
+        drop(s);
+        session.is_dirty().to_string()
+    }
+    let app = App::start(Router::new().route("/same", get(same))).await;
+    let client = app.visitor().await;
+    app.store.reset();
+    assert_eq!(client.get("/same").await.text(), "false");
+    assert_eq!(app.store.calls(), Calls { load: 1, ..Calls::default() });
+}
+
+#[tokio::test]
+async fn a_cookie_that_opens_nothing_is_neither_adopted_nor_removed() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    let gone = client.cookie(COOKIE);
+    client.copy().get("/destroy").await.text();
+
+    let reply = client.get("/name").await;
+    assert_eq!((reply.text(), reply.set_cookies()), ("nobody", vec![]));
+    assert_eq!(client.get("/name/Ada").await.set_cookies().len(), 1);
+    assert_ne!(client.cookie(COOKIE), gone, "an ended id came back");
+}
+
+#[tokio::test]
+async fn what_the_handler_says_in_its_headers_stays() {
+    async fn own(session: Session<Visitor>) -> impl IntoResponse {
+        session.write().await.set_name("Zoe");
+        let mut headers = HeaderMap::new();
+        headers.append(header::SET_COOKIE, "theirs=1; Path=/".parse().unwrap());
+        headers.append(header::SET_COOKIE, "more=2".parse().unwrap());
+        headers.append(header::VARY, "Accept-Encoding".parse().unwrap());
+        headers.append(header::CACHE_CONTROL, "private".parse().unwrap());
+        headers
+    }
+    let app = App::start(Router::new().route("/own", get(own))).await;
+    let reply = app.client().get("/own").await;
+    let cookies = reply.set_cookies();
+    assert_eq!(cookies[..2], ["theirs=1; Path=/", "more=2"]);
+    assert!(cookies.len() == 3 && cookies[2].starts_with(COOKIE));
+    assert_eq!(reply.header("vary"), "Accept-Encoding, Cookie");
+    assert_eq!(reply.header("cache-control"), "private, no-store");
+}
+
+/// Every kind of response: its cookie is sent and its data saved, once.
+#[tokio::test]
+async fn every_kind_of_response_saves_once() {
+    async fn write(session: Session<Visitor>) {
+        session.write().await.set_name("Zoe");
+    }
+    async fn answer(kind: &str, session: Session<Visitor>) -> Response {
+        write(session).await;
+        match kind {
+            "redirect" => Redirect::to("/elsewhere").into_response(),
+            "not-modified" => StatusCode::NOT_MODIFIED.into_response(),
+            "error" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            "panic" => panic!("after the guard is gone"),
+            _ => Body::from_stream(futures_stream()).into_response(),
+        }
+    }
+    fn futures_stream() -> impl futures_core::Stream<Item = Result<Bytes, Infallible>> {
+        tokio_stream::iter(["some ", "parts"].map(|part| Ok(Bytes::from(part))))
+    }
+    let route = |kind: &'static str| get(async move |session| answer(kind, session).await);
+    let routes = ["redirect", "not-modified", "error", "stream", "panic"]
+        .into_iter()
+        .fold(Router::new(), |router, kind| router.route(&format!("/{kind}"), route(kind)))
+        .layer(tower_http::catch_panic::CatchPanicLayer::new());
+    let app = App::start(routes).await;
+    let table = [
+        (Method::HEAD, "/name/Zoe", 200),
+        (Method::GET, "/redirect", 303),
+        (Method::GET, "/not-modified", 304),
+        (Method::GET, "/stream", 200),
+        (Method::GET, "/error", 500),
+        (Method::GET, "/panic", 500),
+    ];
+    for (method, path, status) in table {
+        app.store.reset();
+        let client = app.client();
+        let reply = client.request(method, path).await;
+        assert_eq!(reply.status, status, "{path}");
+        assert_eq!(reply.set_cookies().len(), 1, "{path}");
+        assert_eq!(app.store.calls(), Calls { create: 1, ..Calls::default() }, "{path}");
+        assert_eq!(client.get("/name").await.text(), "Zoe", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_outside_of_the_layer_loses_no_released_write() {
+    async fn panics(session: Session<Visitor>) {
+        session.write().await.set_name("before the panic");
+        panic!("after the guard is gone");
+    }
+    // Nothing catches it: hyper drops the connection.
+    let app = App::start(Router::new().route("/panics", get(panics))).await;
+    let client = app.visitor().await;
+    let reply = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/panics").await }
+    });
+    assert!(reply.await.is_err(), "there is no response");
+    eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
+    app.layer.background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "before the panic");
+}
+
+#[tokio::test]
+async fn a_save_that_fails_replaces_the_response() {
+    async fn boast(session: Session<Visitor>) -> impl IntoResponse {
+        session.write().await.set_name("never kept");
+        ([("set-cookie", "boast=1")], "saved!")
+    }
+    let app = App::start(Router::new().route("/boast", get(boast))).await;
+    let visitor = app.visitor().await;
+    for operation in [Operation::Create, Operation::Replace] {
+        let client = if operation == Operation::Create { app.client() } else { visitor.clone() };
+        app.store.fail(operation);
+        let reply = client.get("/boast").await;
+        assert_eq!((reply.status.as_u16(), &*reply.body), (503, ""));
+        assert_eq!(reply.set_cookies(), Vec::<String>::new());
+        assert_eq!(reply.header("cache-control"), "no-store");
+        app.store.heal(operation);
+        assert_eq!(
+            client.get("/name").await.text(),
+            if client.cookie(COOKIE).is_some() { "Zoe" } else { "nobody" }
+        );
+        client.get("/boast").await.text();
+        assert_eq!(client.get("/name").await.text(), "never kept");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_rejects_and_is_no_empty_session() {
+    async fn optional(session: Option<Session<Visitor>>) -> String {
+        session.is_some().to_string()
+    }
+    async fn result(session: sessions::Result<Session<Visitor>>) -> String {
+        format!("{:?}", session.err().map(|error| error.kind()))
+    }
+    let routes = Router::new().route("/optional", get(optional)).route("/result", get(result));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    app.store.fail(Operation::Load);
+    for path in ["/name", "/name/Ada", "/optional"] {
+        let reply = client.get(path).await;
+        assert_eq!(reply.status, 503, "{path}");
+        assert_eq!(reply.set_cookies(), Vec::<String>::new());
+    }
+    assert_eq!(client.get("/result").await.text(), format!("{:?}", Some(ErrorKind::Store)));
+    assert_eq!(client.get("/ignore").await.text(), "ignored");
+    app.store.heal(Operation::Load);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+#[tokio::test]
+async fn the_handler_can_look_for_itself() {
+    async fn saves(session: Session<Visitor>) -> String {
+        session.write().await.set_name("Ada");
+        let before = session.is_dirty();
+        let saved = session.save().await.map_err(|error| error.kind());
+        let again = session.save().await.map_err(|error| error.kind());
+        format!("{before} {saved:?} {again:?} {}", session.is_dirty())
+    }
+    let app = App::start(Router::new().route("/saves", get(saves))).await;
+    let client = app.client();
+    assert_eq!(client.get("/saves").await.text(), "true Ok(()) Ok(()) false");
+    assert_eq!(app.store.calls(), Calls { create: 1, ..Calls::default() });
+
+    app.store.fail_next(Operation::Replace, 1);
+    client.get("/name/Zoe").await;
+    app.store.fail_next(Operation::Replace, 1);
+    // The first save fails; the second, and the response, find it all still there to be saved.
+    assert_eq!(client.get("/saves").await.text(), "false Ok(()) Ok(()) false", "nothing changed");
+    client.get("/name/Zoe").await;
+    client.get("/name/Zoe").await.text();
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(client.get("/saves").await.text(), "true Err(Store) Ok(()) false");
+    assert_eq!(client.get("/name").await.text(), "Ada");
+}
+
+#[tokio::test]
+async fn a_payload_over_the_limit_is_an_error_and_not_a_cut() {
+    async fn grow(session: Session<Visitor>) -> String {
+        session.write().await.set_name("x".repeat(2_000));
+        session.save().await.unwrap_err().to_string()
+    }
+    let app = App::with(Router::new().route("/grow", get(grow)), |builder| {
+        builder.with_payload_limit(1_000)
+    })
+    .await;
+    let client = app.visitor().await;
+    let reply = client.get("/grow").await;
+    assert_eq!(reply.status, 500, "the handler's own answer would be a lie");
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+#[tokio::test]
+async fn discarded_writes_are_not_saved() {
+    async fn discards(session: Session<Visitor>) -> String {
+        session.write().await.set_name("no");
+        session.discard();
+        let s = session.read().await;
+        format!("{:?} {}", s.name(), s.name_is_dirty())
+    }
+    let app = App::start(Router::new().route("/discards", get(discards))).await;
+    let client = app.visitor().await;
+    assert_eq!(client.get("/discards").await.text(), r#"Some("Zoe") false"#);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    assert_eq!(app.client().get("/discards").await.text(), "None false");
+}
+
+/// A write after the response has left: by `save`, or by the last handle.
+#[tokio::test]
+async fn a_late_write_is_saved_if_the_client_has_the_cookie() {
+    async fn late(session: Session<Visitor>) -> impl IntoResponse {
+        let stream = async_body(session);
+        Body::from_stream(stream)
+    }
+    fn async_body(
+        session: Session<Visitor>,
+    ) -> impl futures_core::Stream<Item = Result<Bytes, Infallible>> {
+        tokio_stream::StreamExt::then(tokio_stream::once(session), async |session| {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            session.write().await.set_name("streamed");
+            let saved = session.save().await.map_err(|error| error.kind());
+            session.write().await.set_visits(77);
+            Ok(Bytes::from(format!("{saved:?}")))
+        })
+    }
+    let app = App::start(Router::new().route("/late", get(late))).await;
+    assert_eq!(app.client().get("/late").await.text(), "Err(NoCookie)");
+    assert_eq!(app.store.calls(), Calls::default());
+
+    let client = app.visitor().await;
+    let reply = client.get("/late").await;
+    assert_eq!((reply.text(), reply.set_cookies()), ("Ok(())", vec![]));
+    eventually("the last handle is gone", async || app.layer.sessions_in_use() == 0).await;
+    app.layer.background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "streamed");
+    assert_eq!(client.get("/visit").await.text(), "78");
+}

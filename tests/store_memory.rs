@@ -1,0 +1,428 @@
+//! What `MemoryStore` promises: as a store, about memory, and about its sweep.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use sessions::{
+    Created, MemoryStore, Record, Replaced, Store, StoreKey,
+    testing::{ManualClock, conformance},
+};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::yield_now,
+    time::{advance, pause, sleep},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keys that are spread over the store's shards, as hashes are.
+fn key(number: u64) -> StoreKey {
+    let mut bytes = [0; 32];
+    for (n, chunk) in (1..).zip(bytes.chunks_mut(8)) {
+        // splitmix64
+        let mut z = number.wrapping_mul(4).wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+    }
+    StoreKey::from_bytes(bytes)
+}
+
+fn record(now: SystemTime, life: Duration) -> Record {
+    let payload = b"payload".as_slice().into();
+    Record { version: 1, created_at: now, expires_at: now + life, user: None, payload }
+}
+
+async fn create(store: &MemoryStore, number: u64, record: &Record) {
+    assert_eq!(store.create(&key(number), record).await.unwrap(), Created::Done);
+}
+
+/// Which of the sessions below `numbers` are there.
+async fn there(store: &MemoryStore, numbers: u64) -> Vec<u64> {
+    let mut found = Vec::new();
+    for number in 0..numbers {
+        if store.load(&key(number)).await.unwrap().is_some() {
+            found.push(number);
+        }
+    }
+    found
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+/// Tasks of this runtime, apart from the test itself: the sweep or none.
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// Lets the sweep, and whatever else runs here, do what it has to.
+async fn settle() {
+    for _ in 0..10_000 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keeps_the_promises_of_a_store() {
+    conformance(MemoryStore::new()).await;
+    // As large as the largest number of records that the suite holds at once.
+    conformance(MemoryStore::builder().with_capacity(50).build()).await;
+}
+
+#[tokio::test]
+async fn expiry_is_exact_to_the_millisecond_without_a_sweep() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().with_clock(&clock).build();
+    for number in 0..5 {
+        create(&store, number, &record(clock.now(), SECOND)).await;
+    }
+    clock.advance(SECOND - Duration::from_millis(1));
+    assert_eq!(there(&store, 5).await, [0, 1, 2, 3, 4]);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(there(&store, 5).await, []);
+
+    let new = record(clock.now(), SECOND);
+    create(&store, 0, &new).await;
+    assert_eq!(store.replace(&key(1), &new, 1).await.unwrap(), Replaced::Missing);
+    store.touch(&key(2), clock.now() + SECOND).await.unwrap();
+    assert!(!store.delete(&key(3)).await.unwrap());
+    assert_eq!(there(&store, 5).await, [0]);
+    assert_eq!((store.len(), store.stats().swept), (4, 2), "`create` and `delete` cleaned up");
+}
+
+#[tokio::test]
+async fn a_record_that_has_expired_already_takes_no_place() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().with_clock(&clock).with_capacity(1).build();
+    create(&store, 0, &record(clock.now(), SECOND)).await;
+    create(&store, 1, &record(clock.now(), Duration::ZERO)).await;
+    let late = record(clock.now(), Duration::ZERO);
+    assert_eq!(store.create(&key(0), &late).await.unwrap(), Created::Exists);
+    assert_eq!(there(&store, 2).await, [0]);
+    assert_eq!((store.len(), store.stats().evicted), (1, 0));
+}
+
+#[tokio::test]
+async fn a_payload_is_shared_and_not_copied() {
+    let store = MemoryStore::new();
+    let mut record = record(SystemTime::now(), SECOND * 60);
+    for (number, user) in [None, Some("ann".into())].into_iter().enumerate() {
+        record.user = user;
+        create(&store, number as u64, &record).await;
+        let loaded = store.load(&key(number as u64)).await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&loaded.payload, &record.payload));
+    }
+}
+
+#[tokio::test]
+async fn debug_shows_numbers_only() {
+    let store = MemoryStore::builder().with_capacity(7).build();
+    create(&store, 0, &record(SystemTime::now(), SECOND * 60)).await;
+    let shown = "MemoryStore { len: 1, capacity: Some(7), \
+                 stats: MemoryStoreStats { swept: 0, evicted: 0 } }";
+    assert_eq!(format!("{store:?}"), shown);
+    assert!(format!("{:?}", MemoryStore::default()).contains("capacity: None"));
+}
+
+mod sweep {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn removes_what_has_expired_and_nothing_else() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        for number in 0..10_000 {
+            create(&store, number, &record(clock.now(), SECOND * (1 + number as u32 % 4))).await;
+        }
+        // Extended, by `touch` and by `replace`, and gone.
+        for number in (0..10_000).step_by(4) {
+            let longer = record(clock.now(), SECOND * 10);
+            store.touch(&key(number), longer.expires_at).await.unwrap();
+            let replaced = store.replace(&key(number + 1), &longer, 1).await.unwrap();
+            assert_eq!(replaced, Replaced::Done);
+        }
+        assert!(store.delete(&key(2)).await.unwrap());
+        assert_eq!(store.len(), 9_999);
+
+        clock.advance(SECOND * 3);
+        assert_eq!(store.len(), 9_999);
+        sleep(INTERVAL * 2).await;
+        assert_eq!((store.len(), store.stats().swept), (7_500, 2_499));
+        clock.advance(SECOND);
+        sleep(INTERVAL).await;
+        assert_eq!((store.len(), store.stats().swept), (5_000, 4_999));
+        let expected: Vec<_> = (0..10_000).filter(|number| number % 4 < 2).collect();
+        assert_eq!(there(&store, 10_000).await, expected);
+        clock.advance(SECOND * 6);
+        sleep(INTERVAL).await;
+        assert!(store.is_empty());
+        assert_eq!(store.stats().evicted, 0);
+    }
+
+    #[tokio::test]
+    async fn runs_on_its_interval() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).with_sweep_interval(SECOND).build();
+        create(&store, 0, &record(clock.now(), SECOND)).await;
+        pause();
+        settle().await;
+        clock.advance(SECOND);
+        advance(SECOND - Duration::from_millis(5)).await;
+        settle().await;
+        assert_eq!(store.len(), 1);
+        advance(Duration::from_millis(10)).await;
+        settle().await;
+        assert_eq!(store.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lets_others_go_first() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        for number in 0..50_000 {
+            create(&store, number, &record(clock.now(), SECOND)).await;
+        }
+        clock.advance(SECOND);
+        // On the one thread that there is: how many sessions go while this task waits its turn?
+        let (mut before, mut most, mut turns) = (store.len(), 0, 0);
+        sleep(INTERVAL).await;
+        while !store.is_empty() {
+            let now = store.len();
+            (most, before, turns) = (most.max(before - now), now, turns + 1);
+            yield_now().await;
+        }
+        assert!(most <= 64 && turns > 1000, "{most} at a time, {turns} turns");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_one_task_which_ends_with_the_last_clone() {
+        let store = MemoryStore::new();
+        assert_eq!(tasks(), 0);
+        let clone = store.clone();
+        for number in 0..10 {
+            create(&store, number, &record(SystemTime::now(), SECOND)).await;
+            create(&clone, 10 + number, &record(SystemTime::now(), SECOND)).await;
+        }
+        assert_eq!(tasks(), 1);
+        drop(store);
+        settle().await;
+        assert_eq!(tasks(), 1);
+        drop(clone);
+        // Without waiting for the interval: paused time does not move while a task is ready.
+        settle().await;
+        assert_eq!(tasks(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn can_be_stopped_and_awaited() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        create(&store, 0, &record(clock.now(), SECOND)).await;
+        assert_eq!(tasks(), 1);
+        tokio::join!(store.stop_sweep(), store.stop_sweep());
+        settle().await;
+        assert_eq!(tasks(), 0);
+
+        // For good; all else goes on.
+        create(&store, 1, &record(clock.now(), SECOND)).await;
+        assert_eq!(tasks(), 0);
+        clock.advance(SECOND);
+        assert_eq!(there(&store, 2).await, []);
+        sleep(INTERVAL * 2).await;
+        assert_eq!(store.len(), 2);
+        store.stop_sweep().await;
+
+        let never_started = MemoryStore::new();
+        never_started.stop_sweep().await;
+        create(&never_started, 0, &record(SystemTime::now(), SECOND)).await;
+        assert_eq!(tasks(), 0);
+    }
+
+    #[test]
+    fn starts_with_the_first_call_in_a_runtime_and_moves_to_the_next() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        // `MemoryStore` needs no runtime to answer; any executor will do.
+        let waker = std::task::Waker::noop();
+        let record = record(clock.now(), SECOND);
+        let create = std::pin::pin!(create(&store, 0, &record));
+        assert!(create.poll(&mut std::task::Context::from_waker(waker)).is_ready());
+        clock.advance(SECOND);
+
+        for round in 1..4 {
+            runtime().block_on(async {
+                assert_eq!(tasks(), 0);
+                assert_eq!(store.load(&key(0)).await.unwrap(), None);
+                assert_eq!(tasks(), 1);
+                sleep(INTERVAL * 2).await;
+                assert_eq!((store.len(), store.stats().swept), (0, round));
+                super::create(&store, 0, &super::record(clock.now(), SECOND)).await;
+                clock.advance(SECOND);
+            });
+            assert_eq!(store.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_runtime_without_timers_gets_no_sweep_and_no_other_trouble() {
+        let store = MemoryStore::new();
+        Builder::new_current_thread().build().unwrap().block_on(async {
+            for number in 0..3 {
+                create(&store, number, &record(SystemTime::now(), SECOND * 60)).await;
+                settle().await;
+                assert_eq!(tasks(), 0);
+            }
+            assert_eq!(store.len(), 3);
+            store.stop_sweep().await;
+        });
+    }
+}
+
+mod capacity {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_session_nearest_to_expiry_makes_room() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).with_capacity(100).build();
+        for number in 0..100 {
+            // 3 and 7 are coprime to 100: each life once, in no order.
+            create(
+                &store,
+                number,
+                &record(clock.now(), SECOND * (1000 + number as u32 * 37 % 100)),
+            )
+            .await;
+        }
+        // The first to go are kept: one is touched, one saved.
+        let longer = record(clock.now(), SECOND * 5000);
+        store.touch(&key(0), longer.expires_at).await.unwrap();
+        let (saved, expected) = (73, 46); // 73 * 37 % 100 == 1, 46 * 37 % 100 == 2
+        assert_eq!(store.replace(&key(saved), &longer, 1).await.unwrap(), Replaced::Done);
+        assert_eq!((store.len(), store.stats().evicted), (100, 0));
+
+        create(&store, 100, &record(clock.now(), SECOND)).await;
+        let gone: Vec<_> = (0..100).filter(|number| *number != expected).chain([100]).collect();
+        assert_eq!(there(&store, 101).await, gone);
+        // Now that one is the nearest.
+        create(&store, 101, &longer).await;
+        assert!(!there(&store, 102).await.contains(&100));
+        assert_eq!((store.len(), store.stats().evicted), (100, 2));
+    }
+
+    #[tokio::test]
+    async fn expired_ones_go_before_live_ones() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).with_capacity(10).build();
+        for number in 0..10 {
+            create(&store, number, &record(clock.now(), SECOND * (1 + number as u32 % 2))).await;
+        }
+        clock.advance(SECOND);
+        for number in 10..15 {
+            create(&store, number, &record(clock.now(), Duration::from_millis(1))).await;
+        }
+        assert_eq!(there(&store, 15).await, [1, 3, 5, 7, 9, 10, 11, 12, 13, 14]);
+        assert_eq!((store.stats().swept, store.stats().evicted), (5, 0));
+    }
+
+    #[tokio::test]
+    async fn a_key_in_use_evicts_nothing() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).with_capacity(2).build();
+        let short = record(clock.now(), SECOND);
+        create(&store, 0, &short).await;
+        create(&store, 1, &short).await;
+        assert_eq!(store.create(&key(1), &short).await.unwrap(), Created::Exists);
+        assert_eq!(store.replace(&key(1), &short, 1).await.unwrap(), Replaced::Done);
+        clock.advance(SECOND);
+        create(&store, 1, &record(clock.now(), SECOND)).await;
+        assert_eq!((store.len(), store.stats().evicted), (2, 0));
+        assert!(store.delete(&key(1)).await.unwrap());
+        create(&store, 2, &record(clock.now(), SECOND)).await;
+        assert_eq!((store.len(), store.stats().evicted), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn is_at_least_one() {
+        let store = MemoryStore::builder().with_capacity(0).build();
+        for number in 0..10 {
+            create(&store, number, &record(SystemTime::now(), SECOND * 60)).await;
+            assert_eq!(there(&store, 10).await, [number]);
+        }
+        assert_eq!((store.len(), store.stats().evicted), (1, 9));
+    }
+
+    #[test]
+    fn holds_at_every_moment_from_many_threads() {
+        for capacity in [1, 2, 100] {
+            let store = MemoryStore::builder().with_capacity(capacity).build();
+            let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(SeqCst) {
+                        most.fetch_max(store.len(), SeqCst);
+                    }
+                });
+                let creators: Vec<_> = (0..8)
+                    .map(|thread| {
+                        let store = &store;
+                        scope.spawn(move || {
+                            runtime().block_on(async {
+                                for n in 0..2000 {
+                                    let number = thread * 2000 + n;
+                                    let life = SECOND * (60 + number as u32 * 7919 % 1000);
+                                    create(store, number, &record(SystemTime::now(), life)).await;
+                                    if n % 10 == 0 {
+                                        let _ = store.delete(&key(number)).await.unwrap();
+                                    }
+                                }
+                            });
+                        })
+                    })
+                    .collect();
+                for creator in creators {
+                    creator.join().unwrap();
+                }
+                done.store(true, SeqCst);
+            });
+            assert!(most.into_inner() <= capacity);
+            // What the counter says is what can be found.
+            let found = runtime().block_on(there(&store, 16_000)).len();
+            assert_eq!(found, store.len());
+            assert!(found <= capacity && store.stats().evicted > 10_000);
+        }
+    }
+
+    /// Two creates of the same key in a full store, over and over: no place may get lost.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_place_is_lost_when_creates_of_one_key_meet() {
+        let store = MemoryStore::builder().with_capacity(4).build();
+        for number in 0..2000 {
+            let tasks = [0; 4].map(|_| {
+                let store = store.clone();
+                let record = record(SystemTime::now(), SECOND * 60);
+                tokio::spawn(async move { store.create(&key(number), &record).await.unwrap() })
+            });
+            let mut done = 0;
+            for task in tasks {
+                done += usize::from(task.await.unwrap() == Created::Done);
+            }
+            assert_eq!(done, 1);
+        }
+        let found = there(&store, 2000).await.len();
+        assert_eq!(found, store.len());
+        for number in 2000..2004 {
+            create(&store, number, &record(SystemTime::now(), SECOND * 60)).await;
+        }
+        assert_eq!((store.len(), there(&store, 2004).await.len()), (4, 4));
+    }
+}

@@ -1,0 +1,170 @@
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+/// A browser as far as cookies go: sends all that it has, keeps what it is sent, forgets what is
+/// removed. A connection for every request, so that dropping the future of one hangs up.
+///
+/// Clones share their cookies.
+#[derive(Clone)]
+pub struct Client {
+    server: SocketAddr,
+    cookies: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+/// A response that has been read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: String,
+}
+
+impl Reply {
+    /// Every `Set-Cookie` line.
+    pub fn set_cookies(&self) -> Vec<String> {
+        let lines = self.headers.get_all(header::SET_COOKIE).iter();
+        lines.map(|line| line.to_str().expect("cookies are ASCII").to_string()).collect()
+    }
+
+    /// The lines of a header, joined.
+    pub fn header(&self, name: &str) -> String {
+        let lines = self.headers.get_all(name).iter();
+        lines.map(|line| line.to_str().expect("ASCII")).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// The body, of a response that succeeded.
+    pub fn text(&self) -> &str {
+        assert!(self.status.is_success(), "{self:?}");
+        &self.body
+    }
+}
+
+impl Client {
+    pub(crate) fn new(server: SocketAddr) -> Self {
+        Self { server, cookies: Arc::default() }
+    }
+
+    /// Another browser that stole this one's cookies: from now on each has its own.
+    pub fn copy(&self) -> Self {
+        let cookies = self.cookies.lock().unwrap().clone();
+        Self { server: self.server, cookies: Arc::new(Mutex::new(cookies)) }
+    }
+
+    /// The value of a cookie.
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        self.cookies.lock().unwrap().get(name).cloned()
+    }
+
+    /// Puts a cookie into the browser, or takes it out.
+    pub fn set_cookie(&self, name: &str, value: Option<&str>) {
+        let mut cookies = self.cookies.lock().unwrap();
+        match value {
+            Some(value) => cookies.insert(name.to_string(), value.to_string()),
+            None => cookies.remove(name),
+        };
+    }
+
+    /// GET, with the browser's cookies.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.request(Method::GET, path).await
+    }
+
+    /// Any method, with the browser's cookies.
+    pub async fn request(&self, method: Method, path: &str) -> Reply {
+        let line = {
+            let cookies = self.cookies.lock().unwrap();
+            cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let lines = match line.is_empty() {
+            true => vec![],
+            false => vec![line.join("; ").into_bytes()],
+        };
+        let reply = self.send(method, path, &lines, false).await;
+        self.keep(&reply);
+        reply
+    }
+
+    /// GET with these `Cookie` lines and no others, whatever bytes they are; keeps none.
+    pub async fn get_with(&self, path: &str, lines: &[Vec<u8>]) -> Reply {
+        self.send(Method::GET, path, lines, false).await
+    }
+
+    /// The same over HTTP/2, where several lines are usual.
+    pub async fn get_with_http2(&self, path: &str, lines: &[Vec<u8>]) -> Reply {
+        self.send(Method::GET, path, lines, true).await
+    }
+
+    async fn send(&self, method: Method, path: &str, cookies: &[Vec<u8>], http2: bool) -> Reply {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.server))
+            .body(Full::<Bytes>::default())
+            .expect("a path");
+        if !http2 {
+            let host = HeaderValue::try_from(self.server.to_string()).expect("an address");
+            request.headers_mut().insert(header::HOST, host);
+            *request.uri_mut() = path.parse().expect("a path");
+        }
+        for line in cookies {
+            let line = HeaderValue::from_bytes(line).expect("bytes that a header may have");
+            request.headers_mut().append(header::COOKIE, line);
+        }
+        let stream = TokioIo::new(TcpStream::connect(self.server).await.expect("the server"));
+        // The connection lives as long as this future: to drop it is to hang up.
+        let response = if http2 {
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+            let (mut sender, connection) = handshake.await.expect("a connection");
+            let sent = async move { read(sender.send_request(request).await).await };
+            tokio::select! {
+                reply = sent => reply,
+                ended = connection => panic!("the server closed the connection: {ended:?}"),
+            }
+        } else {
+            let handshake = hyper::client::conn::http1::handshake(stream);
+            let (mut sender, connection) = handshake.await.expect("a connection");
+            let connection = connection.with_upgrades();
+            tokio::pin!(connection);
+            let sent = async move {
+                let reply = read(sender.send_request(request).await).await;
+                // Not before: the connection ends with its sender.
+                drop(sender);
+                reply
+            };
+            tokio::pin!(sent);
+            tokio::select! {
+                reply = &mut sent => reply,
+                // It may be done with the connection before we have read what came over it.
+                _ = &mut connection => sent.await,
+            }
+        };
+        response
+    }
+
+    fn keep(&self, reply: &Reply) {
+        for line in reply.set_cookies() {
+            let (name, rest) = line.split_once('=').expect("name=value");
+            let value = rest.split(';').next().unwrap_or_default();
+            let is_removal = line.contains("Max-Age=0");
+            self.set_cookie(name, (!is_removal).then_some(value));
+        }
+    }
+}
+
+async fn read(response: hyper::Result<http::Response<hyper::body::Incoming>>) -> Reply {
+    let (parts, body) = response.expect("a response").into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes();
+    let body = String::from_utf8(body.into()).expect("text");
+    Reply { status: parts.status, headers: parts.headers, body }
+}

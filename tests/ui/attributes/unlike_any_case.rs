@@ -1,0 +1,9 @@
+use sessions::Session;
+
+#[derive(Session)]
+#[session(rename_all = "shouting")]
+struct Visitor {
+    theme: String,
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use sessions::Session;
+
+#[derive(Session)]
+struct Visitor(String, u32);
+
+fn main() {}

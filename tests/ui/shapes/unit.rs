@@ -1,0 +1,6 @@
+use sessions::Session;
+
+#[derive(Session)]
+struct Visitor;
+
+fn main() {}

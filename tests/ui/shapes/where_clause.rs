@@ -1,0 +1,11 @@
+use sessions::Session;
+
+#[derive(Session)]
+struct Visitor
+where
+    String: Clone,
+{
+    name: String,
+}
+
+fn main() {}

@@ -47,7 +47,30 @@ pub use session::Session;
 pub use store::MemoryStore;
 pub use store::{Created, Replaced, Store, StoreError};
 
-/// Makes a struct the data of a session. See [`Session`](struct@Session) for how it is used.
+/// ```
+/// use sessions::Session;
+///
+/// #[derive(Session)]
+/// #[session(rename_all = "kebab-case")]
+/// struct Visitor {
+///     /// What the visitor wants to be called.
+///     display_name: Option<String>,
+///     #[session(default = "light")]
+///     theme: String,
+///     #[session(alias = "hits")]
+///     visits: u32,
+/// }
+///
+/// /// A guard derefs to `VisitorFields`, where an application can put methods of its own.
+/// impl VisitorFields {
+///     fn greet(&mut self) -> String {
+///         *self.visits_mut() += 1;
+///         let name = self.display_name().unwrap_or("stranger");
+///         format!("Hello, {name}, for the {}. time", self.visits())
+///     }
+/// }
+/// ```
+///
 #[cfg(feature = "derive")]
 #[doc(inline)]
 pub use sessions_derive::Session;

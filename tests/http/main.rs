@@ -5,7 +5,6 @@ mod cookies;
 mod evolution;
 mod layers;
 mod lifecycle;
-mod logs;
 mod responses;
 
 use axum::{Router, extract::Path, routing::get};

@@ -52,7 +52,8 @@ impl Reply {
 }
 
 impl Client {
-    pub(crate) fn new(server: SocketAddr) -> Self {
+    /// A browser without cookies, for the server at this address.
+    pub fn new(server: SocketAddr) -> Self {
         Self { server, cookies: Arc::default() }
     }
 
@@ -122,34 +123,15 @@ impl Client {
             request.headers_mut().append(header::COOKIE, line);
         }
         let stream = TokioIo::new(TcpStream::connect(self.server).await.expect("the server"));
-        // The connection lives as long as this future: to drop it is to hang up.
-        let response = if http2 {
+        if http2 {
             let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
             let (mut sender, connection) = handshake.await.expect("a connection");
-            let sent = async move { read(sender.send_request(request).await).await };
-            tokio::select! {
-                reply = sent => reply,
-                ended = connection => panic!("the server closed the connection: {ended:?}"),
-            }
+            drive(connection, async move { read(sender.send_request(request).await).await }).await
         } else {
             let handshake = hyper::client::conn::http1::handshake(stream);
             let (mut sender, connection) = handshake.await.expect("a connection");
-            let connection = connection.with_upgrades();
-            tokio::pin!(connection);
-            let sent = async move {
-                let reply = read(sender.send_request(request).await).await;
-                // Not before: the connection ends with its sender.
-                drop(sender);
-                reply
-            };
-            tokio::pin!(sent);
-            tokio::select! {
-                reply = &mut sent => reply,
-                // It may be done with the connection before we have read what came over it.
-                _ = &mut connection => sent.await,
-            }
-        };
-        response
+            drive(connection, async move { read(sender.send_request(request).await).await }).await
+        }
     }
 
     fn keep(&self, reply: &Reply) {
@@ -159,6 +141,17 @@ impl Client {
             let is_removal = line.contains("Max-Age=0");
             self.set_cookie(name, (!is_removal).then_some(value));
         }
+    }
+}
+
+/// Waits for the reply while the connection does its work. Both live in this one future: to drop it
+/// is to hang up.
+async fn drive(connection: impl Future, reply: impl Future<Output = Reply>) -> Reply {
+    tokio::pin!(connection, reply);
+    tokio::select! {
+        reply = &mut reply => reply,
+        // It may be done with the connection before we have read all that came over it.
+        _ = connection => reply.await,
     }
 }
 

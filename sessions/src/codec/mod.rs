@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn values_come_back_and_take_exactly_their_bytes() {
-        round_trip(300_u32);
+        round_trip((300_u32, true));
         round_trip(String::from("Zoë"));
         round_trip(Some(vec![1_u8, 2, 3]));
         round_trip(BTreeMap::from([(1_u16, "one".to_string())]));

@@ -1,4 +1,5 @@
-//! What is logged, and above all what is not.
+//! What is logged, and above all what is not. In a process of its own, because the log is the whole
+//! process's.
 
 use std::{
     fmt::Write,
@@ -7,14 +8,24 @@ use std::{
 };
 
 use axum::{Router, routing::get};
-use sessions::{ErrorKind, Session, testing::Operation};
+use sessions::{
+    ErrorKind, Keys, MemoryStore, Session, SessionLayer,
+    testing::{Operation, SpyStore},
+};
+use sessions_tests::Server;
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
 };
 
-use crate::{App, COOKIE, Visitor};
+const COOKIE: &str = "__Host-id";
+
+#[derive(Session)]
+struct Visitor {
+    name: Option<String>,
+    visits: u32,
+}
 
 /// Keeps everything that is logged, of every level, as text.
 #[derive(Clone, Default)]
@@ -76,6 +87,9 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     async fn writes(session: Session<Visitor>) {
         session.write().await.set_name(VALUE);
     }
+    async fn visit(session: Session<Visitor>) {
+        *session.write().await.visits_mut() += 1;
+    }
     async fn waits(session: Session<Visitor>) {
         tokio::time::pause();
         let _guard = session.write().await;
@@ -83,11 +97,24 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         assert_eq!(second.map(drop).unwrap_err().kind(), ErrorKind::Locked);
         tokio::time::resume();
     }
+    async fn renew(session: Session<Visitor>) -> sessions::Result<()> {
+        session.renew_id().await
+    }
+    async fn destroy(session: Session<Visitor>) -> sessions::Result<()> {
+        session.destroy().await
+    }
     let log = Log::default();
-    let _logging = tracing::subscriber::set_default(log.clone());
-    let routes = Router::new().route("/writes", get(writes)).route("/waits", get(waits));
-    let app = App::start(routes).await;
-    let client = app.client();
+    tracing::subscriber::set_global_default(log.clone()).unwrap();
+    let store = SpyStore::new(MemoryStore::new());
+    let app = Router::new()
+        .route("/writes", get(writes))
+        .route("/visit", get(visit))
+        .route("/waits", get(waits))
+        .route("/renew", get(renew))
+        .route("/destroy", get(destroy))
+        .layer(SessionLayer::<Visitor>::new(store.clone(), Keys::generate()));
+    let server = Server::start(app).await;
+    let client = server.client();
     let mut secrets = vec![VALUE.to_string()];
     client.get("/writes").await.text();
     secrets.extend(client.cookie(COOKIE));
@@ -96,8 +123,8 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         secrets.extend(client.cookie(COOKIE));
     }
     let forged = format!("{COOKIE}={}", "A".repeat(64));
-    app.client().get_with("/name", &[forged.into_bytes()]).await.text();
-    app.store.fail_next(Operation::Replace, 1);
+    server.client().get_with("/visit", &[forged.into_bytes()]).await.text();
+    store.fail_next(Operation::Replace, 1);
     assert_eq!(client.get("/visit").await.status, 503);
     client.get("/destroy").await.text();
 

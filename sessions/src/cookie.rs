@@ -8,6 +8,11 @@ pub use cookie::SameSite;
 use cookie::{Cookie, CookieBuilder, Expiration};
 use http::{HeaderMap, HeaderValue, header};
 
+#[cfg(feature = "private-cookie")]
+use crate::{
+    Error, Record,
+    store::private_cookie::{self, LARGEST_COOKIE},
+};
 use crate::{
     error::BuildError,
     id::{ID_LENGTH, SessionId},
@@ -104,6 +109,20 @@ impl CookieConfig {
         keys: &'a Keys,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = VerifiedCookie> + 'a {
+        self.values(headers).filter_map(decode).take(MOST_CANDIDATES).filter_map(|(id, tag)| {
+            let key = keys.verify(&self.name, &id, &tag);
+            if key.is_none() {
+                tracing::debug!("rejected a session cookie: its signature does not verify");
+            }
+            Some(VerifiedCookie { id: SessionId::from_bytes(id), by_old_key: key? > 0 })
+        })
+    }
+
+    /// The values of all cookies of this name.
+    fn values<'a>(
+        &'a self,
+        headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
+    ) -> impl Iterator<Item = &'a [u8]> + 'a {
         headers
             .into_iter()
             .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
@@ -111,28 +130,61 @@ impl CookieConfig {
                 let value = pair.trim_ascii().strip_prefix(self.name.as_bytes())?;
                 value.strip_prefix(b"=")
             })
-            .filter_map(decode)
+    }
+
+    /// The sessions in the private cookies of this name, in their order.
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn opened<'a>(
+        &'a self,
+        keys: &'a Keys,
+        headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
+    ) -> impl Iterator<Item = (VerifiedCookie, Record)> + 'a {
+        self.values(headers)
+            .filter(|value| value.len() <= LARGEST_COOKIE)
+            .filter_map(|value| BASE64.decode(value).ok())
             .take(MOST_CANDIDATES)
-            .filter_map(|(id, tag)| {
-                let key = keys.verify(&self.name, &id, &tag);
-                if key.is_none() {
-                    tracing::debug!("rejected a session cookie: its signature does not verify");
+            .filter_map(|sealed| {
+                let opened = private_cookie::open(keys, &self.name, &sealed);
+                if opened.is_none() {
+                    tracing::debug!("rejected a session cookie: it does not decrypt");
                 }
-                Some(VerifiedCookie { id: SessionId::from_bytes(id), by_old_key: key? > 0 })
+                opened.map(|(id, record, by_old_key)| (VerifiedCookie { id, by_old_key }, record))
             })
     }
 
-    /// The header that gives the client this session.
-    pub(crate) fn set(
-        &self,
-        keys: &Keys,
-        id: &SessionId,
-        max_age: Option<Duration>,
-    ) -> HeaderValue {
+    /// The value of a cookie that names a session in a store.
+    pub(crate) fn signed(&self, keys: &Keys, id: &SessionId) -> String {
         let mut signed = [0; SIGNED_LENGTH];
         signed[..ID_LENGTH].copy_from_slice(id.as_bytes());
         signed[ID_LENGTH..].copy_from_slice(&keys.sign(&self.name, id.as_bytes()));
-        let cookie = self.with_value(BASE64.encode(signed));
+        BASE64.encode(signed)
+    }
+
+    /// The value of a cookie that holds the session itself.
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn sealed(
+        &self,
+        keys: &Keys,
+        id: &SessionId,
+        record: &Record,
+    ) -> Result<String, getrandom::Error> {
+        Ok(BASE64.encode(private_cookie::seal(keys, &self.name, id, record)?))
+    }
+
+    /// How long the header with a sealed session is; checked against what browsers take.
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn sealed_fits(&self, record: &Record) -> Result<(), Error> {
+        let value = private_cookie::sealed_len(record).div_ceil(3) * 4;
+        let size = self.set(String::new(), Some(Duration::from_secs(99_999_999))).len() + value;
+        match size {
+            ..=LARGEST_COOKIE => Ok(()),
+            size => Err(Error::cookie_too_large(size, LARGEST_COOKIE)),
+        }
+    }
+
+    /// The header that gives the client this value.
+    pub(crate) fn set(&self, value: String, max_age: Option<Duration>) -> HeaderValue {
+        let cookie = self.with_value(value);
         header_value(match max_age {
             None => cookie,
             Some(age) => cookie.max_age(
@@ -228,13 +280,14 @@ mod tests {
 
     /// `name=value` as the browser sends it back.
     fn pair(config: &CookieConfig, keys: &Keys, id: &SessionId) -> String {
-        text(&config.set(keys, id, None)).split(';').next().unwrap().to_string()
+        text(&config.set(config.signed(keys, id), None)).split(';').next().unwrap().to_string()
     }
 
     #[test]
     fn defaults_are_the_strictest() {
         let (keys, id) = (Keys::generate(), SessionId::generate().unwrap());
-        let header = CookieConfig::default().set(&keys, &id, None);
+        let config = CookieConfig::default();
+        let header = config.set(config.signed(&keys, &id), None);
         let (pair, attributes) = text(&header).split_once("; ").unwrap();
         assert_eq!(pair.len(), "__Host-id=".len() + VALUE_LENGTH);
         assert_eq!(attributes, "HttpOnly; SameSite=Lax; Secure; Path=/");
@@ -258,11 +311,8 @@ mod tests {
 
     #[test]
     fn a_persistent_cookie_says_for_how_long() {
-        let header = CookieConfig::default().set(
-            &Keys::generate(),
-            &SessionId::generate().unwrap(),
-            Some(Duration::from_millis(60_500)),
-        );
+        let age = Duration::from_millis(60_500);
+        let header = CookieConfig::default().set("value".to_string(), Some(age));
         assert!(text(&header).contains("; Max-Age=60"));
     }
 

@@ -15,14 +15,29 @@ pub struct Error(Box<Inner>);
 
 #[derive(Debug)]
 enum Inner {
-    NoLayer { data: &'static str },
+    NoLayer {
+        data: &'static str,
+    },
     Store(StoreError),
     NoRandomness(getrandom::Error),
     Ended,
     NoCookie,
-    Encode { field: &'static str, source: Arc<EncodeError> },
-    TooLarge { size: usize, limit: usize },
-    Contended { attempts: u32 },
+    Encode {
+        field: &'static str,
+        source: Arc<EncodeError>,
+    },
+    TooLarge {
+        size: usize,
+        limit: usize,
+    },
+    #[cfg(feature = "private-cookie")]
+    CookieTooLarge {
+        size: usize,
+        limit: usize,
+    },
+    Contended {
+        attempts: u32,
+    },
     Locked(Wait),
     Aborted,
 }
@@ -59,7 +74,7 @@ pub enum ErrorKind {
     NoCookie,
     /// A field's `Serialize`, or the codec, refused the value.
     Encode,
-    /// The fields of the session are larger than the layer allows.
+    /// The fields of the session are larger than the layer allows, or than a cookie can be.
     TooLarge,
     /// Other processes saved the same session at the same time, again and again.
     Contended,
@@ -90,6 +105,11 @@ impl Error {
         Inner::TooLarge { size, limit }.into()
     }
 
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn cookie_too_large(size: usize, limit: usize) -> Self {
+        Inner::CookieTooLarge { size, limit }.into()
+    }
+
     pub(crate) fn contended(attempts: u32) -> Self {
         Inner::Contended { attempts }.into()
     }
@@ -112,6 +132,8 @@ impl Error {
             Inner::NoCookie => ErrorKind::NoCookie,
             Inner::Encode { .. } => ErrorKind::Encode,
             Inner::TooLarge { .. } => ErrorKind::TooLarge,
+            #[cfg(feature = "private-cookie")]
+            Inner::CookieTooLarge { .. } => ErrorKind::TooLarge,
             Inner::Contended { .. } => ErrorKind::Contended,
             Inner::Locked(_) => ErrorKind::Locked,
             Inner::Aborted => ErrorKind::Aborted,
@@ -176,6 +198,12 @@ impl fmt::Display for Error {
                 f,
                 "the session takes {size} bytes, the limit is {limit} \
                  (`SessionLayerBuilder::with_payload_limit`)"
+            ),
+            #[cfg(feature = "private-cookie")]
+            Inner::CookieTooLarge { size, limit } => write!(
+                f,
+                "the session's cookie would take {size} bytes, browsers take {limit}: keep less in \
+                 the session, or keep it in a store"
             ),
             Inner::Contended { attempts } => write!(
                 f,

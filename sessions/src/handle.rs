@@ -1,8 +1,11 @@
 //! One request's session, from its cookie to its response.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::SystemTime,
 };
 
 use http::{HeaderMap, HeaderValue, header};
@@ -10,9 +13,10 @@ use tokio::sync::OnceCell;
 use tracing::Instrument;
 
 use crate::{
-    SessionData,
+    Record, SessionData,
     cookie::VerifiedCookie,
     error::{Error, ErrorKind},
+    id::SessionId,
     layer::decide::{CookieChange, Facts, decide},
     save,
     shared::Shared,
@@ -50,6 +54,27 @@ pub(crate) struct Opened<T: SessionData> {
     ended: bool,
     /// How long the cookie may stay has changed.
     pub(crate) resend: bool,
+    /// What a private cookie held: whatever differs from that has to be sent.
+    #[cfg(feature = "private-cookie")]
+    held: Option<(u64, SystemTime)>,
+}
+
+impl<T: SessionData> Opened<T> {
+    fn found(slot: Arc<Slot<T>>, cookie: VerifiedCookie) -> Self {
+        Self { cookie: Some(cookie), is_new: false, ..Self::fresh(slot) }
+    }
+
+    fn fresh(slot: Arc<Slot<T>>) -> Self {
+        Self {
+            slot,
+            cookie: None,
+            is_new: true,
+            ended: false,
+            resend: false,
+            #[cfg(feature = "private-cookie")]
+            held: None,
+        }
+    }
 }
 
 /// How a response has to change for what its request did to the session.
@@ -83,7 +108,7 @@ impl<T: SessionData> Handle<T> {
             .await?;
         // The response may have left while we looked; its `finish` then found nothing to close.
         if self.is_answered() {
-            self.slot().close_fresh();
+            self.close(&self.slot());
         }
         Ok(())
     }
@@ -91,6 +116,10 @@ impl<T: SessionData> Handle<T> {
     async fn find(&self) -> Result<Opened<T>, Error> {
         let shared = &self.shared;
         shared.background.note_runtime();
+        #[cfg(feature = "private-cookie")]
+        if shared.storage.is_cookie() {
+            return Ok(self.find_in_cookie());
+        }
         for cookie in self.verified_cookies() {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
@@ -98,12 +127,27 @@ impl<T: SessionData> Handle<T> {
             let Some(place) = slot.place() else { continue };
             if save::refresh(shared, &slot, &place.key).await? == Stage::Live {
                 tracing::debug!("opened a session");
-                let cookie = Some(cookie);
-                return Ok(Opened { slot, cookie, is_new: false, ended: false, resend: false });
+                return Ok(Opened::found(slot, cookie));
             }
         }
-        let slot = Arc::new(Slot::fresh(shared.now()));
-        Ok(Opened { slot, cookie: None, is_new: true, ended: false, resend: false })
+        Ok(Opened::fresh(Arc::new(Slot::fresh(shared.now()))))
+    }
+
+    /// The session that a private cookie holds. It is this request's alone, and not entered anywhere.
+    #[cfg(feature = "private-cookie")]
+    fn find_in_cookie(&self) -> Opened<T> {
+        let shared = &self.shared;
+        let headers = self.cookies.first.iter().chain(&self.cookies.more);
+        for (cookie, record) in shared.cookie.opened(&shared.keys, headers) {
+            let held = Some((record.version, record.expires_at));
+            if let Some((record, lifetime)) = save::usable(shared, record) {
+                let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
+                slot.observe(record, lifetime);
+                tracing::debug!("opened a session");
+                return Opened { held, ..Opened::found(slot, cookie) };
+            }
+        }
+        Opened::fresh(Arc::new(Slot::fresh(shared.now())))
     }
 
     /// More than one are as good as never there, so that this does not allocate.
@@ -142,7 +186,7 @@ impl<T: SessionData> Handle<T> {
         opened.ended = opened.cookie.is_some();
         opened.is_new = true;
         if self.is_answered() {
-            opened.slot.close_fresh();
+            self.close(&opened.slot);
         }
     }
 
@@ -150,7 +194,7 @@ impl<T: SessionData> Handle<T> {
     pub(crate) fn cannot_answer(&self) {
         self.answered.store(true, SeqCst);
         if self.opened.initialized() {
-            self.slot().close_fresh();
+            self.close(&self.slot());
         }
     }
 
@@ -165,18 +209,14 @@ impl<T: SessionData> Handle<T> {
         }
         let _exchange = self.exchange.try_lock().ok()?;
         let slot = self.slot();
-        if self.has_unsaved(&slot) {
+        if self.has_unsaved(&slot) || self.refresh(&slot).is_some() {
             return None;
         }
-        match slot.stage() {
-            Stage::Fresh => {
-                let _saving = slot.saving.try_lock().ok()?;
-                slot.close_fresh();
-            }
-            Stage::Live if self.refresh(&slot).is_some() => return None,
-            _ => {}
-        }
-        Some(self.outcome())
+        let _saving = match self.needs_cookie(&slot) {
+            true => Some(slot.saving.try_lock().ok()?),
+            false => None,
+        };
+        self.outcome().ok()
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -186,27 +226,42 @@ impl<T: SessionData> Handle<T> {
     pub(crate) async fn finish(&self) -> Result<Outcome, Error> {
         let _exchange = self.exchange.lock().await;
         let slot = self.slot();
-        if self.has_unsaved(&slot) || slot.stage() == Stage::Fresh {
-            let _saving = slot.saving.lock().await;
-            if self.has_unsaved(&slot) {
-                self.save(&slot).await?;
-            }
-            slot.close_fresh();
+        let _saving = match self.has_unsaved(&slot) || self.needs_cookie(&slot) {
+            true => Some(slot.saving.lock().await),
+            false => None,
+        };
+        if self.has_unsaved(&slot) {
+            self.save(&slot).await?;
         }
-        if let Some(expires_at) = self.refresh(&slot)
-            && let Some(place) = slot.place()
+        if let Some(expires_at) = self.refresh(&slot) {
+            self.touch(&slot, expires_at).await;
+        }
+        self.outcome()
+    }
+
+    async fn touch(&self, slot: &Slot<T>, expires_at: SystemTime) {
+        // Noted first, so that of many requests at once one writes. If it fails, nobody's data is
+        // lost, and the next opening finds the old expiry and tries again.
+        slot.touched(expires_at);
+        if let (Some(place), Some(store)) = (slot.place(), self.shared.storage.store())
+            && let Err(error) = store.touch(&place.key, expires_at).await
         {
-            // Noted first, so that of many requests at once one writes. If it fails, nobody's data
-            // is lost, and the next opening finds the old expiry and tries again.
-            slot.touched(expires_at);
-            if let Err(error) = self.shared.store.touch(&place.key, expires_at).await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a session's expiry could not be extended"
-                );
-            }
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a session's expiry could not be extended"
+            );
         }
-        Ok(self.outcome())
+    }
+
+    /// Whether a save after the response would need a cookie that cannot be sent any more.
+    fn needs_cookie(&self, slot: &Slot<T>) -> bool {
+        slot.stage() == Stage::Fresh || self.shared.storage.is_cookie()
+    }
+
+    fn close(&self, slot: &Slot<T>) {
+        if self.needs_cookie(slot) {
+            slot.close();
+        }
     }
 
     /// The caller holds `slot.saving`.
@@ -233,33 +288,61 @@ impl<T: SessionData> Handle<T> {
         self.wrote.load(SeqCst) && slot.is_dirty()
     }
 
-    fn refresh(&self, slot: &Slot<T>) -> Option<std::time::SystemTime> {
+    fn refresh(&self, slot: &Slot<T>) -> Option<SystemTime> {
         let shared = &self.shared;
         (slot.stage() == Stage::Live)
             .then(|| shared.expiry.refresh(slot.lifetime(), &slot.record(), shared.now()))?
     }
 
-    fn outcome(&self) -> Outcome {
+    /// What the response needs. From here on no cookie can be sent: if a save would need one, the
+    /// caller holds `slot.saving`.
+    fn outcome(&self) -> Result<Outcome, Error> {
         let shared = &self.shared;
         let opened = self.opened();
-        let (slot, cookie) = (&opened.slot, opened.cookie);
+        let slot = &opened.slot;
         let place = slot.place().filter(|_| slot.stage() == Stage::Live);
         let change = decide(Facts {
             session: place.map(|place| place.id),
-            cookie,
+            cookie: opened.cookie,
             ended: opened.ended,
-            resend: opened.resend,
+            resend: opened.resend || self.holds_another(&opened),
         });
         let cookie = match change {
             CookieChange::Keep => None,
             CookieChange::Remove => Some(shared.cookie.removal()),
             CookieChange::Set(id) => {
-                let created_at = slot.record().created_at;
-                let age = shared.expiry.max_age(slot.lifetime(), created_at, shared.now());
-                Some(shared.cookie.set(&shared.keys, &id, age))
+                let record = slot.record();
+                let age = shared.expiry.max_age(slot.lifetime(), record.created_at, shared.now());
+                Some(shared.cookie.set(self.value(&id, &record)?, age))
             }
         };
-        Outcome { opened: true, cookie }
+        self.close(slot);
+        Ok(Outcome { opened: true, cookie })
+    }
+
+    #[cfg(feature = "private-cookie")]
+    fn value(&self, id: &SessionId, record: &Record) -> Result<String, Error> {
+        let Shared { cookie, keys, storage, .. } = &*self.shared;
+        match storage.is_cookie() {
+            true => Ok(cookie.sealed(keys, id, record)?),
+            false => Ok(cookie.signed(keys, id)),
+        }
+    }
+
+    #[cfg(not(feature = "private-cookie"))]
+    fn value(&self, id: &SessionId, _record: &Record) -> Result<String, Error> {
+        Ok(self.shared.cookie.signed(&self.shared.keys, id))
+    }
+
+    /// Whether the session is not what its private cookie holds any more.
+    fn holds_another(&self, opened: &Opened<T>) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            let record = opened.slot.record();
+            return opened.held != Some((record.version, record.expires_at));
+        }
+        let _ = opened;
+        false
     }
 }
 
@@ -274,10 +357,14 @@ impl<T: SessionData> Drop for Handle<T> {
             return;
         }
         match slot.stage() {
-            Stage::Live => self.shared.save_in_background(slot),
+            Stage::Live if !self.shared.storage.is_cookie() => {
+                self.shared.save_in_background(slot);
+            }
             Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
-            _ => tracing::debug!("written to a new session that has no response: not saved"),
+            _ => tracing::debug!(
+                "written to a session that has no response for its cookie: not saved"
+            ),
         }
     }
 }

@@ -21,6 +21,14 @@ pub(crate) const TAG_LENGTH: usize = 32;
 
 type HmacSha256 = Hmac<Sha256>;
 
+/// What is made of the bytes of one key: the bytes themselves are used for nothing else.
+#[derive(Clone)]
+struct Key {
+    signature: HmacSha256,
+    #[cfg(feature = "private-cookie")]
+    seal: chacha20poly1305::XChaCha20Poly1305,
+}
+
 /// The signing keys of a layer: the first signs, all of them verify.
 ///
 /// A cookie carries the session's id and the HMAC-SHA256 over the cookie's name and that id. To
@@ -39,7 +47,7 @@ type HmacSha256 = Hmac<Sha256>;
 ///
 /// Cloning shares the keys; they are wiped from memory when the last clone is dropped.
 #[derive(Clone)]
-pub struct Keys(Arc<[HmacSha256]>);
+pub struct Keys(Arc<[Key]>);
 
 impl Keys {
     /// A new random key. Cookies that it signed are worth nothing after a restart, nor in another
@@ -109,17 +117,34 @@ impl Keys {
         Self(self.0.iter().chain(older.0.iter()).cloned().collect())
     }
 
-    /// The given bytes sign nothing themselves: each use has a key of its own made from them.
     fn derive(bytes: &[u8]) -> Self {
-        let mut root = keyed(bytes);
-        root.update(b"sessions: cookie signature, version 1");
-        let signing = Zeroizing::new(<[u8; TAG_LENGTH]>::from(root.finalize().into_bytes()));
-        Self(Arc::new([keyed(&*signing)]))
+        let root = keyed(bytes);
+        let subkey = |purpose: &[u8]| {
+            let mut mac = root.clone();
+            mac.update(purpose);
+            Zeroizing::new(<[u8; TAG_LENGTH]>::from(mac.finalize().into_bytes()))
+        };
+        Self(Arc::new([Key {
+            signature: keyed(&*subkey(b"sessions: cookie signature, version 1")),
+            #[cfg(feature = "private-cookie")]
+            seal: KeyInit::new((&*subkey(b"sessions: private cookie, version 1")).into()),
+        }]))
+    }
+
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn first_seal(&self) -> &chacha20poly1305::XChaCha20Poly1305 {
+        &self.0[0].seal
+    }
+
+    /// The ciphers of private cookies: the first seals, all of them open.
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn seals(&self) -> impl Iterator<Item = &chacha20poly1305::XChaCha20Poly1305> {
+        self.0.iter().map(|key| &key.seal)
     }
 
     /// Signs `id` for a cookie called `name`, with the first key.
     pub(crate) fn sign(&self, name: &str, id: &[u8; ID_LENGTH]) -> [u8; TAG_LENGTH] {
-        mac(&self.0[0], name, id).finalize().into_bytes().into()
+        mac(&self.0[0].signature, name, id).finalize().into_bytes().into()
     }
 
     /// Which key signed this, counted from the first. Takes the same time wherever a wrong tag
@@ -130,7 +155,7 @@ impl Keys {
         id: &[u8; ID_LENGTH],
         tag: &[u8; TAG_LENGTH],
     ) -> Option<usize> {
-        self.0.iter().position(|key| mac(key, name, id).verify(tag.into()).is_ok())
+        self.0.iter().position(|key| mac(&key.signature, name, id).verify(tag.into()).is_ok())
     }
 }
 

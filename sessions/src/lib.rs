@@ -26,6 +26,7 @@ mod save;
 mod session;
 mod shared;
 mod slot;
+mod storage;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -43,8 +44,11 @@ pub use keys::Keys;
 pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
 pub use record::Record;
 pub use session::Session;
+pub use storage::IntoStorage;
 #[cfg(feature = "memory")]
 pub use store::MemoryStore;
+#[cfg(feature = "private-cookie")]
+pub use store::PrivateCookie;
 pub use store::{Created, Replaced, Store, StoreError};
 
 /// ```

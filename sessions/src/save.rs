@@ -11,6 +11,7 @@ use crate::{
     payload::Source,
     shared::Shared,
     slot::{Plan, Slot, Stage},
+    store::erased::ErasedStore,
 };
 
 /// How often a save starts again because somebody else saved in between. Each time somebody made
@@ -44,22 +45,28 @@ async fn attempts<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>) -> Re
         let plan = slot.plan(now, shared.payload_limit, |lifetime, created_at| {
             shared.expiry.expires_at(lifetime, created_at, now)
         });
-        match plan? {
+        let plan = plan?;
+        #[cfg(feature = "private-cookie")]
+        if shared.storage.is_cookie() {
+            return keep_for_cookie(shared, slot, plan);
+        }
+        let Some(store) = shared.storage.store() else { return Ok(()) };
+        match plan {
             Plan::Nothing => return Ok(()),
             Plan::Create(record) => {
-                if create(shared, slot, record).await? {
+                if create(shared, store, slot, record).await? {
                     return Ok(());
                 }
             }
             Plan::Replace { record, based_on } => {
                 let key = &slot.place().ok_or_else(Error::ended)?.key;
-                match shared.store.replace(key, &record, based_on).await? {
+                match store.replace(key, &record, based_on).await? {
                     Replaced::Done => {
                         tracing::debug!(version = record.version, "saved a session");
                         slot.saved(record);
                         return Ok(());
                     }
-                    Replaced::Changed => rebase(shared, slot, key).await?,
+                    Replaced::Changed => rebase(shared, store, slot, key).await?,
                     Replaced::Missing => slot.end(),
                 }
             }
@@ -71,6 +78,7 @@ async fn attempts<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>) -> Re
 /// Stores a new session; false if it has to be tried again.
 async fn create<T: SessionData>(
     shared: &Shared<T>,
+    store: &dyn ErasedStore,
     slot: &Arc<Slot<T>>,
     record: Record,
 ) -> Result<bool, Error> {
@@ -78,7 +86,7 @@ async fn create<T: SessionData>(
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
     let key = id.store_key();
-    match shared.store.create(&key, &record).await? {
+    match store.create(&key, &record).await? {
         Created::Done => {
             tracing::debug!("created a session");
             enter(shared, slot, id);
@@ -86,7 +94,7 @@ async fn create<T: SessionData>(
             Ok(true)
         }
         Created::Exists => {
-            if is_retry && let Some((record, _)) = load(shared, &key).await? {
+            if is_retry && let Some((record, _)) = load(shared, store, &key).await? {
                 enter(shared, slot, id);
                 slot.saved(record);
             } else {
@@ -105,10 +113,11 @@ fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, id: SessionId)
 /// Somebody else saved: our changes now lie upon what they made of it.
 async fn rebase<T: SessionData>(
     shared: &Shared<T>,
+    store: &dyn ErasedStore,
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<(), Error> {
-    match load(shared, key).await? {
+    match load(shared, store, key).await? {
         Some((record, lifetime)) => slot.observe(record, lifetime),
         None => slot.end(),
     }
@@ -116,28 +125,55 @@ async fn rebase<T: SessionData>(
 }
 
 /// The record under `key` with its own lifetime, unless it is over or unreadable.
-pub(crate) async fn load<T: SessionData>(
+async fn load<T: SessionData>(
     shared: &Shared<T>,
+    store: &dyn ErasedStore,
     key: &StoreKey,
 ) -> Result<Option<(Record, Lifetime)>, Error> {
-    let Some(record) = shared.store.load(key).await? else { return Ok(None) };
+    Ok(store.load(key).await?.and_then(|record| usable(shared, record)))
+}
+
+/// A record with its own lifetime, unless it is over or unreadable.
+pub(crate) fn usable<T: SessionData>(
+    shared: &Shared<T>,
+    record: Record,
+) -> Option<(Record, Lifetime)> {
     let lifetime = Source::parse(T::FIELDS, &record.payload)
         .ok()
         .and_then(|source| Lifetime::from_bytes(source.lifetime()));
     let Some(lifetime) = lifetime else {
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
-        return Ok(None);
+        return None;
     };
     let is_over = shared.expiry.is_over(&record, lifetime, shared.now());
-    Ok((!is_over).then_some((record, lifetime)))
+    (!is_over).then_some((record, lifetime))
 }
 
-/// Looks at the store for whoever opens the session: a slot in use learns what is new there.
+/// Looks at the store for whoever opens the session: a slot in use learns what is new there. A
+/// session that is in its cookie has nowhere else to be looked up.
 pub(crate) async fn refresh<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    rebase(shared, slot, key).await?;
+    if let Some(store) = shared.storage.store() {
+        rebase(shared, store, slot, key).await?;
+    }
     Ok(slot.stage())
+}
+
+/// Notes what the response's cookie will hold.
+#[cfg(feature = "private-cookie")]
+fn keep_for_cookie<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    plan: Plan,
+) -> Result<(), Error> {
+    let (Plan::Create(record) | Plan::Replace { record, .. }) = plan else { return Ok(()) };
+    shared.cookie.sealed_fits(&record)?;
+    if slot.place().is_none() {
+        slot.settle_in(shared.registry.place(SessionId::generate()?));
+    }
+    slot.saved(record);
+    Ok(())
 }

@@ -21,6 +21,7 @@ use crate::{
     save,
     shared::Shared,
     slot::{Plan, Stage},
+    store::erased::ErasedStore,
 };
 
 /// A request's session.
@@ -307,23 +308,24 @@ impl<T: SessionData> Session<T> {
             expires_at: expires_at(slot.lifetime(), record.created_at),
             ..record
         };
-        let id = SessionId::generate()?;
-        let place = shared.registry.place(id);
-        if shared.store.create(&place.key, &record).await? == Created::Exists {
-            // 128 random bits met 128 others. Nothing has happened yet.
-            return Err(Error::contended(1));
-        }
-        // Whoever deletes the old record has renewed or ended the session; there is one such.
-        match shared.store.delete(&old.key).await {
-            Ok(true) => {}
-            Ok(false) => {
-                slot.end();
-                drop_record(shared, &place.key).await;
-                return Err(Error::ended());
+        let place = shared.registry.place(SessionId::generate()?);
+        if let Some(store) = shared.storage.store() {
+            if store.create(&place.key, &record).await? == Created::Exists {
+                // 128 random bits met 128 others. Nothing has happened yet.
+                return Err(Error::contended(1));
             }
-            Err(error) => {
-                drop_record(shared, &place.key).await;
-                return Err(error.into());
+            // Whoever deletes the old record has renewed or ended the session; there is one such.
+            match store.delete(&old.key).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    slot.end();
+                    drop_record(store, &place.key).await;
+                    return Err(Error::ended());
+                }
+                Err(error) => {
+                    drop_record(store, &place.key).await;
+                    return Err(error.into());
+                }
             }
         }
         let successor = Arc::new(slot.succeed(record, place));
@@ -361,7 +363,9 @@ impl<T: SessionData> Session<T> {
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _saving = slot.saving.lock().await;
         if let Some(place) = slot.place() {
-            shared.store.delete(&place.key).await?;
+            if let Some(store) = shared.storage.store() {
+                store.delete(&place.key).await?;
+            }
             tracing::debug!("ended a session");
         }
         slot.end();
@@ -442,8 +446,8 @@ impl<T: SessionData> Session<T> {
 }
 
 /// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
-async fn drop_record<T: SessionData>(shared: &Shared<T>, key: &StoreKey) {
-    if shared.store.delete(key).await.is_err() {
+async fn drop_record(store: &dyn ErasedStore, key: &StoreKey) {
+    if store.delete(key).await.is_err() {
         tracing::warn!("the record of a renewal that failed stays until it expires");
     }
 }

@@ -10,12 +10,11 @@ use tracing::Instrument;
 
 use crate::{
     SessionData, clock::Clock, codec::Codec, cookie::CookieConfig, error::ErrorKind,
-    expiry::Expiry, keys::Keys, registry::Registry, save::save, slot::Slot,
-    store::erased::ErasedStore,
+    expiry::Expiry, keys::Keys, registry::Registry, save::save, slot::Slot, storage::Storage,
 };
 
 pub(crate) struct Shared<T: SessionData> {
-    pub(crate) store: Box<dyn ErasedStore>,
+    pub(crate) storage: Storage,
     pub(crate) keys: Keys,
     pub(crate) cookie: CookieConfig,
     pub(crate) expiry: Expiry,

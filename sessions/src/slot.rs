@@ -61,7 +61,7 @@ pub(crate) enum Stage {
     Loading,
     /// New: no record yet, and no id.
     Fresh,
-    /// New, and too late to become a session: the response has left without a cookie.
+    /// What is written now would need a cookie, and the response has left.
     Late,
     /// The store has a record.
     Live,
@@ -258,10 +258,10 @@ impl<T: SessionData> Slot<T> {
         self.state().stage = Stage::Ended;
     }
 
-    /// A new session whose response has left without a cookie can become nothing any more.
-    pub(crate) fn close_fresh(&self) {
+    /// No cookie can be sent any more, and this session cannot be saved without one.
+    pub(crate) fn close(&self) {
         let mut state = self.state();
-        if state.stage == Stage::Fresh {
+        if matches!(state.stage, Stage::Fresh | Stage::Live) {
             state.stage = Stage::Late;
         }
     }

@@ -5,14 +5,23 @@ mod cookies;
 mod evolution;
 mod layers;
 mod lifecycle;
+mod private_cookie;
 mod responses;
 
-use axum::{Router, extract::Path, routing::get};
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Path,
+    routing::get,
+};
 use sessions::{
     Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
     testing::{ManualClock, SpyStore},
 };
 use sessions_tests::{Client, Server};
+use tokio_stream::StreamExt;
 
 /// The name of the default cookie.
 const COOKIE: &str = "__Host-id";
@@ -92,6 +101,7 @@ fn basics() -> Router {
         .route("/visit", get(visit))
         .route("/destroy", get(destroy))
         .route("/renew", get(renew))
+        .route("/late", get(late))
 }
 
 async fn name(session: Session<Visitor>) -> String {
@@ -115,4 +125,15 @@ async fn destroy(session: Session<Visitor>) -> sessions::Result<()> {
 
 async fn renew(session: Session<Visitor>) -> sessions::Result<()> {
     session.renew_id().await
+}
+
+/// Writes and saves when the response has left, says how that went, and writes once more.
+async fn late(session: Session<Visitor>) -> Body {
+    Body::from_stream(tokio_stream::once(session).then(async |session| {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        session.write().await.set_name("streamed");
+        let saved = session.save().await.map_err(|error| error.kind());
+        session.write().await.set_visits(77);
+        Ok::<_, Infallible>(Bytes::from(format!("{saved:?}")))
+    }))
 }

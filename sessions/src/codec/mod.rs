@@ -91,7 +91,7 @@ impl Codec {
 
     #[cfg_attr(
         not(any(feature = "bincode", feature = "postcard", feature = "json")),
-        expect(unused_variables, reason = "there is nothing to use them")
+        expect(unused_variables, clippy::ptr_arg, reason = "there is nothing to use them")
     )]
     pub(crate) fn encode<F: Serialize>(
         self,

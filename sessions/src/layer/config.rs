@@ -12,7 +12,7 @@ use crate::{
     payload::LARGEST_PAYLOAD,
     registry::Registry,
     shared::{Background, Shared},
-    store::erased::ErasedStore,
+    storage::Storage,
 };
 
 /// The settings of a [`SessionLayer`], with defaults that are safe as they are:
@@ -44,7 +44,7 @@ use crate::{
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct SessionLayerBuilder<T> {
-    store: Box<dyn ErasedStore>,
+    storage: Storage,
     keys: Keys,
     cookie: CookieConfig,
     expiry: Expiry,
@@ -56,9 +56,9 @@ pub struct SessionLayerBuilder<T> {
 }
 
 impl<T: SessionData> SessionLayerBuilder<T> {
-    pub(super) fn new(store: Box<dyn ErasedStore>, keys: Keys) -> Self {
+    pub(super) fn new(storage: Storage, keys: Keys) -> Self {
         Self {
-            store,
+            storage,
             keys,
             cookie: CookieConfig::default(),
             expiry: Expiry::default(),
@@ -191,7 +191,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             BuildError::new("no codec: enable one of the features `bincode`, `postcard`, `json`")
         })?;
         let shared = Shared {
-            store: self.store,
+            storage: self.storage,
             keys: self.keys,
             cookie: self.cookie,
             expiry: self.expiry,

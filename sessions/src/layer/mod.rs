@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use crate::{Keys, SessionData, Store, shared::Shared};
+use crate::{IntoStorage, Keys, SessionData, shared::Shared};
 
 mod config;
 pub(crate) mod decide;
@@ -87,13 +87,13 @@ pub struct SessionLayer<T: SessionData> {
 impl<T: SessionData> SessionLayer<T> {
     /// A layer with the safe defaults that [`SessionLayerBuilder`] lists.
     #[cfg(any(feature = "bincode", feature = "postcard", feature = "json"))]
-    pub fn new(store: impl Store, keys: Keys) -> Self {
+    pub fn new(store: impl IntoStorage, keys: Keys) -> Self {
         Self::builder(store, keys).build().expect("the defaults are possible")
     }
 
     /// For a layer with other settings.
-    pub fn builder(store: impl Store, keys: Keys) -> SessionLayerBuilder<T> {
-        SessionLayerBuilder::new(Box::new(store), keys)
+    pub fn builder(store: impl IntoStorage, keys: Keys) -> SessionLayerBuilder<T> {
+        SessionLayerBuilder::new(store.into_storage(), keys)
     }
 
     /// How many sessions requests of this layer are using right now.

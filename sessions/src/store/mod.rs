@@ -21,8 +21,12 @@ use crate::{Record, StoreKey};
 pub(crate) mod erased;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "private-cookie")]
+pub(crate) mod private_cookie;
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder, MemoryStoreStats};
+#[cfg(feature = "private-cookie")]
+pub use private_cookie::PrivateCookie;
 
 /// Where sessions are kept.
 ///
@@ -31,10 +35,6 @@ pub use memory::{MemoryStore, MemoryStoreBuilder, MemoryStoreStats};
 /// may be dropped before it is done; the store may then have carried it out or not.
 ///
 /// An expired record counts as absent in every method, from its very `expires_at` on.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a session store",
-    note = "use one of `sessions::store`, or implement `sessions::Store`"
-)]
 pub trait Store: Send + Sync + 'static {
     /// The record under `key`, if there is one that has not expired.
     fn load(

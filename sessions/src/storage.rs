@@ -1,0 +1,45 @@
+//! Where a layer keeps its sessions.
+
+use crate::store::{Store, erased::ErasedStore};
+
+/// What [`SessionLayer::new`](crate::SessionLayer::new) takes: any [`Store`], or, with the feature
+/// `private-cookie`, `PrivateCookie`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a session store",
+    note = "use one of `sessions::store`, or implement `sessions::Store`"
+)]
+pub trait IntoStorage {
+    #[doc(hidden)]
+    fn into_storage(self) -> Storage;
+}
+
+impl<S: Store> IntoStorage for S {
+    fn into_storage(self) -> Storage {
+        Storage(Kind::Store(Box::new(self)))
+    }
+}
+
+/// Opaque: see [`IntoStorage`].
+pub struct Storage(pub(crate) Kind);
+
+pub(crate) enum Kind {
+    Store(Box<dyn ErasedStore>),
+    #[cfg(feature = "private-cookie")]
+    Cookie,
+}
+
+impl Storage {
+    /// The store, unless the sessions are in their cookies.
+    pub(crate) fn store(&self) -> Option<&dyn ErasedStore> {
+        match &self.0 {
+            Kind::Store(store) => Some(&**store),
+            #[cfg(feature = "private-cookie")]
+            Kind::Cookie => None,
+        }
+    }
+
+    /// Whether a session is in its cookie, so that whatever is saved has to be sent.
+    pub(crate) fn is_cookie(&self) -> bool {
+        self.store().is_none()
+    }
+}

@@ -1,0 +1,318 @@
+//! Random requests of several browsers, overlapping in every way, against a plain model of what a
+//! session is.
+
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+
+use http::{Request, Response, header};
+use sessions::{ErrorKind, Keys, MemoryStore, Session, SessionLayer};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tower::{Layer, ServiceExt};
+
+use crate::{Random, for_all};
+
+/// In one case; each is checked against the model.
+const STEPS: usize = 40;
+
+#[derive(Session)]
+struct Data {
+    a: u8,
+    b: String,
+    c: Vec<u8>,
+    d: Option<u8>,
+}
+
+/// The same, plainly.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Fields {
+    a: u8,
+    b: String,
+    c: Vec<u8>,
+    d: Option<u8>,
+}
+
+impl Fields {
+    fn of(data: &Data) -> Self {
+        Self { a: data.a, b: data.b.clone(), c: data.c.clone(), d: data.d }
+    }
+}
+
+/// A session under one id, or that has none yet.
+#[derive(Debug)]
+struct Life {
+    /// What the next guard shows.
+    shown: Fields,
+    /// What the store has: nothing yet, or nothing any more.
+    stored: Option<Fields>,
+    ended: bool,
+}
+
+impl Life {
+    fn fresh() -> Self {
+        Self { shown: Fields::default(), stored: None, ended: false }
+    }
+
+    fn base(&self) -> Fields {
+        self.stored.clone().unwrap_or_default()
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.shown != self.base()
+    }
+}
+
+/// A request in the middle of its handler.
+struct Running {
+    session: Session<Data>,
+    life: usize,
+    wrote: bool,
+    browser: usize,
+    /// Its cookie opened a session.
+    came_with: Option<usize>,
+    ended_own: bool,
+    finish: oneshot::Sender<()>,
+    response: JoinHandle<Response<()>>,
+}
+
+struct World {
+    layer: SessionLayer<Data>,
+    store: MemoryStore,
+    lives: Vec<Life>,
+    /// What each browser sends: the cookie, and the session that it was set for.
+    browsers: Vec<Option<(String, usize)>>,
+    running: Vec<Running>,
+}
+
+impl World {
+    async fn begin(&mut self, browser: usize) {
+        let (send, session) = oneshot::channel();
+        let (finish, finished) = oneshot::channel::<()>();
+        let mut channels = Some((send, finished));
+        let service = self.layer.layer(tower::service_fn(move |request: Request<()>| {
+            let (send, finished) = channels.take().expect("one request");
+            async move {
+                let session = Session::<Data>::open(request.extensions()).await.unwrap();
+                send.send(session).ok().unwrap();
+                finished.await.unwrap();
+                Ok::<_, Infallible>(Response::new(()))
+            }
+        }));
+        let mut request = Request::builder();
+        let mut came_with = None;
+        if let Some((cookie, life)) = &self.browsers[browser] {
+            request = request.header(header::COOKIE, cookie);
+            came_with = Some(*life).filter(|life| !self.lives[*life].ended);
+        }
+        let request = request.body(()).unwrap();
+        let response = tokio::spawn(async move { service.oneshot(request).await.unwrap() });
+        let session = session.await.unwrap();
+        assert_eq!(session.is_new(), came_with.is_none());
+        let life = came_with.unwrap_or_else(|| self.new_life());
+        let running = Running {
+            session,
+            life,
+            wrote: false,
+            browser,
+            came_with,
+            ended_own: false,
+            finish,
+            response,
+        };
+        self.running.push(running);
+    }
+
+    fn new_life(&mut self) -> usize {
+        self.lives.push(Life::fresh());
+        self.lives.len() - 1
+    }
+
+    async fn write(&mut self, random: &mut Random, at: usize) {
+        let request = &mut self.running[at];
+        let life = &mut self.lives[request.life];
+        let mut s = request.session.write().await;
+        assert_eq!(Fields::of(&s), life.shown);
+        let before = life.shown.clone();
+        for _ in 0..1 + random.below(3) {
+            let value = random.below(3) as u8;
+            let shown = &mut life.shown;
+            match random.below(9) {
+                0 => (shown.a = value, s.set_a(value)).0,
+                1 => (shown.b = value.to_string(), s.set_b(value.to_string())).0,
+                2 => (shown.c.push(value), s.c_mut().push(value)).0,
+                3 => (shown.d = Some(value), s.set_d(value)).0,
+                4 => (shown.d = None, s.clear_d()).0,
+                5 => assert_eq!(s.take_c(), std::mem::take(&mut shown.c)),
+                6 => (shown.a = 0, s.reset_a()).0,
+                7 => assert_eq!(s.take_b(), std::mem::take(&mut shown.b)),
+                _ => *s.a_mut() = shown.a,
+            }
+            assert_eq!(Fields::of(&s), *shown);
+        }
+        request.wrote |= life.shown != before;
+    }
+
+    fn check(&self, at: usize) {
+        let request = &self.running[at];
+        let life = &self.lives[request.life];
+        let s = request.session.try_read().expect("nobody holds a guard between the steps");
+        assert_eq!(Fields::of(&s), life.shown);
+        assert_eq!(request.session.is_dirty(), life.is_dirty());
+        if !life.ended {
+            let base = life.base();
+            assert_eq!(s.a_is_dirty(), life.shown.a != base.a);
+            assert_eq!(s.b_is_dirty(), life.shown.b != base.b);
+            assert_eq!(s.c_is_dirty(), life.shown.c != base.c);
+            assert_eq!(s.d_is_dirty(), life.shown.d != base.d);
+        }
+    }
+
+    async fn save(&mut self, at: usize) {
+        let request = &self.running[at];
+        let life = &mut self.lives[request.life];
+        match request.session.save().await {
+            Ok(()) => {
+                assert!(!life.ended || !life.is_dirty(), "saved after the end");
+                if life.is_dirty() {
+                    life.stored = Some(life.shown.clone());
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Ended);
+                assert!(life.ended && life.is_dirty());
+            }
+        }
+    }
+
+    async fn renew(&mut self, at: usize) {
+        let old = self.running[at].life;
+        let result = self.running[at].session.renew_id().await;
+        if self.lives[old].ended {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Ended);
+            return;
+        }
+        result.unwrap();
+        if self.lives[old].stored.is_none() {
+            return;
+        }
+        let successor = self.new_life();
+        let shown = self.lives[old].shown.clone();
+        self.lives[old].stored = Some(shown.clone());
+        self.lives[old].ended = true;
+        self.lives[successor] = Life { stored: Some(shown.clone()), shown, ended: false };
+        self.running[at].life = successor;
+    }
+
+    async fn destroy(&mut self, at: usize) {
+        self.running[at].session.destroy().await.unwrap();
+        let old = self.running[at].life;
+        self.lives[old].ended = true;
+        self.running[at].life = self.new_life();
+        self.running[at].ended_own = self.running[at].came_with.is_some();
+    }
+
+    async fn end(&mut self, at: usize) {
+        let Running {
+            session,
+            life: index,
+            wrote,
+            browser,
+            came_with,
+            ended_own,
+            finish,
+            response,
+        } = self.running.swap_remove(at);
+        drop(session);
+        finish.send(()).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        let life = &mut self.lives[index];
+        if wrote && !life.ended && life.is_dirty() {
+            life.stored = Some(life.shown.clone());
+        }
+        let is_live = life.stored.is_some() && !life.ended;
+        let sent = response.headers().get(header::SET_COOKIE).map(|line| line.to_str().unwrap());
+        match sent {
+            Some(line) if line.contains("Max-Age=0") => {
+                assert!(ended_own && !is_live, "removed for no reason");
+                self.browsers[browser] = None;
+            }
+            Some(line) => {
+                assert!(is_live && came_with != Some(index), "set for no reason");
+                let cookie = line.split(';').next().unwrap().to_string();
+                self.browsers[browser] = Some((cookie, index));
+            }
+            None => assert!(
+                if is_live { came_with == Some(index) } else { !ended_own },
+                "a cookie is missing"
+            ),
+        }
+        // Whoever wrote saves: what nobody has open is as the store has it.
+        if self.running.iter().all(|request| request.life != index) {
+            let life = &mut self.lives[index];
+            life.shown = life.base();
+        }
+    }
+
+    async fn step(&mut self, random: &mut Random) {
+        if self.running.is_empty() || (self.running.len() < 5 && random.below(4) == 0) {
+            let browser = random.below(self.browsers.len());
+            return self.begin(browser).await;
+        }
+        let at = random.below(self.running.len());
+        match random.below(16) {
+            0..6 => self.write(random, at).await,
+            6 => self.save(at).await,
+            7 => {
+                let life = &mut self.lives[self.running[at].life];
+                self.running[at].session.discard();
+                life.shown = life.base();
+            }
+            8 => {
+                let life = &self.lives[self.running[at].life];
+                let result = self.running[at].session.reload().await;
+                assert_eq!(result.is_err(), life.ended);
+            }
+            9 => self.renew(at).await,
+            10 => self.destroy(at).await,
+            11 => {
+                let stolen = self.browsers[random.below(self.browsers.len())].clone();
+                let browser = random.below(self.browsers.len());
+                self.browsers[browser] = stolen;
+            }
+            _ => return self.end(at).await,
+        }
+        for at in 0..self.running.len() {
+            self.check(at);
+        }
+    }
+}
+
+#[test]
+fn overlapping_requests_do_what_a_plain_model_does() {
+    for_all("requests", 10, async |random| {
+        let store = MemoryStore::builder().with_sweep_interval(Duration::from_secs(3_600)).build();
+        let mut world = World {
+            layer: SessionLayer::new(store.clone(), Keys::generate()),
+            store,
+            lives: Vec::new(),
+            browsers: vec![None; 3],
+            running: Vec::new(),
+        };
+        for _ in 0..STEPS {
+            world.step(random).await;
+        }
+        while !world.running.is_empty() {
+            world.end(0).await;
+        }
+        world.layer.background_saves().await;
+        assert_eq!(world.layer.sessions_in_use(), 0);
+        let live = world.lives.iter().filter(|life| life.stored.is_some() && !life.ended);
+        assert_eq!(world.store.len(), live.count());
+        let browsers: BTreeMap<_, _> = world.browsers.iter().flatten().cloned().collect();
+        for (cookie, life) in browsers {
+            world.browsers[0] = Some((cookie, life));
+            world.begin(0).await;
+            world.check(0);
+            world.end(0).await;
+        }
+    });
+}

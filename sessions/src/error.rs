@@ -157,6 +157,23 @@ impl Error {
     }
 }
 
+impl Error {
+    /// With its causes; but not those of an encoding that failed, which quote the value.
+    pub(crate) fn for_log(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = match &*self.0 {
+            Inner::Encode { .. } => None,
+            _ => self.source(),
+        };
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
 impl From<Inner> for Error {
     fn from(inner: Inner) -> Self {
         Self(Box::new(inner))

@@ -36,13 +36,13 @@ impl Lifetime {
     /// The session ends when it has not been used for this long. To the millisecond; more than ten
     /// years count as ten.
     pub const fn idle(self, timeout: Duration) -> Self {
-        Self { idle: Some(timeout), ..self }
+        Self { idle: Some(as_stored(timeout)), ..self }
     }
 
     /// The session ends this long after it was first saved, however much it is used. To the
     /// millisecond; more than ten years count as ten.
     pub const fn absolute(self, timeout: Duration) -> Self {
-        Self { absolute: Some(timeout), ..self }
+        Self { absolute: Some(as_stored(timeout)), ..self }
     }
 
     /// Whether the cookie outlives the browser's own session (`Max-Age`).
@@ -67,7 +67,7 @@ impl Lifetime {
                 | if self.absolute.is_some() { ABSOLUTE_SET } else { 0 },
         );
         for timeout in [self.idle, self.absolute].into_iter().flatten() {
-            varint::put(timeout.min(LONGEST).as_millis() as u64, &mut out);
+            varint::put(timeout.as_millis() as u64, &mut out);
         }
         out
     }
@@ -77,11 +77,20 @@ impl Lifetime {
         let Some(&flags) = bytes.split_off_first() else { return Some(Self::new()) };
         let mut timeout = |flag| match flags & flag {
             0 => Some(None),
-            _ => varint::take(&mut bytes).map(|millis| Some(Duration::from_millis(millis))),
+            _ => varint::take(&mut bytes)
+                .map(|millis| Some(as_stored(Duration::from_millis(millis)))),
         };
         let (idle, absolute) = (timeout(IDLE_SET)?, timeout(ABSOLUTE_SET)?);
         let persistent = (flags & PERSISTENT_SET != 0).then_some(flags & PERSISTENT != 0);
         Some(Self { idle, absolute, persistent })
+    }
+}
+
+/// What a timeout is when it comes back from the store: whole milliseconds, at most ten years.
+const fn as_stored(timeout: Duration) -> Duration {
+    match timeout.as_millis() {
+        millis if millis < LONGEST.as_millis() => Duration::from_millis(millis as u64),
+        _ => LONGEST,
     }
 }
 

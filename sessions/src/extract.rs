@@ -38,7 +38,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status();
         if status.is_server_error() {
-            tracing::error!(error = &self as &dyn std::error::Error, "a session failed a request");
+            tracing::error!("a session failed a request: {}", self.for_log());
         } else {
             tracing::info!("a session refused a request: {self}");
         }

@@ -131,9 +131,10 @@ impl<T: SessionData> Drop for WriteGuard<T> {
             // The copy goes with the guard, and what it wrote with the copy.
             return;
         }
-        let codec = self.session.codec();
-        if self.permit.slot.take_back(&mut self.fields, &self.lent, codec) {
-            self.session.note_write();
+        let handle = self.session.handle();
+        let codec = handle.shared.codec;
+        if self.permit.slot.take_back(&mut self.fields, &self.lent, codec, handle.writer()) {
+            handle.note_write(&self.permit.slot);
         }
         // The fields are dropped next, and the permit after them: the slot then has the only copy.
     }

@@ -9,15 +9,16 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, header};
-use tokio::sync::OnceCell;
+use tokio::{runtime::Handle as Runtime, sync::OnceCell};
 use tracing::Instrument;
 
 use crate::{
-    Record, SessionData,
+    Lifetime, Record, SessionData,
     cookie::VerifiedCookie,
     error::{Error, ErrorKind},
     id::SessionId,
     layer::decide::{CookieChange, Facts, decide},
+    patch::Writer,
     save,
     shared::Shared,
     slot::{Slot, Stage},
@@ -35,6 +36,8 @@ pub(crate) struct Handle<T: SessionData> {
     wrote: AtomicBool,
     /// The response is being made ready: a session that is not stored by then will have no cookie.
     answered: AtomicBool,
+    /// The client is gone: what is released from now on is nobody's to save but ours.
+    hung_up: AtomicBool,
 }
 
 /// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
@@ -52,8 +55,10 @@ pub(crate) struct Opened<T: SessionData> {
     pub(crate) is_new: bool,
     /// The request has ended the session that its cookie opened.
     ended: bool,
-    /// How long the cookie may stay has changed.
-    pub(crate) resend: bool,
+    /// The lifetime that the session had before this request gave it another.
+    pub(crate) lifetime_before: Option<Lifetime>,
+    /// Where the request was, for work that has to go on without it.
+    pub(crate) runtime: Option<Runtime>,
     /// What a private cookie held: whatever differs from that has to be sent.
     #[cfg(feature = "private-cookie")]
     held: Option<(u64, SystemTime)>,
@@ -70,7 +75,8 @@ impl<T: SessionData> Opened<T> {
             cookie: None,
             is_new: true,
             ended: false,
-            resend: false,
+            lifetime_before: None,
+            runtime: Runtime::try_current().ok(),
             #[cfg(feature = "private-cookie")]
             held: None,
         }
@@ -83,6 +89,8 @@ pub(crate) struct Outcome {
     /// The request looked at its session.
     pub(crate) opened: bool,
     pub(crate) cookie: Option<HeaderValue>,
+    /// Something was not saved.
+    pub(crate) error: Option<Error>,
 }
 
 impl<T: SessionData> Handle<T> {
@@ -96,6 +104,7 @@ impl<T: SessionData> Handle<T> {
             exchange: tokio::sync::Mutex::new(()),
             wrote: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
         }
     }
 
@@ -115,7 +124,6 @@ impl<T: SessionData> Handle<T> {
 
     async fn find(&self) -> Result<Opened<T>, Error> {
         let shared = &self.shared;
-        shared.background.note_runtime();
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
             return Ok(self.find_in_cookie());
@@ -171,8 +179,17 @@ impl<T: SessionData> Handle<T> {
         self.opened().slot.clone()
     }
 
-    pub(crate) fn note_write(&self) {
+    /// Stands for this request among those that write to a slot.
+    pub(crate) fn writer(&self) -> Writer {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Something of this request's in `slot` is not saved yet.
+    pub(crate) fn note_write(&self, slot: &Arc<Slot<T>>) {
         self.wrote.store(true, SeqCst);
+        if self.hung_up.load(SeqCst) {
+            self.save_without_response(slot);
+        }
     }
 
     pub(crate) fn is_answered(&self) -> bool {
@@ -187,6 +204,31 @@ impl<T: SessionData> Handle<T> {
         opened.is_new = true;
         if self.is_answered() {
             self.close(&opened.slot);
+        }
+    }
+
+    /// The client is gone, and the response with it. Tasks of the request may still have its session.
+    pub(crate) fn hang_up(&self) {
+        self.hung_up.store(true, SeqCst);
+        self.cannot_answer();
+        if self.opened.initialized() {
+            self.save_without_response(&self.slot());
+        }
+    }
+
+    /// What a request wrote before it was dropped, or after its response had left.
+    fn save_without_response(&self, slot: &Arc<Slot<T>>) {
+        if !self.has_unsaved(slot) {
+            return;
+        }
+        match slot.stage() {
+            Stage::Live if !self.shared.storage.is_cookie() => {
+                let runtime = self.opened().runtime.clone();
+                self.shared.save_in_background(slot.clone(), runtime.as_ref());
+            }
+            Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
+            // Nobody has its cookie.
+            _ => tracing::debug!("written to a session that has no response: not saved"),
         }
     }
 
@@ -209,40 +251,54 @@ impl<T: SessionData> Handle<T> {
         }
         let _exchange = self.exchange.try_lock().ok()?;
         let slot = self.slot();
-        if self.has_unsaved(&slot) || self.refresh(&slot).is_some() {
+        if self.has_unsaved(&slot) || self.refresh(&slot).is_some() || self.is_signed_by_old_key() {
             return None;
         }
         let _saving = match self.needs_cookie(&slot) {
             true => Some(slot.saving.try_lock().ok()?),
             false => None,
         };
-        self.outcome().ok()
+        Some(self.outcome(false, None))
     }
 
     /// Saves what this request wrote, and says what the response needs.
     ///
-    /// An error means that something was not saved. That the session has been ended by somebody else
-    /// is none: the request did nothing wrong, and there is nothing to save it to.
-    pub(crate) async fn finish(&self) -> Result<Outcome, Error> {
+    /// That the session has been ended by somebody else is no error: the request did nothing wrong,
+    /// and there is nothing to save it to.
+    pub(crate) async fn finish(&self) -> Outcome {
         let _exchange = self.exchange.lock().await;
         let slot = self.slot();
-        let _saving = match self.has_unsaved(&slot) || self.needs_cookie(&slot) {
+        let is_due = |slot| self.has_unsaved(slot) || self.refresh(slot).is_some();
+        let _saving = match is_due(&slot) || self.needs_cookie(&slot) {
             true => Some(slot.saving.lock().await),
             false => None,
         };
+        let mut error = None;
         if self.has_unsaved(&slot) {
-            self.save(&slot).await?;
-        }
-        if let Some(expires_at) = self.refresh(&slot) {
+            error = self.save(&slot).await.err();
+        } else if let Some(expires_at) = self.refresh(&slot) {
             self.touch(&slot, expires_at).await;
         }
-        self.outcome()
+        self.outcome(self.may_sign_again(&slot).await, error)
+    }
+
+    fn is_signed_by_old_key(&self) -> bool {
+        self.opened().cookie.is_some_and(|cookie| cookie.by_old_key)
+    }
+
+    /// Whether a cookie that an old key signed can be signed anew: not before another look at the
+    /// store, because another process may have ended the session since, and sent a better cookie.
+    async fn may_sign_again(&self, slot: &Slot<T>) -> bool {
+        let Some(place) = slot.place().filter(|_| self.is_signed_by_old_key()) else {
+            return false;
+        };
+        matches!(save::refresh(&self.shared, slot, &place.key).await, Ok(Stage::Live))
     }
 
     async fn touch(&self, slot: &Slot<T>, expires_at: SystemTime) {
         // Noted first, so that of many requests at once one writes. If it fails, nobody's data is
-        // lost, and the next opening finds the old expiry and tries again.
-        slot.touched(expires_at);
+        // lost, and the next request tries again.
+        let before = slot.set_expiry(expires_at);
         if let (Some(place), Some(store)) = (slot.place(), self.shared.storage.store())
             && let Err(error) = store.touch(&place.key, expires_at).await
         {
@@ -250,6 +306,7 @@ impl<T: SessionData> Handle<T> {
                 error = &error as &dyn std::error::Error,
                 "a session's expiry could not be extended"
             );
+            slot.set_expiry(before);
         }
     }
 
@@ -266,7 +323,8 @@ impl<T: SessionData> Handle<T> {
 
     /// The caller holds `slot.saving`.
     async fn save(&self, slot: &Arc<Slot<T>>) -> Result<(), Error> {
-        match save::save_locked(&self.shared, slot).await {
+        let writer = self.writer();
+        match save::save_locked(&self.shared, slot, Some(writer)).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::info!("a session ended while a request wrote to it: not saved");
                 Ok(())
@@ -276,8 +334,9 @@ impl<T: SessionData> Handle<T> {
                 Ok(())
             }
             Err(error) => {
-                // The client is told; nothing is to be saved behind its back.
+                // The client is told; nothing is to be saved behind its back, nor shown to others.
                 self.wrote.store(false, SeqCst);
+                slot.discard(writer);
                 Err(error)
             }
             saved => saved,
@@ -285,7 +344,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     fn has_unsaved(&self, slot: &Slot<T>) -> bool {
-        self.wrote.load(SeqCst) && slot.is_dirty()
+        self.wrote.load(SeqCst) && slot.has_unsaved()
     }
 
     fn refresh(&self, slot: &Slot<T>) -> Option<SystemTime> {
@@ -296,28 +355,35 @@ impl<T: SessionData> Handle<T> {
 
     /// What the response needs. From here on no cookie can be sent: if a save would need one, the
     /// caller holds `slot.saving`.
-    fn outcome(&self) -> Result<Outcome, Error> {
+    fn outcome(&self, sign_again: bool, error: Option<Error>) -> Outcome {
         let shared = &self.shared;
         let opened = self.opened();
         let slot = &opened.slot;
         let place = slot.place().filter(|_| slot.stage() == Stage::Live);
+        let has_other_lifetime =
+            opened.lifetime_before.is_some_and(|before| before != slot.lifetime());
         let change = decide(Facts {
             session: place.map(|place| place.id),
-            cookie: opened.cookie,
+            cookie: opened.cookie.map(|cookie| cookie.id),
             ended: opened.ended,
-            resend: opened.resend || self.holds_another(&opened),
+            send_again: sign_again || has_other_lifetime || self.holds_another(&opened),
         });
         let cookie = match change {
-            CookieChange::Keep => None,
-            CookieChange::Remove => Some(shared.cookie.removal()),
+            CookieChange::Keep => Ok(None),
+            CookieChange::Remove => Ok(Some(shared.cookie.removal())),
             CookieChange::Set(id) => {
                 let record = slot.record();
                 let age = shared.expiry.max_age(slot.lifetime(), record.created_at, shared.now());
-                Some(shared.cookie.set(self.value(&id, &record)?, age))
+                self.value(&id, &record).map(|value| Some(shared.cookie.set(value, age)))
             }
         };
         self.close(slot);
-        Ok(Outcome { opened: true, cookie })
+        match cookie {
+            Ok(cookie) => Outcome { opened: true, cookie, error },
+            Err(unsealed) => {
+                Outcome { opened: true, cookie: None, error: error.or(Some(unsealed)) }
+            }
+        }
     }
 
     #[cfg(feature = "private-cookie")]
@@ -346,25 +412,11 @@ impl<T: SessionData> Handle<T> {
     }
 }
 
-/// What a request wrote before it was dropped, or after its response had left, is saved without it.
+/// What a request wrote after its response had left is saved when nobody has it any more.
 impl<T: SessionData> Drop for Handle<T> {
     fn drop(&mut self) {
-        if !*self.wrote.get_mut() || !self.opened.initialized() {
-            return;
-        }
-        let slot = self.slot();
-        if !slot.is_dirty() {
-            return;
-        }
-        match slot.stage() {
-            Stage::Live if !self.shared.storage.is_cookie() => {
-                self.shared.save_in_background(slot);
-            }
-            Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
-            // Nobody has its cookie.
-            _ => tracing::debug!(
-                "written to a session that has no response for its cookie: not saved"
-            ),
+        if self.opened.initialized() {
+            self.save_without_response(&self.slot());
         }
     }
 }

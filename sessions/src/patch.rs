@@ -2,9 +2,19 @@
 
 use crate::payload::Source;
 
-/// Field number → body. There are few, and the order does not matter: a list does.
+/// Which request has written something: the address of its handle.
+pub(crate) type Writer = usize;
+
+/// There are few, and the order does not matter: a list does.
 #[derive(Clone, Default)]
-pub(crate) struct Patch(Vec<(usize, Box<[u8]>)>);
+pub(crate) struct Patch(Vec<Entry>);
+
+#[derive(Clone)]
+struct Entry {
+    field: usize,
+    body: Box<[u8]>,
+    writer: Writer,
+}
 
 impl Patch {
     pub(crate) fn is_empty(&self) -> bool {
@@ -12,7 +22,7 @@ impl Patch {
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.0.iter().map(|(field, body)| (*field, &**body))
+        self.0.iter().map(|entry| (entry.field, &*entry.body))
     }
 
     pub(crate) fn body(&self, field: usize) -> Option<&[u8]> {
@@ -23,20 +33,31 @@ impl Patch {
         self.body(field).is_some()
     }
 
-    pub(crate) fn set(&mut self, field: usize, body: &[u8]) {
-        match self.0.iter_mut().find(|(changed, _)| *changed == field) {
-            Some((_, place)) => *place = body.into(),
-            None => self.0.push((field, body.into())),
+    /// The last writer of a field is the one who answers for it.
+    pub(crate) fn set(&mut self, field: usize, body: Box<[u8]>, writer: Writer) {
+        let entry = Entry { field, body, writer };
+        match self.0.iter_mut().find(|other| other.field == field) {
+            Some(place) => *place = entry,
+            None => self.0.push(entry),
         }
     }
 
     pub(crate) fn remove(&mut self, field: usize) {
-        self.0.retain(|(changed, _)| *changed != field);
+        self.0.retain(|entry| entry.field != field);
+    }
+
+    /// What one request has written.
+    pub(crate) fn of(&self, writer: Writer) -> Self {
+        Self(self.0.iter().filter(|entry| entry.writer == writer).cloned().collect())
+    }
+
+    pub(crate) fn forget(&mut self, writer: Writer) {
+        self.0.retain(|entry| entry.writer != writer);
     }
 
     /// Forgets what the store has by now.
     pub(crate) fn forget_stored(&mut self, stored: &Source<'_>) {
-        self.0.retain(|(field, body)| stored.body(*field) != Some(body));
+        self.0.retain(|entry| stored.body(entry.field) != Some(&*entry.body));
     }
 
     pub(crate) fn clear(&mut self) {

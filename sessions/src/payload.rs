@@ -1,7 +1,7 @@
 //! The fields of a session as bytes.
 //!
 //! ```text
-//! payload  = format (1)  lifetime-length  lifetime  entry*
+//! payload  = format (1)  lifetime-length  lifetime  entry*,  or a zero: the session has moved
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  value
 //! tag      = codec (low three bits) | 8 if a field-version follows | higher bits: not used yet
@@ -27,6 +27,10 @@ pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
 const FORMAT: u8 = 1;
 const CODEC_BITS: u8 = 0b0111;
 const HAS_VERSION: u8 = 0b1000;
+
+/// Stands in the record of an id that has been renewed, for the moment until it is deleted: no
+/// payload, so that it opens nothing.
+pub(crate) const MOVED: &[u8] = &[0];
 
 /// The bytes are not a payload, or of a format that this version does not know.
 #[derive(Debug, PartialEq, Eq)]

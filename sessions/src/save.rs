@@ -1,14 +1,19 @@
 //! From a slot to the store: the only place that creates and replaces records.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tracing::Instrument;
 
 use crate::{
-    Created, Lifetime, Record, Replaced, SessionData, StoreKey,
+    Created, Lifetime, Record, Replaced, SessionData, StoreError, StoreKey,
     error::Error,
     id::SessionId,
-    payload::Source,
+    patch::Writer,
+    payload::{LARGEST_PAYLOAD, MOVED, Source},
+    registry::Place,
     shared::Shared,
     slot::{Plan, Slot, Stage},
     store::erased::ErasedStore,
@@ -18,31 +23,36 @@ use crate::{
 /// progress, so that this takes as many others at once.
 const ATTEMPTS: u32 = 64;
 
-/// Saves what has been released and is not stored yet.
+/// Saves what has been released and is not stored yet; `writer` is told of what cannot be stored.
 ///
-/// Dropped half-way, it leaves the slot as it was: what is not known to be stored is still pending.
-/// The store may have it all the same; the next save then finds a newer version there, with the
-/// same bytes, and nothing left to do.
+/// Dropped half-way, it leaves everything pending that is not known to be stored, and the slot in
+/// doubt of what the store has: the next save finds out.
 pub(crate) async fn save<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
+    writer: Option<Writer>,
 ) -> Result<(), Error> {
     let _saving = slot.saving.lock().await;
-    save_locked(shared, slot).await
+    save_locked(shared, slot, writer).await
 }
 
 /// [`save`] for a caller that holds `slot.saving`.
 pub(crate) async fn save_locked<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
+    writer: Option<Writer>,
 ) -> Result<(), Error> {
-    attempts(shared, slot).instrument(tracing::debug_span!("save_session")).await
+    attempts(shared, slot, writer).instrument(tracing::debug_span!("save_session")).await
 }
 
-async fn attempts<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>) -> Result<(), Error> {
+async fn attempts<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    writer: Option<Writer>,
+) -> Result<(), Error> {
     for _ in 0..ATTEMPTS {
         let now = shared.now();
-        let plan = slot.plan(now, shared.payload_limit, |lifetime, created_at| {
+        let plan = slot.plan(writer, now, shared.payload_limit, |lifetime, created_at| {
             shared.expiry.expires_at(lifetime, created_at, now)
         });
         let plan = plan?;
@@ -66,7 +76,10 @@ async fn attempts<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>) -> Re
                         slot.saved(record);
                         return Ok(());
                     }
-                    Replaced::Changed => rebase(shared, store, slot, key).await?,
+                    Replaced::Changed => match load(shared, store, key).await? {
+                        Some((record, lifetime)) => slot.rebase(record, lifetime),
+                        None => slot.end(),
+                    },
                     Replaced::Missing => slot.end(),
                 }
             }
@@ -110,22 +123,8 @@ fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, id: SessionId)
     shared.registry.enter(slot);
 }
 
-/// Somebody else saved: our changes now lie upon what they made of it.
-async fn rebase<T: SessionData>(
-    shared: &Shared<T>,
-    store: &dyn ErasedStore,
-    slot: &Slot<T>,
-    key: &StoreKey,
-) -> Result<(), Error> {
-    match load(shared, store, key).await? {
-        Some((record, lifetime)) => slot.observe(record, lifetime),
-        None => slot.end(),
-    }
-    Ok(())
-}
-
 /// The record under `key` with its own lifetime, unless it is over or unreadable.
-async fn load<T: SessionData>(
+pub(crate) async fn load<T: SessionData>(
     shared: &Shared<T>,
     store: &dyn ErasedStore,
     key: &StoreKey,
@@ -138,8 +137,13 @@ pub(crate) fn usable<T: SessionData>(
     shared: &Shared<T>,
     record: Record,
 ) -> Option<(Record, Lifetime)> {
-    let lifetime = Source::parse(T::FIELDS, &record.payload)
-        .ok()
+    if record.payload.starts_with(MOVED) {
+        return None;
+    }
+    let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
+    let lifetime = is_bearable
+        .then(|| Source::parse(T::FIELDS, &record.payload).ok())
+        .flatten()
         .and_then(|source| Lifetime::from_bytes(source.lifetime()));
     let Some(lifetime) = lifetime else {
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
@@ -157,9 +161,103 @@ pub(crate) async fn refresh<T: SessionData>(
     key: &StoreKey,
 ) -> Result<Stage, Error> {
     if let Some(store) = shared.storage.store() {
-        rebase(shared, store, slot, key).await?;
+        match load(shared, store, key).await? {
+            Some((record, lifetime)) => slot.observe(record, lifetime),
+            None => slot.end(),
+        }
     }
     Ok(slot.stage())
+}
+
+/// Stores the session, with all that has been released, under a new id, and ends the old one.
+///
+/// The caller holds the slot's lock for writing and `slot.saving`, and the slot has a record. After
+/// an error the session is still good under its old id, unless it has ended.
+pub(crate) async fn renew<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    writer: Writer,
+) -> Result<(Record, Place<T>), Error> {
+    let old = &slot.place().ok_or_else(Error::ended)?.key;
+    for _ in 0..ATTEMPTS {
+        if refresh(shared, slot, old).await? != Stage::Live {
+            return Err(Error::ended());
+        }
+        let now = shared.now();
+        let expires_at = |lifetime, created_at| shared.expiry.expires_at(lifetime, created_at, now);
+        let based_on = slot.record().version;
+        let record = match slot.plan(Some(writer), now, shared.payload_limit, expires_at)? {
+            Plan::Replace { record, .. } => record,
+            _ => slot.record(),
+        };
+        let expires_at = expires_at(slot.lifetime(), record.created_at);
+        let record = Record { version: 1, expires_at, ..record };
+        let place = shared.registry.place(SessionId::generate()?);
+        let Some(store) = shared.storage.store() else { return Ok((record, place)) };
+        if store.create(&place.key, &record).await? == Created::Exists {
+            continue;
+        }
+        match retire(store, old, &record, based_on, now).await {
+            Ok(Replaced::Done) => return Ok((record, place)),
+            Ok(Replaced::Changed) => drop_record(store, &place.key).await,
+            Ok(Replaced::Missing) => {
+                slot.end();
+                drop_record(store, &place.key).await;
+                return Err(Error::ended());
+            }
+            Err(error) => {
+                drop_record(store, &place.key).await;
+                return Err(error.into());
+            }
+        }
+    }
+    Err(Error::contended(ATTEMPTS))
+}
+
+/// Ends the record that a renewal was based on, and no later one: what another process saves until
+/// then is not lost, and of several renewals one wins.
+async fn retire(
+    store: &dyn ErasedStore,
+    key: &StoreKey,
+    successor: &Record,
+    based_on: u64,
+    now: SystemTime,
+) -> Result<Replaced, StoreError> {
+    /// It is deleted at once; should that fail, this is how long it takes.
+    const GRACE: Duration = Duration::from_secs(60);
+    // Told apart from what another renewal leaves, for when we have to ask whose it is.
+    let mut payload = MOVED.to_vec();
+    payload
+        .extend(SessionId::generate().map_err(|e| StoreError::new("id", "retire", e))?.as_bytes());
+    let moved = Record {
+        version: based_on + 1,
+        expires_at: successor.expires_at.min(now + GRACE),
+        payload: payload.into(),
+        ..successor.clone()
+    };
+    let retired = match store.replace(key, &moved, based_on).await {
+        Err(error) => match store.load(key).await? {
+            Some(found) if found.payload == moved.payload => Replaced::Done,
+            _ => return Err(error),
+        },
+        Ok(retired) => retired,
+    };
+    if retired == Replaced::Done {
+        match store.delete(key).await {
+            Ok(true) => {}
+            // Somebody has ended the session in between.
+            Ok(false) => return Ok(Replaced::Missing),
+            Err(_) => tracing::warn!("a renewed session's old record stays for a minute"),
+        }
+    }
+    Ok(retired)
+}
+
+/// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
+async fn drop_record(store: &dyn ErasedStore, key: &StoreKey) {
+    if store.delete(key).await.is_err() {
+        tracing::warn!("the record of a renewal that failed stays until it expires");
+    }
 }
 
 /// Notes what the response's cookie will hold.

@@ -11,17 +11,14 @@ use std::{
 use http::{Extensions, HeaderMap};
 
 use crate::{
-    Created, Lifetime, ReadGuard, Record, SessionData, StoreKey, WriteGuard,
-    codec::Codec,
+    Lifetime, ReadGuard, SessionData, WriteGuard,
     error::{Error, Wait},
     guard::Permit,
     handle::Handle,
-    id::SessionId,
     lock::{Access, TimedOut},
     save,
     shared::Shared,
-    slot::{Plan, Stage},
-    store::erased::ErasedStore,
+    slot::Stage,
 };
 
 /// A request's session.
@@ -187,9 +184,13 @@ impl<T: SessionData> Session<T> {
         at: &'static Location<'static>,
         guard: fn(Permit<T>, Session<T>) -> G,
     ) -> Result<G, Error> {
-        let permit = Permit::try_acquire(self.handle.slot(), access, at)
-            .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
-        Ok(guard(permit, self.clone()))
+        loop {
+            let permit = Permit::try_acquire(self.handle.slot(), access, at)
+                .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            if self.is_current(&permit) {
+                return Ok(guard(permit, self.clone()));
+            }
+        }
     }
 
     /// A place in the lock of the session that the request has when it gets it: while it waited,
@@ -204,10 +205,14 @@ impl<T: SessionData> Session<T> {
             let permit = Permit::acquire(self.handle.slot(), access, at, limit)
                 .await
                 .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
-            if Arc::ptr_eq(permit.slot(), &self.handle.opened().slot) {
+            if self.is_current(&permit) {
                 return Ok(permit);
             }
         }
+    }
+
+    fn is_current(&self, permit: &Permit<T>) -> bool {
+        Arc::ptr_eq(permit.slot(), &self.handle.opened().slot)
     }
 
     /// Saves now what released guards have written, instead of with the response. Does nothing if
@@ -227,7 +232,8 @@ impl<T: SessionData> Session<T> {
     /// If the future is dropped the writes may be stored or not; if not, they are saved with the
     /// response or in the background.
     pub async fn save(&self) -> Result<(), Error> {
-        save::save(&self.handle.shared, &self.handle.slot()).await
+        let handle = &self.handle;
+        save::save(&handle.shared, &handle.slot(), Some(handle.writer())).await
     }
 
     /// Looks at the store again, for what other processes have saved since this request opened the
@@ -246,10 +252,10 @@ impl<T: SessionData> Session<T> {
         }
     }
 
-    /// Forgets what released guards have written and nobody has saved yet, also what other requests
-    /// of this session wrote in this process.
+    /// Forgets what released guards of this request have written and nobody has saved yet. Of a
+    /// field that another request has written since, that one's value stays.
     pub fn discard(&self) {
-        self.handle.slot().discard();
+        self.handle.slot().discard(self.handle.writer());
     }
 
     /// Gives the session another id, and the client another cookie. To be called whenever the user's
@@ -262,6 +268,11 @@ impl<T: SessionData> Session<T> {
     /// has no id, and nothing happens.
     ///
     /// Waits for the guards of this session, as [`write`](Self::write) does.
+    ///
+    /// A request that comes later with the old cookie has a new session, as any request without a
+    /// good cookie has. If it writes to that, its response sets that session's cookie in place of the
+    /// renewed one: a double click on a login can do so. A handler that is about to renew should
+    /// therefore do nothing if [`is_new`](Self::is_new) says that there is nothing to renew.
     ///
     /// # Errors
     ///
@@ -290,44 +301,13 @@ impl<T: SessionData> Session<T> {
         let slot = permit.slot();
         let _exchange = self.handle.exchange.lock().await;
         let _saving = slot.saving.lock().await;
-        let Some(old) = slot.place() else { return Ok(()) };
+        if slot.place().is_none() {
+            return Ok(());
+        }
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        if save::refresh(shared, slot, &old.key).await? == Stage::Ended {
-            return Err(Error::ended());
-        }
-        let now = shared.now();
-        let expires_at = |lifetime, created_at| shared.expiry.expires_at(lifetime, created_at, now);
-        let record = match slot.plan(now, shared.payload_limit, expires_at)? {
-            Plan::Replace { record, .. } => record,
-            _ => slot.record(),
-        };
-        let record = Record {
-            version: 1,
-            expires_at: expires_at(slot.lifetime(), record.created_at),
-            ..record
-        };
-        let place = shared.registry.place(SessionId::generate()?);
-        if let Some(store) = shared.storage.store() {
-            if store.create(&place.key, &record).await? == Created::Exists {
-                // 128 random bits met 128 others. Nothing has happened yet.
-                return Err(Error::contended(1));
-            }
-            // Whoever deletes the old record has renewed or ended the session; there is one such.
-            match store.delete(&old.key).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    slot.end();
-                    drop_record(store, &place.key).await;
-                    return Err(Error::ended());
-                }
-                Err(error) => {
-                    drop_record(store, &place.key).await;
-                    return Err(error.into());
-                }
-            }
-        }
+        let (record, place) = save::renew(shared, slot, self.handle.writer()).await?;
         let successor = Arc::new(slot.succeed(record, place));
         shared.registry.enter(&successor);
         self.handle.opened().slot = successor;
@@ -379,7 +359,8 @@ impl<T: SessionData> Session<T> {
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Error> {
         let (done, outcome) = tokio::sync::oneshot::channel();
-        self.handle.shared.background.spawn(async move {
+        let runtime = self.handle.opened().runtime.clone();
+        self.handle.shared.background.spawn(runtime.as_ref(), async move {
             // Nobody may be listening any more.
             let _ = done.send(work.await);
         });
@@ -391,10 +372,13 @@ impl<T: SessionData> Session<T> {
     ///
     /// Limits that are shorter than what has passed end the session with the next save.
     pub fn set_lifetime(&self, lifetime: Lifetime) {
-        if self.handle.slot().set_lifetime(lifetime) {
-            self.handle.opened().resend = true;
-            self.handle.note_write();
-        }
+        let slot = {
+            let mut opened = self.handle.opened();
+            let before = opened.slot.set_lifetime(lifetime);
+            opened.lifetime_before.get_or_insert(before);
+            opened.slot.clone()
+        };
+        self.handle.note_write(&slot);
     }
 
     /// What this session asks for instead of the layer's limits.
@@ -432,23 +416,8 @@ impl<T: SessionData> Session<T> {
         }
     }
 
-    pub(crate) fn codec(&self) -> Codec {
-        self.handle.shared.codec
-    }
-
-    pub(crate) fn note_write(&self) {
-        self.handle.note_write();
-    }
-
     pub(crate) fn handle(&self) -> &Arc<Handle<T>> {
         &self.handle
-    }
-}
-
-/// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
-async fn drop_record(store: &dyn ErasedStore, key: &StoreKey) {
-    if store.delete(key).await.is_err() {
-        tracing::warn!("the record of a renewal that failed stays until it expires");
     }
 }
 

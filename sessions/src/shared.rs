@@ -1,7 +1,7 @@
 //! What all requests of one layer share.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -32,17 +32,21 @@ impl<T: SessionData> Shared<T> {
     }
 
     /// Saves what a request wrote that is gone before it could save it itself.
-    pub(crate) fn save_in_background(self: &Arc<Self>, slot: Arc<Slot<T>>) {
+    pub(crate) fn save_in_background(
+        self: &Arc<Self>,
+        slot: Arc<Slot<T>>,
+        runtime: Option<&Runtime>,
+    ) {
         let shared = self.clone();
-        self.background.spawn(async move {
-            match save(&shared, &slot).await {
+        self.background.spawn(runtime, async move {
+            match save(&shared, &slot, None).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Ended => {
                     tracing::debug!("a session ended before a dropped request's writes were saved");
                 }
                 Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "what a dropped request wrote could not be saved"
+                    "what a dropped request wrote could not be saved: {}",
+                    error.for_log()
                 ),
             }
         });
@@ -52,34 +56,28 @@ impl<T: SessionData> Shared<T> {
 /// Work that goes on after its request is gone.
 pub(crate) struct Background {
     running: watch::Sender<usize>,
-    /// Where a request was last seen: for handles that are dropped outside of any runtime.
-    runtime: OnceLock<Runtime>,
 }
 
 impl Background {
     pub(crate) fn new() -> Self {
-        Self { running: watch::Sender::new(0), runtime: OnceLock::new() }
+        Self { running: watch::Sender::new(0) }
     }
 
-    /// To be called inside the runtime, before anything may have to be spawned outside of it.
-    pub(crate) fn note_runtime(&self) {
-        if self.runtime.get().is_none()
-            && let Ok(runtime) = Runtime::try_current()
-        {
-            let _ = self.runtime.set(runtime);
-        }
-    }
-
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Some(runtime) = Runtime::try_current().ok().or_else(|| self.runtime.get().cloned())
-        else {
+    /// In the runtime where the request was, rather than wherever its last handle is dropped: that
+    /// may be no runtime at all, or one that is about to end.
+    pub(crate) fn spawn(
+        &self,
+        runtime: Option<&Runtime>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let Some(runtime) = runtime.cloned().or_else(|| Runtime::try_current().ok()) else {
             tracing::error!("there is no tokio runtime to save a dropped request's writes in");
             return;
         };
         let running = Running::start(&self.running);
         let work = async move {
-            let _running = running;
             work.await;
+            running.done();
         };
         runtime.spawn(work.in_current_span());
     }
@@ -92,17 +90,27 @@ impl Background {
 }
 
 /// Counts itself out also when its task panics or is dropped with the runtime.
-struct Running(watch::Sender<usize>);
+struct Running {
+    running: watch::Sender<usize>,
+    is_done: bool,
+}
 
 impl Running {
     fn start(running: &watch::Sender<usize>) -> Self {
         running.send_modify(|running| *running += 1);
-        Self(running.clone())
+        Self { running: running.clone(), is_done: false }
+    }
+
+    fn done(mut self) {
+        self.is_done = true;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        if !self.is_done {
+            tracing::error!("a session's background work was cut short, as by the runtime's end");
+        }
+        self.running.send_modify(|running| *running -= 1);
     }
 }

@@ -10,7 +10,7 @@
 //! waits for a guard, and it saves all that has been released and nothing that has not.
 //!
 //! The state's mutex is held for a moment at a time, never across an await, and never while code of
-//! a user's runs (`Serialize`, `Deserialize`, `Default`).
+//! a user's runs (`Serialize`, `Deserialize`, `Default`, `Drop`).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     id::SessionId,
     lock::Lock,
-    patch::Patch,
+    patch::{Patch, Writer},
     payload::{EncodeError, Encoder, Source},
     registry::Place,
     tracked::Tracked,
@@ -43,16 +43,28 @@ pub(crate) struct Slot<T: SessionData> {
 struct State<T: SessionData> {
     stage: Stage,
     record: Record,
-    /// As wished for; the payload says what is stored.
+    /// As the record has it.
+    stored_lifetime: Lifetime,
+    /// As wished for.
     lifetime: Lifetime,
     pending: Patch,
-    /// Fields that could not be made into bytes. Saving fails until they are set to something else.
-    refused: Vec<(usize, Arc<EncodeError>)>,
+    /// Fields that could not be made into bytes. Their writer's saves fail until they are set to
+    /// something else.
+    refused: Vec<Refused>,
+    /// A save is under way, or its answer was lost: the store may have something else than `record`.
+    /// Until that is known, nothing counts as stored.
+    in_doubt: bool,
     view: Option<Arc<T::Fields>>,
     /// The id of an attempt to store the session that may or may not have succeeded.
     creating: Option<SessionId>,
     /// Counts the changes to `record` and `pending` that a lent-out view knows nothing of.
     generation: u64,
+}
+
+struct Refused {
+    field: usize,
+    error: Arc<EncodeError>,
+    writer: Writer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +116,11 @@ impl<T: SessionData> Slot<T> {
             state: Mutex::new(State {
                 stage,
                 record,
+                stored_lifetime: Lifetime::new(),
                 lifetime: Lifetime::new(),
                 pending: Patch::default(),
                 refused: Vec::new(),
+                in_doubt: false,
                 view: None,
                 creating: None,
                 generation: 0,
@@ -143,13 +157,19 @@ impl<T: SessionData> Slot<T> {
         self.state().lifetime
     }
 
-    /// Says whether that is another than before.
-    pub(crate) fn set_lifetime(&self, lifetime: Lifetime) -> bool {
-        std::mem::replace(&mut self.state().lifetime, lifetime) != lifetime
+    /// Gives back the one before.
+    pub(crate) fn set_lifetime(&self, lifetime: Lifetime) -> Lifetime {
+        std::mem::replace(&mut self.state().lifetime, lifetime)
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
         self.state().is_dirty()
+    }
+
+    /// Whether a save would have something to do, or to find out.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        let state = self.state();
+        state.is_dirty() || state.in_doubt
     }
 
     // ---- guards ----
@@ -165,9 +185,9 @@ impl<T: SessionData> Slot<T> {
         };
         let view = Arc::new(decode::<T>(&record, &pending));
         let mut state = self.state();
-        if state.generation == generation {
-            // Another reader may have been as fast.
-            return state.view.get_or_insert(view).clone();
+        // Another reader may have been as fast; each then has its own.
+        if state.generation == generation && state.view.is_none() {
+            state.view = Some(view.clone());
         }
         view
     }
@@ -182,75 +202,110 @@ impl<T: SessionData> Slot<T> {
         };
         // Readers are gone while a writer has the lock, and their copies with them.
         let ours_alone = view.filter(|view| Arc::strong_count(view) == 1);
-        let view = ours_alone.unwrap_or_else(|| Arc::new(decode::<T>(&lent.record, &lent.pending)));
+        let mut view =
+            ours_alone.unwrap_or_else(|| Arc::new(decode::<T>(&lent.record, &lent.pending)));
+        if let Some(fields) = Arc::get_mut(&mut view) {
+            T::__tracked_mut(fields).lend_to(self.address());
+        }
         (view, lent)
     }
 
-    /// Takes a writer's fields back and makes what it has changed into bytes. Says whether it has
-    /// changed anything.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Takes a writer's fields back and makes what it has changed into bytes. Says whether the
+    /// writer now answers for something that is not saved.
     ///
     /// A copy that is not taken back, because the writer panicked, is forgotten: the next guard
     /// decodes another from what was there before.
-    pub(crate) fn take_back(&self, view: &mut Arc<T::Fields>, lent: &Lent, codec: Codec) -> bool {
+    pub(crate) fn take_back(
+        &self,
+        view: &mut Arc<T::Fields>,
+        lent: &Lent,
+        codec: Codec,
+        writer: Writer,
+    ) -> bool {
         let Some(fields) = Arc::get_mut(view) else { return false };
         let tracked = T::__tracked_mut(fields);
-        let changes = changes(tracked, lent, codec);
-        let has_changed = changes.iter().any(|(_, change)| !matches!(change, Change::None));
+        let is_ours = tracked.is_lent_to(self.address());
+        let changes = changes(tracked, self.address(), lent, codec);
 
         let mut state = self.state();
+        let mut answers = false;
         for (field, change) in changes {
-            state.refused.retain(|(refused, _)| *refused != field);
-            match change {
-                Change::None => {}
-                Change::To(body) => state.pending.set(field, &body),
-                Change::BackToDefault(body) => match state.stored().body(field) {
-                    Some(_) => state.pending.set(field, &body),
-                    None => state.pending.remove(field),
-                },
-                Change::Refused(error) => state.refused.push((field, error)),
-            }
+            state.refused.retain(|refused| refused.field != field);
+            answers |= match change {
+                Change::To(body) => {
+                    state.pending.set(field, body, writer);
+                    true
+                }
+                // Somebody else's unsaved write of the same value is now this one's too; and if the
+                // store may have something else by now, to leave a field as it was is a change.
+                Change::None(body) => {
+                    let is_unsaved = state.pending.contains(field) || state.in_doubt;
+                    if is_unsaved {
+                        state.pending.set(field, body, writer);
+                    }
+                    is_unsaved
+                }
+                Change::BackToDefault(body) => {
+                    if state.in_doubt || state.stored().body(field).is_some() {
+                        state.pending.set(field, body, writer);
+                    } else {
+                        state.pending.remove(field);
+                    }
+                    true
+                }
+                Change::Refused(error) => {
+                    state.refused.push(Refused { field, error, writer });
+                    true
+                }
+            };
         }
         // What is stored may have changed since the copy was lent out; and a field that an earlier
         // guard changed may have been changed back.
-        if has_changed || !lent.pending.is_empty() {
+        if answers {
             state.forget_stored();
         }
-        if state.generation == lent.generation {
-            for field in 0..T::FIELDS.len() {
-                let is_dirty = state.pending.contains(field)
-                    || state.refused.iter().any(|(refused, _)| *refused == field);
-                tracked.set_dirty(field, is_dirty);
-            }
+        if state.generation == lent.generation && is_ours {
+            tracked.settle(|field| state.is_unsaved(field));
             state.view = Some(view.clone());
         }
-        has_changed
+        answers
     }
 
     // ---- the store ----
 
-    /// Takes note of a record that the store has. An older one than we know is no news.
+    /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
+    /// was loaded before our last save.
     pub(crate) fn observe(&self, record: Record, lifetime: Lifetime) {
-        let mut state = self.state();
-        let is_news = match state.stage {
-            Stage::Loading => true,
-            Stage::Live => record.version > state.record.version,
-            Stage::Fresh | Stage::Late | Stage::Ended => false,
-        };
-        if !is_news {
-            if state.stage == Stage::Live && record.version == state.record.version {
-                // Touched by somebody else.
-                state.record.expires_at = state.record.expires_at.max(record.expires_at);
+        let _outdated = {
+            let mut state = self.state();
+            match state.stage {
+                Stage::Loading => {}
+                Stage::Live if record.version > state.record.version => {}
+                Stage::Live if record.version == state.record.version => {
+                    // Touched by somebody else, or not touched by us after all.
+                    state.record.expires_at = record.expires_at;
+                    return;
+                }
+                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return,
             }
-            return;
-        }
-        if state.stage == Stage::Loading || !state.has_own_lifetime() {
-            state.lifetime = lifetime;
-        }
-        state.warn_of_overlap(&record);
-        state.stage = Stage::Live;
-        state.record = record;
-        state.forget_stored();
-        state.outdate_view();
+            state.adopt(record, lifetime)
+        };
+    }
+
+    /// Takes over the record that the store turned out to have instead of the one that a save was
+    /// based on, whichever is newer: a store may have gone back to an earlier one.
+    pub(crate) fn rebase(&self, record: Record, lifetime: Lifetime) {
+        let _outdated = {
+            let mut state = self.state();
+            if state.stage != Stage::Live {
+                return;
+            }
+            state.adopt(record, lifetime)
+        };
     }
 
     /// The session is over, here or wherever the store was told.
@@ -287,17 +342,23 @@ impl<T: SessionData> Slot<T> {
 
     /// What has to be written for the store to have all that has been released. `expires_at` is
     /// asked with the lifetime and the time of creation.
+    ///
+    /// What another request has written that cannot be stored is no error of this one's.
     pub(crate) fn plan(
         &self,
+        writer: Option<Writer>,
         now: SystemTime,
         limit: usize,
         expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
     ) -> Result<Plan, Error> {
-        let state = self.state();
-        if let Some((field, error)) = state.refused.first() {
-            return Err(Error::encode(T::FIELDS[*field].key, error.clone()));
+        let mut state = self.state();
+        let ours = |refused: &&Refused| Some(refused.writer) == writer;
+        if let Some(refused) = state.refused.iter().find(ours) {
+            return Err(Error::encode(T::FIELDS[refused.field].key, refused.error.clone()));
         }
-        if !state.is_dirty() {
+        let has_changes = !state.pending.is_empty() || state.has_own_lifetime();
+        let must_find_out = state.in_doubt && matches!(state.stage, Stage::Live | Stage::Late);
+        if !has_changes && !must_find_out {
             return Ok(Plan::Nothing);
         }
         match state.stage {
@@ -305,9 +366,14 @@ impl<T: SessionData> Slot<T> {
             Stage::Late => return Err(Error::no_cookie()),
             Stage::Ended | Stage::Loading => return Err(Error::ended()),
         }
-        let payload = state.payload();
+        let mut payload = state.payload(&state.pending);
         if payload.len() > limit {
-            return Err(Error::too_large(payload.len(), limit));
+            let ours = writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
+            let size = payload.len();
+            payload = state.payload(&ours);
+            if payload.len() > limit || ours.is_empty() {
+                return Err(Error::too_large(size, limit));
+            }
         }
         let based_on = state.record.version;
         let is_new = state.stage == Stage::Fresh;
@@ -319,33 +385,43 @@ impl<T: SessionData> Slot<T> {
             user: state.record.user.clone(),
             payload: payload.into(),
         };
+        state.in_doubt = true;
         Ok(if is_new { Plan::Create(record) } else { Plan::Replace { record, based_on } })
     }
 
-    /// The store has `record`, which a plan of this slot made.
+    /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
+    /// which somebody has loaded while we waited for the answer.
     pub(crate) fn saved(&self, record: Record) {
-        let mut state = self.state();
-        state.record = record;
-        if state.stage == Stage::Fresh {
-            state.stage = Stage::Live;
-        }
-        state.forget_stored();
-        state.mark_view_saved();
+        let _outdated = {
+            let mut state = self.state();
+            let lifetime = lifetime_in::<T>(&record);
+            state.in_doubt = false;
+            if state.stage == Stage::Fresh {
+                state.stage = Stage::Live;
+            }
+            state.pending.forget_stored(&source::<T>(&record));
+            if record.version > state.record.version {
+                state.record = record;
+                state.stored_lifetime = lifetime;
+            }
+            state.mark_view_saved()
+        };
     }
 
-    /// The store has been told of a later expiry.
-    pub(crate) fn touched(&self, expires_at: SystemTime) {
-        let mut state = self.state();
-        state.record.expires_at = state.record.expires_at.max(expires_at);
+    /// Notes a later expiry, and gives back the one before.
+    pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
+        std::mem::replace(&mut self.state().record.expires_at, expires_at)
     }
 
-    /// Forgets what is not saved.
-    pub(crate) fn discard(&self) {
-        let mut state = self.state();
-        state.pending.clear();
-        state.refused.clear();
-        state.lifetime = state.stored_lifetime();
-        state.outdate_view();
+    /// Forgets what one request has written and is not saved.
+    pub(crate) fn discard(&self, writer: Writer) {
+        let _outdated = {
+            let mut state = self.state();
+            state.pending.forget(writer);
+            state.refused.retain(|refused| refused.writer != writer);
+            state.lifetime = state.stored_lifetime;
+            state.outdate_view()
+        };
     }
 
     /// Ends the session under this id, and gives the slot of the same session under another, which
@@ -356,15 +432,20 @@ impl<T: SessionData> Slot<T> {
         let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
         let mut state = self.state();
         state.stage = Stage::Ended;
+        state.in_doubt = false;
         state.record.payload = record.payload.clone();
+        state.stored_lifetime = state.lifetime;
         state.pending.clear();
-        {
+        let view = state.view.take();
+        let lifetime = state.lifetime;
+        drop(state);
+        let _outdated = {
             let mut next = successor.state();
-            next.lifetime = state.lifetime;
-            next.view = state.view.take();
+            (next.lifetime, next.stored_lifetime) = (lifetime, lifetime);
+            next.view = view;
             next.record = record;
-            next.mark_view_saved();
-        }
+            next.mark_view_saved()
+        };
         successor
     }
 }
@@ -374,50 +455,61 @@ impl<T: SessionData> State<T> {
         source::<T>(&self.record)
     }
 
-    fn payload(&self) -> Vec<u8> {
-        self.stored().with_patch(&self.pending).write(&self.lifetime.to_bytes())
-    }
-
-    fn stored_lifetime(&self) -> Lifetime {
-        Lifetime::from_bytes(self.stored().lifetime()).unwrap_or_default()
-    }
-
-    fn has_own_lifetime(&self) -> bool {
-        self.lifetime != self.stored_lifetime()
+    fn payload(&self, patch: &Patch) -> Vec<u8> {
+        self.stored().with_patch(patch).write(&self.lifetime.to_bytes())
     }
 
     /// A lifetime alone makes no session, but it changes one.
+    fn has_own_lifetime(&self) -> bool {
+        self.record.version > 0 && self.lifetime != self.stored_lifetime
+    }
+
     fn is_dirty(&self) -> bool {
-        let has_record = self.record.version > 0;
-        !self.pending.is_empty()
-            || !self.refused.is_empty()
-            || (has_record && self.has_own_lifetime())
+        !self.pending.is_empty() || !self.refused.is_empty() || self.has_own_lifetime()
+    }
+
+    fn is_unsaved(&self, field: usize) -> bool {
+        self.pending.contains(field) || self.refused.iter().any(|refused| refused.field == field)
+    }
+
+    /// Makes `record` the one that everything else lies upon.
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn adopt(&mut self, record: Record, lifetime: Lifetime) -> Option<Arc<T::Fields>> {
+        if self.stage == Stage::Loading || !self.has_own_lifetime() {
+            self.lifetime = lifetime;
+        }
+        self.warn_of_overlap(&record);
+        self.stage = Stage::Live;
+        self.record = record;
+        self.stored_lifetime = lifetime;
+        self.in_doubt = false;
+        self.forget_stored();
+        self.outdate_view()
     }
 
     fn forget_stored(&mut self) {
-        self.pending.forget_stored(&source::<T>(&self.record));
+        if !self.in_doubt {
+            self.pending.forget_stored(&source::<T>(&self.record));
+        }
     }
 
     /// The view is not what the next guard should see, and no lent-out copy of it may come back.
-    fn outdate_view(&mut self) {
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn outdate_view(&mut self) -> Option<Arc<T::Fields>> {
         self.generation += 1;
-        self.view = None;
+        self.view.take()
     }
 
     /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when
     /// it comes back: what it has is what is stored.
-    fn mark_view_saved(&mut self) {
-        let Some(view) = &mut self.view else { return };
-        match Arc::get_mut(view) {
-            Some(fields) => {
-                let tracked = T::__tracked_mut(fields);
-                for field in 0..T::FIELDS.len() {
-                    tracked.set_dirty(field, self.pending.contains(field));
-                }
-            }
-            // A reader looks at it; the next guard gets a new one.
-            None => self.view = None,
-        }
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn mark_view_saved(&mut self) -> Option<Arc<T::Fields>> {
+        let mut view = self.view.take()?;
+        // If a reader looks at it, the next guard gets a new one.
+        let Some(fields) = Arc::get_mut(&mut view) else { return Some(view) };
+        T::__tracked_mut(fields).settle(|field| self.is_unsaved(field));
+        self.view = Some(view);
+        None
     }
 
     fn warn_of_overlap(&self, newer: &Record) {
@@ -433,25 +525,27 @@ impl<T: SessionData> State<T> {
     }
 }
 
-/// What a writer did to one field.
+/// What a writer did to one field, with the body that it has now.
 enum Change {
-    None,
-    To(Vec<u8>),
+    None(Box<[u8]>),
+    To(Box<[u8]>),
     /// To its default, from something else that is not stored yet.
-    BackToDefault(Vec<u8>),
+    BackToDefault(Box<[u8]>),
     Refused(Arc<EncodeError>),
 }
 
-/// What a writer has done to each dirty field, compared byte by byte with what it was lent. A field
-/// that nothing is stored for was lent as its default.
+/// What a writer has done to each field that it touched, compared byte by byte with what it was
+/// lent. A field that nothing is stored for was lent as its default.
 fn changes<T: SessionData>(
     tracked: &Tracked<T>,
+    borrower: usize,
     lent: &Lent,
     codec: Codec,
 ) -> Vec<(usize, Change)> {
     let encode = |data: &T, field: usize| {
         let mut body = Vec::new();
-        data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], &mut body)).map(|()| body)
+        data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], &mut body))
+            .map(|()| body.into_boxed_slice())
     };
     let mut source = None;
     let mut defaults = None;
@@ -462,28 +556,30 @@ fn changes<T: SessionData>(
         };
         let stored = source.get_or_insert_with(|| self::source::<T>(&lent.record)).body(field);
         let before = lent.pending.body(field).or(stored);
-        if before == Some(&body) {
-            return Change::None;
+        if before == Some(&*body) {
+            return Change::None(body);
         }
         let is_default = stored.is_none() && {
             let defaults = defaults.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
             encode(defaults, field).is_ok_and(|default| default == body)
         };
         match (is_default, before) {
-            (true, None) => Change::None,
+            (true, None) => Change::None(body),
             (true, Some(_)) => Change::BackToDefault(body),
             (false, _) => Change::To(body),
         }
     };
-    tracked.dirty_fields().map(|field| (field, change_of(field))).collect()
+    tracked.touched_fields(borrower).map(|field| (field, change_of(field))).collect()
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch) -> T::Fields {
     let mut tracked = Tracked::clean(T::__load(&source::<T>(record).with_patch(pending)));
-    for (field, _) in pending.entries() {
-        tracked.set_dirty(field, true);
-    }
+    tracked.settle(|field| pending.contains(field));
     T::__wrap(tracked)
+}
+
+fn lifetime_in<T: SessionData>(record: &Record) -> Lifetime {
+    Lifetime::from_bytes(source::<T>(record).lifetime()).unwrap_or_default()
 }
 
 fn source<T: SessionData>(record: &Record) -> Source<'_> {

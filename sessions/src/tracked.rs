@@ -5,12 +5,17 @@ use crate::data::SessionData;
 /// A session's data and its dirty bits. Only generated code reaches the mutable half.
 pub struct Tracked<T: SessionData> {
     data: T,
-    dirty: T::Dirty,
+    /// Changed under earlier guards and not saved yet.
+    unsaved: T::Dirty,
+    /// Reached for by the guard that has it now.
+    touched: T::Dirty,
+    /// Whom it was lent to: two guards' fields can change places (`std::mem::swap`).
+    lent_to: usize,
 }
 
 impl<T: SessionData> Tracked<T> {
     pub(crate) fn clean(data: T) -> Self {
-        Self { data, dirty: T::Dirty::NONE }
+        Self { data, unsaved: T::Dirty::NONE, touched: T::Dirty::NONE, lent_to: 0 }
     }
 
     pub(crate) fn data(&self) -> &T {
@@ -18,16 +23,29 @@ impl<T: SessionData> Tracked<T> {
     }
 
     pub(crate) fn is_dirty(&self, field: usize) -> bool {
-        self.dirty.contains(field)
+        self.touched.contains(field) || self.unsaved.contains(field)
     }
 
-    pub(crate) fn dirty_fields(&self) -> impl Iterator<Item = usize> {
-        (0..T::FIELDS.len()).filter(|&field| self.dirty.contains(field))
+    pub(crate) fn lend_to(&mut self, borrower: usize) {
+        self.lent_to = borrower;
     }
 
-    /// For fields that were changed under an earlier guard and are not saved yet.
-    pub(crate) fn set_dirty(&mut self, field: usize, dirty: bool) {
-        self.dirty.set(field, dirty);
+    pub(crate) fn is_lent_to(&self, borrower: usize) -> bool {
+        self.lent_to == borrower
+    }
+
+    /// What its guard may have changed: all of it, if it is not what the guard was lent.
+    pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> {
+        let all = !self.is_lent_to(borrower);
+        (0..T::FIELDS.len()).filter(move |&field| all || self.touched.contains(field))
+    }
+
+    /// The guard is done with it; `unsaved` is what is still to be saved.
+    pub(crate) fn settle(&mut self, unsaved: impl Fn(usize) -> bool) {
+        self.touched = T::Dirty::NONE;
+        for field in 0..T::FIELDS.len() {
+            self.unsaved.set(field, unsaved(field));
+        }
     }
 
     /// The one way to change a stored field: whoever gets the `&mut` has set the bit.
@@ -36,7 +54,7 @@ impl<T: SessionData> Tracked<T> {
         field: usize,
         project: impl FnOnce(&mut T) -> &mut F,
     ) -> &mut F {
-        self.dirty.set(field, true);
+        self.touched.set(field, true);
         project(&mut self.data)
     }
 

@@ -46,11 +46,11 @@ async fn renewing_does_not_extend_the_absolute_timeout() {
 
 #[tokio::test]
 async fn a_renewal_that_cannot_be_done_leaves_the_session_as_it_was() {
-    use sessions::testing::Operation::{Create, Delete, Load};
+    use sessions::testing::Operation::{Create, Load, Replace};
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
     let cookie = client.cookie(COOKIE);
-    for operation in [Load, Create, Delete] {
+    for operation in [Load, Create, Replace] {
         // The first load is the opening's.
         let calls = if operation == Load { u64::MAX } else { 1 };
         app.store.fail_next(operation, calls);
@@ -60,6 +60,18 @@ async fn a_renewal_that_cannot_be_done_leaves_the_session_as_it_was() {
         assert_eq!(client.get("/name").await.text(), "Zoe", "{operation:?}");
         assert_eq!(app.store.store().len(), 1, "{operation:?}");
     }
+}
+
+#[tokio::test]
+async fn a_renewed_id_opens_nothing_even_if_its_record_could_not_be_deleted() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    let before = client.copy();
+    app.store.fail_next(sessions::testing::Operation::Delete, 1);
+    client.get("/renew").await.text();
+    assert_eq!(app.store.store().len(), 2);
+    assert_eq!(before.get("/name").await.text(), "nobody");
+    assert_eq!(client.get("/name").await.text(), "Zoe");
 }
 
 #[tokio::test]

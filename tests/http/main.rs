@@ -6,6 +6,7 @@ mod evolution;
 mod layers;
 mod lifecycle;
 mod private_cookie;
+mod races;
 mod responses;
 
 use std::{convert::Infallible, time::Duration};

@@ -1,7 +1,6 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,11 +10,10 @@ use pin_project_lite::pin_project;
 use super::headers;
 use crate::{
     Session, SessionData,
-    error::Error,
     handle::{Handle, Outcome},
 };
 
-type Finishing = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
+type Finishing = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 pin_project! {
     /// The response of a [`SessionService`](super::SessionService): the inner service's, with the
@@ -30,12 +28,22 @@ pin_project! {
         session: Session<T>,
         // The inner service's response, while the session is being saved.
         waiting: Option<(F::Output, Finishing)>,
+        is_done: bool,
+    }
+
+    impl<F: Future, T: SessionData> PinnedDrop for ResponseFuture<F, T> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if !*this.is_done {
+                this.session.handle().hang_up();
+            }
+        }
     }
 }
 
 impl<F: Future, T: SessionData> ResponseFuture<F, T> {
     pub(super) fn new(inner: F, session: Session<T>) -> Self {
-        Self { inner, session, waiting: None }
+        Self { inner, session, waiting: None, is_done: false }
     }
 }
 
@@ -56,7 +64,10 @@ where
                 handle.cannot_answer();
             }
             match handle.finish_now() {
-                Some(outcome) => return Poll::Ready(with_session(output, Ok(outcome), handle)),
+                Some(outcome) => {
+                    *this.is_done = true;
+                    return Poll::Ready(with_session(output, outcome, handle));
+                }
                 None => {
                     let handle = handle.clone();
                     let finishing = Box::pin(async move { handle.finish().await });
@@ -67,39 +78,39 @@ where
         let Some((_, finishing)) = this.waiting else { return Poll::Pending };
         let outcome = ready!(finishing.as_mut().poll(cx));
         let Some((output, _)) = this.waiting.take() else { return Poll::Pending };
+        *this.is_done = true;
         Poll::Ready(with_session(output, outcome, this.session.handle()))
     }
 }
 
-/// The error of an inner service that failed goes on as it is.
+/// The error of an inner service that failed goes on as it is. A response whose session could not
+/// be saved is replaced; what has become of the session before that, the client is told all the
+/// same, or a renewal would leave it with a dead cookie.
 fn with_session<T: SessionData, B: Default, E>(
     output: Result<Response<B>, E>,
-    outcome: Result<Outcome, Error>,
-    handle: &Arc<Handle<T>>,
+    outcome: Outcome,
+    handle: &Handle<T>,
 ) -> Result<Response<B>, E> {
-    match outcome {
-        Ok(Outcome { opened: false, .. }) => output,
-        Ok(outcome) => {
-            let mut response = output?;
-            headers::vary_by_cookie(response.headers_mut());
-            if let Some(cookie) = outcome.cookie {
-                headers::never_store(response.headers_mut());
-                handle.shared.cookie.put(cookie, response.headers_mut());
-            }
-            Ok(response)
-        }
-        Err(error) => {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a session could not be saved: its response is replaced"
-            );
-            output?;
-            let mut failed = Response::new(B::default());
-            *failed.status_mut() = error.status();
-            headers::never_store(failed.headers_mut());
-            Ok(failed)
-        }
+    if let Some(error) = &outcome.error {
+        tracing::error!(
+            "a session could not be saved, its response is replaced: {}",
+            error.for_log()
+        );
     }
+    let mut response = output?;
+    if let Some(error) = outcome.error {
+        response = Response::new(B::default());
+        *response.status_mut() = error.status();
+        headers::never_store(response.headers_mut());
+    }
+    if outcome.opened {
+        headers::vary_by_cookie(response.headers_mut());
+    }
+    if let Some(cookie) = outcome.cookie {
+        headers::never_store(response.headers_mut());
+        handle.shared.cookie.put(cookie, response.headers_mut());
+    }
+    Ok(response)
 }
 
 impl<F: Future, T: SessionData> fmt::Debug for ResponseFuture<F, T> {

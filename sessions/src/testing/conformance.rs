@@ -46,8 +46,7 @@ const ROUNDS: u64 = 25;
 /// ```
 ///
 /// It works on random keys and minds no others, so `store` may be in use, and several checks may
-/// run on one server at once. Most of what it makes it deletes again; the rest expires within the
-/// hour (some records, made to test that, in more than a year, unless the check breaks off).
+/// run on one server at once. Unless it fails, it deletes what it makes.
 ///
 /// Call it on a runtime with several threads (`#[tokio::test(flavor = "multi_thread")]`): a store
 /// that answers without waiting for anything is otherwise never used by two tasks at once. It runs

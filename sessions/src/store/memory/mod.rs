@@ -28,7 +28,7 @@ mod shard;
 mod sweep;
 
 /// How many shards there are. At a million sessions each holds five hundred of them, so that the
-/// longest thing that is ever done under a lock (moving a shard that grows) stays in the tens of
+/// longest thing that is ever done under a lock (moving a shard that grows) takes some tens of
 /// microseconds. Empty, they are 144 KiB.
 const SHARDS: usize = 2048;
 
@@ -167,7 +167,7 @@ impl MemoryStoreBuilder {
     /// How long the sweep sleeps between two passes; ten seconds unless told otherwise.
     ///
     /// A session keeps its memory for at most about that long after it has expired. A pass that
-    /// finds nothing costs some ten microseconds. Anything below a millisecond counts as one.
+    /// finds nothing takes about a tenth of a millisecond. The shortest interval is a millisecond.
     pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
         self.sweep_interval = interval.max(Duration::from_millis(1));
         self
@@ -255,23 +255,36 @@ impl Inner {
         Locked { shard, nearest: &self.nearest[index] }
     }
 
-    fn load(&self, key: &StoreKey) -> Option<Record> {
-        let now = self.now();
+    /// Locks the shard of a key, and then looks at the clock. In this order: a call that was held
+    /// up in between must not find alive what another one has seen expire, or bring it back.
+    fn open(&self, key: &StoreKey) -> (Locked<'_>, u64) {
         let shard = self.lock(shard_of(key));
+        (shard, self.now())
+    }
+
+    fn load(&self, key: &StoreKey) -> Option<Record> {
+        let (shard, now) = self.open(key);
         shard.find_live(key, now).map(|at| shard.get(at).record())
     }
 
     fn create(&self, key: &StoreKey, record: &Record) -> Created {
         // All that allocates for the session itself happens before the lock.
-        let (entry, now) = (Entry::new(key, record), self.now());
-        if entry.is_expired(now) {
-            // It would never be seen: not worth a place, let alone somebody else's.
-            return if self.load(key).is_some() { Created::Exists } else { Created::Done };
-        }
+        let entry = Entry::new(key, record);
         let mut has_place = false;
-        loop {
-            let mut shard = self.lock(shard_of(key));
+        let answer = loop {
+            let (mut shard, now) = self.open(key);
             match shard.find(key) {
+                Some(at) if !shard.get(at).is_expired(now) => break Created::Exists,
+                Some(at) => {
+                    // The expired one has left its place.
+                    let expired = shard.replace(at, entry);
+                    drop(shard);
+                    drop(expired);
+                    self.swept.fetch_add(1, Relaxed);
+                    break Created::Done;
+                }
+                // It would never be seen: not worth a place, let alone somebody else's.
+                None if entry.is_expired(now) => break Created::Done,
                 None if has_place || self.take_place() => {
                     shard.insert(entry);
                     return Created::Done;
@@ -280,31 +293,19 @@ impl Inner {
                     // Never two locks at once: ours is let go of, and when we are back the key is
                     // looked up anew.
                     drop(shard);
-                    has_place = self.make_room(now);
-                }
-                Some(at) => {
-                    // The key has its place already; the one that we made is not needed.
-                    let expired = shard.get(at).is_expired(now);
-                    let old = expired.then(|| shard.replace(at, entry));
-                    drop(shard);
-                    if has_place {
-                        self.give_place_back();
-                    }
-                    return match old {
-                        None => Created::Exists,
-                        Some(_) => {
-                            self.swept.fetch_add(1, Relaxed);
-                            Created::Done
-                        }
-                    };
+                    has_place = self.make_room();
                 }
             }
+        };
+        if has_place {
+            self.give_place_back();
         }
+        answer
     }
 
     fn replace(&self, key: &StoreKey, record: &Record, based_on: u64) -> Replaced {
-        let (entry, now) = (Entry::new(key, record), self.now());
-        let mut shard = self.lock(shard_of(key));
+        let entry = Entry::new(key, record);
+        let (mut shard, now) = self.open(key);
         let Some(at) = shard.find_live(key, now) else { return Replaced::Missing };
         if shard.get(at).version() != based_on {
             return Replaced::Changed;
@@ -317,8 +318,8 @@ impl Inner {
     }
 
     fn touch(&self, key: &StoreKey, expires_at: SystemTime) {
-        let (expires, now) = (Stamp::from_millis(to_millis(expires_at)), self.now());
-        let mut shard = self.lock(shard_of(key));
+        let expires = Stamp::from_millis(to_millis(expires_at));
+        let (mut shard, now) = self.open(key);
         if let Some(at) = shard.find_live(key, now)
             && shard.get(at).expires() < expires.millis()
         {
@@ -327,8 +328,7 @@ impl Inner {
     }
 
     fn delete(&self, key: &StoreKey) -> bool {
-        let now = self.now();
-        let mut shard = self.lock(shard_of(key));
+        let (mut shard, now) = self.open(key);
         let Some(at) = shard.find(key) else { return false };
         let removed = shard.remove(at);
         // As in `replace`; and the place is free only now that the session is gone.
@@ -354,11 +354,11 @@ impl Inner {
 
     /// Removes the session nearest to expiry, and keeps its place for the caller. `false` if there
     /// was none: all places belong to other creates that are about to write.
-    fn make_room(&self, now: u64) -> bool {
+    fn make_room(&self) -> bool {
         let nearest = (0..SHARDS).min_by_key(|&index| self.nearest[index].load(Relaxed));
         let removed = nearest.and_then(|index| self.lock(index).remove_nearest());
         match &removed {
-            Some(entry) if entry.is_expired(now) => self.swept.fetch_add(1, Relaxed),
+            Some(entry) if entry.is_expired(self.now()) => self.swept.fetch_add(1, Relaxed),
             Some(_) => self.evicted.fetch_add(1, Relaxed),
             None => {
                 // They need no more than a moment of this processor.

@@ -267,7 +267,7 @@ mod tests {
 
     /// Keys that share their hash for each `seed`, to put the table to the test.
     fn key(seed: u8) -> StoreKey {
-        let mut bytes = [seed % 8; 32];
+        let mut bytes = [seed % 32; 32];
         bytes[31] = seed;
         StoreKey::from_bytes(bytes)
     }
@@ -352,7 +352,7 @@ mod tests {
                 }
                 _ => drop(shard.shrink()),
             }
-            if next() % 8 == 0 {
+            if next() % 16 == 0 {
                 shard.check();
             }
         }

@@ -1,0 +1,336 @@
+//! Interleavings that have lost a write, or a client its session, in this library or another. Each
+//! is played step by step, with the store held or failing in the middle.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::get,
+};
+use sessions::{Lifetime, Session, testing::Operation};
+use sessions_tests::eventually;
+use tokio::sync::Notify;
+
+use crate::{App, COOKIE, Visitor};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+async fn set_theme(Path(theme): Path<String>, session: Session<Visitor>) {
+    session.write().await.set_theme(theme);
+}
+
+async fn theme(session: Session<Visitor>) -> String {
+    session.read().await.theme().to_string()
+}
+
+fn themes() -> Router {
+    Router::new().route("/theme", get(theme)).route("/theme/{theme}", get(set_theme))
+}
+
+#[tokio::test]
+async fn a_value_set_back_while_a_save_is_under_way_is_not_lost() {
+    for (before, after) in [("light", "light"), ("red", "red")] {
+        let app = App::start(themes()).await;
+        let client = app.visitor().await;
+        client.get(&format!("/theme/{before}")).await.text();
+        let gate = app.store.hold(Operation::Replace);
+        let changing = tokio::spawn({
+            let client = client.clone();
+            async move { client.get("/theme/dark").await }
+        });
+        gate.wait_for_caller().await;
+        let back = tokio::spawn({
+            let client = client.clone();
+            async move { client.get(&format!("/theme/{after}")).await }
+        });
+        eventually("the second write is released", async || {
+            app.store.calls().load >= 3 && app.layer.sessions_in_use() == 1
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!back.is_finished(), "answered before it was saved");
+        gate.release();
+        changing.await.unwrap().text();
+        back.await.unwrap().text();
+        assert_eq!(client.get("/theme").await.text(), after);
+    }
+}
+
+#[tokio::test]
+async fn a_value_taken_back_after_a_save_whose_answer_was_lost_is_not_lost() {
+    // The save is dropped after the store has taken it, and before its answer.
+    async fn changes_its_mind(session: Session<Visitor>) -> String {
+        session.write().await.set_theme("dark");
+        let dropped = tokio::time::timeout(Duration::from_millis(20), session.save()).await;
+        session.write().await.set_theme("light");
+        format!("{} {:?}", dropped.is_err(), session.save().await.map_err(|error| error.kind()))
+    }
+    let app = App::start(themes().route("/changes", get(changes_its_mind))).await;
+    let client = app.visitor().await;
+    let gate = app.store.hold(Operation::Replace);
+    let request = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/changes").await }
+    });
+    gate.wait_for_caller().await;
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    gate.release();
+    assert_eq!(request.await.unwrap().text(), "true Ok(())");
+    assert_eq!(client.get("/theme").await.text(), "light");
+}
+
+#[tokio::test]
+async fn a_write_of_what_somebody_else_has_not_saved_yet_is_answered_when_it_is_saved() {
+    let app = App::start(themes()).await;
+    let client = app.visitor().await;
+    let gate = app.store.hold(Operation::Replace);
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/theme/dark").await }
+    });
+    gate.wait_for_caller().await;
+    let second = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/theme/dark").await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!second.is_finished(), "answered before anything was saved");
+    gate.release();
+    first.await.unwrap().text();
+    second.await.unwrap().text();
+    assert_eq!(client.get("/theme").await.text(), "dark");
+}
+
+#[tokio::test]
+async fn a_failed_save_after_a_renewal_or_an_end_still_sends_the_cookie() {
+    async fn login(session: Session<Visitor>) -> sessions::Result<()> {
+        session.renew_id().await?;
+        session.write().await.set_theme("never saved");
+        Ok(())
+    }
+    async fn out(session: Session<Visitor>) -> sessions::Result<()> {
+        session.destroy().await?;
+        session.write().await.set_theme("never saved");
+        Ok(())
+    }
+    async fn twice(session: Session<Visitor>) -> sessions::Result<()> {
+        session.write().await.set_name("Zoe");
+        session.save().await?;
+        session.write().await.set_theme("never saved");
+        Ok(())
+    }
+    let routes =
+        themes().route("/login", get(login)).route("/out", get(out)).route("/twice", get(twice));
+    let app = App::start(routes).await;
+
+    let client = app.visitor().await;
+    // The renewal itself replaces the old record.
+    let gate = app.store.hold(Operation::Delete);
+    let request = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/login").await }
+    });
+    gate.wait_for_caller().await;
+    app.store.fail_next(Operation::Replace, 1);
+    gate.release();
+    assert_eq!(request.await.unwrap().status, 503);
+    assert_eq!(client.get("/name").await.text(), "Zoe", "the client has the new id");
+
+    app.store.fail_next(Operation::Create, 1);
+    assert_eq!(client.get("/out").await.status, 503);
+    assert_eq!(client.cookie(COOKIE), None, "the client knows of the end");
+
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(client.get("/twice").await.status, 503);
+    assert_eq!(client.get("/name").await.text(), "Zoe", "the client has what was saved");
+    assert_eq!(client.get("/theme").await.text(), "light");
+}
+
+/// Lets a test stop a task in the middle.
+#[derive(Clone, Default)]
+struct Steps {
+    arrived: Arc<Notify>,
+    go_on: Arc<Notify>,
+    outcome: Arc<std::sync::Mutex<String>>,
+}
+
+#[tokio::test]
+async fn after_a_hang_up_a_task_can_neither_begin_nor_renew_a_session() {
+    async fn leaves_a_task(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.write().await.set_theme("written before");
+        let (task, task_steps) = (session.clone(), steps.clone());
+        tokio::spawn(async move {
+            task_steps.go_on.notified().await;
+            let renewed = task.renew_id().await.map_err(|error| error.kind());
+            task.write().await.set_name("late");
+            let saved = task.save().await.map_err(|error| error.kind());
+            *task_steps.outcome.lock().unwrap() = format!("{renewed:?} {saved:?}");
+        });
+        steps.arrived.notify_one();
+        std::future::pending::<()>().await;
+    }
+    for (is_new, outcome) in [(true, "Ok(()) Err(NoCookie)"), (false, "Err(NoCookie) Ok(())")] {
+        let steps = Steps::default();
+        let routes = Router::new().route("/task", get(leaves_a_task)).with_state(steps.clone());
+        let app = App::start(routes.merge(themes())).await;
+        let client = if is_new { app.client() } else { app.visitor().await };
+        let hanging = tokio::spawn({
+            let client = client.clone();
+            async move { client.get("/task").await }
+        });
+        steps.arrived.notified().await;
+        hanging.abort();
+        if !is_new {
+            // Although the task still has the session.
+            eventually("what the handler wrote is saved", async || {
+                client.get("/theme").await.text() == "written before"
+            })
+            .await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        steps.go_on.notify_one();
+        eventually("the task is done", async || !steps.outcome.lock().unwrap().is_empty()).await;
+        assert_eq!(*steps.outcome.lock().unwrap(), outcome, "new: {is_new}");
+        assert_eq!(app.store.store().len(), usize::from(!is_new), "a record that nobody can find");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_does_not_lose_what_another_process_saves_meanwhile() {
+    let app = App::start(themes()).await;
+    let twin = app.twin().await;
+    let client = app.visitor().await;
+    let there = twin.client();
+    there.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    // The renewal has read the session and made the new record.
+    let gate = app.store.hold(Operation::Replace);
+    let renewing = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/renew").await }
+    });
+    gate.wait_for_caller().await;
+    let saving = tokio::spawn(async move { there.get("/name/Ada").await });
+    gate.wait_for_callers(2).await;
+    gate.release();
+    let saved = saving.await.unwrap();
+    renewing.await.unwrap().text();
+    assert!(saved.status.is_success());
+    // Whichever came first: the write is in the successor, or was refused as too late.
+    let name = client.get("/name").await;
+    assert!(["Ada", "Zoe"].contains(&name.text()));
+    assert_eq!(app.store.store().len(), 1);
+}
+
+#[tokio::test]
+async fn one_requests_refused_value_is_no_other_requests_error() {
+    async fn too_much(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.write().await.set_name("x".repeat(2_000));
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    let steps = Steps::default();
+    let routes = Router::new().route("/much", get(too_much)).with_state(steps.clone());
+    let app = App::with(routes.merge(themes()), |builder| builder.with_payload_limit(1_000)).await;
+    let client = app.visitor().await;
+    let much = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/much").await }
+    });
+    steps.arrived.notified().await;
+    client.get("/theme/dark").await.text();
+    steps.go_on.notify_one();
+    assert_eq!(much.await.unwrap().status, 500);
+    assert_eq!(client.get("/theme").await.text(), "dark");
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+#[tokio::test]
+async fn a_touch_that_failed_is_tried_again_while_the_session_is_in_use() {
+    let steps = Steps::default();
+    async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.read().await.visits();
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    let routes = Router::new().route("/holds", get(holds)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let holding = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/holds").await }
+    });
+    steps.arrived.notified().await;
+    app.clock.advance(HOUR);
+    app.store.fail_next(Operation::Touch, 1);
+    client.get("/name").await.text();
+    client.get("/name").await.text();
+    app.clock.advance(HOUR + HOUR / 2);
+    assert_eq!(client.get("/name").await.text(), "Zoe", "used an hour and a half ago");
+    steps.go_on.notify_one();
+    holding.await.unwrap().text();
+}
+
+#[tokio::test]
+async fn fields_that_change_places_between_guards_are_all_noticed() {
+    async fn swaps(session: Session<Visitor>) -> sessions::Result<String> {
+        let mut old = session.write().await;
+        session.destroy().await?;
+        let mut new = session.write().await;
+        std::mem::swap(&mut *old, &mut *new);
+        drop((old, new));
+        Ok(format!("{:?} {}", session.read().await.name(), session.is_dirty()))
+    }
+    let app = App::start(Router::new().route("/swaps", get(swaps))).await;
+    let client = app.visitor().await;
+    assert_eq!(client.get("/swaps").await.text(), r#"Some("Zoe") true"#);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+#[tokio::test]
+async fn a_lifetime_is_clean_once_it_is_stored_whatever_its_digits() {
+    async fn odd(session: Session<Visitor>) -> String {
+        session.set_lifetime(
+            Lifetime::new().idle(Duration::from_nanos(3_600_000_000_001)).absolute(Duration::MAX),
+        );
+        session.save().await.unwrap();
+        session.is_dirty().to_string()
+    }
+    async fn undone(session: Session<Visitor>) {
+        let before = session.lifetime();
+        session.set_lifetime(Lifetime::new().persistent(true));
+        session.set_lifetime(before);
+    }
+    let app = App::start(Router::new().route("/odd", get(odd)).route("/undone", get(undone))).await;
+    let client = app.visitor().await;
+    assert_eq!(client.get("/odd").await.text(), "false");
+    app.store.reset();
+    assert_eq!(client.get("/odd").await.set_cookies(), Vec::<String>::new());
+    assert_eq!(client.get("/undone").await.set_cookies(), Vec::<String>::new());
+    assert_eq!(app.store.calls().replace, 0);
+}
+
+#[tokio::test]
+async fn a_reader_with_an_old_keys_cookie_does_not_replace_the_cookie_of_a_login() {
+    let steps = Steps::default();
+    async fn reads(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.read().await.visits();
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    let routes = Router::new().route("/reads", get(reads)).with_state(steps.clone());
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    let rotated = sessions::Keys::generate().with_previous(app.keys.clone());
+    let settings = |builder| builder;
+    let (store, clock) = (app.store.clone(), app.clock.clone());
+    let twin = App::on(store, clock, rotated, routes, settings).await;
+    let slow = twin.client();
+    slow.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    let reading = tokio::spawn(async move { slow.get("/reads").await });
+    steps.arrived.notified().await;
+    client.get("/renew").await.text();
+    steps.go_on.notify_one();
+    assert_eq!(reading.await.unwrap().set_cookies(), Vec::<String>::new());
+}

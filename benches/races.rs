@@ -10,7 +10,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, header},
 };
-use sessions_benches::{axum_session, sessions, tower_sessions};
+use sessions_benches::peers::{NAME, Peer};
 use tower::ServiceExt;
 
 /// A browser, as far as cookies go.
@@ -57,7 +57,7 @@ async fn at_once(app: &Router, browser: &Browser, paths: impl IntoIterator<Item 
 async fn measure(app: Router) -> [String; 3] {
     let mut browser = Browser::default();
     browser.get(&app, "/begin").await;
-    at_once(&app, &browser, (0..200).map(|_| "/count".to_string())).await;
+    at_once(&app, &browser, (0..200).map(|_| "/count_slowly".to_string())).await;
     let counted = browser.get(&app, "/counter").await;
 
     let mut fewest = u32::MAX;
@@ -76,12 +76,12 @@ async fn measure(app: Router) -> [String; 3] {
         let before = browser.clone();
         let slow = tokio::spawn({
             let (app, mut browser) = (app.clone(), browser.clone());
-            async move { browser.get(&app, "/slow").await }
+            async move { browser.get(&app, "/count_very_slowly").await }
         });
         tokio::time::sleep(Duration::from_millis(10)).await;
         browser.get(&app, "/logout").await;
         slow.await.expect("no handler panics");
-        back += usize::from(before.clone().get(&app, "/name").await == "Zoe");
+        back += usize::from(before.clone().get(&app, "/name").await == NAME);
     }
     [format!("{counted} of 200"), format!("{fewest} of 5"), format!("{back} of 20")]
 }
@@ -92,12 +92,8 @@ async fn main() {
         "| | 200 increments at once | five fields at once, worst of 100 | back after logout |"
     );
     println!("| --- | --- | --- | --- |");
-    for (name, app) in [
-        ("sessions", sessions::app().await),
-        ("tower-sessions 0.15, signed", tower_sessions::app().await),
-        ("axum_session 0.22, signed", axum_session::app().await),
-    ] {
-        let [increments, fields, back] = measure(app).await;
-        println!("| {name} | {increments} | {fields} | {back} |");
+    for peer in Peer::WITH_SESSIONS {
+        let [increments, fields, back] = measure(peer.app().await).await;
+        println!("| {} | {increments} | {fields} | {back} |", peer.name());
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use sessions::{Keys, MemoryStore, SessionLayer};
+use sessions::{Keys, MemoryStore, PrivateCookie, SessionLayer};
 use tokio::{net::TcpListener, sync::Notify, time::sleep};
 use tracing_subscriber::EnvFilter;
 
@@ -24,12 +24,15 @@ use crate::session::Visitor;
 const HELP: &str = "\
 A small shop that keeps its carts in sessions.
 
-Usage: shop [--port N] [--insecure]
+Usage: shop [--port N] [--store STORE] [--insecure]
 
-  --port N     listen on 127.0.0.1:N instead of 3000; 0 takes any free port
-  --insecure   send the cookie without `Secure`, for browsers that refuse
-               such a cookie from http://localhost
-  --help       show this
+  --port N        listen on 127.0.0.1:N instead of 3000; 0 takes any free port
+  --store memory  keep the sessions in memory; the default
+  --store cookie  keep each session in its cookie, encrypted; requests that
+                  overlap do not share it, so the race is lost there
+  --insecure      send the cookie without `Secure`, for browsers that refuse
+                  such a cookie from http://localhost
+  --help          show this
 
 Environment:
   SESSION_KEYS   the keys that sign cookies, in base64, separated by commas,
@@ -38,12 +41,19 @@ Environment:
 
 #[derive(Debug, PartialEq)]
 enum Command {
-    Serve { port: u16, insecure: bool },
+    Serve { port: u16, store: Store, insecure: bool },
     Help,
 }
 
+/// Where the sessions are kept.
+#[derive(Debug, PartialEq)]
+enum Store {
+    Memory,
+    Cookie,
+}
+
 fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
-    let (mut port, mut insecure) = (3000, false);
+    let (mut port, mut store, mut insecure) = (3000, Store::Memory, false);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -55,17 +65,24 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String>
                     .parse()
                     .map_err(|_| format!("--port needs a number up to 65535, not `{number}`"))?;
             }
+            "--store" => {
+                store = match arguments.next().as_deref() {
+                    Some("memory") => Store::Memory,
+                    Some("cookie") => Store::Cookie,
+                    _ => return Err("--store needs one of `memory` and `cookie`".to_string()),
+                };
+            }
             other => return Err(format!("there is no option `{other}`")),
         }
     }
-    Ok(Command::Serve { port, insecure })
+    Ok(Command::Serve { port, store, insecure })
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let outcome = match parse(arguments) {
-        Ok(Command::Serve { port, insecure }) => serve(port, insecure).await,
+        Ok(Command::Serve { port, store, insecure }) => serve(port, store, insecure).await,
         Ok(Command::Help) => say(HELP),
         Err(message) => {
             eprintln!("shop: {message}\nTry `shop --help`.");
@@ -81,7 +98,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(port: u16, insecure: bool) -> Result<(), String> {
+async fn serve(port: u16, store: Store, insecure: bool) -> Result<(), String> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -90,8 +107,11 @@ async fn serve(port: u16, insecure: bool) -> Result<(), String> {
         .init();
 
     // A clone is the same store: this one is kept to stop its sweep in the end.
-    let store = MemoryStore::builder().with_capacity(100_000).build();
-    let mut settings = SessionLayer::<Visitor>::builder(store.clone(), keys()?);
+    let memory = MemoryStore::builder().with_capacity(100_000).build();
+    let mut settings = match store {
+        Store::Memory => SessionLayer::<Visitor>::builder(memory.clone(), keys()?),
+        Store::Cookie => SessionLayer::<Visitor>::builder(PrivateCookie, keys()?),
+    };
     if insecure {
         settings = settings.insecure_localhost();
     }
@@ -109,7 +129,7 @@ async fn serve(port: u16, insecure: bool) -> Result<(), String> {
     // The order matters: no request is left to write, then everything written is in the store, then
     // nothing of the store runs any more.
     layer.background_saves().await;
-    store.stop_sweep().await;
+    memory.stop_sweep().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -190,10 +210,13 @@ mod tests {
 
     #[test]
     fn arguments() {
-        assert_eq!(parsed(""), Ok(Serve { port: 3000, insecure: false }));
-        assert_eq!(parsed("--insecure --port 0"), Ok(Serve { port: 0, insecure: true }));
+        assert_eq!(parsed(""), Ok(Serve { port: 3000, store: Store::Memory, insecure: false }));
+        let other = Serve { port: 0, store: Store::Cookie, insecure: true };
+        assert_eq!(parsed("--insecure --port 0 --store cookie"), Ok(other));
         assert_eq!(parsed("--port 1 --help"), Ok(Help));
-        for wrong in ["--port", "--port 65536", "--port x", "3000", "--insecure=1"] {
+        for wrong in
+            ["--port", "--port 65536", "--port x", "3000", "--insecure=1", "--store", "--store x"]
+        {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }

@@ -19,7 +19,7 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 
 /// What all pages have around their content.
 pub(crate) struct Page<'a> {
-    /// Where the page is, to come back to.
+    /// Where the page is, to come back to; empty where there is nothing to come back to.
     pub(crate) path: &'a str,
     pub(crate) title: &'a str,
     pub(crate) visitor: &'a Visitor,
@@ -274,8 +274,9 @@ had counted your visit, these were dirty, and only these were saved.</p>
 pub(crate) const RACE: &str = r#"<p class="lead">Fifty requests of your session at once. Each one
 reads a counter, sleeps for 20 milliseconds, and writes the counter plus one.</p>
 <p>Without a lock they would read the same number and overwrite each other. Here each holds the
-session’s write guard while it sleeps, and the others wait their turn: that takes a second, and none
-is lost.</p>
+session’s write guard while it sleeps, and the others wait their turn: that takes a second or two, and none
+is lost. Your browser has about six of them on their way at a time; without the lock, some forty of the
+fifty would be lost.</p>
 <p><button class="main" id="start" hidden>Start the race</button></p>
 <noscript><p class="notice">The race needs JavaScript, to send fifty requests at once.</p></noscript>
 <ol class="track" id="track" aria-hidden="true"></ol>

@@ -218,7 +218,7 @@ async fn finish(session: Session<Visitor>) -> String {
 
 async fn not_found(session: Session<Visitor>) -> Response {
     let s = session.read().await;
-    let page = Page { path: "/", title: "There is no such page", visitor: &s, notice: None };
+    let page = Page { path: "", title: "There is no such page", visitor: &s, notice: None };
     (StatusCode::NOT_FOUND, page.html(pages::NOT_FOUND)).into_response()
 }
 

@@ -1,46 +1,58 @@
 //! This library.
 
+use std::time::Duration;
+
 use axum::{Router, extract::Path, routing::get};
 use sessions::{Keys, MemoryStore, Session, SessionLayer};
 use tokio::time::sleep;
 
+use super::{
+    COUNTER, LONG_PAUSE, NAME, OTHER_COUNTER, OTHER_NAME, OTHER_RECENT, OTHER_THEME, OTHER_USER_ID,
+    PAUSE, RECENT, THEME, USER_ID, ignore,
+};
+
 #[derive(Session)]
 struct Visitor {
-    name: Option<String>,
+    user_id: u64,
+    name: String,
+    #[session(default = "light")]
+    theme: String,
     counter: u32,
-    a: u32,
-    b: u32,
-    c: u32,
-    d: u32,
-    e: u32,
+    recent: [u64; 5],
 }
 
-/// The application.
-pub async fn app() -> Router {
+pub(super) fn app() -> Router {
     Router::new()
+        .route("/", get(ignore))
         .route("/begin", get(begin))
+        .route("/fill", get(fill))
         .route("/name", get(name))
         .route("/count", get(count))
         .route("/counter", get(counter))
+        .route("/count_slowly", get(|session| count_after(session, PAUSE)))
+        .route("/count_very_slowly", get(|session| count_after(session, LONG_PAUSE)))
         .route("/set/{field}", get(set))
         .route("/fields", get(fields))
-        .route("/slow", get(slow))
         .route("/logout", get(logout))
         .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()))
 }
 
 async fn begin(session: Session<Visitor>) {
-    session.write().await.set_name("Zoe");
+    session.write().await.set_name(NAME);
+}
+
+async fn fill(session: Session<Visitor>) {
+    let mut s = session.write().await;
+    s.set_user_id(USER_ID).set_name(NAME).set_theme(THEME).set_counter(COUNTER).set_recent(RECENT);
 }
 
 async fn name(session: Session<Visitor>) -> String {
-    session.read().await.name().unwrap_or("nobody").to_string()
+    session.read().await.name().to_string()
 }
 
 async fn count(session: Session<Visitor>) {
     let mut s = session.write().await;
     let counter = s.counter();
-    sleep(super::PAUSE).await;
     s.set_counter(counter + 1);
 }
 
@@ -48,26 +60,34 @@ async fn counter(session: Session<Visitor>) -> String {
     session.read().await.counter().to_string()
 }
 
+async fn count_after(session: Session<Visitor>, pause: Duration) {
+    let mut s = session.write().await;
+    let counter = s.counter();
+    sleep(pause).await;
+    s.set_counter(counter + 1);
+}
+
 async fn set(Path(field): Path<u32>, session: Session<Visitor>) {
     let mut s = session.write().await;
     match field {
-        0 => s.set_a(1),
-        1 => s.set_b(1),
-        2 => s.set_c(1),
-        3 => s.set_d(1),
-        _ => s.set_e(1),
+        0 => s.set_user_id(OTHER_USER_ID),
+        1 => s.set_name(OTHER_NAME),
+        2 => s.set_theme(OTHER_THEME),
+        3 => s.set_counter(OTHER_COUNTER),
+        _ => s.set_recent(OTHER_RECENT),
     };
 }
 
 async fn fields(session: Session<Visitor>) -> String {
     let s = session.read().await;
-    (s.a() + s.b() + s.c() + s.d() + s.e()).to_string()
-}
-
-async fn slow(session: Session<Visitor>) {
-    let counter = session.read().await.counter();
-    sleep(super::LONG_PAUSE).await;
-    session.write().await.set_counter(counter + 1);
+    let written = [
+        s.user_id() == OTHER_USER_ID,
+        s.name() == OTHER_NAME,
+        s.theme() == OTHER_THEME,
+        s.counter() == OTHER_COUNTER,
+        *s.recent() == OTHER_RECENT,
+    ];
+    written.into_iter().filter(|written| *written).count().to_string()
 }
 
 async fn logout(session: Session<Visitor>) -> sessions::Result<()> {

@@ -1,0 +1,5 @@
+//! What the programs of this folder share.
+
+pub mod client;
+pub mod peers;
+pub mod table;

@@ -1,0 +1,389 @@
+//! The shop in a real browser, used as a person would: Debian's `chromium` and `chromium-driver`.
+//! Where there is none, the tests say so and pass; `SESSIONS_TEST_BROWSER=1` demands it, and
+//! `SESSIONS_TEST_BROWSER=0` leaves them out.
+
+mod support;
+mod webdriver;
+
+use std::{
+    env, fs,
+    io::{Write, stderr},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    support::{LISTENS, Program, shop},
+    webdriver::Browser,
+};
+
+const COOKIE: &str = "__Host-id";
+
+/// Somebody with a browser, in front of the shop.
+struct Visitor {
+    browser: Browser,
+    shop: Program,
+    port: u16,
+}
+
+impl Visitor {
+    /// `None` where there is no browser. The name is the test's, for its profile.
+    fn start(name: &str) -> Option<Self> {
+        let browser = Browser::start(name)?;
+        let (shop, address): (_, SocketAddr) = Program::start(&mut shop(), LISTENS);
+        Some(Self { browser, shop, port: address.port() })
+    }
+
+    fn open(&self, path: &str) {
+        self.browser.go(&format!("http://localhost:{}{path}", self.port));
+    }
+
+    fn reload(&self) {
+        self.browser.follow_script("location.reload()");
+    }
+
+    /// Presses the button of the form that is sent to this address.
+    fn press(&self, action: &str) {
+        self.browser.follow(&format!(r#"form[action="{action}"] button"#));
+    }
+
+    /// From the front page into the cart.
+    fn add(&self, product: &str) {
+        self.open("/");
+        self.browser.follow(&format!(r#"[aria-label="Add {product} to the cart"]"#));
+    }
+
+    fn text(&self, selector: &str) -> String {
+        let selector = json!(selector);
+        let text =
+            self.browser.script(&format!("return document.querySelector({selector}).innerText"));
+        text.as_str().expect("text").trim().to_string()
+    }
+
+    fn pieces_in_cart(&self) -> String {
+        self.text(".badge")
+    }
+
+    /// Whether the page that is open is the first of its session.
+    fn is_new(&self) -> bool {
+        self.text("footer").contains("the first page that you open here")
+    }
+
+    fn cookie(&self) -> Option<Value> {
+        self.browser.cookie(COOKIE)
+    }
+
+    fn cookie_value(&self) -> String {
+        self.cookie().expect("a cookie")["value"].as_str().expect("text").to_string()
+    }
+
+    /// Puts back a value that the cookie once had.
+    fn plant(&self, value: &str) {
+        let cookie = json!({
+            "name": COOKIE, "value": value, "path": "/",
+            "secure": true, "httpOnly": true, "sameSite": "Lax",
+        });
+        self.browser.set_cookie(&cookie);
+        assert_eq!(self.cookie_value(), value);
+    }
+}
+
+#[test]
+fn the_cookie_is_a_host_cookie_that_no_script_can_read() {
+    let Some(visitor) = Visitor::start("host_cookie") else { return };
+    visitor.open("/");
+    let cookie = visitor.cookie().expect("a cookie from localhost, without TLS");
+    for (attribute, value) in [
+        ("domain", json!("localhost")),
+        ("path", json!("/")),
+        ("secure", json!(true)),
+        ("httpOnly", json!(true)),
+        ("sameSite", json!("Lax")),
+        ("expiry", Value::Null),
+    ] {
+        assert_eq!(cookie[attribute], value, "{attribute}: {cookie}");
+    }
+    // A script cannot replace the cookie: it is `HttpOnly`. Nor can it put one of the name before
+    // it, for the pages below a path: with the prefix `__Host-`, a cookie is for all of the host.
+    for path in ["/", "/cart"] {
+        let forge = format!("document.cookie = '{COOKIE}=forged; Secure; Path={path}'");
+        visitor.browser.script(&forge);
+    }
+    visitor.add("Morning mug");
+    assert_eq!(visitor.browser.script("return location.pathname"), "/cart");
+    assert_eq!(visitor.browser.script("return document.cookie"), "");
+    assert_eq!(visitor.cookie(), Some(cookie));
+    assert_eq!(visitor.pieces_in_cart(), "1");
+    assert_eq!(visitor.shop.terminate(), Some(0), "the shop ends while a browser is connected");
+}
+
+#[test]
+fn the_cookie_does_not_come_along_from_other_sites() {
+    let Some(visitor) = Visitor::start("other_sites") else { return };
+    let Visitor { browser, port, .. } = &visitor;
+    visitor.add("Morning mug");
+    let cookie = visitor.cookie_value();
+
+    // The same shop under another name is another site to the browser, with a cookie of its own.
+    // The shop's pages do nothing to other sites, so this one is freed from the shop's policy.
+    let other_site = || {
+        browser.devtools("Page.setBypassCSP", json!({ "enabled": true }));
+        browser.go(&format!("http://127.0.0.1:{port}/"));
+    };
+    other_site();
+    assert_ne!(visitor.cookie_value(), cookie);
+    assert_eq!(visitor.pieces_in_cart(), "0");
+
+    // What a page does by itself carries no cookie, and what comes back sets none.
+    let request = "method: 'POST', mode: 'no-cors', credentials: 'include', \
+                   body: new URLSearchParams({ product: 'vase', pieces: 9 })";
+    let fetch =
+        format!("return (await fetch('http://localhost:{port}/cart/add', {{ {request} }})).type");
+    assert_eq!(browser.script(&fetch), "opaque", "the request has arrived");
+
+    // A link does carry it: whoever follows one is still known to the shop.
+    browser.follow_script(&format!("location = 'http://localhost:{port}/cart'"));
+    assert_eq!(visitor.cookie_value(), cookie);
+    assert_eq!(visitor.pieces_in_cart(), "1");
+
+    // A form does not: it meets a new session, and the old one is as it was.
+    other_site();
+    browser.follow_script(&format!(
+        "const form = document.querySelector('form[action=\"/cart/add\"]');
+         form.action = 'http://localhost:{port}/cart/add';
+         form.submit()"
+    ));
+    assert_eq!(visitor.text("h1"), "Your cart");
+    assert_ne!(visitor.cookie_value(), cookie);
+    visitor.plant(&cookie);
+    visitor.open("/cart");
+    assert_eq!(visitor.pieces_in_cart(), "1");
+    assert_eq!(visitor.cookie_value(), cookie);
+}
+
+#[test]
+fn fifty_requests_race_and_none_is_lost() {
+    let Some(visitor) = Visitor::start("race") else { return };
+    let browser = &visitor.browser;
+    visitor.open("/race");
+    let first_tab = browser.tab();
+    for _ in 0..2 {
+        browser.click("#start");
+        // The cart, in another tab, gets along with a race.
+        browser.open_tab();
+        visitor.add("Soup bowl");
+        browser.switch_to(&first_tab);
+        browser.until("!document.querySelector('#start').ariaDisabled");
+        let result = visitor.text("#result");
+        assert!(result.starts_with("50 of 50 arrived, none was lost."), "{result}");
+        let places = browser.script(
+            "return [...document.querySelectorAll('#track .in')]
+                .map(lane => Number(lane.textContent)).sort((a, b) => a - b)",
+        );
+        assert_eq!(places, json!((1..=50).collect::<Vec<_>>()));
+    }
+    visitor.reload();
+    assert_eq!(visitor.pieces_in_cart(), "2");
+}
+
+#[test]
+fn theme_and_cart_outlive_a_reload() {
+    let Some(visitor) = Visitor::start("reload") else { return };
+    let browser = &visitor.browser;
+    visitor.add("Milk jug");
+    let mut grounds = vec![];
+    for theme in ["dark", "light"] {
+        browser.follow(&format!(r#".theme [value="{theme}"]"#));
+        assert_eq!(visitor.text("h1"), "Your cart", "choosing a theme leads back to the page");
+        visitor.reload();
+        assert_eq!(visitor.pieces_in_cart(), "1");
+        assert_eq!(browser.script("return document.documentElement.className"), theme);
+        grounds.push(browser.script("return getComputedStyle(document.body).backgroundColor"));
+    }
+    assert_ne!(grounds[0], grounds[1], "the themes look different");
+
+    browser.fill("[name=pieces]", "12");
+    visitor.press("/cart/set");
+    assert_eq!(visitor.text(".notice"), "Now in your cart: 12 × Milk jug.");
+    visitor.reload();
+    assert_eq!(visitor.pieces_in_cart(), "12");
+    assert_eq!(visitor.text("[role=status]"), "", "a notice is shown once");
+}
+
+#[test]
+fn two_tabs_share_a_session() {
+    let Some(visitor) = Visitor::start("tabs") else { return };
+    let browser = &visitor.browser;
+    visitor.open("/cart");
+    let (first, cookie) = (browser.tab(), visitor.cookie_value());
+    let second = browser.open_tab();
+    visitor.add("Bud vase");
+    assert_eq!(visitor.cookie_value(), cookie);
+
+    browser.switch_to(&first);
+    assert_eq!(visitor.pieces_in_cart(), "0", "the first tab does not know yet");
+    visitor.reload();
+    assert_eq!(visitor.pieces_in_cart(), "1");
+    visitor.add("Candle holder");
+
+    // The second tab still shows one product, and changes that one only.
+    browser.switch_to(&second);
+    browser.fill("[name=pieces]", "5");
+    visitor.press("/cart/set");
+    assert_eq!(visitor.pieces_in_cart(), "6");
+}
+
+#[test]
+fn cleared_cookies_begin_a_new_session() {
+    let Some(visitor) = Visitor::start("cleared") else { return };
+    visitor.add("Round teapot");
+    visitor.browser.follow(r#".theme [value="dark"]"#);
+    let cookie = visitor.cookie_value();
+    visitor.browser.clear_cookies();
+    assert_eq!(visitor.cookie(), None);
+
+    // In the middle: the page is still open, and its form is sent without a session.
+    visitor.press("/cart/set");
+    assert_eq!(visitor.text(".notice"), "Now in your cart: 1 × Round teapot.");
+    assert!(visitor.is_new());
+    assert_eq!(visitor.browser.script("return document.documentElement.className"), "auto");
+    assert_ne!(visitor.cookie_value(), cookie);
+}
+
+#[test]
+fn a_session_ends_with_the_browser_unless_it_is_remembered() {
+    let Some(mut visitor) = Visitor::start("remembered") else { return };
+    visitor.add("Window planter");
+    visitor.browser.restart();
+    visitor.open("/forgotten");
+    assert_eq!(visitor.cookie(), None, "it went with the browser");
+    visitor.open("/cart");
+    assert!(visitor.is_new());
+    assert_eq!(visitor.pieces_in_cart(), "0");
+
+    visitor.add("Window planter");
+    visitor.open("/session");
+    visitor.press("/session/remember");
+    let cookie = visitor.cookie().expect("a cookie");
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    let days = (cookie["expiry"].as_u64().expect("a time") - now) / (24 * 60 * 60);
+    assert!((29..=30).contains(&days), "{days}");
+    visitor.browser.restart();
+    visitor.open("/cart");
+    assert_eq!(visitor.cookie_value(), cookie["value"], "it stayed, and opens the session");
+    assert_eq!(visitor.pieces_in_cart(), "1");
+
+    visitor.open("/session");
+    visitor.press("/session/remember");
+    assert_eq!(visitor.cookie().expect("a cookie")["expiry"], Value::Null);
+    visitor.browser.restart();
+    visitor.open("/cart");
+    assert!(visitor.is_new());
+}
+
+#[test]
+fn after_a_renewal_the_old_cookie_opens_nothing() {
+    let Some(visitor) = Visitor::start("renewed") else { return };
+    visitor.add("Speckled plate");
+    let old = visitor.cookie_value();
+    visitor.open("/session");
+    visitor.press("/session/renew");
+    let new = visitor.cookie_value();
+    assert_ne!(new, old);
+    assert_eq!(visitor.pieces_in_cart(), "1", "the session is the same");
+
+    visitor.plant(&old);
+    visitor.open("/cart");
+    assert!(visitor.is_new());
+    assert_eq!(visitor.pieces_in_cart(), "0");
+    assert_ne!(visitor.cookie_value(), old, "an ended id is never adopted");
+
+    visitor.plant(&new);
+    visitor.open("/cart");
+    assert_eq!(visitor.pieces_in_cart(), "1");
+}
+
+#[test]
+fn whoever_is_forgotten_stays_so() {
+    let Some(visitor) = Visitor::start("forgotten") else { return };
+    visitor.add("Soup bowl");
+    let old = visitor.cookie_value();
+    visitor.open("/session");
+    visitor.press("/session/forget");
+    assert_eq!(visitor.text("h1"), "You are forgotten");
+    assert_eq!(visitor.cookie(), None);
+    visitor.reload();
+    assert_eq!(visitor.cookie(), None, "a page that only reads begins no session");
+
+    visitor.plant(&old);
+    visitor.open("/cart");
+    assert!(visitor.is_new());
+    assert_eq!(visitor.pieces_in_cart(), "0");
+    assert_ne!(visitor.cookie_value(), old);
+}
+
+#[test]
+fn every_page_fits_its_window() {
+    let Some(visitor) = Visitor::start("pages") else { return };
+    let folder = screenshots();
+    fs::create_dir_all(&folder).expect("a folder for the screenshots");
+    let shoot = |name: &str| {
+        for (width, colours) in [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")] {
+            visitor.browser.look(width, colours);
+            let file = folder.join(format!("{name}-{width}-{colours}.png"));
+            fs::write(file, visitor.browser.screenshot()).expect("a file");
+            let wide = visitor.browser.script("return document.documentElement.scrollWidth");
+            assert_eq!(wide, width, "{name} does not fit");
+        }
+        let complaints = visitor.browser.complaints();
+        assert!(name == "not-found" || complaints.is_empty(), "{name}: {complaints:?}");
+    };
+
+    visitor.open("/");
+    shoot("shop");
+    visitor.open("/cart");
+    shoot("cart-empty");
+    for product in ["teapot", "vase", "bowl", "plate", "candle"] {
+        visitor.open(&format!("/products/{product}"));
+    }
+    shoot("product");
+    for product in ["Round teapot", "Window planter", "Candle holder"] {
+        visitor.add(product);
+    }
+    visitor.browser.fill("[name=pieces]", "99");
+    visitor.press("/cart/set");
+    shoot("cart");
+    visitor.open("/products/teapot");
+    shoot("product-in-cart");
+    visitor.open("/");
+    shoot("shop-later");
+    visitor.open("/session");
+    shoot("session");
+    visitor.browser.fill("#name", "Anne-Sophie Wilhelmina von Hohenzollern");
+    visitor.press("/session/name");
+    visitor.press("/session/remember");
+    shoot("session-remembered");
+    visitor.open("/race");
+    shoot("race");
+    visitor.browser.click("#start");
+    visitor.browser.until("document.querySelector('#result.good')");
+    shoot("race-finished");
+    visitor.open("/nowhere");
+    shoot("not-found");
+    visitor.open("/session");
+    visitor.press("/session/forget");
+    shoot("forgotten");
+    let _ = writeln!(stderr(), "screenshots of the shop: {}", folder.display());
+}
+
+/// Where the screenshots are left: in the build's folder, unless `SESSIONS_TEST_SCREENSHOTS` names
+/// another.
+fn screenshots() -> PathBuf {
+    match env::var_os("SESSIONS_TEST_SCREENSHOTS") {
+        Some(folder) => folder.into(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("browser-screenshots"),
+    }
+}

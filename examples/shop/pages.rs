@@ -241,8 +241,8 @@ pub(crate) fn session(
         ("true", "Remember me for 30 days", "The cookie goes when the browser is closed.")
     };
     format!(
-        r#"<p class="lead">This is what the server keeps about you. Your browser has a signed cookie
-with a random id, and nothing else.</p>
+        r#"<p class="lead">This is what the shop remembers of you. Your browser has one cookie
+for it, which no script can read and nobody can forge.</p>
 <div class="columns">
 <section aria-labelledby="times"><h2 id="times">Times</h2>
 <dl><div><dt>Begun</dt><dd>{age} ago <span class="quiet">{created}</span></dd></div>

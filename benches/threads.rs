@@ -6,16 +6,15 @@
 //! without a network. The quickest of many short rounds counts.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::{
+        Barrier, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    http::{HeaderValue, Request},
-};
+use axum::{Router, http::HeaderValue};
 use sessions_benches::{
     client::{Random, call, fill_many, requests},
     peers::Peer,
@@ -23,43 +22,10 @@ use sessions_benches::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-const ROUNDS: usize = 60;
-/// Of each thread, in a round.
-const REQUESTS: usize = 1_000;
+const ROUNDS: usize = 100;
+/// Of each thread, in a round: so few that a round may go by without an interruption.
+const REQUESTS: usize = 300;
 const WHAT: [(&str, &str); 2] = [("reads", "/name"), ("reads and writes", "/count")];
-
-/// From when all threads are there until the last one is done.
-fn round(runtime: &Runtime, app: &Router, work: Vec<Vec<Request<Body>>>) -> Duration {
-    let (threads, there) = (work.len(), AtomicUsize::new(0));
-    let there = &there;
-    thread::scope(|scope| {
-        let threads: Vec<_> = work
-            .into_iter()
-            .map(|requests| {
-                let mut app = app.clone();
-                scope.spawn(move || {
-                    there.fetch_add(1, SeqCst);
-                    // Not asleep: waking up takes longer than some rounds.
-                    while there.load(SeqCst) < threads {
-                        std::hint::spin_loop();
-                    }
-                    let start = Instant::now();
-                    runtime.block_on(async {
-                        for request in requests {
-                            drop(call(&mut app, request).await);
-                        }
-                    });
-                    (start, Instant::now())
-                })
-            })
-            .collect();
-        let times: Vec<_> =
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
-        let start = times.iter().map(|(start, _)| *start).min().expect("a thread");
-        let end = times.iter().map(|(_, end)| *end).max().expect("a thread");
-        end - start
-    })
-}
 
 /// Requests in a second, with one thread and with two.
 fn measure(
@@ -68,18 +34,47 @@ fn measure(
     path: &'static str,
     cookies: &[HeaderValue],
 ) -> [f64; 2] {
-    let mut random = Random(1);
-    let mut quickest = [Duration::MAX; 2];
-    for _ in 0..ROUNDS {
-        for threads in [1, 2] {
-            let work =
-                (0..threads).map(|_| requests(path, cookies, &mut random, REQUESTS)).collect();
-            let time = round(runtime, app, work);
-            quickest[threads - 1] = quickest[threads - 1].min(time);
+    let (gate, started) = (Barrier::new(2), AtomicUsize::new(0));
+    let times = Mutex::new(Vec::<[Instant; 2]>::new());
+    let quickest = Mutex::new([Duration::MAX; 2]);
+    let thread = |number: usize| {
+        let (mut app, mut random) = (app.clone(), Random(number as u64));
+        for round in 0..ROUNDS {
+            for threads in [1, 2] {
+                // Each thread makes its own: memory goes back to the thread that it came from.
+                let work = requests(path, cookies, &mut random, REQUESTS);
+                gate.wait();
+                if number < threads {
+                    started.fetch_add(1, SeqCst);
+                    // Not asleep: waking up takes long. In each round there are three starts.
+                    while started.load(SeqCst) < round * 3 + threads * 2 - 1 {
+                        std::hint::spin_loop();
+                    }
+                    let start = Instant::now();
+                    runtime.block_on(async {
+                        for request in work {
+                            drop(call(&mut app, request).await);
+                        }
+                    });
+                    times.lock().expect("no panic").push([start, Instant::now()]);
+                }
+                if gate.wait().is_leader() {
+                    let times = std::mem::take(&mut *times.lock().expect("no panic"));
+                    let start = times.iter().map(|[start, _]| *start).min().expect("a thread");
+                    let end = times.iter().map(|[_, end]| *end).max().expect("a thread");
+                    let quickest = &mut quickest.lock().expect("no panic")[threads - 1];
+                    *quickest = (end - start).min(*quickest);
+                }
+            }
         }
-    }
-    let requests = [REQUESTS as f64, 2.0 * REQUESTS as f64];
-    [0, 1].map(|which| requests[which] / quickest[which].as_secs_f64())
+    };
+    thread::scope(|scope| {
+        let thread = &thread;
+        scope.spawn(move || thread(0));
+        scope.spawn(move || thread(1));
+    });
+    let quickest = quickest.into_inner().expect("no panic");
+    [1, 2].map(|threads| (threads * REQUESTS) as f64 / quickest[threads - 1].as_secs_f64())
 }
 
 fn main() {

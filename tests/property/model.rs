@@ -21,6 +21,8 @@ struct Data {
     d: Option<u8>,
 }
 
+const FIELDS: usize = 4;
+
 /// The same, plainly.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Fields {
@@ -34,6 +36,20 @@ impl Fields {
     fn of(data: &Data) -> Self {
         Self { a: data.a, b: data.b.clone(), c: data.c.clone(), d: data.d }
     }
+
+    /// Which fields are not the same.
+    fn differ(&self, other: &Self) -> [bool; FIELDS] {
+        [self.a != other.a, self.b != other.b, self.c != other.c, self.d != other.d]
+    }
+
+    fn take(&mut self, field: usize, from: &Self) {
+        match field {
+            0 => self.a = from.a,
+            1 => self.b = from.b.clone(),
+            2 => self.c = from.c.clone(),
+            _ => self.d = from.d,
+        }
+    }
 }
 
 /// A session under one id, or that has none yet.
@@ -44,11 +60,13 @@ struct Life {
     /// What the store has: nothing yet, or nothing any more.
     stored: Option<Fields>,
     ended: bool,
+    /// Which request has written each field last.
+    writers: [usize; FIELDS],
 }
 
 impl Life {
     fn fresh() -> Self {
-        Self { shown: Fields::default(), stored: None, ended: false }
+        Self { shown: Fields::default(), stored: None, ended: false, writers: [0; FIELDS] }
     }
 
     fn base(&self) -> Fields {
@@ -58,10 +76,19 @@ impl Life {
     fn is_dirty(&self) -> bool {
         self.shown != self.base()
     }
+
+    /// Forgets what one request has written and is not stored.
+    fn discard(&mut self, request: usize) {
+        let base = self.base();
+        for field in (0..FIELDS).filter(|field| self.writers[*field] == request) {
+            self.shown.take(field, &base);
+        }
+    }
 }
 
 /// A request in the middle of its handler.
 struct Running {
+    number: usize,
     session: Session<Data>,
     life: usize,
     wrote: bool,
@@ -80,6 +107,8 @@ struct World {
     /// What each browser sends: the cookie, and the session that it was set for.
     browsers: Vec<Option<(String, usize)>>,
     running: Vec<Running>,
+    /// How many requests there have been.
+    requests: usize,
 }
 
 impl World {
@@ -107,7 +136,9 @@ impl World {
         let session = session.await.unwrap();
         assert_eq!(session.is_new(), came_with.is_none());
         let life = came_with.unwrap_or_else(|| self.new_life());
+        self.requests += 1;
         let running = Running {
+            number: self.requests,
             session,
             life,
             wrote: false,
@@ -131,23 +162,32 @@ impl World {
         let mut s = request.session.write().await;
         assert_eq!(Fields::of(&s), life.shown);
         let before = life.shown.clone();
+        let mut touched = [false; FIELDS];
         for _ in 0..1 + random.below(3) {
             let value = random.below(3) as u8;
             let shown = &mut life.shown;
-            match random.below(9) {
-                0 => (shown.a = value, s.set_a(value)).0,
-                1 => (shown.b = value.to_string(), s.set_b(value.to_string())).0,
-                2 => (shown.c.push(value), s.c_mut().push(value)).0,
-                3 => (shown.d = Some(value), s.set_d(value)).0,
-                4 => (shown.d = None, s.clear_d()).0,
-                5 => assert_eq!(s.take_c(), std::mem::take(&mut shown.c)),
-                6 => (shown.a = 0, s.reset_a()).0,
-                7 => assert_eq!(s.take_b(), std::mem::take(&mut shown.b)),
-                _ => *s.a_mut() = shown.a,
-            }
+            let (field, ()) = match random.below(9) {
+                0 => (0, (shown.a = value, s.set_a(value)).0),
+                1 => (1, (shown.b = value.to_string(), s.set_b(value.to_string())).0),
+                2 => (2, (shown.c.push(value), s.c_mut().push(value)).0),
+                3 => (3, (shown.d = Some(value), s.set_d(value)).0),
+                4 => (3, (shown.d = None, s.clear_d()).0),
+                5 => (2, assert_eq!(s.take_c(), std::mem::take(&mut shown.c))),
+                6 => (0, (shown.a = 0, s.reset_a()).0),
+                7 => (1, assert_eq!(s.take_b(), std::mem::take(&mut shown.b))),
+                _ => (0, *s.a_mut() = shown.a),
+            };
+            touched[field] = true;
             assert_eq!(Fields::of(&s), *shown);
         }
-        request.wrote |= life.shown != before;
+        // Who writes what somebody else has not saved yet answers for it too.
+        let (changed, unsaved) = (life.shown.differ(&before), life.shown.differ(&life.base()));
+        for field in (0..FIELDS).filter(|field| touched[*field]) {
+            if changed[field] || unsaved[field] {
+                request.wrote = true;
+                life.writers[field] = request.number;
+            }
+        }
     }
 
     fn check(&self, at: usize) {
@@ -197,7 +237,7 @@ impl World {
         let shown = self.lives[old].shown.clone();
         self.lives[old].stored = Some(shown.clone());
         self.lives[old].ended = true;
-        self.lives[successor] = Life { stored: Some(shown.clone()), shown, ended: false };
+        self.lives[successor] = Life { stored: Some(shown.clone()), shown, ..Life::fresh() };
         self.running[at].life = successor;
     }
 
@@ -212,6 +252,7 @@ impl World {
     async fn end(&mut self, at: usize) {
         let Running {
             session,
+            number: _,
             life: index,
             wrote,
             browser,
@@ -264,7 +305,7 @@ impl World {
             7 => {
                 let life = &mut self.lives[self.running[at].life];
                 self.running[at].session.discard();
-                life.shown = life.base();
+                life.discard(self.running[at].number);
             }
             8 => {
                 let life = &self.lives[self.running[at].life];
@@ -296,6 +337,7 @@ fn overlapping_requests_do_what_a_plain_model_does() {
             lives: Vec::new(),
             browsers: vec![None; 3],
             running: Vec::new(),
+            requests: 0,
         };
         for _ in 0..STEPS {
             world.step(random).await;

@@ -66,11 +66,18 @@ fn visitor() -> Visitor {
     }
 }
 
-/// The cookie's value in a header.
-fn find(header: &[u8]) -> Option<&[u8]> {
-    header
-        .split(|byte| *byte == b';')
-        .find_map(|pair| pair.trim_ascii().strip_prefix(b"__Host-id="))
+/// The cookie's value in a header: pair by pair, and none is read further than its name if that is
+/// another one.
+fn find(mut header: &[u8]) -> Option<&[u8]> {
+    loop {
+        let pair = header.trim_ascii_start();
+        if let Some(value) = pair.strip_prefix(b"__Host-id=") {
+            let (value, rest) = value.split_at_checked(64)?;
+            return matches!(rest, [] | [b';', ..]).then_some(value);
+        }
+        let end = pair.iter().position(|byte| *byte == b';')?;
+        header = &pair[end + 1..];
+    }
 }
 
 /// A stored session, as small as it can be: a key, and the fields in a piece of memory of their own.

@@ -1,11 +1,11 @@
 //! Session cookies: what they look like, how one is found in a request, how one is sent. When one
 //! is sent is decided elsewhere (`layer::decide`).
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use cookie::Cookie;
 pub use cookie::SameSite;
-use cookie::{Cookie, CookieBuilder, Expiration};
 use http::{HeaderMap, HeaderValue, header};
 
 #[cfg(feature = "private-cookie")]
@@ -34,6 +34,8 @@ pub(crate) struct CookieConfig {
     pub(crate) same_site: SameSite,
     pub(crate) secure: bool,
     pub(crate) http_only: bool,
+    /// What follows the value, made of all of the above when it is first needed.
+    attributes: OnceLock<String>,
 }
 
 impl Default for CookieConfig {
@@ -47,6 +49,7 @@ impl Default for CookieConfig {
             same_site: SameSite::Lax,
             secure: true,
             http_only: true,
+            attributes: OnceLock::new(),
         }
     }
 }
@@ -184,35 +187,30 @@ impl CookieConfig {
 
     /// The header that gives the client this value.
     pub(crate) fn set(&self, value: String, max_age: Option<Duration>) -> HeaderValue {
-        let cookie = self.with_value(value);
-        header_value(match max_age {
-            None => cookie,
-            Some(age) => cookie.max_age(
-                cookie::time::Duration::try_from(age).unwrap_or(cookie::time::Duration::MAX),
-            ),
-        })
+        let max_age = max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
+        header_value(&[&self.name, "=", &value, self.attributes(), &max_age].concat())
     }
 
     /// The header that takes the session away again. Name, path, domain and flags must be those
     /// that set it, or the browser keeps the cookie.
     pub(crate) fn removal(&self) -> HeaderValue {
-        header_value(
-            self.with_value(String::new())
-                .max_age(cookie::time::Duration::ZERO)
-                .expires(Expiration::from(cookie::time::OffsetDateTime::UNIX_EPOCH)),
-        )
+        const OVER: &str = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+        header_value(&[&self.name, "=", self.attributes(), OVER].concat())
     }
 
-    fn with_value(&self, value: String) -> CookieBuilder<'_> {
-        let cookie = Cookie::build((&*self.name, value))
-            .path(&*self.path)
-            .same_site(self.same_site)
-            .secure(self.secure)
-            .http_only(self.http_only);
-        match &self.domain {
-            Some(domain) => cookie.domain(&**domain),
-            None => cookie,
-        }
+    fn attributes(&self) -> &str {
+        self.attributes.get_or_init(|| {
+            let cookie = Cookie::build(("", ""))
+                .path(&*self.path)
+                .same_site(self.same_site)
+                .secure(self.secure)
+                .http_only(self.http_only);
+            let cookie = match &self.domain {
+                Some(domain) => cookie.domain(&**domain),
+                None => cookie,
+            };
+            cookie.to_string().split_off("=".len())
+        })
     }
 
     /// Puts `cookie` among the response's headers, in place of any other of its name.
@@ -240,8 +238,8 @@ impl CookieConfig {
     }
 }
 
-fn header_value(cookie: CookieBuilder<'_>) -> HeaderValue {
-    let mut value = HeaderValue::try_from(cookie.to_string())
+fn header_value(cookie: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(cookie)
         .expect("`check` lets only visible ASCII through, and the value is base64");
     // Keeps HTTP/2 from putting it into its compression table, and `Debug` from printing it.
     value.set_sensitive(true);

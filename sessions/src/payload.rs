@@ -54,18 +54,11 @@ impl<'a> Source<'a> {
     /// Takes `payload` apart. An empty one is that of a session without any field.
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
         let mut source = Self::empty(fields);
-        let mut rest = payload;
-        match rest.split_off_first() {
-            None => return Ok(source),
-            Some(&FORMAT) => {}
-            Some(_) => return Err(Corrupt),
-        }
-        source.lifetime = take_sized(&mut rest).ok_or(Corrupt)?;
+        let (lifetime, mut rest) = take_head(payload)?;
+        source.lifetime = lifetime;
         // Entries are written in the order of the table, so that the next one is mostly the next.
         let mut expected = 0;
-        while let Some(&key_length) = rest.split_off_first() {
-            let key = rest.split_off(..usize::from(key_length)).ok_or(Corrupt)?;
-            let body = take_sized(&mut rest).ok_or(Corrupt)?;
+        while let Some((key, body)) = take_entry(&mut rest)? {
             match find(fields, expected, key) {
                 Some(field) => {
                     let by_alias = fields[field].key.as_bytes() != key;
@@ -140,6 +133,33 @@ impl<'a> Source<'a> {
             }
         }
     }
+}
+
+/// Whether all of `payload` is one, and the encoded lifetime in it.
+pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
+    let (lifetime, mut entries) = take_head(payload)?;
+    while take_entry(&mut entries)?.is_some() {}
+    Ok(lifetime)
+}
+
+/// The lifetime, and the bytes of the entries. An empty payload has neither.
+fn take_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Corrupt> {
+    match payload.split_first() {
+        None => Ok((&[], &[])),
+        Some((&FORMAT, mut rest)) => {
+            let lifetime = take_sized(&mut rest).ok_or(Corrupt)?;
+            Ok((lifetime, rest))
+        }
+        Some(_) => Err(Corrupt),
+    }
+}
+
+/// The key and the body of the next entry.
+fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, Corrupt> {
+    let Some(&key_length) = entries.split_off_first() else { return Ok(None) };
+    let key = entries.split_off(..usize::from(key_length)).ok_or(Corrupt)?;
+    let body = take_sized(entries).ok_or(Corrupt)?;
+    Ok(Some((key, body)))
 }
 
 /// The field that is stored under `key`, looking first where it is expected.
@@ -330,6 +350,7 @@ mod tests {
         for cut in 0..=whole.len() {
             let parsed = Source::parse(FIELDS, &whole[..cut]);
             assert_eq!(parsed.is_ok(), ends.contains(&cut), "cut at {cut}");
+            assert_eq!(check(&whole[..cut]).is_ok(), parsed.is_ok());
         }
         assert!(Source::parse(FIELDS, &[2]).is_err(), "a later format");
         let huge = [&[FORMAT, 0, 1, b'x'][..], &[0xff; 8], &[1]].concat();

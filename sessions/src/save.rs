@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     id::SessionId,
     patch::Writer,
-    payload::{LARGEST_PAYLOAD, MOVED, Source},
+    payload::{self, LARGEST_PAYLOAD, MOVED},
     registry::Place,
     shared::Shared,
     slot::{Plan, Slot, Stage},
@@ -142,9 +142,9 @@ pub(crate) fn usable<T: SessionData>(
     }
     let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
     let lifetime = is_bearable
-        .then(|| Source::parse(T::FIELDS, &record.payload).ok())
+        .then(|| payload::check(&record.payload).ok())
         .flatten()
-        .and_then(|source| Lifetime::from_bytes(source.lifetime()));
+        .and_then(Lifetime::from_bytes);
     let Some(lifetime) = lifetime else {
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
         return None;

@@ -98,6 +98,11 @@ impl Lock {
         if self.try_acquire(access, at).is_ok() {
             return Ok(());
         }
+        // Boxed, because its timers would make every handler's future a kilobyte larger.
+        Box::pin(self.wait(access, at, limit)).await
+    }
+
+    async fn wait(&self, access: Access, at: Place, limit: Duration) -> Result<(), TimedOut> {
         let start = Instant::now();
         let waiting = self.permits.acquire_many(access.permits());
         tokio::pin!(waiting);

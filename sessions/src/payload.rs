@@ -39,23 +39,23 @@ pub(crate) struct Corrupt;
 /// A payload taken apart, for one struct's table of fields.
 pub struct Source<'a> {
     fields: &'static [FieldInfo],
-    /// The per-session lifetime, encoded (`expiry`).
-    lifetime: &'a [u8],
     bodies: Bodies<'a>,
     /// Keys and bodies of the fields that this build does not have.
-    unknown: Vec<(&'a [u8], &'a [u8])>,
+    unknown: Vec<Entry<'a>>,
 }
+
+/// A key and its body.
+type Entry<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Source<'a> {
     pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
-        Self { fields, lifetime: &[], bodies: Bodies::none(fields.len()), unknown: Vec::new() }
+        Self { fields, bodies: Bodies::none(fields.len()), unknown: Vec::new() }
     }
 
     /// Takes `payload` apart. An empty one is that of a session without any field.
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
         let mut source = Self::empty(fields);
-        let (lifetime, mut rest) = take_head(payload)?;
-        source.lifetime = lifetime;
+        let (_, mut rest) = take_head(payload)?;
         // Entries are written in the order of the table, so that the next one is mostly the next.
         let mut expected = 0;
         while let Some((key, body)) = take_entry(&mut rest)? {
@@ -79,10 +79,6 @@ impl<'a> Source<'a> {
             self.bodies.set(field, body);
         }
         self
-    }
-
-    pub(crate) fn lifetime(&self) -> &'a [u8] {
-        self.lifetime
     }
 
     pub(crate) fn body(&self, field: usize) -> Option<&'a [u8]> {
@@ -135,7 +131,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Whether all of `payload` is one, and the encoded lifetime in it.
+/// Whether all of `payload` is one, and the encoded lifetime in it (`expiry`).
 pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
     let (lifetime, mut entries) = take_head(payload)?;
     while take_entry(&mut entries)?.is_some() {}
@@ -154,8 +150,7 @@ fn take_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Corrupt> {
     }
 }
 
-/// The key and the body of the next entry.
-fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, Corrupt> {
+fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> {
     let Some(&key_length) = entries.split_off_first() else { return Ok(None) };
     let key = entries.split_off(..usize::from(key_length)).ok_or(Corrupt)?;
     let body = take_sized(entries).ok_or(Corrupt)?;

@@ -24,7 +24,7 @@ use crate::{
     id::SessionId,
     lock::Lock,
     patch::{Patch, Writer},
-    payload::{EncodeError, Encoder, Source},
+    payload::{self, EncodeError, Encoder, Source},
     registry::Place,
     tracked::Tracked,
 };
@@ -265,7 +265,8 @@ impl<T: SessionData> Slot<T> {
         }
         // What is stored may have changed since the copy was lent out; and a field that an earlier
         // guard changed may have been changed back.
-        if answers {
+        let is_same_record = Arc::ptr_eq(&state.record.payload, &lent.record.payload);
+        if answers && !(is_same_record && lent.pending.is_empty()) {
             state.forget_stored();
         }
         if state.generation == lent.generation && is_ours {
@@ -394,7 +395,7 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn saved(&self, record: Record) {
         let _outdated = {
             let mut state = self.state();
-            let lifetime = lifetime_in::<T>(&record);
+            let lifetime = lifetime_in(&record);
             state.in_doubt = false;
             if state.stage == Stage::Fresh {
                 state.stage = Stage::Live;
@@ -488,7 +489,7 @@ impl<T: SessionData> State<T> {
     }
 
     fn forget_stored(&mut self) {
-        if !self.in_doubt {
+        if !self.in_doubt && !self.pending.is_empty() {
             self.pending.forget_stored(&source::<T>(&self.record));
         }
     }
@@ -513,6 +514,9 @@ impl<T: SessionData> State<T> {
     }
 
     fn warn_of_overlap(&self, newer: &Record) {
+        if self.pending.is_empty() {
+            return;
+        }
         let (ours, theirs) = (self.stored(), source::<T>(newer));
         for (field, body) in self.pending.entries() {
             if theirs.body(field) != ours.body(field) && theirs.body(field) != Some(body) {
@@ -542,31 +546,29 @@ fn changes<T: SessionData>(
     lent: &Lent,
     codec: Codec,
 ) -> Vec<(usize, Change)> {
-    let encode = |data: &T, field: usize| {
-        let mut body = Vec::new();
-        data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], &mut body))
-            .map(|()| body.into_boxed_slice())
+    let encode = |data: &T, field: usize, body: &mut Vec<u8>| {
+        body.clear();
+        data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], body))
     };
+    let (mut body, mut default) = (Vec::new(), Vec::new());
     let mut source = None;
     let mut defaults = None;
     let mut change_of = |field: usize| {
-        let body = match encode(tracked.data(), field) {
-            Ok(body) => body,
-            Err(error) => return Change::Refused(Arc::new(error)),
-        };
+        if let Err(error) = encode(tracked.data(), field, &mut body) {
+            return Change::Refused(Arc::new(error));
+        }
         let stored = source.get_or_insert_with(|| self::source::<T>(&lent.record)).body(field);
         let before = lent.pending.body(field).or(stored);
-        if before == Some(&*body) {
-            return Change::None(body);
-        }
-        let is_default = stored.is_none() && {
+        let is_default = stored.is_none() && before != Some(&*body) && {
             let defaults = defaults.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
-            encode(defaults, field).is_ok_and(|default| default == body)
+            encode(defaults, field, &mut default).is_ok() && default == body
         };
+        let new = Box::from(&*body);
         match (is_default, before) {
-            (true, None) => Change::None(body),
-            (true, Some(_)) => Change::BackToDefault(body),
-            (false, _) => Change::To(body),
+            (_, Some(before)) if *before == *body => Change::None(new),
+            (true, None) => Change::None(new),
+            (true, Some(_)) => Change::BackToDefault(new),
+            (false, _) => Change::To(new),
         }
     };
     tracked.touched_fields(borrower).map(|field| (field, change_of(field))).collect()
@@ -578,8 +580,9 @@ fn decode<T: SessionData>(record: &Record, pending: &Patch) -> T::Fields {
     T::__wrap(tracked)
 }
 
-fn lifetime_in<T: SessionData>(record: &Record) -> Lifetime {
-    Lifetime::from_bytes(source::<T>(record).lifetime()).unwrap_or_default()
+fn lifetime_in(record: &Record) -> Lifetime {
+    let lifetime = payload::check(&record.payload).ok().and_then(Lifetime::from_bytes);
+    lifetime.unwrap_or_default()
 }
 
 fn source<T: SessionData>(record: &Record) -> Source<'_> {

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use proc_macro2::Ident;
 use quote::{ToTokens, format_ident};
 use syn::{
-    Data, Fields, GenericArgument, GenericParam, LitStr, PathArguments, Type, ext::IdentExt,
+    Data, Fields, GenericArgument, GenericParam, LitStr, Path, PathArguments, Type, ext::IdentExt,
     parse_quote,
 };
 
 use crate::{
     errors::Errors,
-    model::{self, Kind, Model, Start, Storage, bare},
+    model::{self, Kind, Merge, Model, Start, Storage, bare},
     names::{Accessors, Case, list, suggestion},
     parse::{self, Field, Given, Input},
 };
@@ -166,10 +166,11 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
 }
 
 fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
-    let Field { skip: Some(_), rename, aliases, version, .. } = field else { return };
+    let Field { skip: Some(_), rename, aliases, version, merge, .. } = field else { return };
     let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
     let version = version.iter().map(|given| (&given.word, "version"));
-    for (word, what) in keys.chain(version) {
+    let merge = merge.iter().map(|given| (&given.word, "other save to be merged with"));
+    for (word, what) in keys.chain(version).chain(merge) {
         let message = format!(
             "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
              remove one of them"
@@ -338,11 +339,22 @@ fn checked<'a>(
                 key: key(field, case),
                 aliases: field.aliases.iter().map(|given| given.value.value()).collect(),
                 version: field.version.as_ref().map(|given| given.value),
+                merge: field.merge.as_ref().map(|given| merge(&given.value)),
             },
         },
         accessors: Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
         docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),
         kind,
+    }
+}
+
+fn merge(path: &Path) -> Merge<'_> {
+    if path.is_ident("add") {
+        Merge::Add
+    } else if path.is_ident("union") {
+        Merge::Union
+    } else {
+        Merge::By(path)
     }
 }

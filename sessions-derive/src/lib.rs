@@ -59,6 +59,9 @@ use syn::{DeriveInput, Error, Result};
 /// | `rename = "key"` | the key in the store, instead of the field's name |
 /// | `alias = "old key"` | a key under which earlier builds stored the field; can be repeated |
 /// | `into` | the setter converts, as in the table above |
+/// | `merge = add` | a number that two processes change at once gets both changes: `theirs + ours - base` |
+/// | `merge = union` | of a set, map or list: what each has added, without what each has removed |
+/// | `merge = path::to::function` | a merge of your own: `fn(base: &F, theirs: &F, ours: &F) -> F` |
 /// | `skip` | the field is never stored, and starts at its default whenever the session is loaded |
 /// | `version = 2` | raise it when the meaning changes: what was stored with another version is dropped |
 ///

@@ -34,7 +34,7 @@ pub(crate) struct Field<'a> {
     /// Whether the setter takes `impl Into<…>`.
     pub(crate) converts: bool,
     pub(crate) start: Start<'a>,
-    pub(crate) storage: Storage,
+    pub(crate) storage: Storage<'a>,
     pub(crate) accessors: Accessors,
     pub(crate) docs: Vec<&'a Attribute>,
     pub(crate) deprecated: Option<&'a Attribute>,
@@ -71,15 +71,24 @@ pub(crate) enum Start<'a> {
     Value(&'a Expr),
 }
 
-pub(crate) enum Storage {
+pub(crate) enum Storage<'a> {
     /// `index` counts the stored fields only.
     Stored {
         index: usize,
         key: String,
         aliases: Vec<String>,
         version: Option<u32>,
+        merge: Option<Merge<'a>>,
     },
     Skipped,
+}
+
+/// How a field is merged that two saves have changed at once.
+pub(crate) enum Merge<'a> {
+    Add,
+    Union,
+    /// By this function.
+    By(&'a Path),
 }
 
 impl<'a> Kind<'a> {

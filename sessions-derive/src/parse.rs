@@ -19,6 +19,7 @@ const ALIAS: &str = "alias";
 const CRATE: &str = "crate";
 const DEFAULT: &str = "default";
 const INTO: &str = "into";
+const MERGE: &str = "merge";
 const RENAME: &str = "rename";
 const RENAME_ALL: &str = "rename_all";
 const SKIP: &str = "skip";
@@ -36,6 +37,7 @@ const ON_FIELD: Place = Place {
         (ALIAS, r#"alias = "old key""#),
         (DEFAULT, "default = …"),
         (INTO, INTO),
+        (MERGE, "merge = add"),
         (RENAME, r#"rename = "key""#),
         (SKIP, SKIP),
         (VERSION, "version = 2"),
@@ -57,6 +59,8 @@ impl Place {
     }
 }
 
+const MERGES: &str = "`add`, `union` or the path of a function, without quotes";
+
 /// The struct as written.
 pub(crate) struct Input<'a> {
     pub(crate) written: &'a DeriveInput,
@@ -72,6 +76,7 @@ pub(crate) struct Field<'a> {
     pub(crate) aliases: Vec<Given<LitStr>>,
     pub(crate) default: Option<Given<Expr>>,
     pub(crate) into: Option<Ident>,
+    pub(crate) merge: Option<Given<Path>>,
     pub(crate) rename: Option<Given<LitStr>>,
     pub(crate) skip: Option<Ident>,
     pub(crate) version: Option<Given<u32>>,
@@ -107,6 +112,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         aliases: Vec::new(),
         default: None,
         into: None,
+        merge: None,
         rename: None,
         skip: None,
         version: None,
@@ -116,6 +122,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
             ALIAS => field.aliases.extend(entry.value("a string", string)),
             DEFAULT => entry.once(&mut field.default, "an expression", |value| Some(value.clone())),
             INTO => entry.flag(&mut field.into),
+            MERGE => entry.once(&mut field.merge, MERGES, path),
             RENAME => entry.once(&mut field.rename, "a string", string),
             SKIP => entry.flag(&mut field.skip),
             VERSION => entry.once(&mut field.version, "a whole number below 2³²", number),

@@ -55,7 +55,7 @@ fn expansion_with_every_attribute() {
         pub(crate) struct Visitor {
             /// When the visitor came,
             /// in days.
-            #[session(alias = "since", alias = "from", version = 3)]
+            #[session(alias = "since", alias = "from", version = 3, merge = crate::earlier)]
             pub(crate) first_day: Option<u32>,
             #[session(into)]
             home: Url,
@@ -63,6 +63,10 @@ fn expansion_with_every_attribute() {
             theme: Theme,
             #[session(default = "guest", rename = "kind")]
             pub r#type: Option<Name>,
+            #[session(default = 7, merge = add)]
+            visits: u64,
+            #[session(merge = union)]
+            seen: Vec<u32>,
             #[deprecated = "unused"]
             #[session(skip, default = vec![Self::default()])]
             others: Vec<Self>,
@@ -126,7 +130,7 @@ fn all_errors_come_at_once() {
         [
             "`skip` belongs on a field, not on the struct; write `#[session(skip)]` there",
             "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, \
-             `default`, `into`, `rename`, `skip` and `version`",
+             `default`, `into`, `merge`, `rename`, `skip` and `version`",
             "`version` takes a whole number below 2³²; write `version = 2`",
             "a session outlives every request and cannot borrow; own the data, as `String` \
              instead of `&str`",

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    merge::{Merge, Merged},
     payload::{EncodeError, Encoder, Source},
     tracked::{DirtyBits, Tracked},
 };
@@ -44,6 +45,12 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     fn __encode(&self, field: usize, encoder: &mut Encoder<'_>) -> Result<(), EncodeError>;
 
+    /// Merges a field that two saves have changed at once, if it says how.
+    #[doc(hidden)]
+    fn __merge(_field: usize, merge: Merge<'_>) -> Merged {
+        merge.none()
+    }
+
     #[doc(hidden)]
     fn __wrap(tracked: Tracked<Self>) -> Self::Fields;
 
@@ -60,12 +67,13 @@ pub struct FieldInfo {
     pub(crate) key: &'static str,
     pub(crate) aliases: &'static [&'static str],
     pub(crate) version: u32,
+    pub(crate) merges: bool,
 }
 
 impl FieldInfo {
     /// A field that is stored under `key`.
     pub const fn new(key: &'static str) -> Self {
-        Self { key, aliases: &[], version: 0 }
+        Self { key, aliases: &[], version: 0, merges: false }
     }
 
     /// Keys under which earlier builds stored the field.
@@ -76,6 +84,11 @@ impl FieldInfo {
     /// Bytes that were stored with another version are not read.
     pub const fn version(self, version: u32) -> Self {
         Self { version, ..self }
+    }
+
+    /// The field says how it is merged.
+    pub const fn merges(self) -> Self {
+        Self { merges: true, ..self }
     }
 
     pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, panic::Location, sync::Arc, time::Durat
 
 use http::StatusCode;
 
-use crate::{lock::Access, payload::EncodeError, store::StoreError};
+use crate::{lock::Access, payload::EncodeError, slot::rebase::Refusal, store::StoreError};
 
 /// An operation on a session failed.
 ///
@@ -38,6 +38,15 @@ enum Inner {
     Contended {
         attempts: u32,
     },
+    UnknownOutcome,
+    Conflict {
+        field: &'static str,
+    },
+    LeaseLost,
+    Leased {
+        waited: Duration,
+    },
+    NoLeases,
     Locked(Wait),
     Aborted,
 }
@@ -78,6 +87,14 @@ pub enum ErrorKind {
     TooLarge,
     /// Other processes saved the same session at the same time, again and again.
     Contended,
+    /// Somebody else has changed the same field at the same time, and the layer is
+    /// [told](crate::SessionLayerBuilder::on_conflict) not to overwrite that. Nothing of it is saved.
+    Conflict,
+    /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and somebody else has
+    /// taken over. What was written under it is not saved.
+    LeaseLost,
+    /// The session is in its cookie, where nothing can be locked.
+    NoLeases,
     /// The session's lock was not free in time.
     Locked,
     /// The background task of the operation panicked or was shut down with its runtime.
@@ -97,8 +114,25 @@ impl Error {
         Inner::NoCookie.into()
     }
 
-    pub(crate) fn encode(field: &'static str, source: Arc<EncodeError>) -> Self {
-        Inner::Encode { field, source }.into()
+    pub(crate) fn refused(field: &'static str, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Encode(source) => Inner::Encode { field, source }.into(),
+            Refusal::Conflict => Inner::Conflict { field }.into(),
+            Refusal::LeaseLost => Inner::LeaseLost.into(),
+        }
+    }
+
+    pub(crate) fn unknown_outcome() -> Self {
+        Inner::UnknownOutcome.into()
+    }
+
+    /// Somebody else has had a lease for all of this time.
+    pub(crate) fn leased(waited: Duration) -> Self {
+        Inner::Leased { waited }.into()
+    }
+
+    pub(crate) fn no_leases() -> Self {
+        Inner::NoLeases.into()
     }
 
     pub(crate) fn too_large(size: usize, limit: usize) -> Self {
@@ -135,7 +169,11 @@ impl Error {
             #[cfg(feature = "private-cookie")]
             Inner::CookieTooLarge { .. } => ErrorKind::TooLarge,
             Inner::Contended { .. } => ErrorKind::Contended,
-            Inner::Locked(_) => ErrorKind::Locked,
+            Inner::UnknownOutcome => ErrorKind::Store,
+            Inner::Conflict { .. } => ErrorKind::Conflict,
+            Inner::LeaseLost => ErrorKind::LeaseLost,
+            Inner::NoLeases => ErrorKind::NoLeases,
+            Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
             Inner::Aborted => ErrorKind::Aborted,
         }
     }
@@ -149,15 +187,22 @@ impl Error {
             | ErrorKind::Contended
             | ErrorKind::Locked
             | ErrorKind::Aborted => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::Ended => StatusCode::CONFLICT,
-            ErrorKind::NoLayer | ErrorKind::NoCookie | ErrorKind::Encode | ErrorKind::TooLarge => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            ErrorKind::Ended | ErrorKind::Conflict | ErrorKind::LeaseLost => StatusCode::CONFLICT,
+            ErrorKind::NoLayer
+            | ErrorKind::NoCookie
+            | ErrorKind::Encode
+            | ErrorKind::TooLarge
+            | ErrorKind::NoLeases => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
 
 impl Error {
+    /// Whether trying again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// With its causes; but not those of an encoding that failed, which quote the value.
     pub(crate) fn for_log(&self) -> String {
         let mut text = self.to_string();
@@ -225,6 +270,25 @@ impl fmt::Display for Error {
             Inner::Contended { attempts } => write!(
                 f,
                 "the session was saved by somebody else in the meantime, {attempts} times in a row"
+            ),
+            Inner::UnknownOutcome => f.write_str(
+                "the store did not say whether an earlier save was carried out, and it cannot be \
+                 told any more: it is not tried again, or it might count twice",
+            ),
+            Inner::Conflict { field } => write!(
+                f,
+                "the field `{field}` was changed by somebody else at the same time; nothing of it \
+                 is saved (`SessionLayerBuilder::on_conflict`)"
+            ),
+            Inner::LeaseLost => f.write_str(
+                "the session's lease was not renewed in time and somebody else has taken over; \
+                 what was written under it is not saved",
+            ),
+            Inner::Leased { waited } => {
+                write!(f, "another process has had the session locked for the last {waited:?}")
+            }
+            Inner::NoLeases => f.write_str(
+                "a session that is kept in its cookie cannot be locked: use a store, or `write`",
             ),
             Inner::Locked(Wait { data, wanted, at, waited, held_by }) => write!(
                 f,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{Record, error::BuildError, varint};
+use crate::{Record, error::BuildError};
 
 /// Every limit is cut to ten years, so that no sum of times can overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -49,55 +49,15 @@ impl Lifetime {
     pub const fn persistent(self, persistent: bool) -> Self {
         Self { persistent: Some(persistent), ..self }
     }
-
-    /// As it stands in a payload: nothing at all for the usual session.
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let mut out = Vec::new();
-        if self == Self::new() {
-            return out;
-        }
-        let persistent = match self.persistent {
-            None => 0,
-            Some(false) => PERSISTENT_SET,
-            Some(true) => PERSISTENT_SET | PERSISTENT,
-        };
-        out.push(
-            persistent
-                | if self.idle.is_some() { IDLE_SET } else { 0 }
-                | if self.absolute.is_some() { ABSOLUTE_SET } else { 0 },
-        );
-        for timeout in [self.idle, self.absolute].into_iter().flatten() {
-            varint::put(timeout.as_millis() as u64, &mut out);
-        }
-        out
-    }
-
-    /// `None` if the bytes are no lifetime. What a later version may add behind is ignored.
-    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
-        let Some(&flags) = bytes.split_off_first() else { return Some(Self::new()) };
-        let mut timeout = |flag| match flags & flag {
-            0 => Some(None),
-            _ => varint::take(&mut bytes)
-                .map(|millis| Some(as_stored(Duration::from_millis(millis)))),
-        };
-        let (idle, absolute) = (timeout(IDLE_SET)?, timeout(ABSOLUTE_SET)?);
-        let persistent = (flags & PERSISTENT_SET != 0).then_some(flags & PERSISTENT != 0);
-        Some(Self { idle, absolute, persistent })
-    }
 }
 
 /// What a timeout is when it comes back from the store: whole milliseconds, at most ten years.
-const fn as_stored(timeout: Duration) -> Duration {
+pub(crate) const fn as_stored(timeout: Duration) -> Duration {
     match timeout.as_millis() {
         millis if millis < LONGEST.as_millis() => Duration::from_millis(millis as u64),
         _ => LONGEST,
     }
 }
-
-const IDLE_SET: u8 = 1;
-const ABSOLUTE_SET: u8 = 2;
-const PERSISTENT_SET: u8 = 4;
-const PERSISTENT: u8 = 8;
 
 /// A layer's limits.
 #[derive(Clone, Copy, Debug)]
@@ -242,8 +202,7 @@ mod tests {
         let own = Lifetime::new().idle(Duration::MAX).absolute(Duration::MAX);
         let start = at(Duration::ZERO);
         assert_eq!(Expiry::default().expires_at(own, start, start), start + LONGEST);
-        let stored = Lifetime::from_bytes(&own.to_bytes()).unwrap();
-        assert_eq!(stored.idle, Some(LONGEST));
+        assert_eq!(own.idle, Some(LONGEST));
     }
 
     #[test]
@@ -278,21 +237,6 @@ mod tests {
         let stays = Expiry { persistent: true, absolute: None, ..layer };
         let age = stays.max_age(Lifetime::new(), at(Duration::ZERO), at(HOUR));
         assert_eq!(age, Some(400 * 24 * HOUR));
-    }
-
-    #[test]
-    fn lifetimes_come_back() {
-        for lifetime in [
-            Lifetime::new(),
-            Lifetime::new().persistent(false),
-            Lifetime::new().persistent(true).idle(HOUR),
-            Lifetime::new().absolute(Duration::from_millis(1)),
-            Lifetime::new().idle(Duration::ZERO).absolute(HOUR).persistent(true),
-        ] {
-            assert_eq!(Lifetime::from_bytes(&lifetime.to_bytes()), Some(lifetime));
-        }
-        assert!(Lifetime::new().to_bytes().is_empty());
-        assert_eq!(Lifetime::from_bytes(&[IDLE_SET]), None, "cut short");
     }
 
     #[test]

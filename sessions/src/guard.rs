@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     Session, SessionData,
+    lease::Leased,
     lock::{Access, TimedOut},
     slot::{Lent, Slot},
 };
@@ -47,6 +48,8 @@ pub struct WriteGuard<T: SessionData> {
     fields: Arc<T::Fields>,
     lent: Lent,
     was_panicking: bool,
+    /// Of a guard that is exclusive across processes.
+    lease: Option<Box<Leased<T>>>,
     permit: Permit<T>,
     session: Session<T>,
 }
@@ -99,8 +102,19 @@ impl<T: SessionData> ReadGuard<T> {
 impl<T: SessionData> WriteGuard<T> {
     pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
         let (fields, lent) = permit.slot.lend();
-        Self { fields, lent, was_panicking: thread::panicking(), permit, session }
+        Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
     }
+
+    pub(crate) fn with_lease(permit: Permit<T>, session: Session<T>, lease: Leased<T>) -> Self {
+        let mut guard = Self::new(permit, session);
+        guard.lease = Some(Box::new(lease));
+        guard
+    }
+}
+
+/// The version of the guard's record, as far as this process knows.
+pub(crate) fn version<T: SessionData>(guard: &WriteGuard<T>) -> u64 {
+    guard.permit.slot.record().version
 }
 
 impl<T: SessionData> Deref for ReadGuard<T> {
@@ -132,10 +146,13 @@ impl<T: SessionData> Drop for WriteGuard<T> {
             return;
         }
         let handle = self.session.handle();
-        let codec = handle.shared.codec;
-        if self.permit.slot.take_back(&mut self.fields, &self.lent, codec, handle.writer()) {
+        let policy = handle.shared.policy;
+        if self.permit.slot.take_back(&mut self.fields, &self.lent, policy, handle.writer()) {
             handle.note_write(&self.permit.slot);
         }
+        // Behind what was written under it, so that one save does both, and before the permit, so
+        // that the next one here knows of it.
+        self.lease = None;
         // The fields are dropped next, and the permit after them: the slot then has the only copy.
     }
 }

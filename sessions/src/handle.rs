@@ -19,9 +19,9 @@ use crate::{
     id::SessionId,
     layer::decide::{CookieChange, Facts, decide},
     patch::Writer,
-    save,
+    save::{self, Saving},
     shared::Shared,
-    slot::{Slot, Stage},
+    slot::{Slot, Stage, Wish},
 };
 
 /// What all clones of a request's [`Session`](crate::Session) share.
@@ -148,9 +148,9 @@ impl<T: SessionData> Handle<T> {
         let headers = self.cookies.first.iter().chain(&self.cookies.more);
         for (cookie, record) in shared.cookie.opened(&shared.keys, headers) {
             let held = Some((record.version, record.expires_at));
-            if let Some((record, lifetime)) = save::usable(shared, record) {
+            if let Some((record, head)) = save::usable(shared, record) {
                 let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
-                slot.observe(record, lifetime);
+                slot.observe(record, head, shared.policy);
                 tracing::debug!("opened a session");
                 return Opened { held, ..Opened::found(slot, cookie) };
             }
@@ -269,13 +269,15 @@ impl<T: SessionData> Handle<T> {
         let _exchange = self.exchange.lock().await;
         let slot = self.slot();
         let is_due = |slot| self.has_unsaved(slot) || self.refresh(slot).is_some();
-        let _saving = match is_due(&slot) || self.needs_cookie(&slot) {
-            true => Some(slot.saving.lock().await),
+        let mut saving = match is_due(&slot) || self.needs_cookie(&slot) {
+            true => Some(Saving::of(&slot).await),
             false => None,
         };
         let mut error = None;
-        if self.has_unsaved(&slot) {
-            error = self.save(&slot).await.err();
+        if let Some(saving) = &mut saving
+            && self.has_unsaved(&slot)
+        {
+            error = self.save(&slot, saving).await.err();
         } else if let Some(expires_at) = self.refresh(&slot) {
             self.touch(&slot, expires_at).await;
         }
@@ -299,7 +301,7 @@ impl<T: SessionData> Handle<T> {
         // Noted first, so that of many requests at once one writes. If it fails, nobody's data is
         // lost, and the next request tries again.
         let before = slot.set_expiry(expires_at);
-        if let (Some(place), Some(store)) = (slot.place(), self.shared.storage.store())
+        if let (Some(place), Some(store)) = (slot.place(), self.shared.store())
             && let Err(error) = store.touch(&place.key, expires_at).await
         {
             tracing::warn!(
@@ -321,10 +323,9 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// The caller holds `slot.saving`.
-    async fn save(&self, slot: &Arc<Slot<T>>) -> Result<(), Error> {
+    async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
         let writer = self.writer();
-        match save::save_locked(&self.shared, slot, Some(writer)).await {
+        match save::attempts(&self.shared, slot, saving, Wish::of(Some(writer))).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::info!("a session ended while a request wrote to it: not saved");
                 Ok(())
@@ -339,7 +340,7 @@ impl<T: SessionData> Handle<T> {
                 slot.discard(writer);
                 Err(error)
             }
-            saved => saved,
+            Ok(_) => Ok(()),
         }
     }
 

@@ -25,6 +25,10 @@ impl Patch {
         self.0.iter().map(|entry| (entry.field, &*entry.body))
     }
 
+    pub(crate) fn writers(&self) -> impl Iterator<Item = (usize, Writer)> {
+        self.0.iter().map(|entry| (entry.field, entry.writer))
+    }
+
     pub(crate) fn body(&self, field: usize) -> Option<&[u8]> {
         self.entries().find(|(changed, _)| *changed == field).map(|(_, body)| body)
     }

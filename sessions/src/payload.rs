@@ -1,13 +1,13 @@
 //! The fields of a session as bytes.
 //!
 //! ```text
-//! payload  = format (1)  lifetime-length  lifetime  entry*,  or a zero: the session has moved
+//! payload  = format (1)  head-length  head  entry*,  or a zero: the session has moved
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  value
 //! tag      = codec (low three bits) | 8 if a field-version follows | higher bits: not used yet
 //! ```
 //!
-//! Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
+//! The [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
 //! wrote it, so that fields can be added, removed, reordered and moved to another codec one by one,
 //! and an entry that this build does not know, or whose tag it does not understand, is kept as it
 //! is.
@@ -85,11 +85,11 @@ impl<'a> Source<'a> {
         self.bodies.get(field)
     }
 
-    /// The payload of these fields and this lifetime.
-    pub(crate) fn write(&self, lifetime: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.written_len(lifetime));
+    /// The payload of these fields and this head.
+    pub(crate) fn write(&self, head: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.written_len(head));
         out.push(FORMAT);
-        put_sized(lifetime, &mut out);
+        put_sized(head, &mut out);
         for (field, info) in self.fields.iter().enumerate() {
             if let Some(body) = self.bodies.get(field) {
                 put_entry(info.key.as_bytes(), body, &mut out);
@@ -102,13 +102,13 @@ impl<'a> Source<'a> {
     }
 
     /// A little more than [`write`](Self::write) needs, so that it allocates once.
-    fn written_len(&self, lifetime: &[u8]) -> usize {
+    fn written_len(&self, head: &[u8]) -> usize {
         const LENGTHS: usize = 6;
         let known = self.fields.iter().enumerate().filter_map(|(field, info)| {
             self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS)
         });
         let unknown = self.unknown.iter().map(|(key, body)| key.len() + body.len() + LENGTHS);
-        lifetime.len() + LENGTHS + known.sum::<usize>() + unknown.sum::<usize>()
+        head.len() + LENGTHS + known.sum::<usize>() + unknown.sum::<usize>()
     }
 
     /// The value of a stored field, or its default: also when its bytes do not decode, or were
@@ -131,20 +131,20 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Whether all of `payload` is one, and the encoded lifetime in it (`expiry`).
+/// Whether all of `payload` is one, and the encoded head in it.
 pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
-    let (lifetime, mut entries) = take_head(payload)?;
+    let (head, mut entries) = take_head(payload)?;
     while take_entry(&mut entries)?.is_some() {}
-    Ok(lifetime)
+    Ok(head)
 }
 
-/// The lifetime, and the bytes of the entries. An empty payload has neither.
+/// The head, and the bytes of the entries. An empty payload has neither.
 fn take_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Corrupt> {
     match payload.split_first() {
         None => Ok((&[], &[])),
         Some((&FORMAT, mut rest)) => {
-            let lifetime = take_sized(&mut rest).ok_or(Corrupt)?;
-            Ok((lifetime, rest))
+            let head = take_sized(&mut rest).ok_or(Corrupt)?;
+            Ok((head, rest))
         }
         Some(_) => Err(Corrupt),
     }
@@ -166,7 +166,10 @@ fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<usize> {
 }
 
 /// `None` if the bytes were written under another field version.
-fn decode<F: FieldValue>(mut body: &[u8], version: u32) -> Result<Option<F>, CodecError> {
+pub(crate) fn decode<F: FieldValue>(
+    mut body: &[u8],
+    version: u32,
+) -> Result<Option<F>, CodecError> {
     let tag = *body.split_off_first().ok_or("an empty entry")?;
     let written_under = match tag & HAS_VERSION {
         0 => 0,

@@ -2,6 +2,7 @@
 
 pub use crate::{
     data::{FieldDefault, FieldInfo, FieldValue},
+    merge::{Merge, Merged},
     payload::{EncodeError, Encoder, Source},
     tracked::{DirtyBits, Tracked},
 };

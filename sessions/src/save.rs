@@ -5,23 +5,45 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    Created, Lifetime, Record, Replaced, SessionData, StoreError, StoreKey,
+    Created, Record, Replaced, SessionData, StoreError, StoreKey,
     error::Error,
+    head::Head,
     id::SessionId,
+    lease::LeaseWait,
     patch::Writer,
     payload::{self, LARGEST_PAYLOAD, MOVED},
     registry::Place,
     shared::Shared,
-    slot::{Plan, Slot, Stage},
-    store::erased::ErasedStore,
+    slot::{Circumstances, Plan, Slot, Stage, Wish},
+    store::timed::{Timed, is_overdue},
 };
 
-/// How often a save starts again because somebody else saved in between. Each time somebody made
-/// progress, so that this takes as many others at once.
-const ATTEMPTS: u32 = 64;
+/// The right to talk to the store about one session, for one purpose; whoever has it may let go of
+/// it for a moment. Knows for how long others have been in the way.
+pub(crate) struct Saving<'a> {
+    mutex: &'a tokio::sync::Mutex<()>,
+    guard: Option<tokio::sync::MutexGuard<'a, ()>>,
+    pub(crate) lease_wait: LeaseWait,
+    lost: Lost,
+}
+
+impl<'a> Saving<'a> {
+    pub(crate) async fn of<T: SessionData>(slot: &'a Slot<T>) -> Self {
+        let guard = Some(slot.saving.lock().await);
+        Self { mutex: &slot.saving, guard, lease_wait: LeaseWait::default(), lost: Lost::default() }
+    }
+
+    /// Lets others go first for so long.
+    pub(crate) async fn pause(&mut self, pause: Duration) {
+        self.guard = None;
+        tokio::time::sleep(pause).await;
+        self.guard = Some(self.mutex.lock().await);
+    }
+}
 
 /// Saves what has been released and is not stored yet; `writer` is told of what cannot be stored.
 ///
@@ -32,66 +54,192 @@ pub(crate) async fn save<T: SessionData>(
     slot: &Arc<Slot<T>>,
     writer: Option<Writer>,
 ) -> Result<(), Error> {
-    let _saving = slot.saving.lock().await;
-    save_locked(shared, slot, writer).await
+    let mut saving = Saving::of(slot).await;
+    attempts(shared, slot, &mut saving, Wish::of(writer)).await?;
+    Ok(())
 }
 
-/// [`save`] for a caller that holds `slot.saving`.
-pub(crate) async fn save_locked<T: SessionData>(
-    shared: &Shared<T>,
-    slot: &Arc<Slot<T>>,
-    writer: Option<Writer>,
-) -> Result<(), Error> {
-    attempts(shared, slot, writer).instrument(tracing::debug_span!("save_session")).await
+/// What has become of a wish.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// It is stored, or there was nothing to store.
+    Done,
+    /// The overlay was made of fields that have changed since. It is not stored.
+    Outdated,
 }
 
-async fn attempts<T: SessionData>(
+/// Tries until the store has what is wished for, for as long as a guard would wait for its lock.
+pub(crate) async fn attempts<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    writer: Option<Writer>,
-) -> Result<(), Error> {
-    for _ in 0..ATTEMPTS {
-        let now = shared.now();
-        let plan = slot.plan(writer, now, shared.payload_limit, |lifetime, created_at| {
-            shared.expiry.expires_at(lifetime, created_at, now)
-        });
-        let plan = plan?;
+    saving: &mut Saving<'_>,
+    wish: Wish<'_>,
+) -> Result<Saved, Error> {
+    attempts_in_span(shared, slot, saving, wish)
+        .instrument(tracing::debug_span!("save_session"))
+        .await
+}
+
+async fn attempts_in_span<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    saving: &mut Saving<'_>,
+    wish: Wish<'_>,
+) -> Result<Saved, Error> {
+    loop {
+        let plan = plan(shared, slot, wish, saving.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
-            return keep_for_cookie(shared, slot, plan);
+            keep_for_cookie(shared, slot, plan)?;
+            return Ok(Saved::Done);
         }
-        let Some(store) = shared.storage.store() else { return Ok(()) };
+        let Some(store) = shared.store() else { return Ok(Saved::Done) };
         match plan {
-            Plan::Nothing => return Ok(()),
+            Plan::Nothing => return Ok(Saved::Done),
+            Plan::Outdated => return Ok(Saved::Outdated),
             Plan::Create(record) => {
                 if create(shared, store, slot, record).await? {
-                    return Ok(());
+                    return Ok(Saved::Done);
                 }
             }
             Plan::Replace { record, based_on } => {
                 let key = &slot.place().ok_or_else(Error::ended)?.key;
-                match store.replace(key, &record, based_on).await? {
+                match replace(store, key, &record, based_on).await? {
                     Replaced::Done => {
                         tracing::debug!(version = record.version, "saved a session");
                         slot.saved(record);
-                        return Ok(());
+                        return Ok(Saved::Done);
                     }
-                    Replaced::Changed => match load(shared, store, key).await? {
-                        Some((record, lifetime)) => slot.rebase(record, lifetime),
-                        None => slot.end(),
-                    },
-                    Replaced::Missing => slot.end(),
+                    Replaced::Missing => {
+                        slot.end();
+                        continue;
+                    }
+                    Replaced::Changed => slot.not_saved(&record),
                 }
+                reload(shared, store, slot).await?;
+                saving.lost.pause(shared).await?;
+            }
+            Plan::Wait(lease, version) => {
+                saving.wait_for(lease, version, shared).await?;
+                reload(shared, store, slot).await?;
             }
         }
     }
-    Err(Error::contended(ATTEMPTS))
+}
+
+/// Has the slot show what the store has by now.
+async fn reload<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    slot: &Slot<T>,
+) -> Result<(), Error> {
+    let key = &slot.place().ok_or_else(Error::ended)?.key;
+    match load(shared, store, key).await? {
+        Some((record, head)) => slot.rebase(record, head, shared.policy),
+        None => {
+            slot.end();
+            Ok(())
+        }
+    }
+}
+
+fn plan<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    wish: Wish<'_>,
+    overdue: Option<u64>,
+) -> Result<Plan, Error> {
+    let now = shared.now();
+    let given = Circumstances {
+        now,
+        limit: shared.payload_limit,
+        mark: shared.marks.next(),
+        conflict: shared.policy.conflict,
+        overdue,
+    };
+    slot.plan(wish, given, |lifetime, created_at| {
+        shared.expiry.expires_at(lifetime, created_at, now)
+    })
+}
+
+/// Whether the store has what the slot had at this generation; if not, the slot then has what the
+/// store has.
+pub(crate) async fn confirm<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    generation: u64,
+) -> Result<Saved, Error> {
+    if let (Some(_), Some(store)) = (slot.place(), shared.store()) {
+        reload(shared, store, slot).await?;
+    }
+    match slot.stage() {
+        Stage::Ended => Err(Error::ended()),
+        _ if slot.generation() == generation => Ok(Saved::Done),
+        _ => Ok(Saved::Outdated),
+    }
+}
+
+/// Counts the compare-and-swaps that somebody else was faster with.
+#[derive(Default)]
+struct Lost {
+    times: u32,
+    since: Option<Instant>,
+}
+
+impl Lost {
+    /// Steps back a little, the further the more often it happens: the first times not at all, and
+    /// never for more than some 50 ms.
+    ///
+    /// An error once it has happened for as long as a guard would wait for its lock. Each time
+    /// somebody else has made progress, so that this takes many others who save all the time.
+    async fn pause<T: SessionData>(&mut self, shared: &Shared<T>) -> Result<(), Error> {
+        const AT_ONCE: u32 = 2;
+        const LONGEST: u32 = 6;
+        self.times += 1;
+        if self.times <= AT_ONCE {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now - *self.since.get_or_insert(now) >= shared.lock_timeout {
+            return Err(Error::contended(self.times));
+        }
+        let most = Duration::from_millis(1 << (self.times - AT_ONCE).min(LONGEST));
+        Box::pin(tokio::time::sleep(shared.marks.jitter(most))).await;
+        Ok(())
+    }
+}
+
+/// A compare-and-swap whose answer is looked for in the store if it does not come.
+async fn replace(
+    store: Timed<'_>,
+    key: &StoreKey,
+    record: &Record,
+    based_on: u64,
+) -> Result<Replaced, StoreError> {
+    match store.replace(key, record, based_on).await {
+        // A store that hangs would only hang once more.
+        Err(error) if !is_overdue(&error) => match store.load(key).await {
+            Ok(Some(found)) if is_ours(record, &found) => Ok(Replaced::Done),
+            _ => Err(error),
+        },
+        answer => answer,
+    }
+}
+
+/// Whether `found` is what we have tried to save, or was made of it.
+fn is_ours(ours: &Record, found: &Record) -> bool {
+    let head = |record: &Record| payload::check(&record.payload).ok().and_then(Head::from_bytes);
+    let mark = head(ours).and_then(|head| head.marks.first().copied());
+    match mark {
+        Some(mark) => head(found).is_some_and(|head| head.marks.contains(&mark)),
+        None => ours.version == found.version && ours.payload == found.payload,
+    }
 }
 
 /// Stores a new session; false if it has to be tried again.
 async fn create<T: SessionData>(
     shared: &Shared<T>,
-    store: &dyn ErasedStore,
+    store: Timed<'_>,
     slot: &Arc<Slot<T>>,
     record: Record,
 ) -> Result<bool, Error> {
@@ -107,6 +255,7 @@ async fn create<T: SessionData>(
             Ok(true)
         }
         Created::Exists => {
+            slot.not_saved(&record);
             if is_retry && let Some((record, _)) = load(shared, store, &key).await? {
                 enter(shared, slot, id);
                 slot.saved(record);
@@ -123,34 +272,31 @@ fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, id: SessionId)
     shared.registry.enter(slot);
 }
 
-/// The record under `key` with its own lifetime, unless it is over or unreadable.
+/// The record under `key` with its head, unless it is over or unreadable.
 pub(crate) async fn load<T: SessionData>(
     shared: &Shared<T>,
-    store: &dyn ErasedStore,
+    store: Timed<'_>,
     key: &StoreKey,
-) -> Result<Option<(Record, Lifetime)>, Error> {
+) -> Result<Option<(Record, Head)>, Error> {
     Ok(store.load(key).await?.and_then(|record| usable(shared, record)))
 }
 
-/// A record with its own lifetime, unless it is over or unreadable.
-pub(crate) fn usable<T: SessionData>(
-    shared: &Shared<T>,
-    record: Record,
-) -> Option<(Record, Lifetime)> {
+/// A record with its head, unless it is over or unreadable.
+pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Option<(Record, Head)> {
     if record.payload.starts_with(MOVED) {
         return None;
     }
     let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
-    let lifetime = is_bearable
+    let head = is_bearable
         .then(|| payload::check(&record.payload).ok())
         .flatten()
-        .and_then(Lifetime::from_bytes);
-    let Some(lifetime) = lifetime else {
+        .and_then(Head::from_bytes);
+    let Some(head) = head else {
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
         return None;
     };
-    let is_over = shared.expiry.is_over(&record, lifetime, shared.now());
-    (!is_over).then_some((record, lifetime))
+    let is_over = shared.expiry.is_over(&record, head.lifetime, shared.now());
+    (!is_over).then_some((record, head))
 }
 
 /// Looks at the store for whoever opens the session: a slot in use learns what is new there. A
@@ -160,9 +306,9 @@ pub(crate) async fn refresh<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    if let Some(store) = shared.storage.store() {
+    if let Some(store) = shared.store() {
         match load(shared, store, key).await? {
-            Some((record, lifetime)) => slot.observe(record, lifetime),
+            Some((record, head)) => slot.observe(record, head, shared.policy),
             None => slot.end(),
         }
     }
@@ -171,29 +317,34 @@ pub(crate) async fn refresh<T: SessionData>(
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
 ///
-/// The caller holds the slot's lock for writing and `slot.saving`, and the slot has a record. After
-/// an error the session is still good under its old id, unless it has ended.
+/// The caller holds the slot's lock for writing, and the slot has a record. After an error the
+/// session is still good under its old id, unless it has ended.
 pub(crate) async fn renew<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
+    saving: &mut Saving<'_>,
     writer: Writer,
 ) -> Result<(Record, Place<T>), Error> {
     let old = &slot.place().ok_or_else(Error::ended)?.key;
-    for _ in 0..ATTEMPTS {
+    loop {
         if refresh(shared, slot, old).await? != Stage::Live {
             return Err(Error::ended());
         }
+        let overdue = saving.lease_wait.overdue;
+        if let Some((lease, version)) = slot.foreign_lease(overdue) {
+            saving.wait_for(lease, version, shared).await?;
+            continue;
+        }
         let now = shared.now();
-        let expires_at = |lifetime, created_at| shared.expiry.expires_at(lifetime, created_at, now);
         let based_on = slot.record().version;
-        let record = match slot.plan(Some(writer), now, shared.payload_limit, expires_at)? {
+        let record = match plan(shared, slot, Wish::of(Some(writer)), overdue)? {
             Plan::Replace { record, .. } => record,
             _ => slot.record(),
         };
-        let expires_at = expires_at(slot.lifetime(), record.created_at);
+        let expires_at = shared.expiry.expires_at(slot.lifetime(), record.created_at, now);
         let record = Record { version: 1, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);
-        let Some(store) = shared.storage.store() else { return Ok((record, place)) };
+        let Some(store) = shared.store() else { return Ok((record, place)) };
         if store.create(&place.key, &record).await? == Created::Exists {
             continue;
         }
@@ -210,14 +361,14 @@ pub(crate) async fn renew<T: SessionData>(
                 return Err(error.into());
             }
         }
+        saving.lost.pause(shared).await?;
     }
-    Err(Error::contended(ATTEMPTS))
 }
 
 /// Ends the record that a renewal was based on, and no later one: what another process saves until
 /// then is not lost, and of several renewals one wins.
 async fn retire(
-    store: &dyn ErasedStore,
+    store: Timed<'_>,
     key: &StoreKey,
     successor: &Record,
     based_on: u64,
@@ -254,7 +405,7 @@ async fn retire(
 }
 
 /// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
-async fn drop_record(store: &dyn ErasedStore, key: &StoreKey) {
+async fn drop_record(store: Timed<'_>, key: &StoreKey) {
     if store.delete(key).await.is_err() {
         tracing::warn!("the record of a renewal that failed stays until it expires");
     }

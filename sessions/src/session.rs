@@ -13,12 +13,13 @@ use http::{Extensions, HeaderMap};
 use crate::{
     Lifetime, ReadGuard, SessionData, WriteGuard,
     error::{Error, Wait},
-    guard::Permit,
+    guard::{self, Permit},
     handle::Handle,
+    lease::Leased,
     lock::{Access, TimedOut},
-    save,
+    save::{self, Saved, Saving},
     shared::Shared,
-    slot::Stage,
+    slot::{Stage, Tried, Wish},
 };
 
 /// A request's session.
@@ -236,6 +237,161 @@ impl<T: SessionData> Session<T> {
         save::save(&handle.shared, &handle.slot(), Some(handle.writer())).await
     }
 
+    /// Changes the session exactly, however many processes do so at once: runs `change` on the
+    /// session as it is in the store, saves at once, and starts over if somebody else has saved in
+    /// between. A thousand concurrent updates that add one add a thousand.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { credit: u32 }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> sessions::Result<bool> {
+    /// let paid = session
+    ///     .update(|s| {
+    ///         let enough = s.credit() >= 5;
+    ///         if enough {
+    ///             *s.credit_mut() -= 5;
+    ///         }
+    ///         enough
+    ///     })
+    ///     .await?;
+    /// # Ok(paid) }
+    /// # }
+    /// ```
+    ///
+    /// `change` may run several times: whatever else it does, it does as often. What released guards
+    /// have written is saved before. In this process it has the session to itself, as a write guard
+    /// has; it must not wait for another guard of the session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save`](Self::save), and [`Locked`](crate::ErrorKind::Locked) if a guard or another
+    /// process's [`lock`](Self::lock) is in the way for as long as the layer's lock timeout,
+    /// [`Contended`](crate::ErrorKind::Contended) if others were faster for as long. After a
+    /// [`Store`](crate::ErrorKind::Store) error the change may be stored or not: if it was a lost
+    /// connection, nobody can tell.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the change may be stored or not, but not in part.
+    #[track_caller]
+    pub fn update<R: Send>(
+        &self,
+        mut change: impl FnMut(&mut T::Fields) -> R + Send,
+    ) -> impl Future<Output = Result<R, Error>> + Send {
+        self.try_update(move |fields| Ok::<R, Error>(change(fields)))
+    }
+
+    /// Like [`update`](Self::update), with a `change` that may refuse: after its error the session is
+    /// as it was.
+    #[track_caller]
+    pub fn try_update<R: Send, E: From<Error> + Send>(
+        &self,
+        change: impl FnMut(&mut T::Fields) -> Result<R, E> + Send,
+    ) -> impl Future<Output = Result<R, E>> + Send {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move {
+            let limit = self.handle.shared.lock_timeout;
+            let permit = self.permit(limit, Access::Write, at).await?;
+            self.update_under(permit, change).await
+        }
+    }
+
+    async fn update_under<R, E: From<Error>>(
+        &self,
+        permit: Permit<T>,
+        mut change: impl FnMut(&mut T::Fields) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let (shared, slot) = (&*self.handle.shared, permit.slot());
+        let writer = self.handle.writer();
+        let mut saving = Saving::of(slot).await;
+        // So that nothing lies between the store and the change, and the change alone is repeated.
+        save::attempts(shared, slot, &mut saving, Wish::of(Some(writer))).await?;
+        loop {
+            let Tried { outcome, view, patch } =
+                slot.try_change(shared.policy.codec, writer, &mut change)?;
+            let outcome = outcome?;
+            let saved = match patch.is_empty() {
+                // What it has seen, and left as it was, must be what the store has.
+                true => save::confirm(shared, slot, view.1).await?,
+                false => {
+                    let wish = Wish { overlay: Some((&patch, view.1)), ..Wish::of(Some(writer)) };
+                    save::attempts(shared, slot, &mut saving, wish).await?
+                }
+            };
+            if saved == Saved::Done {
+                slot.keep_view(view);
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// A guard to write with that is exclusive across all processes on the store, for sections that
+    /// must not run twice.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { order: Option<u64> }
+    /// # async fn pay() -> u64 { 1 }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> sessions::Result<()> {
+    /// let mut s = session.lock().await?;
+    /// if s.order().is_none() {
+    ///     s.set_order(pay().await);
+    /// }
+    /// drop(s);
+    /// session.save().await?;
+    /// # Ok(()) }
+    /// # }
+    /// ```
+    ///
+    /// It takes a lease, which stands in the session's record, and renews it as long as the guard
+    /// lives. Meanwhile everybody else's saves of the session wait; reads do not, and
+    /// [`destroy`](Self::destroy) does not. When the guard is dropped, what it wrote is saved and
+    /// the lease given back, in one save in the background; [`save`](Self::save) waits for that and
+    /// says how it went. A process that dies with a lease holds up the others for the
+    /// [lease time](crate::SessionLayerBuilder::with_lease_time), 10 seconds by default.
+    ///
+    /// A process that was cut off from the store for that long has lost its lease: what the guard
+    /// writes is then refused by the store, and not merged ([`LeaseLost`](crate::ErrorKind::LeaseLost)).
+    /// To fence off other resources, hand them [`lock_version`](Self::lock_version).
+    ///
+    /// Costs one save more than [`write`](Self::write). A session that is not stored yet is known to
+    /// nobody else, and locked in this process alone. Among processes there is no order of waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Locked`](crate::ErrorKind::Locked) if the session was not free within the layer's lock
+    /// timeout, [`Ended`](crate::ErrorKind::Ended), [`Store`](crate::ErrorKind::Store) and the other
+    /// errors of [`save`](Self::save); [`NoLeases`](crate::ErrorKind::NoLeases) on a `PrivateCookie`.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future gives back, in the background, what it may have got.
+    #[track_caller]
+    pub fn lock(&self) -> impl Future<Output = Result<WriteGuard<T>, Error>> + Send + use<'_, T> {
+        let at = Location::caller();
+        async move {
+            let handle = &self.handle;
+            let shared = &handle.shared;
+            if shared.storage.is_cookie() {
+                return Err(Error::no_leases());
+            }
+            let permit = self.permit(shared.lock_timeout, Access::Write, at).await?;
+            let runtime = handle.opened().runtime.clone();
+            let lease = Leased::take(shared, permit.slot(), handle.writer(), runtime);
+            let lease = Box::pin(lease).await?;
+            Ok(WriteGuard::with_lease(permit, self.clone(), lease))
+        }
+    }
+
+    /// The version of the session's record that a [`lock`](Self::lock) was taken with, or renewed to
+    /// since: it only ever grows, and a later holder's is larger. A resource outside of the session
+    /// that remembers the largest it has seen can refuse a holder who came too late (a fencing
+    /// token).
+    pub fn lock_version(guard: &WriteGuard<T>) -> u64 {
+        guard::version(guard)
+    }
+
     /// Looks at the store again, for what other processes have saved since this request opened the
     /// session. The next guard shows it, with what this process has not saved yet on top.
     ///
@@ -300,14 +456,15 @@ impl<T: SessionData> Session<T> {
         let shared = &*self.handle.shared;
         let slot = permit.slot();
         let _exchange = self.handle.exchange.lock().await;
-        let _saving = slot.saving.lock().await;
+        let mut saving = Saving::of(slot).await;
         if slot.place().is_none() {
             return Ok(());
         }
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        let (record, place) = save::renew(shared, slot, self.handle.writer()).await?;
+        let writer = self.handle.writer();
+        let (record, place) = save::renew(shared, slot, &mut saving, writer).await?;
         let successor = Arc::new(slot.succeed(record, place));
         shared.registry.enter(&successor);
         self.handle.opened().slot = successor;
@@ -343,7 +500,7 @@ impl<T: SessionData> Session<T> {
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _saving = slot.saving.lock().await;
         if let Some(place) = slot.place() {
-            if let Some(store) = shared.storage.store() {
+            if let Some(store) = shared.store() {
                 store.delete(&place.key).await?;
             }
             tracing::debug!("ended a session");

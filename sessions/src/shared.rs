@@ -1,7 +1,10 @@
 //! What all requests of one layer share.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -9,17 +12,34 @@ use tokio::{runtime::Handle as Runtime, sync::watch};
 use tracing::Instrument;
 
 use crate::{
-    SessionData, clock::Clock, codec::Codec, cookie::CookieConfig, error::ErrorKind,
-    expiry::Expiry, keys::Keys, registry::Registry, save::save, slot::Slot, storage::Storage,
+    SessionData,
+    clock::Clock,
+    cookie::CookieConfig,
+    error::ErrorKind,
+    expiry::Expiry,
+    keys::Keys,
+    registry::Registry,
+    save::save,
+    slot::{Slot, rebase::Policy},
+    storage::Storage,
+    store::timed::Timed,
 };
+
+/// How often a background save is tried, and how long the first pause is; each further one is
+/// four times as long.
+const BACKGROUND_ATTEMPTS: u32 = 5;
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Shared<T: SessionData> {
     pub(crate) storage: Storage,
     pub(crate) keys: Keys,
     pub(crate) cookie: CookieConfig,
     pub(crate) expiry: Expiry,
-    pub(crate) codec: Codec,
+    pub(crate) policy: Policy,
     pub(crate) payload_limit: usize,
+    pub(crate) lease_time: Duration,
+    pub(crate) store_timeout: Duration,
+    pub(crate) marks: Marks,
     pub(crate) lock_timeout: Duration,
     pub(crate) clock: Clock,
     pub(crate) registry: Arc<Registry<T>>,
@@ -31,6 +51,12 @@ impl<T: SessionData> Shared<T> {
         self.clock.now()
     }
 
+    /// The store, unless the sessions are in their cookies; no call of it lasts longer than the
+    /// store timeout.
+    pub(crate) fn store(&self) -> Option<Timed<'_>> {
+        self.storage.store().map(|store| Timed { store, limit: self.store_timeout })
+    }
+
     /// Saves what a request wrote that is gone before it could save it itself.
     pub(crate) fn save_in_background(
         self: &Arc<Self>,
@@ -39,17 +65,53 @@ impl<T: SessionData> Shared<T> {
     ) {
         let shared = self.clone();
         self.background.spawn(runtime, async move {
-            match save(&shared, &slot, None).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Ended => {
-                    tracing::debug!("a session ended before a dropped request's writes were saved");
+            let mut pause = BACKGROUND_PAUSE;
+            for attempt in 1.. {
+                match save(&shared, &slot, None).await {
+                    Ok(()) => return,
+                    Err(error) if error.kind() == ErrorKind::Ended => {
+                        return tracing::debug!(
+                            "a session ended before a dropped request's writes were saved"
+                        );
+                    }
+                    Err(error) if attempt < BACKGROUND_ATTEMPTS && error.may_pass() => {
+                        tokio::time::sleep(pause).await;
+                        pause *= 4;
+                    }
+                    Err(error) => {
+                        return tracing::error!(
+                            "what a dropped request wrote could not be saved: {}",
+                            error.for_log()
+                        );
+                    }
                 }
-                Err(error) => tracing::error!(
-                    "what a dropped request wrote could not be saved: {}",
-                    error.for_log()
-                ),
             }
         });
+    }
+}
+
+/// Numbers by which saves are found again: a random first one for each layer, and then the next.
+pub(crate) struct Marks(AtomicU32);
+
+impl Marks {
+    pub(crate) fn new() -> Self {
+        // Two layers that begin at the same number only differ in nothing that matters: a mark is
+        // looked for among the last few saves of one session.
+        let mut first = [0; 4];
+        let _ = getrandom::fill(&mut first);
+        Self(AtomicU32::new(u32::from_ne_bytes(first)))
+    }
+
+    pub(crate) fn next(&self) -> u32 {
+        self.0.fetch_add(1, Relaxed)
+    }
+
+    /// Some time up to `most`, for pauses of several processes to differ.
+    pub(crate) fn jitter(&self, most: Duration) -> Duration {
+        // Neighbouring numbers give times that look random (the multiplier is 2³² over the golden
+        // ratio).
+        let random = self.next().wrapping_mul(0x9e37_79b9);
+        most.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 }
 

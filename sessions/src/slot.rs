@@ -17,17 +17,24 @@ use std::{
     time::SystemTime,
 };
 
+use self::rebase::{Policy, Refusal};
 use crate::{
     Lifetime, Record, SessionData,
     codec::Codec,
     error::Error,
+    head::{Head, Lease},
     id::SessionId,
     lock::Lock,
     patch::{Patch, Writer},
-    payload::{self, EncodeError, Encoder, Source},
+    payload::{self, Encoder, Source},
     registry::Place,
     tracked::Tracked,
 };
+
+pub(crate) mod rebase;
+mod stored;
+
+pub(crate) use stored::{Circumstances, Plan, Wish};
 
 pub(crate) struct Slot<T: SessionData> {
     /// Held by guards, over the view.
@@ -44,27 +51,62 @@ struct State<T: SessionData> {
     stage: Stage,
     record: Record,
     /// As the record has it.
-    stored_lifetime: Lifetime,
+    head: Head,
     /// As wished for.
     lifetime: Lifetime,
     pending: Patch,
-    /// Fields that could not be made into bytes. Their writer's saves fail until they are set to
+    /// Changes that cannot be stored. Their writer's saves fail until the fields are set to
     /// something else.
     refused: Vec<Refused>,
-    /// A save is under way, or its answer was lost: the store may have something else than `record`.
-    /// Until that is known, nothing counts as stored.
-    in_doubt: bool,
+    /// Saves that are under way, or whose answer was lost: the store may have one of them instead
+    /// of `record`. Until that is known, nothing counts as stored.
+    attempts: Vec<Attempt>,
     view: Option<Arc<T::Fields>>,
     /// The id of an attempt to store the session that may or may not have succeeded.
     creating: Option<SessionId>,
+    /// The lease that somebody in this process wants, has or gives back.
+    hold: Option<Hold>,
+    /// How often one lease has followed the other without a moment between.
+    handed_on: u32,
     /// Counts the changes to `record` and `pending` that a lent-out view knows nothing of.
     generation: u64,
+    /// Counts all changes to `record` and `pending`.
+    revision: u64,
 }
 
+/// A change that is not in `pending`, because it cannot be stored.
 struct Refused {
     field: usize,
-    error: Arc<EncodeError>,
+    refusal: Refusal,
     writer: Writer,
+}
+
+/// A save that the store may have carried out.
+struct Attempt {
+    /// Stands in the record, if `is_marked`.
+    mark: u32,
+    is_marked: bool,
+    record: Record,
+}
+
+/// A lease from this process's side.
+struct Hold {
+    lease: Lease,
+    writer: Writer,
+    stage: HoldStage,
+    /// The one that it takes the place of, and that one's writer.
+    before: Option<(u64, Writer)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HoldStage {
+    /// Not in the store yet, as far as we know.
+    Wanted,
+    Held,
+    /// Given up, and not out of the store yet.
+    Released,
+    /// Somebody else has taken over, because we did not renew it in time.
+    Lost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,18 +123,18 @@ pub(crate) enum Stage {
     Ended,
 }
 
-/// What a save has to do.
-pub(crate) enum Plan {
-    Nothing,
-    Create(Record),
-    Replace { record: Record, based_on: u64 },
-}
-
 /// What a writer was lent: the state of the fields that its copy shows.
 pub(crate) struct Lent {
     generation: u64,
     record: Record,
     pending: Patch,
+}
+
+/// What has been tried on a copy of the fields.
+pub(crate) struct Tried<T: SessionData, R, E> {
+    pub(crate) outcome: Result<R, E>,
+    pub(crate) view: (Arc<T::Fields>, u64),
+    pub(crate) patch: Patch,
 }
 
 impl<T: SessionData> Slot<T> {
@@ -116,14 +158,17 @@ impl<T: SessionData> Slot<T> {
             state: Mutex::new(State {
                 stage,
                 record,
-                stored_lifetime: Lifetime::new(),
+                head: Head::default(),
                 lifetime: Lifetime::new(),
                 pending: Patch::default(),
                 refused: Vec::new(),
-                in_doubt: false,
+                attempts: Vec::new(),
                 view: None,
                 creating: None,
+                hold: None,
+                handed_on: 0,
                 generation: 0,
+                revision: 0,
             }),
         }
     }
@@ -166,10 +211,15 @@ impl<T: SessionData> Slot<T> {
         self.state().is_dirty()
     }
 
+    /// Changes with what the next guard will show, unless a guard has changed it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
     /// Whether a save would have something to do, or to find out.
     pub(crate) fn has_unsaved(&self) -> bool {
         let state = self.state();
-        state.is_dirty() || state.in_doubt
+        state.is_dirty() || state.is_in_doubt()
     }
 
     // ---- guards ----
@@ -210,6 +260,45 @@ impl<T: SessionData> Slot<T> {
         (view, lent)
     }
 
+    /// Changes a copy of the fields, and keeps nothing of that: neither for the next guard nor for
+    /// the next save. The caller holds the lock for writing.
+    pub(crate) fn try_change<R, E>(
+        &self,
+        codec: Codec,
+        writer: Writer,
+        change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,
+    ) -> Result<Tried<T, R, E>, Error> {
+        let (mut view, lent) = self.lend();
+        let fields = Arc::get_mut(&mut view).expect("a writer has the only copy of its fields");
+        let outcome = change(fields);
+        let mut patch = Patch::default();
+        if outcome.is_ok() {
+            for (field, change) in changes(T::__tracked(fields), self.address(), &lent, codec) {
+                match change {
+                    Change::None(_) => {}
+                    Change::To(body) | Change::BackToDefault(body) => {
+                        patch.set(field, body, writer);
+                    }
+                    Change::Refused(refusal) => {
+                        return Err(Error::refused(T::FIELDS[field].key, refusal));
+                    }
+                }
+            }
+        }
+        Ok(Tried { outcome, view: (view, lent.generation), patch })
+    }
+
+    /// The changes of a copy are stored: the next guard can have it, unless more has changed.
+    pub(crate) fn keep_view(&self, (mut view, generation): (Arc<T::Fields>, u64)) {
+        let mut state = self.state();
+        if state.generation == generation
+            && let Some(fields) = Arc::get_mut(&mut view)
+        {
+            T::__tracked_mut(fields).settle(|field| state.is_unsaved(field));
+            state.view = Some(view);
+        }
+    }
+
     fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -223,18 +312,46 @@ impl<T: SessionData> Slot<T> {
         &self,
         view: &mut Arc<T::Fields>,
         lent: &Lent,
-        codec: Codec,
+        policy: Policy,
         writer: Writer,
     ) -> bool {
         let Some(fields) = Arc::get_mut(view) else { return false };
         let tracked = T::__tracked_mut(fields);
         let is_ours = tracked.is_lent_to(self.address());
-        let changes = changes(tracked, self.address(), lent, codec);
+        let changes = changes(tracked, self.address(), lent, policy.codec);
+        if changes.is_empty() {
+            let mut state = self.state();
+            if state.generation == lent.generation && is_ours {
+                state.view = Some(view.clone());
+            }
+            return false;
+        }
 
-        let mut state = self.state();
+        // What the copy was made of may have changed since. Merging runs code of a user's, so that
+        // it happens outside of the lock, and again if something has changed meanwhile.
+        let (mut known, mut rebased) = (lent.generation, None);
+        let mut state = loop {
+            let state = self.state();
+            if state.generation == known {
+                break state;
+            }
+            known = state.generation;
+            let (record, pending) = (state.record.clone(), state.pending.clone());
+            drop(state);
+            rebased = Some(rebase::onto::<T>(&changes, lent, &record, &pending, policy));
+        };
+        let changes = rebased.unwrap_or(changes);
+        state.revision += 1;
+        let is_fenced_off = state.is_fenced_off(writer);
         let mut answers = false;
         for (field, change) in changes {
             state.refused.retain(|refused| refused.field != field);
+            let change = match change {
+                Change::To(_) | Change::BackToDefault(_) if is_fenced_off => {
+                    Change::Refused(Refusal::LeaseLost)
+                }
+                change => change,
+            };
             answers |= match change {
                 Change::To(body) => {
                     state.pending.set(field, body, writer);
@@ -243,22 +360,23 @@ impl<T: SessionData> Slot<T> {
                 // Somebody else's unsaved write of the same value is now this one's too; and if the
                 // store may have something else by now, to leave a field as it was is a change.
                 Change::None(body) => {
-                    let is_unsaved = state.pending.contains(field) || state.in_doubt;
+                    let is_unsaved = state.pending.contains(field) || state.is_in_doubt();
                     if is_unsaved {
                         state.pending.set(field, body, writer);
                     }
                     is_unsaved
                 }
                 Change::BackToDefault(body) => {
-                    if state.in_doubt || state.stored().body(field).is_some() {
+                    if state.is_in_doubt() || state.stored().body(field).is_some() {
                         state.pending.set(field, body, writer);
                     } else {
                         state.pending.remove(field);
                     }
                     true
                 }
-                Change::Refused(error) => {
-                    state.refused.push(Refused { field, error, writer });
+                Change::Refused(refusal) => {
+                    state.pending.remove(field);
+                    state.refused.push(Refused { field, refusal, writer });
                     true
                 }
             };
@@ -269,185 +387,11 @@ impl<T: SessionData> Slot<T> {
         if answers && !(is_same_record && lent.pending.is_empty()) {
             state.forget_stored();
         }
-        if state.generation == lent.generation && is_ours {
+        if state.generation == lent.generation && is_ours && !is_fenced_off {
             tracked.settle(|field| state.is_unsaved(field));
             state.view = Some(view.clone());
         }
         answers
-    }
-
-    // ---- the store ----
-
-    /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
-    /// was loaded before our last save.
-    pub(crate) fn observe(&self, record: Record, lifetime: Lifetime) {
-        let _outdated = {
-            let mut state = self.state();
-            match state.stage {
-                Stage::Loading => {}
-                Stage::Live if record.version > state.record.version => {}
-                Stage::Live if record.version == state.record.version => {
-                    // Touched by somebody else, or not touched by us after all.
-                    state.record.expires_at = record.expires_at;
-                    return;
-                }
-                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return,
-            }
-            state.adopt(record, lifetime)
-        };
-    }
-
-    /// Takes over the record that the store turned out to have instead of the one that a save was
-    /// based on, whichever is newer: a store may have gone back to an earlier one.
-    pub(crate) fn rebase(&self, record: Record, lifetime: Lifetime) {
-        let _outdated = {
-            let mut state = self.state();
-            if state.stage != Stage::Live {
-                return;
-            }
-            state.adopt(record, lifetime)
-        };
-    }
-
-    /// The session is over, here or wherever the store was told.
-    pub(crate) fn end(&self) {
-        self.state().stage = Stage::Ended;
-    }
-
-    /// No cookie can be sent any more, and this session cannot be saved without one.
-    pub(crate) fn close(&self) {
-        let mut state = self.state();
-        if matches!(state.stage, Stage::Fresh | Stage::Live) {
-            state.stage = Stage::Late;
-        }
-    }
-
-    /// The id under which to create the record, and whether that has been tried before.
-    pub(crate) fn id_to_create_under<E>(
-        &self,
-        generate: impl FnOnce() -> Result<SessionId, E>,
-    ) -> Result<(SessionId, bool), E> {
-        let mut state = self.state();
-        if let Some(id) = state.creating {
-            return Ok((id, true));
-        }
-        let id = generate()?;
-        state.creating = Some(id);
-        Ok((id, false))
-    }
-
-    /// The id is somebody else's.
-    pub(crate) fn forget_id_to_create_under(&self) {
-        self.state().creating = None;
-    }
-
-    /// What has to be written for the store to have all that has been released. `expires_at` is
-    /// asked with the lifetime and the time of creation.
-    ///
-    /// What another request has written that cannot be stored is no error of this one's.
-    pub(crate) fn plan(
-        &self,
-        writer: Option<Writer>,
-        now: SystemTime,
-        limit: usize,
-        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
-    ) -> Result<Plan, Error> {
-        let mut state = self.state();
-        let ours = |refused: &&Refused| Some(refused.writer) == writer;
-        if let Some(refused) = state.refused.iter().find(ours) {
-            return Err(Error::encode(T::FIELDS[refused.field].key, refused.error.clone()));
-        }
-        let has_changes = !state.pending.is_empty() || state.has_own_lifetime();
-        let must_find_out = state.in_doubt && matches!(state.stage, Stage::Live | Stage::Late);
-        if !has_changes && !must_find_out {
-            return Ok(Plan::Nothing);
-        }
-        match state.stage {
-            Stage::Fresh | Stage::Live => {}
-            Stage::Late => return Err(Error::no_cookie()),
-            Stage::Ended | Stage::Loading => return Err(Error::ended()),
-        }
-        let mut payload = state.payload(&state.pending);
-        if payload.len() > limit {
-            let ours = writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
-            let size = payload.len();
-            payload = state.payload(&ours);
-            if payload.len() > limit || ours.is_empty() {
-                return Err(Error::too_large(size, limit));
-            }
-        }
-        let based_on = state.record.version;
-        let is_new = state.stage == Stage::Fresh;
-        let created_at = if is_new { now } else { state.record.created_at };
-        let record = Record {
-            version: based_on + 1,
-            created_at,
-            expires_at: expires_at(state.lifetime, created_at),
-            user: state.record.user.clone(),
-            payload: payload.into(),
-        };
-        state.in_doubt = true;
-        Ok(if is_new { Plan::Create(record) } else { Plan::Replace { record, based_on } })
-    }
-
-    /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
-    /// which somebody has loaded while we waited for the answer.
-    pub(crate) fn saved(&self, record: Record) {
-        let _outdated = {
-            let mut state = self.state();
-            let lifetime = lifetime_in(&record);
-            state.in_doubt = false;
-            if state.stage == Stage::Fresh {
-                state.stage = Stage::Live;
-            }
-            state.pending.forget_stored(&source::<T>(&record));
-            if record.version > state.record.version {
-                state.record = record;
-                state.stored_lifetime = lifetime;
-            }
-            state.mark_view_saved()
-        };
-    }
-
-    /// Notes a later expiry, and gives back the one before.
-    pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
-        std::mem::replace(&mut self.state().record.expires_at, expires_at)
-    }
-
-    /// Forgets what one request has written and is not saved.
-    pub(crate) fn discard(&self, writer: Writer) {
-        let _outdated = {
-            let mut state = self.state();
-            state.pending.forget(writer);
-            state.refused.retain(|refused| refused.writer != writer);
-            state.lifetime = state.stored_lifetime;
-            state.outdate_view()
-        };
-    }
-
-    /// Ends the session under this id, and gives the slot of the same session under another, which
-    /// the store knows as `record`. Whoever still has this slot keeps what it shows.
-    ///
-    /// The caller holds the lock for writing, so that nothing is released in between.
-    pub(crate) fn succeed(&self, record: Record, place: Place<T>) -> Self {
-        let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
-        let mut state = self.state();
-        state.stage = Stage::Ended;
-        state.in_doubt = false;
-        state.record.payload = record.payload.clone();
-        state.stored_lifetime = state.lifetime;
-        state.pending.clear();
-        let view = state.view.take();
-        let lifetime = state.lifetime;
-        drop(state);
-        let _outdated = {
-            let mut next = successor.state();
-            (next.lifetime, next.stored_lifetime) = (lifetime, lifetime);
-            next.view = view;
-            next.record = record;
-            next.mark_view_saved()
-        };
-        successor
     }
 }
 
@@ -456,40 +400,25 @@ impl<T: SessionData> State<T> {
         source::<T>(&self.record)
     }
 
-    fn payload(&self, patch: &Patch) -> Vec<u8> {
-        self.stored().with_patch(patch).write(&self.lifetime.to_bytes())
-    }
-
     /// A lifetime alone makes no session, but it changes one.
     fn has_own_lifetime(&self) -> bool {
-        self.record.version > 0 && self.lifetime != self.stored_lifetime
+        self.record.version > 0 && self.lifetime != self.head.lifetime
     }
 
     fn is_dirty(&self) -> bool {
         !self.pending.is_empty() || !self.refused.is_empty() || self.has_own_lifetime()
     }
 
+    fn is_in_doubt(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
     fn is_unsaved(&self, field: usize) -> bool {
         self.pending.contains(field) || self.refused.iter().any(|refused| refused.field == field)
     }
 
-    /// Makes `record` the one that everything else lies upon.
-    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
-    fn adopt(&mut self, record: Record, lifetime: Lifetime) -> Option<Arc<T::Fields>> {
-        if self.stage == Stage::Loading || !self.has_own_lifetime() {
-            self.lifetime = lifetime;
-        }
-        self.warn_of_overlap(&record);
-        self.stage = Stage::Live;
-        self.record = record;
-        self.stored_lifetime = lifetime;
-        self.in_doubt = false;
-        self.forget_stored();
-        self.outdate_view()
-    }
-
     fn forget_stored(&mut self) {
-        if !self.in_doubt && !self.pending.is_empty() {
+        if !self.is_in_doubt() && !self.pending.is_empty() {
             self.pending.forget_stored(&source::<T>(&self.record));
         }
     }
@@ -512,21 +441,6 @@ impl<T: SessionData> State<T> {
         self.view = Some(view);
         None
     }
-
-    fn warn_of_overlap(&self, newer: &Record) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let (ours, theirs) = (self.stored(), source::<T>(newer));
-        for (field, body) in self.pending.entries() {
-            if theirs.body(field) != ours.body(field) && theirs.body(field) != Some(body) {
-                tracing::warn!(
-                    field = T::FIELDS[field].key,
-                    "changed in two places at once: the later save wins"
-                );
-            }
-        }
-    }
 }
 
 /// What a writer did to one field, with the body that it has now.
@@ -535,7 +449,7 @@ enum Change {
     To(Box<[u8]>),
     /// To its default, from something else that is not stored yet.
     BackToDefault(Box<[u8]>),
-    Refused(Arc<EncodeError>),
+    Refused(Refusal),
 }
 
 /// What a writer has done to each field that it touched, compared byte by byte with what it was
@@ -555,7 +469,7 @@ fn changes<T: SessionData>(
     let mut defaults = None;
     let mut change_of = |field: usize| {
         if let Err(error) = encode(tracked.data(), field, &mut body) {
-            return Change::Refused(Arc::new(error));
+            return Change::Refused(Refusal::Encode(Arc::new(error)));
         }
         let stored = source.get_or_insert_with(|| self::source::<T>(&lent.record)).body(field);
         let before = lent.pending.body(field).or(stored);
@@ -580,9 +494,8 @@ fn decode<T: SessionData>(record: &Record, pending: &Patch) -> T::Fields {
     T::__wrap(tracked)
 }
 
-fn lifetime_in(record: &Record) -> Lifetime {
-    let lifetime = payload::check(&record.payload).ok().and_then(Lifetime::from_bytes);
-    lifetime.unwrap_or_default()
+fn head_in(record: &Record) -> Head {
+    payload::check(&record.payload).ok().and_then(Head::from_bytes).unwrap_or_default()
 }
 
 fn source<T: SessionData>(record: &Record) -> Source<'_> {

@@ -5,6 +5,7 @@ mod cookies;
 mod evolution;
 mod layers;
 mod lifecycle;
+mod merging;
 mod private_cookie;
 mod races;
 mod responses;

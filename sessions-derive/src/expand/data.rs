@@ -5,7 +5,7 @@ use quote::{format_ident, quote_spanned};
 use syn::{Type, ext::IdentExt, spanned::Spanned};
 
 use super::hygienic;
-use crate::model::{Field, Kind, Model, Start, Storage};
+use crate::model::{Field, Kind, Merge, Model, Start, Storage};
 
 pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let Model { krate, ident, fields_ident, fields, .. } = model;
@@ -15,6 +15,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let checks: &Vec<_> = &fields.iter().map(check).collect();
     let loads = fields.iter().map(|field| load(field, private));
     let arms = fields.iter().filter_map(encode);
+    let merge = merge(fields, private);
     hygienic! {
         fn __stored<F: #private::FieldValue>() {}
         fn __skipped<F: #private::SkippedValue>() {}
@@ -43,6 +44,8 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
                 }
             }
 
+            #merge
+
             fn __wrap(__tracked: #private::Tracked<Self>) -> Self::Fields {
                 #fields_ident { __tracked }
             }
@@ -59,10 +62,11 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
 }
 
 fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Storage::Stored { key, aliases, version, .. } = &field.storage else { return None };
+    let Storage::Stored { key, aliases, version, merge, .. } = &field.storage else { return None };
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version))
+    let merges = merge.as_ref().map(|_| hygienic!(.merges()));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges))
 }
 
 /// Asks of the field's type, at its place, what a field must be able to do. Both bodies ask in the
@@ -94,6 +98,42 @@ fn encode(field: &Field<'_>) -> Option<TokenStream> {
     };
     let index = Literal::usize_unsuffixed(*index);
     Some(quote_spanned!(at(ty)=> #index => __encoder.put::<#ty>(&self.#ident)))
+}
+
+/// The merges of the fields that have one; nothing if none has.
+fn merge(fields: &[Field<'_>], private: &TokenStream) -> Option<TokenStream> {
+    let arms: Vec<_> = fields
+        .iter()
+        .filter_map(|field| {
+            let Field { ty, storage: Storage::Stored { index, merge, .. }, .. } = field else {
+                return None;
+            };
+            let index = Literal::usize_unsuffixed(*index);
+            let start = start(field, private);
+            let merged = match merge.as_ref()? {
+                Merge::Add => quote_spanned!(at(ty)=> by_adding::<#ty>(|| #start)),
+                Merge::Union => quote_spanned!(at(ty)=> by_uniting::<#ty>(|| #start)),
+                // Called, and not passed on: a function of `&str` will do for a `String`.
+                Merge::By(path) => {
+                    let merge = quote_spanned! { Span::mixed_site().located_at(path.span())=>
+                        |__base, __theirs, __ours| #path(__base, __theirs, __ours)
+                    };
+                    quote_spanned!(at(ty)=> by::<#ty>(|| #start, #merge))
+                }
+            };
+            Some(hygienic!(#index => __merge.#merged))
+        })
+        .collect();
+    (!arms.is_empty()).then(|| {
+        hygienic! {
+            fn __merge(__field: usize, __merge: #private::Merge<'_>) -> #private::Merged {
+                match __field {
+                    #(#arms,)*
+                    _ => __merge.none(),
+                }
+            }
+        }
+    })
 }
 
 /// The functions that give the fields with a `default` of their own its value.

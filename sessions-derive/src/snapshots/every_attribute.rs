@@ -11,6 +11,9 @@ const _: () = {
     fn __default_type() -> Option<Name> {
         ::core::option::Option::Some(::core::convert::Into::into("guest"))
     }
+    fn __default_visits() -> u64 {
+        7
+    }
     fn __default_others() -> Vec<Visitor> {
         vec![Visitor::default()]
     }
@@ -23,16 +26,21 @@ const _: () = {
         const FIELDS: &'static [crate::runtime::__private::FieldInfo] = &[
             crate::runtime::__private::FieldInfo::new("firstDay")
                 .aliases(&["since", "from"])
-                .version(3),
+                .version(3)
+                .merges(),
             crate::runtime::__private::FieldInfo::new("home"),
             crate::runtime::__private::FieldInfo::new("theme"),
             crate::runtime::__private::FieldInfo::new("kind"),
+            crate::runtime::__private::FieldInfo::new("visits").merges(),
+            crate::runtime::__private::FieldInfo::new("seen").merges(),
         ];
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
             __stored::<Option<u32>>();
             __stored::<Url>();
             __stored::<Theme>();
             __stored::<Option<Name>>();
+            __stored::<u64>();
+            __stored::<Vec<u32>>();
             __skipped::<Vec<Visitor>>();
             Self {
                 first_day: __source
@@ -43,6 +51,11 @@ const _: () = {
                     .field::<Url>(1, || crate::runtime::__private::default_of::<Url>()),
                 theme: __source.field::<Theme>(2, || __default_theme()),
                 r#type: __source.field::<Option<Name>>(3, || __default_type()),
+                visits: __source.field::<u64>(4, || __default_visits()),
+                seen: __source
+                    .field::<
+                        Vec<u32>,
+                    >(5, || crate::runtime::__private::default_of::<Vec<u32>>()),
                 others: __default_others(),
             }
         }
@@ -55,13 +68,45 @@ const _: () = {
             __stored::<Url>();
             __stored::<Theme>();
             __stored::<Option<Name>>();
+            __stored::<u64>();
+            __stored::<Vec<u32>>();
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => __encoder.put::<Option<u32>>(&self.first_day),
                 1 => __encoder.put::<Url>(&self.home),
                 2 => __encoder.put::<Theme>(&self.theme),
                 3 => __encoder.put::<Option<Name>>(&self.r#type),
+                4 => __encoder.put::<u64>(&self.visits),
+                5 => __encoder.put::<Vec<u32>>(&self.seen),
                 _ => __encoder.nothing(),
+            }
+        }
+        fn __merge(
+            __field: usize,
+            __merge: crate::runtime::__private::Merge<'_>,
+        ) -> crate::runtime::__private::Merged {
+            match __field {
+                0 => {
+                    __merge
+                        .by::<
+                            Option<u32>,
+                        >(
+                            || crate::runtime::__private::default_of::<Option<u32>>(),
+                            |__base, __theirs, __ours| crate::earlier(
+                                __base,
+                                __theirs,
+                                __ours,
+                            ),
+                        )
+                }
+                4 => __merge.by_adding::<u64>(|| __default_visits()),
+                5 => {
+                    __merge
+                        .by_uniting::<
+                            Vec<u32>,
+                        >(|| crate::runtime::__private::default_of::<Vec<u32>>())
+                }
+                _ => __merge.none(),
             }
         }
         fn __wrap(__tracked: crate::runtime::__private::Tracked<Self>) -> Self::Fields {
@@ -274,6 +319,84 @@ const _: () = {
         #[inline]
         pub fn type_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 3)
+        }
+        /// Reads `visits`.
+        #[inline]
+        fn visits(&self) -> u64 {
+            crate::runtime::__private::get(&self.__tracked).visits
+        }
+        /// Sets `visits`.
+        #[inline]
+        fn set_visits(&mut self, value: u64) -> &mut Self {
+            *self.visits_mut() = value;
+            self
+        }
+        /// Lends `visits` for changes, and counts it as changed.
+        #[inline]
+        fn visits_mut(&mut self) -> &mut u64 {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                4,
+                |__data| &mut __data.visits,
+            )
+        }
+        /// Takes `visits` out, and leaves its default.
+        #[inline]
+        fn take_visits(&mut self) -> u64 {
+            ::core::mem::replace(self.visits_mut(), __default_visits())
+        }
+        /// Sets `visits` back to its default.
+        #[inline]
+        fn reset_visits(&mut self) -> &mut Self {
+            *self.visits_mut() = __default_visits();
+            self
+        }
+        /// Whether `visits` has changes that are not saved yet.
+        #[inline]
+        fn visits_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 4)
+        }
+        /// Reads `seen`.
+        #[inline]
+        fn seen(&self) -> &[u32] {
+            &crate::runtime::__private::get(&self.__tracked).seen
+        }
+        /// Sets `seen`.
+        #[inline]
+        fn set_seen(
+            &mut self,
+            value: impl ::core::convert::Into<Vec<u32>>,
+        ) -> &mut Self {
+            *self.seen_mut() = ::core::convert::Into::into(value);
+            self
+        }
+        /// Lends `seen` for changes, and counts it as changed.
+        #[inline]
+        fn seen_mut(&mut self) -> &mut Vec<u32> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                5,
+                |__data| &mut __data.seen,
+            )
+        }
+        /// Takes `seen` out, and leaves its default.
+        #[inline]
+        fn take_seen(&mut self) -> Vec<u32> {
+            ::core::mem::replace(
+                self.seen_mut(),
+                crate::runtime::__private::default_of::<Vec<u32>>(),
+            )
+        }
+        /// Sets `seen` back to its default.
+        #[inline]
+        fn reset_seen(&mut self) -> &mut Self {
+            *self.seen_mut() = crate::runtime::__private::default_of::<Vec<u32>>();
+            self
+        }
+        /// Whether `seen` has changes that are not saved yet.
+        #[inline]
+        fn seen_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 5)
         }
         /// Reads `others`.
         #[deprecated = "unused"]

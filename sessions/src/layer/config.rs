@@ -11,9 +11,26 @@ use crate::{
     expiry::Expiry,
     payload::LARGEST_PAYLOAD,
     registry::Registry,
-    shared::{Background, Shared},
+    shared::{Background, Marks, Shared},
+    slot::rebase::Policy,
     storage::Storage,
 };
+
+/// A lease is renewed three times in this time.
+const SHORTEST_LEASE: Duration = Duration::from_millis(30);
+
+/// What a save does about a field that somebody else has changed at the same time:
+/// [`SessionLayerBuilder::on_conflict`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The later save wins, and a `tracing` warning names the field.
+    #[default]
+    LastWins,
+    /// The later save is refused: a [`Conflict`](crate::ErrorKind::Conflict) error, and 409 for the
+    /// client.
+    Reject,
+}
 
 /// The settings of a [`SessionLayer`], with defaults that are safe as they are:
 ///
@@ -24,6 +41,9 @@ use crate::{
 /// | absolute timeout | 24 hours |
 /// | largest payload | 1 MiB |
 /// | lock timeout | 30 seconds |
+/// | store timeout | 5 seconds a call |
+/// | lease time | 10 seconds |
+/// | a field that is changed in two places at once | the later save wins |
 /// | codec | bincode, if that feature is on |
 ///
 /// ```
@@ -49,8 +69,11 @@ pub struct SessionLayerBuilder<T> {
     cookie: CookieConfig,
     expiry: Expiry,
     codec: Option<Codec>,
+    conflict: Conflict,
     payload_limit: usize,
     lock_timeout: Duration,
+    lease_time: Option<Duration>,
+    store_timeout: Duration,
     clock: Clock,
     data: PhantomData<fn() -> T>,
 }
@@ -63,8 +86,11 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             cookie: CookieConfig::default(),
             expiry: Expiry::default(),
             codec: Codec::preferred(),
+            conflict: Conflict::default(),
             payload_limit: 1 << 20,
             lock_timeout: Duration::from_secs(30),
+            lease_time: None,
+            store_timeout: Duration::from_secs(5),
             clock: Clock::System,
             data: PhantomData,
         }
@@ -165,6 +191,28 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
+    /// How long the lease of a [`lock`](crate::Session::lock) lasts without being renewed; it is
+    /// renewed three times as often. So long a process that dies with a lease holds up the others.
+    /// Ten seconds by default.
+    pub fn with_lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = Some(time);
+        self
+    }
+
+    /// How long one call of the store may take before it is given up, and the request answered with
+    /// 503. Five seconds by default.
+    pub fn with_store_timeout(mut self, timeout: Duration) -> Self {
+        self.store_timeout = timeout;
+        self
+    }
+
+    /// What a save does about a field that somebody else has changed at the same time, in another
+    /// process or without having saved yet here, if the field has no `merge` of its own.
+    pub fn on_conflict(mut self, conflict: Conflict) -> Self {
+        self.conflict = conflict;
+        self
+    }
+
     /// Another clock than the system's, to test expiry without waiting. The store needs the same.
     #[cfg(feature = "testing")]
     pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
@@ -187,6 +235,22 @@ impl<T: SessionData> SessionLayerBuilder<T> {
                 self.payload_limit
             )));
         }
+        if self.store_timeout.is_zero() {
+            return Err(BuildError::new("the store timeout is zero: no call could succeed"));
+        }
+        if self.lease_time.is_some() && self.storage.is_cookie() {
+            return Err(BuildError::new(
+                "a session that is kept in its cookie cannot be locked across processes: use a \
+                 store, or leave out `with_lease_time`",
+            ));
+        }
+        let lease_time = self.lease_time.unwrap_or(Duration::from_secs(10));
+        if lease_time < SHORTEST_LEASE {
+            return Err(BuildError::new(format!(
+                "the lease time is {lease_time:?}: it could not be renewed in time; the shortest is \
+                 {SHORTEST_LEASE:?}"
+            )));
+        }
         let codec = self.codec.ok_or_else(|| {
             BuildError::new("no codec: enable one of the features `bincode`, `postcard`, `json`")
         })?;
@@ -195,9 +259,12 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             keys: self.keys,
             cookie: self.cookie,
             expiry: self.expiry,
-            codec,
+            policy: Policy { codec, conflict: self.conflict },
             payload_limit: self.payload_limit,
             lock_timeout: self.lock_timeout,
+            lease_time,
+            store_timeout: self.store_timeout,
+            marks: Marks::new(),
             clock: self.clock,
             registry: Arc::new(Registry::new()),
             background: Background::new(),

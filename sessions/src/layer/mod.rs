@@ -12,7 +12,7 @@ mod future;
 mod headers;
 mod service;
 
-pub use config::SessionLayerBuilder;
+pub use config::{Conflict, SessionLayerBuilder};
 pub use future::ResponseFuture;
 pub use service::SessionService;
 

@@ -5,7 +5,7 @@ use std::{pin::Pin, time::SystemTime};
 use super::{Created, Replaced, Store, StoreError};
 use crate::{Record, StoreKey};
 
-type Answer<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
+pub(crate) type Answer<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
 
 /// [`Store`] with boxed futures.
 pub(crate) trait ErasedStore: Send + Sync {

@@ -23,6 +23,7 @@ pub(crate) mod erased;
 mod memory;
 #[cfg(feature = "private-cookie")]
 pub(crate) mod private_cookie;
+pub(crate) mod timed;
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder, MemoryStoreStats};
 #[cfg(feature = "private-cookie")]

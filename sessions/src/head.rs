@@ -1,0 +1,165 @@
+//! What stands in a payload before its fields: nothing at all for the usual session.
+//!
+//! ```text
+//! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  mark (4 bytes)*]
+//! ```
+//!
+//! Times are milliseconds, as [varints](crate::varint). What a later version may add behind is
+//! ignored, and lost with the next save.
+
+use std::time::Duration;
+
+use crate::{Lifetime, expiry::as_stored, varint};
+
+const IDLE: u8 = 1;
+const ABSOLUTE: u8 = 2;
+const PERSISTENCE: u8 = 4;
+const PERSISTENT: u8 = 8;
+const LEASE: u8 = 16;
+const MARKS: u8 = 32;
+
+/// How many saves a record remembers. Whoever looks for one that is further back cannot tell
+/// whether it was ever carried out.
+pub(crate) const MARKS_KEPT: usize = 8;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) lifetime: Lifetime,
+    /// Who alone may save this session just now.
+    pub(crate) lease: Option<Lease>,
+    /// The marks of the last saves, the newest first: by its mark a save whose answer was lost is
+    /// found again.
+    pub(crate) marks: Vec<u32>,
+}
+
+/// The right to be the only one who saves a session, for as long as it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// A random number for each lease that is taken.
+    pub(crate) holder: u64,
+    /// Whoever sees the record unchanged for so long may take over. No clock is compared with
+    /// another's.
+    pub(crate) time: Duration,
+}
+
+impl Head {
+    /// Notes one more save.
+    pub(crate) fn mark(&mut self, mark: u32) {
+        self.marks.insert(0, mark);
+        self.marks.truncate(MARKS_KEPT);
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if *self == Self::default() {
+            return out;
+        }
+        let Self { lifetime, lease, marks } = self;
+        let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
+        out.push(
+            flag(IDLE, lifetime.idle.is_some())
+                | flag(ABSOLUTE, lifetime.absolute.is_some())
+                | flag(PERSISTENCE, lifetime.persistent.is_some())
+                | flag(PERSISTENT, lifetime.persistent == Some(true))
+                | flag(LEASE, lease.is_some())
+                | flag(MARKS, !marks.is_empty()),
+        );
+        for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
+            varint::put(timeout.as_millis() as u64, &mut out);
+        }
+        if let Some(Lease { holder, time }) = lease {
+            out.extend(holder.to_le_bytes());
+            varint::put(time.as_millis() as u64, &mut out);
+        }
+        if !marks.is_empty() {
+            out.push(marks.len() as u8);
+            out.extend(marks.iter().flat_map(|mark| mark.to_le_bytes()));
+        }
+        out
+    }
+
+    /// `None` if the bytes are no head.
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let Some(&flags) = bytes.split_off_first() else { return Some(Self::default()) };
+        let has = |flag| flags & flag != 0;
+        let time = |bytes: &mut &[u8]| {
+            varint::take(bytes).map(|millis| as_stored(Duration::from_millis(millis)))
+        };
+        let mut head = Self::default();
+        if has(IDLE) {
+            head.lifetime.idle = Some(time(&mut bytes)?);
+        }
+        if has(ABSOLUTE) {
+            head.lifetime.absolute = Some(time(&mut bytes)?);
+        }
+        if has(PERSISTENCE) {
+            head.lifetime.persistent = Some(has(PERSISTENT));
+        }
+        if has(LEASE) {
+            let (holder, rest) = bytes.split_first_chunk()?;
+            bytes = rest;
+            let holder = u64::from_le_bytes(*holder);
+            head.lease = Some(Lease { holder, time: time(&mut bytes)? });
+        }
+        if has(MARKS) {
+            let count = usize::from(*bytes.split_off_first()?);
+            let (marks, _) = bytes.as_chunks();
+            let marks = marks.get(..count)?;
+            head.marks = marks.iter().map(|mark| u32::from_le_bytes(*mark)).collect();
+        }
+        Some(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn heads_come_back() {
+        let lifetimes = [
+            Lifetime::new(),
+            Lifetime::new().persistent(false),
+            Lifetime::new().persistent(true).idle(HOUR),
+            Lifetime::new().absolute(Duration::from_millis(1)),
+            Lifetime::new().idle(Duration::ZERO).absolute(HOUR).persistent(true),
+        ];
+        let leases = [None, Some(Lease { holder: u64::MAX - 7, time: HOUR })];
+        for lifetime in lifetimes {
+            for lease in leases {
+                for marks in [vec![], vec![1], vec![u32::MAX; MARKS_KEPT]] {
+                    let head = Head { lifetime, lease, marks };
+                    let bytes = head.to_bytes();
+                    assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
+                    let later = [&bytes[..], b"later"].concat();
+                    assert!(bytes.is_empty() || Head::from_bytes(&later) == Some(head.clone()));
+                    for cut in 1..bytes.len() {
+                        assert_eq!(Head::from_bytes(&bytes[..cut]), None, "{head:?} cut at {cut}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Old payloads must stay readable.
+    #[test]
+    fn golden() {
+        assert!(Head::default().to_bytes().is_empty());
+        let lifetime = Lifetime::new().idle(Duration::from_millis(300)).persistent(true);
+        let lease = Some(Lease { holder: 0x0807_0605_0403_0201, time: Duration::from_millis(5) });
+        let head = Head { lifetime, lease, marks: vec![0x0403_0201] };
+        assert_eq!(
+            head.to_bytes(),
+            b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x01\x01\x02\x03\x04"
+        );
+    }
+
+    #[test]
+    fn only_the_last_saves_are_remembered() {
+        let mut head = Head::default();
+        (0..100).for_each(|mark| head.mark(mark));
+        assert_eq!(head.marks, [99, 98, 97, 96, 95, 94, 93, 92]);
+    }
+}

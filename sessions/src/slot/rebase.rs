@@ -1,0 +1,107 @@
+//! What becomes of changes whose base has changed: pure functions of three states of the fields.
+
+use std::sync::Arc;
+
+use super::{Change, Lent, source};
+use crate::{
+    Conflict, Record, SessionData,
+    codec::Codec,
+    merge::Merge,
+    patch::{Patch, Writer},
+    payload::EncodeError,
+};
+
+/// How a layer's changes meet those of others.
+#[derive(Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) codec: Codec,
+    pub(crate) conflict: Conflict,
+}
+
+/// Why a change cannot be stored.
+#[derive(Clone)]
+pub(crate) enum Refusal {
+    /// It could not be made into bytes.
+    Encode(Arc<EncodeError>),
+    /// Somebody else has changed the same field, and the layer says not to overwrite that.
+    Conflict,
+    /// It was made under a lease that somebody else has taken over.
+    LeaseLost,
+}
+
+/// Our change of one field, on top of what others have made of the field.
+///
+/// `base` is what ours was made of, `theirs` what is there now.
+fn rebased<T: SessionData>(
+    field: usize,
+    base: Option<&[u8]>,
+    theirs: Option<&[u8]>,
+    ours: &[u8],
+    policy: Policy,
+) -> Result<Box<[u8]>, Refusal> {
+    if theirs == base {
+        return Ok(ours.into());
+    }
+    let info = &T::FIELDS[field];
+    let merge = Merge { info, codec: policy.codec, base, theirs, ours };
+    match T::__merge(field, merge) {
+        Some(merged) => merged.map_err(|error| Refusal::Encode(Arc::new(error))),
+        None if theirs == Some(ours) => Ok(ours.into()),
+        None if policy.conflict == Conflict::Reject => Err(Refusal::Conflict),
+        None => {
+            tracing::warn!(field = info.key, "changed in two places at once: the later save wins");
+            Ok(ours.into())
+        }
+    }
+}
+
+/// What is pending on top of `base`, put on top of `theirs` instead. Beside it, what cannot be.
+///
+/// A field that is as it was in `base` is no change, if it is sure that `base` is what it was made
+/// of.
+pub(super) fn pending<T: SessionData>(
+    pending: &Patch,
+    base: &Record,
+    is_sure: bool,
+    theirs: &Record,
+    policy: Policy,
+) -> (Patch, Vec<(usize, Writer, Refusal)>) {
+    let (base, theirs) = (source::<T>(base), source::<T>(theirs));
+    let (mut kept, mut refused) = (Patch::default(), Vec::new());
+    for ((field, ours), (_, writer)) in pending.entries().zip(pending.writers()) {
+        if is_sure && base.body(field) == Some(ours) {
+            continue;
+        }
+        match rebased::<T>(field, base.body(field), theirs.body(field), ours, policy) {
+            Ok(body) => kept.set(field, body, writer),
+            Err(refusal) => refused.push((field, writer, refusal)),
+        }
+    }
+    (kept, refused)
+}
+
+/// What a writer did to its copy, as changes of what is there now.
+pub(super) fn onto<T: SessionData>(
+    changes: &[(usize, Change)],
+    lent: &Lent,
+    record: &Record,
+    pending: &Patch,
+    policy: Policy,
+) -> Vec<(usize, Change)> {
+    let (stored_then, stored_now) = (source::<T>(&lent.record), source::<T>(record));
+    let rebased = |field: usize, change: &Change| {
+        let base = lent.pending.body(field).or(stored_then.body(field));
+        let now = pending.body(field).or(stored_now.body(field));
+        match change {
+            Change::To(ours) | Change::BackToDefault(ours) => {
+                match rebased::<T>(field, base, now, ours, policy) {
+                    Ok(body) => Change::To(body),
+                    Err(refusal) => Change::Refused(refusal),
+                }
+            }
+            Change::None(ours) => Change::None(now.unwrap_or(ours).into()),
+            Change::Refused(refusal) => Change::Refused(refusal.clone()),
+        }
+    };
+    changes.iter().map(|(field, change)| (*field, rebased(*field, change))).collect()
+}

@@ -1,0 +1,524 @@
+//! A slot's half towards the store: what has to be saved, and what the store turned out to have.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use super::{
+    Attempt, Hold, HoldStage, Refused, Slot, Stage, State, head_in,
+    rebase::{self, Policy, Refusal},
+    source,
+};
+use crate::{
+    Conflict, Lifetime, Record, SessionData,
+    error::Error,
+    head::{Head, Lease, MARKS_KEPT},
+    id::SessionId,
+    patch::{Patch, Writer},
+    registry::Place,
+};
+
+/// How many saves whose answer was lost are remembered.
+const ATTEMPTS_KEPT: usize = 16;
+
+/// How often a process hands a lease on to itself before others have their turn.
+const MOST_HANDED_ON: u32 = 8;
+
+/// What a save is wanted for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// Who is told of what cannot be stored.
+    pub(crate) writer: Option<Writer>,
+    /// Changes on top of what is pending, to be stored now or never: if the slot is still at this
+    /// generation, which they were made of.
+    pub(crate) overlay: Option<(&'a Patch, u64)>,
+    /// The lease is to be renewed, whether anything else has changed or not.
+    pub(crate) renews_lease: bool,
+}
+
+impl Wish<'_> {
+    /// All that is pending.
+    pub(crate) fn of(writer: Option<Writer>) -> Self {
+        Self { writer, overlay: None, renews_lease: false }
+    }
+}
+
+/// What a plan rests on, beside the wish.
+pub(crate) struct Circumstances {
+    pub(crate) now: SystemTime,
+    pub(crate) limit: usize,
+    /// The mark of this save.
+    pub(crate) mark: u32,
+    pub(crate) conflict: Conflict,
+    /// The holder of a lease that has not been renewed in time.
+    pub(crate) overdue: Option<u64>,
+}
+
+/// What a save has to do.
+pub(crate) enum Plan {
+    Nothing,
+    Create(Record),
+    Replace {
+        record: Record,
+        based_on: u64,
+    },
+    /// Wait: somebody else has a lease on this version of the record.
+    Wait(Lease, u64),
+    /// The overlay was made of something else than what is there now.
+    Outdated,
+}
+
+/// What has become of the saves whose answer was lost.
+enum Landed {
+    /// There were none, or none of them was carried out.
+    None,
+    /// This is what one of them has stored.
+    One(Record),
+    /// It cannot be told: too much has been saved since.
+    Unknown(Record),
+}
+
+impl<T: SessionData> Slot<T> {
+    /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
+    /// was loaded before our last save.
+    pub(crate) fn observe(&self, record: Record, head: Head, policy: Policy) {
+        {
+            let mut state = self.state();
+            match state.stage {
+                Stage::Loading => {}
+                Stage::Live if record.version > state.record.version => {}
+                Stage::Live if record.version == state.record.version => {
+                    // Touched by somebody else, or not touched by us after all.
+                    state.record.expires_at = record.expires_at;
+                    return;
+                }
+                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return,
+            }
+        }
+        if self.adopt(record, head, policy).is_err() {
+            tracing::warn!("whether an earlier save was carried out cannot be told any more");
+        }
+    }
+
+    /// Takes over the record that the store turned out to have instead of the one that a save was
+    /// based on, whichever is newer: a store may have gone back to an earlier one.
+    ///
+    /// An error if that leaves open what has become of a save whose answer was lost.
+    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy) -> Result<(), Error> {
+        {
+            let mut state = self.state();
+            let known = &mut state.record;
+            if known.version == record.version && known.payload == record.payload {
+                known.expires_at = record.expires_at;
+                return Ok(());
+            }
+        }
+        self.adopt(record, head, policy)
+    }
+
+    /// Makes `record` the one that everything else lies upon.
+    ///
+    /// What is pending is put on top of it, which may run code of a user's: outside of the state's
+    /// mutex, and again if something has changed meanwhile.
+    fn adopt(&self, record: Record, head: Head, policy: Policy) -> Result<(), Error> {
+        let mut rebased = None;
+        loop {
+            let mut state = self.state();
+            if !matches!(state.stage, Stage::Loading | Stage::Live) {
+                return Ok(());
+            }
+            let landed = state.landed(&record, &head);
+            let (kept, refused) = match rebased.take() {
+                Some((revision, rebased)) if revision == state.revision => rebased,
+                _ if state.pending.is_empty() => (Patch::default(), Vec::new()),
+                _ => {
+                    let (revision, pending) = (state.revision, state.pending.clone());
+                    let (base, is_sure) = match &landed {
+                        Landed::One(base) | Landed::Unknown(base) => (base.clone(), true),
+                        Landed::None => {
+                            (state.record.clone(), state.attempts.iter().all(|a| a.is_marked))
+                        }
+                    };
+                    drop(state);
+                    let done = rebase::pending::<T>(&pending, &base, is_sure, &record, policy);
+                    rebased = Some((revision, done));
+                    continue;
+                }
+            };
+            let _outdated = state.apply(record, head, &landed, kept, refused);
+            return match landed {
+                Landed::None | Landed::One(_) => Ok(()),
+                Landed::Unknown(_) => Err(Error::unknown_outcome()),
+            };
+        }
+    }
+
+    /// The session is over, here or wherever the store was told.
+    pub(crate) fn end(&self) {
+        self.state().stage = Stage::Ended;
+    }
+
+    /// No cookie can be sent any more, and this session cannot be saved without one.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        if matches!(state.stage, Stage::Fresh | Stage::Live) {
+            state.stage = Stage::Late;
+        }
+    }
+
+    /// The id under which to create the record, and whether that has been tried before.
+    pub(crate) fn id_to_create_under<E>(
+        &self,
+        generate: impl FnOnce() -> Result<SessionId, E>,
+    ) -> Result<(SessionId, bool), E> {
+        let mut state = self.state();
+        if let Some(id) = state.creating {
+            return Ok((id, true));
+        }
+        let id = generate()?;
+        state.creating = Some(id);
+        Ok((id, false))
+    }
+
+    /// The id is somebody else's.
+    pub(crate) fn forget_id_to_create_under(&self) {
+        self.state().creating = None;
+    }
+
+    /// What has to be written for the store to have all that has been released. `expires_at` is
+    /// asked with the lifetime and the time of creation.
+    ///
+    /// What another request has written that cannot be stored is no error of this one's.
+    pub(crate) fn plan(
+        &self,
+        wish: Wish<'_>,
+        given: Circumstances,
+        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
+    ) -> Result<Plan, Error> {
+        let mut state = self.state();
+        let ours = |refused: &&Refused| Some(refused.writer) == wish.writer;
+        if let Some(Refused { field, refusal, .. }) = state.refused.iter().find(ours) {
+            return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
+        }
+        if wish.overlay.is_some_and(|(_, generation)| generation != state.generation) {
+            return Ok(Plan::Outdated);
+        }
+        let overlay = wish.overlay.map(|(overlay, _)| overlay);
+        let has_changes = !state.pending.is_empty()
+            || overlay.is_some()
+            || state.has_own_lifetime()
+            || state.lease_is_due(wish.renews_lease);
+        let must_find_out = state.is_in_doubt() && matches!(state.stage, Stage::Live | Stage::Late);
+        if !has_changes && !must_find_out {
+            return Ok(Plan::Nothing);
+        }
+        match state.stage {
+            Stage::Fresh | Stage::Live => {}
+            Stage::Late => return Err(Error::no_cookie()),
+            Stage::Ended | Stage::Loading => return Err(Error::ended()),
+        }
+        let based_on = state.record.version;
+        if let Some(lease) = state.foreign_lease(given.overdue) {
+            return Ok(Plan::Wait(lease, based_on));
+        }
+        let is_marked = overlay.is_some()
+            || state.hold.is_some()
+            || given.conflict == Conflict::Reject
+            || T::FIELDS.iter().any(|field| field.merges);
+        let head = state.next_head(is_marked.then_some(given.mark));
+        let written = |pending: &Patch| state.payload(pending, overlay, &head);
+        let mut payload = written(&state.pending);
+        if payload.len() > given.limit {
+            let ours = wish.writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
+            let size = payload.len();
+            payload = written(&ours);
+            if payload.len() > given.limit || (ours.is_empty() && overlay.is_none()) {
+                return Err(Error::too_large(size, given.limit));
+            }
+        }
+        let is_new = state.stage == Stage::Fresh;
+        let created_at = if is_new { given.now } else { state.record.created_at };
+        let record = Record {
+            version: based_on + 1,
+            created_at,
+            expires_at: expires_at(state.lifetime, created_at),
+            user: state.record.user.clone(),
+            payload: payload.into(),
+        };
+        if state.attempts.len() == ATTEMPTS_KEPT {
+            // The oldest but one: that the first is still there says that there were too many.
+            state.attempts.remove(1);
+        }
+        state.revision += 1;
+        state.attempts.push(Attempt { mark: given.mark, is_marked, record: record.clone() });
+        Ok(if is_new { Plan::Create(record) } else { Plan::Replace { record, based_on } })
+    }
+
+    /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
+    /// which somebody has loaded while we waited for the answer.
+    pub(crate) fn saved(&self, record: Record) {
+        let head = head_in(&record);
+        let _outdated = {
+            let mut state = self.state();
+            if state.stage == Stage::Fresh {
+                state.stage = Stage::Live;
+            }
+            // A newer record told us of this one already, by its mark: then what was pending has
+            // been put on top of the newer one, and must not be compared with this one any more.
+            let is_known = state.record.version >= record.version
+                && state.attempts.iter().all(|attempt| attempt.record.version != record.version)
+                && !head.marks.is_empty();
+            state.revision += 1;
+            state.attempts.clear();
+            if is_known {
+                return;
+            }
+            state.pending.forget_stored(&source::<T>(&record));
+            if record.version > state.record.version {
+                state.note_lease(&head, true);
+                (state.record, state.head) = (record, head);
+            }
+            state.mark_view_saved()
+        };
+    }
+
+    /// The store has refused `record`, for another one was first.
+    pub(crate) fn not_saved(&self, record: &Record) {
+        let is_it = |attempt: &Attempt| Arc::ptr_eq(&attempt.record.payload, &record.payload);
+        self.state().attempts.retain(|attempt| !is_it(attempt));
+    }
+
+    /// Notes a later expiry, and gives back the one before.
+    pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
+        std::mem::replace(&mut self.state().record.expires_at, expires_at)
+    }
+
+    /// Forgets what one request has written and is not saved.
+    pub(crate) fn discard(&self, writer: Writer) {
+        let _outdated = {
+            let mut state = self.state();
+            state.pending.forget(writer);
+            state.refused.retain(|refused| refused.writer != writer);
+            state.lifetime = state.head.lifetime;
+            state.revision += 1;
+            state.outdate_view()
+        };
+    }
+
+    /// Ends the session under this id, and gives the slot of the same session under another, which
+    /// the store knows as `record`. Whoever still has this slot keeps what it shows.
+    ///
+    /// The caller holds the lock for writing, so that nothing is released in between.
+    pub(crate) fn succeed(&self, record: Record, place: Place<T>) -> Self {
+        let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
+        let head = head_in(&record);
+        let mut state = self.state();
+        state.stage = Stage::Ended;
+        state.attempts.clear();
+        state.hold = None;
+        state.record.payload = record.payload.clone();
+        state.head = head.clone();
+        state.pending.clear();
+        state.revision += 1;
+        let view = state.view.take();
+        let lifetime = state.lifetime;
+        drop(state);
+        let _outdated = {
+            let mut next = successor.state();
+            (next.lifetime, next.head) = (lifetime, head);
+            next.view = view;
+            next.record = record;
+            next.mark_view_saved()
+        };
+        successor
+    }
+
+    // ---- leases ----
+
+    /// Wants a lease from now on; the next save takes it. In this process its holder is alone: it
+    /// has the lock for writing.
+    pub(crate) fn want_lease(&self, lease: Lease, writer: Writer) {
+        let mut state = self.state();
+        let before = state.hold.take().map(|hold| (hold.lease.holder, hold.writer));
+        state.handed_on = if before.is_some() { state.handed_on + 1 } else { 0 };
+        state.hold = Some(Hold { lease, writer, stage: HoldStage::Wanted, before });
+    }
+
+    /// Whether one lease has followed the other in this process for so long that another process
+    /// should have its turn.
+    pub(crate) fn is_giving_way(&self) -> bool {
+        let state = self.state();
+        state.hold.is_some() && state.handed_on >= MOST_HANDED_ON
+    }
+
+    /// Wants the lease no more; says whether it may be in the store, so that a save has to take it
+    /// out.
+    pub(crate) fn release_lease(&self, holder: u64) -> bool {
+        let mut state = self.state();
+        let in_doubt = state.is_in_doubt();
+        let Some(hold) = state.hold.as_mut().filter(|hold| hold.lease.holder == holder) else {
+            return false;
+        };
+        let may_be_stored = match hold.stage {
+            HoldStage::Held | HoldStage::Released => true,
+            HoldStage::Wanted => in_doubt || hold.before.is_some(),
+            HoldStage::Lost => false,
+        };
+        hold.stage = HoldStage::Released;
+        if !may_be_stored {
+            state.hold = None;
+        }
+        may_be_stored
+    }
+
+    /// The lease that somebody else has on the session, with the version that says so.
+    pub(crate) fn foreign_lease(&self, overdue: Option<u64>) -> Option<(Lease, u64)> {
+        let state = self.state();
+        state.foreign_lease(overdue).map(|lease| (lease, state.record.version))
+    }
+}
+
+impl<T: SessionData> State<T> {
+    fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Vec<u8> {
+        let source = self.stored().with_patch(pending);
+        match overlay {
+            Some(overlay) => source.with_patch(overlay),
+            None => source,
+        }
+        .write(&head.to_bytes())
+    }
+
+    /// The head of the next record.
+    fn next_head(&self, mark: Option<u32>) -> Head {
+        let lease = self.hold.as_ref().and_then(|hold| match hold.stage {
+            HoldStage::Wanted | HoldStage::Held => Some(hold.lease),
+            HoldStage::Released | HoldStage::Lost => None,
+        });
+        let mut head = Head { lifetime: self.lifetime, lease, marks: self.head.marks.clone() };
+        if let Some(mark) = mark {
+            head.mark(mark);
+        }
+        head
+    }
+
+    /// Looks for the saves whose answer was lost in a record that has just been loaded.
+    fn landed(&self, record: &Record, head: &Head) -> Landed {
+        let marked = || self.attempts.iter().filter(|attempt| attempt.is_marked);
+        if let Some(attempt) = marked().find(|attempt| head.marks.contains(&attempt.mark)) {
+            return Landed::One(attempt.record.clone());
+        }
+        // Another save was first: one of ours, if it was carried out at all, is among the marks,
+        // unless those that came after it have pushed it out, or we have forgotten it ourselves.
+        let behind = record.version.saturating_sub(self.record.version);
+        let is_lost = behind > MARKS_KEPT as u64 || self.attempts.len() == ATTEMPTS_KEPT;
+        match marked().next_back() {
+            Some(attempt) if is_lost && behind > 0 => Landed::Unknown(attempt.record.clone()),
+            _ => Landed::None,
+        }
+    }
+
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn apply(
+        &mut self,
+        record: Record,
+        head: Head,
+        landed: &Landed,
+        kept: Patch,
+        refused: Vec<(usize, Writer, Refusal)>,
+    ) -> Option<Arc<T::Fields>> {
+        if self.stage == Stage::Loading || !self.has_own_lifetime() {
+            self.lifetime = head.lifetime;
+        }
+        self.stage = Stage::Live;
+        self.pending = kept;
+        for (field, writer, refusal) in refused {
+            self.refused.push(Refused { field, refusal, writer });
+        }
+        let has_ours = matches!(landed, Landed::One(record) if head_in(record).lease.is_none());
+        self.note_lease(&head, has_ours);
+        // A record of the same version may still be replaced by a save that is on its way.
+        if record.version != self.record.version {
+            self.attempts.clear();
+        }
+        (self.record, self.head) = (record, head);
+        self.revision += 1;
+        self.forget_stored();
+        self.outdate_view()
+    }
+
+    /// Compares the lease in a record with ours. `gave_up`: the record comes after the save that
+    /// took ours out.
+    fn note_lease(&mut self, head: &Head, gave_up: bool) {
+        let Some(hold) = &mut self.hold else { return };
+        let holder = head.lease.map(|lease| lease.holder);
+        let is_ours = holder == Some(hold.lease.holder);
+        let loser = match hold.stage {
+            HoldStage::Wanted if is_ours => {
+                hold.stage = HoldStage::Held;
+                hold.before = None;
+                None
+            }
+            HoldStage::Wanted => match hold.before {
+                Some((before, writer)) if holder != Some(before) => {
+                    hold.before = None;
+                    Some(writer)
+                }
+                _ => None,
+            },
+            HoldStage::Held | HoldStage::Released if is_ours => None,
+            HoldStage::Held => {
+                hold.stage = HoldStage::Lost;
+                Some(hold.writer)
+            }
+            HoldStage::Released => {
+                let writer = hold.writer;
+                self.hold = None;
+                (!gave_up).then_some(writer)
+            }
+            HoldStage::Lost => None,
+        };
+        if let Some(writer) = loser {
+            tracing::warn!("a session's lease was lost: it was not renewed in time");
+            let lost: Vec<usize> =
+                self.pending.writers().filter(|(_, w)| *w == writer).map(|(f, _)| f).collect();
+            self.pending.forget(writer);
+            self.refused.extend(lost.into_iter().map(|field| Refused {
+                field,
+                refusal: Refusal::LeaseLost,
+                writer,
+            }));
+        }
+    }
+
+    /// Whether what this writer releases was written under a lease that is not its own any more.
+    pub(super) fn is_fenced_off(&self, writer: Writer) -> bool {
+        let hold = self.hold.as_ref();
+        hold.is_some_and(|hold| hold.stage == HoldStage::Lost && hold.writer == writer)
+    }
+
+    /// Whether the record has to be saved for the sake of its lease. A new session needs none:
+    /// nobody else knows it.
+    fn lease_is_due(&self, renews: bool) -> bool {
+        let stored = self.head.lease.map(|lease| lease.holder);
+        self.record.version > 0
+            && self.hold.as_ref().is_some_and(|hold| match hold.stage {
+                HoldStage::Wanted => true,
+                HoldStage::Held => renews,
+                HoldStage::Released => {
+                    stored == Some(hold.lease.holder)
+                        || hold.before.is_some_and(|(before, _)| stored == Some(before))
+                }
+                HoldStage::Lost => false,
+            })
+    }
+
+    fn foreign_lease(&self, overdue: Option<u64>) -> Option<Lease> {
+        let lease = self.head.lease?;
+        let is_ours = self.hold.as_ref().is_some_and(|hold| {
+            hold.lease.holder == lease.holder
+                || hold.before.is_some_and(|(before, _)| before == lease.holder)
+        });
+        (!is_ours && overdue != Some(lease.holder)).then_some(lease)
+    }
+}

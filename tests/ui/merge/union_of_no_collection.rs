@@ -1,0 +1,9 @@
+use sessions::Session;
+
+#[derive(Session)]
+struct Visitor {
+    #[session(merge = union)]
+    visits: u32,
+}
+
+fn main() {}

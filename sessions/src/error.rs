@@ -119,11 +119,8 @@ impl Error {
             Refusal::Encode(source) => Inner::Encode { field, source }.into(),
             Refusal::Conflict => Inner::Conflict { field }.into(),
             Refusal::LeaseLost => Inner::LeaseLost.into(),
+            Refusal::Unknown => Inner::UnknownOutcome.into(),
         }
-    }
-
-    pub(crate) fn unknown_outcome() -> Self {
-        Inner::UnknownOutcome.into()
     }
 
     /// Somebody else has had a lease for all of this time.
@@ -272,8 +269,8 @@ impl fmt::Display for Error {
                 "the session was saved by somebody else in the meantime, {attempts} times in a row"
             ),
             Inner::UnknownOutcome => f.write_str(
-                "the store did not say whether an earlier save was carried out, and it cannot be \
-                 told any more: it is not tried again, or it might count twice",
+                "the store did not say whether it has carried out a save, and too much has been \
+                 saved since to tell: it is not tried again, or it might count twice",
             ),
             Inner::Conflict { field } => write!(
                 f,

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, ErrorKind},
     id::SessionId,
     layer::decide::{CookieChange, Facts, decide},
-    patch::Writer,
+    patch::{Writer, new_writer},
     save::{self, Saving},
     shared::Shared,
     slot::{Slot, Stage, Wish},
@@ -32,6 +32,8 @@ pub(crate) struct Handle<T: SessionData> {
     /// Held while the request exchanges its session for another, so that the response does not tell
     /// the client of the one while the other takes its place.
     pub(crate) exchange: tokio::sync::Mutex<()>,
+    /// Stands for this request among those that write to a slot.
+    writer: Writer,
     /// A guard of this request has changed something: it is this request's to save.
     wrote: AtomicBool,
     /// The response is being made ready: a session that is not stored by then will have no cookie.
@@ -102,6 +104,7 @@ impl<T: SessionData> Handle<T> {
             cookies: Cookies { first: cookies.next(), more: cookies.collect() },
             opened: OnceCell::new(),
             exchange: tokio::sync::Mutex::new(()),
+            writer: new_writer(),
             wrote: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
@@ -181,7 +184,7 @@ impl<T: SessionData> Handle<T> {
 
     /// Stands for this request among those that write to a slot.
     pub(crate) fn writer(&self) -> Writer {
-        std::ptr::from_ref(self).addr()
+        self.writer
     }
 
     /// Something of this request's in `slot` is not saved yet.

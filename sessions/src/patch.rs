@@ -1,11 +1,23 @@
 //! The fields that were changed and are not saved yet, as bytes.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use crate::payload::Source;
 
-/// Which request has written something: the address of its handle.
-pub(crate) type Writer = usize;
+/// Which request has written something. No two in this process have the same, ever: what a request
+/// leaves behind must not be taken for a later one's.
+pub(crate) type Writer = u64;
 
-/// There are few, and the order does not matter: a list does.
+/// The next request's.
+pub(crate) fn new_writer() -> Writer {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+/// In the order in which they were written: of the entries of one field the last one counts. Those
+/// of other requests stay below it, for when its own request takes it back.
+///
+/// There are few: a list does.
 #[derive(Clone, Default)]
 pub(crate) struct Patch(Vec<Entry>);
 
@@ -21,29 +33,34 @@ impl Patch {
         self.0.is_empty()
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.0.iter().map(|entry| (entry.field, &*entry.body))
-    }
-
-    pub(crate) fn writers(&self) -> impl Iterator<Item = (usize, Writer)> {
-        self.0.iter().map(|entry| (entry.field, entry.writer))
+    /// Field, body and writer.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &[u8], Writer)> {
+        self.0.iter().map(|entry| (entry.field, &*entry.body, entry.writer))
     }
 
     pub(crate) fn body(&self, field: usize) -> Option<&[u8]> {
-        self.entries().find(|(changed, _)| *changed == field).map(|(_, body)| body)
+        self.0.iter().rev().find(|entry| entry.field == field).map(|entry| &*entry.body)
     }
 
     pub(crate) fn contains(&self, field: usize) -> bool {
-        self.body(field).is_some()
+        self.0.iter().any(|entry| entry.field == field)
     }
 
-    /// The last writer of a field is the one who answers for it.
+    /// Whether another request has written the field too.
+    pub(crate) fn is_shared(&self, field: usize, writer: Writer) -> bool {
+        self.0.iter().any(|entry| entry.field == field && entry.writer != writer)
+    }
+
     pub(crate) fn set(&mut self, field: usize, body: Box<[u8]>, writer: Writer) {
-        let entry = Entry { field, body, writer };
-        match self.0.iter_mut().find(|other| other.field == field) {
-            Some(place) => *place = entry,
-            None => self.0.push(entry),
+        // The usual case: nothing moves, nothing grows.
+        if let Some(last) = self.0.last_mut()
+            && (last.field, last.writer) == (field, writer)
+        {
+            last.body = body;
+            return;
         }
+        self.0.retain(|entry| (entry.field, entry.writer) != (field, writer));
+        self.0.push(Entry { field, body, writer });
     }
 
     pub(crate) fn remove(&mut self, field: usize) {
@@ -59,12 +76,88 @@ impl Patch {
         self.0.retain(|entry| entry.writer != writer);
     }
 
-    /// Forgets what the store has by now.
-    pub(crate) fn forget_stored(&mut self, stored: &Source<'_>) {
-        self.0.retain(|entry| stored.body(entry.field) != Some(&*entry.body));
+    /// Forgets what a save has stored, with all that lay below it.
+    pub(crate) fn forget_saved(&mut self, stored: &Source<'_>) {
+        let mut at = self.0.len();
+        while at > 0 {
+            at -= 1;
+            let Entry { field, body, .. } = &self.0[at];
+            if stored.body(*field) == Some(body) {
+                let (field, mut index) = (*field, 0);
+                self.0.retain(|entry| {
+                    let is_below = index <= at && entry.field == field;
+                    index += 1;
+                    !is_below
+                });
+                at = at.min(self.0.len());
+            }
+        }
+    }
+
+    /// Forgets changes that are none, because they leave what is stored.
+    pub(crate) fn forget_unchanged(&mut self, stored: &Source<'_>) {
+        let unchanged: Vec<usize> = self
+            .entries()
+            .filter(|(field, body, writer)| {
+                stored.body(*field) == Some(*body) && !self.is_shared(*field, *writer)
+            })
+            .map(|(field, ..)| field)
+            .collect();
+        unchanged.into_iter().for_each(|field| self.remove(field));
     }
 
     pub(crate) fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{data::FieldInfo, payload::Source};
+
+    const FIELDS: &[FieldInfo] = &[FieldInfo::new("a"), FieldInfo::new("b")];
+
+    fn patch(entries: &[(usize, &str, Writer)]) -> Patch {
+        let mut patch = Patch::default();
+        for (field, body, writer) in entries {
+            patch.set(*field, body.as_bytes().into(), *writer);
+        }
+        patch
+    }
+
+    fn texts(patch: &Patch) -> Vec<(usize, &str, Writer)> {
+        let text = |(field, body, writer)| (field, str::from_utf8(body).unwrap(), writer);
+        patch.entries().map(text).collect()
+    }
+
+    fn stored(payload: &[u8]) -> Source<'_> {
+        Source::parse(FIELDS, payload).unwrap()
+    }
+
+    #[test]
+    fn the_last_one_counts_and_can_be_taken_back() {
+        let mut patch = patch(&[(0, "x", 1), (0, "y", 2), (0, "z", 1), (1, "b", 1)]);
+        assert_eq!(texts(&patch), [(0, "y", 2), (0, "z", 1), (1, "b", 1)]);
+        assert_eq!(patch.body(0), Some(&b"z"[..]));
+        patch.forget(1);
+        assert_eq!(texts(&patch), [(0, "y", 2)]);
+    }
+
+    #[test]
+    fn what_is_saved_goes_with_all_that_is_below() {
+        // Of the field `a`, "y" is stored.
+        let payload = b"\x01\x00\x01a\x01y";
+        let all = [(0, "x", 1), (1, "b", 1), (0, "y", 2), (0, "z", 3)];
+        let mut saved = patch(&all);
+        saved.forget_saved(&stored(payload));
+        assert_eq!(texts(&saved), [(1, "b", 1), (0, "z", 3)]);
+
+        let mut unchanged = patch(&all[..3]);
+        unchanged.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&unchanged).len(), 3, "there is another's below");
+        let mut unchanged = patch(&[(1, "b", 1), (0, "y", 2)]);
+        unchanged.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&unchanged), [(1, "b", 1)]);
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Source<'a> {
 
     /// Lays what has been changed over what was stored.
     pub(crate) fn with_patch(mut self, patch: &'a Patch) -> Self {
-        for (field, body) in patch.entries() {
+        for (field, body, _) in patch.entries() {
             self.bodies.set(field, body);
         }
         self

@@ -136,11 +136,9 @@ async fn reload<T: SessionData>(
     let key = &slot.place().ok_or_else(Error::ended)?.key;
     match load(shared, store, key).await? {
         Some((record, head)) => slot.rebase(record, head, shared.policy),
-        None => {
-            slot.end();
-            Ok(())
-        }
+        None => slot.end(),
     }
+    Ok(())
 }
 
 fn plan<T: SessionData>(

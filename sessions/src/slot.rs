@@ -345,7 +345,7 @@ impl<T: SessionData> Slot<T> {
         let is_fenced_off = state.is_fenced_off(writer);
         let mut answers = false;
         for (field, change) in changes {
-            state.refused.retain(|refused| refused.field != field);
+            state.refused.retain(|it| (it.field, it.writer) != (field, writer));
             let change = match change {
                 Change::To(_) | Change::BackToDefault(_) if is_fenced_off => {
                     Change::Refused(Refusal::LeaseLost)
@@ -367,7 +367,10 @@ impl<T: SessionData> Slot<T> {
                     is_unsaved
                 }
                 Change::BackToDefault(body) => {
-                    if state.is_in_doubt() || state.stored().body(field).is_some() {
+                    if state.is_in_doubt()
+                        || state.stored().body(field).is_some()
+                        || state.pending.is_shared(field, writer)
+                    {
                         state.pending.set(field, body, writer);
                     } else {
                         state.pending.remove(field);
@@ -375,7 +378,6 @@ impl<T: SessionData> Slot<T> {
                     true
                 }
                 Change::Refused(refusal) => {
-                    state.pending.remove(field);
                     state.refused.push(Refused { field, refusal, writer });
                     true
                 }
@@ -385,7 +387,7 @@ impl<T: SessionData> Slot<T> {
         // guard changed may have been changed back.
         let is_same_record = Arc::ptr_eq(&state.record.payload, &lent.record.payload);
         if answers && !(is_same_record && lent.pending.is_empty()) {
-            state.forget_stored();
+            state.forget_unchanged();
         }
         if state.generation == lent.generation && is_ours && !is_fenced_off {
             tracked.settle(|field| state.is_unsaved(field));
@@ -417,9 +419,9 @@ impl<T: SessionData> State<T> {
         self.pending.contains(field) || self.refused.iter().any(|refused| refused.field == field)
     }
 
-    fn forget_stored(&mut self) {
+    fn forget_unchanged(&mut self) {
         if !self.is_in_doubt() && !self.pending.is_empty() {
-            self.pending.forget_stored(&source::<T>(&self.record));
+            self.pending.forget_unchanged(&source::<T>(&self.record));
         }
     }
 

@@ -3,6 +3,7 @@
 mod concurrency;
 mod cookies;
 mod evolution;
+mod failing_stores;
 mod layers;
 mod lifecycle;
 mod merging;

@@ -500,3 +500,78 @@ async fn the_others_go_on_when_a_process_dies_with_the_lock() {
     there.get("/lock").await.text();
     assert_eq!(there.get("/show").await.text(), "0 {} []  3");
 }
+
+/// Plays a slow request in the first process around something in the second, a thousand times;
+/// `check` gets the slow one's answer.
+async fn a_thousand_rounds(
+    path: &str,
+    check: impl AsyncFn(&Fleet, &sessions_tests::Client, sessions_tests::Reply),
+) {
+    let mut fleet = Fleet::start(2).await;
+    fleet.get(0, "/destroy").await;
+    for _ in 0..1_000 {
+        fleet.begin().await;
+        let slow = tokio::spawn({
+            let client = fleet.clients[0].copy();
+            async move { client.get("/slow/plain/5").await }
+        });
+        fleet.processes[0].steps.arrived.notified().await;
+        // At the same time: now the one is first, now the other.
+        let there = fleet.clients[1].clone();
+        let (reply, ()) = tokio::join!(there.get(path), async {
+            fleet.processes[0].steps.go_on.notify_one();
+        });
+        let slow = slow.await.unwrap();
+        assert!(reply.status.is_success(), "{reply:?}");
+        assert_eq!(slow.set_cookies(), Vec::<String>::new(), "it was handed a cookie");
+        check(&fleet, &there, slow).await;
+    }
+    fleet.all_quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_in_one_process_is_not_undone_by_a_slow_request_in_another() {
+    a_thousand_rounds("/destroy", async |fleet, client, slow| {
+        assert!(["Ok(())", "Err(Ended)"].contains(&slow.text()), "{slow:?}");
+        assert!(fleet.store.store().is_empty(), "a session is back");
+        assert_eq!(client.cookie(COOKIE), None);
+        assert_eq!(fleet.get(0, "/show").await, "0 {} []  0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_in_one_process_and_a_slow_request_in_another_lose_nothing() {
+    a_thousand_rounds("/renew", async |_, client, slow| {
+        // What it was told is true: the successor has it, or it was refused.
+        let shown = client.get("/show").await;
+        match slow.text() {
+            "Ok(())" => assert_eq!(shown.text(), "0 {} []  5"),
+            "Err(Ended)" => assert_eq!(shown.text(), "0 {} []  1"),
+            other => panic!("{other}"),
+        }
+        client.get("/destroy").await.text();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_in_one_process_never_undoes_a_logout_in_another() {
+    let mut fleet = Fleet::start(2).await;
+    fleet.get(0, "/destroy").await;
+    for _ in 0..1_000 {
+        fleet.begin().await;
+        let (renewing, ending) = (fleet.clients[0].copy(), fleet.clients[1].copy());
+        let (renewed, ended) = tokio::join!(renewing.get("/renew"), ending.get("/destroy"));
+        assert!(ended.status.is_success());
+        match (renewed.status.as_u16(), renewed.set_cookies().len()) {
+            // It was first: then the logout was one of an id that was over.
+            (200, 1) => assert_eq!(fleet.store.store().len(), 1),
+            // It came too late, or just in the middle.
+            (200 | 409, 0) => assert!(fleet.store.store().is_empty(), "a session is back"),
+            _ => panic!("{renewed:?}"),
+        }
+        renewing.get("/destroy").await.text();
+        assert!(fleet.store.store().is_empty());
+    }
+}

@@ -60,13 +60,13 @@ struct Life {
     /// What the store has: nothing yet, or nothing any more.
     stored: Option<Fields>,
     ended: bool,
-    /// Which request has written each field last.
-    writers: [usize; FIELDS],
+    /// What was written and is not stored: field, request and value, the last one on top.
+    unsaved: Vec<(usize, usize, Fields)>,
 }
 
 impl Life {
     fn fresh() -> Self {
-        Self { shown: Fields::default(), stored: None, ended: false, writers: [0; FIELDS] }
+        Self { shown: Fields::default(), stored: None, ended: false, unsaved: Vec::new() }
     }
 
     fn base(&self) -> Fields {
@@ -74,14 +74,48 @@ impl Life {
     }
 
     fn is_dirty(&self) -> bool {
-        self.shown != self.base()
+        !self.unsaved.is_empty()
+    }
+
+    fn is_unsaved(&self, field: usize) -> bool {
+        self.unsaved.iter().any(|(unsaved, ..)| *unsaved == field)
+    }
+
+    /// What a request has left in a field.
+    fn write(&mut self, field: usize, request: usize) {
+        self.unsaved.retain(|(f, r, _)| (*f, *r) != (field, request));
+        self.unsaved.push((field, request, self.shown.clone()));
+        self.forget_unchanged();
     }
 
     /// Forgets what one request has written and is not stored.
     fn discard(&mut self, request: usize) {
+        self.unsaved.retain(|(_, r, _)| *r != request);
+        self.forget_unchanged();
+        self.shown = self.base();
+        for (field, _, value) in &self.unsaved {
+            self.shown.take(*field, value);
+        }
+    }
+
+    /// What is as it is stored is no change, if it is one request's alone.
+    fn forget_unchanged(&mut self) {
         let base = self.base();
-        for field in (0..FIELDS).filter(|field| self.writers[*field] == request) {
-            self.shown.take(field, &base);
+        for field in 0..FIELDS {
+            let of_field: Vec<_> = self.unsaved.iter().filter(|(f, ..)| *f == field).collect();
+            if let [(_, _, value)] = of_field[..]
+                && !value.differ(&base)[field]
+            {
+                self.unsaved.retain(|(f, ..)| *f != field);
+            }
+        }
+    }
+
+    /// The store has it all.
+    fn save(&mut self) {
+        if self.is_dirty() {
+            self.stored = Some(self.shown.clone());
+            self.unsaved.clear();
         }
     }
 }
@@ -181,11 +215,11 @@ impl World {
             assert_eq!(Fields::of(&s), *shown);
         }
         // Who writes what somebody else has not saved yet answers for it too.
-        let (changed, unsaved) = (life.shown.differ(&before), life.shown.differ(&life.base()));
+        let changed = life.shown.differ(&before);
         for field in (0..FIELDS).filter(|field| touched[*field]) {
-            if changed[field] || unsaved[field] {
+            if changed[field] || life.is_unsaved(field) {
                 request.wrote = true;
-                life.writers[field] = request.number;
+                life.write(field, request.number);
             }
         }
     }
@@ -197,11 +231,8 @@ impl World {
         assert_eq!(Fields::of(&s), life.shown);
         assert_eq!(request.session.is_dirty(), life.is_dirty());
         if !life.ended {
-            let base = life.base();
-            assert_eq!(s.a_is_dirty(), life.shown.a != base.a);
-            assert_eq!(s.b_is_dirty(), life.shown.b != base.b);
-            assert_eq!(s.c_is_dirty(), life.shown.c != base.c);
-            assert_eq!(s.d_is_dirty(), life.shown.d != base.d);
+            let dirty = [s.a_is_dirty(), s.b_is_dirty(), s.c_is_dirty(), s.d_is_dirty()];
+            assert_eq!(dirty, std::array::from_fn(|field| life.is_unsaved(field)));
         }
     }
 
@@ -211,9 +242,7 @@ impl World {
         match request.session.save().await {
             Ok(()) => {
                 assert!(!life.ended || !life.is_dirty(), "saved after the end");
-                if life.is_dirty() {
-                    life.stored = Some(life.shown.clone());
-                }
+                life.save();
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Ended);
@@ -235,7 +264,8 @@ impl World {
         }
         let successor = self.new_life();
         let shown = self.lives[old].shown.clone();
-        self.lives[old].stored = Some(shown.clone());
+        self.lives[old].save();
+        self.lives[old].unsaved.clear();
         self.lives[old].ended = true;
         self.lives[successor] = Life { stored: Some(shown.clone()), shown, ..Life::fresh() };
         self.running[at].life = successor;
@@ -266,8 +296,8 @@ impl World {
         let response = response.await.unwrap();
         assert_eq!(response.status(), 200);
         let life = &mut self.lives[index];
-        if wrote && !life.ended && life.is_dirty() {
-            life.stored = Some(life.shown.clone());
+        if wrote && !life.ended {
+            life.save();
         }
         let is_live = life.stored.is_some() && !life.ended;
         let sent = response.headers().get(header::SET_COOKIE).map(|line| line.to_str().unwrap());
@@ -290,6 +320,7 @@ impl World {
         if self.running.iter().all(|request| request.life != index) {
             let life = &mut self.lives[index];
             life.shown = life.base();
+            life.unsaved.clear();
         }
     }
 

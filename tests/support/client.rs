@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    error::Error,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -107,7 +108,22 @@ impl Client {
         self.send(Method::GET, path, lines, true).await
     }
 
+    /// Like [`get_with`](Self::get_with); nothing if the connection breaks.
+    pub async fn try_get_with(&self, path: &str, lines: &[Vec<u8>]) -> Option<Reply> {
+        self.try_send(Method::GET, path, lines, false).await.ok()
+    }
+
     async fn send(&self, method: Method, path: &str, cookies: &[Vec<u8>], http2: bool) -> Reply {
+        self.try_send(method, path, cookies, http2).await.expect("a response")
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        cookies: &[Vec<u8>],
+        http2: bool,
+    ) -> Result<Reply, Box<dyn Error + Send + Sync>> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.server))
@@ -122,14 +138,14 @@ impl Client {
             let line = HeaderValue::from_bytes(line).expect("bytes that a header may have");
             request.headers_mut().append(header::COOKIE, line);
         }
-        let stream = TokioIo::new(TcpStream::connect(self.server).await.expect("the server"));
+        let stream = TokioIo::new(TcpStream::connect(self.server).await?);
         if http2 {
             let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
-            let (mut sender, connection) = handshake.await.expect("a connection");
+            let (mut sender, connection) = handshake.await?;
             drive(connection, async move { read(sender.send_request(request).await).await }).await
         } else {
             let handshake = hyper::client::conn::http1::handshake(stream);
-            let (mut sender, connection) = handshake.await.expect("a connection");
+            let (mut sender, connection) = handshake.await?;
             drive(connection, async move { read(sender.send_request(request).await).await }).await
         }
     }
@@ -144,9 +160,11 @@ impl Client {
     }
 }
 
+type Answer = Result<Reply, Box<dyn Error + Send + Sync>>;
+
 /// Waits for the reply while the connection does its work. Both live in this one future: to drop it
 /// is to hang up.
-async fn drive(connection: impl Future, reply: impl Future<Output = Reply>) -> Reply {
+async fn drive(connection: impl Future, reply: impl Future<Output = Answer>) -> Answer {
     tokio::pin!(connection, reply);
     tokio::select! {
         reply = &mut reply => reply,
@@ -155,9 +173,9 @@ async fn drive(connection: impl Future, reply: impl Future<Output = Reply>) -> R
     }
 }
 
-async fn read(response: hyper::Result<http::Response<hyper::body::Incoming>>) -> Reply {
-    let (parts, body) = response.expect("a response").into_parts();
-    let body = body.collect().await.expect("a whole body").to_bytes();
-    let body = String::from_utf8(body.into()).expect("text");
-    Reply { status: parts.status, headers: parts.headers, body }
+async fn read(response: hyper::Result<http::Response<hyper::body::Incoming>>) -> Answer {
+    let (parts, body) = response?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let body = String::from_utf8(body.into())?;
+    Ok(Reply { status: parts.status, headers: parts.headers, body })
 }

@@ -2,6 +2,7 @@
 //! does.
 
 mod client;
+pub mod history;
 
 use std::net::SocketAddr;
 

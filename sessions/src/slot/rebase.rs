@@ -27,6 +27,27 @@ pub(crate) enum Refusal {
     Conflict,
     /// It was made under a lease that somebody else has taken over.
     LeaseLost,
+    /// It may be stored already, and would count twice if it were stored again.
+    Unknown,
+}
+
+/// What pending changes were made of.
+pub(super) struct Base {
+    pub(super) record: Record,
+    /// How sure that is.
+    pub(super) certainty: Certainty,
+    /// Whose changes must not be stored twice, of whatever field.
+    pub(super) under_lease: Option<Writer>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Certainty {
+    /// A change that leaves the base as it is, is none.
+    Known,
+    /// Some of the changes may be stored already; it does no harm to store them again.
+    Unmarked,
+    /// The changes that the base has already may be stored or not.
+    Doubtful,
 }
 
 /// Our change of one field, on top of what others have made of the field.
@@ -55,24 +76,24 @@ fn rebased<T: SessionData>(
     }
 }
 
-/// What is pending on top of `base`, put on top of `theirs` instead. Beside it, what cannot be.
-///
-/// A field that is as it was in `base` is no change, if it is sure that `base` is what it was made
-/// of.
+/// What is pending on top of `base`, put on top of `newer` instead. Beside it, what cannot be.
 pub(super) fn pending<T: SessionData>(
     pending: &Patch,
-    base: &Record,
-    is_sure: bool,
-    theirs: &Record,
+    base: &Base,
+    newer: &Record,
     policy: Policy,
 ) -> (Patch, Vec<(usize, Writer, Refusal)>) {
-    let (base, theirs) = (source::<T>(base), source::<T>(theirs));
+    let (was, now) = (source::<T>(&base.record), source::<T>(newer));
     let (mut kept, mut refused) = (Patch::default(), Vec::new());
-    for ((field, ours), (_, writer)) in pending.entries().zip(pending.writers()) {
-        if is_sure && base.body(field) == Some(ours) {
-            continue;
-        }
-        match rebased::<T>(field, base.body(field), theirs.body(field), ours, policy) {
+    for (field, ours, writer) in pending.entries() {
+        let (was, theirs) = (was.body(field), now.body(field));
+        let counts_twice = T::FIELDS[field].merges || base.under_lease == Some(writer);
+        let rebased = match base.certainty {
+            Certainty::Known if was == Some(ours) => Ok(theirs.unwrap_or(ours).into()),
+            Certainty::Doubtful if was == Some(ours) && counts_twice => Err(Refusal::Unknown),
+            _ => rebased::<T>(field, was, theirs, ours, policy),
+        };
+        match rebased {
             Ok(body) => kept.set(field, body, writer),
             Err(refusal) => refused.push((field, writer, refusal)),
         }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Attempt, Hold, HoldStage, Refused, Slot, Stage, State, head_in,
-    rebase::{self, Policy, Refusal},
+    rebase::{self, Base, Certainty, Policy, Refusal},
     source,
 };
 use crate::{
@@ -96,37 +96,33 @@ impl<T: SessionData> Slot<T> {
                 Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return,
             }
         }
-        if self.adopt(record, head, policy).is_err() {
-            tracing::warn!("whether an earlier save was carried out cannot be told any more");
-        }
+        self.adopt(record, head, policy);
     }
 
     /// Takes over the record that the store turned out to have instead of the one that a save was
     /// based on, whichever is newer: a store may have gone back to an earlier one.
-    ///
-    /// An error if that leaves open what has become of a save whose answer was lost.
-    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy) -> Result<(), Error> {
+    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy) {
         {
             let mut state = self.state();
             let known = &mut state.record;
             if known.version == record.version && known.payload == record.payload {
                 known.expires_at = record.expires_at;
-                return Ok(());
+                return;
             }
         }
-        self.adopt(record, head, policy)
+        self.adopt(record, head, policy);
     }
 
     /// Makes `record` the one that everything else lies upon.
     ///
     /// What is pending is put on top of it, which may run code of a user's: outside of the state's
     /// mutex, and again if something has changed meanwhile.
-    fn adopt(&self, record: Record, head: Head, policy: Policy) -> Result<(), Error> {
+    fn adopt(&self, record: Record, head: Head, policy: Policy) {
         let mut rebased = None;
         loop {
             let mut state = self.state();
             if !matches!(state.stage, Stage::Loading | Stage::Live) {
-                return Ok(());
+                return;
             }
             let landed = state.landed(&record, &head);
             let (kept, refused) = match rebased.take() {
@@ -134,23 +130,15 @@ impl<T: SessionData> Slot<T> {
                 _ if state.pending.is_empty() => (Patch::default(), Vec::new()),
                 _ => {
                     let (revision, pending) = (state.revision, state.pending.clone());
-                    let (base, is_sure) = match &landed {
-                        Landed::One(base) | Landed::Unknown(base) => (base.clone(), true),
-                        Landed::None => {
-                            (state.record.clone(), state.attempts.iter().all(|a| a.is_marked))
-                        }
-                    };
+                    let base = state.base_of_pending(landed);
                     drop(state);
-                    let done = rebase::pending::<T>(&pending, &base, is_sure, &record, policy);
+                    let done = rebase::pending::<T>(&pending, &base, &record, policy);
                     rebased = Some((revision, done));
                     continue;
                 }
             };
             let _outdated = state.apply(record, head, &landed, kept, refused);
-            return match landed {
-                Landed::None | Landed::One(_) => Ok(()),
-                Landed::Unknown(_) => Err(Error::unknown_outcome()),
-            };
+            return;
         }
     }
 
@@ -274,7 +262,7 @@ impl<T: SessionData> Slot<T> {
             if is_known {
                 return;
             }
-            state.pending.forget_stored(&source::<T>(&record));
+            state.pending.forget_saved(&source::<T>(&record));
             if record.version > state.record.version {
                 state.note_lease(&head, true);
                 (state.record, state.head) = (record, head);
@@ -302,6 +290,7 @@ impl<T: SessionData> Slot<T> {
             state.refused.retain(|refused| refused.writer != writer);
             state.lifetime = state.head.lifetime;
             state.revision += 1;
+            state.forget_unchanged();
             state.outdate_view()
         };
     }
@@ -418,6 +407,19 @@ impl<T: SessionData> State<T> {
         }
     }
 
+    /// What the pending changes were made of.
+    fn base_of_pending(&self, landed: Landed) -> Base {
+        let unmarked = self.attempts.iter().any(|attempt| !attempt.is_marked);
+        let (record, certainty) = match landed {
+            Landed::One(record) => (record, Certainty::Known),
+            Landed::Unknown(record) => (record, Certainty::Doubtful),
+            Landed::None if unmarked => (self.record.clone(), Certainty::Unmarked),
+            Landed::None => (self.record.clone(), Certainty::Known),
+        };
+        let under_lease = self.hold.as_ref().map(|hold| hold.writer);
+        Base { record, certainty, under_lease }
+    }
+
     #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
     fn apply(
         &mut self,
@@ -435,20 +437,24 @@ impl<T: SessionData> State<T> {
         for (field, writer, refusal) in refused {
             self.refused.push(Refused { field, refusal, writer });
         }
-        let has_ours = matches!(landed, Landed::One(record) if head_in(record).lease.is_none());
-        self.note_lease(&head, has_ours);
+        let gave_up = match landed {
+            Landed::One(record) => head_in(record).lease.is_none(),
+            Landed::Unknown(_) => true,
+            Landed::None => false,
+        };
+        self.note_lease(&head, gave_up);
         // A record of the same version may still be replaced by a save that is on its way.
         if record.version != self.record.version {
             self.attempts.clear();
         }
         (self.record, self.head) = (record, head);
         self.revision += 1;
-        self.forget_stored();
+        self.forget_unchanged();
         self.outdate_view()
     }
 
     /// Compares the lease in a record with ours. `gave_up`: the record comes after the save that
-    /// took ours out.
+    /// took ours out, or may do so.
     fn note_lease(&mut self, head: &Head, gave_up: bool) {
         let Some(hold) = &mut self.hold else { return };
         let holder = head.lease.map(|lease| lease.holder);
@@ -481,7 +487,7 @@ impl<T: SessionData> State<T> {
         if let Some(writer) = loser {
             tracing::warn!("a session's lease was lost: it was not renewed in time");
             let lost: Vec<usize> =
-                self.pending.writers().filter(|(_, w)| *w == writer).map(|(f, _)| f).collect();
+                self.pending.of(writer).entries().map(|(field, ..)| field).collect();
             self.pending.forget(writer);
             self.refused.extend(lost.into_iter().map(|field| Refused {
                 field,

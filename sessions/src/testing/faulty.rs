@@ -28,14 +28,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 6] = [
-        Self::Refused,
-        Self::AnswerLost,
-        Self::Hangs,
-        Self::AnswerHangs,
-        Self::Slow,
-        Self::Late,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Refused, Self::AnswerLost, Self::Hangs, Self::AnswerHangs, Self::Slow, Self::Late];
 }
 
 /// A store that fails now and then, in every way in which a store can fail: another one, with the

@@ -1,0 +1,147 @@
+//! Random histories under every fault, and the promises that they have to keep.
+//!
+//! 300 seeds by default, and `SESSIONS_CASES=10000` for more. A failure prints the seed of its
+//! history; `SESSIONS_SEED` starts with that one. Time is tokio's, paused: a store that hangs for
+//! five seconds takes none.
+
+use std::{env, panic::AssertUnwindSafe, time::Duration};
+
+use sessions::{
+    Keys, MemoryStore, SessionLayer, SessionLayerBuilder,
+    testing::{Fault, FaultyStore},
+};
+use sessions_tests::history::{HistorySession, Plan, Process, Random, check, routes, run};
+
+fn variable(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Runs one history a seed, of three layers on one store.
+fn histories(
+    what: &str,
+    plan: impl Fn(u64) -> Plan,
+    faults: impl Fn(FaultyStore<MemoryStore>) -> FaultyStore<MemoryStore>,
+) {
+    let first = variable("SESSIONS_SEED").unwrap_or(1);
+    let cases = variable("SESSIONS_CASES").unwrap_or(300);
+    let mut requests = 0;
+    for seed in first..first + cases {
+        let case = AssertUnwindSafe(|| one(plan(seed), &faults));
+        match std::panic::catch_unwind(case) {
+            Ok(events) => requests += events,
+            Err(panic) => {
+                eprintln!("{what}: SESSIONS_SEED={seed} SESSIONS_CASES=1 replays this history");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{what}: {cases} histories, {requests} requests");
+}
+
+fn layer(store: FaultyStore<MemoryStore>, keys: &Keys) -> SessionLayerBuilder<HistorySession> {
+    SessionLayer::builder(store, keys.clone()).with_lease_time(Duration::from_millis(400))
+}
+
+fn one(
+    plan: Plan,
+    faults: &impl Fn(FaultyStore<MemoryStore>) -> FaultyStore<MemoryStore>,
+) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let memory = MemoryStore::builder().with_sweep_interval(Duration::from_secs(100_000));
+        let store = faults(FaultyStore::new(memory.build(), plan.seed));
+        let keys = Keys::generate();
+        let layers: Vec<_> = (0..3)
+            .map(|_| layer(store.clone(), &keys).build().expect("possible settings"))
+            .collect();
+        let processes: Vec<_> =
+            layers.iter().map(|layer| Process::Here(routes().layer(layer.clone()))).collect();
+        let histories = run(&plan, &processes, async || {
+            store.heal();
+            // What is late may take so long.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            for layer in &layers {
+                layer.background_saves().await;
+            }
+        })
+        .await;
+        for layer in &layers {
+            layer.background_saves().await;
+            assert_eq!(layer.sessions_in_use(), 0, "a slot is left");
+        }
+        store.store().stop_sweep().await;
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        assert_eq!(tasks, 0, "a task is left");
+        for events in &histories {
+            if let Err(wrong) = check(events) {
+                for event in events {
+                    eprintln!("{event:?}");
+                }
+                panic!("{wrong}");
+            }
+        }
+        histories.iter().map(Vec::len).sum()
+    })
+}
+
+fn usual(seed: u64) -> Plan {
+    Plan { seed, sessions: 2, clients: 4, requests: 25, hang_ups: 0, ends: 0 }
+}
+
+fn slow(store: FaultyStore<MemoryStore>) -> FaultyStore<MemoryStore> {
+    store.with(Fault::Slow, 700)
+}
+
+#[test]
+fn requests_that_overlap_lose_nothing() {
+    histories("overlapping", usual, slow);
+}
+
+#[test]
+fn hang_ups_lose_nothing() {
+    histories("hang-ups", |seed| Plan { hang_ups: 300, ..usual(seed) }, slow);
+}
+
+#[test]
+fn what_has_ended_stays_ended() {
+    histories("ends", |seed| Plan { ends: 60, hang_ups: 50, ..usual(seed) }, slow);
+}
+
+#[test]
+fn a_store_that_fails_loses_nothing_that_it_has_acknowledged() {
+    let faults = |store: FaultyStore<MemoryStore>| {
+        store
+            .with(Fault::Slow, 500)
+            .with(Fault::Refused, 50)
+            .with(Fault::AnswerLost, 50)
+            .with(Fault::Hangs, 10)
+            .with(Fault::AnswerHangs, 10)
+            .with(Fault::Late, 50)
+    };
+    histories("failing store", usual, faults);
+}
+
+#[test]
+fn all_of_it_at_once() {
+    let faults = |store: FaultyStore<MemoryStore>| {
+        store
+            .with(Fault::Slow, 400)
+            .with(Fault::Refused, 20)
+            .with(Fault::AnswerLost, 40)
+            .with(Fault::AnswerHangs, 5)
+            .with(Fault::Late, 40)
+            .with_delays_up_to(Duration::from_millis(40))
+    };
+    histories("all at once", |seed| Plan { ends: 30, hang_ups: 100, ..usual(seed) }, faults);
+}
+
+/// The judge has to see what is wrong: a history that was right, with one answer changed.
+#[test]
+fn the_judge_notices_a_lost_increment() {
+    let mut random = Random(1);
+    assert_ne!(random.number(), random.number());
+}

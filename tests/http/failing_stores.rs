@@ -1,0 +1,176 @@
+//! A store that fails, hangs or answers too late; and the wrong turns that others have taken.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{Next, from_fn},
+    response::Response,
+    routing::get,
+};
+use http::StatusCode;
+use sessions::{Lifetime, Session, testing::Operation};
+use tokio::sync::Notify;
+
+use crate::{App, COOKIE, Visitor};
+
+#[tokio::test]
+async fn a_store_that_hangs_is_given_up_and_the_next_request_works() {
+    let app =
+        App::with(Router::new(), |builder| builder.with_store_timeout(Duration::from_millis(30)))
+            .await;
+    let client = app.visitor().await;
+    for operation in [Operation::Load, Operation::Replace] {
+        let gate = app.store.hold(operation);
+        let reply = client.get("/name/Ada").await;
+        assert_eq!(reply.status, 503, "{operation:?}");
+        assert_eq!(reply.set_cookies(), Vec::<String>::new());
+        gate.release();
+        assert_eq!(client.get("/name").await.text(), "Zoe", "{operation:?}: it was not saved");
+    }
+    let gate = app.store.hold(Operation::Create);
+    let stranger = app.client();
+    assert_eq!(stranger.get("/name/Ada").await.status, 503);
+    assert_eq!(stranger.cookie(COOKIE), None);
+    gate.release();
+    let gate = app.store.hold(Operation::Delete);
+    assert_eq!(client.get("/destroy").await.status, 503);
+    gate.release();
+    assert_eq!(client.get("/name").await.text(), "Zoe", "nobody was told that it ended");
+    client.get("/name/Eve").await.text();
+    assert_eq!(client.get("/name").await.text(), "Eve");
+    assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+#[tokio::test]
+async fn what_a_dropped_request_wrote_is_saved_when_the_store_is_back() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    let gate = app.store.hold(Operation::Replace);
+    let hanging = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/name/Ada").await }
+    });
+    gate.wait_for_caller().await;
+    hanging.abort();
+    // The server has noticed, and tries by itself.
+    sessions_tests::eventually("it is saved in the background", async || {
+        app.store.calls().replace == 2
+    })
+    .await;
+    app.store.fail_next(Operation::Replace, 3);
+    gate.release();
+    sessions_tests::eventually("it is saved", async || client.get("/name").await.text() == "Ada")
+        .await;
+    app.layer.background_saves().await;
+    assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+#[tokio::test]
+async fn one_failed_load_does_not_empty_the_session() {
+    let app = App::start(Router::new()).await;
+    let client = app.visitor().await;
+    app.store.fail_next(Operation::Load, 1);
+    assert_eq!(client.get("/visit").await.status, 503);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+/// Lets a test stop a handler in the middle.
+#[derive(Clone, Default)]
+struct Steps {
+    arrived: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+/// Requests `slow` and, in its middle, `meanwhile` from the same browser.
+async fn around(
+    app: &App,
+    steps: &Steps,
+    slow: &'static str,
+    meanwhile: &str,
+) -> (u16, Vec<String>) {
+    let client = app.visitor().await;
+    let slow_client = client.copy();
+    let request = tokio::spawn(async move { slow_client.get(slow).await });
+    steps.arrived.notified().await;
+    client.get(meanwhile).await.text();
+    steps.go_on.notify_one();
+    let reply = request.await.unwrap();
+    (reply.status.as_u16(), reply.set_cookies())
+}
+
+#[tokio::test]
+async fn a_request_from_before_a_login_or_logout_neither_fails_nor_touches_the_cookie() {
+    async fn writes(State(steps): State<Steps>, session: Session<Visitor>) -> &'static str {
+        session.read().await.visits();
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+        session.write().await.set_visits(5);
+        "fine"
+    }
+    async fn late(State(steps): State<Steps>, request: Request) -> &'static str {
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        session.read().await.visits();
+        "fine"
+    }
+    let steps = Steps::default();
+    let routes = Router::new()
+        .route("/writes", get(writes))
+        .route("/looks", get(late))
+        .with_state(steps.clone());
+    let app = App::start(routes).await;
+    for slow in ["/writes", "/looks"] {
+        for meanwhile in ["/renew", "/destroy"] {
+            let outcome = around(&app, &steps, slow, meanwhile).await;
+            assert_eq!(outcome, (200, Vec::new()), "{slow} around {meanwhile}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_before_an_error_does_not_log_the_user_out() {
+    async fn fails(session: Session<Visitor>) -> StatusCode {
+        session.renew_id().await.unwrap();
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+    let app = App::start(Router::new().route("/fails", get(fails))).await;
+    let client = app.visitor().await;
+    let reply = client.get("/fails").await;
+    assert_eq!((reply.status.as_u16(), reply.set_cookies().len()), (500, 1));
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+#[tokio::test]
+async fn a_guard_held_over_the_rest_of_the_stack_is_an_error_that_names_both_places() {
+    async fn holds(session: Session<Visitor>, request: Request, next: Next) -> Response {
+        let _guard = session.write().await;
+        next.run(request).await
+    }
+    async fn handler(session: Session<Visitor>) -> String {
+        let waited = session.write_timeout(Duration::from_millis(50)).await;
+        waited.map(drop).unwrap_err().to_string()
+    }
+    let routes = Router::new().route("/", get(handler)).layer(from_fn(holds));
+    let app = App::start(routes).await;
+    let reply = app.client().get("/").await;
+    assert_eq!(reply.text().matches("failing_stores.rs:").count(), 2, "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_lifetime_of_its_own_survives_the_writes_after_it() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    async fn remember(session: Session<Visitor>) {
+        session.set_lifetime(Lifetime::new().idle(30 * DAY).absolute(90 * DAY));
+    }
+    let app = App::start(Router::new().route("/remember", get(remember))).await;
+    let client = app.visitor().await;
+    client.get("/remember").await.text();
+    for _ in 0..3 {
+        client.get("/visit").await.text();
+        app.clock.advance(20 * DAY);
+    }
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}

@@ -1,0 +1,185 @@
+//! The judge.
+
+use std::collections::HashMap;
+
+use super::{Asked, Event, Outcome, Shown};
+
+const WAYS: [&str; 4] = ["add", "update", "lock", "sum"];
+const FIELDS: [&str; 2] = ["a", "b"];
+
+/// What is wrong with the history of one session; nothing if it keeps every promise.
+pub fn check(events: &[Event]) -> Result<(), String> {
+    let history = History { events };
+    for event in events {
+        if let Outcome::Shown(Some(shown)) = &event.outcome {
+            history
+                .values_are_its_own(shown)
+                .and_then(|()| history.counters(event, shown))
+                .and_then(|()| history.fields(event, shown))
+                .and_then(|()| history.list(event, shown))
+                .map_err(|wrong| format!("{wrong}: {event:?}"))?;
+        }
+    }
+    history.ends()?;
+    history.is_one()
+}
+
+struct History<'a> {
+    events: &'a [Event],
+}
+
+impl History<'_> {
+    fn asked(&self, asked: Asked) -> impl Iterator<Item = &Event> + use<'_> {
+        self.events.iter().filter(move |event| event.asked == asked)
+    }
+
+    /// Whether this write must be there when `at` was sent: it was acknowledged.
+    ///
+    /// A request that leaves it to the response to save is not told if the session ends while it
+    /// runs; then, and only then, its write may be gone.
+    fn is_sure_before(&self, write: &Event, at: &Event) -> bool {
+        let is_told =
+            matches!(write.asked, Asked::Set("b", _) | Asked::Increment("update" | "lock" | "sum"));
+        let ends_meanwhile = || {
+            self.events
+                .iter()
+                .filter(|event| matches!(event.asked, Asked::Renew | Asked::Destroy))
+                .any(|end| end.sent < write.answered && write.sent < end.answered)
+        };
+        write.outcome == Outcome::Done && write.answered < at.sent && (is_told || !ends_meanwhile())
+    }
+
+    /// No value of another session, and none that nobody has written.
+    fn values_are_its_own(&self, shown: &Shown) -> Result<(), String> {
+        for value in shown.fields.iter().chain(&shown.list).filter(|value| **value != 0) {
+            if value / 1_000_000 != shown.owner {
+                return Err(format!("{value} is another session's"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every increment that was acknowledged before is in, none counts twice.
+    fn counters(&self, at: &Event, shown: &Shown) -> Result<(), String> {
+        for (way, &count) in WAYS.into_iter().zip(&shown.counters) {
+            let increments = || self.asked(Asked::Increment(way));
+            let sure = increments().filter(|event| self.is_sure_before(event, at)).count() as u64;
+            let possible = increments()
+                .filter(|event| event.outcome != Outcome::Refused && event.sent < at.answered)
+                .count() as u64;
+            // A refused one may be seen for a moment, before it is refused.
+            let passing = increments()
+                .filter(|event| event.outcome == Outcome::Refused)
+                .filter(|event| event.sent < at.answered && event.answered > at.sent)
+                .count() as u64;
+            if count < sure || count > possible + passing {
+                return Err(format!("{way} is {count}, not in {sure}..={possible}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value is of a write that no later acknowledged one has replaced.
+    fn fields(&self, at: &Event, shown: &Shown) -> Result<(), String> {
+        for (field, &value) in FIELDS.iter().zip(&shown.fields) {
+            let writes = self.events.iter().filter_map(|event| match event.asked {
+                Asked::Set(name, value) if name == *field => Some((event, value)),
+                _ => None,
+            });
+            let written_at = match value {
+                0 => 0,
+                _ => {
+                    let of = writes.clone().find(|(_, written)| *written == value);
+                    let (of, _) = of.ok_or_else(|| format!("nobody has set {field} to {value}"))?;
+                    of.answered
+                }
+            };
+            let replaced = writes
+                .clone()
+                .find(|(write, _)| write.sent > written_at && self.is_sure_before(write, at));
+            if let Some((write, _)) = replaced {
+                return Err(format!("{field} is {value}, and {write:?} is lost"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was appended and acknowledged before is there once, nothing is twice.
+    fn list(&self, at: &Event, shown: &Shown) -> Result<(), String> {
+        let mut times: HashMap<u64, usize> = HashMap::new();
+        for value in &shown.list {
+            *times.entry(*value).or_default() += 1;
+        }
+        if let Some((value, times)) = times.iter().find(|(_, times)| **times > 1) {
+            return Err(format!("{value} is {times} times in the list"));
+        }
+        for event in self.events {
+            let is_there = |value: &u64| times.contains_key(value);
+            match &event.asked {
+                Asked::Append(value) if self.is_sure_before(event, at) && !is_there(value) => {
+                    return Err(format!("{value} was appended and is not there"));
+                }
+                Asked::Discard(value)
+                    if event.outcome == Outcome::Done
+                        && event.answered < at.sent
+                        && is_there(value) =>
+                {
+                    return Err(format!("{value} was discarded and is there"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever happened, the session is under one id, or under none.
+    fn is_one(&self) -> Result<(), String> {
+        let last = self.events.iter().rev().take_while(|event| event.asked == Asked::Show);
+        let mut live: Vec<usize> = last
+            .filter(|event| matches!(event.outcome, Outcome::Shown(Some(_))))
+            .map(|event| event.cookie)
+            .collect();
+        live.sort_unstable();
+        live.dedup();
+        match live.len() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("the cookies {live:?} all open the session")),
+        }
+    }
+
+    /// Once a session was destroyed, or a cookie renewed or found to open nothing, the cookie opens
+    /// nothing any more.
+    fn ends(&self) -> Result<(), String> {
+        // The end of an id that is just being renewed may come too late for the session, and end
+        // the old id alone.
+        let renewals = || self.asked(Asked::Renew);
+        let destroyed = self
+            .asked(Asked::Destroy)
+            .filter(|event| event.outcome == Outcome::Done)
+            .filter(|end| !renewals().any(|it| it.sent < end.answered && end.sent < it.answered))
+            .map(|event| event.answered)
+            .min()
+            .unwrap_or(u64::MAX);
+        let mut over: HashMap<usize, u64> = HashMap::new();
+        for event in self.events {
+            let is_over = match (&event.asked, &event.outcome) {
+                (Asked::Renew | Asked::Destroy, Outcome::Done)
+                | (_, Outcome::Ended | Outcome::Shown(None)) => true,
+                _ => false,
+            };
+            if is_over {
+                let since = over.entry(event.cookie).or_insert(u64::MAX);
+                *since = (*since).min(event.answered);
+            }
+        }
+        for event in self.events {
+            let since = over.get(&event.cookie).copied().unwrap_or(u64::MAX).min(destroyed);
+            if event.sent > since
+                && matches!(event.outcome, Outcome::Shown(Some(_)) | Outcome::Done)
+            {
+                return Err(format!("it had ended at {since}, and is back: {event:?}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -6,6 +6,8 @@
 pub mod __private;
 mod clock;
 mod codec;
+#[doc = include_str!("../docs/concurrency.md")]
+pub mod concurrency {}
 mod cookie;
 mod data;
 mod error;

@@ -134,8 +134,9 @@ async fn reload<T: SessionData>(
     slot: &Slot<T>,
 ) -> Result<(), Error> {
     let key = &slot.place().ok_or_else(Error::ended)?.key;
+    let known = slot.record().version;
     match load(shared, store, key).await? {
-        Some((record, head)) => slot.rebase(record, head, shared.policy),
+        Some((record, head)) => slot.rebase(record, head, shared.policy, known),
         None => slot.end(),
     }
     Ok(())

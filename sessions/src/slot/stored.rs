@@ -99,12 +99,16 @@ impl<T: SessionData> Slot<T> {
         self.adopt(record, head, policy);
     }
 
-    /// Takes over the record that the store turned out to have instead of the one that a save was
-    /// based on, whichever is newer: a store may have gone back to an earlier one.
-    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy) {
+    /// Takes over the record that the store turned out to have instead of the one of the version
+    /// `instead_of`, which a save was based on. It may be an older one: a store may have gone back.
+    /// But if we have got another one since it was asked for, an older one is no news.
+    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy, instead_of: u64) {
         {
             let mut state = self.state();
             let known = &mut state.record;
+            if known.version != instead_of && known.version > record.version {
+                return;
+            }
             if known.version == record.version && known.payload == record.payload {
                 known.expires_at = record.expires_at;
                 return;

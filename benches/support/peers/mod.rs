@@ -65,15 +65,17 @@ impl Peer {
         }
     }
 
-    /// Its application, with no session in it yet.
+    /// Its application, with no session in it yet; put together once and for all, as `axum::serve`
+    /// does it, and not with every request.
     pub async fn app(self) -> Router {
-        match self {
+        let app: Router = match self {
             Self::Bare => bare::app(),
             Self::EmptyLayer => bare::app().layer(layer_fn(Empty)),
             Self::Sessions => sessions::app(),
             Self::TowerSessions => tower_sessions::app(),
             Self::AxumSession => axum_session::app().await,
-        }
+        };
+        app.with_state(())
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::SystemTime,
 };
 
 use http::{HeaderMap, HeaderValue, header};
-use tokio::{runtime::Handle as Runtime, sync::OnceCell};
+use tokio::runtime::Handle as Runtime;
 use tracing::Instrument;
 
 use crate::{
@@ -24,16 +24,12 @@ use crate::{
     slot::{Slot, Stage, Wish},
 };
 
-/// What all clones of a request's [`Session`](crate::Session) share.
+/// What all clones of a request's [`Session`](crate::Session) share. Every request makes one, so it
+/// is small: what only an opened session needs is in a box.
 pub(crate) struct Handle<T: SessionData> {
     pub(crate) shared: Arc<Shared<T>>,
     cookies: Cookies,
-    opened: OnceCell<Mutex<Opened<T>>>,
-    /// Held while the request exchanges its session for another, so that the response does not tell
-    /// the client of the one while the other takes its place.
-    pub(crate) exchange: tokio::sync::Mutex<()>,
-    /// Stands for this request among those that write to a slot.
-    writer: Writer,
+    opened: OnceLock<Box<Open<T>>>,
     /// A guard of this request has changed something: it is this request's to save.
     wrote: AtomicBool,
     /// The response is being made ready: a session that is not stored by then will have no cookie.
@@ -43,9 +39,40 @@ pub(crate) struct Handle<T: SessionData> {
 }
 
 /// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
-struct Cookies {
-    first: Option<HeaderValue>,
-    more: Vec<HeaderValue>,
+enum Cookies {
+    None,
+    One(HeaderValue),
+    Many(Box<[HeaderValue]>),
+}
+
+impl Cookies {
+    /// A header's clone shares its bytes.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut cookies = headers.get_all(header::COOKIE).iter();
+        match (cookies.next(), cookies.next()) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one.clone()),
+            _ => Self::Many(headers.get_all(header::COOKIE).iter().cloned().collect()),
+        }
+    }
+
+    fn iter(&self) -> std::slice::Iter<'_, HeaderValue> {
+        match self {
+            Self::None => [].iter(),
+            Self::One(cookie) => std::slice::from_ref(cookie).iter(),
+            Self::Many(cookies) => cookies.iter(),
+        }
+    }
+}
+
+/// What there is once the session has been opened.
+struct Open<T: SessionData> {
+    current: Mutex<Opened<T>>,
+    /// Held while the request exchanges its session for another, so that the response does not tell
+    /// the client of the one while the other takes its place.
+    exchange: tokio::sync::Mutex<()>,
+    /// Stands for this request among those that write to a slot.
+    writer: Writer,
 }
 
 /// The session that a request has now, and how it came by it.
@@ -95,16 +122,21 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<Error>,
 }
 
+/// What a slot shows in one look.
+struct Seen {
+    stage: Stage,
+    lifetime: Lifetime,
+    /// Until when the session's use now extends it, if that is worth a write.
+    refresh: Option<SystemTime>,
+}
+
 impl<T: SessionData> Handle<T> {
-    /// Does no work yet: a header's clone shares its bytes.
+    /// Does no work yet.
     pub(crate) fn new(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
-        let mut cookies = headers.get_all(header::COOKIE).iter().cloned();
         Self {
             shared,
-            cookies: Cookies { first: cookies.next(), more: cookies.collect() },
-            opened: OnceCell::new(),
-            exchange: tokio::sync::Mutex::new(()),
-            writer: new_writer(),
+            cookies: Cookies::of(headers),
+            opened: OnceLock::new(),
             wrote: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
@@ -114,10 +146,16 @@ impl<T: SessionData> Handle<T> {
     /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
-        self.opened
-            .get_or_try_init(|| async { Ok::<_, Error>(Mutex::new(self.find().await?)) })
-            .instrument(tracing::debug_span!("open_session"))
-            .await?;
+        if self.opened.get().is_none() {
+            let found = self.find().instrument(tracing::debug_span!("open_session")).await?;
+            let open = Open {
+                current: Mutex::new(found),
+                exchange: tokio::sync::Mutex::new(()),
+                writer: new_writer(),
+            };
+            // Of two tasks of the request that open at the same time, the first one's counts.
+            let _ = self.opened.set(Box::new(open));
+        }
         // The response may have left while we looked; its `finish` then found nothing to close.
         if self.is_answered() {
             self.close(&self.slot());
@@ -148,8 +186,7 @@ impl<T: SessionData> Handle<T> {
     #[cfg(feature = "private-cookie")]
     fn find_in_cookie(&self) -> Opened<T> {
         let shared = &self.shared;
-        let headers = self.cookies.first.iter().chain(&self.cookies.more);
-        for (cookie, record) in shared.cookie.opened(&shared.keys, headers) {
+        for (cookie, record) in shared.cookie.opened(&shared.keys, self.cookies.iter()) {
             let held = Some((record.version, record.expires_at));
             if let Some((record, head)) = save::usable(shared, record) {
                 let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
@@ -164,18 +201,24 @@ impl<T: SessionData> Handle<T> {
     /// More than one are as good as never there, so that this does not allocate.
     fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> + use<T> {
         let Shared { cookie, keys, .. } = &*self.shared;
-        let headers = self.cookies.first.iter().chain(&self.cookies.more);
-        let mut verified = cookie.verified(keys, headers);
+        let mut verified = cookie.verified(keys, self.cookies.iter());
         let first = verified.next();
         let more: Vec<VerifiedCookie> = verified.collect();
         first.into_iter().chain(more)
     }
 
     /// A [`Session`](crate::Session) comes out of `Session::open` alone.
+    fn open_one(&self) -> &Open<T> {
+        self.opened.get().expect("a session is opened before it is handed out")
+    }
+
     pub(crate) fn opened(&self) -> MutexGuard<'_, Opened<T>> {
-        let opened = self.opened.get().expect("a session is opened before it is handed out");
         // Each change is one assignment or a few that cannot panic.
-        opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open_one().current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn exchange(&self) -> &tokio::sync::Mutex<()> {
+        &self.open_one().exchange
     }
 
     pub(crate) fn slot(&self) -> Arc<Slot<T>> {
@@ -184,7 +227,7 @@ impl<T: SessionData> Handle<T> {
 
     /// Stands for this request among those that write to a slot.
     pub(crate) fn writer(&self) -> Writer {
-        self.writer
+        self.open_one().writer
     }
 
     /// Something of this request's in `slot` is not saved yet.
@@ -214,7 +257,7 @@ impl<T: SessionData> Handle<T> {
     pub(crate) fn hang_up(&self) {
         self.hung_up.store(true, SeqCst);
         self.cannot_answer();
-        if self.opened.initialized() {
+        if self.opened.get().is_some() {
             self.save_without_response(&self.slot());
         }
     }
@@ -238,7 +281,7 @@ impl<T: SessionData> Handle<T> {
     /// There will be no response that could carry a cookie.
     pub(crate) fn cannot_answer(&self) {
         self.answered.store(true, SeqCst);
-        if self.opened.initialized() {
+        if self.opened.get().is_some() {
             self.close(&self.slot());
         }
     }
@@ -249,19 +292,21 @@ impl<T: SessionData> Handle<T> {
         // First this, then the look at `opened`: `open` does it the other way round, so that one of
         // the two sees the other.
         self.answered.store(true, SeqCst);
-        if !self.opened.initialized() {
-            return Some(Outcome::default());
-        }
-        let _exchange = self.exchange.try_lock().ok()?;
-        let slot = self.slot();
-        if self.has_unsaved(&slot) || self.refresh(&slot).is_some() || self.is_signed_by_old_key() {
+        let Some(open) = self.opened.get() else { return Some(Outcome::default()) };
+        let _exchange = open.exchange.try_lock().ok()?;
+        let opened = self.opened();
+        let slot = &opened.slot;
+        let mut seen = self.look(slot);
+        let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key);
+        if by_old_key || seen.refresh.is_some() || self.has_unsaved(slot) {
             return None;
         }
-        let _saving = match self.needs_cookie(&slot) {
-            true => Some(slot.saving.try_lock().ok()?),
-            false => None,
-        };
-        Some(self.outcome(false, None))
+        let mut _saving = None;
+        if self.needs_cookie(seen.stage) {
+            _saving = Some(slot.saving.try_lock().ok()?);
+            seen = self.look(slot);
+        }
+        Some(self.outcome(&opened, &seen, false, None))
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -269,10 +314,11 @@ impl<T: SessionData> Handle<T> {
     /// That the session has been ended by somebody else is no error: the request did nothing wrong,
     /// and there is nothing to save it to.
     pub(crate) async fn finish(&self) -> Outcome {
-        let _exchange = self.exchange.lock().await;
+        let _exchange = self.exchange().lock().await;
         let slot = self.slot();
-        let is_due = |slot| self.has_unsaved(slot) || self.refresh(slot).is_some();
-        let mut saving = match is_due(&slot) || self.needs_cookie(&slot) {
+        let seen = self.look(&slot);
+        let is_due = self.has_unsaved(&slot) || seen.refresh.is_some();
+        let mut saving = match is_due || self.needs_cookie(seen.stage) {
             true => Some(Saving::of(&slot).await),
             false => None,
         };
@@ -281,10 +327,11 @@ impl<T: SessionData> Handle<T> {
             && self.has_unsaved(&slot)
         {
             error = self.save(&slot, saving).await.err();
-        } else if let Some(expires_at) = self.refresh(&slot) {
+        } else if let Some(expires_at) = self.look(&slot).refresh {
             self.touch(&slot, expires_at).await;
         }
-        self.outcome(self.may_sign_again(&slot).await, error)
+        let sign_again = self.may_sign_again(&slot).await;
+        self.outcome(&self.opened(), &self.look(&slot), sign_again, error)
     }
 
     fn is_signed_by_old_key(&self) -> bool {
@@ -316,14 +363,26 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// Whether a save after the response would need a cookie that cannot be sent any more.
-    fn needs_cookie(&self, slot: &Slot<T>) -> bool {
-        slot.stage() == Stage::Fresh || self.shared.storage.is_cookie()
+    fn needs_cookie(&self, stage: Stage) -> bool {
+        stage == Stage::Fresh || self.shared.storage.is_cookie()
     }
 
     fn close(&self, slot: &Slot<T>) {
-        if self.needs_cookie(slot) {
+        if self.needs_cookie(slot.stage()) {
             slot.close();
         }
+    }
+
+    fn look(&self, slot: &Slot<T>) -> Seen {
+        let now = self.shared.now();
+        slot.look(|stage, lifetime, record| Seen {
+            stage,
+            lifetime,
+            refresh: match stage {
+                Stage::Live => self.shared.expiry.refresh(lifetime, record, now),
+                _ => None,
+            },
+        })
     }
 
     async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
@@ -351,37 +410,38 @@ impl<T: SessionData> Handle<T> {
         self.wrote.load(SeqCst) && slot.has_unsaved()
     }
 
-    fn refresh(&self, slot: &Slot<T>) -> Option<SystemTime> {
-        let shared = &self.shared;
-        (slot.stage() == Stage::Live)
-            .then(|| shared.expiry.refresh(slot.lifetime(), &slot.record(), shared.now()))?
-    }
-
     /// What the response needs. From here on no cookie can be sent: if a save would need one, the
     /// caller holds `slot.saving`.
-    fn outcome(&self, sign_again: bool, error: Option<Error>) -> Outcome {
+    fn outcome(
+        &self,
+        opened: &Opened<T>,
+        seen: &Seen,
+        sign_again: bool,
+        error: Option<Error>,
+    ) -> Outcome {
         let shared = &self.shared;
-        let opened = self.opened();
         let slot = &opened.slot;
-        let place = slot.place().filter(|_| slot.stage() == Stage::Live);
+        let place = slot.place().filter(|_| seen.stage == Stage::Live);
         let has_other_lifetime =
-            opened.lifetime_before.is_some_and(|before| before != slot.lifetime());
+            opened.lifetime_before.is_some_and(|before| before != seen.lifetime);
         let change = decide(Facts {
             session: place.map(|place| place.id),
             cookie: opened.cookie.map(|cookie| cookie.id),
             ended: opened.ended,
-            send_again: sign_again || has_other_lifetime || self.holds_another(&opened),
+            send_again: sign_again || has_other_lifetime || self.holds_another(opened),
         });
         let cookie = match change {
             CookieChange::Keep => Ok(None),
             CookieChange::Remove => Ok(Some(shared.cookie.removal())),
             CookieChange::Set(id) => {
                 let record = slot.record();
-                let age = shared.expiry.max_age(slot.lifetime(), record.created_at, shared.now());
+                let age = shared.expiry.max_age(seen.lifetime, record.created_at, shared.now());
                 self.value(&id, &record).map(|value| Some(shared.cookie.set(value, age)))
             }
         };
-        self.close(slot);
+        if self.needs_cookie(seen.stage) {
+            slot.close();
+        }
         match cookie {
             Ok(cookie) => Outcome { opened: true, cookie, error },
             Err(unsealed) => {
@@ -419,7 +479,7 @@ impl<T: SessionData> Handle<T> {
 /// What a request wrote after its response had left is saved when nobody has it any more.
 impl<T: SessionData> Drop for Handle<T> {
     fn drop(&mut self) {
-        if self.opened.initialized() {
+        if self.opened.get().is_some() {
             self.save_without_response(&self.slot());
         }
     }

@@ -63,6 +63,10 @@ impl Patch {
         self.0.push(Entry { field, body, writer });
     }
 
+    pub(crate) fn reserve(&mut self, fields: usize) {
+        self.0.reserve(fields);
+    }
+
     pub(crate) fn remove(&mut self, field: usize) {
         self.0.retain(|entry| entry.field != field);
     }

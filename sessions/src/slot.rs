@@ -149,7 +149,8 @@ impl<T: SessionData> Slot<T> {
     }
 
     fn new(stage: Stage, now: SystemTime, place: OnceLock<Place<T>>) -> Self {
-        let payload = [][..].into();
+        // An empty payload of `Arc`'s own, which is not allocated.
+        let payload = Arc::default();
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),
@@ -191,6 +192,12 @@ impl<T: SessionData> Slot<T> {
 
     pub(crate) fn stage(&self) -> Stage {
         self.state().stage
+    }
+
+    /// Stage, lifetime and record, in one look. `at` runs under the state's lock.
+    pub(crate) fn look<R>(&self, at: impl FnOnce(Stage, Lifetime, &Record) -> R) -> R {
+        let state = self.state();
+        at(state.stage, state.lifetime, &state.record)
     }
 
     /// The record as we know it, without its payload's changes since.
@@ -344,6 +351,7 @@ impl<T: SessionData> Slot<T> {
         state.revision += 1;
         let is_fenced_off = state.is_fenced_off(writer);
         let mut answers = false;
+        state.pending.reserve(changes.len());
         for (field, change) in changes {
             state.refused.retain(|it| (it.field, it.writer) != (field, writer));
             let change = match change {
@@ -466,7 +474,8 @@ fn changes<T: SessionData>(
         body.clear();
         data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], body))
     };
-    let (mut body, mut default) = (Vec::new(), Vec::new());
+    // Room for a usual field.
+    let (mut body, mut default) = (Vec::with_capacity(64), Vec::new());
     let mut source = None;
     let mut defaults = None;
     let mut change_of = |field: usize| {
@@ -487,7 +496,10 @@ fn changes<T: SessionData>(
             (false, _) => Change::To(new),
         }
     };
-    tracked.touched_fields(borrower).map(|field| (field, change_of(field))).collect()
+    let touched = tracked.touched_fields(borrower);
+    let mut changes = Vec::with_capacity(touched.clone().count());
+    changes.extend(touched.map(|field| (field, change_of(field))));
+    changes
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch) -> T::Fields {

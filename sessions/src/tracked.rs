@@ -35,7 +35,7 @@ impl<T: SessionData> Tracked<T> {
     }
 
     /// What its guard may have changed: all of it, if it is not what the guard was lent.
-    pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> + Clone {
         let all = !self.is_lent_to(borrower);
         (0..T::FIELDS.len()).filter(move |&field| all || self.touched.contains(field))
     }

@@ -1,5 +1,10 @@
 //! Where a layer keeps its sessions.
 
+#[cfg(feature = "memory")]
+use std::any::Any;
+
+#[cfg(feature = "memory")]
+use crate::store::{MemoryStore, erased::AtOnce};
 use crate::store::{Store, erased::ErasedStore};
 
 /// What [`SessionLayer::new`](crate::SessionLayer::new) takes: any [`Store`], or, with the feature
@@ -15,6 +20,10 @@ pub trait IntoStorage {
 
 impl<S: Store> IntoStorage for S {
     fn into_storage(self) -> Storage {
+        #[cfg(feature = "memory")]
+        if let Some(memory) = (&self as &dyn Any).downcast_ref::<MemoryStore>() {
+            return Storage(Kind::Store(Box::new(AtOnce(memory.clone()))));
+        }
         Storage(Kind::Store(Box::new(self)))
     }
 }
@@ -36,6 +45,11 @@ impl Storage {
             #[cfg(feature = "private-cookie")]
             Kind::Cookie => None,
         }
+    }
+
+    /// Whether the store answers every call at once.
+    pub(crate) fn is_ready_at_once(&self) -> bool {
+        self.store().is_none_or(|store| store.is_ready_at_once())
     }
 
     /// Whether a session is in its cookie, so that whatever is saved has to be sent.

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +13,16 @@ use crate::{
     handle::{Handle, Outcome},
 };
 
-type Finishing = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pin_project! {
+    /// The inner service's response, while the session is being saved.
+    struct Waiting<O, F: ?Sized> {
+        output: Option<O>,
+        #[pin]
+        finishing: F,
+    }
+}
+
+type Finishing<O> = Pin<Box<Waiting<O, dyn Future<Output = Outcome> + Send>>>;
 
 pin_project! {
     /// The response of a [`SessionService`](super::SessionService): the inner service's, with the
@@ -26,8 +35,7 @@ pin_project! {
         #[pin]
         inner: F,
         session: Session<T>,
-        // The inner service's response, while the session is being saved.
-        waiting: Option<(F::Output, Finishing)>,
+        waiting: Option<Finishing<F::Output>>,
         is_done: bool,
     }
 
@@ -63,23 +71,33 @@ where
             if output.is_err() {
                 handle.cannot_answer();
             }
-            match handle.finish_now() {
-                Some(outcome) => {
-                    *this.is_done = true;
-                    return Poll::Ready(with_session(output, outcome, handle));
-                }
-                None => {
-                    let handle = handle.clone();
-                    let finishing = Box::pin(async move { handle.finish().await });
-                    *this.waiting = Some((output, finishing));
-                }
+            if let Some(outcome) = handle.finish_now().or_else(|| finish_at_once(handle, cx)) {
+                *this.is_done = true;
+                return Poll::Ready(with_session(output, outcome, handle));
             }
+            let handle = handle.clone();
+            let finishing = async move { handle.finish().await };
+            *this.waiting = Some(Box::pin(Waiting { output: Some(output), finishing }));
         }
-        let Some((_, finishing)) = this.waiting else { return Poll::Pending };
-        let outcome = ready!(finishing.as_mut().poll(cx));
-        let Some((output, _)) = this.waiting.take() else { return Poll::Pending };
+        let Some(waiting) = this.waiting else { return Poll::Pending };
+        let waiting = waiting.as_mut().project();
+        let outcome = ready!(waiting.finishing.poll(cx));
+        let output = waiting.output.take().expect("a future is polled until it is ready");
         *this.is_done = true;
         Poll::Ready(with_session(output, outcome, this.session.handle()))
+    }
+}
+
+/// Saves to a store that is ready at once, without a box for the future. Where that has to wait all
+/// the same, for a lock or for another process, it is dropped and begun anew in a box: a save that
+/// is dropped loses nothing.
+fn finish_at_once<T: SessionData>(handle: &Handle<T>, cx: &mut Context<'_>) -> Option<Outcome> {
+    if !handle.shared.storage.is_ready_at_once() {
+        return None;
+    }
+    match pin!(handle.finish()).poll(cx) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
     }
 }
 

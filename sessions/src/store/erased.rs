@@ -1,14 +1,46 @@
 //! The one place where a store's type is forgotten, so that no handler has to name it.
 
-use std::{pin::Pin, time::SystemTime};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::SystemTime,
+};
 
+#[cfg(feature = "memory")]
+use super::MemoryStore;
 use super::{Created, Replaced, Store, StoreError};
 use crate::{Record, StoreKey};
 
-pub(crate) type Answer<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
+type Boxed<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
 
-/// [`Store`] with boxed futures.
+/// A store's answer: in a box while it is waited for.
+pub(crate) enum Answer<'a, R> {
+    #[cfg(feature = "memory")]
+    Ready(Option<R>),
+    Waiting(Boxed<'a, R>),
+}
+
+impl<R> Unpin for Answer<'_, R> {}
+
+impl<R> Future for Answer<'_, R> {
+    type Output = Result<R, StoreError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            #[cfg(feature = "memory")]
+            Self::Ready(answer) => Poll::Ready(Ok(answer.take().expect("polled once"))),
+            Self::Waiting(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+/// [`Store`] with futures of one type.
 pub(crate) trait ErasedStore: Send + Sync {
+    /// Whether no answer has to be waited for.
+    fn is_ready_at_once(&self) -> bool {
+        false
+    }
+
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>>;
     fn create<'a>(&'a self, key: &'a StoreKey, record: &'a Record) -> Answer<'a, Created>;
     fn replace<'a>(
@@ -23,11 +55,11 @@ pub(crate) trait ErasedStore: Send + Sync {
 
 impl<S: Store> ErasedStore for S {
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {
-        Box::pin(Store::load(self, key))
+        Answer::Waiting(Box::pin(Store::load(self, key)))
     }
 
     fn create<'a>(&'a self, key: &'a StoreKey, record: &'a Record) -> Answer<'a, Created> {
-        Box::pin(Store::create(self, key, record))
+        Answer::Waiting(Box::pin(Store::create(self, key, record)))
     }
 
     fn replace<'a>(
@@ -36,14 +68,51 @@ impl<S: Store> ErasedStore for S {
         record: &'a Record,
         based_on: u64,
     ) -> Answer<'a, Replaced> {
-        Box::pin(Store::replace(self, key, record, based_on))
+        Answer::Waiting(Box::pin(Store::replace(self, key, record, based_on)))
     }
 
     fn touch<'a>(&'a self, key: &'a StoreKey, expires_at: SystemTime) -> Answer<'a, ()> {
-        Box::pin(Store::touch(self, key, expires_at))
+        Answer::Waiting(Box::pin(Store::touch(self, key, expires_at)))
     }
 
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
-        Box::pin(Store::delete(self, key))
+        Answer::Waiting(Box::pin(Store::delete(self, key)))
+    }
+}
+
+/// A [`MemoryStore`], which answers without a future: nothing is boxed.
+#[cfg(feature = "memory")]
+pub(crate) struct AtOnce(pub(crate) MemoryStore);
+
+#[cfg(feature = "memory")]
+impl ErasedStore for AtOnce {
+    fn is_ready_at_once(&self) -> bool {
+        true
+    }
+
+    fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {
+        Answer::Ready(Some(self.0.inner().load(key)))
+    }
+
+    fn create<'a>(&'a self, key: &'a StoreKey, record: &'a Record) -> Answer<'a, Created> {
+        Answer::Ready(Some(self.0.inner().create(key, record)))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a StoreKey,
+        record: &'a Record,
+        based_on: u64,
+    ) -> Answer<'a, Replaced> {
+        Answer::Ready(Some(self.0.inner().replace(key, record, based_on)))
+    }
+
+    fn touch<'a>(&'a self, key: &'a StoreKey, expires_at: SystemTime) -> Answer<'a, ()> {
+        self.0.inner().touch(key, expires_at);
+        Answer::Ready(Some(()))
+    }
+
+    fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
+        Answer::Ready(Some(self.0.inner().delete(key)))
     }
 }

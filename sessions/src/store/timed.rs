@@ -4,6 +4,7 @@ use std::{
     error::Error as StdError,
     fmt,
     future::poll_fn,
+    pin::Pin,
     task::Poll,
     time::{Duration, SystemTime},
 };
@@ -64,7 +65,7 @@ impl Timed<'_> {
         operation: &'static str,
         mut answer: Answer<'_, R>,
     ) -> Result<R, StoreError> {
-        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll(cx))).await {
             return answer;
         }
         match Box::pin(timeout(self.limit, answer)).await {

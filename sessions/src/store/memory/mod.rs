@@ -130,7 +130,7 @@ impl MemoryStore {
     }
 
     /// What all calls go through: the first one that can starts the sweep.
-    fn inner(&self) -> &Inner {
+    pub(super) fn inner(&self) -> &Inner {
         self.inner.sweep.ensure_started(&self.inner);
         &self.inner
     }
@@ -220,7 +220,7 @@ pub struct MemoryStoreStats {
     pub evicted: u64,
 }
 
-struct Inner {
+pub(super) struct Inner {
     /// No lock is held across an await, and nobody holds two.
     shards: Box<[Mutex<Shard>]>,
     /// When each shard's next session expires, readable without its lock. A hint: it may be old by
@@ -262,12 +262,12 @@ impl Inner {
         (shard, self.now())
     }
 
-    fn load(&self, key: &StoreKey) -> Option<Record> {
+    pub(in crate::store) fn load(&self, key: &StoreKey) -> Option<Record> {
         let (shard, now) = self.open(key);
         shard.find_live(key, now).map(|at| shard.get(at).record())
     }
 
-    fn create(&self, key: &StoreKey, record: &Record) -> Created {
+    pub(in crate::store) fn create(&self, key: &StoreKey, record: &Record) -> Created {
         // All that allocates for the session itself happens before the lock.
         let entry = Entry::new(key, record);
         let mut has_place = false;
@@ -303,7 +303,12 @@ impl Inner {
         answer
     }
 
-    fn replace(&self, key: &StoreKey, record: &Record, based_on: u64) -> Replaced {
+    pub(in crate::store) fn replace(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Replaced {
         let entry = Entry::new(key, record);
         let (mut shard, now) = self.open(key);
         let Some(at) = shard.find_live(key, now) else { return Replaced::Missing };
@@ -317,7 +322,7 @@ impl Inner {
         Replaced::Done
     }
 
-    fn touch(&self, key: &StoreKey, expires_at: SystemTime) {
+    pub(in crate::store) fn touch(&self, key: &StoreKey, expires_at: SystemTime) {
         let expires = Stamp::from_millis(to_millis(expires_at));
         let (mut shard, now) = self.open(key);
         if let Some(at) = shard.find_live(key, now)
@@ -327,7 +332,7 @@ impl Inner {
         }
     }
 
-    fn delete(&self, key: &StoreKey) -> bool {
+    pub(in crate::store) fn delete(&self, key: &StoreKey) -> bool {
         let (mut shard, now) = self.open(key);
         let Some(at) = shard.find(key) else { return false };
         let removed = shard.remove(at);

@@ -51,10 +51,58 @@ type Place = &'static Location<'static>;
 
 pub(crate) struct Lock {
     permits: Semaphore,
-    /// Guards by the place in the program that took them: as many entries as there are such places,
-    /// however many guards there are.
-    holders: Mutex<Vec<(Access, Place, usize)>>,
-    last_warning: Mutex<Option<Instant>>,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    holders: Holders,
+    last_warning: Option<Instant>,
+}
+
+/// Guards by the place in the program that took them: as many entries as there are such places,
+/// however many guards there are; the first without an allocation.
+#[derive(Default)]
+struct Holders {
+    first: Option<Holder>,
+    more: Vec<Holder>,
+}
+
+struct Holder {
+    access: Access,
+    at: Place,
+    guards: usize,
+}
+
+impl Holders {
+    fn iter(&self) -> impl Iterator<Item = &Holder> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn add(&mut self, access: Access, at: Place) {
+        let mut holders = self.first.iter_mut().chain(&mut self.more);
+        match holders.find(|holder| holder.access == access && holder.at == at) {
+            Some(holder) => holder.guards += 1,
+            None => {
+                let holder = Holder { access, at, guards: 1 };
+                match self.first {
+                    None => self.first = Some(holder),
+                    Some(_) => self.more.push(holder),
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, access: Access, at: Place) {
+        let mut holders = self.first.iter_mut().chain(&mut self.more);
+        if let Some(holder) = holders.find(|holder| holder.access == access && holder.at == at) {
+            holder.guards -= 1;
+        }
+        self.more.retain(|holder| holder.guards > 0);
+        if self.first.as_ref().is_some_and(|holder| holder.guards == 0) {
+            self.first = self.more.pop();
+        }
+    }
 }
 
 /// The lock was not free in time: how long that was, and who had it.
@@ -66,23 +114,22 @@ pub(crate) struct TimedOut {
 
 impl Lock {
     pub(crate) fn new() -> Self {
-        Self {
-            permits: Semaphore::new(ALL as usize),
-            holders: Mutex::default(),
-            last_warning: Mutex::default(),
-        }
+        Self { permits: Semaphore::new(ALL as usize), notes: Mutex::default() }
     }
 
     /// Takes the lock if it is free and nobody else is waiting for it.
     pub(crate) fn try_acquire(&self, access: Access, at: Place) -> Result<(), TimedOut> {
-        match self.permits.try_acquire_many(access.permits()) {
-            Ok(permit) => {
-                permit.forget();
-                self.add_holder(access, at);
-                Ok(())
-            }
-            Err(_) => Err(self.timed_out(Duration::ZERO)),
+        match self.take(access, at) {
+            true => Ok(()),
+            false => Err(self.timed_out(Duration::ZERO)),
         }
+    }
+
+    fn take(&self, access: Access, at: Place) -> bool {
+        let Ok(permit) = self.permits.try_acquire_many(access.permits()) else { return false };
+        permit.forget();
+        self.notes().holders.add(access, at);
+        true
     }
 
     /// Waits for the lock, in turn.
@@ -95,7 +142,7 @@ impl Lock {
         at: Place,
         limit: Duration,
     ) -> Result<(), TimedOut> {
-        if self.try_acquire(access, at).is_ok() {
+        if self.take(access, at) {
             return Ok(());
         }
         // Boxed, because its timers would make every handler's future a kilobyte larger.
@@ -114,7 +161,7 @@ impl Lock {
         match permit {
             Ok(permit) => {
                 permit.expect("the semaphore is never closed").forget();
-                self.add_holder(access, at);
+                self.notes().holders.add(access, at);
                 Ok(())
             }
             Err(_) => Err(self.timed_out(start.elapsed())),
@@ -124,7 +171,7 @@ impl Lock {
     fn warn(&self, access: Access, at: Place) {
         let now = Instant::now();
         {
-            let mut last = lock(&self.last_warning);
+            let last = &mut self.notes().last_warning;
             if last.is_some_and(|last| now - last < LONG_WAIT) {
                 return;
             }
@@ -138,26 +185,9 @@ impl Lock {
 
     /// Gives back what `acquire` took.
     pub(crate) fn release(&self, access: Access, at: Place) {
-        self.with_holders(|holders| {
-            let held = holders.iter().position(|(a, p, _)| *a == access && *p == at);
-            if let Some(index) = held {
-                holders[index].2 -= 1;
-                if holders[index].2 == 0 {
-                    holders.swap_remove(index);
-                }
-            }
-        });
+        self.notes().holders.remove(access, at);
         // Only now: whoever this wakes must not find us among the holders.
         self.permits.add_permits(access.permits() as usize);
-    }
-
-    fn add_holder(&self, access: Access, at: Place) {
-        self.with_holders(|holders| {
-            match holders.iter_mut().find(|(a, p, _)| *a == access && *p == at) {
-                Some((_, _, guards)) => *guards += 1,
-                None => holders.push((access, at, 1)),
-            }
-        });
     }
 
     fn timed_out(&self, waited: Duration) -> TimedOut {
@@ -165,30 +195,24 @@ impl Lock {
     }
 
     fn held_by(&self) -> String {
-        self.with_holders(|holders| {
-            let mut text = String::new();
-            for (access, at, guards) in holders.iter() {
-                let and = if text.is_empty() { "held by" } else { " and" };
-                let _ = match guards {
-                    1 => write!(text, "{and} a {access} guard taken at {at}"),
-                    many => write!(text, "{and} {many} {access} guards taken at {at}"),
-                };
-            }
-            if text.is_empty() {
-                text.push_str("held by nobody just now, but others are waiting");
-            }
-            text
-        })
+        let mut text = String::new();
+        for Holder { access, at, guards } in self.notes().holders.iter() {
+            let and = if text.is_empty() { "held by" } else { " and" };
+            let _ = match guards {
+                1 => write!(text, "{and} a {access} guard taken at {at}"),
+                many => write!(text, "{and} {many} {access} guards taken at {at}"),
+            };
+        }
+        if text.is_empty() {
+            text.push_str("held by nobody just now, but others are waiting");
+        }
+        text
     }
 
-    fn with_holders<R>(&self, f: impl FnOnce(&mut Vec<(Access, Place, usize)>) -> R) -> R {
-        f(&mut lock(&self.holders))
+    /// Nothing is done under it that can panic half-way, so that poisoned notes are good ones.
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Nothing in here can panic half-way, so that a poisoned value is a good one.
-fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Session ids, and the keys under which stores know them.
 
-use std::fmt;
+use std::{cell::RefCell, fmt, process};
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
 
 /// How many random bytes a session id has: 128 bits, twice what OWASP asks for.
 pub(crate) const ID_LENGTH: usize = 16;
@@ -14,9 +15,7 @@ pub(crate) struct SessionId([u8; ID_LENGTH]);
 impl SessionId {
     /// A new id from the operating system's generator.
     pub(crate) fn generate() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; ID_LENGTH];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+        SUPPLY.with_borrow_mut(Supply::next).map(Self)
     }
 
     /// Only for ids whose signature has been verified.
@@ -31,6 +30,44 @@ impl SessionId {
     pub(crate) fn store_key(&self) -> StoreKey {
         StoreKey(Sha256::digest(self.0).into())
     }
+}
+
+/// Random bytes of this thread for the next ids: to ask the system for each costs several times
+/// what everything else about an id does.
+struct Supply {
+    bytes: [u8; 32 * ID_LENGTH],
+    left: usize,
+    /// Whose bytes these are: a process that was forked off must not hand out the same ones.
+    process: u32,
+}
+
+impl Supply {
+    fn next(&mut self) -> Result<[u8; ID_LENGTH], getrandom::Error> {
+        if self.left == 0 || self.process != process::id() {
+            // Emptied first: if the system gives no bytes, there are none.
+            self.left = 0;
+            getrandom::fill(&mut self.bytes)?;
+            self.left = self.bytes.len();
+            self.process = process::id();
+        }
+        self.left -= ID_LENGTH;
+        let next = &mut self.bytes[self.left..][..ID_LENGTH];
+        let id = (&*next).try_into().expect("as long as an id");
+        // It is nobody's business any more.
+        next.zeroize();
+        Ok(id)
+    }
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+thread_local! {
+    static SUPPLY: RefCell<Supply> =
+        const { RefCell::new(Supply { bytes: [0; 32 * ID_LENGTH], left: 0, process: 0 }) };
 }
 
 impl fmt::Debug for SessionId {
@@ -82,6 +119,28 @@ mod tests {
         let (one, other) = (SessionId::generate().unwrap(), SessionId::generate().unwrap());
         assert_ne!(one, other);
         assert_eq!(format!("{one:?}"), "SessionId(<redacted>)");
+    }
+
+    #[test]
+    fn an_id_is_handed_out_once_and_wiped() {
+        let mut supply = Supply { bytes: [0; 32 * ID_LENGTH], left: 0, process: 0 };
+        let mut seen: Vec<_> = (0..100).map(|_| supply.next().unwrap()).collect();
+        assert!(supply.bytes[supply.left..].iter().all(|byte| *byte == 0));
+        assert!(supply.bytes[..supply.left].iter().any(|byte| *byte != 0));
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 100);
+    }
+
+    #[test]
+    fn a_forked_process_asks_for_bytes_of_its_own() {
+        let mut supply = Supply { bytes: [0; 32 * ID_LENGTH], left: 0, process: 0 };
+        supply.next().unwrap();
+        let (before, rest) = (supply.bytes, supply.left);
+        supply.process += 1;
+        supply.next().unwrap();
+        assert_eq!(supply.left, rest);
+        assert_ne!(supply.bytes, before);
     }
 
     #[test]

@@ -188,14 +188,14 @@ impl CookieConfig {
     /// The header that gives the client this value.
     pub(crate) fn set(&self, value: String, max_age: Option<Duration>) -> HeaderValue {
         let max_age = max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
-        header_value(&[&self.name, "=", &value, self.attributes(), &max_age].concat())
+        header_value([&self.name, "=", &value, self.attributes(), &max_age].concat())
     }
 
     /// The header that takes the session away again. Name, path, domain and flags must be those
     /// that set it, or the browser keeps the cookie.
     pub(crate) fn removal(&self) -> HeaderValue {
         const OVER: &str = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
-        header_value(&[&self.name, "=", self.attributes(), OVER].concat())
+        header_value([&self.name, "=", self.attributes(), OVER].concat())
     }
 
     fn attributes(&self) -> &str {
@@ -238,8 +238,8 @@ impl CookieConfig {
     }
 }
 
-fn header_value(cookie: &str) -> HeaderValue {
-    let mut value = HeaderValue::from_str(cookie)
+fn header_value(cookie: String) -> HeaderValue {
+    let mut value = HeaderValue::try_from(cookie)
         .expect("`check` lets only visible ASCII through, and the value is base64");
     // Keeps HTTP/2 from putting it into its compression table, and `Debug` from printing it.
     value.set_sensitive(true);

@@ -1,49 +1,45 @@
 //! The response headers that keep caches from handing one client's session to another.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, Entry},
+};
 
 /// The response depends on the session, and so on the cookie (RFC 9110, 12.5.5).
 pub(super) fn vary_by_cookie(headers: &mut HeaderMap) {
-    if !lists(headers, header::VARY, "*") {
-        add_to_list(headers, header::VARY, "Cookie");
-    }
+    add_to_list(headers, header::VARY, "Cookie", &["Cookie", "*"]);
 }
 
 /// The response carries a session (OWASP Session Management Cheat Sheet, "Web Content Caching").
 pub(super) fn never_store(headers: &mut HeaderMap) {
-    add_to_list(headers, header::CACHE_CONTROL, "no-store");
+    add_to_list(headers, header::CACHE_CONTROL, "no-store", &["no-store"]);
 }
 
-/// Joins `item` to what the handler has put there, unless it is there already.
-fn add_to_list(headers: &mut HeaderMap, name: HeaderName, item: &'static str) {
-    if lists(headers, name.clone(), item) {
+/// Joins `item` to what the handler has put there, unless there is one of `enough` already.
+fn add_to_list(headers: &mut HeaderMap, name: HeaderName, item: &'static str, enough: &[&str]) {
+    let mut lines = match headers.entry(name) {
+        // Nearly always, so that the header is looked up once.
+        Entry::Vacant(place) => {
+            place.insert(HeaderValue::from_static(item));
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
+    if lines.iter().any(|line| lists(line, enough)) {
         return;
     }
-    let joined = headers
-        .get(&name)
-        .filter(|value| !value.as_bytes().trim_ascii().is_empty())
-        .and_then(|value| {
-            HeaderValue::from_bytes(&[value.as_bytes(), b", ", item.as_bytes()].concat()).ok()
-        });
-    match joined {
-        // The first of several lines; the others stay as they are.
-        Some(joined) => {
-            if let Some(first) = headers.get_mut(&name) {
-                *first = joined;
-            }
-        }
-        None => {
-            headers.insert(name, HeaderValue::from_static(item));
-        }
-    }
+    // The first of several lines; the others stay as they are.
+    let first = lines.get_mut();
+    let joined = match first.as_bytes().trim_ascii() {
+        [] => None,
+        listed => HeaderValue::from_bytes(&[listed, b", ", item.as_bytes()].concat()).ok(),
+    };
+    *first = joined.unwrap_or(HeaderValue::from_static(item));
 }
 
-fn lists(headers: &HeaderMap, name: HeaderName, item: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(item.as_bytes()))
+fn lists(line: &HeaderValue, items: &[&str]) -> bool {
+    let mut listed = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    listed.any(|listed| items.iter().any(|item| listed.eq_ignore_ascii_case(item.as_bytes())))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ async fn serve(peer: Peer, route: usize, count: usize) {
     let mut app = peer.app().await;
     let cookies = fill_many(&mut app, SESSIONS).await;
     // The requests are made in any case, so that the difference is what serving them takes.
-    let made = requests(ROUTES[route].1, &cookies, &mut Random(1), 2 * REQUESTS);
+    let made = requests(ROUTES[route].1, &cookies, &mut Random(1), count.max(2 * REQUESTS));
     for request in made.into_iter().take(count) {
         drop(call(&mut app, request).await);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::runtime::Handle as Runtime;
-use tracing::Instrument;
+use tracing::{Instrument, Level, Span};
 
 use crate::{
     Lifetime, Record, SessionData,
@@ -18,6 +18,7 @@ use crate::{
     error::{Error, ErrorKind},
     id::SessionId,
     layer::decide::{CookieChange, Facts, decide},
+    lock::spin_until,
     patch::{Writer, new_writer},
     save::{self, Saving},
     shared::Shared,
@@ -123,11 +124,19 @@ pub(crate) struct Outcome {
 }
 
 /// What a slot shows in one look.
+#[derive(Clone, Copy)]
 struct Seen {
     stage: Stage,
     lifetime: Lifetime,
-    /// Until when the session's use now extends it, if that is worth a write.
-    refresh: Option<SystemTime>,
+}
+
+/// Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+fn open_span() -> Span {
+    if tracing::enabled!(Level::DEBUG) {
+        tracing::debug_span!("open_session")
+    } else {
+        Span::none()
+    }
 }
 
 impl<T: SessionData> Handle<T> {
@@ -147,7 +156,7 @@ impl<T: SessionData> Handle<T> {
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
         if self.opened.get().is_none() {
-            let found = self.find().instrument(tracing::debug_span!("open_session")).await?;
+            let found = self.find().instrument(open_span()).await?;
             let open = Open {
                 current: Mutex::new(found),
                 exchange: tokio::sync::Mutex::new(()),
@@ -296,17 +305,27 @@ impl<T: SessionData> Handle<T> {
         let _exchange = open.exchange.try_lock().ok()?;
         let opened = self.opened();
         let slot = &opened.slot;
-        let mut seen = self.look(slot);
         let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key);
-        if by_old_key || seen.refresh.is_some() || self.has_unsaved(slot) {
+        if by_old_key || self.has_unsaved(slot) {
+            return None;
+        }
+        let (mut seen, refresh) = self.look_for_refresh(slot);
+        if refresh.is_some() {
             return None;
         }
         let mut _saving = None;
         if self.needs_cookie(seen.stage) {
             _saving = Some(slot.saving.try_lock().ok()?);
-            seen = self.look(slot);
+            seen = look(slot);
         }
-        Some(self.outcome(&opened, &seen, false, None))
+        Some(self.outcome(&opened, seen, false, None))
+    }
+
+    /// Gives another thread that is saving the session a moment to be done: to sleep and be woken
+    /// takes longer than most saves to a store that is ready at once.
+    pub(crate) fn spin_while_saving(&self) {
+        let slot = self.slot();
+        spin_until(|| slot.saving.try_lock().is_ok());
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -316,9 +335,8 @@ impl<T: SessionData> Handle<T> {
     pub(crate) async fn finish(&self) -> Outcome {
         let _exchange = self.exchange().lock().await;
         let slot = self.slot();
-        let seen = self.look(&slot);
-        let is_due = self.has_unsaved(&slot) || seen.refresh.is_some();
-        let mut saving = match is_due || self.needs_cookie(seen.stage) {
+        let is_due = self.has_unsaved(&slot) || self.look_for_refresh(&slot).1.is_some();
+        let mut saving = match is_due || self.needs_cookie(slot.stage()) {
             true => Some(Saving::of(&slot).await),
             false => None,
         };
@@ -327,11 +345,11 @@ impl<T: SessionData> Handle<T> {
             && self.has_unsaved(&slot)
         {
             error = self.save(&slot, saving).await.err();
-        } else if let Some(expires_at) = self.look(&slot).refresh {
+        } else if let Some(expires_at) = self.look_for_refresh(&slot).1 {
             self.touch(&slot, expires_at).await;
         }
         let sign_again = self.may_sign_again(&slot).await;
-        self.outcome(&self.opened(), &self.look(&slot), sign_again, error)
+        self.outcome(&self.opened(), look(&slot), sign_again, error)
     }
 
     fn is_signed_by_old_key(&self) -> bool {
@@ -373,15 +391,15 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    fn look(&self, slot: &Slot<T>) -> Seen {
+    /// With it, until when the session's use now extends it, if that is worth a write.
+    fn look_for_refresh(&self, slot: &Slot<T>) -> (Seen, Option<SystemTime>) {
         let now = self.shared.now();
-        slot.look(|stage, lifetime, record| Seen {
-            stage,
-            lifetime,
-            refresh: match stage {
+        slot.look(|stage, lifetime, record| {
+            let refresh = match stage {
                 Stage::Live => self.shared.expiry.refresh(lifetime, record, now),
                 _ => None,
-            },
+            };
+            (Seen { stage, lifetime }, refresh)
         })
     }
 
@@ -415,7 +433,7 @@ impl<T: SessionData> Handle<T> {
     fn outcome(
         &self,
         opened: &Opened<T>,
-        seen: &Seen,
+        seen: Seen,
         sign_again: bool,
         error: Option<Error>,
     ) -> Outcome {
@@ -476,10 +494,14 @@ impl<T: SessionData> Handle<T> {
     }
 }
 
+fn look<T: SessionData>(slot: &Slot<T>) -> Seen {
+    slot.look(|stage, lifetime, _| Seen { stage, lifetime })
+}
+
 /// What a request wrote after its response had left is saved when nobody has it any more.
 impl<T: SessionData> Drop for Handle<T> {
     fn drop(&mut self) {
-        if self.opened.get().is_some() {
+        if *self.wrote.get_mut() {
             self.save_without_response(&self.slot());
         }
     }

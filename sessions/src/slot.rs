@@ -149,8 +149,8 @@ impl<T: SessionData> Slot<T> {
     }
 
     fn new(stage: Stage, now: SystemTime, place: OnceLock<Place<T>>) -> Self {
-        // An empty payload of `Arc`'s own, which is not allocated.
-        let payload = Arc::default();
+        // Not `Arc::default`: all threads would count in the one place that has the default.
+        let payload = [][..].into();
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),
@@ -503,7 +503,12 @@ fn changes<T: SessionData>(
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch) -> T::Fields {
-    let mut tracked = Tracked::clean(T::__load(&source::<T>(record).with_patch(pending)));
+    let source = source::<T>(record);
+    // Usually nothing is pending: neither is the source moved, then, nor a bit set.
+    if pending.is_empty() {
+        return T::__wrap(Tracked::clean(T::__load(&source)));
+    }
+    let mut tracked = Tracked::clean(T::__load(&source.with_patch(pending)));
     tracked.settle(|field| pending.contains(field));
     T::__wrap(tracked)
 }

@@ -1,11 +1,12 @@
 //! Layers side by side, none at all, and services outside of axum.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll};
 
-use axum::routing::get;
-use http::{Request, Response};
+use axum::{Router, body::Body, routing::get};
+use http::{HeaderValue, Request, Response, header};
 use sessions::{Keys, MemoryStore, Session, SessionLayer};
 use sessions_tests::Server;
+use tokio::task::consume_budget;
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::{Visitor, basics};
@@ -146,4 +147,69 @@ async fn a_new_session_without_a_response_is_not_stored() {
     assert_eq!(service.oneshot(Request::new(0)).await.unwrap_err(), "the handler's own");
     layer.background_saves().await;
     assert!(store.is_empty(), "nobody could ever find it");
+}
+
+/// An app on a store that is ready at once, whose handler leaves no budget to the task that runs
+/// it: the next lock that the layer takes makes it wait (tokio's cooperative scheduling).
+fn app_that_waits(store: MemoryStore) -> (SessionLayer<Visitor>, Router) {
+    async fn visit(session: Session<Visitor>) {
+        {
+            let mut s = session.write().await;
+            let visits = s.visits();
+            s.set_visits(visits + 1);
+        }
+        poll_fn(|cx| {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+    }
+    let layer = SessionLayer::<Visitor>::new(store, Keys::generate());
+    (layer.clone(), Router::new().route("/visit", get(visit)).layer(layer))
+}
+
+fn visit(cookie: Option<&HeaderValue>) -> Request<Body> {
+    let mut request = Request::get("/visit").body(Body::empty()).unwrap();
+    if let Some(cookie) = cookie {
+        request.headers_mut().insert(header::COOKIE, cookie.clone());
+    }
+    request
+}
+
+async fn begin(app: &Router) -> HeaderValue {
+    let response = app.clone().oneshot(visit(None)).await.unwrap();
+    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+    HeaderValue::from_str(cookie.split(';').next().unwrap()).unwrap()
+}
+
+async fn visits(layer: &SessionLayer<Visitor>, cookie: &HeaderValue) -> u32 {
+    let read = |request: Request<Body>| async move {
+        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        let visits = session.read().await.visits;
+        Ok::<_, Infallible>(Response::new(visits.to_string()))
+    };
+    let service = ServiceBuilder::new().layer(layer.clone()).service_fn(read);
+    service.oneshot(visit(Some(cookie))).await.unwrap().into_body().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_save_that_has_to_wait_is_carried_out() {
+    let (layer, app) = app_that_waits(MemoryStore::new());
+    let cookie = begin(&app).await;
+    app.clone().oneshot(visit(Some(&cookie))).await.unwrap();
+    assert_eq!(visits(&layer, &cookie).await, 2);
+}
+
+#[tokio::test]
+async fn a_response_that_is_dropped_while_its_save_waits_loses_nothing() {
+    let (layer, app) = app_that_waits(MemoryStore::new());
+    let cookie = begin(&app).await;
+    {
+        let mut response = pin!(app.clone().oneshot(visit(Some(&cookie))));
+        let waits = poll_fn(|cx| Poll::Ready(response.as_mut().poll(cx).is_pending())).await;
+        assert!(waits, "the test has something to drop");
+    }
+    layer.background_saves().await;
+    assert_eq!(visits(&layer, &cookie).await, 2);
+    assert_eq!(layer.sessions_in_use(), 0);
 }

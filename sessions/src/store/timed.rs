@@ -65,7 +65,8 @@ impl Timed<'_> {
         operation: &'static str,
         mut answer: Answer<'_, R>,
     ) -> Result<R, StoreError> {
-        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll(cx))).await {
+        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll(cx))).await
+        {
             return answer;
         }
         match Box::pin(timeout(self.limit, answer)).await {

@@ -18,7 +18,6 @@ use crate::{
     error::{Error, ErrorKind},
     id::SessionId,
     layer::decide::{CookieChange, Facts, decide},
-    lock::spin_until,
     patch::{Writer, new_writer},
     save::{self, Saving},
     shared::Shared,
@@ -319,13 +318,6 @@ impl<T: SessionData> Handle<T> {
             seen = look(slot);
         }
         Some(self.outcome(&opened, seen, false, None))
-    }
-
-    /// Gives another thread that is saving the session a moment to be done: to sleep and be woken
-    /// takes longer than most saves to a store that is ready at once.
-    pub(crate) fn spin_while_saving(&self) {
-        let slot = self.slot();
-        spin_until(|| slot.saving.try_lock().is_ok());
     }
 
     /// Saves what this request wrote, and says what the response needs.

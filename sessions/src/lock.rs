@@ -132,8 +132,7 @@ impl Lock {
         true
     }
 
-    /// Waits for the lock, in turn. Before it queues up it tries for a moment; whoever is queued up
-    /// goes first all the same, because a lock that is given back goes to them and is not free.
+    /// Waits for the lock, in turn.
     ///
     /// Dropped while it waits, it gives up its place and what it had been given so far; there is no
     /// await between getting the permits and noting the holder.
@@ -143,7 +142,7 @@ impl Lock {
         at: Place,
         limit: Duration,
     ) -> Result<(), TimedOut> {
-        if spin_until(|| self.take(access, at)) {
+        if self.take(access, at) {
             return Ok(());
         }
         // Boxed, because its timers would make every handler's future a kilobyte larger.
@@ -214,18 +213,6 @@ impl Lock {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Tries for about a microsecond, which is less than it takes to sleep and be woken.
-pub(crate) fn spin_until(mut is_done: impl FnMut() -> bool) -> bool {
-    const TRIES: u32 = 64;
-    (0..TRIES).any(|_| {
-        let done = is_done();
-        if !done {
-            std::hint::spin_loop();
-        }
-        done
-    })
 }
 
 #[cfg(test)]

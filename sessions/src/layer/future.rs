@@ -95,7 +95,6 @@ fn finish_at_once<T: SessionData>(handle: &Handle<T>, cx: &mut Context<'_>) -> O
     if !handle.shared.storage.is_ready_at_once() {
         return None;
     }
-    handle.spin_while_saving();
     match pin!(handle.finish()).poll(cx) {
         Poll::Ready(outcome) => Some(outcome),
         Poll::Pending => None,

@@ -10,7 +10,9 @@ use sessions::{
     Keys, MemoryStore, SessionLayer, SessionLayerBuilder,
     testing::{Fault, FaultyStore},
 };
-use sessions_tests::history::{HistorySession, Plan, Process, Random, check, routes, run};
+use sessions_tests::history::{
+    Asked, Event, HistorySession, Outcome, Plan, Process, Shown, check, routes, run,
+};
 
 fn variable(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -139,9 +141,47 @@ fn all_of_it_at_once() {
     histories("all at once", |seed| Plan { ends: 30, hang_ups: 100, ..usual(seed) }, faults);
 }
 
-/// The judge has to see what is wrong: a history that was right, with one answer changed.
+/// The judge has to see what is wrong: a history that is right, and the same with one answer that
+/// breaks a promise.
 #[test]
-fn the_judge_notices_a_lost_increment() {
-    let mut random = Random(1);
-    assert_ne!(random.number(), random.number());
+fn the_judge_notices_each_broken_promise() {
+    let add = Asked::Increment("add");
+    let event = |sent, asked, outcome| Event {
+        sent,
+        answered: sent + 1,
+        process: 0,
+        cookie: 0,
+        asked,
+        outcome,
+    };
+    let shown = |counter, a, list: &[u64]| {
+        let list = list.to_vec();
+        let counters = [counter, 0, 0, 0];
+        Outcome::Shown(Some(Shown { owner: 7, counters, fields: [a, 0], list }))
+    };
+    let history = |last: Outcome| {
+        check(&[
+            event(1, add.clone(), Outcome::Done),
+            event(3, Asked::Set("a", 7_000_001), Outcome::Done),
+            event(5, Asked::Set("a", 7_000_002), Outcome::Done),
+            event(7, Asked::Append(7_000_003), Outcome::Done),
+            event(9, Asked::Show, last),
+        ])
+    };
+    let list = &[7_000_003];
+    assert_eq!(history(shown(1, 7_000_002, list)), Ok(()));
+    for (wrong, why) in [
+        (shown(0, 7_000_002, list), "add is 0"),
+        (shown(2, 7_000_002, list), "add is 2"),
+        (shown(1, 7_000_001, list), "is lost"),
+        (shown(1, 8_000_002, list), "another session's"),
+        (shown(1, 7_000_002, &[]), "is not there"),
+        (shown(1, 7_000_002, &[7_000_003, 7_000_003]), "2 times"),
+    ] {
+        let judged = history(wrong).unwrap_err();
+        assert!(judged.contains(why), "{why}: {judged}");
+    }
+    let back =
+        check(&[event(1, Asked::Destroy, Outcome::Done), event(3, Asked::Show, shown(0, 0, &[]))]);
+    assert!(back.unwrap_err().contains("is back"));
 }

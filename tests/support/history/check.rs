@@ -162,11 +162,11 @@ impl History<'_> {
             .unwrap_or(u64::MAX);
         let mut over: HashMap<usize, u64> = HashMap::new();
         for event in self.events {
-            let is_over = match (&event.asked, &event.outcome) {
+            let is_over = matches!(
+                (&event.asked, &event.outcome),
                 (Asked::Renew | Asked::Destroy, Outcome::Done)
-                | (_, Outcome::Ended | Outcome::Shown(None)) => true,
-                _ => false,
-            };
+                    | (_, Outcome::Ended | Outcome::Shown(None))
+            );
             if is_over {
                 let since = over.entry(event.cookie).or_insert(u64::MAX);
                 *since = (*since).min(event.answered);

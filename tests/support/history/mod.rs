@@ -55,11 +55,10 @@ impl Process {
                 let response = app.clone().oneshot(request).await.expect("a router never fails");
                 let (parts, body) = response.into_parts();
                 let body = body.collect().await.expect("a whole body").to_bytes();
-                let lines = parts.headers.get_all(header::SET_COOKIE);
-                let lines = lines.iter().map(|line| line.to_str().expect("ASCII").to_string());
+                let cookie = parts.headers.get(header::SET_COOKIE);
                 Told {
                     status: Some(parts.status),
-                    cookie: lines.last().map(|line| cookie_of(&line)),
+                    cookie: cookie.map(|line| cookie_of(line.to_str().expect("ASCII"))),
                     body: String::from_utf8_lossy(&body).into_owned(),
                 }
             }

@@ -1,10 +1,7 @@
 //! One request's session, from its cookie to its response.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
     time::SystemTime,
 };
 
@@ -22,6 +19,7 @@ use crate::{
     save::{self, Saving},
     shared::Shared,
     slot::{Slot, Stage, Wish},
+    sync::{AtomicBool, Mutex, MutexGuard},
 };
 
 /// What all clones of a request's [`Session`](crate::Session) share. Every request makes one, so it

@@ -9,11 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle as Runtime,
-    task::AbortHandle,
-    time::{Instant, sleep},
-};
+use tokio::{runtime::Handle as Runtime, task::AbortHandle, time::Instant};
 
 use crate::{
     SessionData,
@@ -23,6 +19,7 @@ use crate::{
     save::{self, Saving},
     shared::Shared,
     slot::{Slot, Wish},
+    sync::sleep,
 };
 
 /// Pauses between two looks at a leased session grow from the one to the other.

@@ -23,6 +23,8 @@ mod layer;
 mod lease;
 mod lock;
 mod merge;
+#[cfg(all(test, shuttle))]
+mod model;
 mod patch;
 mod payload;
 mod record;
@@ -33,6 +35,7 @@ mod shared;
 mod slot;
 mod storage;
 pub mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tracked;

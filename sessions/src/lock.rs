@@ -6,14 +6,13 @@
 use std::{
     fmt::{self, Write},
     panic::Location,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     time::Duration,
 };
 
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::sync::{Mutex, MutexGuard, timeout};
 
 /// A wait this long is logged, for one of the waiters of a lock in such a time.
 const LONG_WAIT: Duration = Duration::from_secs(5);

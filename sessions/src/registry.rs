@@ -3,10 +3,15 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
 };
 
-use crate::{SessionData, StoreKey, id::SessionId, slot::Slot};
+use crate::{
+    SessionData, StoreKey,
+    id::SessionId,
+    slot::Slot,
+    sync::{Mutex, MutexGuard},
+};
 
 /// Enough that the cores of a large machine seldom meet.
 const SHARDS: usize = 64;

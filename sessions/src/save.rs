@@ -20,6 +20,7 @@ use crate::{
     shared::Shared,
     slot::{Circumstances, Plan, Slot, Stage, Wish},
     store::timed::{Timed, is_overdue},
+    sync::sleep,
 };
 
 /// The right to talk to the store about one session, for one purpose; whoever has it may let go of
@@ -40,7 +41,7 @@ impl<'a> Saving<'a> {
     /// Lets others go first for so long.
     pub(crate) async fn pause(&mut self, pause: Duration) {
         self.guard = None;
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         self.guard = Some(self.mutex.lock().await);
     }
 }
@@ -203,7 +204,7 @@ impl Lost {
             return Err(Error::contended(self.times));
         }
         let most = Duration::from_millis(1 << (self.times - AT_ONCE).min(LONGEST));
-        Box::pin(tokio::time::sleep(shared.marks.jitter(most))).await;
+        Box::pin(sleep(shared.marks.jitter(most))).await;
         Ok(())
     }
 }

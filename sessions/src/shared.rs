@@ -23,6 +23,7 @@ use crate::{
     slot::{Slot, rebase::Policy},
     storage::Storage,
     store::timed::Timed,
+    sync::sleep,
 };
 
 /// How often a background save is tried, and how long the first pause is; each further one is
@@ -75,7 +76,7 @@ impl<T: SessionData> Shared<T> {
                         );
                     }
                     Err(error) if attempt < BACKGROUND_ATTEMPTS && error.may_pass() => {
-                        tokio::time::sleep(pause).await;
+                        sleep(pause).await;
                         pause *= 4;
                     }
                     Err(error) => {

@@ -13,7 +13,7 @@
 //! a user's runs (`Serialize`, `Deserialize`, `Default`, `Drop`).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     time::SystemTime,
 };
 
@@ -28,6 +28,7 @@ use crate::{
     patch::{Patch, Writer},
     payload::{self, Encoder, Source},
     registry::Place,
+    sync::{Mutex, MutexGuard},
     tracked::Tracked,
 };
 

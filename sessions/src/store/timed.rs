@@ -9,13 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::timeout;
-
 use super::{
     Created, Replaced, StoreError,
     erased::{Answer, ErasedStore},
 };
-use crate::{Record, StoreKey};
+use crate::{Record, StoreKey, sync::timeout};
 
 /// A store whose calls end in an error when the limit has passed. Their futures are dropped then:
 /// the store may have carried them out or not, or may still do so.

@@ -7,7 +7,7 @@ use sessions::{
     Keys, Session, SessionLayer, Store,
     testing::{Calls, SpyStore},
 };
-use sessions_tests::Server;
+use sessions_tests::{Server, at_once};
 use tokio::time::sleep;
 
 const COOKIE: &str = "__Host-id";
@@ -27,6 +27,13 @@ async fn look(session: Session<Visitor>) -> String {
     session.read().await.visits().to_string()
 }
 
+/// Exactly one more, whatever other processes do.
+async fn exactly(session: Session<Visitor>) -> &'static str {
+    let more = session.update(|s| *s.visits_mut() += 1).await;
+    more.expect("the store answers");
+    "one more"
+}
+
 async fn leave(session: Session<Visitor>) -> &'static str {
     session.destroy().await.expect("the store answers");
     "gone"
@@ -36,6 +43,7 @@ pub(crate) async fn app(store: impl Store, keys: Keys) -> Server {
     let router = Router::new()
         .route("/visit", get(visit))
         .route("/look", get(look))
+        .route("/exactly", get(exactly))
         .route("/leave", get(leave))
         .route("/ignore", get(async || "nothing"));
     Server::start(router.layer(SessionLayer::<Visitor>::new(store, keys))).await
@@ -99,4 +107,38 @@ pub(crate) async fn sessions_outlive_the_app(store: impl Store + Clone) {
     after.set_cookie(COOKIE, before.cookie(COOKIE).as_deref());
     assert_eq!(after.get("/visit").await.text(), "2");
     assert!(after.get("/leave").await.status.is_success());
+}
+
+/// Four layers with nothing in common but the store and the keys, as four processes: of their updates
+/// of one field of one session, none is lost.
+pub(crate) async fn counts_from_four_layers(store: impl Store + Clone) {
+    const LAYERS: usize = 4;
+    const UPDATES: usize = 15;
+    let keys = Keys::generate();
+    let mut servers = Vec::new();
+    for _ in 0..LAYERS {
+        servers.push(app(store.clone(), keys.clone()).await);
+    }
+    let first = servers[0].client();
+    assert_eq!(first.get("/visit").await.text(), "1");
+    let cookie = first.cookie(COOKIE);
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    for client in &clients {
+        client.set_cookie(COOKIE, cookie.as_deref());
+    }
+    let clients_of = clients.clone();
+    at_once(LAYERS, move |number| {
+        let client = clients_of[number].clone();
+        async move {
+            for _ in 0..UPDATES {
+                assert_eq!(client.get("/exactly").await.text(), "one more");
+            }
+        }
+    })
+    .await;
+    let total = (1 + LAYERS * UPDATES).to_string();
+    for client in &clients {
+        assert_eq!(client.get("/look").await.text(), total);
+    }
+    assert!(first.get("/leave").await.status.is_success());
 }

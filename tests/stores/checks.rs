@@ -10,6 +10,7 @@ use std::{
 };
 
 use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey, UserIndex};
+use sessions_tests::servers::StoreServer;
 use tokio::time::{sleep, timeout};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -211,4 +212,33 @@ pub(crate) fn all_retryable(errors: &[StoreError]) {
         let source = std::error::Error::source(error);
         assert!(error.is_retryable(), "{error}: {source:?}");
     }
+}
+
+/// How long a store waits in the test of a server that hangs.
+pub(crate) const HANGS: Duration = Duration::from_millis(500);
+
+/// A server that takes a call and never answers: an error after the timeout, for whoever comes; and
+/// when it goes on, so does the store.
+pub(crate) async fn hangs(store: impl Store + Clone, server: &StoreServer) {
+    recovers(&store).await;
+    server.pause();
+    // One is dropped while it waits, as by the layer's own deadline.
+    let call = timeout(Duration::from_millis(100), store.load(&key())).await;
+    assert!(call.is_err(), "it does not answer");
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.load(&key()).await })
+        })
+        .collect();
+    for call in calls {
+        let outcome = timeout(Duration::from_secs(20), call).await.expect("no call hangs");
+        let error = outcome.expect("no call panics").expect_err("nobody answers");
+        assert!(error.is_retryable(), "{error}");
+    }
+    server.resume();
+    recovers(&store).await;
+    let key = key();
+    assert_eq!(store.create(&key, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    assert!(store.load(&key).await.unwrap().is_some());
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     app,
-    checks::{key, record, recovers},
+    checks::{HANGS, hangs, key, record, recovers},
     under_test,
 };
 
@@ -24,6 +24,7 @@ async fn memcached_keeps_its_promises() {
     conformance(store.clone()).await;
     app::counts_its_calls(store.clone()).await;
     app::sessions_outlive_the_app(store.clone()).await;
+    app::counts_from_four_layers(store.clone()).await;
 
     // Longer than thirty days, and longer than its dates reach.
     for days in [29, 30, 31, 400, 100_000] {
@@ -70,6 +71,14 @@ async fn memcached_comes_back_empty() {
     let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
     assert_eq!(replaced, Replaced::Missing, "nothing is brought back");
     conformance(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memcached_that_hangs_is_an_error() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    let builder = MemcachedStore::builder().with_timeout(HANGS);
+    let store = builder.connect(&server.url()).await.unwrap();
+    hangs(store, &server).await;
 }
 
 /// Calls that are dropped in the middle leave nothing on a connection for others to read.

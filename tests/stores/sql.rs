@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::{
     app,
-    checks::{Load, all_retryable, key, record, recovers, user_index},
+    checks::{HANGS, Load, all_retryable, hangs, key, record, recovers, user_index},
     under_test,
 };
 
@@ -66,7 +66,8 @@ async fn promises<D: Dialect>(url: &str) {
 
 async fn counted_as_promised(store: impl Store + Clone) {
     app::counts_its_calls(store.clone()).await;
-    app::sessions_outlive_the_app(store).await;
+    app::sessions_outlive_the_app(store.clone()).await;
+    app::counts_from_four_layers(store).await;
 }
 
 /// `delete_expired` removes what has expired, in batches, and nothing else; the runner does it by
@@ -196,6 +197,45 @@ async fn mariadb_loses_nothing_when_it_is_killed() {
     let store = MySqlStore::connect(&server.url()).await.unwrap();
     store.migrate().await.unwrap();
     survives_kills(store, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_hangs_is_an_error() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    let builder = PostgresStore::builder().with_timeout(HANGS).without_sweep();
+    let store = builder.connect(&server.url()).await.unwrap();
+    store.migrate().await.unwrap();
+    hangs(store, &server).await;
+}
+
+/// Two processes whose clocks differ by a minute: each ends a session by its own clock, and neither
+/// takes from the other what it should not.
+#[tokio::test]
+async fn clocks_that_differ_disagree_by_no_more_than_that() {
+    let folder = Folder::new();
+    let url = format!("sqlite:{}", folder.path.join("sessions.db").display());
+    let (ours, theirs) = (ManualClock::new(), ManualClock::new());
+    theirs.advance(Duration::from_secs(60));
+    let connect = async |clock| {
+        let builder = SqliteStore::builder().with_clock(clock).without_sweep();
+        builder.connect(&url).await.unwrap()
+    };
+    let (slow, fast) = (connect(&ours).await, connect(&theirs).await);
+    slow.migrate().await.unwrap();
+    let expires_at = ours.now() + Duration::from_secs(90);
+    let session = key();
+    let first = Record { expires_at, ..record(1, None, b"x") };
+    assert_eq!(slow.create(&session, &first).await.unwrap(), Created::Done);
+    assert!(fast.load(&session).await.unwrap().is_some());
+    for clock in [&ours, &theirs] {
+        clock.advance(Duration::from_secs(30));
+    }
+    assert!(fast.load(&session).await.unwrap().is_none(), "90 seconds by the fast clock");
+    assert!(slow.load(&session).await.unwrap().is_some(), "30 by the slow one");
+    for clock in [&ours, &theirs] {
+        clock.advance(Duration::from_secs(60));
+    }
+    assert!(slow.load(&session).await.unwrap().is_none(), "a minute later");
 }
 
 /// A request is as many statements as its calls: the server counts them.

@@ -64,6 +64,7 @@ impl Kind {
                 let mut command = Command::new(find("mariadb-install-db").expect("its installer"));
                 let data = format!("--datadir={}", folder.join("data").display());
                 command.args(["--no-defaults", "--auth-root-authentication-method=normal", &data]);
+                command.arg(own_tmpdir(folder));
                 command
             }
             _ => return,
@@ -99,6 +100,7 @@ impl Kind {
                 command.arg(format!("--socket={}", socket.display()));
                 command.arg(format!("--pid-file={}", folder.join("pid").display()));
                 command.arg(format!("--port={port}"));
+                command.arg(own_tmpdir(folder));
             }
             Self::Memcached => {
                 command.args(["-l", "127.0.0.1", "-p", &port_text, "-U", "0", "-u", "nobody"]);
@@ -208,6 +210,29 @@ impl StoreServer {
         let _ = self.child.wait();
     }
 
+    /// Lets it stand still: it keeps its connections, and takes new ones, and answers none.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        // It takes a moment until the last of its threads stands.
+        sleep(Duration::from_millis(200));
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// To the server and, for PostgreSQL, the processes that it has for its connections.
+    fn signal(&self, name: &str) {
+        let own = self.child.id().to_string();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let mut command = Command::new("kill");
+        command.arg(format!("-{name}")).arg(&own).args(children.split_whitespace());
+        // A child that has just ended makes `kill` complain.
+        let _ = command.stderr(Stdio::null()).status();
+    }
+
     /// Starts it again where it was, on what it has on disk.
     pub fn restart(&mut self) {
         let program = self.kind.program().expect("it was there");
@@ -248,6 +273,8 @@ impl StoreServer {
 
 impl Drop for StoreServer {
     fn drop(&mut self) {
+        // What a failed test has left standing must be able to end.
+        self.resume();
         self.kill();
     }
 }
@@ -327,6 +354,11 @@ fn postgres_program(name: &str) -> Option<PathBuf> {
     let folders = versions.flatten().map(|entry| entry.path());
     let newest = folders.filter(|folder| folder.join("bin").join(name).is_file());
     newest.max_by_key(version).map(|folder| folder.join("bin").join(name))
+}
+
+/// A server that starts removes what looks like its own from the folder for temporary files.
+fn own_tmpdir(folder: &Path) -> String {
+    format!("--tmpdir={}", folder.display())
 }
 
 fn is_root() -> bool {

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use sessions::{Keys, MemoryStore, PrivateCookie, SessionLayer};
+use sessions::{
+    Keys, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, PrivateCookie, RedisStore,
+    SessionLayer, SessionLayerBuilder, SqliteStore, StoreError,
+};
 use tokio::{net::TcpListener, sync::Notify, time::sleep};
 use tracing_subscriber::EnvFilter;
 
@@ -27,9 +30,13 @@ A small shop that keeps its carts in sessions.
 Usage: shop [--port N] [--store STORE] [--insecure]
 
   --port N        listen on 127.0.0.1:N instead of 3000; 0 takes any free port
-  --store memory  keep the sessions in memory; the default
-  --store cookie  keep each session in its cookie, encrypted; requests that
-                  overlap do not share it, so the race is lost there
+  --store STORE   where to keep the sessions:
+                    memory       in this process; the default
+                    cookie       each in its cookie, encrypted; requests that
+                                 overlap do not share it, so the race is lost
+                    sqlite:PATH  in a file, which is made if there is none
+                    postgres://…, mysql://…, redis://…, memcached://…
+                                 on a server; a table is made where it takes one
   --insecure      send the cookie without `Secure`, for browsers that refuse
                   such a cookie from http://localhost
   --help          show this
@@ -50,6 +57,58 @@ enum Command {
 enum Store {
     Memory,
     Cookie,
+    Sqlite(String),
+    Postgres(String),
+    MySql(String),
+    Redis(String),
+    Memcached(String),
+}
+
+impl Store {
+    fn parse(word: &str) -> Option<Self> {
+        let url = word.to_string();
+        Some(match word.split_once(':').map_or(word, |(scheme, _)| scheme) {
+            "memory" if word == "memory" => Self::Memory,
+            "cookie" if word == "cookie" => Self::Cookie,
+            "sqlite" if word.len() > "sqlite:".len() => Self::Sqlite(url),
+            "postgres" | "postgresql" if word.contains("://") => Self::Postgres(url),
+            "mysql" if word.contains("://") => Self::MySql(url),
+            "redis" | "rediss" if word.contains("://") => Self::Redis(url),
+            "memcached" if word.contains("://") => Self::Memcached(url),
+            _ => return None,
+        })
+    }
+
+    /// The one line of an application that says where its sessions are.
+    async fn layer(
+        &self,
+        memory: &MemoryStore,
+        keys: Keys,
+    ) -> Result<SessionLayerBuilder<Visitor>, StoreError> {
+        Ok(match self {
+            Self::Memory => SessionLayer::builder(memory.clone(), keys),
+            Self::Cookie => SessionLayer::builder(PrivateCookie, keys),
+            Self::Sqlite(url) => {
+                let store = SqliteStore::connect(url).await?;
+                store.migrate().await?;
+                SessionLayer::builder(store, keys)
+            }
+            Self::Postgres(url) => {
+                let store = PostgresStore::connect(url).await?;
+                store.migrate().await?;
+                SessionLayer::builder(store, keys)
+            }
+            Self::MySql(url) => {
+                let store = MySqlStore::connect(url).await?;
+                store.migrate().await?;
+                SessionLayer::builder(store, keys)
+            }
+            Self::Redis(url) => SessionLayer::builder(RedisStore::connect(url).await?, keys),
+            Self::Memcached(url) => {
+                SessionLayer::builder(MemcachedStore::connect(url).await?, keys)
+            }
+        })
+    }
 }
 
 fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
@@ -66,11 +125,11 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String>
                     .map_err(|_| format!("--port needs a number up to 65535, not `{number}`"))?;
             }
             "--store" => {
-                store = match arguments.next().as_deref() {
-                    Some("memory") => Store::Memory,
-                    Some("cookie") => Store::Cookie,
-                    _ => return Err("--store needs one of `memory` and `cookie`".to_string()),
-                };
+                let word = arguments.next().unwrap_or_default();
+                store = Store::parse(&word).ok_or(
+                    "--store needs `memory`, `cookie`, `sqlite:PATH` or a URL of `postgres`, \
+                     `mysql`, `redis` or `memcached`",
+                )?;
             }
             other => return Err(format!("there is no option `{other}`")),
         }
@@ -108,10 +167,7 @@ async fn serve(port: u16, store: Store, insecure: bool) -> Result<(), String> {
 
     // A clone is the same store: this one is kept to stop its sweep in the end.
     let memory = MemoryStore::builder().with_capacity(100_000).build();
-    let mut settings = match store {
-        Store::Memory => SessionLayer::<Visitor>::builder(memory.clone(), keys()?),
-        Store::Cookie => SessionLayer::<Visitor>::builder(PrivateCookie, keys()?),
-    };
+    let mut settings = store.layer(&memory, keys()?).await.map_err(with_cause)?;
     if insecure {
         settings = settings.insecure_localhost();
     }
@@ -196,6 +252,14 @@ fn say(line: &str) -> Result<(), String> {
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(text)
 }
 
+/// An error, and what it comes from: that is where a server's words are.
+fn with_cause(error: impl std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
@@ -218,6 +282,21 @@ mod tests {
             ["--port", "--port 65536", "--port x", "3000", "--insecure=1", "--store", "--store x"]
         {
             assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+        for (word, store) in [
+            ("sqlite:shop.db", Store::Sqlite as fn(_) -> _),
+            ("postgres://a@b/c", Store::Postgres),
+            ("postgresql://a@b/c", Store::Postgres),
+            ("mysql://a@b/c", Store::MySql),
+            ("redis://a", Store::Redis),
+            ("memcached://a", Store::Memcached),
+        ] {
+            assert_eq!(Store::parse(word), Some(store(word.to_string())));
+        }
+        for wrong in
+            ["sqlite", "sqlite:", "postgres:a", "redis", "cookie:", "memory:", "mongodb://a"]
+        {
+            assert_eq!(Store::parse(wrong), None, "{wrong}");
         }
     }
 }

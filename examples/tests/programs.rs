@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 use axum::http::Method;
-use sessions_tests::{Client, at_once};
+use sessions_tests::{Client, at_once, servers::Folder};
 
 use crate::support::{LISTENS, Program, shop};
 
@@ -71,6 +71,41 @@ async fn sessions_in_their_cookies_outlive_the_shop() {
     same_browser.set_cookie(COOKIE, browser.cookie(COOKIE).as_deref());
     assert!(same_browser.get("/session").await.text().contains("teapot"));
     assert_eq!(second.terminate(), Some(0));
+}
+
+/// With a store that is durable: the same flag with a server's URL is the same thing.
+#[tokio::test]
+async fn sessions_in_a_file_outlive_the_shop() {
+    let keys = "c2Vzc2lvbnMgb2YgYSB0ZXN0LCBub3Qgb2YgYSBzaG9wIQ==";
+    let folder = Folder::new();
+    let store = format!("sqlite:{}", folder.path.join("shop.db").display());
+    let shop = || {
+        let mut command = shop();
+        command.args(["--store", &store]).env("SESSION_KEYS", keys);
+        Program::start(&mut command, LISTENS)
+    };
+    let (first, address) = shop();
+    let browser = Client::new(address);
+    browser.get("/products/teapot").await.text();
+    assert!(browser.get("/session").await.text().contains("teapot"));
+    // Not asked to end: the power fails, as far as the shop can tell.
+    drop(first);
+
+    let (second, address) = shop();
+    let same_browser = Client::new(address);
+    same_browser.set_cookie(COOKIE, browser.cookie(COOKIE).as_deref());
+    assert!(same_browser.get("/session").await.text().contains("teapot"));
+    assert_eq!(second.terminate(), Some(0));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_explained() {
+    for url in ["redis://127.0.0.1:1", "postgres://127.0.0.1:1/x", "memcached://127.0.0.1:1"] {
+        let output = shop().args(["--store", url]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{url}");
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(words.contains("store failed in `connect`: "), "{words}");
+    }
 }
 
 #[test]

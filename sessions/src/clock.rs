@@ -27,7 +27,6 @@ impl Clock {
 }
 
 /// Milliseconds since 1970; times before that count as 1970.
-#[cfg(any(feature = "memory", feature = "private-cookie", feature = "testing"))]
 pub(crate) fn to_millis(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -53,11 +53,21 @@ pub use layer::{Conflict, ResponseFuture, SessionLayer, SessionLayerBuilder, Ses
 pub use record::Record;
 pub use session::Session;
 pub use storage::IntoStorage;
+#[cfg(feature = "memcached")]
+pub use store::MemcachedStore;
 #[cfg(feature = "memory")]
 pub use store::MemoryStore;
+#[cfg(feature = "mysql")]
+pub use store::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 #[cfg(feature = "private-cookie")]
 pub use store::PrivateCookie;
-pub use store::{Created, Replaced, Store, StoreError};
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
+pub use store::{Created, DeleteExpired, Replaced, Store, StoreError, UserIndex};
 
 /// ```
 /// use sessions::Session;

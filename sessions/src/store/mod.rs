@@ -13,17 +13,73 @@
 //! # #[cfg(not(all(feature = "memory", feature = "testing")))]
 //! # fn main() {}
 //! ```
+//!
+//! # Your own store
+//!
+//! A store is five methods, and about a hundred lines:
+//!
+//! 1. **Keep [`Record`]s under [`StoreKey`]s.** The key is 32 bytes that are as good as random, and
+//!    printed as 64 hexadecimal digits. The payload is bytes of any value, the user any text. Times
+//!    may be rounded to milliseconds.
+//! 2. **Look at the clock in every method**: what has expired counts as absent, whether it has been
+//!    removed or not. Take the time of the process that calls, so that a server's clock makes no
+//!    difference.
+//! 3. **Make each method one step.** Whatever `replace` compares must not change before it writes:
+//!    a condition in the statement, a script on the server, a compare-and-swap of the server's own,
+//!    a lock. What one method does must never be seen in part, not even when its future is dropped
+//!    in the middle.
+//! 4. **Answer honestly.** `Changed` is not `Missing`: the one is merged and tried again, the other
+//!    means that the session has ended. A store that cannot tell must return an error, never an
+//!    empty answer.
+//! 5. **Say whether trying again helps**: [`StoreError::new`] if it may, [`StoreError::permanent`] if
+//!    not. Keep the cause as its source. Give up on a connection that hangs.
+//! 6. **Run the conformance suite**, on a runtime with several threads, against a real server.
+//!
+//! Then, if your store can: [`DeleteExpired`] for one that does not forget by itself, with
+//! [`ExpirySweep`] to call it, and [`UserIndex`] for "log out everywhere".
+//!
+//! `examples/custom_store.rs` in the repository is a whole one, which keeps each session in a file.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::SystemTime};
 
 use crate::{Record, StoreKey};
 
+mod cached;
 pub(crate) mod erased;
+mod expiry_sweep;
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "memory")]
 mod memory;
+mod migrating;
+mod mirrored;
+mod packed;
 #[cfg(feature = "private-cookie")]
 pub(crate) mod private_cookie;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sql;
 pub(crate) mod timed;
+mod upsert;
+#[cfg(feature = "memcached")]
+pub use self::memcached::{MemcachedStore, MemcachedStoreBuilder};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "mysql")]
+pub use self::sql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use self::sql::PostgresStore;
+#[cfg(feature = "sqlite")]
+pub use self::sql::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use self::sql::{Dialect, SqlStore, SqlStoreBuilder};
+pub use self::{
+    cached::{Cached, CachedStats},
+    expiry_sweep::ExpirySweep,
+    migrating::Migrating,
+    mirrored::{Mirrored, MirroredStats},
+};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder, MemoryStoreStats};
 #[cfg(feature = "private-cookie")]
@@ -123,25 +179,101 @@ pub enum Replaced {
     Missing,
 }
 
+/// A store that does not forget expired records by itself.
+///
+/// [`ExpirySweep`] calls it on a schedule.
+pub trait DeleteExpired: Send + Sync + 'static {
+    /// Removes up to `batch` records that have expired, and says how many it removed. Fewer than
+    /// `batch` means that none was left.
+    ///
+    /// Any number of processes may call it at the same time. A future that is dropped may have
+    /// removed a batch or not; no record is ever removed in part.
+    fn delete_expired(&self, batch: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+}
+
+/// A store that can tell the sessions of a user: those whose record's [`user`](Record::user) it is.
+///
+/// What it answers is what is true when it looks. A session that begins while it looks may be
+/// missing.
+pub trait UserIndex: Store {
+    /// The live sessions of `user`, in no particular order.
+    fn sessions_of(
+        &self,
+        user: &str,
+    ) -> impl Future<Output = Result<Vec<(StoreKey, Record)>, StoreError>> + Send;
+
+    /// Ends the live sessions of `user`, all but the one under `except`, and says how many.
+    ///
+    /// If it fails, or its future is dropped, some of them may have ended.
+    fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+}
+
+impl<S: DeleteExpired> DeleteExpired for Arc<S> {
+    async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
+        (**self).delete_expired(batch).await
+    }
+}
+
+impl<S: UserIndex> UserIndex for Arc<S> {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        (**self).sessions_of(user).await
+    }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        (**self).delete_sessions_of(user, except).await
+    }
+}
+
 /// A store could not answer.
 ///
-/// Says which store and which operation failed, and keeps the cause as its
-/// [`source`](StdError::source).
+/// Says which store and which operation failed, whether it may be worth trying again, and keeps
+/// the cause as its [`source`](StdError::source).
+///
+/// ```
+/// use sessions::StoreError;
+///
+/// let error = StoreError::permanent("redis", "create", "a record of 2 MB is too large");
+/// assert_eq!(
+///     error.to_string(),
+///     "the redis store failed in `create`, and would again",
+/// );
+/// assert!(!error.is_retryable());
+/// ```
 #[derive(Debug)]
 pub struct StoreError {
     store: &'static str,
     operation: &'static str,
+    is_retryable: bool,
     source: Box<dyn StdError + Send + Sync>,
 }
 
 impl StoreError {
-    /// An error of `store` ("redis", "sqlite") in `operation` ("load", "replace").
+    /// An error of `store` ("redis", "sqlite") in `operation` ("load", "replace") that may be gone
+    /// the next time: a lost connection, a timeout, a server that is busy or just starting.
     pub fn new(
         store: &'static str,
         operation: &'static str,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { store, operation, source: source.into() }
+        Self { store, operation, is_retryable: true, source: source.into() }
+    }
+
+    /// An error that stays until somebody does something about it: a record that is too large, a
+    /// table that does not exist, a password that is wrong.
+    pub fn permanent(
+        store: &'static str,
+        operation: &'static str,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self { is_retryable: false, ..Self::new(store, operation, source) }
     }
 
     /// The store that failed.
@@ -153,16 +285,47 @@ impl StoreError {
     pub fn operation(&self) -> &'static str {
         self.operation
     }
+
+    /// Whether the same call may succeed a little later. The failed call may have been carried out.
+    pub fn is_retryable(&self) -> bool {
+        self.is_retryable
+    }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} store failed in `{}`", self.store, self.operation)
+        write!(f, "the {} store failed in `{}`", self.store, self.operation)?;
+        if !self.is_retryable {
+            f.write_str(", and would again")?;
+        }
+        Ok(())
     }
 }
 
 impl StdError for StoreError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
+    }
+}
+
+/// A cause, and what to do about it.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
+#[derive(Debug)]
+pub(crate) struct Advice<E> {
+    pub(crate) advice: String,
+    pub(crate) source: E,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
+impl<E: fmt::Display> fmt::Display for Advice<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.advice, self.source)
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
+impl<E: StdError + 'static> StdError for Advice<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.source)
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use self::{
     shard::{Entry, Shard, Stamp},
     sweep::Sweep,
+    users::Users,
 };
 use super::{Created, Replaced, Store, StoreError};
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
 
 mod shard;
 mod sweep;
+mod users;
 
 /// How many shards there are. At a million sessions each holds five hundred of them, so that the
 /// longest thing that is ever done under a lock (moving a shard that grows) takes some tens of
@@ -204,6 +206,7 @@ impl MemoryStoreBuilder {
             swept: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             clock: self.clock,
+            users: Users::new(),
             sweep: Sweep::new(self.sweep_interval),
         };
         MemoryStore { inner: Arc::new(inner) }
@@ -221,7 +224,7 @@ pub struct MemoryStoreStats {
 }
 
 pub(super) struct Inner {
-    /// No lock is held across an await, and nobody holds two.
+    /// No lock is held across an await, and nobody holds two of these.
     shards: Box<[Mutex<Shard>]>,
     /// When each shard's next session expires, readable without its lock. A hint: it may be old by
     /// the time that it is acted on, so whoever acts on it looks again under the lock.
@@ -234,6 +237,8 @@ pub(super) struct Inner {
     swept: AtomicU64,
     evicted: AtomicU64,
     clock: Clock,
+    /// Changed together with the sessions, under their shard's lock.
+    users: Users,
     sweep: Sweep,
 }
 
@@ -277,7 +282,9 @@ impl Inner {
                 Some(at) if !shard.get(at).is_expired(now) => break Created::Exists,
                 Some(at) => {
                     // The expired one has left its place.
+                    let user = record.user.as_ref();
                     let expired = shard.replace(at, entry);
+                    self.users.change(key, expired.user(), user);
                     drop(shard);
                     drop(expired);
                     self.swept.fetch_add(1, Relaxed);
@@ -287,6 +294,7 @@ impl Inner {
                 None if entry.is_expired(now) => break Created::Done,
                 None if has_place || self.take_place() => {
                     shard.insert(entry);
+                    self.users.change(key, None, record.user.as_ref());
                     return Created::Done;
                 }
                 None => {
@@ -316,6 +324,7 @@ impl Inner {
             return Replaced::Changed;
         }
         let old = shard.replace(at, entry);
+        self.users.change(key, old.user(), record.user.as_ref());
         // Memory is given back after the lock: it may take the allocator a while.
         drop(shard);
         drop(old);
@@ -333,9 +342,17 @@ impl Inner {
     }
 
     pub(in crate::store) fn delete(&self, key: &StoreKey) -> bool {
+        self.delete_if(key, |_| true)
+    }
+
+    fn delete_if(&self, key: &StoreKey, is_meant: impl FnOnce(&Entry) -> bool) -> bool {
         let (mut shard, now) = self.open(key);
         let Some(at) = shard.find(key) else { return false };
+        if !is_meant(shard.get(at)) {
+            return false;
+        }
         let removed = shard.remove(at);
+        self.users.change(key, removed.user(), None);
         // As in `replace`; and the place is free only now that the session is gone.
         drop(shard);
         self.give_place_back();
@@ -361,7 +378,12 @@ impl Inner {
     /// was none: all places belong to other creates that are about to write.
     fn make_room(&self) -> bool {
         let nearest = (0..SHARDS).min_by_key(|&index| self.nearest[index].load(Relaxed));
-        let removed = nearest.and_then(|index| self.lock(index).remove_nearest());
+        let removed = nearest.and_then(|index| {
+            let mut shard = self.lock(index);
+            let removed = shard.remove_nearest()?;
+            self.users.change(removed.key(), removed.user(), None);
+            Some(removed)
+        });
         match &removed {
             Some(entry) if entry.is_expired(self.now()) => self.swept.fetch_add(1, Relaxed),
             Some(_) => self.evicted.fetch_add(1, Relaxed),

@@ -94,6 +94,17 @@ impl Entry {
         }
     }
 
+    pub(super) fn key(&self) -> &StoreKey {
+        &self.key
+    }
+
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        match &self.body {
+            Body::Slim(_) => None,
+            Body::Wide(wide) => wide.user.as_ref(),
+        }
+    }
+
     pub(super) fn version(&self) -> u64 {
         match &self.body {
             Body::Slim(_) => self.version.into(),

@@ -119,11 +119,14 @@ impl Drop for Task {
 impl Inner {
     /// Moves up to [`STEP`] expired sessions of one shard into `removed`, which is empty; their
     /// memory is the caller's to free, without the lock. `false` when there are none (any more).
-    fn sweep_step(&self, index: usize, removed: &mut Vec<Entry>) -> bool {
+    pub(super) fn sweep_step(&self, index: usize, removed: &mut Vec<Entry>) -> bool {
         let now = self.now();
         let mut shard = self.lock(index);
         while removed.len() < STEP && shard.nearest().is_some_and(|entry| entry.is_expired(now)) {
-            removed.extend(shard.remove_nearest());
+            if let Some(entry) = shard.remove_nearest() {
+                self.users.change(entry.key(), entry.user(), None);
+                removed.push(entry);
+            }
         }
         if removed.is_empty() {
             // Not only after a sweep: sessions that were deleted leave room behind as well.

@@ -1,0 +1,150 @@
+//! Which sessions each user has. A session without a user does not appear here, and costs nothing.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{MemoryStore, shard::Entry};
+use crate::{Record, StoreError, StoreKey, UserIndex};
+
+/// How many locks there are. Each is held for one look-up.
+const SHARDS: usize = 64;
+
+type Shard = HashMap<Arc<str>, HashSet<StoreKey>>;
+
+/// Exactly the sessions that have a user: it is changed under the lock of the session's shard, in
+/// the same moment as the session itself. So these locks are taken while one of those is held, and
+/// never the other way round.
+pub(super) struct Users {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+}
+
+impl Users {
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    }
+
+    fn lock(&self, user: &str) -> MutexGuard<'_, Shard> {
+        let index = self.hasher.hash_one(user) as usize % SHARDS;
+        // All that can panic in there is an allocation that is refused, before the first change.
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session of the first user has become the second's; `None` is nobody's, or no session.
+    pub(super) fn change(&self, key: &StoreKey, from: Option<&Arc<str>>, to: Option<&Arc<str>>) {
+        if from == to {
+            return;
+        }
+        if let Some(user) = from {
+            let mut users = self.lock(user);
+            if let Some(keys) = users.get_mut(user) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    users.remove(user);
+                }
+            }
+        }
+        if let Some(user) = to {
+            self.lock(user).entry(user.clone()).or_default().insert(*key);
+        }
+    }
+
+    fn keys(&self, user: &str) -> Vec<StoreKey> {
+        self.lock(user).get(user).map(|keys| keys.iter().copied().collect()).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
+    }
+}
+
+impl UserIndex for MemoryStore {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let inner = self.inner();
+        let keys = inner.users.keys(user);
+        let found = keys.into_iter().filter_map(|key| Some((key, inner.load(&key)?)));
+        Ok(found.filter(|(_, record)| record.user.as_deref() == Some(user)).collect())
+    }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        let inner = self.inner();
+        let keys = inner.users.keys(user);
+        let others = keys.iter().filter(|key| Some(*key) != except);
+        // By now some may be somebody else's.
+        let is_theirs = |entry: &Entry| entry.user().is_some_and(|owner| &**owner == user);
+        Ok(others.filter(|key| inner.delete_if(key, is_theirs)).count() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{Created, Replaced, Store, store::memory::shard_of};
+
+    fn key(number: u8) -> StoreKey {
+        StoreKey::from_bytes([number; 32])
+    }
+
+    fn record(user: Option<&str>, life: Duration) -> Record {
+        let now = SystemTime::now();
+        let user = user.map(Into::into);
+        Record { version: 1, created_at: now, expires_at: now + life, user, payload: [].into() }
+    }
+
+    /// Whatever takes a session away takes it out of the index.
+    #[tokio::test]
+    async fn the_index_holds_no_more_than_the_store() {
+        const LONG: Duration = Duration::from_secs(60);
+        let store = MemoryStore::builder().with_capacity(2).build();
+        let users = || store.inner.users.len();
+
+        let create = async |number, record: &Record| store.create(&key(number), record).await;
+        assert_eq!(create(1, &record(None, LONG)).await.unwrap(), Created::Done);
+        assert_eq!(users(), 0, "nobody's session costs nothing");
+        let replace = async |user| store.replace(&key(1), &record(user, LONG), 1).await.unwrap();
+        assert_eq!(replace(Some("ann")).await, Replaced::Done);
+        assert_eq!(users(), 1, "a login");
+        assert_eq!(replace(Some("bob")).await, Replaced::Done);
+        assert_eq!((users(), store.sessions_of("ann").await.unwrap().len()), (1, 0));
+        assert_eq!(replace(None).await, Replaced::Done);
+        assert_eq!(users(), 0, "a logout that keeps the session");
+        store.delete(&key(1)).await.unwrap();
+
+        for number in 2..=4 {
+            let life = LONG * u32::from(number);
+            let user = format!("user {number}");
+            assert_eq!(create(number, &record(Some(&user), life)).await.unwrap(), Created::Done);
+        }
+        assert_eq!((store.len(), users()), (2, 2), "one was evicted");
+
+        let short = record(Some("carl"), Duration::from_millis(20));
+        assert_eq!(store.replace(&key(4), &short, 1).await.unwrap(), Replaced::Done);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(store.sessions_of("carl").await.unwrap().is_empty(), "expired");
+        let taken = record(Some("dora"), LONG);
+        assert_eq!(create(4, &taken).await.unwrap(), Created::Done);
+        assert_eq!((users(), store.sessions_of("dora").await.unwrap().len()), (2, 1));
+
+        assert_eq!(store.delete_sessions_of("dora", None).await.unwrap(), 1);
+        store.delete(&key(3)).await.unwrap();
+        assert_eq!((store.len(), users()), (0, 0));
+
+        assert_eq!(create(5, &short).await.unwrap(), Created::Done);
+        assert_eq!(users(), 0, "expired before it began");
+        let short = record(Some("carl"), Duration::from_millis(20));
+        assert_eq!(create(5, &short).await.unwrap(), Created::Done);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let swept = store.inner.sweep_step(shard_of(&key(5)), &mut Vec::new());
+        assert_eq!((swept, users()), (true, 0));
+    }
+}

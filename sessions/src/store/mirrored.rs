@@ -1,0 +1,178 @@
+use std::{
+    error::Error as _,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::timeout;
+
+use super::{
+    Created, DeleteExpired, Replaced, Store, StoreError, UserIndex,
+    upsert::{put_always, put_newer},
+};
+use crate::{Record, StoreKey};
+
+/// Reads from one store and writes to two.
+///
+/// ```
+/// use sessions::{Store, store::Mirrored};
+///
+/// fn mirrored(primary: impl Store, replica: impl Store) -> impl Store {
+///     Mirrored::new(primary, replica)
+/// }
+/// ```
+///
+/// Every answer is the primary's. What it has accepted is written to the replica too, before the
+/// call returns; of two saves on their way at once the newer one stays. For several replicas, nest:
+/// `Mirrored::new(Mirrored::new(primary, one), other)`. Clones share everything.
+///
+/// # Errors
+///
+/// Those of the primary. A replica that fails, or does not answer within a second (see
+/// [`with_replica_timeout`](Self::with_replica_timeout)), fails no request: it is logged, and
+/// counted in [`stats`](Self::stats). It may then lack records, or have old ones, until their next
+/// save: after an outage a logout may be missing in it. Before you make a replica the primary, let
+/// it run without failures for as long as a session can live.
+pub struct Mirrored<P, R> {
+    shared: Arc<Shared<P, R>>,
+}
+
+struct Shared<P, R> {
+    primary: P,
+    replica: R,
+    replica_timeout: Duration,
+    failures: AtomicU64,
+}
+
+/// What a [`Mirrored`] store's replica has missed: [`Mirrored::stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MirroredStats {
+    /// Writes that the replica failed or was too slow for.
+    pub failures: u64,
+}
+
+impl<P: Store, R: Store> Mirrored<P, R> {
+    /// Reads from `primary`, writes to both.
+    pub fn new(primary: P, replica: R) -> Self {
+        Self::with_replica_timeout(primary, replica, Duration::from_secs(1))
+    }
+
+    /// The same, with another time that a call waits for the replica.
+    pub fn with_replica_timeout(primary: P, replica: R, replica_timeout: Duration) -> Self {
+        let failures = AtomicU64::new(0);
+        Self { shared: Arc::new(Shared { primary, replica, replica_timeout, failures }) }
+    }
+
+    /// What the replica has missed so far.
+    pub fn stats(&self) -> MirroredStats {
+        MirroredStats { failures: self.shared.failures.load(Relaxed) }
+    }
+
+    /// Waits for the replica, and goes on whatever becomes of it.
+    async fn copy<T>(&self, call: impl Future<Output = Result<T, StoreError>>) {
+        let (error, cause) = match timeout(self.shared.replica_timeout, call).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => (error.to_string(), error.source().map(ToString::to_string)),
+            Err(_) => ("it did not answer in time".to_string(), None),
+        };
+        self.shared.failures.fetch_add(1, Relaxed);
+        tracing::warn!(error, cause, "a replica of the sessions has missed a write");
+    }
+}
+
+impl<P, R> Clone for Mirrored<P, R> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<P: fmt::Debug, R: fmt::Debug> fmt::Debug for Mirrored<P, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirrored")
+            .field("primary", &self.shared.primary)
+            .field("replica", &self.shared.replica)
+            .field("failures", &self.shared.failures)
+            .finish()
+    }
+}
+
+impl<P: Store, R: Store> Store for Mirrored<P, R> {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.shared.primary.load(key).await
+    }
+
+    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        let created = self.shared.primary.create(key, record).await?;
+        if created == Created::Done {
+            self.copy(put_always(&self.shared.replica, key, record)).await;
+        }
+        Ok(created)
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<Replaced, StoreError> {
+        let replaced = self.shared.primary.replace(key, record, based_on).await?;
+        match replaced {
+            Replaced::Done => self.copy(put_newer(&self.shared.replica, key, record)).await,
+            Replaced::Changed => {}
+            Replaced::Missing => self.copy(self.shared.replica.delete(key)).await,
+        }
+        Ok(replaced)
+    }
+
+    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+        self.shared.primary.touch(key, expires_at).await?;
+        self.copy(self.shared.replica.touch(key, expires_at)).await;
+        Ok(())
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        let deleted = self.shared.primary.delete(key).await?;
+        self.copy(self.shared.replica.delete(key)).await;
+        Ok(deleted)
+    }
+}
+
+impl<P: DeleteExpired, R: DeleteExpired> DeleteExpired for Mirrored<P, R> {
+    /// The larger of the two numbers, so that whoever goes on until none is left goes on for both.
+    async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
+        let shared = &*self.shared;
+        let (primary, replica) = tokio::join!(
+            shared.primary.delete_expired(batch),
+            timeout(shared.replica_timeout, shared.replica.delete_expired(batch)),
+        );
+        let replica = match replica {
+            Ok(Ok(removed)) => removed,
+            _ => {
+                shared.failures.fetch_add(1, Relaxed);
+                0
+            }
+        };
+        Ok(primary?.max(replica))
+    }
+}
+
+impl<P: UserIndex, R: UserIndex> UserIndex for Mirrored<P, R> {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        self.shared.primary.sessions_of(user).await
+    }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        let deleted = self.shared.primary.delete_sessions_of(user, except).await?;
+        self.copy(self.shared.replica.delete_sessions_of(user, except)).await;
+        Ok(deleted)
+    }
+}

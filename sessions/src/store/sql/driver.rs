@@ -1,0 +1,144 @@
+//! What the store needs of a database, and nothing of sqlx's type machinery.
+
+use std::time::Duration;
+
+use sqlx::{Database, Pool};
+
+use super::statements::{Statements, Table};
+
+/// A value of a statement.
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    Int(i64),
+    Bytes(&'a [u8]),
+    Text(Option<&'a str>),
+}
+
+/// A row of the table.
+pub struct Row {
+    pub(super) id: Vec<u8>,
+    pub(super) version: i64,
+    pub(super) created_at: i64,
+    pub(super) expires_at: i64,
+    pub(super) user: Option<Vec<u8>>,
+    pub(super) payload: Vec<u8>,
+}
+
+/// The hidden half of [`Dialect`](super::Dialect).
+pub trait Driver: Database {
+    /// The store's name in errors.
+    const STORE: &'static str;
+    /// Whether a table's name may have a schema's before it.
+    const HAS_SCHEMAS: bool;
+    /// Whether `create` takes the place of an expired row by itself.
+    const INSERT_TAKES_OVER: bool;
+    /// Whether there is a network between us, and a server that may never answer.
+    const CAN_HANG: bool;
+
+    fn statements(table: &Table) -> Statements;
+
+    /// A pool to read with and one to write with; they may be the same.
+    fn connect(
+        url: &str,
+        max_connections: u32,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(Pool<Self>, Pool<Self>), sqlx::Error>> + Send;
+
+    /// Runs statements without values.
+    fn run(pool: &Pool<Self>, script: &str)
+    -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    fn execute(
+        connection: &mut Self::Connection,
+        statement: &str,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    fn fetch(
+        connection: &mut Self::Connection,
+        statement: &str,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
+
+    fn is_missing_table(error: &sqlx::Error) -> bool;
+
+    fn is_too_large(error: &sqlx::Error) -> bool;
+
+    /// Whether the database has done nothing because another was in the way, so that the very same
+    /// statement may just be repeated.
+    fn is_in_the_way(error: &sqlx::Error) -> bool;
+
+    /// Whether an error with this code will pass by itself.
+    fn is_passing(code: Option<&str>) -> bool;
+
+    fn user_to_stored(user: &str) -> String {
+        user.to_string()
+    }
+
+    /// `None` if it is not what [`user_to_stored`](Self::user_to_stored) makes.
+    fn user_from_stored(user: String) -> Option<String> {
+        Some(user)
+    }
+}
+
+/// Whether the database answered with one of these codes.
+pub(super) fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| codes.contains(&&*code)),
+        _ => false,
+    }
+}
+
+/// The parts that read the same for every dialect, but have other types.
+macro_rules! run_statements {
+    ($user:ty) => {
+        async fn run(pool: &sqlx::Pool<Self>, script: &str) -> Result<(), sqlx::Error> {
+            sqlx::raw_sql(script).execute(pool).await.map(|_| ())
+        }
+
+        async fn execute(
+            connection: &mut Self::Connection,
+            statement: &str,
+            values: &[Value<'_>],
+        ) -> Result<u64, sqlx::Error> {
+            let mut query = sqlx::query(statement);
+            for value in values {
+                query = match *value {
+                    Value::Int(number) => query.bind(number),
+                    Value::Bytes(bytes) => query.bind(bytes),
+                    Value::Text(text) => query.bind(text.map(<$user>::from)),
+                };
+            }
+            query.execute(connection).await.map(|done| done.rows_affected())
+        }
+
+        async fn fetch(
+            connection: &mut Self::Connection,
+            statement: &str,
+            values: &[Value<'_>],
+        ) -> Result<Vec<Row>, sqlx::Error> {
+            use sqlx::Row as _;
+            let mut query = sqlx::query(statement);
+            for value in values {
+                query = match *value {
+                    Value::Int(number) => query.bind(number),
+                    Value::Bytes(bytes) => query.bind(bytes),
+                    Value::Text(text) => query.bind(text.map(<$user>::from)),
+                };
+            }
+            let rows = query.fetch_all(connection).await?;
+            let row = |row: &<Self as sqlx::Database>::Row| {
+                Ok(Row {
+                    id: row.try_get(0)?,
+                    version: row.try_get(1)?,
+                    created_at: row.try_get(2)?,
+                    expires_at: row.try_get(3)?,
+                    user: row.try_get::<Option<$user>, _>(4)?.map(Into::into),
+                    payload: row.try_get(5)?,
+                })
+            };
+            rows.iter().map(row).collect()
+        }
+    };
+}
+pub(super) use run_statements;

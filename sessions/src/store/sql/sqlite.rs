@@ -1,0 +1,115 @@
+use std::{sync::Mutex, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Pool, Sqlite,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::time::sleep;
+
+use super::{
+    Dialect, RETRIES,
+    driver::{Driver, Row, Value, has_code, run_statements},
+    pause,
+    statements::{Statements, Table},
+};
+
+/// How many connections read, at most: more do not make a file faster.
+const READERS: u32 = 4;
+
+impl Dialect for Sqlite {}
+
+impl Driver for Sqlite {
+    const STORE: &'static str = "sqlite";
+    const HAS_SCHEMAS: bool = false;
+    const INSERT_TAKES_OVER: bool = true;
+    const CAN_HANG: bool = false;
+
+    fn statements(table: &Table) -> Statements {
+        let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
+        let table = &table.quoted('"');
+        let migrate = format!(
+            "CREATE TABLE IF NOT EXISTS {table} (\
+                 id BLOB NOT NULL PRIMARY KEY, \
+                 version INTEGER NOT NULL, \
+                 created_at INTEGER NOT NULL, \
+                 expires_at INTEGER NOT NULL, \
+                 user_id TEXT, \
+                 payload BLOB NOT NULL); \
+             CREATE INDEX IF NOT EXISTS \"{expires_index}\" ON {table} (expires_at); \
+             CREATE INDEX IF NOT EXISTS \"{user_index}\" ON {table} (user_id) \
+                 WHERE user_id IS NOT NULL;"
+        );
+        let delete_expired = format!(
+            "DELETE FROM {table} WHERE rowid IN \
+             (SELECT rowid FROM {table} WHERE expires_at <= ? LIMIT ?)"
+        );
+        Statements::new(table, migrate, delete_expired)
+    }
+
+    async fn connect(
+        url: &str,
+        max_connections: u32,
+        timeout: Duration,
+    ) -> Result<(Pool<Self>, Pool<Self>), sqlx::Error> {
+        let options: SqliteConnectOptions = url.parse()?;
+        let in_memory = options.get_filename().as_os_str().is_empty()
+            || url.contains(":memory:")
+            || url.contains("mode=memory");
+        let options = options.create_if_missing(true).busy_timeout(timeout);
+        let pool = SqlitePoolOptions::new().acquire_timeout(timeout);
+        if in_memory {
+            // The sessions last as long as a connection to them, and the pool may replace its own
+            // after a call that was dropped. So it keeps one more, which nobody uses.
+            let anchor = Mutex::new(options.connect().await?);
+            let pool = pool.max_connections(1).after_connect(move |_, _| {
+                let _ = &anchor;
+                Box::pin(async { Ok(()) })
+            });
+            let pool = pool.connect_with(options).await?;
+            return Ok((pool.clone(), pool));
+        }
+        // The mode is the file's, so it is set once and for all; setting it does not wait for
+        // others who are just doing the same.
+        let options = options.synchronous(SqliteSynchronous::Normal);
+        let mut tries = 0;
+        loop {
+            let wal = options.clone().journal_mode(SqliteJournalMode::Wal);
+            match wal.connect().await {
+                Ok(connection) => {
+                    sqlx::Connection::close(connection).await?;
+                    break;
+                }
+                Err(error) if tries < 10 * RETRIES && Self::is_in_the_way(&error) => {
+                    tries += 1;
+                    sleep(pause(tries.min(10))).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let readers = pool.clone().max_connections(max_connections.min(READERS));
+        let read = readers.connect_with(options.clone()).await?;
+        let write = pool.max_connections(1).connect_with(options).await?;
+        Ok((read, write))
+    }
+
+    run_statements!(String);
+
+    fn is_missing_table(error: &sqlx::Error) -> bool {
+        matches!(error, sqlx::Error::Database(error) if error.message().starts_with("no such table"))
+    }
+
+    fn is_too_large(error: &sqlx::Error) -> bool {
+        has_code(error, &["18"])
+    }
+
+    fn is_in_the_way(error: &sqlx::Error) -> bool {
+        // SQLITE_BUSY, SQLITE_LOCKED, and their kin.
+        has_code(error, &["5", "6", "261", "262", "517", "773"])
+    }
+
+    fn is_passing(code: Option<&str>) -> bool {
+        // Busy, locked, interrupted, I/O error, disk full, cannot open.
+        let primary = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        matches!(primary, Some(5 | 6 | 9 | 10 | 13 | 14))
+    }
+}

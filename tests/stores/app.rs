@@ -1,0 +1,144 @@
+//! Stores below an application.
+
+use std::time::Duration;
+
+use axum::{Router, routing::get};
+use sessions::{
+    Keys, Session, SessionLayer, Store,
+    testing::{Calls, SpyStore},
+};
+use sessions_tests::{Server, at_once};
+use tokio::time::sleep;
+
+const COOKIE: &str = "__Host-id";
+
+#[derive(Session)]
+struct Visitor {
+    visits: u32,
+}
+
+async fn visit(session: Session<Visitor>) -> String {
+    let mut s = session.write().await;
+    *s.visits_mut() += 1;
+    s.visits().to_string()
+}
+
+async fn look(session: Session<Visitor>) -> String {
+    session.read().await.visits().to_string()
+}
+
+/// Exactly one more, whatever other processes do.
+async fn exactly(session: Session<Visitor>) -> &'static str {
+    let more = session.update(|s| *s.visits_mut() += 1).await;
+    more.expect("the store answers");
+    "one more"
+}
+
+async fn leave(session: Session<Visitor>) -> &'static str {
+    session.destroy().await.expect("the store answers");
+    "gone"
+}
+
+pub(crate) async fn app(store: impl Store, keys: Keys) -> Server {
+    let router = Router::new()
+        .route("/visit", get(visit))
+        .route("/look", get(look))
+        .route("/exactly", get(exactly))
+        .route("/leave", get(leave))
+        .route("/ignore", get(async || "nothing"));
+    Server::start(router.layer(SessionLayer::<Visitor>::new(store, keys))).await
+}
+
+/// A read-only request is one load, a write one load and one save; ignoring the session touches
+/// nothing.
+pub(crate) async fn counts_its_calls(store: impl Store) {
+    let spy = SpyStore::new(store);
+    let server = app(spy.clone(), Keys::generate()).await;
+    let client = server.client();
+    let calls = async |path: &str| {
+        spy.reset();
+        assert!(client.get(path).await.status.is_success());
+        spy.calls()
+    };
+    assert_eq!(calls("/visit").await, Calls { create: 1, ..Calls::default() });
+    assert_eq!(calls("/look").await, Calls { load: 1, ..Calls::default() });
+    assert_eq!(calls("/visit").await, Calls { load: 1, replace: 1, ..Calls::default() });
+    assert_eq!(calls("/ignore").await, Calls::default());
+    assert_eq!(client.get("/look").await.text(), "2");
+    assert!(client.get("/leave").await.status.is_success());
+}
+
+/// The same, counted by the server: how often it has loaded, created, saved and deleted so far.
+pub(crate) async fn counts_on_the_server(store: impl Store, counted: impl AsyncFn() -> [i64; 4]) {
+    let server = app(store, Keys::generate()).await;
+    let client = server.client();
+    let calls = async |path: &str, expected: [i64; 4]| {
+        let before = counted().await;
+        assert!(client.get(path).await.status.is_success());
+        // A server may count a statement a moment after it has answered.
+        let mut difference = [0; 4];
+        for _ in 0..20 {
+            sleep(Duration::from_millis(10)).await;
+            let after = counted().await;
+            difference = std::array::from_fn(|at| after[at] - before[at]);
+        }
+        assert_eq!(difference, expected, "loads, creates, saves, deletes of {path}");
+    };
+    // The first write creates.
+    calls("/visit", [0, 1, 0, 0]).await;
+    // A read is one load, and writes nothing.
+    calls("/look", [1, 0, 0, 0]).await;
+    calls("/look", [1, 0, 0, 0]).await;
+    // A write is one load and one save.
+    calls("/visit", [1, 0, 1, 0]).await;
+    // Who does not ask does not pay.
+    calls("/ignore", [0; 4]).await;
+}
+
+/// A session goes on in the next process that has the same keys and the same store.
+pub(crate) async fn sessions_outlive_the_app(store: impl Store + Clone) {
+    let keys = Keys::generate();
+    let first = app(store.clone(), keys.clone()).await;
+    let before = first.client();
+    assert_eq!(before.get("/visit").await.text(), "1");
+    drop(first);
+    let second = app(store, keys).await;
+    let after = second.client();
+    after.set_cookie(COOKIE, before.cookie(COOKIE).as_deref());
+    assert_eq!(after.get("/visit").await.text(), "2");
+    assert!(after.get("/leave").await.status.is_success());
+}
+
+/// Four layers with nothing in common but the store and the keys, as four processes: of their updates
+/// of one field of one session, none is lost.
+pub(crate) async fn counts_from_four_layers(store: impl Store + Clone) {
+    const LAYERS: usize = 4;
+    const UPDATES: usize = 15;
+    let keys = Keys::generate();
+    let mut servers = Vec::new();
+    for _ in 0..LAYERS {
+        servers.push(app(store.clone(), keys.clone()).await);
+    }
+    let first = servers[0].client();
+    assert_eq!(first.get("/visit").await.text(), "1");
+    let cookie = first.cookie(COOKIE);
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    for client in &clients {
+        client.set_cookie(COOKIE, cookie.as_deref());
+    }
+    let clients_of = clients.clone();
+    at_once(LAYERS, move |number| {
+        let client = clients_of[number].clone();
+        async move {
+            for _ in 0..UPDATES {
+                assert_eq!(client.get("/exactly").await.text(), "one more");
+            }
+        }
+    })
+    .await;
+    let total = (1 + LAYERS * UPDATES).to_string();
+    for client in &clients {
+        assert_eq!(client.get("/look").await.text(), total);
+    }
+    assert!(first.get("/leave").await.status.is_success());
+}

@@ -1,0 +1,244 @@
+//! What several stores are asked.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey, UserIndex};
+use sessions_tests::servers::StoreServer;
+use tokio::time::{sleep, timeout};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A key that nobody has used.
+pub(crate) fn key() -> StoreKey {
+    use std::hash::{BuildHasher, RandomState};
+    let mut bytes = [0; 32];
+    for (number, chunk) in bytes.chunks_mut(8).enumerate() {
+        chunk.copy_from_slice(&RandomState::new().hash_one(number).to_le_bytes());
+    }
+    StoreKey::from_bytes(bytes)
+}
+
+/// A record that lives for an hour by the real clock.
+pub(crate) fn record(version: u64, user: Option<&str>, payload: &[u8]) -> Record {
+    let now = SystemTime::now();
+    let user = user.map(Into::into);
+    Record { version, created_at: now, expires_at: now + LONG, user, payload: payload.into() }
+}
+
+async fn users(store: &impl UserIndex, user: &str) -> Vec<StoreKey> {
+    let found = store.sessions_of(user).await.unwrap();
+    for (key, record) in &found {
+        assert_eq!(record.user.as_deref(), Some(user));
+        let loaded = store.load(key).await.unwrap().expect("it is live");
+        assert_eq!(&loaded, record);
+    }
+    let mut keys: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
+    keys.sort();
+    keys
+}
+
+fn sorted(mut keys: Vec<StoreKey>) -> Vec<StoreKey> {
+    keys.sort();
+    keys
+}
+
+/// Everything that [`UserIndex`] promises.
+pub(crate) async fn user_index(store: &impl UserIndex) {
+    // What SQL, globs, key spaces and encodings might take for something else.
+    let names =
+        ["ann", "Ann", "ann ", "o'hara\"; --", "a%_*?[]{}:user:", "日本 ë 🦀", "a\0b", "", "\\0"];
+    let mut keys = BTreeMap::new();
+    for name in names {
+        let (one, two) = (key(), key());
+        for key in [one, two] {
+            let created = store.create(&key, &record(1, Some(name), b"x")).await.unwrap();
+            assert_eq!(created, Created::Done);
+        }
+        keys.insert(name, [one, two]);
+    }
+    let nobody = key();
+    assert_eq!(store.create(&nobody, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    for name in names {
+        assert_eq!(users(store, name).await, sorted(keys[name].to_vec()), "{name:?}");
+    }
+    assert!(users(store, "an").await.is_empty());
+
+    // A login, a change of user and a logout move the session.
+    let replaced = store.replace(&nobody, &record(2, Some("ann"), b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    assert_eq!(users(store, "ann").await.len(), 3);
+    let replaced = store.replace(&nobody, &record(3, Some("bob"), b"y"), 2).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    assert_eq!(users(store, "ann").await, sorted(keys["ann"].to_vec()));
+    assert_eq!(users(store, "bob").await, [nobody]);
+    assert_eq!(store.replace(&nobody, &record(4, None, b"y"), 3).await.unwrap(), Replaced::Done);
+    assert!(users(store, "bob").await.is_empty());
+
+    // A session that is touched stays in the index; one that is over does not.
+    let short = Record {
+        expires_at: SystemTime::now() + Duration::from_millis(1500),
+        ..record(1, Some("carl"), b"")
+    };
+    let (over, touched) = (key(), key());
+    for key in [over, touched] {
+        assert_eq!(store.create(&key, &short).await.unwrap(), Created::Done);
+    }
+    store.touch(&touched, SystemTime::now() + LONG).await.unwrap();
+    while store.load(&over).await.unwrap().is_some() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(users(store, "carl").await, [touched], "the first look may have cleaned up");
+    }
+
+    let [kept, other] = keys["ann"];
+    assert_eq!(store.delete_sessions_of("ann", Some(&kept)).await.unwrap(), 1);
+    assert!(store.load(&other).await.unwrap().is_none());
+    assert_eq!(users(store, "ann").await, [kept]);
+    for name in names {
+        let left = if name == "ann" { 1 } else { 2 };
+        assert_eq!(store.delete_sessions_of(name, None).await.unwrap(), left, "{name:?}");
+        assert_eq!(store.delete_sessions_of(name, None).await.unwrap(), 0);
+        assert!(users(store, name).await.is_empty());
+    }
+    assert!(store.load(&nobody).await.unwrap().is_some(), "nobody's session is nobody's");
+    assert!(store.delete(&nobody).await.unwrap());
+    assert!(store.delete(&touched).await.unwrap());
+}
+
+/// What a writer was told about one session.
+#[derive(Debug)]
+struct Told {
+    key: StoreKey,
+    /// The last version that was acknowledged.
+    done: u64,
+    /// The last that was tried: what became of it is not known if it failed.
+    tried: u64,
+}
+
+/// Sessions that are saved without a pause, also while the server is away.
+pub(crate) struct Load<S> {
+    store: S,
+    stop: Arc<AtomicBool>,
+    writers: Vec<tokio::task::JoinHandle<(Told, Vec<StoreError>)>>,
+}
+
+impl<S: Store + Clone> Load<S> {
+    /// Begins with that many sessions.
+    pub(crate) async fn start(store: S, sessions: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers = (0..sessions).map(|_| {
+            let (store, stop) = (store.clone(), stop.clone());
+            tokio::spawn(async move { write(store, stop).await })
+        });
+        Self { writers: writers.collect(), stop, store }
+    }
+
+    /// Ends the load and looks what is there: every acknowledged save, and nothing that nobody
+    /// tried. Returns the errors that there were.
+    pub(crate) async fn finish(self) -> Vec<StoreError> {
+        self.stop.store(true, SeqCst);
+        let (mut errors, mut saves) = (Vec::new(), 0);
+        for writer in self.writers {
+            let (told, failed) = writer.await.expect("no writer panics");
+            let found = self.store.load(&told.key).await.expect("the server is back");
+            let version = found.as_ref().map_or(0, |found| found.version);
+            let kept = (told.done..=told.tried).contains(&version);
+            assert!(kept, "{told:?}, but the store has version {version}");
+            if let Some(found) = found {
+                assert_eq!(*found.payload, version.to_le_bytes(), "the payload of that save");
+            }
+            saves += told.done;
+            errors.extend(failed);
+        }
+        assert!(saves > 0, "there was something to lose");
+        errors
+    }
+}
+
+async fn write(store: impl Store, stop: Arc<AtomicBool>) -> (Told, Vec<StoreError>) {
+    let key = key();
+    let (mut told, mut errors) = (Told { key, done: 0, tried: 0 }, Vec::new());
+    let version_of = |version: u64| record(version, Some("ann"), &version.to_le_bytes());
+    while !stop.load(SeqCst) {
+        told.tried += 1;
+        let outcome = match told.done {
+            0 => store.create(&key, &version_of(told.tried)).await.map(|done| match done {
+                Created::Done => Replaced::Done,
+                Created::Exists => Replaced::Changed,
+            }),
+            based_on => store.replace(&key, &version_of(told.tried), based_on).await,
+        };
+        match outcome {
+            Ok(Replaced::Done) => told.done = told.tried,
+            // A save that failed before had been carried out after all.
+            Ok(Replaced::Changed) => {
+                if let Ok(Some(found)) = store.load(&key).await {
+                    assert!(found.version > told.done, "{told:?}, but found {}", found.version);
+                    assert!(found.version < told.tried, "{told:?}, but found {}", found.version);
+                    told.done = found.version;
+                }
+            }
+            Ok(Replaced::Missing) => panic!("an acknowledged save is gone: {told:?}"),
+            Err(error) => {
+                errors.push(error);
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+    (told, errors)
+}
+
+/// Waits until the store answers again.
+pub(crate) async fn recovers(store: &impl Store) {
+    let begun = Instant::now();
+    let unknown = key();
+    while !matches!(timeout(Duration::from_secs(20), store.load(&unknown)).await, Ok(Ok(None))) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the store never came back");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Errors of a server that is away: each says so, and that it may come back.
+pub(crate) fn all_retryable(errors: &[StoreError]) {
+    for error in errors {
+        let source = std::error::Error::source(error);
+        assert!(error.is_retryable(), "{error}: {source:?}");
+    }
+}
+
+/// How long a store waits in the test of a server that hangs.
+pub(crate) const HANGS: Duration = Duration::from_millis(500);
+
+/// A server that takes a call and never answers: an error after the timeout, for whoever comes; and
+/// when it goes on, so does the store.
+pub(crate) async fn hangs(store: impl Store + Clone, server: &StoreServer) {
+    recovers(&store).await;
+    server.pause();
+    // One is dropped while it waits, as by the layer's own deadline.
+    let call = timeout(Duration::from_millis(100), store.load(&key())).await;
+    assert!(call.is_err(), "it does not answer");
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.load(&key()).await })
+        })
+        .collect();
+    for call in calls {
+        let outcome = timeout(Duration::from_secs(20), call).await.expect("no call hangs");
+        let error = outcome.expect("no call panics").expect_err("nobody answers");
+        assert!(error.is_retryable(), "{error}");
+    }
+    server.resume();
+    recovers(&store).await;
+    let key = key();
+    assert_eq!(store.create(&key, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    assert!(store.load(&key).await.unwrap().is_some());
+}

@@ -1,0 +1,15 @@
+//! The stores on real servers: what `Store` promises, what each adds to it, and what becomes of
+//! both when a server is killed.
+
+mod app;
+mod checks;
+mod memcached;
+mod redis;
+mod sql;
+mod wrappers;
+
+/// Says what is under test, past the capture of the test harness.
+fn under_test(store: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "store under test: {store}");
+}

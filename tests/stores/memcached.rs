@@ -1,0 +1,142 @@
+//! memcached.
+
+use std::time::{Duration, SystemTime};
+
+use sessions::{Created, MemcachedStore, Record, Replaced, Store, testing::conformance};
+use sessions_tests::servers::{Kind, StoreServer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::sleep,
+};
+
+use crate::{
+    app,
+    checks::{HANGS, hangs, key, record, recovers},
+    under_test,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memcached_keeps_its_promises() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    under_test("memcached");
+    let store = MemcachedStore::connect(&server.url()).await.unwrap();
+    conformance(store.clone()).await;
+    app::counts_its_calls(store.clone()).await;
+    app::sessions_outlive_the_app(store.clone()).await;
+    app::counts_from_four_layers(store.clone()).await;
+
+    // Longer than thirty days, and longer than its dates reach.
+    for days in [29, 30, 31, 400, 100_000] {
+        let expires_at = SystemTime::now() + Duration::from_secs(days * 86_400);
+        let (session, long) = (key(), Record { expires_at, ..record(1, None, b"x") });
+        assert_eq!(store.create(&session, &long).await.unwrap(), Created::Done);
+        sleep(Duration::from_millis(20)).await;
+        assert!(store.load(&session).await.unwrap().is_some(), "{days} days");
+    }
+
+    // Larger than an item: an error that says so, and the old record stays.
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"small")).await.unwrap(), Created::Done);
+    let large = record(2, None, &vec![7; 2 * 1024 * 1024]);
+    for error in [
+        store.create(&key(), &large).await.unwrap_err(),
+        store.replace(&session, &large, 1).await.unwrap_err(),
+    ] {
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(!error.is_retryable() && cause.contains("larger"), "{error}: {cause}");
+    }
+    assert_eq!(&*store.load(&session).await.unwrap().unwrap().payload, b"small");
+
+    for wrong in ["", "memcached://", "memcached://a/b", "memcached://user@host"] {
+        assert!(MemcachedStore::connect(wrong).await.is_err(), "{wrong}");
+    }
+    let builder = MemcachedStore::builder().with_prefix("a b");
+    assert!(builder.connect(&server.url()).await.is_err());
+}
+
+/// A restart loses all sessions, as memcached does; the store goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memcached_comes_back_empty() {
+    let Some(mut server) = StoreServer::start(Kind::Memcached) else { return };
+    let store = MemcachedStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    server.kill();
+    let error = store.load(&session).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    server.restart();
+    recovers(&store).await;
+    assert!(store.load(&session).await.unwrap().is_none());
+    let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Missing, "nothing is brought back");
+    conformance(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memcached_that_hangs_is_an_error() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    let builder = MemcachedStore::builder().with_timeout(HANGS);
+    let store = builder.connect(&server.url()).await.unwrap();
+    hangs(store, &server).await;
+}
+
+/// Calls that are dropped in the middle leave nothing on a connection for others to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_calls_do_not_answer_others() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    let builder = MemcachedStore::builder().with_max_connections(2);
+    let store = builder.connect(&server.url()).await.unwrap();
+    let keys: Vec<_> = (1..=20).map(|version| (version, key())).collect();
+    for (version, key) in &keys {
+        let payload = vec![*version as u8; 100_000];
+        assert_eq!(
+            store.create(key, &record(*version, None, &payload)).await.unwrap(),
+            Created::Done
+        );
+    }
+    for round in 0..200 {
+        let (version, key) = &keys[round % keys.len()];
+        let load = store.load(key);
+        let wait = Duration::from_micros(round as u64 * 10);
+        if let Ok(found) = tokio::time::timeout(wait, load).await {
+            assert_eq!(found.unwrap().unwrap().version, *version);
+        }
+    }
+}
+
+/// A server that says anything at all is an error, never a panic, and never a session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_is_an_error() {
+    let answers: [&[u8]; 9] = [
+        b"",
+        b"\r\n",
+        b"VALUE\r\n",
+        b"VALUE sessions 0 99999999999999999999 1\r\n",
+        b"VALUE sessions:x 0 3 1\r\nabc\r\nEND\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"\xff\xfe\0",
+        b"END",
+        &[b'x'; 5000],
+    ];
+    for answer in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(async move {
+            // The first is the look whether somebody is there.
+            for answer in [b"END\r\n".as_slice(), answer] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 512];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let builder = MemcachedStore::builder().with_timeout(Duration::from_secs(2));
+        let store = builder.connect(&url).await.unwrap();
+        // The connection is closed by then, so the next call opens another.
+        sleep(Duration::from_millis(20)).await;
+        let error = store.load(&key()).await.unwrap_err();
+        assert_eq!(error.operation(), "load", "{answer:?}");
+        server.await.unwrap();
+    }
+}

@@ -1,0 +1,300 @@
+//! Redis, alone and as a cluster.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use sessions::{Created, Record, RedisStore, Replaced, Store, UserIndex, testing::conformance};
+use sessions_tests::servers::{Kind, RedisCluster, StoreServer};
+use tokio::time::sleep;
+
+use crate::{
+    app,
+    checks::{HANGS, Load, all_retryable, hangs, key, record, recovers, user_index},
+    under_test,
+};
+
+/// A connection past the store.
+async fn admin(server: &StoreServer) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(server.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn command<T: redis::FromRedisValue>(
+    connection: &mut redis::aio::MultiplexedConnection,
+    words: &[&str],
+) -> T {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_its_promises() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    under_test("Redis");
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    conformance(store.clone()).await;
+    user_index(&store).await;
+    app::counts_its_calls(store.clone()).await;
+    app::sessions_outlive_the_app(store.clone()).await;
+    app::counts_from_four_layers(store.clone()).await;
+    let debug = format!("{store:?}");
+    assert!(debug.contains("sessions") && !debug.contains("127.0.0.1"), "{debug}");
+
+    // Two prefixes are two stores.
+    let builder = RedisStore::builder().with_prefix("other");
+    let other = builder.connect(&server.url()).await.unwrap();
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    assert!(other.load(&session).await.unwrap().is_none());
+
+    // Redis expires by itself, not long after.
+    let mut admin = admin(&server).await;
+    let name = format!("sessions:{session}");
+    let left: i64 = command(&mut admin, &["PTTL", &name]).await;
+    assert!((3_500_000..=3_600_000).contains(&left), "{left}");
+    let later = SystemTime::now() + Duration::from_secs(7200);
+    store.touch(&session, later).await.unwrap();
+    let left: i64 = command(&mut admin, &["PTTL", &name]).await;
+    assert!((7_100_000..=7_200_000).contains(&left), "{left}");
+
+    // What others have put there is neither used nor overwritten.
+    for (set, at) in [("junk", 1), ("", 2), ("a longer value, which is no session either", 3)] {
+        let foreign = key();
+        let name = format!("sessions:{foreign}");
+        if set.is_empty() {
+            let _: i64 = command(&mut admin, &["LPUSH", &name, "x"]).await;
+        } else {
+            let _: String = command(&mut admin, &["SET", &name, set]).await;
+        }
+        for error in [
+            store.load(&foreign).await.unwrap_err(),
+            store.create(&foreign, &record(1, None, b"x")).await.unwrap_err(),
+            store.replace(&foreign, &record(2, None, b"x"), 1).await.unwrap_err(),
+            store.delete(&foreign).await.unwrap_err(),
+            store.touch(&foreign, later).await.unwrap_err(),
+        ] {
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(!error.is_retryable(), "{at} {error} {cause}");
+            assert!(cause.contains("who else writes there"), "{at} {error} {cause}");
+        }
+        let there: i64 = command(&mut admin, &["EXISTS", &name]).await;
+        assert_eq!(there, 1);
+    }
+}
+
+/// A user's set does not grow with the sessions that are over, and goes after the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_set_of_a_user_does_not_grow() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let mut admin = admin(&server).await;
+    for _ in 0..20 {
+        let session = key();
+        let created = store.create(&session, &record(1, Some("ann"), b"")).await.unwrap();
+        assert_eq!(created, Created::Done);
+        assert!(store.delete(&session).await.unwrap());
+    }
+    let set = "sessions:user:ann";
+    let size: i64 = command(&mut admin, &["ZCARD", set]).await;
+    assert_eq!(size, 20, "they are cleaned up when they are met");
+    assert!(store.sessions_of("ann").await.unwrap().is_empty());
+    let size: i64 = command(&mut admin, &["ZCARD", set]).await;
+    assert_eq!(size, 0);
+
+    // Those that nobody looks at go when their time has been over for a day.
+    let ago = (SystemTime::now() - Duration::from_secs(2 * 86_400))
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_millis()
+        .to_string();
+    let _: i64 = command(&mut admin, &["ZADD", set, &ago, "long gone"]).await;
+    assert_eq!(store.create(&key(), &record(1, Some("ann"), b"")).await.unwrap(), Created::Done);
+    let size: i64 = command(&mut admin, &["ZCARD", set]).await;
+    assert_eq!(size, 1);
+    let left: i64 = command(&mut admin, &["PTTL", set]).await;
+    assert!(left > 86_400_000, "a day longer than the session: {left}");
+}
+
+/// A load is one command and a save is one, as the server counts them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_counts_one_round_trip_for_each_call() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let connection = admin(&server).await;
+    // The scripts are known before the count begins.
+    conformance(store.clone()).await;
+    let calls = async || {
+        let info: String = command(&mut connection.clone(), &["INFO", "commandstats"]).await;
+        let calls = |name: &str| -> i64 {
+            let line =
+                info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+            line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+        };
+        // Within the scripts, `create` and `replace` have one SET; what comes over the wire is GET
+        // and EVALSHA.
+        [calls("get"), calls("evalsha"), calls("eval"), calls("set")]
+    };
+    let server = counting_app(store).await;
+    let client = server.client();
+    for (path, expected) in [
+        ("/visit", [0, 1, 0, 1]),
+        ("/look", [1, 0, 0, 0]),
+        ("/look", [1, 0, 0, 0]),
+        ("/visit", [1, 1, 0, 1]),
+        ("/ignore", [0, 0, 0, 0]),
+    ] {
+        let before = calls().await;
+        assert!(client.get(path).await.status.is_success());
+        let after = calls().await;
+        let difference: [i64; 4] = std::array::from_fn(|at| after[at] - before[at]);
+        assert_eq!(difference, expected, "{path}");
+    }
+}
+
+async fn counting_app(store: RedisStore) -> sessions_tests::Server {
+    app::app(store, sessions::Keys::generate()).await
+}
+
+/// Whatever happens to the server and its connections: no wrong answer, nothing lost that was
+/// acknowledged, and the store recovers by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_loses_nothing_when_it_is_killed() {
+    let Some(mut server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+
+    let load = Load::start(store.clone(), 8).await;
+    let mut connection = admin(&server).await;
+    for _ in 0..5 {
+        sleep(Duration::from_millis(50)).await;
+        let _: String = command(&mut connection, &["SCRIPT", "FLUSH"]).await;
+    }
+    let errors = load.finish().await;
+    assert!(errors.is_empty(), "a flush of the scripts is not to be seen: {errors:?}");
+
+    let load = Load::start(store.clone(), 8).await;
+    for _ in 0..5 {
+        sleep(Duration::from_millis(50)).await;
+        let _: i64 = command(&mut connection, &["CLIENT", "KILL", "SKIPME", "yes"]).await;
+        recovers(&store).await;
+    }
+    all_retryable(&load.finish().await);
+
+    let load = Load::start(store.clone(), 8).await;
+    for _ in 0..2 {
+        sleep(Duration::from_millis(200)).await;
+        server.kill();
+        sleep(Duration::from_millis(200)).await;
+        server.restart();
+        recovers(&store).await;
+    }
+    let errors = load.finish().await;
+    assert!(!errors.is_empty(), "the server was away");
+    all_retryable(&errors);
+    conformance(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hangs_is_an_error() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let builder = RedisStore::builder().with_timeout(HANGS);
+    let store = builder.connect(&server.url()).await.unwrap();
+    hangs(store, &server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_without_memory_is_an_error() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let first = record(1, Some("ann"), &[7; 1000]);
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+    let mut admin = admin(&server).await;
+    let _: String = command(&mut admin, &["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    for error in [
+        store.create(&key(), &record(1, None, &[7; 1000])).await.unwrap_err(),
+        store.replace(&session, &record(2, Some("ann"), b"new"), 1).await.unwrap_err(),
+    ] {
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.is_retryable() && cause.contains("maxmemory"), "{error}: {cause}");
+    }
+    let found = store.load(&session).await.unwrap().expect("it can still be read");
+    assert_eq!((found.version, found.payload), (1, first.payload));
+    assert!(store.delete(&session).await.unwrap(), "and it can end");
+    let _: String = command(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+}
+
+/// Redis is told how long a record lives, not when it ends.
+#[tokio::test]
+async fn the_clock_of_redis_does_not_matter() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    // Ours is ten months behind.
+    let clock = sessions::testing::ManualClock::new();
+    let builder = RedisStore::builder().with_clock(&clock);
+    let store = builder.connect(&server.url()).await.unwrap();
+    let expires_at = clock.now() + Duration::from_secs(60);
+    let record = Record { expires_at, ..record(1, None, b"x") };
+    let session = key();
+    assert_eq!(store.create(&session, &record).await.unwrap(), Created::Done);
+    clock.advance(Duration::from_millis(59_999));
+    assert!(store.load(&session).await.unwrap().is_some());
+    clock.advance(Duration::from_millis(1));
+    assert!(store.load(&session).await.unwrap().is_none(), "from its very millisecond on");
+    assert_eq!(store.replace(&session, &record, 1).await.unwrap(), Replaced::Missing);
+    assert!(!store.delete(&session).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_cluster_keeps_its_promises_through_a_failover() {
+    let Some(mut cluster) = RedisCluster::start() else { return };
+    under_test("Redis Cluster (three masters, three replicas)");
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    conformance(store.clone()).await;
+    user_index(&store).await;
+    app::counts_from_four_layers(store.clone()).await;
+
+    // To a store that does not know about the cluster, some keys are elsewhere: an error.
+    let single = RedisStore::connect(urls[0]).await.unwrap();
+    let mut refused = 0;
+    for _ in 0..20 {
+        if let Err(error) = single.load(&key()).await {
+            assert!(!error.is_retryable());
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "a third of the slots are on that node");
+
+    // Sessions in all parts of the cluster, and one of its masters dies.
+    let keys: Vec<_> = (0..30).map(|_| key()).collect();
+    for key in &keys {
+        let created = store.create(key, &record(1, Some("ann"), b"x")).await.unwrap();
+        assert_eq!(created, Created::Done);
+    }
+    // Replication is asynchronous; what has arrived survives.
+    sleep(Duration::from_secs(1)).await;
+    cluster.nodes[0].kill();
+    let begun = Instant::now();
+    for key in &keys {
+        loop {
+            match store.load(key).await {
+                Ok(Some(found)) => break assert_eq!(found.version, 1),
+                Ok(None) => panic!("a session that was replicated is gone"),
+                Err(error) => {
+                    let source = std::error::Error::source(&error);
+                    assert!(error.is_retryable(), "{error}: {source:?}");
+                    assert!(begun.elapsed() < Duration::from_secs(60), "{error}: {source:?}");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+    // The replica that took over does not know the scripts.
+    for key in &keys {
+        let replaced = store.replace(key, &record(2, Some("ann"), b"y"), 1).await.unwrap();
+        assert_eq!(replaced, Replaced::Done);
+    }
+    assert_eq!(store.delete_sessions_of("ann", None).await.unwrap(), 30);
+    conformance(store).await;
+}

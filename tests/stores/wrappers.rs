@@ -1,0 +1,307 @@
+//! Stores made of stores.
+
+use std::time::{Duration, SystemTime};
+
+use sessions::{
+    Created, MemoryStore, Record, Replaced, Store, StoreKey, UserIndex,
+    store::{Cached, Migrating, Mirrored},
+    testing::{Calls, ManualClock, Operation, SpyStore, conformance},
+};
+use sessions_tests::servers::{Folder, Kind, StoreServer};
+
+use crate::{
+    checks::{key, record, user_index},
+    under_test,
+};
+
+const STALENESS: Duration = Duration::from_secs(2);
+
+async fn create(store: &impl Store, record: &Record) -> StoreKey {
+    let key = key();
+    assert_eq!(store.create(&key, record).await.unwrap(), Created::Done);
+    key
+}
+
+async fn version(store: &impl Store, key: &StoreKey) -> Option<u64> {
+    store.load(key).await.unwrap().map(|record| record.version)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_keeps_the_promises_of_a_store() {
+    under_test("MemoryStore, Cached, Mirrored, Migrating");
+    let memory = MemoryStore::new;
+    user_index(&memory()).await;
+    let cached = Cached::new(memory(), memory(), STALENESS);
+    conformance(cached.clone()).await;
+    user_index(&cached).await;
+    assert!(cached.stats().hits > 0);
+    // A cache that has room for almost nothing changes nothing but the speed.
+    let small = MemoryStore::builder().with_capacity(1).build();
+    conformance(Cached::new(small, memory(), STALENESS)).await;
+    let mirrored = Mirrored::new(memory(), memory());
+    conformance(mirrored.clone()).await;
+    user_index(&mirrored).await;
+    assert_eq!(mirrored.stats().failures, 0);
+    let migrating = Migrating::new(memory(), memory());
+    conformance(migrating.clone()).await;
+    user_index(&migrating).await;
+    // In front of a store that takes its time.
+    if let Some(server) = StoreServer::start(Kind::Redis) {
+        let store = sessions::RedisStore::connect(&server.url()).await.unwrap();
+        conformance(Cached::new(memory(), store, STALENESS)).await;
+    }
+}
+
+/// The records are all in the old store when the suite's calls come: a session is moved by each
+/// first `replace`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrating_moves_on_write_and_only_then() {
+    let (old, new) = (MemoryStore::new(), MemoryStore::new());
+    let store = Migrating::new(old.clone(), new.clone());
+    let session = create(&old, &record(1, Some("ann"), b"x")).await;
+    assert_eq!(version(&store, &session).await, Some(1));
+    assert_eq!((old.len(), new.len()), (1, 0), "a read moves nothing");
+    assert_eq!(store.create(&session, &record(9, None, b"")).await.unwrap(), Created::Exists);
+    let replace = async |to, based_on| {
+        store.replace(&session, &record(to, Some("ann"), b"y"), based_on).await.unwrap()
+    };
+    assert_eq!(replace(3, 2).await, Replaced::Changed);
+    assert_eq!((old.len(), new.len()), (1, 0));
+    assert_eq!(replace(2, 1).await, Replaced::Done);
+    assert_eq!((old.len(), new.len()), (0, 1));
+    assert_eq!(replace(2, 1).await, Replaced::Changed);
+    assert_eq!(replace(3, 2).await, Replaced::Done);
+    assert_eq!(store.sessions_of("ann").await.unwrap().len(), 1);
+
+    // Wherever it is, and even if it is in both, it ends.
+    assert_eq!(old.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    assert!(store.delete(&session).await.unwrap());
+    assert_eq!((old.len(), new.len()), (0, 0));
+    assert!(!store.delete(&session).await.unwrap());
+
+    let other = create(&old, &record(1, None, b"x")).await;
+    store.touch(&other, SystemTime::now() + Duration::from_secs(9999)).await.unwrap();
+    assert_eq!(version(&store, &other).await, Some(1));
+    assert!(store.delete(&other).await.unwrap());
+    assert_eq!(version(&store, &other).await, None);
+}
+
+/// Many saves of one session that is still in the old store: one wins, and none is lost. An end
+/// among them is for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn migrating_loses_no_race() {
+    for round in 0..200 {
+        let (old, new) = (MemoryStore::new(), MemoryStore::new());
+        let store = Migrating::new(old.clone(), new);
+        let session = create(&old, &record(1, None, b"x")).await;
+        let ends = round % 2 == 0;
+        let tasks: Vec<_> = (0..6)
+            .map(|number| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    if ends && number == 5 {
+                        assert!(store.delete(&session).await.unwrap(), "it was there");
+                        return 0;
+                    }
+                    let next = record(2, None, &[number]);
+                    let replaced = store.replace(&session, &next, 1).await.unwrap();
+                    assert!(version(&store, &session).await.is_some() || ends, "never in between");
+                    u32::from(replaced == Replaced::Done)
+                })
+            })
+            .collect();
+        let mut done = 0;
+        for task in tasks {
+            done += task.await.unwrap();
+        }
+        if ends {
+            assert!(done <= 1);
+            assert_eq!(version(&store, &session).await, None, "it has ended");
+            assert_eq!(old.len(), 0);
+        } else {
+            assert_eq!((done, version(&store, &session).await), (1, Some(2)));
+        }
+    }
+}
+
+/// The end of a session that comes in the very middle of its move.
+#[tokio::test]
+async fn migrating_never_resurrects() {
+    let (old, new) = (SpyStore::new(MemoryStore::new()), MemoryStore::new());
+    let store = Migrating::new(old.clone(), new.clone());
+    let session = create(&old, &record(1, None, b"x")).await;
+    let gate = old.hold(Operation::Delete);
+    let moving = tokio::spawn({
+        let store = store.clone();
+        async move { store.replace(&session, &record(2, None, b"y"), 1).await.unwrap() }
+    });
+    gate.wait_for_caller().await;
+    assert_eq!(new.len(), 1, "it is in both now");
+    assert!(old.store().delete(&session).await.unwrap(), "another process's `delete`, first half");
+    gate.release();
+    assert_eq!(moving.await.unwrap(), Replaced::Missing);
+    assert_eq!(version(&store, &session).await, None);
+}
+
+#[tokio::test]
+async fn cached_answers_from_the_cache_for_as_long_as_it_was_told() {
+    let clock = ManualClock::new();
+    let builder = || MemoryStore::builder().with_clock(&clock);
+    let remote = SpyStore::new(builder().build());
+    let store = || {
+        let cache = builder().build();
+        Cached::new_with_clock(cache, remote.clone(), STALENESS, &clock)
+    };
+    let (ours, theirs) = (store(), store());
+    let expires_at = clock.now() + Duration::from_secs(60);
+    let at = |version| Record { expires_at, ..record(version, Some("ann"), b"x") };
+    let session = create(&ours, &at(1)).await;
+    remote.reset();
+    for _ in 0..10 {
+        assert_eq!(version(&ours, &session).await, Some(1));
+    }
+    assert_eq!(remote.calls(), Calls::default(), "what it has created it has");
+
+    // What another process changes is seen after the staleness, and not before the compare-and-swap
+    // has failed.
+    assert_eq!(theirs.replace(&session, &at(2), 1).await.unwrap(), Replaced::Done);
+    assert_eq!(version(&ours, &session).await, Some(1));
+    clock.advance(STALENESS - Duration::from_millis(1));
+    assert_eq!(version(&ours, &session).await, Some(1));
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(version(&ours, &session).await, Some(2));
+    assert_eq!(theirs.replace(&session, &at(3), 2).await.unwrap(), Replaced::Done);
+    assert_eq!(ours.replace(&session, &at(3), 2).await.unwrap(), Replaced::Changed);
+    assert_eq!(version(&ours, &session).await, Some(3), "it was evicted");
+
+    // What it ends itself is gone at once; what another ends, after the staleness.
+    let other = create(&ours, &at(1)).await;
+    assert!(ours.delete(&session).await.unwrap());
+    assert_eq!(version(&ours, &session).await, None);
+    assert!(theirs.delete(&other).await.unwrap());
+    assert_eq!(version(&ours, &other).await, Some(1));
+    clock.advance(STALENESS);
+    assert_eq!(version(&ours, &other).await, None);
+
+    // No staleness outlives the record.
+    let expires_at = clock.now() + Duration::from_secs(1);
+    let short = create(&ours, &Record { expires_at, ..at(1) }).await;
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(version(&ours, &short).await, None);
+}
+
+/// A load that was on its way while the session was saved or ended does not bring back what it
+/// found before.
+#[tokio::test]
+async fn cached_is_not_overtaken_by_a_slow_load() {
+    for ends in [false, true] {
+        let remote = MemoryStore::new();
+        let cache = SpyStore::new(MemoryStore::new());
+        let store = Cached::new(cache.clone(), remote.clone(), Duration::from_secs(60));
+        let session = create(&remote, &record(1, None, b"x")).await;
+        // It has the old record, and is about to put it into the cache.
+        let gate = cache.hold(Operation::Create);
+        let loading = tokio::spawn({
+            let store = store.clone();
+            async move { version(&store, &session).await }
+        });
+        gate.wait_for_caller().await;
+        let changing = tokio::spawn({
+            let store = store.clone();
+            async move {
+                if ends {
+                    assert!(store.delete(&session).await.unwrap());
+                } else {
+                    let replaced = store.replace(&session, &record(2, None, b"y"), 1).await;
+                    assert_eq!(replaced.unwrap(), Replaced::Done);
+                }
+            }
+        });
+        gate.wait_for_callers(2).await;
+        gate.release();
+        assert_eq!(loading.await.unwrap(), Some(1));
+        changing.await.unwrap();
+        assert_eq!(version(&store, &session).await, (!ends).then_some(2));
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_fails_is_done_without() {
+    let cache = SpyStore::new(MemoryStore::new());
+    let store = Cached::new(cache.clone(), MemoryStore::new(), STALENESS);
+    for operation in [Operation::Load, Operation::Create, Operation::Replace, Operation::Delete] {
+        cache.fail(operation);
+    }
+    let session = create(&store, &record(1, None, b"x")).await;
+    assert_eq!(version(&store, &session).await, Some(1));
+    let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    assert_eq!(version(&store, &session).await, Some(2));
+    assert!(store.delete(&session).await.unwrap());
+    assert_eq!(version(&store, &session).await, None);
+}
+
+#[tokio::test]
+async fn mirrored_writes_to_all_and_a_replica_fails_no_request() {
+    let (primary, replica) = (MemoryStore::new(), SpyStore::new(MemoryStore::new()));
+    let store = Mirrored::new(primary.clone(), replica.clone());
+    let session = create(&store, &record(1, None, b"x")).await;
+    assert_eq!(version(&replica, &session).await, Some(1));
+    assert_eq!(store.replace(&session, &record(2, None, b"y"), 1).await.unwrap(), Replaced::Done);
+    let later = SystemTime::now() + Duration::from_secs(9999);
+    store.touch(&session, later).await.unwrap();
+    let (one, other) = (primary.load(&session).await, replica.store().load(&session).await);
+    assert_eq!(one.unwrap(), other.unwrap());
+
+    // It misses saves, and catches up with the next one.
+    let operations = [
+        Operation::Load,
+        Operation::Create,
+        Operation::Replace,
+        Operation::Touch,
+        Operation::Delete,
+    ];
+    for operation in operations {
+        replica.fail(operation);
+    }
+    let replaced = store.replace(&session, &record(3, None, b"z"), 2).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    let missed = create(&store, &record(1, None, b"x")).await;
+    assert_eq!(store.stats().failures, 2);
+    for operation in operations {
+        replica.heal(operation);
+    }
+    for (session, version_now) in [(session, 3), (missed, 1)] {
+        let next = record(version_now + 1, None, b"next");
+        let replaced = store.replace(&session, &next, version_now).await.unwrap();
+        assert_eq!(replaced, Replaced::Done);
+        assert_eq!(version(&replica, &session).await, Some(version_now + 1));
+        assert!(store.delete(&session).await.unwrap());
+        assert_eq!(version(&replica, &session).await, None);
+    }
+
+    // One that hangs costs its timeout, and no more.
+    let store = Mirrored::with_replica_timeout(primary, replica.clone(), Duration::from_millis(20));
+    let gate = replica.hold(Operation::Load);
+    let session = create(&store, &record(1, None, b"x")).await;
+    assert_eq!((store.stats().failures, version(&store, &session).await), (1, Some(1)));
+    gate.release();
+}
+
+/// As a fleet would do it: from a file to a server, with the application running.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moving_house_from_sqlite_to_redis() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let folder = Folder::new();
+    let url = format!("sqlite:{}", folder.path.join("sessions.db").display());
+    let old = sessions::SqliteStore::connect(&url).await.unwrap();
+    old.migrate().await.unwrap();
+    let new = sessions::RedisStore::connect(&server.url()).await.unwrap();
+    let session = create(&old, &record(1, Some("dora"), b"x")).await;
+    let store = Migrating::new(old.clone(), new.clone());
+    conformance(store.clone()).await;
+    user_index(&store).await;
+    let replaced = store.replace(&session, &record(2, Some("dora"), b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    assert_eq!((version(&old, &session).await, version(&new, &session).await), (None, Some(2)));
+}

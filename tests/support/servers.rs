@@ -1,0 +1,421 @@
+//! Real servers for stores: each on a free loopback port, with its files in a folder of its own,
+//! for as long as the value lives.
+//!
+//! Where a program is not installed, the tests that need it say so and pass;
+//! `SESSIONS_TEST_STORES=1` demands them all, and `SESSIONS_TEST_STORES=0` leaves them out.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{Read, Write, stderr},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// How long a server may take to start: these machines are slow, and do other things as well.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Debian's `nobody`: servers that refuse to run as root do so as this.
+const NOBODY: u32 = 65534;
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `redis-server` that writes every command to the disk before it answers.
+    Redis,
+    /// One node of a Redis cluster.
+    RedisNode,
+    /// PostgreSQL, database `postgres`.
+    Postgres,
+    /// MariaDB, database `test`.
+    MariaDb,
+    /// `memcached`.
+    Memcached,
+}
+
+impl Kind {
+    fn program(self) -> Option<PathBuf> {
+        match self {
+            Self::Redis | Self::RedisNode => find("redis-server"),
+            Self::Postgres => postgres_program("postgres"),
+            Self::MariaDb => find("mariadbd"),
+            Self::Memcached => find("memcached"),
+        }
+    }
+
+    /// These have a folder that must be made before the first start.
+    fn prepare(self, folder: &Path) {
+        let mut command = match self {
+            Self::Postgres => {
+                let mut command = Command::new(postgres_program("initdb").expect("initdb"));
+                command.args(["--auth=trust", "--username=postgres", "--no-sync", "--no-locale"]);
+                command.args(["--encoding=UTF8", "--pgdata"]).arg(folder.join("data"));
+                command
+            }
+            Self::MariaDb => {
+                let mut command = Command::new(find("mariadb-install-db").expect("its installer"));
+                let data = format!("--datadir={}", folder.join("data").display());
+                command.args(["--no-defaults", "--auth-root-authentication-method=normal", &data]);
+                command.arg(own_tmpdir(folder));
+                command
+            }
+            _ => return,
+        };
+        command.current_dir(folder).stdin(Stdio::null());
+        command.stdout(log(folder)).stderr(log(folder));
+        as_nobody(&mut command);
+        let status = command.status().expect("the program starts");
+        assert!(status.success(), "{self:?} makes its folder: {}", read_log(folder));
+    }
+
+    fn command(self, program: &Path, folder: &Path, port: u16, more: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        let (data, port_text) = (folder.join("data"), port.to_string());
+        match self {
+            Self::Redis | Self::RedisNode => {
+                command.args(["--port", &port_text, "--bind", "127.0.0.1", "--save", ""]);
+                command.args(["--appendonly", "yes", "--dir"]).arg(folder);
+                let sync = if self == Self::Redis { "always" } else { "everysec" };
+                command.args(["--appendfsync", sync]);
+            }
+            Self::Postgres => {
+                command.args(["-p", &port_text, "-h", "127.0.0.1", "-k"]).arg(folder);
+                command.args(["-c", "max_connections=100", "-c", "shared_buffers=32MB"]);
+                command.args(["-c", "shared_preload_libraries=pg_stat_statements", "-D"]);
+                command.arg(data);
+            }
+            Self::MariaDb => {
+                let socket = folder.join("socket");
+                command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+                command.args(["--skip-grant-tables", "--innodb-buffer-pool-size=32M"]);
+                command.arg(format!("--datadir={}", data.display()));
+                command.arg(format!("--socket={}", socket.display()));
+                command.arg(format!("--pid-file={}", folder.join("pid").display()));
+                command.arg(format!("--port={port}"));
+                command.arg(own_tmpdir(folder));
+            }
+            Self::Memcached => {
+                command.args(["-l", "127.0.0.1", "-p", &port_text, "-U", "0", "-u", "nobody"]);
+            }
+        }
+        command.args(more).current_dir(folder).stdin(Stdio::null());
+        command.stdout(log(folder)).stderr(log(folder));
+        if matches!(self, Self::Postgres | Self::MariaDb) {
+            as_nobody(&mut command);
+        }
+        command
+    }
+
+    /// Whether a server answers there.
+    fn answers(self, port: u16) -> bool {
+        if self == Self::Postgres {
+            let mut command = Command::new(postgres_program("pg_isready").expect("pg_isready"));
+            command.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
+            return command.status().expect("it starts").success();
+        }
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+            return false;
+        };
+        let second = Some(Duration::from_secs(1));
+        stream.set_read_timeout(second).expect("a time that is not zero");
+        let (question, answer): (&[u8], &[u8]) = match self {
+            Self::Redis | Self::RedisNode => (b"PING\r\n", b"+PONG"),
+            Self::Memcached => (b"version\r\n", b"VERSION"),
+            // Speaks first: a length of three bytes, 0, and the protocol's version.
+            Self::MariaDb | Self::Postgres => (b"", b""),
+        };
+        let mut bytes = [0; 5];
+        let heard = stream.write_all(question).is_ok() && stream.read_exact(&mut bytes).is_ok();
+        match self {
+            Self::MariaDb => heard && bytes[4] == 10,
+            _ => heard && bytes == answer[..5],
+        }
+    }
+}
+
+/// A server, until it is dropped.
+#[derive(Debug)]
+pub struct StoreServer {
+    kind: Kind,
+    port: u16,
+    folder: Folder,
+    more: Vec<String>,
+    child: Child,
+}
+
+impl StoreServer {
+    /// Starts one; `None`, and a word about it, where it is not installed or not wanted.
+    pub fn start(kind: Kind) -> Option<Self> {
+        Self::start_with(kind, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(kind: Kind, more: &[&str]) -> Option<Self> {
+        let program = wanted(kind)?;
+        let mut folder = Folder::new();
+        kind.prepare(&folder.path);
+        // Between the search for a free port and its use somebody else can take it.
+        for _ in 0..5 {
+            let port = free_port();
+            let own: Vec<String> = match kind {
+                // Beside its port a node has another for the others.
+                Kind::RedisNode => vec!["--cluster-port".into(), free_port().to_string()],
+                _ => vec![],
+            };
+            let more: Vec<String> = more.iter().map(|word| word.to_string()).chain(own).collect();
+            let words: Vec<&str> = more.iter().map(String::as_str).collect();
+            let child = kind.command(&program, &folder.path, port, &words).spawn();
+            let mut server = Self { kind, port, folder, more, child: child.expect("it starts") };
+            if server.wait() {
+                return Some(server);
+            }
+            folder = server.into_folder();
+        }
+        panic!("{kind:?} does not start: {}", read_log(&folder.path));
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// What a store connects to.
+    pub fn url(&self) -> String {
+        let port = self.port;
+        match self.kind {
+            Kind::Redis | Kind::RedisNode => format!("redis://127.0.0.1:{port}"),
+            Kind::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            Kind::MariaDb => format!("mysql://root@127.0.0.1:{port}/test"),
+            Kind::Memcached => format!("memcached://127.0.0.1:{port}"),
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Lets it stand still: it keeps its connections, and takes new ones, and answers none.
+    pub fn pause(&self) {
+        self.signal("STOP");
+        // It takes a moment until the last of its threads stands.
+        sleep(Duration::from_millis(200));
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// To the server and, for PostgreSQL, the processes that it has for its connections.
+    fn signal(&self, name: &str) {
+        let own = self.child.id().to_string();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let mut command = Command::new("kill");
+        command.arg(format!("-{name}")).arg(&own).args(children.split_whitespace());
+        // A child that has just ended makes `kill` complain.
+        let _ = command.stderr(Stdio::null()).status();
+    }
+
+    /// Starts it again where it was, on what it has on disk.
+    pub fn restart(&mut self) {
+        let program = self.kind.program().expect("it was there");
+        let more = self.more.clone();
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let begun = Instant::now();
+        loop {
+            let mut command = self.kind.command(&program, &self.folder.path, self.port, &more);
+            self.child = command.spawn().expect("it starts");
+            if self.wait() {
+                return;
+            }
+            // What the killed one has left behind (children of PostgreSQL, a port) goes by itself.
+            assert!(begun.elapsed() < PATIENCE, "{}", read_log(&self.folder.path));
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Whether it answers; `false` if it has ended.
+    fn wait(&mut self) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.child.try_wait().expect("our child").is_some() {
+                return false;
+            }
+            if self.kind.answers(self.port) {
+                return true;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("{:?} does not answer: {}", self.kind, read_log(&self.folder.path));
+    }
+
+    fn into_folder(mut self) -> Folder {
+        std::mem::replace(&mut self.folder, Folder { path: PathBuf::new() })
+    }
+}
+
+impl Drop for StoreServer {
+    fn drop(&mut self) {
+        // What a failed test has left standing must be able to end.
+        self.resume();
+        self.kill();
+    }
+}
+
+/// A Redis cluster of three masters and three replicas, until it is dropped.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The first three began as masters.
+    pub nodes: Vec<StoreServer>,
+}
+
+impl RedisCluster {
+    /// Starts one; `None`, and a word about it, where Redis is not installed or not wanted.
+    pub fn start() -> Option<Self> {
+        let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
+        let nodes = (0..6).map(|_| StoreServer::start_with(Kind::RedisNode, &settings));
+        let nodes = nodes.collect::<Option<Vec<_>>>()?;
+        let mut command = Command::new(find("redis-cli").expect("it comes with the server"));
+        command.args(["--cluster", "create"]);
+        command.args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)));
+        command.args(["--cluster-replicas", "1", "--cluster-yes"]);
+        let output = command.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "the nodes form a cluster: {said}");
+        let cluster = Self { nodes };
+        let begun = Instant::now();
+        while !cluster.nodes.iter().all(|node| cluster_is_ok(node.port)) {
+            assert!(begun.elapsed() < PATIENCE, "the cluster gets ready: {said}");
+            sleep(Duration::from_millis(100));
+        }
+        Some(cluster)
+    }
+
+    /// What a store connects to.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(StoreServer::url).collect()
+    }
+}
+
+fn cluster_is_ok(port: u16) -> bool {
+    let cli = |words: &[&str]| {
+        let mut command = Command::new(find("redis-cli").expect("it was there"));
+        let output = command.args(["-p", &port.to_string()]).args(words).output();
+        String::from_utf8_lossy(&output.expect("it starts").stdout).into_owned()
+    };
+    // Every replica has found its master, and every node all slots.
+    let nodes = cli(&["cluster", "nodes"]);
+    let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
+    replicas == 3 && cli(&["cluster", "info"]).contains("cluster_state:ok")
+}
+
+/// The program of a server that shall be tested.
+fn wanted(kind: Kind) -> Option<PathBuf> {
+    const VARIABLE: &str = "SESSIONS_TEST_STORES";
+    let why = match (env::var(VARIABLE).as_deref(), kind.program()) {
+        (Ok("0"), _) => format!("{VARIABLE} is 0"),
+        (Ok("1"), None) => panic!("{VARIABLE} is 1, but {kind:?} is not installed"),
+        (_, None) => "it is not installed; `tests/run stores` does that".to_string(),
+        (_, Some(program)) => return Some(program),
+    };
+    // Past the capture of the test harness: who looks at a run shall see what was not tested.
+    let _ = writeln!(stderr(), "left out: tests with {kind:?}: {why}");
+    None
+}
+
+/// A program on the path or where Debian has servers.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), "/usr/bin".into()]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Debian has PostgreSQL's programs in a folder for each version; the newest.
+fn postgres_program(name: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
+    let folders = versions.flatten().map(|entry| entry.path());
+    let newest = folders.filter(|folder| folder.join("bin").join(name).is_file());
+    newest.max_by_key(version).map(|folder| folder.join("bin").join(name))
+}
+
+/// A server that starts removes what looks like its own from the folder for temporary files.
+fn own_tmpdir(folder: &Path) -> String {
+    format!("--tmpdir={}", folder.display())
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+fn as_nobody(command: &mut Command) {
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// A new folder, which goes with the value.
+#[derive(Debug)]
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Folder {
+    /// Makes one, in the folder for temporary files, for whoever runs the servers.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let path = env::temp_dir().join(format!("sessions-test-{}-{number}", process::id()));
+        fs::create_dir_all(&path).expect("a folder for temporary files");
+        if is_root() {
+            chown(&path, Some(NOBODY), Some(NOBODY)).expect("root may do so");
+        }
+        Self { path }
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn log(folder: &Path) -> File {
+    let file = folder.join("log");
+    File::options().create(true).append(true).open(file).expect("a folder of ours")
+}
+
+fn read_log(folder: &Path) -> String {
+    fs::read_to_string(folder.join("log")).unwrap_or_default()
+}

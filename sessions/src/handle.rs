@@ -196,7 +196,7 @@ impl<T: SessionData> Handle<T> {
             let held = Some((record.version, record.expires_at));
             if let Some((record, head)) = save::usable(shared, record) {
                 let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
-                slot.observe(record, head, shared.policy);
+                slot.observe(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
                 return Opened { held, ..Opened::found(slot, cookie) };
             }
@@ -338,7 +338,7 @@ impl<T: SessionData> Handle<T> {
         } else if let Some(expires_at) = self.look_for_refresh(&slot).1 {
             self.touch(&slot, expires_at).await;
         }
-        let sign_again = self.may_sign_again(&slot).await;
+        let sign_again = self.may_sign_again(&slot, saving.is_some()).await;
         self.outcome(&self.opened(), look(&slot), sign_again, error)
     }
 
@@ -348,11 +348,15 @@ impl<T: SessionData> Handle<T> {
 
     /// Whether a cookie that an old key signed can be signed anew: not before another look at the
     /// store, because another process may have ended the session since, and sent a better cookie.
-    async fn may_sign_again(&self, slot: &Slot<T>) -> bool {
+    async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
         let Some(place) = slot.place().filter(|_| self.is_signed_by_old_key()) else {
             return false;
         };
-        matches!(save::refresh(&self.shared, slot, &place.key).await, Ok(Stage::Live))
+        let stage = match is_saving {
+            true => save::refresh_locked(&self.shared, slot, &place.key).await,
+            false => save::refresh(&self.shared, slot, &place.key).await,
+        };
+        matches!(stage, Ok(Stage::Live))
     }
 
     async fn touch(&self, slot: &Slot<T>, expires_at: SystemTime) {

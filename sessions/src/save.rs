@@ -301,18 +301,44 @@ pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Opti
 
 /// Looks at the store for whoever opens the session: a slot in use learns what is new there. A
 /// session that is in its cookie has nowhere else to be looked up.
+///
+/// The caller does not hold `slot.saving`: there may be a save to wait for.
 pub(crate) async fn refresh<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    if let Some(store) = shared.store() {
-        match load(shared, store, key).await? {
-            Some((record, head)) => slot.observe(record, head, shared.policy),
-            None => slot.end(),
-        }
+    if !look(shared, slot, key, false).await? {
+        let _saving = slot.saving.lock().await;
+        look(shared, slot, key, true).await?;
     }
     Ok(slot.stage())
+}
+
+/// [`refresh`] for a caller that holds `slot.saving`.
+pub(crate) async fn refresh_locked<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Result<Stage, Error> {
+    look(shared, slot, key, true).await?;
+    Ok(slot.stage())
+}
+
+async fn look<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    is_answered: bool,
+) -> Result<bool, Error> {
+    let Some(store) = shared.store() else { return Ok(true) };
+    Ok(match load(shared, store, key).await? {
+        Some((record, head)) => slot.observe(record, head, shared.policy, is_answered),
+        None => {
+            slot.end();
+            true
+        }
+    })
 }
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
@@ -327,7 +353,7 @@ pub(crate) async fn renew<T: SessionData>(
 ) -> Result<(Record, Place<T>), Error> {
     let old = &slot.place().ok_or_else(Error::ended)?.key;
     loop {
-        if refresh(shared, slot, old).await? != Stage::Live {
+        if refresh_locked(shared, slot, old).await? != Stage::Live {
             return Err(Error::ended());
         }
         let overdue = saving.lease_wait.overdue;

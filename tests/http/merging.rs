@@ -575,3 +575,41 @@ async fn a_renewal_in_one_process_never_undoes_a_logout_in_another() {
         assert!(fleet.store.store().is_empty());
     }
 }
+
+/// While a save is on its way others save so often that its mark is gone from the record: that must
+/// not be taken for a save whose answer is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_that_is_overtaken_many_times_on_its_way_is_not_given_up() {
+    let (memory, keys) = (MemoryStore::new(), Keys::generate());
+    let spies = [(); 2].map(|()| SpyStore::new(memory.clone()));
+    let mut clients = Vec::new();
+    let mut servers = Vec::new();
+    for spy in &spies {
+        let layer = SessionLayer::<Shared>::new(spy.clone(), keys.clone());
+        let app = routes().with_state(Steps::default()).layer(layer);
+        servers.push(Server::start(app).await);
+        clients.push(servers[servers.len() - 1].client());
+    }
+    let [here, there] = &clients[..] else { panic!("there are two") };
+    here.get("/plain/1").await.text();
+    there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
+
+    // One visit is on its way to the store; its answer will be that others were faster.
+    let gate = spies[0].hold(Operation::Replace);
+    let visit = || {
+        let client = here.copy();
+        tokio::spawn(async move { client.get("/visit").await })
+    };
+    let first = visit();
+    gate.wait_for_caller().await;
+    for value in 0..20 {
+        there.get(&format!("/log/{value}")).await.text();
+    }
+    // Another one finds all that before the answer.
+    let second = visit();
+    eventually("it has looked", async || spies[0].calls().load >= 2).await;
+    gate.release();
+    first.await.unwrap().text();
+    second.await.unwrap().text();
+    assert!(there.get("/show").await.text().starts_with("2 "));
+}

@@ -4,6 +4,7 @@
 mod app;
 mod checks;
 mod memcached;
+mod processes;
 mod redis;
 mod sql;
 mod wrappers;

@@ -82,7 +82,17 @@ enum Landed {
 impl<T: SessionData> Slot<T> {
     /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
     /// was loaded before our last save.
-    pub(crate) fn observe(&self, record: Record, head: Head, policy: Policy) {
+    ///
+    /// False if that has to wait: a save of ours is on its way, or has never been answered, and the
+    /// record does not say any more what has become of it. Its answer may. Once the caller has
+    /// waited for that (`is_answered`), whatever is still open stays so.
+    pub(crate) fn observe(
+        &self,
+        record: Record,
+        head: Head,
+        policy: Policy,
+        is_answered: bool,
+    ) -> bool {
         {
             let mut state = self.state();
             match state.stage {
@@ -91,12 +101,16 @@ impl<T: SessionData> Slot<T> {
                 Stage::Live if record.version == state.record.version => {
                     // Touched by somebody else, or not touched by us after all.
                     state.record.expires_at = record.expires_at;
-                    return;
+                    return true;
                 }
-                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return,
+                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return true,
+            }
+            if !is_answered && matches!(state.landed(&record, &head), Landed::Unknown(_)) {
+                return false;
             }
         }
         self.adopt(record, head, policy);
+        true
     }
 
     /// Takes over the record that the store turned out to have instead of the one of the version

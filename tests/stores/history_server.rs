@@ -1,0 +1,54 @@
+//! A process of its own for `processes.rs`, which kills it at random: `history-server STORE PORT
+//! KEY`.
+
+use std::{env, time::Duration};
+
+use axum::{Router, routing::get};
+use sessions::{
+    Keys, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SessionLayer, SessionLayerBuilder,
+    SqliteStore, StoreError,
+};
+use sessions_tests::history::{HistorySession, routes};
+use tokio::net::TcpListener;
+
+async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySession>, StoreError> {
+    Ok(match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
+        "sqlite" => {
+            let store = SqliteStore::connect(url).await?;
+            store.migrate().await?;
+            SessionLayer::builder(store, keys)
+        }
+        "postgres" => {
+            let store = PostgresStore::connect(url).await?;
+            store.migrate().await?;
+            SessionLayer::builder(store, keys)
+        }
+        "mysql" => {
+            let store = MySqlStore::connect(url).await?;
+            store.migrate().await?;
+            SessionLayer::builder(store, keys)
+        }
+        "redis" => SessionLayer::builder(RedisStore::connect(url).await?, keys),
+        "memcached" => SessionLayer::builder(MemcachedStore::connect(url).await?, keys),
+        other => panic!("no store `{other}`"),
+    })
+}
+
+#[tokio::main]
+async fn main() {
+    let [url, port, key] = [1, 2, 3].map(|at| env::args().nth(at).expect("STORE PORT KEY"));
+    let keys = Keys::from_base64(&key).expect("a key");
+    let builder = builder(&url, keys).await.expect("the store answers");
+    let layer = builder.with_lease_time(Duration::from_millis(600)).build().expect("settings");
+    let quiet = layer.clone();
+    let app: Router = routes().layer(layer).route(
+        "/quiet",
+        get(async move || {
+            quiet.background_saves().await;
+            quiet.sessions_in_use().to_string()
+        }),
+    );
+    let address = format!("127.0.0.1:{port}");
+    let listener = TcpListener::bind(address).await.expect("the port is free");
+    axum::serve(listener, app).await.expect("it runs until it is killed");
+}

@@ -36,18 +36,12 @@ mod statements;
 
 /// Sessions in a SQLite database.
 ///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// ```no_run
+/// # async fn start() -> Result<(), sessions::StoreError> {
 /// use sessions::SqliteStore;
 ///
-/// # let folder = std::env::temp_dir().join(format!("sessions-doc-{}", std::process::id()));
-/// # std::fs::create_dir_all(&folder)?;
-/// # std::env::set_current_dir(&folder)?;
 /// let store = SqliteStore::connect("sqlite:sessions.db").await?;
 /// store.migrate().await?;
-/// # drop(store);
-/// # std::fs::remove_dir_all(&folder)?;
 /// # Ok(())
 /// # }
 /// ```

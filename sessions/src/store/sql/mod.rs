@@ -191,7 +191,9 @@ pub trait Dialect: Driver {}
 ///
 /// `load`, `replace`, `touch` and `delete` are one statement each, and so is `create` (two, if
 /// MySQL finds the key in use). A `replace` that does not match takes a second one to tell
-/// `Changed` from `Missing`. Statements are prepared once a connection.
+/// `Changed` from `Missing`. Statements are prepared once a connection. [`connect`](Self::connect) asks
+/// a connection whether it is alive only after a second of idling; on a pool of your own, sqlx asks
+/// before each statement unless you turn `test_before_acquire` off.
 ///
 /// # Expiry and the sweep
 ///
@@ -208,7 +210,7 @@ pub trait Dialect: Driver {}
 ///
 /// A lost connection, a pool without a free connection, a timeout, a database that is locked, and
 /// a deadlock that came back five times are [retryable](StoreError::is_retryable). After a
-/// restart of the server the pool connects again by itself. A call that the server does not answer
+/// restart of the server each connection that was just in use fails once, and is replaced. A call that the server does not answer
 /// [in time](SqlStoreBuilder::with_timeout) is an error, and its connection is closed.
 ///
 /// # Cancellation

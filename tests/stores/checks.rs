@@ -51,9 +51,19 @@ fn sorted(mut keys: Vec<StoreKey>) -> Vec<StoreKey> {
 
 /// Everything that [`UserIndex`] promises.
 pub(crate) async fn user_index(store: &impl UserIndex) {
+    // None that the conformance suite uses: a call that it dropped may still be carried out.
     // What SQL, globs, key spaces and encodings might take for something else.
-    let names =
-        ["ann", "Ann", "ann ", "o'hara\"; --", "a%_*?[]{}:user:", "日本 ë 🦀", "a\0b", "", "\\0"];
+    let names = [
+        "anna",
+        "Anna",
+        "anna ",
+        "o'hara\"; --",
+        "a%_*?[]{}:user:",
+        "日本 ë 🦀",
+        "a\0b",
+        "",
+        "\\0",
+    ];
     let mut keys = BTreeMap::new();
     for name in names {
         let (one, two) = (key(), key());
@@ -68,15 +78,15 @@ pub(crate) async fn user_index(store: &impl UserIndex) {
     for name in names {
         assert_eq!(users(store, name).await, sorted(keys[name].to_vec()), "{name:?}");
     }
-    assert!(users(store, "an").await.is_empty());
+    assert!(users(store, "annab").await.is_empty());
 
     // A login, a change of user and a logout move the session.
-    let replaced = store.replace(&nobody, &record(2, Some("ann"), b"y"), 1).await.unwrap();
+    let replaced = store.replace(&nobody, &record(2, Some("anna"), b"y"), 1).await.unwrap();
     assert_eq!(replaced, Replaced::Done);
-    assert_eq!(users(store, "ann").await.len(), 3);
+    assert_eq!(users(store, "anna").await.len(), 3);
     let replaced = store.replace(&nobody, &record(3, Some("bob"), b"y"), 2).await.unwrap();
     assert_eq!(replaced, Replaced::Done);
-    assert_eq!(users(store, "ann").await, sorted(keys["ann"].to_vec()));
+    assert_eq!(users(store, "anna").await, sorted(keys["anna"].to_vec()));
     assert_eq!(users(store, "bob").await, [nobody]);
     assert_eq!(store.replace(&nobody, &record(4, None, b"y"), 3).await.unwrap(), Replaced::Done);
     assert!(users(store, "bob").await.is_empty());
@@ -98,12 +108,12 @@ pub(crate) async fn user_index(store: &impl UserIndex) {
         assert_eq!(users(store, "carl").await, [touched], "the first look may have cleaned up");
     }
 
-    let [kept, other] = keys["ann"];
-    assert_eq!(store.delete_sessions_of("ann", Some(&kept)).await.unwrap(), 1);
+    let [kept, other] = keys["anna"];
+    assert_eq!(store.delete_sessions_of("anna", Some(&kept)).await.unwrap(), 1);
     assert!(store.load(&other).await.unwrap().is_none());
-    assert_eq!(users(store, "ann").await, [kept]);
+    assert_eq!(users(store, "anna").await, [kept]);
     for name in names {
-        let left = if name == "ann" { 1 } else { 2 };
+        let left = if name == "anna" { 1 } else { 2 };
         assert_eq!(store.delete_sessions_of(name, None).await.unwrap(), left, "{name:?}");
         assert_eq!(store.delete_sessions_of(name, None).await.unwrap(), 0);
         assert!(users(store, name).await.is_empty());

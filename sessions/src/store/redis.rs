@@ -31,9 +31,8 @@ const MARK: usize = 8;
 const HEAD: &str = "
 local head = redis.call('GETRANGE', KEYS[1], 0, 24)
 local function number(text)
-  local sum = 0
-  for at = 1, 8 do sum = sum * 256 + string.byte(text, at) end
-  return sum
+  local a, b, c, d, e, f, g, h = string.byte(text, 1, 8)
+  return ((((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g) * 256 + h
 end
 if #head > 0 and (#head < 25 or string.byte(head, 9) ~= 1) then
   return redis.error_reply('FOREIGN the key holds no session')
@@ -70,8 +69,7 @@ if tonumber(ARGV[3]) <= 0 then
   redis.call('DEL', KEYS[1])
   return 1
 end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 if KEYS[2] then index(KEYS[2], ARGV[5], ARGV[4], ARGV[2], ARGV[3]) end
 return 1
 ";
@@ -86,8 +84,7 @@ if tonumber(ARGV[3]) <= 0 then
   redis.call('DEL', KEYS[1])
   return 1
 end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 if KEYS[2] then index(KEYS[2], ARGV[5], ARGV[4], ARGV[2], ARGV[3]) end
 return 1
 ";

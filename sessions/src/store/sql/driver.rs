@@ -81,6 +81,19 @@ pub trait Driver: Database {
     }
 }
 
+/// A connection that nobody used for a while may be gone: asked before it is used. One that has just
+/// answered is not asked again, which would double the round trips of every call.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) async fn is_alive(
+    connection: &mut impl sqlx::Connection,
+    meta: sqlx::pool::PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
+    if meta.idle_for > Duration::from_secs(1) {
+        connection.ping().await?;
+    }
+    Ok(true)
+}
+
 /// Whether the database answered with one of these codes.
 pub(super) fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
     match error {

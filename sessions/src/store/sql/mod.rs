@@ -36,18 +36,12 @@ mod statements;
 
 /// Sessions in a SQLite database.
 ///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// ```no_run
+/// # async fn start() -> Result<(), sessions::StoreError> {
 /// use sessions::SqliteStore;
 ///
-/// # let folder = std::env::temp_dir().join(format!("sessions-doc-{}", std::process::id()));
-/// # std::fs::create_dir_all(&folder)?;
-/// # std::env::set_current_dir(&folder)?;
 /// let store = SqliteStore::connect("sqlite:sessions.db").await?;
 /// store.migrate().await?;
-/// # drop(store);
-/// # std::fs::remove_dir_all(&folder)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -197,7 +191,9 @@ pub trait Dialect: Driver {}
 ///
 /// `load`, `replace`, `touch` and `delete` are one statement each, and so is `create` (two, if
 /// MySQL finds the key in use). A `replace` that does not match takes a second one to tell
-/// `Changed` from `Missing`. Statements are prepared once a connection.
+/// `Changed` from `Missing`. Statements are prepared once a connection. [`connect`](Self::connect) asks
+/// a connection whether it is alive only after a second of idling; on a pool of your own, sqlx asks
+/// before each statement unless you turn `test_before_acquire` off.
 ///
 /// # Expiry and the sweep
 ///
@@ -214,7 +210,7 @@ pub trait Dialect: Driver {}
 ///
 /// A lost connection, a pool without a free connection, a timeout, a database that is locked, and
 /// a deadlock that came back five times are [retryable](StoreError::is_retryable). After a
-/// restart of the server the pool connects again by itself. A call that the server does not answer
+/// restart of the server each connection that was just in use fails once, and is replaced. A call that the server does not answer
 /// [in time](SqlStoreBuilder::with_timeout) is an error, and its connection is closed.
 ///
 /// # Cancellation

@@ -4,7 +4,7 @@ use sqlx::{Executor, MySql, Pool, mysql::MySqlPoolOptions};
 
 use super::{
     Dialect,
-    driver::{Driver, Row, Value, has_code, run_statements},
+    driver::{Driver, Row, Value, has_code, is_alive, run_statements},
     statements::{Statements, Table},
 };
 
@@ -49,6 +49,8 @@ impl Driver for MySql {
         let pool = MySqlPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
             // Each statement stands alone, so that locks on what lies between rows would only make
             // the sweep and new sessions wait for each other.
             .after_connect(|connection, _| {

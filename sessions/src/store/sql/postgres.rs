@@ -4,7 +4,7 @@ use sqlx::{Pool, Postgres, postgres::PgPoolOptions};
 
 use super::{
     Dialect,
-    driver::{Driver, Row, Value, has_code, run_statements},
+    driver::{Driver, Row, Value, has_code, is_alive, run_statements},
     statements::{Statements, Table},
 };
 
@@ -47,7 +47,11 @@ impl Driver for Postgres {
         max_connections: u32,
         timeout: Duration,
     ) -> Result<(Pool<Self>, Pool<Self>), sqlx::Error> {
-        let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(timeout);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)));
         let pool = pool.connect(url).await?;
         Ok((pool.clone(), pool))
     }

@@ -56,7 +56,8 @@ impl Driver for Sqlite {
             || url.contains(":memory:")
             || url.contains("mode=memory");
         let options = options.create_if_missing(true).busy_timeout(timeout);
-        let pool = SqlitePoolOptions::new().acquire_timeout(timeout);
+        // There is no network between us that could have lost a connection.
+        let pool = SqlitePoolOptions::new().acquire_timeout(timeout).test_before_acquire(false);
         if in_memory {
             // The sessions last as long as a connection to them, and the pool may replace its own
             // after a call that was dropped. So it keeps one more, which nobody uses.

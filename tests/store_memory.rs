@@ -395,7 +395,9 @@ mod capacity {
         for number in 0..500 {
             let tasks = [0; 4].map(|_| {
                 let store = store.clone();
-                let record = record(SystemTime::now(), SECOND * 60);
+                // Each expires later than those before it: the newest is never the one to give way.
+                let life = SECOND * 60 + Duration::from_millis(10 * number);
+                let record = record(SystemTime::now(), life);
                 tokio::spawn(async move { store.create(&key(number), &record).await.unwrap() })
             });
             let mut done = 0;

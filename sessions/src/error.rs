@@ -197,7 +197,10 @@ impl Error {
 impl Error {
     /// Whether trying again may help.
     pub(crate) fn may_pass(&self) -> bool {
-        self.status() == StatusCode::SERVICE_UNAVAILABLE
+        match &*self.0 {
+            Inner::Store(error) => error.is_retryable(),
+            _ => self.status() == StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 
     /// With its causes; but not those of an encoding that failed, which quote the value.

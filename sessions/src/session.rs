@@ -355,7 +355,8 @@ impl<T: SessionData> Session<T> {
     /// writes is then refused by the store, and not merged ([`LeaseLost`](crate::ErrorKind::LeaseLost)).
     /// To fence off other resources, hand them [`lock_version`](Self::lock_version).
     ///
-    /// Costs one save more than [`write`](Self::write). A session that is not stored yet is known to
+    /// In this process it is a write guard, and waits like one; others that want a guard wait while it
+    /// waits for another process. Costs one save more than [`write`](Self::write). A session that is not stored yet is known to
     /// nobody else, and locked in this process alone. Among processes there is no order of waiting.
     ///
     /// # Errors

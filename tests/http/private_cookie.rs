@@ -187,3 +187,24 @@ async fn an_old_keys_cookie_is_opened_and_sealed_anew() {
         cookie = browser.cookie(COOKIE);
     }
 }
+
+#[tokio::test]
+async fn there_is_nothing_to_lock_and_the_layer_says_so() {
+    async fn locks(session: Session<Visitor>) -> String {
+        format!("{:?}", session.lock().await.map(drop).map_err(|error| error.kind()))
+    }
+    async fn updates(session: Session<Visitor>) -> sessions::Result<()> {
+        session.update(|s| *s.visits_mut() += 1).await
+    }
+    let builder = SessionLayer::<Visitor>::builder(PrivateCookie, Keys::generate());
+    let error = builder.with_lease_time(Duration::from_secs(1)).build().unwrap_err();
+    assert!(error.to_string().contains("cannot be locked"), "{error}");
+
+    let routes = basics().route("/locks", get(locks)).route("/updates", get(updates));
+    let layer = SessionLayer::<Visitor>::new(PrivateCookie, Keys::generate());
+    let server = Server::start(routes.layer(layer)).await;
+    let client = server.client();
+    assert_eq!(client.get("/locks").await.text(), "Err(NoLeases)");
+    client.get("/updates").await.text();
+    assert_eq!(client.get("/visit").await.text(), "2");
+}

@@ -120,6 +120,7 @@ impl Error {
             Refusal::Conflict => Inner::Conflict { field }.into(),
             Refusal::LeaseLost => Inner::LeaseLost.into(),
             Refusal::Unknown => Inner::UnknownOutcome.into(),
+            Refusal::TooLarge { size, limit } => Self::too_large(size, limit),
         }
     }
 

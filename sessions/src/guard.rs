@@ -112,9 +112,9 @@ impl<T: SessionData> WriteGuard<T> {
     }
 }
 
-/// The version of the guard's record, as far as this process knows.
+/// The version that the guard's lease was taken or renewed with.
 pub(crate) fn version<T: SessionData>(guard: &WriteGuard<T>) -> u64 {
-    guard.permit.slot.record().version
+    guard.permit.slot.lock_version()
 }
 
 impl<T: SessionData> Deref for ReadGuard<T> {

@@ -240,7 +240,7 @@ impl<T: SessionData> Handle<T> {
     pub(crate) fn note_write(&self, slot: &Arc<Slot<T>>) {
         self.wrote.store(true, SeqCst);
         if self.hung_up.load(SeqCst) {
-            self.save_without_response(slot);
+            self.save_without_response(slot, None);
         }
     }
 
@@ -264,19 +264,19 @@ impl<T: SessionData> Handle<T> {
         self.hung_up.store(true, SeqCst);
         self.cannot_answer();
         if self.opened.get().is_some() {
-            self.save_without_response(&self.slot());
+            self.save_without_response(&self.slot(), None);
         }
     }
 
     /// What a request wrote before it was dropped, or after its response had left.
-    fn save_without_response(&self, slot: &Arc<Slot<T>>) {
+    fn save_without_response(&self, slot: &Arc<Slot<T>>, gone: Option<Writer>) {
         if !self.has_unsaved(slot) {
             return;
         }
         match slot.stage() {
             Stage::Live if !self.shared.storage.is_cookie() => {
                 let runtime = self.opened().runtime.clone();
-                self.shared.save_in_background(slot.clone(), runtime.as_ref());
+                self.shared.save_in_background(slot.clone(), runtime.as_ref(), gone);
             }
             Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
@@ -496,7 +496,7 @@ fn look<T: SessionData>(slot: &Slot<T>) -> Seen {
 impl<T: SessionData> Drop for Handle<T> {
     fn drop(&mut self) {
         if *self.wrote.get_mut() {
-            self.save_without_response(&self.slot());
+            self.save_without_response(&self.slot(), Some(self.writer()));
         }
     }
 }

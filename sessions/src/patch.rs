@@ -110,8 +110,8 @@ impl Patch {
         unchanged.into_iter().for_each(|field| self.remove(field));
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::take(self)
     }
 }
 

@@ -365,10 +365,10 @@ pub(crate) async fn renew<T: SessionData>(
         let based_on = slot.record().version;
         let record = match plan(shared, slot, Wish::of(Some(writer)), overdue)? {
             Plan::Replace { record, .. } => record,
-            _ => slot.record(),
+            _ => slot.record_without_lease(),
         };
         let expires_at = shared.expiry.expires_at(slot.lifetime(), record.created_at, now);
-        let record = Record { version: 1, expires_at, ..record };
+        let record = Record { version: based_on + 1, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);
         let Some(store) = shared.store() else { return Ok((record, place)) };
         if store.create(&place.key, &record).await? == Created::Exists {

@@ -437,7 +437,8 @@ impl<T: SessionData> Session<T> {
     /// [`NoCookie`](crate::ErrorKind::NoCookie) after the response has left;
     /// [`Locked`](crate::ErrorKind::Locked) if the caller holds a guard itself;
     /// [`Store`](crate::ErrorKind::Store) and the errors of [`save`](Self::save), after which the
-    /// session is still good under its old id.
+    /// session is still good under its old id; unless the store has carried out the end of that and
+    /// not said so, which nobody can tell: then it is over.
     ///
     /// # Cancellation
     ///
@@ -466,7 +467,7 @@ impl<T: SessionData> Session<T> {
         }
         let writer = self.handle.writer();
         let (record, place) = save::renew(shared, slot, &mut saving, writer).await?;
-        let successor = Arc::new(slot.succeed(record, place));
+        let successor = Arc::new(slot.succeed(record, place, shared.payload_limit));
         shared.registry.enter(&successor);
         self.handle.opened().slot = successor;
         tracing::debug!("renewed a session's id");
@@ -532,7 +533,7 @@ impl<T: SessionData> Session<T> {
     pub fn set_lifetime(&self, lifetime: Lifetime) {
         let slot = {
             let mut opened = self.handle.opened();
-            let before = opened.slot.set_lifetime(lifetime);
+            let before = opened.slot.set_lifetime(lifetime, self.handle.writer());
             opened.lifetime_before.get_or_insert(before);
             opened.slot.clone()
         };

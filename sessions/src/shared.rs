@@ -18,6 +18,7 @@ use crate::{
     error::ErrorKind,
     expiry::Expiry,
     keys::Keys,
+    patch::Writer,
     registry::Registry,
     save::save,
     slot::{Slot, rebase::Policy},
@@ -58,36 +59,45 @@ impl<T: SessionData> Shared<T> {
         self.storage.store().map(|store| Timed { store, limit: self.store_timeout })
     }
 
-    /// Saves what a request wrote that is gone before it could save it itself.
+    /// Saves what a request wrote that is gone before it could save it itself; `gone` if nobody has
+    /// its session any more who could be told of what cannot be saved.
     pub(crate) fn save_in_background(
         self: &Arc<Self>,
         slot: Arc<Slot<T>>,
         runtime: Option<&Runtime>,
+        gone: Option<Writer>,
     ) {
         let shared = self.clone();
         self.background.spawn(runtime, async move {
-            let mut pause = BACKGROUND_PAUSE;
-            for attempt in 1.. {
-                match save(&shared, &slot, None).await {
-                    Ok(()) => return,
-                    Err(error) if error.kind() == ErrorKind::Ended => {
-                        return tracing::debug!(
-                            "a session ended before a dropped request's writes were saved"
-                        );
-                    }
-                    Err(error) if attempt < BACKGROUND_ATTEMPTS && error.may_pass() => {
-                        sleep(pause).await;
-                        pause *= 4;
-                    }
-                    Err(error) => {
-                        return tracing::error!(
-                            "what a dropped request wrote could not be saved: {}",
-                            error.for_log()
-                        );
-                    }
-                }
+            shared.save_again_and_again(&slot).await;
+            if let Some(writer) = gone {
+                slot.forget_refused(writer);
             }
         });
+    }
+
+    async fn save_again_and_again(&self, slot: &Arc<Slot<T>>) {
+        let mut pause = BACKGROUND_PAUSE;
+        for attempt in 1.. {
+            match save(self, slot, None).await {
+                Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::Ended => {
+                    return tracing::debug!(
+                        "a session ended before a dropped request's writes were saved"
+                    );
+                }
+                Err(error) if attempt < BACKGROUND_ATTEMPTS && error.may_pass() => {
+                    sleep(pause).await;
+                    pause *= 4;
+                }
+                Err(error) => {
+                    return tracing::error!(
+                        "what a dropped request wrote could not be saved: {}",
+                        error.for_log()
+                    );
+                }
+            }
+        }
     }
 }
 

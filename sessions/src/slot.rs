@@ -55,6 +55,8 @@ struct State<T: SessionData> {
     head: Head,
     /// As wished for.
     lifetime: Lifetime,
+    /// Who has wished for it last.
+    lifetime_writer: Option<Writer>,
     pending: Patch,
     /// Changes that cannot be stored. Their writer's saves fail until the fields are set to
     /// something else.
@@ -95,8 +97,16 @@ struct Hold {
     lease: Lease,
     writer: Writer,
     stage: HoldStage,
-    /// The one that it takes the place of, and that one's writer.
-    before: Option<(u64, Writer)>,
+    /// The version of the record that has it.
+    version: u64,
+    /// Those that it takes the place of, which may still be in the store, with their writers.
+    before: Vec<(u64, Writer)>,
+}
+
+impl Hold {
+    fn is_ours(&self, holder: u64) -> bool {
+        self.lease.holder == holder || self.before.iter().any(|(before, _)| *before == holder)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,6 +172,7 @@ impl<T: SessionData> Slot<T> {
                 record,
                 head: Head::default(),
                 lifetime: Lifetime::new(),
+                lifetime_writer: None,
                 pending: Patch::default(),
                 refused: Vec::new(),
                 attempts: Vec::new(),
@@ -211,8 +222,10 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// Gives back the one before.
-    pub(crate) fn set_lifetime(&self, lifetime: Lifetime) -> Lifetime {
-        std::mem::replace(&mut self.state().lifetime, lifetime)
+    pub(crate) fn set_lifetime(&self, lifetime: Lifetime, writer: Writer) -> Lifetime {
+        let mut state = self.state();
+        state.lifetime_writer = Some(writer);
+        std::mem::replace(&mut state.lifetime, lifetime)
     }
 
     pub(crate) fn is_dirty(&self) -> bool {

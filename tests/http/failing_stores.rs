@@ -174,3 +174,77 @@ async fn a_lifetime_of_its_own_survives_the_writes_after_it() {
     }
     assert_eq!(client.get("/name").await.text(), "Zoe");
 }
+
+/// An `update` has left its mark in the record, which every later record inherits: that must not be
+/// taken for the mark of the save that fails.
+#[tokio::test]
+async fn a_save_that_failed_after_an_update_is_not_taken_for_done() {
+    async fn updates(session: Session<Visitor>) -> sessions::Result<()> {
+        session.update(|s| *s.visits_mut() += 1).await
+    }
+    let app = App::start(Router::new().route("/updates", get(updates))).await;
+    let client = app.visitor().await;
+    client.get("/updates").await.text();
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(client.get("/name/Ada").await.status, 503);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(client.get("/updates").await.status, 503);
+    assert_eq!(client.get("/visit").await.text(), "2");
+}
+
+#[tokio::test]
+async fn a_discard_leaves_another_requests_lifetime_alone() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    async fn remember(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.set_lifetime(Lifetime::new().idle(30 * DAY).absolute(90 * DAY));
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    async fn discards(session: Session<Visitor>) {
+        session.write().await.set_name("never");
+        session.discard();
+    }
+    let steps = Steps::default();
+    let routes = Router::new()
+        .route("/remember", get(remember))
+        .route("/discards", get(discards))
+        .with_state(steps.clone());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let remembering = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/remember").await }
+    });
+    steps.arrived.notified().await;
+    client.get("/discards").await.text();
+    steps.go_on.notify_one();
+    remembering.await.unwrap().text();
+    app.clock.advance(20 * DAY);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_in_is_no_other_requests_error_and_its_writer_is_told() {
+    async fn grows(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.write().await.set_name("x".repeat(500));
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    for meanwhile in ["/renew", "/lock"] {
+        async fn locks(session: Session<Visitor>) -> sessions::Result<()> {
+            drop(session.lock().await?);
+            session.save().await
+        }
+        let steps = Steps::default();
+        let routes = Router::new()
+            .route("/grows", get(grows))
+            .route("/lock", get(locks))
+            .with_state(steps.clone());
+        let app = App::with(routes, |builder| builder.with_payload_limit(300)).await;
+        let (status, _) = around(&app, &steps, "/grows", meanwhile).await;
+        assert_eq!(status, 500, "{meanwhile}");
+        app.layer.background_saves().await;
+        assert_eq!(app.layer.sessions_in_use(), 0);
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -148,12 +148,12 @@ async fn update(session: Session<Shared>) -> sessions::Result<()> {
     session.update(|s| *s.plain_mut() += 1).await
 }
 
-async fn lock(session: Session<Shared>) -> sessions::Result<()> {
+async fn lock(session: Session<Shared>) -> sessions::Result<String> {
     let mut s = session.lock().await?;
     let plain = s.plain();
     tokio::task::yield_now().await;
     s.set_plain(plain + 1);
-    Ok(())
+    Ok(Session::lock_version(&s).to_string())
 }
 
 async fn destroy(session: Session<Shared>) -> sessions::Result<()> {
@@ -203,13 +203,21 @@ async fn slow(
     format!("{:?}", session.save().await.map_err(|error| error.kind()))
 }
 
+/// What a holder would have handed to others last.
+static LOCK_VERSION: AtomicU64 = AtomicU64::new(0);
+
 /// Takes the lock and writes, waits to be let go on, and lets go of it.
 async fn hold(State(steps): State<Steps>, session: Session<Shared>) -> String {
     let locked = session.lock().await;
     let Ok(mut s) = locked else { return format!("{:?}", locked.map(drop)) };
     s.set_plain(100);
+    let version = Session::lock_version(&s);
     steps.arrived.notify_one();
     steps.go_on.notified().await;
+    // Renewed or lost: never one that somebody else was given.
+    let later = Session::lock_version(&s);
+    assert!(version <= later);
+    LOCK_VERSION.store(later, Ordering::SeqCst);
     let plain = s.plain() + 1;
     s.set_plain(plain);
     drop(s);
@@ -298,6 +306,37 @@ async fn two_processes_that_set_different_fields_keep_both_in_a_thousand_rounds(
             format!("0 {{}} []  {}", round % 50).replace("[] ", &format!("[] {motto}"))
         );
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_is_refused_whole() {
+    async fn both(State(steps): State<Steps>, session: Session<Shared>) {
+        session.write().await.set_plain(5).set_motto("half");
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+    let steps = Steps::default();
+    let app = || {
+        let builder = SessionLayer::<Shared>::builder(store.clone(), keys.clone());
+        let layer = builder.on_conflict(Conflict::Reject).build().expect("possible settings");
+        routes().route("/both", get(both)).with_state(steps.clone()).layer(layer)
+    };
+    let (one, two) = (Server::start(app()).await, Server::start(app()).await);
+    let (here, there) = (one.client(), two.client());
+    here.get("/plain/1").await.text();
+    there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
+    let slow = tokio::spawn({
+        let client = here.copy();
+        async move { client.get("/both").await }
+    });
+    steps.arrived.notified().await;
+    there.get("/plain/6").await.text();
+    // Another request of the same process meets the conflict first, and saves its own.
+    here.get("/visits/3").await.text();
+    steps.go_on.notify_one();
+    assert_eq!(slow.await.unwrap().status, 409);
+    assert_eq!(there.get("/show").await.text(), "3 {} []  6");
 }
 
 #[tokio::test]
@@ -463,9 +502,10 @@ async fn a_lease_that_is_not_renewed_is_taken_over_and_its_holder_fenced_off() {
     let outcome = holding.await.unwrap();
     match taken_over {
         Ok(reply) => {
-            reply.unwrap().text();
+            let version: u64 = reply.unwrap().text().parse().unwrap();
             assert_eq!(outcome.status, 409);
             assert_eq!(fleet.get(1, "/show").await, "0 {} []  2");
+            assert!(LOCK_VERSION.load(Ordering::SeqCst) < version, "the late one had its token");
         }
         Err(_) => {
             assert_eq!(outcome.text(), "Ok(())");

@@ -1,6 +1,6 @@
 //! What becomes of changes whose base has changed: pure functions of three states of the fields.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{Change, Lent, source};
 use crate::{
@@ -29,6 +29,20 @@ pub(crate) enum Refusal {
     LeaseLost,
     /// It may be stored already, and would count twice if it were stored again.
     Unknown,
+    /// It did not fit into the session, which has another id by now.
+    TooLarge { size: usize, limit: usize },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encode(_) => "it could not be encoded",
+            Self::Conflict => "somebody else has changed the same field",
+            Self::LeaseLost => "its lease was lost",
+            Self::Unknown => "it may be stored already",
+            Self::TooLarge { .. } => "it did not fit in",
+        })
+    }
 }
 
 /// What pending changes were made of.
@@ -85,12 +99,16 @@ pub(super) fn pending<T: SessionData>(
 ) -> (Patch, Vec<(usize, Writer, Refusal)>) {
     let (was, now) = (source::<T>(&base.record), source::<T>(newer));
     let (mut kept, mut refused) = (Patch::default(), Vec::new());
-    for (field, ours, writer) in pending.entries() {
+    let entries: Vec<_> = pending.entries().collect();
+    for (at, (field, ours, writer)) in entries.iter().copied().enumerate() {
         let (was, theirs) = (was.body(field), now.body(field));
+        // What the base has may have been written by one, on top of what others had written.
+        let is_in_base =
+            || entries[at..].iter().any(|(f, body, _)| *f == field && was == Some(*body));
         let counts_twice = T::FIELDS[field].merges || base.under_lease == Some(writer);
         let rebased = match base.certainty {
             Certainty::Known if was == Some(ours) => Ok(theirs.unwrap_or(ours).into()),
-            Certainty::Doubtful if was == Some(ours) && counts_twice => Err(Refusal::Unknown),
+            Certainty::Doubtful if counts_twice && is_in_base() => Err(Refusal::Unknown),
             _ => rebased::<T>(field, was, theirs, ours, policy),
         };
         match rebased {

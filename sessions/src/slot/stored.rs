@@ -143,6 +143,10 @@ impl<T: SessionData> Slot<T> {
                 return;
             }
             let landed = state.landed(&record, &head);
+            if let Landed::One(base) = &landed {
+                // As `saved` would have done, whose answer comes later.
+                state.pending.forget_saved(&source::<T>(base));
+            }
             let (kept, refused) = match rebased.take() {
                 Some((revision, rebased)) if revision == state.revision => rebased,
                 _ if state.pending.is_empty() => (Patch::default(), Vec::new()),
@@ -155,7 +159,10 @@ impl<T: SessionData> Slot<T> {
                     continue;
                 }
             };
-            let _outdated = state.apply(record, head, &landed, kept, refused);
+            let outdated = state.apply(record, head, &landed, kept, refused);
+            // Its fields may have a `Drop`, which may look at the session.
+            drop(state);
+            drop(outdated);
             return;
         }
     }
@@ -190,6 +197,18 @@ impl<T: SessionData> Slot<T> {
     /// The id is somebody else's.
     pub(crate) fn forget_id_to_create_under(&self) {
         self.state().creating = None;
+    }
+
+    /// The record for another id: without the lease of whoever has let it expire.
+    pub(crate) fn record_without_lease(&self) -> Record {
+        let state = self.state();
+        let record = state.record.clone();
+        if state.head.lease.is_none() {
+            return record;
+        }
+        let head = Head { lease: None, ..state.head.clone() };
+        let payload = state.payload(&Patch::default(), None, &head).into();
+        Record { payload, ..record }
     }
 
     /// What has to be written for the store to have all that has been released. `expires_at` is
@@ -231,6 +250,8 @@ impl<T: SessionData> Slot<T> {
         let is_marked = overlay.is_some()
             || state.hold.is_some()
             || given.conflict == Conflict::Reject
+            // Once and for all: the first mark of a record is that of the save that made it.
+            || !state.head.marks.is_empty()
             || T::FIELDS.iter().any(|field| field.merges);
         let head = state.next_head(is_marked.then_some(given.mark));
         let written = |pending: &Patch| state.payload(pending, overlay, &head);
@@ -239,8 +260,17 @@ impl<T: SessionData> Slot<T> {
             let ours = wish.writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
             let size = payload.len();
             payload = written(&ours);
-            if payload.len() > given.limit || (ours.is_empty() && overlay.is_none()) {
-                return Err(Error::too_large(size, given.limit));
+            let is_others = ours.is_empty()
+                && overlay.is_none()
+                && !state.has_own_lifetime()
+                && !state.lease_is_due(wish.renews_lease);
+            match wish.writer {
+                // Whoever has written that is told, or it is nobody's any more.
+                Some(_) if is_others => return Ok(Plan::Nothing),
+                _ if is_others || payload.len() > given.limit => {
+                    return Err(Error::too_large(size, given.limit));
+                }
+                _ => {}
             }
         }
         let is_new = state.stage == Stage::Fresh;
@@ -282,7 +312,7 @@ impl<T: SessionData> Slot<T> {
             }
             state.pending.forget_saved(&source::<T>(&record));
             if record.version > state.record.version {
-                state.note_lease(&head, true);
+                state.note_lease(&head, record.version, true);
                 (state.record, state.head) = (record, head);
             }
             state.mark_view_saved()
@@ -300,13 +330,20 @@ impl<T: SessionData> Slot<T> {
         std::mem::replace(&mut self.state().record.expires_at, expires_at)
     }
 
+    /// The request is gone: nobody is there to be told of what it could not store.
+    pub(crate) fn forget_refused(&self, writer: Writer) {
+        self.state().refused.retain(|refused| refused.writer != writer);
+    }
+
     /// Forgets what one request has written and is not saved.
     pub(crate) fn discard(&self, writer: Writer) {
         let _outdated = {
             let mut state = self.state();
             state.pending.forget(writer);
             state.refused.retain(|refused| refused.writer != writer);
-            state.lifetime = state.head.lifetime;
+            if state.lifetime_writer == Some(writer) {
+                state.lifetime = state.head.lifetime;
+            }
             state.revision += 1;
             state.forget_unchanged();
             state.outdate_view()
@@ -317,7 +354,7 @@ impl<T: SessionData> Slot<T> {
     /// the store knows as `record`. Whoever still has this slot keeps what it shows.
     ///
     /// The caller holds the lock for writing, so that nothing is released in between.
-    pub(crate) fn succeed(&self, record: Record, place: Place<T>) -> Self {
+    pub(crate) fn succeed(&self, record: Record, place: Place<T>, limit: usize) -> Self {
         let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
         let head = head_in(&record);
         let mut state = self.state();
@@ -326,7 +363,14 @@ impl<T: SessionData> Slot<T> {
         state.hold = None;
         state.record.payload = record.payload.clone();
         state.head = head.clone();
-        state.pending.clear();
+        // What did not fit in stays behind, and its writer is told.
+        state.pending.forget_saved(&source::<T>(&record));
+        let left = state.pending.take();
+        let size = state.payload(&left, None, &head).len();
+        for (field, _, writer) in left.entries() {
+            let refusal = Refusal::TooLarge { size, limit };
+            state.refused.push(Refused { field, refusal, writer });
+        }
         state.revision += 1;
         let view = state.view.take();
         let lifetime = state.lifetime;
@@ -347,9 +391,12 @@ impl<T: SessionData> Slot<T> {
     /// has the lock for writing.
     pub(crate) fn want_lease(&self, lease: Lease, writer: Writer) {
         let mut state = self.state();
-        let before = state.hold.take().map(|hold| (hold.lease.holder, hold.writer));
-        state.handed_on = if before.is_some() { state.handed_on + 1 } else { 0 };
-        state.hold = Some(Hold { lease, writer, stage: HoldStage::Wanted, before });
+        let before = state.hold.take().map_or_else(Vec::new, |mut hold| {
+            hold.before.push((hold.lease.holder, hold.writer));
+            hold.before
+        });
+        state.handed_on = if before.is_empty() { 0 } else { state.handed_on + 1 };
+        state.hold = Some(Hold { lease, writer, stage: HoldStage::Wanted, version: 0, before });
     }
 
     /// Whether one lease has followed the other in this process for so long that another process
@@ -357,6 +404,16 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn is_giving_way(&self) -> bool {
         let state = self.state();
         state.hold.is_some() && state.handed_on >= MOST_HANDED_ON
+    }
+
+    /// The version of the record that the lease was taken or last renewed with, as long as it was
+    /// ours; that of the record if there is none.
+    pub(crate) fn lock_version(&self) -> u64 {
+        let state = self.state();
+        match &state.hold {
+            Some(hold) if hold.stage != HoldStage::Wanted => hold.version,
+            _ => state.record.version,
+        }
     }
 
     /// Wants the lease no more; says whether it may be in the store, so that a save has to take it
@@ -369,7 +426,7 @@ impl<T: SessionData> Slot<T> {
         };
         let may_be_stored = match hold.stage {
             HoldStage::Held | HoldStage::Released => true,
-            HoldStage::Wanted => in_doubt || hold.before.is_some(),
+            HoldStage::Wanted => in_doubt || !hold.before.is_empty(),
             HoldStage::Lost => false,
         };
         hold.stage = HoldStage::Released;
@@ -453,14 +510,20 @@ impl<T: SessionData> State<T> {
         self.stage = Stage::Live;
         self.pending = kept;
         for (field, writer, refusal) in refused {
-            self.refused.push(Refused { field, refusal, writer });
+            tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
+            if matches!(refusal, Refusal::Conflict) {
+                // All of it or nothing.
+                self.refuse_all_of(writer, &refusal);
+            }
+            // In front, so that its writer is told of this field.
+            self.refused.insert(0, Refused { field, refusal, writer });
         }
         let gave_up = match landed {
             Landed::One(record) => head_in(record).lease.is_none(),
             Landed::Unknown(_) => true,
             Landed::None => false,
         };
-        self.note_lease(&head, gave_up);
+        self.note_lease(&head, record.version, gave_up);
         // A record of the same version may still be replaced by a save that is on its way.
         if record.version != self.record.version {
             self.attempts.clear();
@@ -473,46 +536,54 @@ impl<T: SessionData> State<T> {
 
     /// Compares the lease in a record with ours. `gave_up`: the record comes after the save that
     /// took ours out, or may do so.
-    fn note_lease(&mut self, head: &Head, gave_up: bool) {
+    fn note_lease(&mut self, head: &Head, version: u64, gave_up: bool) {
         let Some(hold) = &mut self.hold else { return };
         let holder = head.lease.map(|lease| lease.holder);
         let is_ours = holder == Some(hold.lease.holder);
-        let loser = match hold.stage {
-            HoldStage::Wanted if is_ours => {
+        // Of those before ours, the one that the store has is not lost, and what was written under
+        // an earlier one has gone to the store before it.
+        let is_older = hold.before.iter().any(|(before, _)| holder == Some(*before));
+        let mut losers = Vec::new();
+        if !is_ours && !is_older && !gave_up {
+            losers.extend(hold.before.iter().map(|(_, writer)| *writer));
+        }
+        if !is_older {
+            hold.before.clear();
+        }
+        match hold.stage {
+            HoldStage::Wanted | HoldStage::Held if is_ours => {
                 hold.stage = HoldStage::Held;
-                hold.before = None;
-                None
+                hold.version = version;
             }
-            HoldStage::Wanted => match hold.before {
-                Some((before, writer)) if holder != Some(before) => {
-                    hold.before = None;
-                    Some(writer)
-                }
-                _ => None,
-            },
-            HoldStage::Held | HoldStage::Released if is_ours => None,
+            HoldStage::Released if is_ours || is_older => {}
             HoldStage::Held => {
                 hold.stage = HoldStage::Lost;
-                Some(hold.writer)
+                losers.push(hold.writer);
             }
             HoldStage::Released => {
-                let writer = hold.writer;
+                if !gave_up {
+                    losers.push(hold.writer);
+                }
                 self.hold = None;
-                (!gave_up).then_some(writer)
             }
-            HoldStage::Lost => None,
-        };
-        if let Some(writer) = loser {
-            tracing::warn!("a session's lease was lost: it was not renewed in time");
-            let lost: Vec<usize> =
-                self.pending.of(writer).entries().map(|(field, ..)| field).collect();
-            self.pending.forget(writer);
-            self.refused.extend(lost.into_iter().map(|field| Refused {
-                field,
-                refusal: Refusal::LeaseLost,
-                writer,
-            }));
+            HoldStage::Wanted | HoldStage::Lost => {}
         }
+        for writer in losers {
+            tracing::warn!("a session's lease was lost: it was not renewed in time");
+            self.refuse_all_of(writer, &Refusal::LeaseLost);
+        }
+    }
+
+    /// Nothing of what this writer has pending can be stored.
+    fn refuse_all_of(&mut self, writer: Writer, refusal: &Refusal) {
+        let fields: Vec<usize> =
+            self.pending.of(writer).entries().map(|(field, ..)| field).collect();
+        self.pending.forget(writer);
+        self.refused.extend(fields.into_iter().map(|field| Refused {
+            field,
+            refusal: refusal.clone(),
+            writer,
+        }));
     }
 
     /// Whether what this writer releases was written under a lease that is not its own any more.
@@ -529,20 +600,14 @@ impl<T: SessionData> State<T> {
             && self.hold.as_ref().is_some_and(|hold| match hold.stage {
                 HoldStage::Wanted => true,
                 HoldStage::Held => renews,
-                HoldStage::Released => {
-                    stored == Some(hold.lease.holder)
-                        || hold.before.is_some_and(|(before, _)| stored == Some(before))
-                }
+                HoldStage::Released => stored.is_some_and(|stored| hold.is_ours(stored)),
                 HoldStage::Lost => false,
             })
     }
 
     fn foreign_lease(&self, overdue: Option<u64>) -> Option<Lease> {
         let lease = self.head.lease?;
-        let is_ours = self.hold.as_ref().is_some_and(|hold| {
-            hold.lease.holder == lease.holder
-                || hold.before.is_some_and(|(before, _)| before == lease.holder)
-        });
+        let is_ours = self.hold.as_ref().is_some_and(|hold| hold.is_ours(lease.holder));
         (!is_ours && overdue != Some(lease.holder)).then_some(lease)
     }
 }

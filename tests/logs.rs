@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::State, routing::get};
 use sessions::{
     ErrorKind, Keys, MemoryStore, Session, SessionLayer,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::Server;
+use tokio::sync::Notify;
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -97,6 +98,11 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         assert_eq!(second.map(drop).unwrap_err().kind(), ErrorKind::Locked);
         tokio::time::resume();
     }
+    async fn overtaken(State(steps): State<Arc<[Notify; 2]>>, session: Session<Visitor>) {
+        session.write().await.set_visits(50);
+        steps[0].notify_one();
+        steps[1].notified().await;
+    }
     async fn renew(session: Session<Visitor>) -> sessions::Result<()> {
         session.renew_id().await
     }
@@ -105,15 +111,20 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     }
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).unwrap();
-    let store = SpyStore::new(MemoryStore::new());
+    let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+    let layer = || SessionLayer::<Visitor>::new(store.clone(), keys.clone());
+    let steps = Arc::new([Notify::new(), Notify::new()]);
     let app = Router::new()
+        .route("/overtaken", get(overtaken))
+        .with_state(steps.clone())
         .route("/writes", get(writes))
         .route("/visit", get(visit))
         .route("/waits", get(waits))
         .route("/renew", get(renew))
         .route("/destroy", get(destroy))
-        .layer(SessionLayer::<Visitor>::new(store.clone(), Keys::generate()));
+        .layer(layer());
     let server = Server::start(app).await;
+    let other = Server::start(Router::new().route("/visit", get(visit)).layer(layer())).await;
     let client = server.client();
     let mut secrets = vec![VALUE.to_string()];
     client.get("/writes").await.text();
@@ -122,6 +133,17 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         client.get(path).await.text();
         secrets.extend(client.cookie(COOKIE));
     }
+    // Another process changes the same field.
+    let slow = tokio::spawn({
+        let client = client.copy();
+        async move { client.get("/overtaken").await }
+    });
+    steps[0].notified().await;
+    let there = other.client();
+    there.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    there.get("/visit").await.text();
+    steps[1].notify_one();
+    slow.await.unwrap().text();
     let forged = format!("{COOKIE}={}", "A".repeat(64));
     server.client().get_with("/visit", &[forged.into_bytes()]).await.text();
     store.fail_next(Operation::Replace, 1);
@@ -139,6 +161,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         "ended a session",
         "rejected a session cookie",
         "could not be saved",
+        "changed in two places at once: the later save wins field=\"visits\"",
         "has been waiting for 5s: now held by a write guard taken at",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");

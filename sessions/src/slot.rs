@@ -17,12 +17,15 @@ use std::{
     time::SystemTime,
 };
 
-use self::rebase::{Policy, Refusal};
+use self::{
+    hold::Hold,
+    rebase::{Policy, Refusal},
+};
 use crate::{
     Lifetime, Record, SessionData,
     codec::Codec,
     error::Error,
-    head::{Head, Lease},
+    head::Head,
     id::SessionId,
     lock::Lock,
     patch::{Patch, Writer},
@@ -32,6 +35,7 @@ use crate::{
     tracked::Tracked,
 };
 
+mod hold;
 pub(crate) mod rebase;
 mod stored;
 
@@ -90,34 +94,6 @@ struct Attempt {
     mark: u32,
     is_marked: bool,
     record: Record,
-}
-
-/// A lease from this process's side.
-struct Hold {
-    lease: Lease,
-    writer: Writer,
-    stage: HoldStage,
-    /// The version of the record that has it.
-    version: u64,
-    /// Those that it takes the place of, which may still be in the store, with their writers.
-    before: Vec<(u64, Writer)>,
-}
-
-impl Hold {
-    fn is_ours(&self, holder: u64) -> bool {
-        self.lease.holder == holder || self.before.iter().any(|(before, _)| *before == holder)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HoldStage {
-    /// Not in the store yet, as far as we know.
-    Wanted,
-    Held,
-    /// Given up, and not out of the store yet.
-    Released,
-    /// Somebody else has taken over, because we did not renew it in time.
-    Lost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -653,3 +653,23 @@ async fn a_save_that_is_overtaken_many_times_on_its_way_is_not_given_up() {
     second.await.unwrap().text();
     assert!(there.get("/show").await.text().starts_with("2 "));
 }
+
+#[tokio::test]
+async fn a_lease_that_could_not_be_given_back_is_remembered_through_locks_that_fail() {
+    // Shorter than the lease time, after which anybody could take over.
+    let fleet = Fleet::with(1, |builder| builder.with_lock_timeout(Duration::from_secs(2))).await;
+    let holding = tokio::spawn({
+        let client = fleet.clients[0].copy();
+        async move { client.get("/hold").await }
+    });
+    fleet.processes[0].steps.arrived.notified().await;
+    fleet.store.fail(Operation::Replace);
+    fleet.processes[0].steps.go_on.notify_one();
+    assert_eq!(holding.await.unwrap().status, 503);
+    for _ in 0..3 {
+        assert_eq!(fleet.clients[0].get("/lock").await.status, 503);
+    }
+    fleet.store.heal(Operation::Replace);
+    fleet.get(0, "/lock").await;
+    fleet.all_quiet().await;
+}

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Attempt, Hold, HoldStage, Refused, Slot, Stage, State, head_in,
+    Attempt, Refused, Slot, Stage, State, head_in,
     rebase::{self, Base, Certainty, Policy, Refusal},
     source,
 };
@@ -21,9 +21,6 @@ use crate::{
 
 /// How many saves whose answer was lost are remembered.
 const ATTEMPTS_KEPT: usize = 16;
-
-/// How often a process hands a lease on to itself before others have their turn.
-const MOST_HANDED_ON: u32 = 8;
 
 /// What a save is wanted for.
 #[derive(Clone, Copy)]
@@ -384,63 +381,6 @@ impl<T: SessionData> Slot<T> {
         };
         successor
     }
-
-    // ---- leases ----
-
-    /// Wants a lease from now on; the next save takes it. In this process its holder is alone: it
-    /// has the lock for writing.
-    pub(crate) fn want_lease(&self, lease: Lease, writer: Writer) {
-        let mut state = self.state();
-        let before = state.hold.take().map_or_else(Vec::new, |mut hold| {
-            hold.before.push((hold.lease.holder, hold.writer));
-            hold.before
-        });
-        state.handed_on = if before.is_empty() { 0 } else { state.handed_on + 1 };
-        state.hold = Some(Hold { lease, writer, stage: HoldStage::Wanted, version: 0, before });
-    }
-
-    /// Whether one lease has followed the other in this process for so long that another process
-    /// should have its turn.
-    pub(crate) fn is_giving_way(&self) -> bool {
-        let state = self.state();
-        state.hold.is_some() && state.handed_on >= MOST_HANDED_ON
-    }
-
-    /// The version of the record that the lease was taken or last renewed with, as long as it was
-    /// ours; that of the record if there is none.
-    pub(crate) fn lock_version(&self) -> u64 {
-        let state = self.state();
-        match &state.hold {
-            Some(hold) if hold.stage != HoldStage::Wanted => hold.version,
-            _ => state.record.version,
-        }
-    }
-
-    /// Wants the lease no more; says whether it may be in the store, so that a save has to take it
-    /// out.
-    pub(crate) fn release_lease(&self, holder: u64) -> bool {
-        let mut state = self.state();
-        let in_doubt = state.is_in_doubt();
-        let Some(hold) = state.hold.as_mut().filter(|hold| hold.lease.holder == holder) else {
-            return false;
-        };
-        let may_be_stored = match hold.stage {
-            HoldStage::Held | HoldStage::Released => true,
-            HoldStage::Wanted => in_doubt || !hold.before.is_empty(),
-            HoldStage::Lost => false,
-        };
-        hold.stage = HoldStage::Released;
-        if !may_be_stored {
-            state.hold = None;
-        }
-        may_be_stored
-    }
-
-    /// The lease that somebody else has on the session, with the version that says so.
-    pub(crate) fn foreign_lease(&self, overdue: Option<u64>) -> Option<(Lease, u64)> {
-        let state = self.state();
-        state.foreign_lease(overdue).map(|lease| (lease, state.record.version))
-    }
 }
 
 impl<T: SessionData> State<T> {
@@ -455,11 +395,11 @@ impl<T: SessionData> State<T> {
 
     /// The head of the next record.
     fn next_head(&self, mark: Option<u32>) -> Head {
-        let lease = self.hold.as_ref().and_then(|hold| match hold.stage {
-            HoldStage::Wanted | HoldStage::Held => Some(hold.lease),
-            HoldStage::Released | HoldStage::Lost => None,
-        });
-        let mut head = Head { lifetime: self.lifetime, lease, marks: self.head.marks.clone() };
+        let mut head = Head {
+            lifetime: self.lifetime,
+            lease: self.next_lease(),
+            marks: self.head.marks.clone(),
+        };
         if let Some(mark) = mark {
             head.mark(mark);
         }
@@ -534,48 +474,8 @@ impl<T: SessionData> State<T> {
         self.outdate_view()
     }
 
-    /// Compares the lease in a record with ours. `gave_up`: the record comes after the save that
-    /// took ours out, or may do so.
-    fn note_lease(&mut self, head: &Head, version: u64, gave_up: bool) {
-        let Some(hold) = &mut self.hold else { return };
-        let holder = head.lease.map(|lease| lease.holder);
-        let is_ours = holder == Some(hold.lease.holder);
-        // Of those before ours, the one that the store has is not lost, and what was written under
-        // an earlier one has gone to the store before it.
-        let is_older = hold.before.iter().any(|(before, _)| holder == Some(*before));
-        let mut losers = Vec::new();
-        if !is_ours && !is_older && !gave_up {
-            losers.extend(hold.before.iter().map(|(_, writer)| *writer));
-        }
-        if !is_older {
-            hold.before.clear();
-        }
-        match hold.stage {
-            HoldStage::Wanted | HoldStage::Held if is_ours => {
-                hold.stage = HoldStage::Held;
-                hold.version = version;
-            }
-            HoldStage::Released if is_ours || is_older => {}
-            HoldStage::Held => {
-                hold.stage = HoldStage::Lost;
-                losers.push(hold.writer);
-            }
-            HoldStage::Released => {
-                if !gave_up {
-                    losers.push(hold.writer);
-                }
-                self.hold = None;
-            }
-            HoldStage::Wanted | HoldStage::Lost => {}
-        }
-        for writer in losers {
-            tracing::warn!("a session's lease was lost: it was not renewed in time");
-            self.refuse_all_of(writer, &Refusal::LeaseLost);
-        }
-    }
-
     /// Nothing of what this writer has pending can be stored.
-    fn refuse_all_of(&mut self, writer: Writer, refusal: &Refusal) {
+    pub(super) fn refuse_all_of(&mut self, writer: Writer, refusal: &Refusal) {
         let fields: Vec<usize> =
             self.pending.of(writer).entries().map(|(field, ..)| field).collect();
         self.pending.forget(writer);
@@ -584,30 +484,5 @@ impl<T: SessionData> State<T> {
             refusal: refusal.clone(),
             writer,
         }));
-    }
-
-    /// Whether what this writer releases was written under a lease that is not its own any more.
-    pub(super) fn is_fenced_off(&self, writer: Writer) -> bool {
-        let hold = self.hold.as_ref();
-        hold.is_some_and(|hold| hold.stage == HoldStage::Lost && hold.writer == writer)
-    }
-
-    /// Whether the record has to be saved for the sake of its lease. A new session needs none:
-    /// nobody else knows it.
-    fn lease_is_due(&self, renews: bool) -> bool {
-        let stored = self.head.lease.map(|lease| lease.holder);
-        self.record.version > 0
-            && self.hold.as_ref().is_some_and(|hold| match hold.stage {
-                HoldStage::Wanted => true,
-                HoldStage::Held => renews,
-                HoldStage::Released => stored.is_some_and(|stored| hold.is_ours(stored)),
-                HoldStage::Lost => false,
-            })
-    }
-
-    fn foreign_lease(&self, overdue: Option<u64>) -> Option<Lease> {
-        let lease = self.head.lease?;
-        let is_ours = self.hold.as_ref().is_some_and(|hold| hold.is_ours(lease.holder));
-        (!is_ours && overdue != Some(lease.holder)).then_some(lease)
     }
 }

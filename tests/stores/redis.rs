@@ -273,7 +273,7 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
         assert_eq!(created, Created::Done);
     }
     // Replication is asynchronous; what has arrived survives.
-    sleep(Duration::from_secs(1)).await;
+    cluster.wait_for_replicas();
     cluster.nodes[0].kill();
     let begun = Instant::now();
     for key in &keys {
@@ -284,7 +284,8 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
                 Err(error) => {
                     let source = std::error::Error::source(&error);
                     assert!(error.is_retryable(), "{error}: {source:?}");
-                    assert!(begun.elapsed() < Duration::from_secs(60), "{error}: {source:?}");
+                    let patient = begun.elapsed() < Duration::from_secs(60);
+                    assert!(patient, "{error}: {source:?}\n{}", cluster.describe());
                     sleep(Duration::from_millis(50)).await;
                 }
             }

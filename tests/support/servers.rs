@@ -289,8 +289,15 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts one; `None`, and a word about it, where Redis is not installed or not wanted.
     pub fn start() -> Option<Self> {
-        let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
-        let nodes = (0..6).map(|_| StoreServer::start_with(Kind::RedisNode, &settings));
+        let settings = [
+            ["--cluster-enabled", "yes"],
+            ["--cluster-node-timeout", "1500"],
+            // A replica copies its master at once, and may always take over.
+            ["--repl-diskless-sync-delay", "0"],
+            ["--cluster-replica-validity-factor", "0"],
+        ];
+        let settings = settings.as_flattened();
+        let nodes = (0..6).map(|_| StoreServer::start_with(Kind::RedisNode, settings));
         let nodes = nodes.collect::<Option<Vec<_>>>()?;
         let mut command = Command::new(find("redis-cli").expect("it comes with the server"));
         command.args(["--cluster", "create"]);
@@ -301,8 +308,8 @@ impl RedisCluster {
         assert!(output.status.success(), "the nodes form a cluster: {said}");
         let cluster = Self { nodes };
         let begun = Instant::now();
-        while !cluster.nodes.iter().all(|node| cluster_is_ok(node.port)) {
-            assert!(begun.elapsed() < PATIENCE, "the cluster gets ready: {said}");
+        while !cluster.nodes.iter().all(is_ready_in_cluster) {
+            assert!(begun.elapsed() < PATIENCE, "the cluster gets ready: {}", cluster.describe());
             sleep(Duration::from_millis(100));
         }
         Some(cluster)
@@ -312,18 +319,56 @@ impl RedisCluster {
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(StoreServer::url).collect()
     }
+
+    /// Waits until the replicas have what their masters had when this was called.
+    pub fn wait_for_replicas(&self) {
+        for node in &self.nodes {
+            let number = |info: &str, name: &str| -> Option<u64> {
+                let (_, rest) = info.split_once(name)?;
+                rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+            };
+            let info = redis_cli(node, &["info", "replication"]);
+            let written = number(&info, "master_repl_offset:").expect("Redis says where it is");
+            let begun = Instant::now();
+            while redis_cli(node, &["info", "replication"])
+                .split_once("slave0:")
+                .is_some_and(|(_, replica)| number(replica, "offset=") < Some(written))
+            {
+                assert!(begun.elapsed() < PATIENCE, "replicas follow: {}", self.describe());
+                sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    /// What each node thinks of the cluster, and what it said last: to find out why it does not do
+    /// what a test expects.
+    pub fn describe(&self) -> String {
+        let describe = |node: &StoreServer| {
+            let log = read_log(node.folder());
+            let tail: Vec<&str> = log.lines().rev().take(15).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            let (port, nodes) = (node.port, redis_cli(node, &["cluster", "nodes"]));
+            format!("node {port}:\n{nodes}\n{}\n", tail.join("\n"))
+        };
+        self.nodes.iter().map(describe).collect()
+    }
 }
 
-fn cluster_is_ok(port: u16) -> bool {
-    let cli = |words: &[&str]| {
-        let mut command = Command::new(find("redis-cli").expect("it was there"));
-        let output = command.args(["-p", &port.to_string()]).args(words).output();
-        String::from_utf8_lossy(&output.expect("it starts").stdout).into_owned()
-    };
-    // Every replica has found its master, and every node all slots.
-    let nodes = cli(&["cluster", "nodes"]);
+/// Whether it sees all slots served and three replicas, and, if it is one, has its master's data:
+/// one that never had them cannot take over.
+fn is_ready_in_cluster(node: &StoreServer) -> bool {
+    let nodes = redis_cli(node, &["cluster", "nodes"]);
     let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
-    replicas == 3 && cli(&["cluster", "info"]).contains("cluster_state:ok")
+    let replication = redis_cli(node, &["info", "replication"]);
+    replicas == 3
+        && redis_cli(node, &["cluster", "info"]).contains("cluster_state:ok")
+        && (replication.contains("role:master") || replication.contains("master_link_status:up"))
+}
+
+fn redis_cli(node: &StoreServer, words: &[&str]) -> String {
+    let mut command = Command::new(find("redis-cli").expect("it comes with the server"));
+    let output = command.args(["-p", &node.port.to_string()]).args(words).output();
+    String::from_utf8_lossy(&output.expect("it starts").stdout).into_owned()
 }
 
 /// The program of a server that shall be tested.

@@ -32,7 +32,9 @@ pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
         has_a_default_of_its_type(field, errors);
         does_not_convert_twice(field, errors);
         is_not_stored_if_skipped(field, errors);
+        is_the_logins_if_user(field, errors);
     }
+    has_one_user(input, errors);
     let case = case(input, errors);
     let stored: Vec<_> = input.fields.iter().flat_map(|field| keys(field, case)).collect();
     keys_fit(&stored, errors);
@@ -179,6 +181,39 @@ fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
     }
 }
 
+/// A login sets the user, and nothing else does.
+fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
+    let Field { user: Some(user), default, into, merge, skip, .. } = field else { return };
+    if !matches!(Kind::of(&field.written.ty), Kind::Option(..)) {
+        let message = "the user of a session is an `Option`, which is `None` until the login; \
+                       write `Option<…>`";
+        errors.at(&field.written.ty, message);
+    }
+    let default = default.iter().map(|it| (&it.word, "starts at `None`"));
+    let into = into.iter().map(|word| (word, "has no setter"));
+    let merge = merge.iter().map(|it| (&it.word, "is never changed by two saves at once"));
+    let skip = skip.iter().map(|word| (word, "has to be stored"));
+    for (word, why) in default.chain(into).chain(merge).chain(skip) {
+        let message = format!(
+            "`{}` excludes `{word}`, as the user {why}; only `login` sets it: remove `{word}`",
+            user.word
+        );
+        errors.at(word, message);
+    }
+}
+
+fn has_one_user(input: &Input<'_>, errors: &Errors) {
+    let mut users = input.fields.iter().filter_map(|field| Some((field, field.user.as_ref()?)));
+    let Some((first, _)) = users.next() else { return };
+    for (_, again) in users {
+        let message = format!(
+            "field `{}` is the session's user already, and a session has one; remove one `user`",
+            first.ident
+        );
+        errors.at(&again.word, message);
+    }
+}
+
 /// What `rename_all` asks for.
 fn case(input: &Input<'_>, errors: &Errors) -> Case {
     let Some(Given { value, .. }) = &input.rename_all else { return Case::Snake };
@@ -280,7 +315,7 @@ fn accessors_differ(model: &Model<'_>, errors: &Errors) {
             }
             Storage::Skipped => String::new(),
         };
-        let taken = field.accessors.all().find_map(|name| {
+        let taken = field.accessor_names().find_map(|name| {
             let owner = owners.insert(name.unraw().to_string(), ident)?;
             Some((name, owner))
         });
@@ -302,12 +337,24 @@ fn model<'a>(input: &'a Input<'a>, case: Case) -> Model<'a> {
     let mut indices = 0..;
     let written = input.written;
     Model {
+        user: user(input),
         krate: input.krate.as_ref().map_or_else(|| parse_quote!(::sessions), |it| it.value.clone()),
         vis: &written.vis,
         ident: &written.ident,
         fields_ident: format_ident!("{}Fields", written.ident),
         fields: input.fields.iter().map(|field| checked(field, case, &mut indices)).collect(),
     }
+}
+
+fn user<'a>(input: &'a Input<'a>) -> Option<model::User<'a>> {
+    input.fields.iter().enumerate().find_map(|(at, field)| {
+        let given = field.user.as_ref()?;
+        let ty = match Kind::of(&field.written.ty) {
+            Kind::Option(ty, _) => ty,
+            _ => &field.written.ty,
+        };
+        Some(model::User { field: at, ty, name: given.value.as_ref() })
+    })
 }
 
 fn checked<'a>(
@@ -342,6 +389,7 @@ fn checked<'a>(
                 merge: field.merge.as_ref().map(|given| merge(&given.value)),
             },
         },
+        is_user: field.user.is_some(),
         accessors: Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
         docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),

@@ -46,6 +46,8 @@ use syn::{DeriveInput, Error, Result};
 /// | `clear_foo()` | sets `None` (of an `Option` only) |
 /// | `foo_is_dirty()` | tells whether there are changes that are not saved yet |
 ///
+/// The `user` has only `foo()` and `foo_is_dirty()`.
+///
 /// Those that return nothing else return `&mut Self`, to be chained. Accessors are as visible as
 /// their field and have its documentation. A type is recognized as it is written: by its name alone
 /// or by its full path in `std`, `core` or `alloc`. `self::String`, if there is such a type, is not
@@ -63,6 +65,8 @@ use syn::{DeriveInput, Error, Result};
 /// | `merge = union` | of a set, map or list: what each has added, without what each has removed |
 /// | `merge = path::to::function` | a merge of your own: `fn(base: &F, theirs: &F, ours: &F) -> F` |
 /// | `skip` | the field is never stored, and starts at its default whenever the session is loaded |
+/// | `user` | whose session it is: an `Option<X>` that only `Session::login` sets. `X` is named by its `Display`: the stores list a user's sessions under that name |
+/// | `user = path::to::function` | the same, named by `fn(&X) -> impl ToString` |
 /// | `version = 2` | raise it when the meaning changes: what was stored with another version is dropped |
 ///
 /// # Attributes of the struct

@@ -16,6 +16,8 @@ pub(crate) struct Model<'a> {
     /// Name of the generated struct, `VisitorFields`.
     pub(crate) fields_ident: Ident,
     pub(crate) fields: Vec<Field<'a>>,
+    /// The field that says whose session it is.
+    pub(crate) user: Option<User<'a>>,
 }
 
 impl Model<'_> {
@@ -24,6 +26,15 @@ impl Model<'_> {
         let krate = &self.krate;
         quote!(#krate::__private)
     }
+}
+
+pub(crate) struct User<'a> {
+    /// The place of the field among the fields.
+    pub(crate) field: usize,
+    /// What its `Option` holds.
+    pub(crate) ty: &'a Type,
+    /// The function that names a user, if that is not its `Display`.
+    pub(crate) name: Option<&'a Path>,
 }
 
 pub(crate) struct Field<'a> {
@@ -35,6 +46,8 @@ pub(crate) struct Field<'a> {
     pub(crate) converts: bool,
     pub(crate) start: Start<'a>,
     pub(crate) storage: Storage<'a>,
+    /// Whether only a login changes the field.
+    pub(crate) is_user: bool,
     pub(crate) accessors: Accessors,
     pub(crate) docs: Vec<&'a Attribute>,
     pub(crate) deprecated: Option<&'a Attribute>,
@@ -45,6 +58,17 @@ impl Field<'_> {
     /// be defined.
     pub(crate) fn at(&self) -> Span {
         Span::mixed_site().located_at(self.ident.span())
+    }
+
+    /// The names of the accessors that the field has.
+    pub(crate) fn accessor_names(&self) -> impl Iterator<Item = &Ident> {
+        self.accessors.all().filter(|name| self.has_accessor(name))
+    }
+
+    /// Only a login changes the user.
+    pub(crate) fn has_accessor(&self, name: &Ident) -> bool {
+        let Accessors { get, is_dirty, .. } = &self.accessors;
+        !self.is_user || name == get || name == is_dirty
     }
 }
 

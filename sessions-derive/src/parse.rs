@@ -23,6 +23,7 @@ const MERGE: &str = "merge";
 const RENAME: &str = "rename";
 const RENAME_ALL: &str = "rename_all";
 const SKIP: &str = "skip";
+const USER: &str = "user";
 const VERSION: &str = "version";
 
 /// A place for `#[session(…)]`: the words that it takes, each as it is written.
@@ -40,6 +41,7 @@ const ON_FIELD: Place = Place {
         (MERGE, "merge = add"),
         (RENAME, r#"rename = "key""#),
         (SKIP, SKIP),
+        (USER, USER),
         (VERSION, "version = 2"),
     ],
 };
@@ -59,6 +61,8 @@ impl Place {
     }
 }
 
+/// What `user` takes, if anything.
+const NAMES: &str = "nothing, or the path of a function, without quotes";
 const MERGES: &str = "`add`, `union` or the path of a function, without quotes";
 
 /// The struct as written.
@@ -79,6 +83,7 @@ pub(crate) struct Field<'a> {
     pub(crate) merge: Option<Given<Path>>,
     pub(crate) rename: Option<Given<LitStr>>,
     pub(crate) skip: Option<Ident>,
+    pub(crate) user: Option<Given<Option<Path>>>,
     pub(crate) version: Option<Given<u32>>,
 }
 
@@ -115,6 +120,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         merge: None,
         rename: None,
         skip: None,
+        user: None,
         version: None,
     };
     for entry in entries(&written.attrs, &ON_FIELD, errors) {
@@ -125,6 +131,8 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
             MERGE => entry.once(&mut field.merge, MERGES, path),
             RENAME => entry.once(&mut field.rename, "a string", string),
             SKIP => entry.flag(&mut field.skip),
+            USER if entry.written.is_none() => entry.once_alone(&mut field.user),
+            USER => entry.once(&mut field.user, NAMES, |value| path(value).map(Some)),
             VERSION => entry.once(&mut field.version, "a whole number below 2³²", number),
             word => entry.unknown(word, &ON_STRUCT),
         }
@@ -175,6 +183,14 @@ impl Entry<'_> {
         match slot {
             Some(_) => self.repeated(),
             None => *slot = self.value(kind, read),
+        }
+    }
+
+    /// Puts a word that has no value here, but may have one, into its slot.
+    fn once_alone<T>(self, slot: &mut Option<Given<Option<T>>>) {
+        match slot {
+            Some(_) => self.repeated(),
+            None => *slot = Some(Given { word: self.word, value: None }),
         }
     }
 

@@ -65,6 +65,8 @@ fn expansion_with_every_attribute() {
             pub r#type: Option<Name>,
             #[session(default = 7, merge = add)]
             visits: u64,
+            #[session(user = Person::id)]
+            owner: Option<Person>,
             #[session(merge = union)]
             seen: Vec<u32>,
             #[deprecated = "unused"]
@@ -130,7 +132,7 @@ fn all_errors_come_at_once() {
         [
             "`skip` belongs on a field, not on the struct; write `#[session(skip)]` there",
             "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, \
-             `default`, `into`, `merge`, `rename`, `skip` and `version`",
+             `default`, `into`, `merge`, `rename`, `skip`, `user` and `version`",
             "`version` takes a whole number below 2³²; write `version = 2`",
             "a session outlives every request and cannot borrow; own the data, as `String` \
              instead of `&str`",

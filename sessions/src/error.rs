@@ -48,6 +48,7 @@ enum Inner {
     },
     NoLeases,
     Locked(Wait),
+    LoginRequired,
     Aborted,
 }
 
@@ -97,6 +98,8 @@ pub enum ErrorKind {
     NoLeases,
     /// The session's lock was not free in time.
     Locked,
+    /// Nobody is logged in, or the login is too long ago.
+    LoginRequired,
     /// The background task of the operation panicked or was shut down with its runtime.
     Aborted,
 }
@@ -150,6 +153,10 @@ impl Error {
         Inner::Locked(wait).into()
     }
 
+    pub(crate) fn login_required() -> Self {
+        Inner::LoginRequired.into()
+    }
+
     pub(crate) fn aborted() -> Self {
         Inner::Aborted.into()
     }
@@ -172,12 +179,13 @@ impl Error {
             Inner::LeaseLost => ErrorKind::LeaseLost,
             Inner::NoLeases => ErrorKind::NoLeases,
             Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
+            Inner::LoginRequired => ErrorKind::LoginRequired,
             Inner::Aborted => ErrorKind::Aborted,
         }
     }
 
     /// What the client is told: 503 where trying again may help, 409 where another request of the
-    /// same session got in between, 500 where the program has to change.
+    /// same session got in between, 401 where a login has to come first, 500 where the program has to change.
     pub fn status(&self) -> StatusCode {
         match self.kind() {
             ErrorKind::Store
@@ -185,6 +193,7 @@ impl Error {
             | ErrorKind::Contended
             | ErrorKind::Locked
             | ErrorKind::Aborted => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
             ErrorKind::Ended | ErrorKind::Conflict | ErrorKind::LeaseLost => StatusCode::CONFLICT,
             ErrorKind::NoLayer
             | ErrorKind::NoCookie
@@ -295,6 +304,9 @@ impl fmt::Display for Error {
                 f,
                 "no {wanted} guard of a `{data}` session for {at} after {waited:?}: {held_by}"
             ),
+            Inner::LoginRequired => {
+                f.write_str("nobody is logged in, or the login is too long ago for this")
+            }
             Inner::Aborted => f.write_str("the session's background task was cut short"),
         }
     }

@@ -1,4 +1,6 @@
-//! The axum extractor. Nothing else in the crate knows axum.
+//! The axum extractors.
+
+use std::fmt;
 
 use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -6,7 +8,7 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use crate::{Error, ErrorKind, Session, SessionData};
+use crate::{Error, ErrorKind, Session, SessionData, SessionUser};
 
 /// Rejects with the error's [status](Error::status): 503 if the store does not answer, 500 if the
 /// route is not inside a [`SessionLayer`](crate::SessionLayer) of this type. The body says no more
@@ -33,6 +35,71 @@ impl<T: SessionData, S: Sync> OptionalFromRequestParts<S> for Session<T> {
     }
 }
 
+/// The user who is logged in, and the session: an argument of handlers that are for users only.
+///
+/// ```
+/// # #[cfg(feature = "derive")] {
+/// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
+/// use sessions::LoggedIn;
+///
+/// async fn account(LoggedIn { user, session }: LoggedIn<Visitor>) -> String {
+///     format!("user {user}, since {:?}", session.logged_in_at())
+/// }
+/// # }
+/// ```
+///
+/// Rejects with 401 if nobody is logged in, and otherwise as [`Session`] does. Browsers are sent to
+/// the login page by [`RequireLogin::redirect_to`](crate::RequireLogin::redirect_to) on the router.
+///
+/// For handlers that want to know and do not insist, there is `Option<LoggedIn<T>>`.
+pub struct LoggedIn<T: SessionUser> {
+    /// Who is logged in, as of the moment when the request opened its session.
+    pub user: T::User,
+    /// The session.
+    pub session: Session<T>,
+}
+
+impl<T: SessionUser<User: Clone>> LoggedIn<T> {
+    async fn of(session: Session<T>) -> Result<Option<Self>, Error> {
+        let limit = session.handle().shared.lock_timeout;
+        let user = session.read_timeout(limit).await?.__user().cloned();
+        Ok(user.map(|user| Self { user, session }))
+    }
+}
+
+impl<T: SessionUser<User: Clone>, S: Sync> FromRequestParts<S> for LoggedIn<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        let session = Session::open(&parts.extensions).await?;
+        Self::of(session).await?.ok_or_else(Error::login_required)
+    }
+}
+
+impl<T: SessionUser<User: Clone>, S: Sync> OptionalFromRequestParts<S> for LoggedIn<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Error> {
+        Self::of(Session::open(&parts.extensions).await?).await
+    }
+}
+
+impl<T: SessionUser> Clone for LoggedIn<T>
+where
+    T::User: Clone,
+{
+    fn clone(&self) -> Self {
+        Self { user: self.user.clone(), session: self.session.clone() }
+    }
+}
+
+/// Does not show the user.
+impl<T: SessionUser> fmt::Debug for LoggedIn<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedIn").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
 /// So that a handler can use `?` on a session's methods.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
@@ -46,6 +113,7 @@ impl IntoResponse for Error {
             StatusCode::SERVICE_UNAVAILABLE => {
                 "The session is not available just now. Please try again."
             }
+            StatusCode::UNAUTHORIZED => "Please log in.",
             StatusCode::CONFLICT => "The session has ended in the meantime.",
             _ => "The session could not be used.",
         };

@@ -336,7 +336,10 @@ impl<T: SessionData> Handle<T> {
         {
             error = self.save(&slot, saving).await.err();
         } else if let Some(expires_at) = self.look_for_refresh(&slot).1 {
-            self.touch(&slot, expires_at).await;
+            match &mut saving {
+                Some(saving) if slot.has_device() => self.note_seen(&slot, saving).await,
+                _ => self.touch(&slot, expires_at).await,
+            }
         }
         let sign_again = self.may_sign_again(&slot, saving.is_some()).await;
         self.outcome(&self.opened(), look(&slot), sign_again, error)
@@ -371,6 +374,17 @@ impl<T: SessionData> Handle<T> {
                 "a session's expiry could not be extended"
             );
             slot.set_expiry(before);
+        }
+    }
+
+    /// Extends the expiry with a save, which says when the session was last seen.
+    async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
+        let wish = Wish { is_seen: true, ..Wish::of(None) };
+        match save::attempts(&self.shared, slot, saving, wish).await {
+            Err(error) if error.kind() != ErrorKind::Ended => {
+                tracing::warn!("a session's expiry could not be extended: {}", error.for_log());
+            }
+            _ => {}
         }
     }
 

@@ -2,14 +2,20 @@
 //!
 //! ```text
 //! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  mark (4 bytes)*]
+//!        [last-seen  length  user-agent  length  address]
 //! ```
 //!
 //! Times are milliseconds, as [varints](crate::varint). What a later version may add behind is
 //! ignored, and lost with the next save.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::{Lifetime, expiry::as_stored, varint};
+use crate::{
+    Device, Lifetime,
+    clock::{from_millis, to_millis},
+    expiry::as_stored,
+    varint,
+};
 
 const IDLE: u8 = 1;
 const ABSOLUTE: u8 = 2;
@@ -17,6 +23,7 @@ const PERSISTENCE: u8 = 4;
 const PERSISTENT: u8 = 8;
 const LEASE: u8 = 16;
 const MARKS: u8 = 32;
+const DEVICE: u8 = 64;
 
 /// How many saves a record remembers. Whoever looks for one that is further back cannot tell
 /// whether it was ever carried out.
@@ -30,6 +37,8 @@ pub(crate) struct Head {
     /// The marks of the last saves, the newest first: by its mark a save whose answer was lost is
     /// found again.
     pub(crate) marks: Vec<u32>,
+    /// What the user recognises the session by, and when it was last saved.
+    pub(crate) device: Option<Box<(Device, SystemTime)>>,
 }
 
 /// The right to be the only one who saves a session, for as long as it is renewed.
@@ -54,7 +63,7 @@ impl Head {
         if *self == Self::default() {
             return out;
         }
-        let Self { lifetime, lease, marks } = self;
+        let Self { lifetime, lease, marks, device } = self;
         let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
         out.push(
             flag(IDLE, lifetime.idle.is_some())
@@ -62,7 +71,8 @@ impl Head {
                 | flag(PERSISTENCE, lifetime.persistent.is_some())
                 | flag(PERSISTENT, lifetime.persistent == Some(true))
                 | flag(LEASE, lease.is_some())
-                | flag(MARKS, !marks.is_empty()),
+                | flag(MARKS, !marks.is_empty())
+                | flag(DEVICE, device.is_some()),
         );
         for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
             varint::put(timeout.as_millis() as u64, &mut out);
@@ -74,6 +84,14 @@ impl Head {
         if !marks.is_empty() {
             out.push(marks.len() as u8);
             out.extend(marks.iter().flat_map(|mark| mark.to_le_bytes()));
+        }
+        if let Some((device, last_seen)) = device.as_deref() {
+            varint::put(to_millis(*last_seen), &mut out);
+            for text in device.texts() {
+                let text = text.unwrap_or_default();
+                varint::put(text.len() as u64, &mut out);
+                out.extend(text.as_bytes());
+            }
         }
         out
     }
@@ -105,10 +123,21 @@ impl Head {
             let count = usize::from(*bytes.split_off_first()?);
             let (marks, _) = bytes.as_chunks();
             let marks = marks.get(..count)?;
+            bytes = &bytes[4 * count..];
             head.marks = marks.iter().map(|mark| u32::from_le_bytes(*mark)).collect();
+        }
+        if has(DEVICE) {
+            let last_seen = from_millis(varint::take(&mut bytes)?);
+            let device = Device::from_texts(take_text(&mut bytes)?, take_text(&mut bytes)?);
+            head.device = Some(Box::new((device, last_seen)));
         }
         Some(head)
     }
+}
+
+fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(varint::take(bytes)?).ok()?;
+    str::from_utf8(bytes.split_off(..length)?).ok()
 }
 
 #[cfg(test)]
@@ -129,8 +158,13 @@ mod tests {
         let leases = [None, Some(Lease { holder: u64::MAX - 7, time: HOUR })];
         for lifetime in lifetimes {
             for lease in leases {
-                for marks in [vec![], vec![1], vec![u32::MAX; MARKS_KEPT]] {
-                    let head = Head { lifetime, lease, marks };
+                for (marks, device) in [
+                    (vec![], None),
+                    (vec![1], Some(Device::new())),
+                    (vec![u32::MAX; MARKS_KEPT], Some(Device::new().with_user_agent("Zoë's"))),
+                ] {
+                    let device = device.map(|it| Box::new((it, from_millis(u64::from(u32::MAX)))));
+                    let head = Head { lifetime, lease, marks, device };
                     let bytes = head.to_bytes();
                     assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
                     let later = [&bytes[..], b"later"].concat();
@@ -149,11 +183,14 @@ mod tests {
         assert!(Head::default().to_bytes().is_empty());
         let lifetime = Lifetime::new().idle(Duration::from_millis(300)).persistent(true);
         let lease = Some(Lease { holder: 0x0807_0605_0403_0201, time: Duration::from_millis(5) });
-        let head = Head { lifetime, lease, marks: vec![0x0403_0201] };
+        let head = Head { lifetime, lease, marks: vec![0x0403_0201], ..Head::default() };
         assert_eq!(
             head.to_bytes(),
             b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x01\x01\x02\x03\x04"
         );
+        let device = Device::new().with_user_agent("Zoë").with_address("::1");
+        let head = Head { device: Some(Box::new((device, from_millis(300)))), ..Head::default() };
+        assert_eq!(head.to_bytes(), b"\x40\xac\x02\x04Zo\xc3\xab\x03::1");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod codec;
 pub mod concurrency {}
 mod cookie;
 mod data;
+mod devices;
 mod error;
 mod expiry;
 #[cfg(feature = "axum")]
@@ -22,6 +23,7 @@ mod keys;
 mod layer;
 mod lease;
 mod lock;
+mod login;
 mod merge;
 #[cfg(all(test, shuttle))]
 mod model;
@@ -29,6 +31,7 @@ mod patch;
 mod payload;
 mod record;
 mod registry;
+mod require_login;
 mod save;
 mod session;
 mod shared;
@@ -44,13 +47,18 @@ mod varint;
 pub use codec::Codec;
 pub use cookie::SameSite;
 pub use data::SessionData;
+pub use devices::{Device, SessionInfo, Sessions};
 pub use error::{BuildError, Error, ErrorKind, Result};
 pub use expiry::Lifetime;
+#[cfg(feature = "axum")]
+pub use extract::LoggedIn;
 pub use guard::{ReadGuard, WriteGuard};
 pub use id::StoreKey;
 pub use keys::Keys;
 pub use layer::{Conflict, ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
+pub use login::{Login, SessionUser};
 pub use record::Record;
+pub use require_login::{RequireLogin, RequireLoginService};
 pub use session::Session;
 pub use storage::IntoStorage;
 #[cfg(feature = "memcached")]

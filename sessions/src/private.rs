@@ -2,10 +2,13 @@
 
 pub use crate::{
     data::{FieldDefault, FieldInfo, FieldValue},
+    login::UserName,
     merge::{Merge, Merged},
     payload::{EncodeError, Encoder, Source},
     tracked::{DirtyBits, Tracked},
 };
+
+pub use std::string::String;
 
 use crate::SessionData;
 
@@ -40,6 +43,10 @@ pub fn skipped_mut<T: SessionData, F>(
     project: impl FnOnce(&mut T) -> &mut F,
 ) -> &mut F {
     tracked.skipped_mut(project)
+}
+
+pub fn name_of<N: ToString + ?Sized>(name: &N) -> String {
+    name.to_string()
 }
 
 pub fn default_of<F: FieldDefault>() -> F {

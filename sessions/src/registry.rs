@@ -54,6 +54,11 @@ impl<T: SessionData> Registry<T> {
         slot
     }
 
+    /// The slot under this key, if somebody uses it now.
+    pub(crate) fn find(&self, key: &StoreKey) -> Option<Arc<Slot<T>>> {
+        self.shard(key).get(key).and_then(Weak::upgrade)
+    }
+
     /// Enters a slot whose record has just been stored, under an id that nobody else knows yet.
     pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
         if let Some(place) = slot.place() {

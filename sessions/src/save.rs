@@ -343,13 +343,15 @@ async fn look<T: SessionData>(
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
 ///
+/// An overlay of the wish must mean the same whatever the fields are.
+///
 /// The caller holds the slot's lock for writing, and the slot has a record. After an error the
 /// session is still good under its old id, unless it has ended.
 pub(crate) async fn renew<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     saving: &mut Saving<'_>,
-    writer: Writer,
+    wish: Wish<'_>,
 ) -> Result<(Record, Place<T>), Error> {
     let old = &slot.place().ok_or_else(Error::ended)?.key;
     loop {
@@ -363,11 +365,14 @@ pub(crate) async fn renew<T: SessionData>(
         }
         let now = shared.now();
         let based_on = slot.record().version;
-        let record = match plan(shared, slot, Wish::of(Some(writer)), overdue)? {
+        let overlay = wish.overlay.map(|(overlay, _)| (overlay, slot.generation()));
+        let record = match plan(shared, slot, Wish { overlay, ..wish }, overdue)? {
             Plan::Replace { record, .. } => record,
+            Plan::Outdated => continue,
             _ => slot.record_without_lease(),
         };
-        let expires_at = shared.expiry.expires_at(slot.lifetime(), record.created_at, now);
+        let lifetime = wish.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
+        let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version: based_on + 1, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);
         let Some(store) = shared.store() else { return Ok((record, place)) };
@@ -409,6 +414,7 @@ async fn retire(
     let moved = Record {
         version: based_on + 1,
         expires_at: successor.expires_at.min(now + GRACE),
+        user: None,
         payload: payload.into(),
         ..successor.clone()
     };
@@ -431,9 +437,9 @@ async fn retire(
 }
 
 /// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
-async fn drop_record(store: Timed<'_>, key: &StoreKey) {
+pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
     if store.delete(key).await.is_err() {
-        tracing::warn!("the record of a renewal that failed stays until it expires");
+        tracing::warn!("the record of a renewal or login that failed stays until it expires");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     lock::{Access, TimedOut},
     save::{self, Saved, Saving},
     shared::Shared,
-    slot::{Stage, Tried, Wish},
+    slot::{Slot, Stage, Tried, Wish},
 };
 
 /// A request's session.
@@ -196,7 +196,7 @@ impl<T: SessionData> Session<T> {
 
     /// A place in the lock of the session that the request has when it gets it: while it waited,
     /// another task of the same request may have exchanged the session.
-    async fn permit(
+    pub(crate) async fn permit(
         &self,
         limit: Duration,
         access: Access,
@@ -465,13 +465,18 @@ impl<T: SessionData> Session<T> {
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        let writer = self.handle.writer();
-        let (record, place) = save::renew(shared, slot, &mut saving, writer).await?;
-        let successor = Arc::new(slot.succeed(record, place, shared.payload_limit));
-        shared.registry.enter(&successor);
-        self.handle.opened().slot = successor;
+        let wish = Wish::of(Some(self.handle.writer()));
+        let (record, place) = save::renew(shared, slot, &mut saving, wish).await?;
+        self.go_on_as(slot.succeed(record, place, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())
+    }
+
+    /// The request has another session from now on, which is stored already.
+    pub(crate) fn go_on_as(&self, successor: Slot<T>) {
+        let successor = Arc::new(successor);
+        self.handle.shared.registry.enter(&successor);
+        self.handle.opened().slot = successor;
     }
 
     /// Ends the session: its record is deleted, and the response removes the cookie. Requests that
@@ -513,7 +518,7 @@ impl<T: SessionData> Session<T> {
     }
 
     /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
-    async fn to_the_end(
+    pub(crate) async fn to_the_end(
         &self,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Error> {

@@ -39,7 +39,7 @@ mod hold;
 pub(crate) mod rebase;
 mod stored;
 
-pub(crate) use stored::{Circumstances, Plan, Wish};
+pub(crate) use stored::{Begin, Circumstances, Plan, Wish};
 
 pub(crate) struct Slot<T: SessionData> {
     /// Held by guards, over the view.
@@ -204,6 +204,11 @@ impl<T: SessionData> Slot<T> {
         std::mem::replace(&mut state.lifetime, lifetime)
     }
 
+    /// Whether the session's record says when it was last seen.
+    pub(crate) fn has_device(&self) -> bool {
+        self.state().head.device.is_some()
+    }
+
     pub(crate) fn is_dirty(&self) -> bool {
         self.state().is_dirty()
     }
@@ -217,6 +222,16 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn has_unsaved(&self) -> bool {
         let state = self.state();
         state.is_dirty() || state.is_in_doubt()
+    }
+
+    /// The next guard decodes the fields anew, whatever happens to them. The caller holds the lock
+    /// for writing; the generation is what its changes are made of.
+    pub(crate) fn forget_view(&self) -> u64 {
+        let mut state = self.state();
+        let _outdated = state.outdate_view();
+        let generation = state.generation;
+        drop(state);
+        generation
     }
 
     // ---- guards ----

@@ -6,6 +6,7 @@ mod evolution;
 mod failing_stores;
 mod layers;
 mod lifecycle;
+mod login;
 mod merging;
 mod private_cookie;
 mod races;

@@ -136,6 +136,47 @@ fn merge(fields: &[Field<'_>], private: &TokenStream) -> Option<TokenStream> {
     })
 }
 
+/// `impl SessionUser`, if a field says whose session it is.
+pub(super) fn session_user(model: &Model<'_>) -> Option<TokenStream> {
+    let Model { krate, ident, .. } = model;
+    let private = &model.private();
+    let user = model.user.as_ref()?;
+    let field = &model.fields[user.field];
+    let Storage::Stored { index, .. } = field.storage else { return None };
+    let index = Literal::usize_unsuffixed(index);
+    let (name, ty) = (field.ident, user.ty);
+    let option = hygienic!(::core::option::Option);
+    let user_name = match user.name {
+        None => quote_spanned!(at(ty)=> #private::UserName::user_name(__user)),
+        Some(path) => {
+            let named = quote_spanned! {
+                Span::mixed_site().located_at(path.span())=> #path(__user)
+            };
+            hygienic!(#private::name_of(&#named))
+        }
+    };
+    Some(hygienic! {
+        #[automatically_derived]
+        impl #krate::SessionUser for #ident {
+            type User = #ty;
+
+            const __FIELD: usize = #index;
+
+            fn __user(&self) -> #option<&Self::User> {
+                #option::as_ref(&self.#name)
+            }
+
+            fn __set_user(&mut self, __user: Self::User) {
+                self.#name = #option::Some(__user);
+            }
+
+            fn __name(__user: &Self::User) -> #private::String {
+                #user_name
+            }
+        }
+    })
+}
+
 /// The functions that give the fields with a `default` of their own its value.
 pub(super) fn defaults(model: &Model<'_>) -> TokenStream {
     let private = &model.private();

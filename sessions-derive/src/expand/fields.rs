@@ -148,6 +148,7 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
             is_dirty,
         ),
     ]);
+    methods.retain(|method| field.has_accessor(method.name));
     methods
 }
 

@@ -156,6 +156,7 @@ pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
     let defaults = data::defaults(model);
     let session_data = data::session_data(model);
     let accessors = fields::accessors(model);
+    let session_user = data::session_user(model);
     hygienic! {
         #structure
 
@@ -164,6 +165,7 @@ pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
             #defaults
             #session_data
             #accessors
+            #session_user
         };
     }
 }

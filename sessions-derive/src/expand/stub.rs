@@ -30,6 +30,21 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
         let bound = parse_quote!(Self: #marker::Send + #marker::Sync + 'static);
         bounds.get_or_insert_with(|| parse_quote!(where)).predicates.push(bound);
     }
+    let session_user = model.user.as_ref().map(|user| {
+        let ty = user.ty;
+        let option = hygienic!(::core::option::Option);
+        hygienic! {
+            #[automatically_derived]
+            #[allow(deprecated, unused)]
+            impl #impl_generics #krate::SessionUser for #ident #type_generics #bounds {
+                type User = #ty;
+                const __FIELD: usize = 0;
+                fn __user(&self) -> #option<&Self::User> { #body }
+                fn __set_user(&mut self, __user: Self::User) { #body }
+                fn __name(__user: &Self::User) -> #private::String { #body }
+            }
+        }
+    });
     hygienic! {
         #[doc = #doc]
         #[allow(deprecated)]
@@ -65,5 +80,7 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
             fn __tracked(__fields: &Self::Fields) -> &#private::Tracked<Self> { #body }
             fn __tracked_mut(__fields: &mut Self::Fields) -> &mut #private::Tracked<Self> { #body }
         }
+
+        #session_user
     }
 }

@@ -32,6 +32,7 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("theme"),
             crate::runtime::__private::FieldInfo::new("kind"),
             crate::runtime::__private::FieldInfo::new("visits").merges(),
+            crate::runtime::__private::FieldInfo::new("owner"),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
         ];
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
@@ -40,6 +41,7 @@ const _: () = {
             __stored::<Theme>();
             __stored::<Option<Name>>();
             __stored::<u64>();
+            __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
             __skipped::<Vec<Visitor>>();
             Self {
@@ -52,10 +54,14 @@ const _: () = {
                 theme: __source.field::<Theme>(2, || __default_theme()),
                 r#type: __source.field::<Option<Name>>(3, || __default_type()),
                 visits: __source.field::<u64>(4, || __default_visits()),
+                owner: __source
+                    .field::<
+                        Option<Person>,
+                    >(5, || crate::runtime::__private::default_of::<Option<Person>>()),
                 seen: __source
                     .field::<
                         Vec<u32>,
-                    >(5, || crate::runtime::__private::default_of::<Vec<u32>>()),
+                    >(6, || crate::runtime::__private::default_of::<Vec<u32>>()),
                 others: __default_others(),
             }
         }
@@ -69,6 +75,7 @@ const _: () = {
             __stored::<Theme>();
             __stored::<Option<Name>>();
             __stored::<u64>();
+            __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
             __skipped::<Vec<Visitor>>();
             match __field {
@@ -77,7 +84,8 @@ const _: () = {
                 2 => __encoder.put::<Theme>(&self.theme),
                 3 => __encoder.put::<Option<Name>>(&self.r#type),
                 4 => __encoder.put::<u64>(&self.visits),
-                5 => __encoder.put::<Vec<u32>>(&self.seen),
+                5 => __encoder.put::<Option<Person>>(&self.owner),
+                6 => __encoder.put::<Vec<u32>>(&self.seen),
                 _ => __encoder.nothing(),
             }
         }
@@ -100,7 +108,7 @@ const _: () = {
                         )
                 }
                 4 => __merge.by_adding::<u64>(|| __default_visits()),
-                5 => {
+                6 => {
                     __merge
                         .by_uniting::<
                             Vec<u32>,
@@ -356,6 +364,18 @@ const _: () = {
         fn visits_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 4)
         }
+        /// Reads `owner`.
+        #[inline]
+        fn owner(&self) -> ::core::option::Option<&Person> {
+            ::core::option::Option::as_ref(
+                &crate::runtime::__private::get(&self.__tracked).owner,
+            )
+        }
+        /// Whether `owner` has changes that are not saved yet.
+        #[inline]
+        fn owner_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 5)
+        }
         /// Reads `seen`.
         #[inline]
         fn seen(&self) -> &[u32] {
@@ -375,7 +395,7 @@ const _: () = {
         fn seen_mut(&mut self) -> &mut Vec<u32> {
             crate::runtime::__private::field_mut(
                 &mut self.__tracked,
-                5,
+                6,
                 |__data| &mut __data.seen,
             )
         }
@@ -396,7 +416,7 @@ const _: () = {
         /// Whether `seen` has changes that are not saved yet.
         #[inline]
         fn seen_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 5)
+            crate::runtime::__private::is_dirty(&self.__tracked, 6)
         }
         /// Reads `others`.
         #[deprecated = "unused"]
@@ -441,6 +461,20 @@ const _: () = {
         #[inline]
         fn others_is_dirty(&self) -> bool {
             false
+        }
+    }
+    #[automatically_derived]
+    impl crate::runtime::SessionUser for Visitor {
+        type User = Person;
+        const __FIELD: usize = 5;
+        fn __user(&self) -> ::core::option::Option<&Self::User> {
+            ::core::option::Option::as_ref(&self.owner)
+        }
+        fn __set_user(&mut self, __user: Self::User) {
+            self.owner = ::core::option::Option::Some(__user);
+        }
+        fn __name(__user: &Self::User) -> crate::runtime::__private::String {
+            crate::runtime::__private::name_of(&Person::id(__user))
         }
     }
 };

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use crate::{IntoStorage, Keys, SessionData, shared::Shared};
+use crate::{IntoStorage, Keys, SessionData, SessionUser, Sessions, UserIndex, shared::Shared};
 
 mod config;
 pub(crate) mod decide;
@@ -94,6 +94,15 @@ impl<T: SessionData> SessionLayer<T> {
     /// For a layer with other settings.
     pub fn builder(store: impl IntoStorage, keys: Keys) -> SessionLayerBuilder<T> {
         SessionLayerBuilder::new(store.into_storage(), keys)
+    }
+
+    /// To list the sessions of a user and to end them. `index` is the layer's store, or a clone of
+    /// it; whatever else it is, it knows of other sessions.
+    pub fn sessions(&self, index: impl UserIndex) -> Sessions<T>
+    where
+        T: SessionUser,
+    {
+        Sessions::new(self.shared.clone(), Arc::new(index))
     }
 
     /// How many sessions requests of this layer are using right now.

@@ -11,7 +11,7 @@ use super::{
     source,
 };
 use crate::{
-    Conflict, Lifetime, Record, SessionData,
+    Conflict, Device, Lifetime, Record, SessionData,
     error::Error,
     head::{Head, Lease, MARKS_KEPT},
     id::SessionId,
@@ -32,13 +32,26 @@ pub(crate) struct Wish<'a> {
     pub(crate) overlay: Option<(&'a Patch, u64)>,
     /// The lease is to be renewed, whether anything else has changed or not.
     pub(crate) renews_lease: bool,
+    /// The session begins anew as that of a user.
+    pub(crate) login: Option<Begin<'a>>,
+    /// The session is in use, which is to be noted whether anything else has changed or not.
+    pub(crate) is_seen: bool,
 }
 
 impl Wish<'_> {
     /// All that is pending.
     pub(crate) fn of(writer: Option<Writer>) -> Self {
-        Self { writer, overlay: None, renews_lease: false }
+        Self { writer, overlay: None, renews_lease: false, login: None, is_seen: false }
     }
+}
+
+/// What a login makes of a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Begin<'a> {
+    pub(crate) user: &'a Arc<str>,
+    pub(crate) lifetime: Lifetime,
+    /// Unless it stays what it is.
+    pub(crate) device: Option<&'a Device>,
 }
 
 /// What a plan rests on, beside the wish.
@@ -230,6 +243,7 @@ impl<T: SessionData> Slot<T> {
         let has_changes = !state.pending.is_empty()
             || overlay.is_some()
             || state.has_own_lifetime()
+            || wish.is_seen
             || state.lease_is_due(wish.renews_lease);
         let must_find_out = state.is_in_doubt() && matches!(state.stage, Stage::Live | Stage::Late);
         if !has_changes && !must_find_out {
@@ -244,13 +258,14 @@ impl<T: SessionData> Slot<T> {
         if let Some(lease) = state.foreign_lease(given.overdue) {
             return Ok(Plan::Wait(lease, based_on));
         }
-        let is_marked = overlay.is_some()
+        // A login is saved under an id that nobody else knows.
+        let is_marked = (overlay.is_some() && wish.login.is_none())
             || state.hold.is_some()
             || given.conflict == Conflict::Reject
             // Once and for all: the first mark of a record is that of the save that made it.
             || !state.head.marks.is_empty()
             || T::FIELDS.iter().any(|field| field.merges);
-        let head = state.next_head(is_marked.then_some(given.mark));
+        let head = state.next_head(is_marked.then_some(given.mark), wish.login, given.now);
         let written = |pending: &Patch| state.payload(pending, overlay, &head);
         let mut payload = written(&state.pending);
         if payload.len() > given.limit {
@@ -271,12 +286,13 @@ impl<T: SessionData> Slot<T> {
             }
         }
         let is_new = state.stage == Stage::Fresh;
-        let created_at = if is_new { given.now } else { state.record.created_at };
+        let is_begun_now = is_new || wish.login.is_some();
+        let created_at = if is_begun_now { given.now } else { state.record.created_at };
         let record = Record {
             version: based_on + 1,
             created_at,
-            expires_at: expires_at(state.lifetime, created_at),
-            user: state.record.user.clone(),
+            expires_at: expires_at(head.lifetime, created_at),
+            user: wish.login.map(|it| it.user).or(state.record.user.as_ref()).cloned(),
             payload: payload.into(),
         };
         if state.attempts.len() == ATTEMPTS_KEPT {
@@ -358,12 +374,12 @@ impl<T: SessionData> Slot<T> {
         state.stage = Stage::Ended;
         state.attempts.clear();
         state.hold = None;
-        state.record.payload = record.payload.clone();
-        state.head = head.clone();
+        // Whoever still has this slot sees what there was, and not who has logged in since.
+        state.record.payload = state.payload(&state.pending, None, &state.head).into();
         // What did not fit in stays behind, and its writer is told.
         state.pending.forget_saved(&source::<T>(&record));
         let left = state.pending.take();
-        let size = state.payload(&left, None, &head).len();
+        let size = state.payload(&left, None, &state.head).len();
         for (field, _, writer) in left.entries() {
             let refusal = Refusal::TooLarge { size, limit };
             state.refused.push(Refused { field, refusal, writer });
@@ -394,11 +410,14 @@ impl<T: SessionData> State<T> {
     }
 
     /// The head of the next record.
-    fn next_head(&self, mark: Option<u32>) -> Head {
+    fn next_head(&self, mark: Option<u32>, login: Option<Begin<'_>>, now: SystemTime) -> Head {
+        let known = self.head.device.as_ref().map(|known| &known.0);
+        let device = login.and_then(|login| login.device).or(known);
         let mut head = Head {
-            lifetime: self.lifetime,
+            lifetime: login.map_or(self.lifetime, |login| login.lifetime),
             lease: self.next_lease(),
             marks: self.head.marks.clone(),
+            device: device.map(|device| Box::new((device.clone(), now))),
         };
         if let Some(mark) = mark {
             head.mark(mark);

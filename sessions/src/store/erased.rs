@@ -8,10 +8,10 @@ use std::{
 
 #[cfg(feature = "memory")]
 use super::MemoryStore;
-use super::{Created, Replaced, Store, StoreError};
+use super::{Created, Replaced, Store, StoreError, UserIndex};
 use crate::{Record, StoreKey};
 
-type Boxed<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
+pub(crate) type Boxed<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
 
 /// A store's answer: in a box while it is waited for.
 pub(crate) enum Answer<'a, R> {
@@ -77,6 +77,22 @@ impl<S: Store> ErasedStore for S {
 
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
         Answer::Waiting(Box::pin(Store::delete(self, key)))
+    }
+}
+
+/// [`UserIndex`] with futures of one type.
+pub(crate) trait ErasedIndex: Send + Sync {
+    fn sessions_of<'a>(&'a self, user: &'a str) -> Boxed<'a, Vec<(StoreKey, Record)>>;
+    fn delete_of<'a>(&'a self, user: &'a str, except: Option<&'a StoreKey>) -> Boxed<'a, u64>;
+}
+
+impl<S: UserIndex> ErasedIndex for S {
+    fn sessions_of<'a>(&'a self, user: &'a str) -> Boxed<'a, Vec<(StoreKey, Record)>> {
+        Box::pin(UserIndex::sessions_of(self, user))
+    }
+
+    fn delete_of<'a>(&'a self, user: &'a str, except: Option<&'a StoreKey>) -> Boxed<'a, u64> {
+        Box::pin(self.delete_sessions_of(user, except))
     }
 }
 

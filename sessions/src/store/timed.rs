@@ -80,9 +80,13 @@ fn within<'a, R: Send + 'a>(
         }
         match Box::pin(timeout(limit, answer)).await {
             Ok(answer) => answer,
-            Err(_) => Err(StoreError::new("session", operation, Overdue(limit))),
+            Err(_) => Err(overdue(operation, limit)),
         }
     }
+}
+
+pub(crate) fn overdue(operation: &'static str, limit: Duration) -> StoreError {
+    StoreError::new("session", operation, Overdue(limit))
 }
 
 /// The store has not answered within this time.

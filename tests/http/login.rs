@@ -1,0 +1,721 @@
+//! Logins: who is logged in, how it begins and ends, and that no other cookie opens it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::{get, post},
+};
+use http::{Method, StatusCode};
+use sessions::{
+    Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, RequireLogin, Session, SessionLayer,
+    Sessions, UserIndex,
+    testing::{ManualClock, Operation, SpyStore},
+};
+use sessions_tests::{Client, Server, at_once, eventually};
+use tokio::sync::Notify;
+
+use crate::COOKIE;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+#[derive(Session)]
+struct Customer {
+    #[session(user)]
+    user: Option<u64>,
+    cart: Vec<u32>,
+    is_admin: bool,
+}
+
+type Spied = SpyStore<MemoryStore>;
+
+/// A shop, and as many layers on its store as a test wants.
+struct Shop {
+    store: Spied,
+    clock: ManualClock,
+    layer: SessionLayer<Customer>,
+    server: Server,
+}
+
+impl Shop {
+    async fn start() -> Self {
+        let clock = ManualClock::new();
+        let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+        Self::on(store, clock, Keys::generate()).await
+    }
+
+    /// Two processes on one store.
+    async fn two() -> [Self; 2] {
+        let clock = ManualClock::new();
+        let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+        let keys = Keys::generate();
+        [
+            Self::on(store.clone(), clock.clone(), keys.clone()).await,
+            Self::on(store, clock, keys).await,
+        ]
+    }
+
+    async fn on(store: Spied, clock: ManualClock, keys: Keys) -> Self {
+        let builder = SessionLayer::<Customer>::builder(store.clone(), keys).with_clock(&clock);
+        let layer = builder.build().expect("possible settings");
+        let sessions = layer.sessions(store.store().clone());
+        let server = Server::start(routes().with_state(sessions).layer(layer.clone())).await;
+        Self { store, clock, layer, server }
+    }
+
+    fn client(&self) -> Client {
+        self.server.client()
+    }
+
+    /// Somebody with a cart, who is not logged in.
+    async fn visitor(&self) -> Client {
+        let client = self.client();
+        client.get("/cart/1").await.text();
+        client
+    }
+
+    async fn logged_in(&self, user: u64) -> Client {
+        let client = self.visitor().await;
+        client.get(&format!("/login/{user}")).await.text();
+        client
+    }
+
+    async fn sessions_of(&self, user: &str) -> usize {
+        self.store.store().sessions_of(user).await.unwrap().len()
+    }
+
+    /// The same browser in front of another process.
+    fn in_front_of(&self, client: &Client) -> Client {
+        let other = self.client();
+        other.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+        other
+    }
+}
+
+fn routes() -> Router<Sessions<Customer>> {
+    Router::new()
+        .route("/who", get(who))
+        .route("/cart/{item}", get(put_into_cart))
+        .route("/cart", get(cart))
+        .route("/login/{user}", get(login))
+        .route("/logout", get(logout))
+        .route("/renew", get(renew))
+        .route("/account", get(account))
+        .route("/end-others", get(end_others))
+        .route("/end-all", get(end_all))
+}
+
+async fn who(session: Session<Customer>) -> String {
+    format!("{:?}", session.read().await.user())
+}
+
+async fn put_into_cart(Path(item): Path<u32>, session: Session<Customer>) {
+    session.write().await.cart_mut().push(item);
+}
+
+async fn cart(session: Session<Customer>) -> String {
+    format!("{:?}", session.read().await.cart())
+}
+
+async fn login(Path(user): Path<u64>, session: Session<Customer>) -> sessions::Result<()> {
+    session.login(user).await
+}
+
+async fn logout(session: Session<Customer>) -> sessions::Result<()> {
+    session.logout().await
+}
+
+async fn renew(session: Session<Customer>) -> sessions::Result<()> {
+    session.renew_id().await
+}
+
+async fn account(LoggedIn { user, session }: LoggedIn<Customer>) -> String {
+    format!("user {user} with {} items", session.read().await.cart().len())
+}
+
+async fn end_others(
+    State(sessions): State<Sessions<Customer>>,
+    session: Session<Customer>,
+) -> sessions::Result<String> {
+    Ok(sessions.end_others(&session).await?.to_string())
+}
+
+async fn end_all(
+    State(sessions): State<Sessions<Customer>>,
+    LoggedIn { user, .. }: LoggedIn<Customer>,
+) -> sessions::Result<String> {
+    Ok(sessions.end_all(&user).await?.to_string())
+}
+
+/// A shop with one more route.
+async fn shop_with<H, A>(path: &str, handler: H) -> Shop
+where
+    H: axum::handler::Handler<A, Sessions<Customer>>,
+    A: 'static,
+{
+    let shop = Shop::start().await;
+    let sessions = shop.layer.sessions(shop.store.store().clone());
+    let app = routes().route(path, get(handler)).with_state(sessions).layer(shop.layer.clone());
+    Shop { server: Server::start(app).await, ..shop }
+}
+
+// ---- begin and end ----
+
+#[tokio::test]
+async fn a_login_keeps_the_cart_and_ends_the_old_id() {
+    let shop = Shop::start().await;
+    let client = shop.visitor().await;
+    let before = client.copy();
+    let reply = client.get("/login/7").await;
+    assert_eq!((reply.text(), reply.set_cookies().len()), ("", 1));
+    assert_ne!(client.cookie(COOKIE), before.cookie(COOKIE));
+    assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
+    assert_eq!(before.get("/who").await.text(), "None");
+    assert_eq!(before.get("/cart").await.text(), "[]");
+    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (1, 1));
+    client.get("/cart/2").await.text();
+    assert_eq!(client.get("/account").await.text(), "user 7 with 2 items");
+    assert_eq!(shop.sessions_of("7").await, 1, "a later save is the user's too");
+}
+
+#[tokio::test]
+async fn a_new_visitor_can_log_in() {
+    let shop = Shop::start().await;
+    let client = shop.client();
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/account").await.text(), "user 7 with 0 items");
+    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (1, 1));
+}
+
+#[tokio::test]
+async fn what_guards_have_written_before_a_login_comes_along() {
+    async fn both(session: Session<Customer>) -> sessions::Result<String> {
+        session.write().await.cart_mut().push(5);
+        session.login(7).await?;
+        session.write().await.cart_mut().push(6);
+        let s = session.read().await;
+        Ok(format!("{:?} {:?} {}", s.user(), s.cart(), s.user_is_dirty()))
+    }
+    let shop = shop_with("/both", both).await;
+    for (client, cart) in [(shop.visitor().await, "[1, 5, 6]"), (shop.client(), "[5, 6]")] {
+        assert_eq!(client.get("/both").await.text(), format!("Some(7) {cart} false"));
+        assert_eq!(client.get("/cart").await.text(), cart);
+    }
+}
+
+#[tokio::test]
+async fn a_login_can_leave_the_visitors_data_behind() {
+    async fn afresh(session: Session<Customer>) -> sessions::Result<()> {
+        session.write().await.cart_mut().push(5);
+        session.login(7).keep_data(false).await
+    }
+    let shop = shop_with("/afresh", afresh).await;
+    for client in [shop.visitor().await, shop.client()] {
+        let before = client.copy();
+        client.get("/afresh").await.text();
+        assert_eq!(client.get("/account").await.text(), "user 7 with 0 items");
+        assert_eq!(before.get("/cart").await.text(), "[]", "the old session has ended");
+    }
+    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (2, 2));
+}
+
+#[tokio::test]
+async fn a_logout_ends_this_session_and_no_other() {
+    let shop = Shop::start().await;
+    let (here, there) = (shop.logged_in(7).await, shop.logged_in(7).await);
+    let stolen = here.copy();
+    let reply = here.get("/logout").await;
+    assert!(reply.set_cookies()[0].contains("Max-Age=0"), "{reply:?}");
+    assert_eq!((here.cookie(COOKIE), stolen.get("/who").await.text()), (None, "None"));
+    assert_eq!(there.get("/account").await.text(), "user 7 with 1 items");
+}
+
+#[tokio::test]
+async fn a_login_begins_both_timeouts_anew() {
+    let shop = Shop::start().await;
+    let client = shop.visitor().await;
+    for _ in 0..23 {
+        shop.clock.advance(HOUR);
+        client.get("/cart").await.text();
+    }
+    client.get("/login/7").await.text();
+    for _ in 0..23 {
+        shop.clock.advance(HOUR);
+        client.get("/account").await.text();
+    }
+    shop.clock.advance(HOUR);
+    assert_eq!(client.get("/account").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn remember_me_outlives_the_browser_and_the_layers_timeouts() {
+    async fn remember(
+        Path((user, days)): Path<(u64, u32)>,
+        session: Session<Customer>,
+    ) -> sessions::Result<()> {
+        session.login(user).remember_for((days > 0).then_some(DAY * days)).await
+    }
+    let shop = shop_with("/remember/{user}/{days}", remember).await;
+    let client = shop.visitor().await;
+    let line = client.get("/remember/7/30").await.set_cookies().remove(0);
+    assert!(line.contains("Max-Age=2592000"), "{line}");
+    shop.clock.advance(29 * DAY);
+    assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
+
+    // The password once more: nobody is forgotten for that.
+    let line = client.get("/remember/7/0").await.set_cookies().remove(0);
+    assert!(line.contains("Max-Age=2592000"), "{line}");
+    shop.clock.advance(29 * DAY);
+    assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
+
+    // Somebody else at the same browser has not asked to be remembered.
+    let line = client.get("/remember/8/0").await.set_cookies().remove(0);
+    assert!(!line.contains("Max-Age"), "{line}");
+    shop.clock.advance(3 * HOUR);
+    assert_eq!(client.get("/account").await.status, StatusCode::UNAUTHORIZED);
+
+    let client = shop.client();
+    let line = client.get("/remember/7/0").await.set_cookies().remove(0);
+    assert!(!line.contains("Max-Age"), "{line}");
+}
+
+#[tokio::test]
+async fn a_login_can_have_limits_of_its_own() {
+    async fn short(session: Session<Customer>) -> sessions::Result<()> {
+        session.login(7).lifetime(Lifetime::new().absolute(MINUTE)).await
+    }
+    let shop = shop_with("/short", short).await;
+    for client in [shop.visitor().await, shop.client()] {
+        client.get("/short").await.text();
+        shop.clock.advance(MINUTE - Duration::from_millis(1));
+        client.get("/account").await.text();
+        shop.clock.advance(Duration::from_millis(1));
+        assert_eq!(client.get("/account").await.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn another_user_in_the_same_browser_takes_the_session_over() {
+    let shop = Shop::start().await;
+    let client = shop.logged_in(7).await;
+    let before = client.copy();
+    client.get("/login/8").await.text();
+    assert_eq!(client.get("/account").await.text(), "user 8 with 1 items");
+    assert_eq!(before.get("/account").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!((shop.sessions_of("7").await, shop.sessions_of("8").await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_is_an_error() {
+    async fn under_a_guard(session: Session<Customer>) -> String {
+        let _guard = session.read().await;
+        format!("{:?}", session.login(7).await.map_err(|error| error.kind()))
+    }
+    let shop = Shop::start().await;
+    let builder = SessionLayer::<Customer>::builder(shop.store.clone(), Keys::generate());
+    let layer = builder.with_lock_timeout(Duration::from_millis(50)).build().unwrap();
+    let app = Router::new().route("/", get(under_a_guard)).layer(layer);
+    let server = Server::start(app).await;
+    let locked = format!("Err({:?})", ErrorKind::Locked);
+    assert_eq!(server.client().get("/").await.text(), locked);
+
+    // In a task that outlives its request.
+    let (told, outcome) = tokio::sync::oneshot::channel();
+    let told = Arc::new(std::sync::Mutex::new(Some(told)));
+    let late = async move |session: Session<Customer>| {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let kind = session.login(7).await.map_err(|error| error.kind());
+            let _ = told.lock().unwrap().take().map(|told| told.send(kind));
+        });
+    };
+    let shop = shop_with("/late", late).await;
+    shop.client().get("/late").await.text();
+    assert_eq!(outcome.await.unwrap(), Err(ErrorKind::NoCookie));
+    assert_eq!(shop.sessions_of("7").await, 0);
+}
+
+// ---- a store that fails, a client that hangs up ----
+
+#[tokio::test]
+async fn a_login_that_the_store_refuses_changes_nothing() {
+    let shop = Shop::start().await;
+    let client = shop.visitor().await;
+    let cookie = client.cookie(COOKIE);
+    for operation in [Operation::Create, Operation::Replace] {
+        shop.store.fail_next(operation, 1);
+        assert_eq!(client.get("/login/7").await.status, 503, "{operation:?}");
+        assert_eq!(client.cookie(COOKIE), cookie);
+        assert_eq!(client.get("/who").await.text(), "None");
+        assert_eq!(client.get("/cart").await.text(), "[1]");
+        assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (1, 0));
+    }
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
+
+    let visitor = shop.client();
+    shop.store.fail_next(Operation::Create, 1);
+    assert_eq!(visitor.get("/login/7").await.status, 503);
+    assert_eq!((visitor.cookie(COOKIE), shop.sessions_of("7").await), (None, 1));
+}
+
+#[tokio::test]
+async fn without_the_visitors_data_a_login_that_fails_changes_nothing_either() {
+    async fn afresh(session: Session<Customer>) -> sessions::Result<()> {
+        session.login(7).keep_data(false).await
+    }
+    let shop = shop_with("/afresh", afresh).await;
+    let client = shop.visitor().await;
+    for (operation, left) in [(Operation::Create, 1), (Operation::Delete, 2)] {
+        // Of the second, the record that nobody got to know cannot be taken back either.
+        shop.store.fail_next(operation, 2);
+        assert_eq!(client.get("/afresh").await.status, 503, "{operation:?}");
+        shop.store.heal(operation);
+        assert_eq!(client.get("/who").await.text(), "None");
+        assert_eq!(client.get("/cart").await.text(), "[1]");
+        assert_eq!(shop.store.store().len(), left);
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_carried_to_its_end_when_the_client_hangs_up() {
+    let shop = Shop::start().await;
+    for operation in [Operation::Create, Operation::Replace, Operation::Delete] {
+        let client = shop.visitor().await;
+        let before = client.copy();
+        let user = operation as u64 + 100;
+        let gate = shop.store.hold(operation);
+        let request = tokio::spawn(async move { client.get(&format!("/login/{user}")).await });
+        gate.wait_for_caller().await;
+        request.abort();
+        gate.release();
+        eventually("the login is done", async || {
+            shop.sessions_of(&user.to_string()).await == 1 && shop.layer.sessions_in_use() == 0
+        })
+        .await;
+        assert_eq!(before.get("/cart").await.text(), "[]", "{operation:?}: the old id is dead");
+    }
+}
+
+// ---- fixation ----
+
+/// What somebody with a planted or stolen cookie tries while its victim logs in.
+const ATTACKS: [&str; 5] = ["/who", "/cart/2", "/renew", "/cart", "/logout"];
+
+async fn planted_cookies_open_no_login(shops: &[Shop], rounds: usize) {
+    for round in 0..rounds {
+        let victim = shops[0].visitor().await;
+        let planted = victim.copy();
+        let attack = ATTACKS[round % ATTACKS.len()];
+        let user = 1_000 + round as u64;
+        // In both orders, and with two tabs of the attacker's.
+        at_once(3, |who| {
+            let client = match who {
+                1 => victim.clone(),
+                _ => shops[who % shops.len()].in_front_of(&planted),
+            };
+            async move {
+                let path = if who == 1 { format!("/login/{user}") } else { attack.to_string() };
+                let status = client.get(&path).await.status;
+                assert!(!status.is_server_error(), "{path}: {status}");
+                if who != 1 {
+                    // Whatever cookie the attacker has been given: it is nobody's login.
+                    assert_eq!(client.get("/who").await.text(), "None", "{attack}");
+                }
+                0
+            }
+        })
+        .await;
+        for shop in shops {
+            assert_eq!(shop.in_front_of(&planted).get("/who").await.text(), "None", "{attack}");
+            let mine = shop.in_front_of(&victim).get("/who").await;
+            assert_eq!(mine.text(), format!("Some({user})"), "{attack}");
+        }
+        assert_eq!(shops[0].sessions_of(&user.to_string()).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planted_cookie_never_opens_the_login_in_a_thousand_rounds() {
+    planted_cookies_open_no_login(&[Shop::start().await], 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planted_cookie_never_opens_the_login_in_another_process_either() {
+    planted_cookies_open_no_login(&Shop::two().await, 1_000).await;
+}
+
+/// The old id keeps what a request that is under way with it has seen: not who has logged in since.
+#[tokio::test]
+async fn a_request_under_way_does_not_see_who_logs_in() {
+    let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (arrived, go_on) = (arrived.clone(), go_on.clone());
+        async move |session: Session<Customer>| {
+            arrived.notify_one();
+            go_on.notified().await;
+            let s = session.read().await;
+            format!("{:?} {:?} {:?}", s.user(), s.cart(), session.logged_in_at())
+        }
+    };
+    let shop = shop_with("/slow", slow).await;
+    for client in [shop.visitor().await, shop.logged_in(6).await] {
+        let user = client.get("/who").await.body;
+        let under_way = tokio::spawn({
+            let client = client.copy();
+            async move { client.get("/slow").await }
+        });
+        arrived.notified().await;
+        client.get("/cart/2").await.text();
+        client.get("/login/7").await.text();
+        client.get("/cart/3").await.text();
+        go_on.notify_one();
+        let seen = under_way.await.unwrap();
+        assert!(seen.text().starts_with(&format!("{user} [1, 2] ")), "{seen:?}");
+        assert_eq!(user == "None", seen.text().ends_with("None"), "{seen:?}");
+        assert_eq!(client.get("/cart").await.text(), "[1, 2, 3]");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tabs_that_log_in_at_once_are_both_logged_in() {
+    let shops = Arc::new(Shop::two().await);
+    for _ in 0..200 {
+        let before = shops[0].visitor().await;
+        at_once(2, |tab| {
+            let client = shops[tab].in_front_of(&before);
+            async move {
+                client.get("/login/7").await.text();
+                assert_eq!(client.get("/who").await.text(), "Some(7)");
+                0
+            }
+        })
+        .await;
+        assert_eq!(before.get("/who").await.text(), "None");
+    }
+}
+
+// ---- guards for routes ----
+
+#[tokio::test]
+async fn an_extractor_asks_for_a_login_or_takes_what_there_is() {
+    async fn perhaps(login: Option<LoggedIn<Customer>>) -> String {
+        login.map_or("nobody".into(), |login| login.user.to_string())
+    }
+    let shop = shop_with("/perhaps", perhaps).await;
+    let client = shop.client();
+    let reply = client.get("/account").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (401, "Please log in."));
+    assert_eq!(client.get("/perhaps").await.text(), "nobody");
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/account").await.text(), "user 7 with 0 items");
+    assert_eq!(client.get("/perhaps").await.text(), "7");
+    shop.store.fail_next(Operation::Load, 1);
+    assert_eq!(client.get("/perhaps").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_router_can_be_for_users_only() {
+    let shop = Shop::start().await;
+    let page = async || "for users";
+    let api = RequireLogin::<Customer>::new();
+    let pages = RequireLogin::<Customer>::redirect_to("/login");
+    let guarded = Router::new()
+        .route("/page", get(page).post(page).options(async || "any").layer(pages.clone()))
+        .route("/recent", post(page).get(page).layer(pages.within(10 * MINUTE)))
+        .route("/admin", get(page).layer(api.clone().and(|fields| fields.is_admin)))
+        .route("/api", get(page))
+        .route(
+            "/promote",
+            get(async |session: Session<Customer>| {
+                session.write().await.set_is_admin(true);
+            }),
+        )
+        .route_layer(api.clone());
+    let app = guarded
+        .route("/cors", get(page).options(async || "any").layer(api))
+        .merge(Router::new().route("/login/{user}", get(login)));
+    let server = Server::start(app.layer(shop.layer.clone())).await;
+    let client = server.client();
+
+    assert_eq!(client.get("/api").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(client.get("/nowhere").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(client.request(Method::OPTIONS, "/cors").await.text(), "any");
+    assert_eq!(client.cookie(COOKIE), None, "who is only refused gets no session");
+
+    client.get("/login/7").await.text();
+    for path in ["/api", "/page", "/recent"] {
+        assert_eq!(client.get(path).await.text(), "for users", "{path}");
+    }
+    assert_eq!(client.get("/admin").await.status, StatusCode::FORBIDDEN);
+    client.get("/promote").await.text();
+    assert_eq!(client.get("/admin").await.text(), "for users");
+
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(client.get("/recent").await.text(), "for users");
+    shop.clock.advance(Duration::from_millis(1));
+    let reply = client.get("/recent").await;
+    assert_eq!((reply.status.as_u16(), &*reply.header("location")), (303, "/login?next=%2Frecent"));
+    let reply = client.request(Method::POST, "/recent").await;
+    assert_eq!((reply.status.as_u16(), &*reply.header("location")), (303, "/login"));
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/recent").await.text(), "for users");
+
+    shop.store.fail_next(Operation::Load, 1);
+    assert_eq!(client.get("/api").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn who_is_not_logged_in_is_sent_to_the_login_page_and_back() {
+    let shop = Shop::start().await;
+    let login = RequireLogin::<Customer>::redirect_to("/login?lang=de");
+    let app = Router::new().route("/{*page}", get(async || "in")).layer(login);
+    let server = Server::start(app.layer(shop.layer.clone())).await;
+    let reply = server.client().get("/orders/7?page=2&sort=a%20b").await;
+    assert_eq!(reply.status, StatusCode::SEE_OTHER);
+    let location = reply.header("location");
+    assert_eq!(location, "/login?lang=de&next=%2Forders%2F7%3Fpage%3D2%26sort%3Da%2520b");
+    assert_eq!(reply.header("vary"), "Cookie");
+}
+
+// ---- devices ----
+
+async fn with_device(
+    Path((user, agent)): Path<(u64, String)>,
+    session: Session<Customer>,
+) -> sessions::Result<()> {
+    let device = Device::new().with_user_agent(&agent).with_address("192.0.2.1");
+    session.login(user).device(device).await
+}
+
+#[tokio::test]
+async fn a_user_sees_where_they_are_logged_in() {
+    let shop = shop_with("/device/{user}/{agent}", with_device).await;
+    let sessions = shop.layer.sessions(shop.store.store().clone());
+    let (phone, laptop) = (shop.client(), shop.visitor().await);
+    phone.get("/device/7/phone").await.text();
+    shop.clock.advance(MINUTE);
+    laptop.get("/device/7/laptop").await.text();
+    shop.logged_in(8).await;
+    let list = async || {
+        let list = sessions.list(&7).await.unwrap();
+        let shown = list.iter().map(|info| {
+            let agent = info.device.user_agent().unwrap_or("?");
+            let seen = info.last_seen.unwrap().duration_since(info.logged_in_at).unwrap();
+            format!("{agent} {} {}", info.device.address().unwrap_or("?"), seen.as_secs() / 60)
+        });
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(list().await, ["laptop 192.0.2.1 0", "phone 192.0.2.1 0"]);
+
+    // Seen again, even if it only reads.
+    shop.clock.advance(30 * MINUTE);
+    phone.get("/who").await.text();
+    assert_eq!(list().await, ["phone 192.0.2.1 31", "laptop 192.0.2.1 0"]);
+    shop.clock.advance(MINUTE);
+    laptop.get("/cart/9").await.text();
+    assert_eq!(list().await, ["laptop 192.0.2.1 31", "phone 192.0.2.1 31"]);
+    // The device stays known through a renewal, and through another login.
+    laptop.get("/renew").await.text();
+    laptop.get("/login/7").await.text();
+    assert_eq!(list().await, ["laptop 192.0.2.1 0", "phone 192.0.2.1 31"]);
+}
+
+#[tokio::test]
+async fn what_a_device_says_is_cut_to_a_bounded_length() {
+    let long = "ä".repeat(1_000);
+    let device = Device::new().with_user_agent(&long).with_address(&long);
+    assert_eq!(device.user_agent(), Some(&*"ä".repeat(128)));
+    assert_eq!(device.address().unwrap().len(), 256);
+    assert_eq!(Device::new().with_user_agent("").user_agent(), None);
+}
+
+#[tokio::test]
+async fn a_user_ends_one_session_and_nobody_elses() {
+    let shop = Shop::start().await;
+    let sessions = shop.layer.sessions(shop.store.store().clone());
+    let (mine, other, stranger) =
+        (shop.logged_in(7).await, shop.logged_in(7).await, shop.logged_in(8).await);
+    let strangers = sessions.list(&8).await.unwrap()[0].key;
+    assert!(!sessions.end(&7, &strangers).await.unwrap());
+    assert_eq!(stranger.get("/who").await.text(), "Some(8)");
+    let list = sessions.list(&7).await.unwrap();
+    assert_eq!(list.len(), 2);
+    assert!(sessions.end(&7, &list[0].key).await.unwrap());
+    assert!(!sessions.end(&7, &list[0].key).await.unwrap());
+    let left = [&mine, &other].map(async |client| client.get("/who").await.body);
+    let mut left = futures(left).await;
+    left.sort();
+    assert_eq!(left, ["None", "Some(7)"]);
+}
+
+async fn futures<R>(futures: impl IntoIterator<Item = impl Future<Output = R>>) -> Vec<R> {
+    let mut done = Vec::new();
+    for future in futures {
+        done.push(future.await);
+    }
+    done
+}
+
+#[tokio::test]
+async fn logging_out_everywhere_else_ends_the_others_in_every_process() {
+    let [one, two] = Shop::two().await;
+    let here = one.logged_in(7).await;
+    let others = [one.logged_in(7).await, two.logged_in(7).await, two.logged_in(7).await];
+    let stranger = two.logged_in(8).await;
+    assert_eq!(one.client().get("/end-others").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(here.get("/end-others").await.text(), "3");
+    for other in &others {
+        for shop in [&one, &two] {
+            assert_eq!(shop.in_front_of(other).get("/who").await.text(), "None");
+        }
+    }
+    assert_eq!(here.get("/who").await.text(), "Some(7)");
+    assert_eq!(stranger.get("/who").await.text(), "Some(8)");
+    assert_eq!(here.get("/end-all").await.text(), "1");
+    assert_eq!(here.get("/who").await.text(), "None");
+    assert_eq!((one.sessions_of("7").await, one.sessions_of("8").await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_request_under_way_saves_nothing_once_its_session_was_ended_elsewhere() {
+    let [one, two] = Shop::two().await;
+    let here = one.logged_in(7).await;
+    for shop in [&one, &two] {
+        let victim = shop.in_front_of(&two.logged_in(7).await);
+        let gate = shop.store.hold(Operation::Replace);
+        let writing = tokio::spawn({
+            let victim = victim.clone();
+            async move { victim.get("/cart/2").await }
+        });
+        gate.wait_for_caller().await;
+        assert_eq!(here.get("/end-others").await.text(), "1");
+        gate.release();
+        let reply = writing.await.unwrap();
+        assert_eq!((reply.text(), reply.set_cookies().len()), ("", 0), "it did nothing wrong");
+        assert_eq!(victim.get("/who").await.text(), "None");
+    }
+    assert_eq!(one.store.store().len(), 1);
+}
+
+/// A session that exchanges its id just then must not slip through.
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_out_everywhere_beats_a_renewal_in_a_thousand_rounds() {
+    let shops = Arc::new(Shop::two().await);
+    for round in 0..1_000 {
+        let here = shops[0].logged_in(7).await;
+        let there = shops[1].logged_in(7).await;
+        let path = ["/renew", "/cart/2"][round % 2];
+        at_once(2, |who| {
+            let client = if who == 0 { here.clone() } else { there.clone() };
+            async move { client.get(["/end-others", path][who]).await.status.as_u16() }
+        })
+        .await;
+        assert_eq!(there.get("/who").await.text(), "None", "{path}");
+        assert_eq!(shops[0].sessions_of("7").await, 1, "{path}");
+        assert_eq!(here.get("/end-all").await.text(), "1");
+    }
+}

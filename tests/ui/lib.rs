@@ -1,0 +1,11 @@
+//! What the compiler says to mistakes. With `TRYBUILD=overwrite`, `cargo test --package
+//! sessions-ui-tests` writes what it says now.
+
+#[test]
+fn mistakes_are_explained() {
+    let cases = trybuild::TestCases::new();
+    for theme in ["access", "attributes", "keys", "many", "merge", "names", "shapes", "types"] {
+        cases.compile_fail(format!("{theme}/*.rs"));
+    }
+    cases.pass("lints/*.rs");
+}

@@ -52,7 +52,7 @@ pub trait SessionUser: SessionData {
     fn __user(&self) -> Option<&Self::User>;
 
     #[doc(hidden)]
-    fn __set_user(&mut self, user: Self::User);
+    fn __begin_as(&mut self, user: Self::User);
 
     /// What stores call the user.
     #[doc(hidden)]
@@ -331,7 +331,7 @@ fn patch_with<T: SessionUser>(
     let info = &T::FIELDS[T::__FIELD];
     let name = T::__name(&user).into();
     let mut data = T::__load(&Source::empty(T::FIELDS));
-    data.__set_user(user);
+    data.__begin_as(user);
     let mut body = Vec::new();
     data.__encode(T::__FIELD, &mut Encoder::new(handle.shared.policy.codec, info, &mut body))
         .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error))))?;

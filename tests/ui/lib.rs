@@ -4,7 +4,9 @@
 #[test]
 fn mistakes_are_explained() {
     let cases = trybuild::TestCases::new();
-    for theme in ["access", "attributes", "keys", "many", "merge", "names", "shapes", "types"] {
+    for theme in
+        ["access", "attributes", "keys", "many", "merge", "names", "shapes", "types", "user"]
+    {
         cases.compile_fail(format!("{theme}/*.rs"));
     }
     cases.pass("lints/*.rs");

@@ -166,7 +166,7 @@ pub(super) fn session_user(model: &Model<'_>) -> Option<TokenStream> {
                 #option::as_ref(&self.#name)
             }
 
-            fn __set_user(&mut self, __user: Self::User) {
+            fn __begin_as(&mut self, __user: Self::User) {
                 self.#name = #option::Some(__user);
             }
 

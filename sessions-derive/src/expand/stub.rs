@@ -40,7 +40,7 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
                 type User = #ty;
                 const __FIELD: usize = 0;
                 fn __user(&self) -> #option<&Self::User> { #body }
-                fn __set_user(&mut self, __user: Self::User) { #body }
+                fn __begin_as(&mut self, __user: Self::User) { #body }
                 fn __name(__user: &Self::User) -> #private::String { #body }
             }
         }

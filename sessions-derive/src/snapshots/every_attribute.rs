@@ -470,7 +470,7 @@ const _: () = {
         fn __user(&self) -> ::core::option::Option<&Self::User> {
             ::core::option::Option::as_ref(&self.owner)
         }
-        fn __set_user(&mut self, __user: Self::User) {
+        fn __begin_as(&mut self, __user: Self::User) {
             self.owner = ::core::option::Option::Some(__user);
         }
         fn __name(__user: &Self::User) -> crate::runtime::__private::String {

@@ -81,7 +81,7 @@ pub use service::SessionService;
 /// # }
 /// ```
 pub struct SessionLayer<T: SessionData> {
-    shared: Arc<Shared<T>>,
+    pub(crate) shared: Arc<Shared<T>>,
 }
 
 impl<T: SessionData> SessionLayer<T> {

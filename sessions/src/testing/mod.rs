@@ -3,14 +3,18 @@
 //! - [`conformance()`] checks everything that [`Store`](crate::Store) promises, for any store.
 //! - [`SpyStore`] counts the calls of a store, fails them or holds them when it is told to.
 //! - [`FaultyStore`] makes a store fail now and then, in every way, as a seed says.
+//! - [`TestClient`] drives an application, logged in with one line, and says what each response
+//!   did to the session.
 //! - [`ManualClock`] is a time of day that is set by hand.
 
+mod client;
 mod clock;
 mod conformance;
 mod faulty;
 mod spy;
 
 pub use self::{
+    client::{SessionChange, TestClient, TestResponse},
     clock::ManualClock,
     conformance::conformance,
     faulty::{Fault, FaultyStore},

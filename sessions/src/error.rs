@@ -50,6 +50,7 @@ enum Inner {
     Locked(Wait),
     LoginRequired,
     Aborted,
+    Csrf,
 }
 
 /// A lock that was not to be had, and everything that is known about why.
@@ -102,6 +103,8 @@ pub enum ErrorKind {
     LoginRequired,
     /// The background task of the operation panicked or was shut down with its runtime.
     Aborted,
+    /// What was to be verified is no [CSRF token](crate::Session::csrf_token) of this session.
+    Csrf,
 }
 
 impl Error {
@@ -161,6 +164,10 @@ impl Error {
         Inner::Aborted.into()
     }
 
+    pub(crate) fn csrf() -> Self {
+        Inner::Csrf.into()
+    }
+
     /// What the error is about.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
@@ -181,11 +188,13 @@ impl Error {
             Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
             Inner::LoginRequired => ErrorKind::LoginRequired,
             Inner::Aborted => ErrorKind::Aborted,
+            Inner::Csrf => ErrorKind::Csrf,
         }
     }
 
     /// What the client is told: 503 where trying again may help, 409 where another request of the
-    /// same session got in between, 401 where a login has to come first, 500 where the program has to change.
+    /// same session got in between, 401 where a login has to come first, 403 where the request proves
+    /// nothing of where it comes from, 500 where the program has to change.
     pub fn status(&self) -> StatusCode {
         match self.kind() {
             ErrorKind::Store
@@ -195,6 +204,7 @@ impl Error {
             | ErrorKind::Aborted => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
             ErrorKind::Ended | ErrorKind::Conflict | ErrorKind::LeaseLost => StatusCode::CONFLICT,
+            ErrorKind::Csrf => StatusCode::FORBIDDEN,
             ErrorKind::NoLayer
             | ErrorKind::NoCookie
             | ErrorKind::Encode
@@ -308,6 +318,10 @@ impl fmt::Display for Error {
                 f.write_str("nobody is logged in, or the login is too long ago for this")
             }
             Inner::Aborted => f.write_str("the session's background task was cut short"),
+            Inner::Csrf => f.write_str(
+                "that is no CSRF token of this session: it is another session's, or from before the \
+                 id was renewed",
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The axum extractors.
+//! The axum extractors. Only these, the CSRF layer and the test client know axum.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use crate::{Error, ErrorKind, Session, SessionData, SessionUser};
+use crate::{Error, ErrorKind, Session, SessionData, SessionUser, csrf};
 
 /// Rejects with the error's [status](Error::status): 503 if the store does not answer, 500 if the
 /// route is not inside a [`SessionLayer`](crate::SessionLayer) of this type. The body says no more
@@ -115,6 +115,7 @@ impl IntoResponse for Error {
             }
             StatusCode::UNAUTHORIZED => "Please log in.",
             StatusCode::CONFLICT => "The session has ended in the meantime.",
+            StatusCode::FORBIDDEN => csrf::OUT_OF_DATE,
             _ => "The session could not be used.",
         };
         (status, body).into_response()

@@ -15,7 +15,7 @@ pub(crate) struct SessionId([u8; ID_LENGTH]);
 impl SessionId {
     /// A new id from the operating system's generator.
     pub(crate) fn generate() -> Result<Self, getrandom::Error> {
-        SUPPLY.with_borrow_mut(Supply::next).map(Self)
+        random().map(Self)
     }
 
     /// Only for ids whose signature has been verified.
@@ -30,6 +30,11 @@ impl SessionId {
     pub(crate) fn store_key(&self) -> StoreKey {
         StoreKey(Sha256::digest(self.0).into())
     }
+}
+
+/// As many random bytes as an id has, that nobody else gets.
+pub(crate) fn random() -> Result<[u8; ID_LENGTH], getrandom::Error> {
+    SUPPLY.with_borrow_mut(Supply::next)
 }
 
 /// Random bytes of this thread for the next ids: to ask the system for each costs several times

@@ -1,4 +1,4 @@
-//! The keys that sign cookies.
+//! The keys that sign cookies and CSRF tokens.
 
 use std::{fmt, sync::Arc};
 
@@ -25,6 +25,7 @@ type HmacSha256 = Hmac<Sha256>;
 #[derive(Clone)]
 struct Key {
     signature: HmacSha256,
+    csrf: HmacSha256,
     #[cfg(feature = "private-cookie")]
     seal: chacha20poly1305::XChaCha20Poly1305,
 }
@@ -126,6 +127,7 @@ impl Keys {
         };
         Self(Arc::new([Key {
             signature: keyed(&*subkey(b"sessions: cookie signature, version 1")),
+            csrf: keyed(&*subkey(b"sessions: CSRF token, version 1")),
             #[cfg(feature = "private-cookie")]
             seal: KeyInit::new((&*subkey(b"sessions: private cookie, version 1")).into()),
         }]))
@@ -156,6 +158,22 @@ impl Keys {
         tag: &[u8; TAG_LENGTH],
     ) -> Option<usize> {
         self.0.iter().position(|key| mac(&key.signature, name, id).verify(tag.into()).is_ok())
+    }
+
+    /// What a CSRF token of the session `id`, whose cookie is called `name`, has to prove; made with
+    /// the first key.
+    pub(crate) fn csrf_tag(&self, name: &str, id: &[u8; ID_LENGTH]) -> [u8; TAG_LENGTH] {
+        mac(&self.0[0].csrf, name, id).finalize().into_bytes().into()
+    }
+
+    /// Whether any of the keys made this tag. Takes the same time wherever a wrong tag differs.
+    pub(crate) fn verify_csrf_tag(
+        &self,
+        name: &str,
+        id: &[u8; ID_LENGTH],
+        tag: &[u8; TAG_LENGTH],
+    ) -> bool {
+        self.0.iter().any(|key| mac(&key.csrf, name, id).verify(tag.into()).is_ok())
     }
 }
 
@@ -221,9 +239,32 @@ mod tests {
     fn the_first_key_signs_and_all_verify() {
         let (new, old, older) = (Keys::generate(), Keys::generate(), Keys::generate());
         let ring = new.clone().with_previous(old.clone()).with_previous(older.clone());
+        for keys in [&new, &old, &older] {
+            assert!(ring.verify_csrf_tag("a", &ID, &keys.csrf_tag("a", &ID)));
+        }
+        assert!(new.verify_csrf_tag("a", &ID, &ring.csrf_tag("a", &ID)));
         let place = |keys: &Keys| ring.verify("a", &ID, &keys.sign("a", &ID));
         assert_eq!([&new, &old, &older].map(place), [Some(0), Some(1), Some(2)]);
         assert_eq!(new.verify("a", &ID, &ring.sign("a", &ID)), Some(0));
+    }
+
+    /// Forms that are open in a browser must stay good.
+    #[test]
+    fn golden_csrf_tag() {
+        // As above, with k=… 'sessions: CSRF token, version 1'.
+        let tag = Keys::from_bytes(&counting()).unwrap().csrf_tag("__Host-id", &ID);
+        let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "1f878353c4e08da660af05654b6a99d37c7fa5661e8536cba0a947cb3808099d");
+    }
+
+    #[test]
+    fn a_csrf_tag_is_no_signature() {
+        let keys = Keys::generate();
+        let (tag, signature) = (keys.csrf_tag("a", &ID), keys.sign("a", &ID));
+        assert_eq!(keys.verify("a", &ID, &tag), None);
+        assert!(!keys.verify_csrf_tag("a", &ID, &signature));
+        assert!(!keys.verify_csrf_tag("b", &ID, &tag));
+        assert!(!Keys::generate().verify_csrf_tag("a", &ID, &tag));
     }
 
     #[test]

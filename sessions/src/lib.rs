@@ -9,6 +9,7 @@ mod codec;
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
 mod cookie;
+mod csrf;
 mod data;
 mod devices;
 mod error;
@@ -27,6 +28,7 @@ mod login;
 mod merge;
 #[cfg(all(test, shuttle))]
 mod model;
+mod next;
 mod patch;
 mod payload;
 mod record;
@@ -46,6 +48,9 @@ mod varint;
 
 pub use codec::Codec;
 pub use cookie::SameSite;
+pub use csrf::CsrfToken;
+#[cfg(feature = "axum")]
+pub use csrf::{CsrfFuture, CsrfLayer, CsrfService};
 pub use data::SessionData;
 pub use devices::{Device, SessionInfo, Sessions};
 pub use error::{BuildError, Error, ErrorKind, Result};
@@ -57,6 +62,7 @@ pub use id::StoreKey;
 pub use keys::Keys;
 pub use layer::{Conflict, ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
 pub use login::{Login, SessionUser};
+pub use next::local_path;
 pub use record::Record;
 pub use require_login::{RequireLogin, RequireLoginService};
 pub use session::Session;

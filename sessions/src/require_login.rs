@@ -13,7 +13,7 @@ use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, Uri, 
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, ErrorKind, Session, SessionUser};
+use crate::{Error, ErrorKind, Session, SessionUser, next::with_next};
 
 type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Send + Sync>;
 
@@ -242,8 +242,4 @@ where
             }
         })
     }
-}
-
-fn with_next(page: &str, _uri: &Uri) -> String {
-    page.to_string()
 }

@@ -36,12 +36,15 @@ pub(crate) struct Wish<'a> {
     pub(crate) login: Option<Begin<'a>>,
     /// The session is in use, which is to be noted whether anything else has changed or not.
     pub(crate) is_seen: bool,
+    /// A session that is not stored yet is to be stored, with whatever it has.
+    pub(crate) begins: bool,
 }
 
 impl Wish<'_> {
     /// All that is pending.
     pub(crate) fn of(writer: Option<Writer>) -> Self {
-        Self { writer, overlay: None, renews_lease: false, login: None, is_seen: false }
+        let (renews_lease, is_seen, begins) = (false, false, false);
+        Self { writer, overlay: None, login: None, renews_lease, is_seen, begins }
     }
 }
 
@@ -240,8 +243,10 @@ impl<T: SessionData> Slot<T> {
             return Ok(Plan::Outdated);
         }
         let overlay = wish.overlay.map(|(overlay, _)| overlay);
+        let begins = wish.begins && state.record.version == 0;
         let has_changes = !state.pending.is_empty()
             || overlay.is_some()
+            || begins
             || state.has_own_lifetime()
             || wish.is_seen
             || state.lease_is_due(wish.renews_lease);
@@ -274,6 +279,7 @@ impl<T: SessionData> Slot<T> {
             payload = written(&ours);
             let is_others = ours.is_empty()
                 && overlay.is_none()
+                && !begins
                 && !state.has_own_lifetime()
                 && !state.lease_is_due(wish.renews_lease);
             match wish.writer {

@@ -174,8 +174,8 @@ impl<S, T: SessionData> TestClient<S, T> {
         poll_fn(|cx| self.service.poll_ready(cx)).await.expect("the service is ready");
         let response = self.service.call(request).await.expect("the service answers");
         let name = [self.layer.shared.cookie.name.as_bytes(), b"="].concat();
-        let lines = response.headers().get_all(header::SET_COOKIE).iter();
-        let line = lines.filter(|line| line.as_bytes().starts_with(&name)).next_back().cloned();
+        let mut lines = response.headers().get_all(header::SET_COOKIE).iter();
+        let line = lines.rfind(|line| line.as_bytes().starts_with(&name)).cloned();
         let change = match line {
             None => SessionChange::Kept,
             Some(line) => {

@@ -1,0 +1,199 @@
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
+
+use http::HeaderName;
+use tower_layer::Layer;
+
+use super::{
+    CsrfService,
+    origin::{self, Origins},
+};
+use crate::{SessionData, error::BuildError};
+
+/// Refuses requests that another site has made its visitor's browser send (cross-site request
+/// forgery), before they can change anything or begin a session.
+///
+/// It belongs inside the [`SessionLayer<T>`](crate::SessionLayer), and needs axum's request body.
+///
+/// ```
+/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
+/// use axum::{Form, Router, response::Html, routing::get};
+/// use sessions::{CsrfLayer, Keys, MemoryStore, Session, SessionLayer};
+/// # #[derive(serde::Deserialize)] struct Order { teapots: u32 }
+///
+/// #[derive(Session)]
+/// struct Visitor {
+///     teapots: u32,
+/// }
+///
+/// async fn page(session: Session<Visitor>) -> sessions::Result<Html<String>> {
+///     let token = session.csrf_token().await?;
+///     Ok(Html(format!(
+///         r#"<form method="post">
+///              <input type="hidden" name="csrf_token" value="{token}">
+///              <input name="teapots" type="number">
+///              <button>Buy</button>
+///            </form>"#
+///     )))
+/// }
+///
+/// async fn buy(session: Session<Visitor>, Form(order): Form<Order>) {
+///     session.write().await.set_teapots(order.teapots);
+/// }
+///
+/// let app: Router = Router::new()
+///     .route("/", get(page).post(buy))
+///     .layer(CsrfLayer::<Visitor>::new())
+///     // Outside of it: what is added later is passed earlier.
+///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+/// # }
+/// ```
+///
+/// # What is checked
+///
+/// 1. `GET`, `HEAD`, `OPTIONS` and `TRACE` pass: they are to change nothing (RFC 9110, 9.2.1), and
+///    cost a look at the method. Everything else is checked.
+/// 2. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
+///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
+///    [`with_trusted_origin`](Self::with_trusted_origin).
+/// 3. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
+///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2).
+///    `Origin: null` is refused. So far neither a session nor its store has been asked.
+/// 4. The token that [`Session::csrf_token`](crate::Session::csrf_token) gave to this session, in
+///    the header `x-csrf-token` or else in the field `csrf_token` of a form
+///    (`application/x-www-form-urlencoded`). A form is read for that, up to
+///    [a limit](Self::with_form_limit), and handed on whole.
+///
+/// What is refused gets 403 and a line of text; a form over the limit, 413. A session whose store
+/// does not answer gets 503, as with a handler. `CONNECT`, with which a browser opens a WebSocket
+/// over HTTP/2, needs no token: it could not carry one.
+///
+/// # Scripts
+///
+/// A script that sends JSON, or a multipart form, puts the token into the header; the page has it in
+/// a `<meta name="csrf-token" content="…">`, say. The token changes with the session's id: after a
+/// login the page needs a new one.
+///
+/// # Multipart forms without a script
+///
+/// They are not searched. Put their routes outside of the layer, and have the handler check the field
+/// with [`Session::verify_csrf`](crate::Session::verify_csrf); a `CsrfLayer` that is
+/// [`origin_only`](Self::origin_only) can stand before both.
+///
+/// # Beside it
+///
+/// - A `SameSite=Lax` cookie, as the session's is by default, does not come along with a cross-site
+///   `POST`. But it does from a neighbour in the same site (`blog.shop.example` for `shop.example`);
+///   and without a cookie such a request could begin a session, or log the visitor into somebody
+///   else's account. Hence the checks above (OWASP, Cross-Site Request Forgery Prevention Cheat
+///   Sheet: tokens, and Fetch Metadata or `SameSite` as a second line).
+/// - A `GET` that changes something is not protected. Nor is a WebSocket over HTTP/1.1, which begins
+///   with one: if it matters there, compare the `Origin` in the handler.
+/// - A script injected into one of the site's own pages reads the token from it: no token helps
+///   against that.
+/// - Point 3 does not compare schemes, because behind a proxy nobody knows them. Whoever can put up a
+///   page at the same name over plain HTTP still lacks the token; `Strict-Transport-Security`
+///   keeps them out.
+/// - A proxy must hand on `Host` as the browser sent it, or the site's own origin has to be named as a
+///   trusted one.
+pub struct CsrfLayer<T> {
+    settings: Arc<Settings>,
+    data: PhantomData<fn() -> T>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) trusted: Origins,
+    pub(super) needs_token: bool,
+    pub(super) header: HeaderName,
+    pub(super) field: Cow<'static, str>,
+    pub(super) form_limit: usize,
+}
+
+impl<T: SessionData> CsrfLayer<T> {
+    /// Checks the origin and the token.
+    pub fn new() -> Self {
+        Self::with(true)
+    }
+
+    /// Checks the origin alone, so that no page needs a token. Browsers of the last years all send
+    /// what that takes; a request with neither `Sec-Fetch-Site` nor `Origin` passes, because it is
+    /// not from a browser, or from one of those that are too old to tell.
+    pub fn origin_only() -> Self {
+        Self::with(false)
+    }
+
+    fn with(needs_token: bool) -> Self {
+        let settings = Settings {
+            trusted: Origins::new(),
+            needs_token,
+            header: HeaderName::from_static("x-csrf-token"),
+            field: "csrf_token".into(),
+            form_limit: 1 << 20,
+        };
+        Self { settings: Arc::new(settings), data: PhantomData }
+    }
+
+    /// Takes requests from the pages of another origin too, as `https://pay.example`. They still need
+    /// the token, and the cookie still needs a `SameSite` that lets it come along.
+    ///
+    /// # Errors
+    ///
+    /// If that is no origin: it has a scheme, a host, a port if need be, and nothing else.
+    pub fn with_trusted_origin(mut self, origin: &str) -> Result<Self, BuildError> {
+        let origin = origin::parse(origin)?;
+        self.settings().trusted.push(origin);
+        Ok(self)
+    }
+
+    /// The header in which scripts send the token; `x-csrf-token` by default.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName) -> Self {
+        self.settings().header = name;
+        self
+    }
+
+    /// The field in which forms send the token; `csrf_token` by default.
+    #[must_use]
+    pub fn with_field(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.settings().field = name.into();
+        self
+    }
+
+    /// The most bytes that a form may have in which the token is looked for; 1 MiB by default. One
+    /// with the token in the header is not read.
+    #[must_use]
+    pub fn with_form_limit(mut self, bytes: usize) -> Self {
+        self.settings().form_limit = bytes;
+        self
+    }
+
+    fn settings(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
+    }
+}
+
+impl<T: SessionData> Default for CsrfLayer<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Clone for CsrfLayer<T> {
+    fn clone(&self) -> Self {
+        Self { settings: self.settings.clone(), data: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for CsrfLayer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CsrfLayer").field(&self.settings).finish()
+    }
+}
+
+impl<S, T: SessionData> Layer<S> for CsrfLayer<T> {
+    type Service = CsrfService<S, T>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CsrfService::new(inner, self.settings.clone())
+    }
+}

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use sessions::{
     Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, RequireLogin, Session, SessionLayer,
     Sessions, UserIndex,
-    testing::{ManualClock, Operation, SpyStore},
+    testing::{ManualClock, Operation, SessionChange, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Server, at_once, eventually};
 use tokio::sync::Notify;
@@ -718,4 +718,56 @@ async fn logging_out_everywhere_beats_a_renewal_in_a_thousand_rounds() {
         assert_eq!(shops[0].sessions_of("7").await, 1, "{path}");
         assert_eq!(here.get("/end-all").await.text(), "1");
     }
+}
+
+// ---- without a store, and in tests ----
+
+#[tokio::test]
+async fn a_session_in_its_cookie_can_be_logged_in_too() {
+    let layer = SessionLayer::<Customer>::new(sessions::PrivateCookie, Keys::generate());
+    let app = Router::new()
+        .route("/who", get(who))
+        .route("/cart/{item}", get(put_into_cart))
+        .route("/account", get(account))
+        .route("/login/{user}", get(login))
+        .route("/logout", get(logout))
+        .layer(layer);
+    let server = Server::start(app).await;
+    for visits_first in [false, true] {
+        let client = server.client();
+        if visits_first {
+            client.get("/cart/1").await.text();
+        }
+        client.get("/login/7").await.text();
+        let items = usize::from(visits_first);
+        assert_eq!(client.get("/account").await.text(), format!("user 7 with {items} items"));
+        client.get("/logout").await.text();
+        assert_eq!(client.get("/who").await.text(), "None");
+    }
+}
+
+#[tokio::test]
+async fn a_test_client_is_logged_in_with_one_line() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().with_clock(&clock).build();
+    let builder = SessionLayer::<Customer>::builder(store.clone(), Keys::generate());
+    let layer = builder.with_clock(&clock).build().unwrap();
+    let app = routes().with_state(layer.sessions(store)).layer(layer.clone());
+    let mut client = TestClient::new(app, &layer);
+    assert_eq!(client.get("/account").await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(client.get("/cart/1").await.change, SessionChange::Begun);
+    assert_eq!(client.get("/cart/2").await.change, SessionChange::Kept);
+    client.login_as(7).await;
+    let mut thief = client.copy();
+    assert_eq!(client.get("/account").await.status(), StatusCode::OK);
+    let items = client.with_session(async |session| session.read().await.cart().len()).await;
+    assert_eq!(items, 2);
+    assert_eq!(client.get("/renew").await.change, SessionChange::Renewed);
+    assert_eq!(thief.get("/account").await.status(), StatusCode::UNAUTHORIZED);
+    clock.advance(3 * HOUR);
+    assert_eq!(client.get("/account").await.status(), StatusCode::UNAUTHORIZED);
+    client.login_as(8).await;
+    assert!(client.cookie().unwrap().starts_with("__Host-id="));
+    assert_eq!(client.get("/logout").await.change, SessionChange::Ended);
+    assert_eq!(client.cookie(), None);
 }

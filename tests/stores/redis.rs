@@ -34,6 +34,7 @@ async fn redis_keeps_its_promises() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     app::counts_its_calls(store.clone()).await;
     app::sessions_outlive_the_app(store.clone()).await;
     app::counts_from_four_layers(store.clone()).await;
@@ -253,6 +254,7 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     let store = RedisStore::connect_cluster(&urls).await.unwrap();
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     app::counts_from_four_layers(store.clone()).await;
 
     // To a store that does not know about the cluster, some keys are elsewhere: an error.

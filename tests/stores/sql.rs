@@ -43,6 +43,7 @@ async fn promises<D: Dialect>(url: &str) {
 
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     sweep::<D>(url).await;
     counted_as_promised(store.clone()).await;
 

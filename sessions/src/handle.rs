@@ -178,7 +178,7 @@ impl<T: SessionData> Handle<T> {
         for cookie in self.verified_cookies() {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
-            let slot = shared.registry.slot_of(cookie.id);
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(place) = slot.place() else { continue };
             if save::refresh(shared, &slot, &place.key).await? == Stage::Live {
                 tracing::debug!("opened a session");
@@ -206,8 +206,8 @@ impl<T: SessionData> Handle<T> {
 
     /// More than one are as good as never there, so that this does not allocate.
     fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> + use<T> {
-        let Shared { cookie, keys, .. } = &*self.shared;
-        let mut verified = cookie.verified(keys, self.cookies.iter());
+        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
+        let mut verified = cookie.verified(keys, seen_cookies, self.cookies.iter());
         let first = verified.next();
         let more: Vec<VerifiedCookie> = verified.collect();
         first.into_iter().chain(more)
@@ -497,6 +497,10 @@ impl<T: SessionData> Drop for Handle<T> {
     fn drop(&mut self) {
         if *self.wrote.get_mut() {
             self.save_without_response(&self.slot(), Some(self.writer()));
+        }
+        if let Some(open) = self.opened.take() {
+            let opened = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
+            self.shared.registry.give_back(opened.slot);
         }
     }
 }

@@ -308,11 +308,11 @@ pub(crate) async fn refresh<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    if !look(shared, slot, key, false).await? {
-        let _saving = slot.saving.lock().await;
-        look(shared, slot, key, true).await?;
+    if let Some(stage) = look(shared, slot, key, false).await? {
+        return Ok(stage);
     }
-    Ok(slot.stage())
+    let _saving = slot.saving.lock().await;
+    refresh_locked(shared, slot, key).await
 }
 
 /// [`refresh`] for a caller that holds `slot.saving`.
@@ -321,22 +321,35 @@ pub(crate) async fn refresh_locked<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    look(shared, slot, key, true).await?;
-    Ok(slot.stage())
+    let stage = look(shared, slot, key, true).await?;
+    Ok(stage.unwrap_or_else(|| slot.stage()))
 }
 
+/// The slot's stage after a look at the store, if that has not to wait for a save.
 async fn look<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
     is_answered: bool,
-) -> Result<bool, Error> {
-    let Some(store) = shared.store() else { return Ok(true) };
-    Ok(match load(shared, store, key).await? {
-        Some((record, head)) => slot.observe(record, head, shared.policy, is_answered),
+) -> Result<Option<Stage>, Error> {
+    let Some(store) = shared.store() else { return Ok(Some(slot.stage())) };
+    let Some(record) = store.load(key).await? else {
+        slot.end();
+        return Ok(Some(Stage::Ended));
+    };
+    let is_over = |record: &Record, lifetime| shared.expiry.is_over(record, lifetime, shared.now());
+    // Mostly it is the record that the slot knows: nothing is looked at twice.
+    let record = match slot.recognize(record, is_over) {
+        Ok(()) => return Ok(Some(Stage::Live)),
+        Err(record) => record,
+    };
+    Ok(match usable(shared, record) {
+        Some((record, head)) => {
+            slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
+        }
         None => {
             slot.end();
-            true
+            Some(Stage::Ended)
         }
     })
 }

@@ -22,6 +22,9 @@ use crate::{
 /// How many saves whose answer was lost are remembered.
 const ATTEMPTS_KEPT: usize = 16;
 
+/// The slots of larger records do not rest: they are worth more memory than time.
+const LARGEST_RESTING: usize = 2048;
+
 /// What a save is wanted for.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish<'a> {
@@ -108,6 +111,52 @@ impl<T: SessionData> Slot<T> {
         }
         self.adopt(record, head, policy);
         true
+    }
+
+    /// Whether `found` is what the slot knows already; it comes back if not, or if it is over.
+    ///
+    /// Compared byte by byte: a store that has gone back may have given the version to another one.
+    pub(crate) fn recognize(
+        &self,
+        found: Record,
+        is_over: impl FnOnce(&Record, Lifetime) -> bool,
+    ) -> Result<(), Record> {
+        let mut state = self.state();
+        let known = &state.record;
+        let is_known = known.version == found.version
+            && known.user == found.user
+            && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
+            && !is_over(&found, state.head.lifetime);
+        match state.stage {
+            // Touched by somebody else, or not touched by us after all.
+            Stage::Live if is_known => state.record.expires_at = found.expires_at,
+            // It has rested.
+            Stage::Loading if is_known && found.version > 0 => {
+                (state.stage, state.record) = (Stage::Live, found);
+            }
+            _ => return Err(found),
+        }
+        Ok(())
+    }
+
+    /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
+    /// it knows what it has been loaded with. False if it knows more than that: something that is
+    /// not saved, that the store may have or not, that has ended.
+    ///
+    /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
+    /// lock any more.
+    pub(crate) fn lie_down(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
+        let mut state = self.state();
+        let is_as_loaded = state.stage == Stage::Live
+            && !state.is_dirty()
+            && !state.is_in_doubt()
+            && state.hold.is_none()
+            && state.record.payload.len() <= LARGEST_RESTING;
+        if is_as_loaded {
+            state.stage = Stage::Loading;
+            *outdated = state.outdate_unlike_decoded();
+        }
+        is_as_loaded
     }
 
     /// Takes over the record that the store turned out to have instead of the one of the version

@@ -1,7 +1,7 @@
 //! Session cookies: what they look like, how one is found in a request, how one is sent. When one
 //! is sent is decided elsewhere (`layer::decide`).
 
-use std::{borrow::Cow, io::BufRead, sync::OnceLock, time::Duration};
+use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use cookie::Cookie;
@@ -285,13 +285,18 @@ impl<'a> Iterator for Pairs<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let start = self.0;
-        // Much quicker than `split`, which looks at one byte after the other. Bytes in memory are
-        // read without an error.
-        let length = self.0.skip_until(b';').unwrap_or(start.len());
-        let pair = &start[..length];
-        Some(pair.strip_suffix(b";").unwrap_or(pair).trim_ascii())
+        let (pair, rest) = self.0.split_at(first_semicolon(self.0));
+        self.0 = rest.get(1..).unwrap_or_default();
+        Some(pair.trim_ascii())
     }
+}
+
+/// Where it is, or the end. A block at a time, which the processor compares in one step.
+fn first_semicolon(bytes: &[u8]) -> usize {
+    let has_none = |block: &&[u8; 32]| !block.iter().fold(false, |any, byte| any | (*byte == b';'));
+    let before = bytes.as_chunks().0.iter().take_while(has_none).count() * 32;
+    let rest = &bytes[before..];
+    before + rest.iter().position(|byte| *byte == b';').unwrap_or(rest.len())
 }
 
 /// Splits a cookie's value into id and signature.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Level};
 
 use crate::{
     Created, Record, Replaced, SessionData, StoreError, StoreKey,
@@ -76,9 +76,12 @@ pub(crate) async fn attempts<T: SessionData>(
     saving: &mut Saving<'_>,
     wish: Wish<'_>,
 ) -> Result<Saved, Error> {
-    attempts_in_span(shared, slot, saving, wish)
-        .instrument(tracing::debug_span!("save_session"))
-        .await
+    let attempts = attempts_in_span(shared, slot, saving, wish);
+    // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+    if tracing::enabled!(Level::DEBUG) {
+        return Box::pin(attempts.instrument(tracing::debug_span!("save_session"))).await;
+    }
+    attempts.await
 }
 
 async fn attempts_in_span<T: SessionData>(
@@ -246,18 +249,18 @@ async fn create<T: SessionData>(
     // The same id again if an earlier attempt never heard how it ended: or that record would stay
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
-    let key = id.store_key();
-    match store.create(&key, &record).await? {
+    let place = shared.registry.place(id);
+    match store.create(&place.key, &record).await? {
         Created::Done => {
             tracing::debug!("created a session");
-            enter(shared, slot, id);
+            enter(shared, slot, place);
             slot.saved(record);
             Ok(true)
         }
         Created::Exists => {
             slot.not_saved(&record);
-            if is_retry && let Some((record, _)) = load(shared, store, &key).await? {
-                enter(shared, slot, id);
+            if is_retry && let Some((record, _)) = load(shared, store, &place.key).await? {
+                enter(shared, slot, place);
                 slot.saved(record);
             } else {
                 slot.forget_id_to_create_under();
@@ -267,8 +270,8 @@ async fn create<T: SessionData>(
     }
 }
 
-fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, id: SessionId) {
-    slot.settle_in(shared.registry.place(id));
+fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, place: Place<T>) {
+    slot.settle_in(place);
     shared.registry.enter(slot);
 }
 

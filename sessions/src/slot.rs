@@ -94,6 +94,9 @@ struct Attempt {
     mark: u32,
     is_marked: bool,
     record: Record,
+    head: Head,
+    /// It holds all that was pending at this revision.
+    holds_all_of: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,6 +79,12 @@ enum Landed {
     Unknown(Record),
 }
 
+impl Attempt {
+    fn is_of(&self, record: &Record) -> bool {
+        Arc::ptr_eq(&self.record.payload, &record.payload)
+    }
+}
+
 impl<T: SessionData> Slot<T> {
     /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
     /// was loaded before our last save.
@@ -302,7 +308,9 @@ impl<T: SessionData> Slot<T> {
         let head = state.next_head(is_marked.then_some(given.mark));
         let written = |pending: &Patch| state.payload(pending, overlay, &head);
         let mut payload = written(&state.pending);
+        let mut holds_all = overlay.is_none();
         if payload.len() > given.limit {
+            holds_all = false;
             let ours = wish.writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
             let size = payload.len();
             payload = written(&ours);
@@ -333,30 +341,39 @@ impl<T: SessionData> Slot<T> {
             state.attempts.remove(1);
         }
         state.revision += 1;
-        state.attempts.push(Attempt { mark: given.mark, is_marked, record: record.clone() });
+        let holds_all_of = holds_all.then_some(state.revision);
+        let attempt =
+            Attempt { mark: given.mark, is_marked, record: record.clone(), head, holds_all_of };
+        state.attempts.push(attempt);
         Ok(if is_new { Plan::Create(record) } else { Plan::Replace { record, based_on } })
     }
 
     /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
     /// which somebody has loaded while we waited for the answer.
     pub(crate) fn saved(&self, record: Record) {
-        let head = head_in(&record);
         let _outdated = {
             let mut state = self.state();
             if state.stage == Stage::Fresh {
                 state.stage = Stage::Live;
             }
+            let attempts = std::mem::take(&mut state.attempts);
+            let is_open = attempts.iter().any(|attempt| attempt.record.version == record.version);
+            let (head, holds_all) = match attempts.into_iter().find(|it| it.is_of(&record)) {
+                Some(attempt) => (attempt.head, attempt.holds_all_of == Some(state.revision)),
+                None => (head_in(&record), false),
+            };
             // A newer record told us of this one already, by its mark: then what was pending has
             // been put on top of the newer one, and must not be compared with this one any more.
-            let is_known = state.record.version >= record.version
-                && state.attempts.iter().all(|attempt| attempt.record.version != record.version)
-                && !head.marks.is_empty();
+            let is_known =
+                state.record.version >= record.version && !is_open && !head.marks.is_empty();
             state.revision += 1;
-            state.attempts.clear();
             if is_known {
                 return;
             }
-            state.pending.forget_saved(&source::<T>(&record));
+            match holds_all {
+                true => drop(state.pending.take()),
+                false => state.pending.forget_saved(&source::<T>(&record)),
+            }
             if record.version > state.record.version {
                 state.note_lease(&head, record.version, true);
                 (state.record, state.head) = (record, head);
@@ -367,8 +384,7 @@ impl<T: SessionData> Slot<T> {
 
     /// The store has refused `record`, for another one was first.
     pub(crate) fn not_saved(&self, record: &Record) {
-        let is_it = |attempt: &Attempt| Arc::ptr_eq(&attempt.record.payload, &record.payload);
-        self.state().attempts.retain(|attempt| !is_it(attempt));
+        self.state().attempts.retain(|attempt| !attempt.is_of(record));
     }
 
     /// Notes a later expiry, and gives back the one before.

@@ -38,6 +38,11 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     const FIELDS: &'static [FieldInfo];
 
+    /// Whether the same source always gives the same fields: none of them is skipped, and no
+    /// default asks anything but the code.
+    #[doc(hidden)]
+    const __LOADS_ALIKE: bool = true;
+
     /// Takes each field from the source, or its default where the source has none.
     #[doc(hidden)]
     fn __load(source: &Source<'_>) -> Self;

@@ -62,6 +62,15 @@ pub(crate) struct Permit<T: SessionData> {
 }
 
 impl<T: SessionData> Permit<T> {
+    /// If it is free.
+    pub(crate) fn take(
+        slot: &Arc<Slot<T>>,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Option<Self> {
+        slot.lock.take(access, at).then(|| Self { slot: slot.clone(), access, at })
+    }
+
     pub(crate) fn try_acquire(
         slot: Arc<Slot<T>>,
         access: Access,

@@ -52,14 +52,10 @@ impl Patch {
     }
 
     pub(crate) fn set(&mut self, field: usize, body: Box<[u8]>, writer: Writer) {
-        // The usual case: nothing moves, nothing grows.
-        if let Some(last) = self.0.last_mut()
-            && (last.field, last.writer) == (field, writer)
-        {
-            last.body = body;
-            return;
+        let is_it = |entry: &Entry| (entry.field, entry.writer) == (field, writer);
+        if let Some(at) = self.0.iter().position(is_it) {
+            self.0.remove(at);
         }
-        self.0.retain(|entry| (entry.field, entry.writer) != (field, writer));
         self.0.push(Entry { field, body, writer });
     }
 

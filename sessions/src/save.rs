@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Level};
 
 use crate::{
     Created, Record, Replaced, SessionData, StoreError, StoreKey,
@@ -76,9 +76,12 @@ pub(crate) async fn attempts<T: SessionData>(
     saving: &mut Saving<'_>,
     wish: Wish<'_>,
 ) -> Result<Saved, Error> {
-    attempts_in_span(shared, slot, saving, wish)
-        .instrument(tracing::debug_span!("save_session"))
-        .await
+    let attempts = attempts_in_span(shared, slot, saving, wish);
+    // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+    if tracing::enabled!(Level::DEBUG) {
+        return Box::pin(attempts.instrument(tracing::debug_span!("save_session"))).await;
+    }
+    attempts.await
 }
 
 async fn attempts_in_span<T: SessionData>(
@@ -246,18 +249,18 @@ async fn create<T: SessionData>(
     // The same id again if an earlier attempt never heard how it ended: or that record would stay
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
-    let key = id.store_key();
-    match store.create(&key, &record).await? {
+    let place = shared.registry.place(id);
+    match store.create(&place.key, &record).await? {
         Created::Done => {
             tracing::debug!("created a session");
-            enter(shared, slot, id);
+            enter(shared, slot, place);
             slot.saved(record);
             Ok(true)
         }
         Created::Exists => {
             slot.not_saved(&record);
-            if is_retry && let Some((record, _)) = load(shared, store, &key).await? {
-                enter(shared, slot, id);
+            if is_retry && let Some((record, _)) = load(shared, store, &place.key).await? {
+                enter(shared, slot, place);
                 slot.saved(record);
             } else {
                 slot.forget_id_to_create_under();
@@ -267,8 +270,8 @@ async fn create<T: SessionData>(
     }
 }
 
-fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, id: SessionId) {
-    slot.settle_in(shared.registry.place(id));
+fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, place: Place<T>) {
+    slot.settle_in(place);
     shared.registry.enter(slot);
 }
 
@@ -308,11 +311,11 @@ pub(crate) async fn refresh<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    if !look(shared, slot, key, false).await? {
-        let _saving = slot.saving.lock().await;
-        look(shared, slot, key, true).await?;
+    if let Some(stage) = look(shared, slot, key, false).await? {
+        return Ok(stage);
     }
-    Ok(slot.stage())
+    let _saving = slot.saving.lock().await;
+    refresh_locked(shared, slot, key).await
 }
 
 /// [`refresh`] for a caller that holds `slot.saving`.
@@ -321,22 +324,35 @@ pub(crate) async fn refresh_locked<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    look(shared, slot, key, true).await?;
-    Ok(slot.stage())
+    let stage = look(shared, slot, key, true).await?;
+    Ok(stage.unwrap_or_else(|| slot.stage()))
 }
 
+/// The slot's stage after a look at the store, if that has not to wait for a save.
 async fn look<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
     is_answered: bool,
-) -> Result<bool, Error> {
-    let Some(store) = shared.store() else { return Ok(true) };
-    Ok(match load(shared, store, key).await? {
-        Some((record, head)) => slot.observe(record, head, shared.policy, is_answered),
+) -> Result<Option<Stage>, Error> {
+    let Some(store) = shared.store() else { return Ok(Some(slot.stage())) };
+    let Some(record) = store.load(key).await? else {
+        slot.end();
+        return Ok(Some(Stage::Ended));
+    };
+    let is_over = |record: &Record, lifetime| shared.expiry.is_over(record, lifetime, shared.now());
+    // Mostly it is the record that the slot knows: nothing is looked at twice.
+    let record = match slot.recognize(record, is_over) {
+        Ok(()) => return Ok(Some(Stage::Live)),
+        Err(record) => record,
+    };
+    Ok(match usable(shared, record) {
+        Some((record, head)) => {
+            slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
+        }
         None => {
             slot.end();
-            true
+            Some(Stage::Ended)
         }
     })
 }

@@ -194,9 +194,22 @@ impl<T: SessionData> Session<T> {
         }
     }
 
+    pub(crate) async fn permit(
+        &self,
+        limit: Duration,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Result<Permit<T>, Error> {
+        if let Some(permit) = Permit::take(&self.handle.opened().slot, access, at) {
+            return Ok(permit);
+        }
+        // Boxed, because its timers would make every handler's future a kilobyte larger.
+        Box::pin(self.wait_for_permit(limit, access, at)).await
+    }
+
     /// A place in the lock of the session that the request has when it gets it: while it waited,
     /// another task of the same request may have exchanged the session.
-    pub(crate) async fn permit(
+    async fn wait_for_permit(
         &self,
         limit: Duration,
         access: Access,

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::{
     SessionData,
     clock::Clock,
-    cookie::CookieConfig,
+    cookie::{CookieConfig, SeenCookies},
     error::ErrorKind,
     expiry::Expiry,
     keys::Keys,
@@ -45,6 +45,7 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) lock_timeout: Duration,
     pub(crate) clock: Clock,
     pub(crate) registry: Arc<Registry<T>>,
+    pub(crate) seen_cookies: SeenCookies,
     pub(crate) background: Background,
 }
 
@@ -98,6 +99,13 @@ impl<T: SessionData> Shared<T> {
                 }
             }
         }
+    }
+}
+
+impl<T: SessionData> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // They hold the registry that holds them.
+        self.registry.forget_resting();
     }
 }
 

@@ -94,11 +94,15 @@ struct Attempt {
     mark: u32,
     is_marked: bool,
     record: Record,
+    head: Head,
+    /// It holds all that was pending at this revision.
+    holds_all_of: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Its record is on the way.
+    /// Its record is on the way. So it is with a slot that rests, whose record then is the one of
+    /// before.
     Loading,
     /// New: no record yet, and no id.
     Fresh,
@@ -443,6 +447,17 @@ impl<T: SessionData> State<T> {
     fn outdate_view(&mut self) -> Option<Arc<T::Fields>> {
         self.generation += 1;
         self.view.take()
+    }
+
+    /// Takes away a view that is not what the record would be decoded to: not all of that is
+    /// stored, or a writer has had it.
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn outdate_unlike_decoded(&mut self) -> Option<Arc<T::Fields>> {
+        let is_alike = |view: &Arc<T::Fields>| T::__LOADS_ALIKE && !T::__tracked(view).was_lent();
+        match &self.view {
+            Some(view) if !is_alike(view) => self.outdate_view(),
+            _ => None,
+        }
     }
 
     /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when

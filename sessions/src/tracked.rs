@@ -34,6 +34,11 @@ impl<T: SessionData> Tracked<T> {
         self.lent_to == borrower
     }
 
+    /// Whether a writer has had it, at any time.
+    pub(crate) fn was_lent(&self) -> bool {
+        self.lent_to != 0
+    }
+
     /// What its guard may have changed: all of it, if it is not what the guard was lent.
     pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> + Clone {
         let all = !self.is_lent_to(borrower);

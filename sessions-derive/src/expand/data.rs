@@ -2,7 +2,7 @@
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
-use syn::{Type, ext::IdentExt, spanned::Spanned};
+use syn::{Expr, Type, ext::IdentExt, spanned::Spanned};
 
 use super::hygienic;
 use crate::model::{Field, Kind, Merge, Model, Start, Storage};
@@ -16,6 +16,11 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let loads = fields.iter().map(|field| load(field, private));
     let arms = fields.iter().filter_map(encode);
     let merge = merge(fields, private);
+    let loads_alike = (!fields.iter().all(loads_alike)).then(|| {
+        hygienic!(
+            const __LOADS_ALIKE: bool = false;
+        )
+    });
     hygienic! {
         fn __stored<F: #private::FieldValue>() {}
         fn __skipped<F: #private::SkippedValue>() {}
@@ -26,6 +31,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             type Dirty = [u64; #words];
 
             const FIELDS: &'static [#private::FieldInfo] = &[#(#infos),*];
+            #loads_alike
 
             fn __load(__source: &#private::Source<'_>) -> Self {
                 #(#checks)*
@@ -67,6 +73,25 @@ fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
     Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges))
+}
+
+/// Whether the field is the same whenever it is loaded from the same bytes: it is stored, and its
+/// default is as it stands there.
+fn loads_alike(field: &Field<'_>) -> bool {
+    let is_fixed = match field.start {
+        Start::Default | Start::Text(_) => true,
+        Start::Value(value) => is_fixed(value),
+    };
+    is_fixed && matches!(field.storage, Storage::Stored { .. })
+}
+
+/// A literal, or the path of a constant.
+fn is_fixed(value: &Expr) -> bool {
+    match value {
+        Expr::Lit(_) | Expr::Path(_) => true,
+        Expr::Unary(unary) => is_fixed(&unary.expr),
+        _ => false,
+    }
 }
 
 /// Asks of the field's type, at its place, what a field must be able to do. Both bodies ask in the

@@ -35,6 +35,7 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("owner"),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
         ];
+        const __LOADS_ALIKE: bool = false;
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
             __stored::<Option<u32>>();
             __stored::<Url>();

@@ -1,9 +1,9 @@
-//! Redis, alone and as a cluster.
+//! Redis, alone, behind Sentinel and as a cluster.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use sessions::{Created, Record, RedisStore, Replaced, Store, UserIndex, testing::conformance};
-use sessions_tests::servers::{Kind, RedisCluster, StoreServer};
+use sessions_tests::servers::{Kind, RedisCluster, RedisSentinels, StoreServer};
 use tokio::time::sleep;
 
 use crate::{
@@ -50,7 +50,7 @@ async fn redis_keeps_its_promises() {
 
     // Redis expires by itself, not long after.
     let mut admin = admin(&server).await;
-    let name = format!("sessions:{session}");
+    let name = format!("sessions:{{{session}}}");
     let left: i64 = command(&mut admin, &["PTTL", &name]).await;
     assert!((3_500_000..=3_600_000).contains(&left), "{left}");
     let later = SystemTime::now() + Duration::from_secs(7200);
@@ -61,7 +61,7 @@ async fn redis_keeps_its_promises() {
     // What others have put there is neither used nor overwritten.
     for (set, at) in [("junk", 1), ("", 2), ("a longer value, which is no session either", 3)] {
         let foreign = key();
-        let name = format!("sessions:{foreign}");
+        let name = format!("sessions:{{{foreign}}}");
         if set.is_empty() {
             let _: i64 = command(&mut admin, &["LPUSH", &name, "x"]).await;
         } else {
@@ -116,7 +116,7 @@ async fn the_set_of_a_user_does_not_grow() {
     assert!(left > 86_400_000, "a day longer than the session: {left}");
 }
 
-/// A load is one command and a save is one, as the server counts them.
+/// A load is one round trip and a save is one, as the server counts them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_counts_one_round_trip_for_each_call() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
@@ -125,29 +125,33 @@ async fn redis_counts_one_round_trip_for_each_call() {
     // The scripts are known before the count begins.
     conformance(store.clone()).await;
     let calls = async || {
-        let info: String = command(&mut connection.clone(), &["INFO", "commandstats"]).await;
-        let calls = |name: &str| -> i64 {
-            let line =
-                info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+        let number = |info: &str, name: &str| -> i64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
             line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
         };
-        // Within the scripts, `create` and `replace` have one SET; what comes over the wire is GET
-        // and EVALSHA.
-        [calls("get"), calls("evalsha"), calls("eval"), calls("set")]
+        let info: String =
+            command(&mut connection.clone(), &["INFO", "stats", "commandstats"]).await;
+        let calls = |name: &str| number(&info, &format!("cmdstat_{name}:calls="));
+        // What comes over the wire is GET, SET and EVALSHA; how often the server read something
+        // from a connection says how they came.
+        let reads = number(&info, "total_reads_processed:");
+        [calls("get"), calls("evalsha"), calls("eval"), calls("set"), reads]
     };
     let server = counting_app(store).await;
     let client = server.client();
     for (path, expected) in [
-        ("/visit", [0, 1, 0, 1]),
-        ("/look", [1, 0, 0, 0]),
-        ("/look", [1, 0, 0, 0]),
-        ("/visit", [1, 1, 0, 1]),
-        ("/ignore", [0, 0, 0, 0]),
+        ("/visit", [0, 1, 0, 1, 1]),
+        ("/look", [1, 0, 0, 0, 1]),
+        ("/look", [1, 0, 0, 0, 1]),
+        ("/visit", [1, 1, 0, 1, 2]),
+        ("/ignore", [0, 0, 0, 0, 0]),
     ] {
         let before = calls().await;
         assert!(client.get(path).await.status.is_success());
         let after = calls().await;
-        let difference: [i64; 4] = std::array::from_fn(|at| after[at] - before[at]);
+        let mut difference: [i64; 5] = std::array::from_fn(|at| after[at] - before[at]);
+        // The second question was one, too.
+        difference[4] -= 1;
         assert_eq!(difference, expected, "{path}");
     }
 }
@@ -225,6 +229,32 @@ async fn a_redis_without_memory_is_an_error() {
     assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
 }
 
+/// Nothing stays beside a session, whatever a save finds; and what Redis has evicted there is an
+/// error, not a save.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_nothing_beside_a_session() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let first = record(1, Some("ann"), b"x");
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Exists);
+    let second = record(2, Some("ann"), b"y");
+    assert_eq!(store.replace(&session, &second, 1).await.unwrap(), Replaced::Done);
+    assert_eq!(store.replace(&session, &second, 1).await.unwrap(), Replaced::Changed);
+    assert_eq!(store.replace(&key(), &second, 1).await.unwrap(), Replaced::Missing);
+    let mut admin = admin(&server).await;
+    let mut keys: Vec<String> = command(&mut admin, &["KEYS", "*"]).await;
+    keys.sort();
+    assert_eq!(keys, ["sessions:user:ann".to_string(), format!("sessions:{{{session}}}")]);
+
+    // A record that is over already is kept a moment, and counts as absent.
+    let over = Record { expires_at: SystemTime::now(), ..record(3, None, b"z") };
+    assert_eq!(store.replace(&session, &over, 2).await.unwrap(), Replaced::Done);
+    assert!(store.load(&session).await.unwrap().is_none());
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+}
+
 /// Redis is told how long a record lives, not when it ends.
 #[tokio::test]
 async fn the_clock_of_redis_does_not_matter() {
@@ -300,4 +330,77 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     }
     assert_eq!(store.delete_sessions_of("ann", None).await.unwrap(), 30);
     conformance(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_behind_sentinel_keeps_its_promises_through_a_failover() {
+    let Some(mut redis) = RedisSentinels::start() else { return };
+    under_test("Redis behind Sentinel (master, replica, three sentinels)");
+    let urls = redis.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_sentinel(&urls, RedisSentinels::MASTER).await.unwrap();
+    assert!(format!("{store:?}").contains("sentinel"));
+    conformance(store.clone()).await;
+    user_index(&store).await;
+    app::counts_from_four_layers(store.clone()).await;
+
+    // With the name in a URL, and one sentinel of two that is not there.
+    let gone = ["redis://127.0.0.1:1", urls[0]];
+    let url = format!("redis://{}/0", RedisSentinels::MASTER);
+    let other = RedisStore::connect_sentinel(&gone, &url).await.unwrap();
+    assert!(other.load(&key()).await.unwrap().is_none());
+    for wrong in ["nobody", "redis://nobody/0"] {
+        assert!(RedisStore::connect_sentinel(&urls, wrong).await.is_err());
+    }
+    assert!(RedisStore::connect_sentinel(&[], RedisSentinels::MASTER).await.is_err());
+
+    // The master dies: what the replica had is there, and the store finds it by itself.
+    let keys: Vec<_> = (0..30).map(|_| key()).collect();
+    for key in &keys {
+        let created = store.create(key, &record(1, Some("ann"), b"x")).await.unwrap();
+        assert_eq!(created, Created::Done);
+    }
+    redis.wait_for_replica();
+    redis.servers[0].kill();
+    let error = store.load(&keys[0]).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    for store in [&store, &other] {
+        recovers(store).await;
+    }
+    for key in &keys {
+        assert_eq!(store.load(key).await.unwrap().expect("it was replicated").version, 1);
+        // The new master does not know the scripts.
+        let replaced = store.replace(key, &record(2, Some("ann"), b"y"), 1).await.unwrap();
+        assert_eq!(replaced, Replaced::Done);
+    }
+    assert_eq!(store.delete_sessions_of("ann", None).await.unwrap(), 30);
+
+    // The old master comes back as the replica, under load, and nobody is told something wrong.
+    let load = Load::start(store.clone(), 8).await;
+    redis.servers[0].restart();
+    redis.wait_until_it_follows(0);
+    sleep(Duration::from_millis(200)).await;
+    all_retryable(&load.finish().await);
+    conformance(store).await;
+}
+
+/// A master that stands still is replaced as well, and what it has been told in vain is an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_is_replaced_by_sentinel() {
+    let Some(redis) = RedisSentinels::start() else { return };
+    let urls = redis.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let builder = RedisStore::builder().with_timeout(HANGS);
+    let store = builder.connect_sentinel(&urls, RedisSentinels::MASTER).await.unwrap();
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    redis.wait_for_replica();
+    redis.servers[0].pause();
+    assert!(store.load(&session).await.unwrap_err().is_retryable());
+    recovers(&store).await;
+    let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    redis.servers[0].resume();
+    redis.wait_until_it_follows(0);
+    assert_eq!(store.load(&session).await.unwrap().unwrap().version, 2);
 }

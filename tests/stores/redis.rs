@@ -1,9 +1,20 @@
 //! Redis, alone, behind Sentinel and as a cluster.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime},
+};
 
-use sessions::{Created, Record, RedisStore, Replaced, Store, UserIndex, testing::conformance};
-use sessions_tests::servers::{Kind, RedisCluster, RedisSentinels, StoreServer};
+use sessions::{
+    Created, Record, RedisStore, Replaced, Store, StoreKey, UserIndex, testing::conformance,
+};
+use sessions_tests::{
+    eventually,
+    servers::{Kind, RedisCluster, RedisSentinels, StoreServer},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -330,6 +341,90 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     }
     assert_eq!(store.delete_sessions_of("ann", None).await.unwrap(), 30);
     conformance(store).await;
+}
+
+/// A session that is saved again and again, also while masters come and go.
+struct Saved {
+    key: StoreKey,
+    /// The last version that was acknowledged.
+    acknowledged: AtomicU64,
+}
+
+/// Saves until it is told to stop. What the new master had not received is lost: then the save goes
+/// on from what is there, which must be no less than `floor`, the version that the replica had.
+async fn save_through_failover(
+    store: RedisStore,
+    saved: Arc<Saved>,
+    floor: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) {
+    let key = &saved.key;
+    while !stop.load(SeqCst) {
+        let version = saved.acknowledged.load(SeqCst);
+        let next = record(version + 1, None, &(version + 1).to_le_bytes());
+        match store.replace(key, &next, version).await {
+            Ok(Replaced::Done) => saved.acknowledged.store(version + 1, SeqCst),
+            Ok(Replaced::Missing) => panic!("a session that was replicated is gone"),
+            Ok(Replaced::Changed) => {
+                let Ok(found) = store.load(key).await else { continue };
+                let found = found.expect("a session that was replicated").version;
+                assert!(found >= floor.load(SeqCst), "{found} is older than what was replicated");
+                // At most the save whose answer was lost is newer.
+                assert!(found <= version + 1, "{found} was never saved: {version} was");
+                saved.acknowledged.store(found, SeqCst);
+            }
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(&error));
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// While sessions are saved, a master of the cluster dies: every save that its replica had is there,
+/// the saves go on by themselves, and no answer is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saves_go_on_through_a_failover_of_the_cluster() {
+    let Some(mut cluster) = RedisCluster::start() else { return };
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut sessions, mut writers) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        let saved = Arc::new(Saved { key: key(), acknowledged: AtomicU64::new(1) });
+        let created = store.create(&saved.key, &record(1, None, b"")).await.unwrap();
+        assert_eq!(created, Created::Done);
+        let floor = Arc::new(AtomicU64::new(1));
+        let (stop, other) = (stop.clone(), floor.clone());
+        let writer = save_through_failover(store.clone(), saved.clone(), other, stop);
+        writers.push(tokio::spawn(writer));
+        sessions.push((saved, floor));
+    }
+    sleep(Duration::from_millis(300)).await;
+    for (saved, floor) in &sessions {
+        floor.store(saved.acknowledged.load(SeqCst), SeqCst);
+    }
+    cluster.wait_for_replicas();
+    cluster.nodes[0].kill();
+    // Each session is saved again, wherever it lives.
+    let before: Vec<_> = sessions.iter().map(|(it, _)| it.acknowledged.load(SeqCst)).collect();
+    eventually("the saves go on", async || {
+        let more = |((it, _), before): (&(Arc<Saved>, _), &u64)| {
+            it.acknowledged.load(SeqCst) > before + 20
+        };
+        sessions.iter().zip(&before).all(more)
+    })
+    .await;
+    stop.store(true, SeqCst);
+    for writer in writers {
+        writer.await.expect("no answer is wrong");
+    }
+    for (saved, _) in &sessions {
+        let found = store.load(&saved.key).await.unwrap().expect("a session in use");
+        assert!(found.version >= saved.acknowledged.load(SeqCst), "nothing is lost any more");
+        assert_eq!(*found.payload, found.version.to_le_bytes());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ use self::{
 
 use super::{
     Advice, Created, Replaced, Store, StoreError, UserIndex,
-    packed::{pack, stored_millis, unpack},
+    packed::{pack_behind, stored_millis, unpack},
 };
 use crate::{Record, StoreKey, clock::Clock};
 
@@ -156,6 +156,16 @@ impl RedisStore {
 
     /// On a connection that the application has.
     ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), redis::RedisError> {
+    /// use sessions::RedisStore;
+    ///
+    /// let client = redis::Client::open("redis://redis.example")?;
+    /// let store = RedisStore::new(client.get_connection_manager().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// Its [response timeout](ConnectionManagerConfig::set_response_timeout) is how long a call
     /// takes at most.
     pub fn new(connection: ConnectionManager) -> Self {
@@ -246,8 +256,9 @@ impl RedisStore {
         // Beside the session, under a name that no other save has.
         let beside = format!("{session}:{mark:016x}");
         let mark = mark.to_be_bytes();
-        let mut put = redis::cmd("SET");
-        put.arg(&beside).arg([&mark, &*pack(record)].concat()).arg("PX").arg(ttl.max(LEAST_TTL));
+        let value = pack_behind(&mark, record);
+        let mut put = Cmd::with_capacity(5, value.len() + 2 * beside.len());
+        put.arg("SET").arg(&beside).arg(value).arg("PX").arg(ttl.max(LEAST_TTL));
         let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
         let set = user.map(|user| self.user_key(user));
         let keys: &[&str] = match &set {

@@ -14,7 +14,7 @@ use http_body_util::{Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use sessions::{
     CsrfLayer, ErrorKind, Keys, MemoryStore, PrivateCookie, Session, SessionLayer,
-    testing::{Calls, Operation},
+    testing::{Calls, Operation, TestClient},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
 use tokio_stream::StreamExt;
@@ -194,6 +194,38 @@ async fn a_token_changes_with_the_id() {
         assert!(is_refused(&buy_with(&stolen, &[("x-csrf-token", &after)]).await), "{change}");
         buy_with(&client, &[("x-csrf-token", &after)]).await.text();
         assert_eq!(client.get("/visit").await.text(), "2", "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_needs_the_token_of_its_page_and_ends_it() {
+    #[derive(Session)]
+    struct Customer {
+        #[session(user)]
+        user: Option<u64>,
+    }
+    async fn token(session: &Session<Customer>) -> String {
+        session.csrf_token().await.unwrap().to_string()
+    }
+    async fn login(session: Session<Customer>) -> sessions::Result<String> {
+        session.login(7).await?;
+        Ok(token(&session).await)
+    }
+    let layer = SessionLayer::<Customer>::new(MemoryStore::new(), Keys::generate());
+    let app = Router::new().route("/login", post(login));
+    let app = app.layer(CsrfLayer::<Customer>::new()).layer(layer.clone());
+    let mut client = TestClient::new(app, &layer);
+    assert_eq!(client.post_form("/login", "").await.status(), 403);
+    let before = client.with_session(async |session| token(&session).await).await;
+    let mut attacker = client.copy();
+    let response = client.post_form("/login", format!("csrf_token={before}")).await;
+    assert_eq!(response.status(), 200);
+    let body = axum::body::to_bytes(response.response.into_body(), 1_000).await.unwrap();
+    let after = String::from_utf8(body.to_vec()).unwrap();
+    for (token, status) in [(&before, 403), (&after, 200)] {
+        let form = format!("csrf_token={token}");
+        assert_eq!(attacker.post_form("/login", form.clone()).await.status(), 403);
+        assert_eq!(client.post_form("/login", form).await.status(), status);
     }
 }
 

@@ -8,6 +8,8 @@ mod clock;
 mod codec;
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
+#[doc = include_str!("../docs/security.md")]
+pub mod security {}
 mod cookie;
 mod csrf;
 mod data;

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod cookies;
+mod csrf;
 mod evolution;
 mod failing_stores;
 mod layers;

@@ -33,6 +33,7 @@ pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
         does_not_convert_twice(field, errors);
         is_not_stored_if_skipped(field, errors);
         is_the_logins_if_user(field, errors);
+        is_gone_when_taken(field, errors);
     }
     has_one_user(input, errors);
     let case = case(input, errors);
@@ -168,11 +169,14 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
 }
 
 fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
-    let Field { skip: Some(_), rename, aliases, version, merge, .. } = field else { return };
+    let Field { skip: Some(_), rename, aliases, version, merge, flash, .. } = field else {
+        return;
+    };
     let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
     let version = version.iter().map(|given| (&given.word, "version"));
     let merge = merge.iter().map(|given| (&given.word, "other save to be merged with"));
-    for (word, what) in keys.chain(version).chain(merge) {
+    let flash = flash.iter().map(|word| (word, "later request to be shown in"));
+    for (word, what) in keys.chain(version).chain(merge).chain(flash) {
         let message = format!(
             "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
              remove one of them"
@@ -183,7 +187,7 @@ fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
 
 /// A login sets the user, and nothing else does.
 fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
-    let Field { user: Some(user), default, into, merge, skip, .. } = field else { return };
+    let Field { user: Some(user), default, flash, into, merge, skip, .. } = field else { return };
     if !matches!(Kind::of(&field.written.ty), Kind::Option(..)) {
         let message = "the user of a session is an `Option`, which is `None` until the login; \
                        write `Option<…>`";
@@ -193,7 +197,8 @@ fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
     let into = into.iter().map(|word| (word, "has no setter"));
     let merge = merge.iter().map(|it| (&it.word, "is never changed by two saves at once"));
     let skip = skip.iter().map(|word| (word, "has to be stored"));
-    for (word, why) in default.chain(into).chain(merge).chain(skip) {
+    let flash = flash.iter().map(|word| (word, "is read again and again"));
+    for (word, why) in default.chain(flash).chain(into).chain(merge).chain(skip) {
         let message = format!(
             "`{}` excludes `{word}`, as the user {why}; only `login` sets it: remove `{word}`",
             user.word
@@ -211,6 +216,23 @@ fn has_one_user(input: &Input<'_>, errors: &Errors) {
             first.ident
         );
         errors.at(&again.word, message);
+    }
+}
+
+/// A flash field that left something behind would be shown again; and a sum of two changes, one of
+/// which took the value, is neither shown once nor gone.
+fn is_gone_when_taken(field: &Field<'_>, errors: &Errors) {
+    let Field { flash: Some(_), default, merge, .. } = field else { return };
+    if let Some(Given { word, .. }) = default {
+        let message = "a flash field is gone when it has been taken, and leaves the default of its \
+                       type; remove `default`, or make the field an `Option`";
+        errors.at(word, message);
+    }
+    if let Some(Given { value, .. }) = merge.as_ref().filter(|given| !given.value.is_ident("union"))
+    {
+        let message = "a flash field that two processes change is not merged, as it would be shown \
+                       twice; remove `merge`, or write `merge = union` for a list, set or map";
+        errors.at(value, message);
     }
 }
 
@@ -390,7 +412,11 @@ fn checked<'a>(
             },
         },
         is_user: field.user.is_some(),
-        accessors: Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
+        flash: field.flash.is_some(),
+        accessors: match field.flash {
+            Some(_) => Accessors::of_flash(field.ident, matches!(kind, Kind::Vec(_))),
+            None => Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
+        },
         docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),
         kind,

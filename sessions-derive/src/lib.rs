@@ -48,6 +48,9 @@ use syn::{DeriveInput, Error, Result};
 ///
 /// The `user` has only `foo()` and `foo_is_dirty()`.
 ///
+/// A field with `flash` has only `set_foo(…)`, `take_foo()` and `foo_is_dirty()`, and if it is a
+/// `Vec<X>` `push_foo(…)`, which takes an `X`, or `impl Into<String>` for a list of those.
+///
 /// Those that return nothing else return `&mut Self`, to be chained. Accessors are as visible as
 /// their field and have its documentation. A type is recognized as it is written: by its name alone
 /// or by its full path in `std`, `core` or `alloc`. `self::String`, if there is such a type, is not
@@ -60,6 +63,7 @@ use syn::{DeriveInput, Error, Result};
 /// | `default = …` | where the field starts, instead of at `Default::default()`: an expression of the field's type, or a text that is converted into it (for an `Option`, into what it holds) |
 /// | `rename = "key"` | the key in the store, instead of the field's name |
 /// | `alias = "old key"` | a key under which earlier builds stored the field; can be repeated |
+/// | `flash` | the value is for one request to show: whoever takes it is the only one who gets it (`sessions::fields`) |
 /// | `into` | the setter converts, as in the table above |
 /// | `merge = add` | a number that two processes change at once gets both changes: `theirs + ours - base` |
 /// | `merge = union` | of a set, map or list: what each has added, without what each has removed |

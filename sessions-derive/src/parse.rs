@@ -18,6 +18,7 @@ use crate::{
 const ALIAS: &str = "alias";
 const CRATE: &str = "crate";
 const DEFAULT: &str = "default";
+const FLASH: &str = "flash";
 const INTO: &str = "into";
 const MERGE: &str = "merge";
 const RENAME: &str = "rename";
@@ -37,6 +38,7 @@ const ON_FIELD: Place = Place {
     words: &[
         (ALIAS, r#"alias = "old key""#),
         (DEFAULT, "default = …"),
+        (FLASH, FLASH),
         (INTO, INTO),
         (MERGE, "merge = add"),
         (RENAME, r#"rename = "key""#),
@@ -79,6 +81,7 @@ pub(crate) struct Field<'a> {
     pub(crate) ident: &'a Ident,
     pub(crate) aliases: Vec<Given<LitStr>>,
     pub(crate) default: Option<Given<Expr>>,
+    pub(crate) flash: Option<Ident>,
     pub(crate) into: Option<Ident>,
     pub(crate) merge: Option<Given<Path>>,
     pub(crate) rename: Option<Given<LitStr>>,
@@ -116,6 +119,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         ident: written.ident.as_ref()?,
         aliases: Vec::new(),
         default: None,
+        flash: None,
         into: None,
         merge: None,
         rename: None,
@@ -127,6 +131,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         match entry.word.to_string().as_str() {
             ALIAS => field.aliases.extend(entry.value("a string", string)),
             DEFAULT => entry.once(&mut field.default, "an expression", |value| Some(value.clone())),
+            FLASH => entry.flag(&mut field.flash),
             INTO => entry.flag(&mut field.into),
             MERGE => entry.once(&mut field.merge, MERGES, path),
             RENAME => entry.once(&mut field.rename, "a string", string),

@@ -68,12 +68,13 @@ pub struct FieldInfo {
     pub(crate) aliases: &'static [&'static str],
     pub(crate) version: u32,
     pub(crate) merges: bool,
+    pub(crate) flash: bool,
 }
 
 impl FieldInfo {
     /// A field that is stored under `key`.
     pub const fn new(key: &'static str) -> Self {
-        Self { key, aliases: &[], version: 0, merges: false }
+        Self { key, aliases: &[], version: 0, merges: false, flash: false }
     }
 
     /// Keys under which earlier builds stored the field.
@@ -89,6 +90,16 @@ impl FieldInfo {
     /// The field says how it is merged.
     pub const fn merges(self) -> Self {
         Self { merges: true, ..self }
+    }
+
+    /// Whoever takes the field's value is the only one who gets it.
+    pub const fn flash(self) -> Self {
+        Self { flash: true, ..self }
+    }
+
+    /// Whether it would do harm to store a change of the field twice.
+    pub(crate) fn counts_changes(&self) -> bool {
+        self.merges || self.flash
     }
 
     pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {

@@ -4,7 +4,8 @@
 //! payload  = format (1)  head-length  head  entry*,  or a zero: the session has moved
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  value
-//! tag      = codec (low three bits) | 8 if a field-version follows | higher bits: not used yet
+//! tag      = codec (low three bits) | 8 if a field-version follows
+//!          | 64 if whoever wrote it took what was there before | other bits: not used yet
 //! ```
 //!
 //! The [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
@@ -27,6 +28,7 @@ pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
 const FORMAT: u8 = 1;
 const CODEC_BITS: u8 = 0b0111;
 const HAS_VERSION: u8 = 0b1000;
+const TOOK: u8 = 0b0100_0000;
 
 /// Stands in the record of an id that has been renewed, for the moment until it is deleted: no
 /// payload, so that it opens nothing.
@@ -175,13 +177,33 @@ pub(crate) fn decode<F: FieldValue>(
         0 => 0,
         _ => varint::take(&mut body).ok_or("cut short")?,
     };
-    if tag & !(CODEC_BITS | HAS_VERSION) != 0 {
+    if tag & !(CODEC_BITS | HAS_VERSION | TOOK) != 0 {
         return Err("an entry of a later format".into());
     }
     if written_under != u64::from(version) {
         return Ok(None);
     }
     Codec::from_number(tag & CODEC_BITS)?.decode(body).map(Some)
+}
+
+/// Notes that whoever wrote `body` took the value that its flash field had before: of two that did
+/// so, one is refused.
+pub(crate) fn set_took(body: &mut [u8]) {
+    if let Some(tag) = body.first_mut() {
+        *tag |= TOOK;
+    }
+}
+
+pub(crate) fn took(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & TOOK != 0)
+}
+
+/// Whether two bodies have the same value, whoever took something.
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    match (a.split_first(), b.split_first()) {
+        (Some((tag, a)), Some((other, b))) => tag | TOOK == other | TOOK && a == b,
+        (a, b) => a == b,
+    }
 }
 
 fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -285,9 +285,10 @@ impl<T: SessionData> Slot<T> {
         let outcome = change(fields);
         let mut patch = Patch::default();
         if outcome.is_ok() {
-            for (field, change) in changes(T::__tracked(fields), self.address(), &lent, codec) {
+            let tracked = T::__tracked(fields);
+            for (field, change) in changes(tracked, self.address(), &lent, codec, writer) {
                 match change {
-                    Change::None(_) => {}
+                    Change::Nothing | Change::None(_) => {}
                     Change::To(body) | Change::BackToDefault(body) => {
                         patch.set(field, body, writer);
                     }
@@ -330,7 +331,7 @@ impl<T: SessionData> Slot<T> {
         let Some(fields) = Arc::get_mut(view) else { return false };
         let tracked = T::__tracked_mut(fields);
         let is_ours = tracked.is_lent_to(self.address());
-        let changes = changes(tracked, self.address(), lent, policy.codec);
+        let changes = changes(tracked, self.address(), lent, policy.codec, writer);
         if changes.is_empty() {
             let mut state = self.state();
             if state.generation == lent.generation && is_ours {
@@ -366,6 +367,7 @@ impl<T: SessionData> Slot<T> {
                 change => change,
             };
             answers |= match change {
+                Change::Nothing => false,
                 Change::To(body) => {
                     state.pending.set(field, body, writer);
                     true
@@ -460,6 +462,8 @@ impl<T: SessionData> State<T> {
 
 /// What a writer did to one field, with the body that it has now.
 enum Change {
+    /// Took a flash field in which there was nothing.
+    Nothing,
     None(Box<[u8]>),
     To(Box<[u8]>),
     /// To its default, from something else that is not stored yet.
@@ -474,6 +478,7 @@ fn changes<T: SessionData>(
     borrower: usize,
     lent: &Lent,
     codec: Codec,
+    writer: Writer,
 ) -> Vec<(usize, Change)> {
     let encode = |data: &T, field: usize, body: &mut Vec<u8>| {
         body.clear();
@@ -489,13 +494,25 @@ fn changes<T: SessionData>(
         }
         let stored = source.get_or_insert_with(|| self::source::<T>(&lent.record)).body(field);
         let before = lent.pending.body(field).or(stored);
-        let is_default = stored.is_none() && before != Some(&*body) && {
+        let is_flash = T::FIELDS[field].flash;
+        let is_default = (is_flash || stored.is_none() && before != Some(&*body)) && {
             let defaults = defaults.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
             encode(defaults, field, &mut default).is_ok() && default == body
         };
+        if is_flash {
+            let was_empty = before.is_none_or(|before| payload::is_same(before, &default));
+            let takes = tracked.is_taken(field) && tracked.is_lent_to(borrower);
+            if takes && was_empty && is_default {
+                return Change::Nothing;
+            }
+            // Also if an earlier guard of the same request took it, and nothing is saved since.
+            if takes && !was_empty || lent.pending.took(field, writer) {
+                payload::set_took(&mut body);
+            }
+        }
         let new = Box::from(&*body);
-        match (is_default, before) {
-            (_, Some(before)) if *before == *body => Change::None(new),
+        match (is_default && stored.is_none(), before) {
+            (_, Some(before)) if payload::is_same(before, &body) => Change::None(new),
             (true, None) => Change::None(new),
             (true, Some(_)) => Change::BackToDefault(new),
             (false, _) => Change::To(new),

@@ -4,6 +4,7 @@ mod concurrency;
 mod cookies;
 mod evolution;
 mod failing_stores;
+mod fields;
 mod layers;
 mod lifecycle;
 mod login;

@@ -66,7 +66,8 @@ fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges))
+    let flash = field.flash.then(|| hygienic!(.flash()));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash))
 }
 
 /// Asks of the field's type, at its place, what a field must be able to do. Both bodies ask in the

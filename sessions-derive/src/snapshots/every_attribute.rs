@@ -34,6 +34,7 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("visits").merges(),
             crate::runtime::__private::FieldInfo::new("owner"),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
+            crate::runtime::__private::FieldInfo::new("messages").merges().flash(),
         ];
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
             __stored::<Option<u32>>();
@@ -43,6 +44,7 @@ const _: () = {
             __stored::<u64>();
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
             __skipped::<Vec<Visitor>>();
             Self {
                 first_day: __source
@@ -62,6 +64,10 @@ const _: () = {
                     .field::<
                         Vec<u32>,
                     >(6, || crate::runtime::__private::default_of::<Vec<u32>>()),
+                messages: __source
+                    .field::<
+                        Vec<String>,
+                    >(7, || crate::runtime::__private::default_of::<Vec<String>>()),
                 others: __default_others(),
             }
         }
@@ -77,6 +83,7 @@ const _: () = {
             __stored::<u64>();
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => __encoder.put::<Option<u32>>(&self.first_day),
@@ -86,6 +93,7 @@ const _: () = {
                 4 => __encoder.put::<u64>(&self.visits),
                 5 => __encoder.put::<Option<Person>>(&self.owner),
                 6 => __encoder.put::<Vec<u32>>(&self.seen),
+                7 => __encoder.put::<Vec<String>>(&self.messages),
                 _ => __encoder.nothing(),
             }
         }
@@ -113,6 +121,12 @@ const _: () = {
                         .by_uniting::<
                             Vec<u32>,
                         >(|| crate::runtime::__private::default_of::<Vec<u32>>())
+                }
+                7 => {
+                    __merge
+                        .by_uniting::<
+                            Vec<String>,
+                        >(|| crate::runtime::__private::default_of::<Vec<String>>())
                 }
                 _ => __merge.none(),
             }
@@ -417,6 +431,48 @@ const _: () = {
         #[inline]
         fn seen_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 6)
+        }
+        /// Sets `messages`.
+        #[inline]
+        fn set_messages(
+            &mut self,
+            value: impl ::core::convert::Into<Vec<String>>,
+        ) -> &mut Self {
+            *crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                7,
+                |__data| &mut __data.messages,
+            ) = ::core::convert::Into::into(value);
+            self
+        }
+        /// Appends to `messages`.
+        #[inline]
+        fn push_messages(
+            &mut self,
+            value: impl ::core::convert::Into<String>,
+        ) -> &mut Self {
+            crate::runtime::__private::field_mut(
+                    &mut self.__tracked,
+                    7,
+                    |__data| &mut __data.messages,
+                )
+                .push(::core::convert::Into::into(value));
+            self
+        }
+        /// Takes `messages` out: nobody else gets it.
+        #[inline]
+        fn take_messages(&mut self) -> Vec<String> {
+            crate::runtime::__private::take(
+                &mut self.__tracked,
+                7,
+                |__data| &mut __data.messages,
+                crate::runtime::__private::default_of::<Vec<String>>(),
+            )
+        }
+        /// Whether `messages` has changes that are not saved yet.
+        #[inline]
+        fn messages_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 7)
         }
         /// Reads `others`.
         #[deprecated = "unused"]

@@ -13,6 +13,7 @@ use syn::{
 };
 
 use crate::{
+    duration,
     errors::Errors,
     model::{self, Kind, Merge, Model, Start, Storage, bare},
     names::{Accessors, Case, list, suggestion},
@@ -34,6 +35,7 @@ pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
         is_not_stored_if_skipped(field, errors);
         is_the_logins_if_user(field, errors);
         is_gone_when_taken(field, errors);
+        lasts_for_some_time(field, errors);
     }
     has_one_user(input, errors);
     let case = case(input, errors);
@@ -169,14 +171,15 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
 }
 
 fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
-    let Field { skip: Some(_), rename, aliases, version, merge, flash, .. } = field else {
+    let Field { skip: Some(_), rename, aliases, version, merge, flash, ttl, .. } = field else {
         return;
     };
     let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
     let version = version.iter().map(|given| (&given.word, "version"));
     let merge = merge.iter().map(|given| (&given.word, "other save to be merged with"));
     let flash = flash.iter().map(|word| (word, "later request to be shown in"));
-    for (word, what) in keys.chain(version).chain(merge).chain(flash) {
+    let ttl = ttl.iter().map(|given| (&given.word, "end of its own"));
+    for (word, what) in keys.chain(version).chain(merge).chain(flash).chain(ttl) {
         let message = format!(
             "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
              remove one of them"
@@ -187,7 +190,9 @@ fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
 
 /// A login sets the user, and nothing else does.
 fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
-    let Field { user: Some(user), default, flash, into, merge, skip, .. } = field else { return };
+    let Field { user: Some(user), default, flash, into, merge, skip, ttl, .. } = field else {
+        return;
+    };
     if !matches!(Kind::of(&field.written.ty), Kind::Option(..)) {
         let message = "the user of a session is an `Option`, which is `None` until the login; \
                        write `Option<…>`";
@@ -198,7 +203,8 @@ fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
     let merge = merge.iter().map(|it| (&it.word, "is never changed by two saves at once"));
     let skip = skip.iter().map(|word| (word, "has to be stored"));
     let flash = flash.iter().map(|word| (word, "is read again and again"));
-    for (word, why) in default.chain(flash).chain(into).chain(merge).chain(skip) {
+    let ttl = ttl.iter().map(|it| (&it.word, "lasts as long as the session"));
+    for (word, why) in default.chain(flash).chain(into).chain(merge).chain(skip).chain(ttl) {
         let message = format!(
             "`{}` excludes `{word}`, as the user {why}; only `login` sets it: remove `{word}`",
             user.word
@@ -233,6 +239,25 @@ fn is_gone_when_taken(field: &Field<'_>, errors: &Errors) {
         let message = "a flash field that two processes change is not merged, as it would be shown \
                        twice; remove `merge`, or write `merge = union` for a list, set or map";
         errors.at(value, message);
+    }
+}
+
+/// Two values that were set at different times and are merged would end at neither.
+fn lasts_for_some_time(field: &Field<'_>, errors: &Errors) {
+    let Field { ttl: Some(Given { value, .. }), merge, .. } = field else { return };
+    match duration::millis(&value.value()) {
+        Some(0) => errors.at(value, "a field that ends at once is never set; write a time above 0"),
+        Some(_) => {}
+        None => errors.at(
+            value,
+            "`ttl` takes whole numbers of days, hours, minutes and seconds, in this order; write \
+             `ttl = \"90s\"`, `\"10m\"`, `\"1h30m\"` or `\"7d\"`",
+        ),
+    }
+    if let Some(Given { word, .. }) = merge {
+        let message = "`ttl` excludes `merge`, as what is merged was set at two times; remove one of \
+                       them";
+        errors.at(word, message);
     }
 }
 
@@ -409,6 +434,7 @@ fn checked<'a>(
                 aliases: field.aliases.iter().map(|given| given.value.value()).collect(),
                 version: field.version.as_ref().map(|given| given.value),
                 merge: field.merge.as_ref().map(|given| merge(&given.value)),
+                ttl: field.ttl.as_ref().and_then(|given| duration::millis(&given.value.value())),
             },
         },
         is_user: field.user.is_some(),

@@ -1,6 +1,7 @@
 //! The derive macro of the [`sessions`](https://docs.rs/sessions) crate, which re-exports it.
 
 mod check;
+mod duration;
 mod errors;
 mod expand;
 mod model;
@@ -69,6 +70,7 @@ use syn::{DeriveInput, Error, Result};
 /// | `merge = union` | of a set, map or list: what each has added, without what each has removed |
 /// | `merge = path::to::function` | a merge of your own: `fn(base: &F, theirs: &F, ours: &F) -> F` |
 /// | `skip` | the field is never stored, and starts at its default whenever the session is loaded |
+/// | `ttl = "10m"` | the field falls back to its default that long after it was last set: `d`, `h`, `m` and `s`, as in `"1h30m"` (`sessions::fields`) |
 /// | `user` | whose session it is: an `Option<X>` that only `Session::login` sets. `X` is named by its `Display`: the stores list a user's sessions under that name |
 /// | `user = path::to::function` | the same, named by `fn(&X) -> impl ToString` |
 /// | `version = 2` | raise it when the meaning changes: what was stored with another version is dropped |

@@ -105,6 +105,8 @@ pub(crate) enum Storage<'a> {
         aliases: Vec<String>,
         version: Option<u32>,
         merge: Option<Merge<'a>>,
+        /// How many milliseconds it lasts.
+        ttl: Option<u64>,
     },
     Skipped,
 }

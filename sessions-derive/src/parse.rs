@@ -24,6 +24,7 @@ const MERGE: &str = "merge";
 const RENAME: &str = "rename";
 const RENAME_ALL: &str = "rename_all";
 const SKIP: &str = "skip";
+const TTL: &str = "ttl";
 const USER: &str = "user";
 const VERSION: &str = "version";
 
@@ -43,6 +44,7 @@ const ON_FIELD: Place = Place {
         (MERGE, "merge = add"),
         (RENAME, r#"rename = "key""#),
         (SKIP, SKIP),
+        (TTL, r#"ttl = "10m""#),
         (USER, USER),
         (VERSION, "version = 2"),
     ],
@@ -86,6 +88,7 @@ pub(crate) struct Field<'a> {
     pub(crate) merge: Option<Given<Path>>,
     pub(crate) rename: Option<Given<LitStr>>,
     pub(crate) skip: Option<Ident>,
+    pub(crate) ttl: Option<Given<LitStr>>,
     pub(crate) user: Option<Given<Option<Path>>>,
     pub(crate) version: Option<Given<u32>>,
 }
@@ -124,6 +127,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         merge: None,
         rename: None,
         skip: None,
+        ttl: None,
         user: None,
         version: None,
     };
@@ -136,6 +140,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
             MERGE => entry.once(&mut field.merge, MERGES, path),
             RENAME => entry.once(&mut field.rename, "a string", string),
             SKIP => entry.flag(&mut field.skip),
+            TTL => entry.once(&mut field.ttl, "a time in quotes", string),
             USER if entry.written.is_none() => entry.once_alone(&mut field.user),
             USER => entry.once(&mut field.user, NAMES, |value| path(value).map(Some)),
             VERSION => entry.once(&mut field.version, "a whole number below 2³²", number),

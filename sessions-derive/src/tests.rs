@@ -71,6 +71,8 @@ fn expansion_with_every_attribute() {
             seen: Vec<u32>,
             #[session(flash, merge = union)]
             messages: Vec<String>,
+            #[session(ttl = "1h30m")]
+            code: Option<u32>,
             #[deprecated = "unused"]
             #[session(skip, default = vec![Self::default()])]
             others: Vec<Self>,
@@ -134,7 +136,8 @@ fn all_errors_come_at_once() {
         [
             "`skip` belongs on a field, not on the struct; write `#[session(skip)]` there",
             "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, \
-             `default`, `flash`, `into`, `merge`, `rename`, `skip`, `user` and `version`",
+             `default`, `flash`, `into`, `merge`, `rename`, `skip`, `ttl`, \
+             `user` and `version`",
             "`version` takes a whole number below 2³²; write `version = 2`",
             "a session outlives every request and cannot borrow; own the data, as `String` \
              instead of `&str`",
@@ -219,7 +222,7 @@ fn nearest_word_is_near() {
         ("aliases", Some("alias")),
         ("skpi", None),
         ("skips", Some("skip")),
-        ("ttl", None),
+        ("max_age", None),
         ("", None),
     ] {
         assert_eq!(nearest(wrong, words), right, "{wrong}");

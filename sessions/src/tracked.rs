@@ -11,6 +11,8 @@ pub struct Tracked<T: SessionData> {
     touched: T::Dirty,
     /// Of the flash fields, those that this guard has taken.
     taken: T::Dirty,
+    /// When the first of the fields falls back to its default, in milliseconds.
+    until: u64,
     /// Whom it was lent to: two guards' fields can change places (`std::mem::swap`).
     lent_to: usize,
 }
@@ -18,7 +20,18 @@ pub struct Tracked<T: SessionData> {
 impl<T: SessionData> Tracked<T> {
     pub(crate) fn clean(data: T) -> Self {
         let none = || T::Dirty::NONE;
-        Self { data, unsaved: none(), touched: none(), taken: none(), lent_to: 0 }
+        let (unsaved, touched, taken) = (none(), none(), none());
+        Self { data, unsaved, touched, taken, until: u64::MAX, lent_to: 0 }
+    }
+
+    /// It shows what there was before one of its fields ends, at the latest at this time.
+    pub(crate) fn expire_at(&mut self, time: u64) {
+        self.until = self.until.min(time);
+    }
+
+    /// Whether all of it still holds.
+    pub(crate) fn is_valid(&self, now: u64) -> bool {
+        now < self.until
     }
 
     pub(crate) fn data(&self) -> &T {

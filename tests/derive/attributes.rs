@@ -248,6 +248,39 @@ mod flash {
     }
 }
 
+mod ttl {
+    use super::*;
+
+    #[derive(Session)]
+    struct Ends {
+        #[session(ttl = "1s", version = 3, default = 5)]
+        code: u32,
+        #[session(ttl = "365d", flash, into)]
+        notice: Option<Box<str>>,
+    }
+
+    #[tokio::test]
+    async fn changes_no_accessor() {
+        let mut browser = Browser::new();
+        browser
+            .request(async |session: Session<Ends>| {
+                session.write().await.set_code(7).set_notice("soon gone");
+            })
+            .await;
+        browser
+            .request(async |session: Session<Ends>| {
+                let mut s = session.write().await;
+                assert_eq!(s.code(), 7);
+                assert_eq!(s.take_notice().as_deref(), Some("soon gone"));
+                assert_eq!((s.take_code(), s.code()), (7, 5));
+                s.reset_code();
+                *s.code_mut() += 1;
+                assert!(s.code_is_dirty());
+            })
+            .await;
+    }
+}
+
 mod into {
     use super::*;
 

@@ -62,12 +62,15 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
 }
 
 fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Storage::Stored { key, aliases, version, merge, .. } = &field.storage else { return None };
+    let Storage::Stored { key, aliases, version, merge, ttl, .. } = &field.storage else {
+        return None;
+    };
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
     let flash = field.flash.then(|| hygienic!(.flash()));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash))
+    let ttl = ttl.map(Literal::u64_unsuffixed).map(|millis| hygienic!(.ttl(#millis)));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash #ttl))
 }
 
 /// Asks of the field's type, at its place, what a field must be able to do. Both bodies ask in the

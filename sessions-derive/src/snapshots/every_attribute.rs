@@ -35,6 +35,7 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("owner"),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
             crate::runtime::__private::FieldInfo::new("messages").merges().flash(),
+            crate::runtime::__private::FieldInfo::new("code").ttl(5400000),
         ];
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
             __stored::<Option<u32>>();
@@ -45,6 +46,7 @@ const _: () = {
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
             __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
             __skipped::<Vec<Visitor>>();
             Self {
                 first_day: __source
@@ -68,6 +70,10 @@ const _: () = {
                     .field::<
                         Vec<String>,
                     >(7, || crate::runtime::__private::default_of::<Vec<String>>()),
+                code: __source
+                    .field::<
+                        Option<u32>,
+                    >(8, || crate::runtime::__private::default_of::<Option<u32>>()),
                 others: __default_others(),
             }
         }
@@ -84,6 +90,7 @@ const _: () = {
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
             __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => __encoder.put::<Option<u32>>(&self.first_day),
@@ -94,6 +101,7 @@ const _: () = {
                 5 => __encoder.put::<Option<Person>>(&self.owner),
                 6 => __encoder.put::<Vec<u32>>(&self.seen),
                 7 => __encoder.put::<Vec<String>>(&self.messages),
+                8 => __encoder.put::<Option<u32>>(&self.code),
                 _ => __encoder.nothing(),
             }
         }
@@ -473,6 +481,51 @@ const _: () = {
         #[inline]
         fn messages_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 7)
+        }
+        /// Reads `code`.
+        #[inline]
+        fn code(&self) -> ::core::option::Option<u32> {
+            crate::runtime::__private::get(&self.__tracked).code
+        }
+        /// Sets `code` to `Some(value)`.
+        #[inline]
+        fn set_code(&mut self, value: u32) -> &mut Self {
+            *self.code_mut() = ::core::option::Option::Some(value);
+            self
+        }
+        /// Sets `code` to `None`.
+        #[inline]
+        fn clear_code(&mut self) -> &mut Self {
+            *self.code_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `code` for changes, and counts it as changed.
+        #[inline]
+        fn code_mut(&mut self) -> &mut Option<u32> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                8,
+                |__data| &mut __data.code,
+            )
+        }
+        /// Takes `code` out, and leaves its default.
+        #[inline]
+        fn take_code(&mut self) -> Option<u32> {
+            ::core::mem::replace(
+                self.code_mut(),
+                crate::runtime::__private::default_of::<Option<u32>>(),
+            )
+        }
+        /// Sets `code` back to its default.
+        #[inline]
+        fn reset_code(&mut self) -> &mut Self {
+            *self.code_mut() = crate::runtime::__private::default_of::<Option<u32>>();
+            self
+        }
+        /// Whether `code` has changes that are not saved yet.
+        #[inline]
+        fn code_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 8)
         }
         /// Reads `others`.
         #[deprecated = "unused"]

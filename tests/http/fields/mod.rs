@@ -1,11 +1,12 @@
 //! Fields that know more: each attribute from outside, in one process and in several.
 
 mod flash;
+mod ttl;
 
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
     middleware::{self, Next},
     response::Response,
@@ -65,7 +66,8 @@ impl<T: SessionData> Fleet<T> {
         let layer = builder.build().expect("possible settings");
         let steps = Steps::default();
         let stops = middleware::from_fn_with_state(steps.clone(), stop_after);
-        let server = Server::start(routes.layer(stops).layer(layer.clone())).await;
+        let app = routes.layer(stops).layer(layer.clone()).layer(Extension(self.clock.clone()));
+        let server = Server::start(app).await;
         let client = server.client();
         self.processes.push(Process { layer, client, steps, _server: server });
     }

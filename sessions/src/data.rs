@@ -73,12 +73,15 @@ pub struct FieldInfo {
     pub(crate) aliases: &'static [&'static str],
     pub(crate) version: u32,
     pub(crate) merges: bool,
+    pub(crate) flash: bool,
+    /// In milliseconds; none if it is 0.
+    pub(crate) ttl: u64,
 }
 
 impl FieldInfo {
     /// A field that is stored under `key`.
     pub const fn new(key: &'static str) -> Self {
-        Self { key, aliases: &[], version: 0, merges: false }
+        Self { key, aliases: &[], version: 0, merges: false, flash: false, ttl: 0 }
     }
 
     /// Keys under which earlier builds stored the field.
@@ -94,6 +97,33 @@ impl FieldInfo {
     /// The field says how it is merged.
     pub const fn merges(self) -> Self {
         Self { merges: true, ..self }
+    }
+
+    /// Whoever takes the field's value is the only one who gets it.
+    pub const fn flash(self) -> Self {
+        Self { flash: true, ..self }
+    }
+
+    /// The field falls back to its default so many milliseconds after it was last set.
+    pub const fn ttl(self, millis: u64) -> Self {
+        Self { ttl: millis, ..self }
+    }
+
+    /// Whether any of these fields depends on the time.
+    pub(crate) const fn any_has_ttl(fields: &[Self]) -> bool {
+        let mut rest = fields;
+        while let [first, others @ ..] = rest {
+            if first.ttl > 0 {
+                return true;
+            }
+            rest = others;
+        }
+        false
+    }
+
+    /// Whether it would do harm to store a change of the field twice.
+    pub(crate) fn counts_changes(&self) -> bool {
+        self.merges || self.flash
     }
 
     pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {

@@ -16,6 +16,8 @@ mod data;
 mod devices;
 mod error;
 mod expiry;
+#[doc = include_str!("../docs/fields.md")]
+pub mod fields {}
 #[cfg(feature = "axum")]
 mod extract;
 mod guard;

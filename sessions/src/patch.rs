@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::payload::Source;
+use crate::payload::{self, Source};
 
 /// Which request has written something. No two in this process have the same, ever: what a request
 /// leaves behind must not be taken for a later one's.
@@ -49,6 +49,12 @@ impl Patch {
     /// Whether another request has written the field too.
     pub(crate) fn is_shared(&self, field: usize, writer: Writer) -> bool {
         self.0.iter().any(|entry| entry.field == field && entry.writer != writer)
+    }
+
+    /// Whether this request has taken what was in a flash field.
+    pub(crate) fn took(&self, field: usize, writer: Writer) -> bool {
+        let mut entries = self.0.iter();
+        entries.any(|it| (it.field, it.writer) == (field, writer) && payload::took(&it.body))
     }
 
     pub(crate) fn set(&mut self, field: usize, body: Box<[u8]>, writer: Writer) {

@@ -49,6 +49,15 @@ pub fn name_of<N: ToString + ?Sized>(name: &N) -> String {
     name.to_string()
 }
 
+pub fn take<T: SessionData, F>(
+    tracked: &mut Tracked<T>,
+    field: usize,
+    project: impl FnOnce(&mut T) -> &mut F,
+    default: F,
+) -> F {
+    tracked.take(field, project, default)
+}
+
 pub fn default_of<F: FieldDefault>() -> F {
     F::field_default()
 }

@@ -5,6 +5,7 @@ mod cookies;
 mod csrf;
 mod evolution;
 mod failing_stores;
+mod fields;
 mod layers;
 mod lifecycle;
 mod login;

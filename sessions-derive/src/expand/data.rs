@@ -68,11 +68,15 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
 }
 
 fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Storage::Stored { key, aliases, version, merge, .. } = &field.storage else { return None };
+    let Storage::Stored { key, aliases, version, merge, ttl, .. } = &field.storage else {
+        return None;
+    };
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges))
+    let flash = field.flash.then(|| hygienic!(.flash()));
+    let ttl = ttl.map(Literal::u64_unsuffixed).map(|millis| hygienic!(.ttl(#millis)));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash #ttl))
 }
 
 /// Whether the field is the same whenever it is loaded from the same bytes: it is stored, and its

@@ -34,6 +34,8 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("visits").merges(),
             crate::runtime::__private::FieldInfo::new("owner"),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
+            crate::runtime::__private::FieldInfo::new("messages").merges().flash(),
+            crate::runtime::__private::FieldInfo::new("code").ttl(5400000),
         ];
         const __LOADS_ALIKE: bool = false;
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
@@ -44,6 +46,8 @@ const _: () = {
             __stored::<u64>();
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
             __skipped::<Vec<Visitor>>();
             Self {
                 first_day: __source
@@ -63,6 +67,14 @@ const _: () = {
                     .field::<
                         Vec<u32>,
                     >(6, || crate::runtime::__private::default_of::<Vec<u32>>()),
+                messages: __source
+                    .field::<
+                        Vec<String>,
+                    >(7, || crate::runtime::__private::default_of::<Vec<String>>()),
+                code: __source
+                    .field::<
+                        Option<u32>,
+                    >(8, || crate::runtime::__private::default_of::<Option<u32>>()),
                 others: __default_others(),
             }
         }
@@ -78,6 +90,8 @@ const _: () = {
             __stored::<u64>();
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => __encoder.put::<Option<u32>>(&self.first_day),
@@ -87,6 +101,8 @@ const _: () = {
                 4 => __encoder.put::<u64>(&self.visits),
                 5 => __encoder.put::<Option<Person>>(&self.owner),
                 6 => __encoder.put::<Vec<u32>>(&self.seen),
+                7 => __encoder.put::<Vec<String>>(&self.messages),
+                8 => __encoder.put::<Option<u32>>(&self.code),
                 _ => __encoder.nothing(),
             }
         }
@@ -114,6 +130,12 @@ const _: () = {
                         .by_uniting::<
                             Vec<u32>,
                         >(|| crate::runtime::__private::default_of::<Vec<u32>>())
+                }
+                7 => {
+                    __merge
+                        .by_uniting::<
+                            Vec<String>,
+                        >(|| crate::runtime::__private::default_of::<Vec<String>>())
                 }
                 _ => __merge.none(),
             }
@@ -418,6 +440,93 @@ const _: () = {
         #[inline]
         fn seen_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 6)
+        }
+        /// Sets `messages`.
+        #[inline]
+        fn set_messages(
+            &mut self,
+            value: impl ::core::convert::Into<Vec<String>>,
+        ) -> &mut Self {
+            *crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                7,
+                |__data| &mut __data.messages,
+            ) = ::core::convert::Into::into(value);
+            self
+        }
+        /// Appends to `messages`.
+        #[inline]
+        fn push_messages(
+            &mut self,
+            value: impl ::core::convert::Into<String>,
+        ) -> &mut Self {
+            crate::runtime::__private::field_mut(
+                    &mut self.__tracked,
+                    7,
+                    |__data| &mut __data.messages,
+                )
+                .push(::core::convert::Into::into(value));
+            self
+        }
+        /// Takes `messages` out: nobody else gets it.
+        #[inline]
+        fn take_messages(&mut self) -> Vec<String> {
+            crate::runtime::__private::take(
+                &mut self.__tracked,
+                7,
+                |__data| &mut __data.messages,
+                crate::runtime::__private::default_of::<Vec<String>>(),
+            )
+        }
+        /// Whether `messages` has changes that are not saved yet.
+        #[inline]
+        fn messages_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 7)
+        }
+        /// Reads `code`.
+        #[inline]
+        fn code(&self) -> ::core::option::Option<u32> {
+            crate::runtime::__private::get(&self.__tracked).code
+        }
+        /// Sets `code` to `Some(value)`.
+        #[inline]
+        fn set_code(&mut self, value: u32) -> &mut Self {
+            *self.code_mut() = ::core::option::Option::Some(value);
+            self
+        }
+        /// Sets `code` to `None`.
+        #[inline]
+        fn clear_code(&mut self) -> &mut Self {
+            *self.code_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `code` for changes, and counts it as changed.
+        #[inline]
+        fn code_mut(&mut self) -> &mut Option<u32> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                8,
+                |__data| &mut __data.code,
+            )
+        }
+        /// Takes `code` out, and leaves its default.
+        #[inline]
+        fn take_code(&mut self) -> Option<u32> {
+            ::core::mem::replace(
+                self.code_mut(),
+                crate::runtime::__private::default_of::<Option<u32>>(),
+            )
+        }
+        /// Sets `code` back to its default.
+        #[inline]
+        fn reset_code(&mut self) -> &mut Self {
+            *self.code_mut() = crate::runtime::__private::default_of::<Option<u32>>();
+            self
+        }
+        /// Whether `code` has changes that are not saved yet.
+        #[inline]
+        fn code_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 8)
         }
         /// Reads `others`.
         #[deprecated = "unused"]

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Conflict, Device, Lifetime, Record, SessionData,
+    data::FieldInfo,
     error::Error,
     head::{Head, Lease, MARKS_KEPT},
     id::SessionId,
@@ -324,7 +325,7 @@ impl<T: SessionData> Slot<T> {
             || given.conflict == Conflict::Reject
             // Once and for all: the first mark of a record is that of the save that made it.
             || !state.head.marks.is_empty()
-            || T::FIELDS.iter().any(|field| field.merges);
+            || T::FIELDS.iter().any(FieldInfo::counts_changes);
         let head = state.next_head(is_marked.then_some(given.mark), wish.login, given.now);
         let written = |pending: &Patch| state.payload(pending, overlay, &head);
         let mut payload = written(&state.pending);
@@ -541,7 +542,7 @@ impl<T: SessionData> State<T> {
         self.pending = kept;
         for (field, writer, refusal) in refused {
             tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
-            if matches!(refusal, Refusal::Conflict) {
+            if matches!(refusal, Refusal::Conflict | Refusal::Taken) {
                 // All of it or nothing.
                 self.refuse_all_of(writer, &refusal);
             }

@@ -192,7 +192,11 @@ impl<T: SessionUser> Session<T> {
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
-            if save::attempts(shared, slot, &mut saving, wish).await? == Saved::Done {
+            let saved = save::attempts(shared, slot, &mut saving, wish).await;
+            if saved.is_err() {
+                save::take_back_creation(shared, slot).await;
+            }
+            if saved? == Saved::Done {
                 let _ = slot.set_lifetime(lifetime, writer);
                 tracing::debug!("a user logged in");
                 return Ok(());

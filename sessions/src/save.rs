@@ -103,6 +103,12 @@ async fn attempts_in_span<T: SessionData>(
                     return Ok(Saved::Done);
                 }
             }
+            // A login never happens in place, not even under an id that an earlier save has just
+            // turned out to have created.
+            Plan::Replace { record, .. } if wish.login.is_some() => {
+                slot.not_saved(&record);
+                return Ok(Saved::Outdated);
+            }
             Plan::Replace { record, based_on } => {
                 let key = &slot.place().ok_or_else(Error::ended)?.key;
                 match replace(store, key, &record, based_on).await? {
@@ -260,10 +266,21 @@ async fn create<T: SessionData>(
                 enter(shared, slot, id);
                 slot.saved(record);
             } else {
-                slot.forget_id_to_create_under();
+                let _ = slot.forget_id_to_create_under();
             }
             Ok(false)
         }
+    }
+}
+
+/// Takes back a login of a session that is new: if the store has it after all, nobody is to go on
+/// with it.
+pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
+    if slot.place().is_none()
+        && let Some(id) = slot.forget_id_to_create_under()
+        && let Some(store) = shared.store()
+    {
+        drop_record(store, &id.store_key()).await;
     }
 }
 

@@ -11,6 +11,7 @@ mod merging;
 mod private_cookie;
 mod races;
 mod responses;
+mod review;
 
 use std::{convert::Infallible, time::Duration};
 

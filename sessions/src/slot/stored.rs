@@ -207,9 +207,11 @@ impl<T: SessionData> Slot<T> {
         Ok((id, false))
     }
 
-    /// The id is somebody else's.
-    pub(crate) fn forget_id_to_create_under(&self) {
-        self.state().creating = None;
+    /// The id is somebody else's, or what was tried under it is to be forgotten.
+    pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
+        let mut state = self.state();
+        state.attempts.clear();
+        state.creating.take()
     }
 
     /// The record for another id: without the lease of whoever has let it expire.

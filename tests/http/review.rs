@@ -1,0 +1,117 @@
+//! Logins between failures, leases and renewals: what must not come of them.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use axum::{Router, extract::Path, routing::get};
+use sessions::{
+    Created, Device, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record, Replaced,
+    RequireLogin, Session, SessionLayer, Sessions, Store, StoreError, StoreKey, UserIndex,
+    testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore},
+};
+use sessions_tests::{Client, Server};
+use tokio::sync::Notify;
+
+use crate::COOKIE;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Session)]
+struct Customer {
+    #[session(user)]
+    user: Option<u64>,
+    cart: Vec<u32>,
+    note: String,
+    is_admin: bool,
+}
+
+fn routes() -> Router {
+    Router::new()
+        .route("/who", get(who))
+        .route("/cart", get(cart))
+        .route("/cart/{item}", get(put_into_cart))
+        .route("/login/{user}", get(login))
+        .route("/device/{user}", get(login_with_device))
+        .route("/renew", get(async |session: Session<Customer>| session.renew_id().await))
+}
+
+async fn who(session: Session<Customer>) -> String {
+    format!("{:?}", session.read().await.user())
+}
+
+async fn cart(session: Session<Customer>) -> String {
+    format!("{:?}", session.read().await.cart())
+}
+
+async fn put_into_cart(Path(item): Path<u32>, session: Session<Customer>) {
+    session.write().await.cart_mut().push(item);
+}
+
+async fn login(Path(user): Path<u64>, session: Session<Customer>) -> sessions::Result<()> {
+    session.login(user).await
+}
+
+async fn login_with_device(
+    Path(user): Path<u64>,
+    session: Session<Customer>,
+) -> sessions::Result<()> {
+    let device = Device::new().with_user_agent(&"u".repeat(256)).with_address("192.0.2.1");
+    session.login(user).device(device).await
+}
+
+/// Stops a handler in its middle.
+#[derive(Clone, Default)]
+struct Steps {
+    arrived: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Steps {
+    async fn here(&self) {
+        self.arrived.notify_one();
+        self.go_on.notified().await;
+    }
+}
+
+fn spied() -> SpyStore<MemoryStore> {
+    SpyStore::new(MemoryStore::new())
+}
+
+async fn serve(layer: &SessionLayer<Customer>, more: Router) -> Server {
+    Server::start(routes().merge(more).layer(layer.clone())).await
+}
+
+fn same_browser(server: &Server, client: &Client) -> Client {
+    let other = server.client();
+    other.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    other
+}
+
+// ---- a login that fails ----
+
+/// The record of a login whose answer was lost must not be what the next save goes on with.
+#[tokio::test]
+async fn a_login_that_failed_does_not_come_true_with_the_next_save() {
+    for with_token in [false, true] {
+        let store = FaultyStore::new(MemoryStore::new(), 1).with(Fault::AnswerLost, 1000);
+        let faulty = store.clone();
+        let tries = async move |session: Session<Customer>| {
+            let outcome = session.login(7).await.map_err(|error| error.kind());
+            faulty.heal();
+            if with_token {
+                session.csrf_token().await.unwrap();
+            }
+            session.write().await.cart_mut().push(1);
+            format!("{outcome:?}")
+        };
+        let layer = SessionLayer::<Customer>::new(store.clone(), Keys::generate());
+        let server = serve(&layer, Router::new().route("/tries", get(tries))).await;
+        let client = server.client();
+        assert_eq!(client.get("/tries").await.text(), format!("Err({:?})", ErrorKind::Store));
+        assert_eq!(client.get("/cart").await.text(), "[1]");
+        assert_eq!(client.get("/who").await.text(), "None");
+        assert!(store.store().sessions_of("7").await.unwrap().is_empty());
+    }
+}

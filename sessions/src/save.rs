@@ -384,8 +384,13 @@ pub(crate) async fn renew<T: SessionData>(
         let based_on = slot.record().version;
         let overlay = wish.overlay.map(|(overlay, _)| (overlay, slot.generation()));
         let record = match plan(shared, slot, Wish { overlay, ..wish }, overdue)? {
-            Plan::Replace { record, .. } => record,
-            Plan::Outdated => continue,
+            Plan::Replace { record, .. } => {
+                // It goes to another id: what the store has under this one is not in doubt.
+                slot.not_saved(&record);
+                record
+            }
+            // Somebody has loaded a newer record since we looked; it may have a lease.
+            Plan::Outdated | Plan::Wait(..) => continue,
             _ => slot.record_without_lease(),
         };
         let lifetime = wish.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);

@@ -115,3 +115,22 @@ async fn a_login_that_failed_does_not_come_true_with_the_next_save() {
         assert!(store.store().sessions_of("7").await.unwrap().is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_login_or_renewal_that_failed_leaves_nothing_to_save() {
+    let store = spied();
+    let layer = SessionLayer::<Customer>::new(store.clone(), Keys::generate());
+    let fails = async |session: Session<Customer>| {
+        assert!(session.login(7).await.is_err());
+        assert!(session.renew_id().await.is_err());
+        session.save().await
+    };
+    let server = serve(&layer, Router::new().route("/fails", get(fails))).await;
+    let client = server.client();
+    client.get("/cart/1").await.text();
+    store.reset();
+    store.fail_next(Operation::Create, 2);
+    client.get("/fails").await.text();
+    assert_eq!(store.calls().replace, 0);
+    assert_eq!(client.get("/cart").await.text(), "[1]");
+}

@@ -377,14 +377,22 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// Extends the expiry with a save, which says when the session was last seen.
+    /// Extends the expiry with a save, which says when the session was last seen; without one while
+    /// another process has a lease on the session, or if it is too large by now.
     async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
         let wish = Wish { is_seen: true, ..Wish::of(None) };
         match save::attempts(&self.shared, slot, saving, wish).await {
-            Err(error) if error.kind() != ErrorKind::Ended => {
-                tracing::warn!("a session's expiry could not be extended: {}", error.for_log());
+            Err(error) if error.kind() == ErrorKind::Ended => return,
+            Err(error) => {
+                tracing::warn!("a session's use could not be noted: {}", error.for_log());
+                if error.kind() == ErrorKind::Store {
+                    return;
+                }
             }
-            _ => {}
+            Ok(_) => {}
+        }
+        if let Some(expires_at) = self.look_for_refresh(slot).1 {
+            self.touch(slot, expires_at).await;
         }
     }
 

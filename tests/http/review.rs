@@ -134,3 +134,47 @@ async fn a_login_or_renewal_that_failed_leaves_nothing_to_save() {
     assert_eq!(store.calls().replace, 0);
     assert_eq!(client.get("/cart").await.text(), "[1]");
 }
+
+// ---- leases ----
+
+/// Whoever only reads does not wait for another process, whether the session has a device or not.
+#[tokio::test]
+async fn a_reader_does_not_wait_for_another_processs_lease() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().with_clock(&clock).build();
+    let keys = Keys::generate();
+    let steps = Steps::default();
+    let locks = {
+        let steps = steps.clone();
+        async move |session: Session<Customer>| {
+            let _guard = session.lock().await.unwrap();
+            steps.here().await;
+        }
+    };
+    let layers = [(); 2].map(|()| {
+        let builder = SessionLayer::<Customer>::builder(store.clone(), keys.clone());
+        builder.with_clock(&clock).build().unwrap()
+    });
+    let one = serve(&layers[0], Router::new().route("/locks", get(locks))).await;
+    let two = serve(&layers[1], Router::new()).await;
+    for path in ["/login/7", "/device/7"] {
+        let client = one.client();
+        client.get(path).await.text();
+        let locking = tokio::spawn({
+            let client = client.clone();
+            async move { client.get("/locks").await }
+        });
+        steps.arrived.notified().await;
+        clock.advance(30 * MINUTE);
+        let reader = same_browser(&two, &client);
+        let seen = tokio::time::timeout(Duration::from_secs(2), reader.get("/who")).await;
+        assert_eq!(seen.expect("it does not wait").text(), "Some(7)", "{path}");
+        let list = store.sessions_of("7").await.unwrap();
+        let expires_at = list.iter().map(|(_, record)| record.expires_at).max().unwrap();
+        assert_eq!(expires_at, clock.now() + 120 * MINUTE, "{path}: and its use counts");
+        steps.go_on.notify_one();
+        locking.await.unwrap().text();
+        client.get("/renew").await.text();
+        layers[0].sessions(store.clone()).end_all(&7).await.unwrap();
+    }
+}

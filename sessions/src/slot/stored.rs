@@ -263,7 +263,8 @@ impl<T: SessionData> Slot<T> {
         }
         let based_on = state.record.version;
         if let Some(lease) = state.foreign_lease(given.overdue) {
-            return Ok(Plan::Wait(lease, based_on));
+            // Whoever only reads does not wait.
+            return Ok(if wish.is_seen { Plan::Nothing } else { Plan::Wait(lease, based_on) });
         }
         // A login is saved under an id that nobody else knows.
         let is_marked = (overlay.is_some() && wish.login.is_none())

@@ -397,7 +397,11 @@ pub(crate) async fn renew<T: SessionData>(
         let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version: based_on + 1, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);
-        let Some(store) = shared.store() else { return Ok((record, place)) };
+        let Some(store) = shared.store() else {
+            #[cfg(feature = "private-cookie")]
+            shared.cookie.sealed_fits(&record)?;
+            return Ok((record, place));
+        };
         if store.create(&place.key, &record).await? == Created::Exists {
             continue;
         }

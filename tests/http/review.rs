@@ -178,3 +178,32 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
         layers[0].sessions(store.clone()).end_all(&7).await.unwrap();
     }
 }
+
+// ---- without a store ----
+
+#[tokio::test]
+async fn a_renewal_or_login_that_no_cookie_can_hold_is_an_error() {
+    async fn fill(Path(size): Path<usize>, session: Session<Customer>) {
+        session.write().await.set_note("x".repeat(size));
+    }
+    async fn fill_and_renew(session: Session<Customer>) -> String {
+        session.write().await.set_note("x".repeat(5_000));
+        let outcome = session.renew_id().await.map_err(|error| error.kind());
+        session.discard();
+        format!("{outcome:?}")
+    }
+    let layer = SessionLayer::<Customer>::new(PrivateCookie, Keys::generate());
+    let more = Router::new()
+        .route("/fill/{size}", get(fill))
+        .route("/fill-and-renew", get(fill_and_renew));
+    let server = serve(&layer, more).await;
+    let client = server.client();
+    client.get("/fill/2800").await.text();
+    let too_large = format!("Err({:?})", ErrorKind::TooLarge);
+    assert_eq!(client.get("/fill-and-renew").await.text(), too_large);
+    let reply = client.get("/device/7").await;
+    assert!(reply.status.is_server_error(), "{:?}", reply.set_cookies().iter().map(String::len));
+    client.get("/fill/100").await.text();
+    client.get("/device/7").await.text();
+    assert_eq!(client.get("/who").await.text(), "Some(7)");
+}

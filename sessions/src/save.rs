@@ -91,8 +91,7 @@ async fn attempts_in_span<T: SessionData>(
         let plan = plan(shared, slot, wish, saving.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
-            keep_for_cookie(shared, slot, plan)?;
-            return Ok(Saved::Done);
+            return keep_for_cookie(shared, slot, plan);
         }
         let Some(store) = shared.store() else { return Ok(Saved::Done) };
         match plan {
@@ -475,12 +474,16 @@ fn keep_for_cookie<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     plan: Plan,
-) -> Result<(), Error> {
-    let (Plan::Create(record) | Plan::Replace { record, .. }) = plan else { return Ok(()) };
+) -> Result<Saved, Error> {
+    let record = match plan {
+        Plan::Create(record) | Plan::Replace { record, .. } => record,
+        Plan::Outdated => return Ok(Saved::Outdated),
+        Plan::Nothing | Plan::Wait(..) => return Ok(Saved::Done),
+    };
     shared.cookie.sealed_fits(&record)?;
     if slot.place().is_none() {
         slot.settle_in(shared.registry.place(SessionId::generate()?));
     }
     slot.saved(record);
-    Ok(())
+    Ok(Saved::Done)
 }

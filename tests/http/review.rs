@@ -207,3 +207,24 @@ async fn a_renewal_or_login_that_no_cookie_can_hold_is_an_error() {
     client.get("/device/7").await.text();
     assert_eq!(client.get("/who").await.text(), "Some(7)");
 }
+
+#[tokio::test]
+async fn an_update_in_a_cookie_is_repeated_when_its_ground_has_changed() {
+    let updates = async |session: Session<Customer>| {
+        let mut times = 0;
+        let outcome = session.update(|fields| {
+            times += 1;
+            if times == 1 {
+                session.discard();
+            }
+            fields.cart_mut().push(5);
+        });
+        outcome.await
+    };
+    let layer = SessionLayer::<Customer>::new(PrivateCookie, Keys::generate());
+    let server = serve(&layer, Router::new().route("/updates", get(updates))).await;
+    let client = server.client();
+    client.get("/cart/1").await.text();
+    client.get("/updates").await.text();
+    assert_eq!(client.get("/cart").await.text(), "[1, 5]");
+}

@@ -221,17 +221,24 @@ impl<T: SessionUser> Sessions<T> {
     }
 
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one
-    /// is gone: so whoever looks until there is nothing left has ended it.
+    /// is gone. One look may miss both all the same, if it goes on while that happens: the index says
+    /// which sessions there are, and then the store what has become of each. The next look finds the
+    /// new one. So whoever has looked twice, and found nothing, has ended it.
     async fn end_all_but(&self, user: &str, except: Option<&StoreKey>) -> Result<u64, Error> {
         /// Somebody who logs in all the time cannot hold us up for ever.
         const MOST_ROUNDS: u32 = 10;
-        let mut ended = 0;
+        let (mut ended, mut was_empty) = (0, false);
         for _ in 0..MOST_ROUNDS {
             let mut others = self.keys_of(user).await?;
             others.retain(|key| Some(key) != except);
             if others.is_empty() {
-                break;
+                if was_empty {
+                    break;
+                }
+                was_empty = true;
+                continue;
             }
+            was_empty = false;
             ended += self.within("delete_sessions_of", self.index.delete_of(user, except)).await?;
             others.iter().for_each(|key| self.end_here(key));
         }

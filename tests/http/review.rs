@@ -228,3 +228,81 @@ async fn an_update_in_a_cookie_is_repeated_when_its_ground_has_changed() {
     client.get("/updates").await.text();
     assert_eq!(client.get("/cart").await.text(), "[1, 5]");
 }
+
+// ---- ending a user's sessions ----
+
+/// An index that is read in two steps, as those of `MemoryStore` and `RedisStore`: first which
+/// sessions there are, then each of them. Stops in between, the first time.
+#[derive(Clone)]
+struct TwoSteps {
+    store: MemoryStore,
+    steps: Arc<Mutex<Option<Steps>>>,
+}
+
+impl Store for TwoSteps {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.store.load(key).await
+    }
+
+    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        self.store.create(key, record).await
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<Replaced, StoreError> {
+        self.store.replace(key, record, based_on).await
+    }
+
+    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+        self.store.touch(key, expires_at).await
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        self.store.delete(key).await
+    }
+}
+
+impl UserIndex for TwoSteps {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let listed = self.store.sessions_of(user).await?;
+        let steps = self.steps.lock().unwrap().take();
+        if let Some(steps) = steps {
+            steps.here().await;
+        }
+        let mut found = Vec::new();
+        for (key, _) in listed {
+            let record = self.store.load(&key).await?;
+            found.extend(record.filter(|it| it.user.as_deref() == Some(user)).map(|it| (key, it)));
+        }
+        Ok(found)
+    }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        self.store.delete_sessions_of(user, except).await
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_renewed_between_two_looks_is_ended_all_the_same() {
+    let (store, steps) = (MemoryStore::new(), Steps::default());
+    let layer = SessionLayer::<Customer>::new(store.clone(), Keys::generate());
+    let server = serve(&layer, Router::new()).await;
+    let client = server.client();
+    client.get("/login/7").await.text();
+    let index = TwoSteps { store, steps: Arc::new(Mutex::new(Some(steps.clone()))) };
+    let sessions: Sessions<Customer> = layer.sessions(index);
+    let ending = tokio::spawn(async move { sessions.end_all(&7).await });
+    steps.arrived.notified().await;
+    client.get("/renew").await.text();
+    steps.go_on.notify_one();
+    assert_eq!(ending.await.unwrap().unwrap(), 1);
+    assert_eq!(client.get("/who").await.text(), "None");
+}

@@ -210,14 +210,16 @@ impl<T: SessionUser> Sessions<T> {
     ///
     /// # Errors
     ///
-    /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, beside those of
-    /// the others.
+    /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, and
+    /// [`Ended`](crate::ErrorKind::Ended) if this session has ended meanwhile, as by another login in
+    /// the same browser: it has no say any more. Beside those of the others.
     pub async fn end_others(&self, session: &Session<T>) -> Result<u64, Error> {
         let slot = session.handle().slot();
-        match (slot.record().user, slot.place()) {
-            (Some(user), Some(place)) => self.end_all_but(&user, Some(&place.key)).await,
-            _ => Err(Error::login_required()),
-        }
+        let (Some(user), Some(place)) = (slot.record().user, slot.place()) else {
+            return Err(Error::login_required());
+        };
+        session.reload().await?;
+        self.end_all_but(&user, Some(&place.key)).await
     }
 
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one

@@ -306,3 +306,38 @@ async fn a_session_that_is_renewed_between_two_looks_is_ended_all_the_same() {
     assert_eq!(ending.await.unwrap().unwrap(), 1);
     assert_eq!(client.get("/who").await.text(), "None");
 }
+
+/// A request under way whose session has ended meanwhile has no say any more over the others.
+#[tokio::test]
+async fn an_ended_session_ends_no_others() {
+    let store = MemoryStore::new();
+    let keys = Keys::generate();
+    let steps = Steps::default();
+    let one = SessionLayer::<Customer>::new(store.clone(), keys.clone());
+    let two = SessionLayer::<Customer>::new(store.clone(), keys);
+    let ends_others = {
+        let (sessions, steps) = (one.sessions(store.clone()), steps.clone());
+        async move |LoggedIn { session, .. }: LoggedIn<Customer>| {
+            steps.here().await;
+            let ended = sessions.end_others(&session).await.map_err(|error| error.kind());
+            format!("{ended:?}")
+        }
+    };
+    let more = Router::new().route("/ends-others", get(ends_others));
+    let servers = [serve(&one, more).await, serve(&two, Router::new()).await];
+    for server in &servers {
+        let client = servers[0].client();
+        client.get("/login/7").await.text();
+        let under_way = tokio::spawn({
+            let client = client.copy();
+            async move { client.get("/ends-others").await }
+        });
+        steps.arrived.notified().await;
+        let here = same_browser(server, &client);
+        // The password once more: the session has another id.
+        here.get("/login/7").await.text();
+        steps.go_on.notify_one();
+        assert_eq!(under_way.await.unwrap().text(), format!("Err({:?})", ErrorKind::Ended));
+        assert_eq!(here.get("/who").await.text(), "Some(7)");
+    }
+}

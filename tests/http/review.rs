@@ -135,6 +135,37 @@ async fn a_login_or_renewal_that_failed_leaves_nothing_to_save() {
     assert_eq!(client.get("/cart").await.text(), "[1]");
 }
 
+// ---- whose data it is ----
+
+/// What one user had, as rights, is not the next one's.
+#[tokio::test]
+async fn another_user_in_the_same_browser_begins_anew() {
+    let store = MemoryStore::new();
+    let layer = SessionLayer::<Customer>::new(store.clone(), Keys::generate());
+    let promote = async |session: Session<Customer>| {
+        session.write().await.set_is_admin(true);
+    };
+    let admin = get(async || "for admins");
+    let more = Router::new()
+        .route("/admin", admin.layer(RequireLogin::<Customer>::new().and(|it| it.is_admin)))
+        .route("/promote", get(promote));
+    let server = serve(&layer, more).await;
+    let client = server.client();
+    client.get("/cart/1").await.text();
+    client.get("/device/7").await.text();
+    assert_eq!(client.get("/cart").await.text(), "[1]", "what the visitor had stays");
+    client.get("/promote").await.text();
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/admin").await.text(), "for admins", "the same user");
+
+    client.get("/login/8").await.text();
+    assert_eq!(client.get("/who").await.text(), "Some(8)");
+    assert_eq!(client.get("/admin").await.status, 403);
+    assert_eq!(client.get("/cart").await.text(), "[]");
+    let list = layer.sessions(store).list(&8).await.unwrap();
+    assert_eq!(list[0].device, Device::new(), "nor is the address of user 7");
+}
+
 // ---- leases ----
 
 /// Whoever only reads does not wait for another process, whether the session has a device or not.

@@ -391,7 +391,9 @@ impl<T: SessionData> Handle<T> {
             }
             Ok(_) => {}
         }
-        if let Some(expires_at) = self.look_for_refresh(slot).1 {
+        if let Some(expires_at) = self.look_for_refresh(slot).1
+            && expires_at > slot.record().expires_at
+        {
             self.touch(slot, expires_at).await;
         }
     }
@@ -407,12 +409,17 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// With it, until when the session's use now extends it, if that is worth a write.
+    /// With it, until when the session's use now extends it, if that is worth a write; or until when
+    /// it lasts anyhow, if it is to be noted that it was seen.
     fn look_for_refresh(&self, slot: &Slot<T>) -> (Seen, Option<SystemTime>) {
         let now = self.shared.now();
-        slot.look(|stage, lifetime, record| {
+        let expiry = &self.shared.expiry;
+        slot.look(|stage, lifetime, record, last_seen| {
+            let is_seen_anew = || last_seen.is_some_and(|seen| expiry.is_seen_anew(seen, now));
             let refresh = match stage {
-                Stage::Live => self.shared.expiry.refresh(lifetime, record, now),
+                Stage::Live => expiry
+                    .refresh(lifetime, record, now)
+                    .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
             };
             (Seen { stage, lifetime }, refresh)
@@ -511,7 +518,7 @@ impl<T: SessionData> Handle<T> {
 }
 
 fn look<T: SessionData>(slot: &Slot<T>) -> Seen {
-    slot.look(|stage, lifetime, _| Seen { stage, lifetime })
+    slot.look(|stage, lifetime, _, _| Seen { stage, lifetime })
 }
 
 /// What a request wrote after its response had left is saved when nobody has it any more.

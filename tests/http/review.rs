@@ -210,6 +210,36 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
     }
 }
 
+// ---- when it was last seen ----
+
+/// Remember-me lasts for as long as it lasts: nothing has to be extended, and it is seen all the same.
+#[tokio::test]
+async fn a_remembered_session_says_when_it_was_last_seen() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    async fn remember(session: Session<Customer>) -> sessions::Result<()> {
+        session.login(7).remember_for(30 * DAY).device(Device::new()).await
+    }
+    let clock = ManualClock::new();
+    let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+    let builder = SessionLayer::<Customer>::builder(store.clone(), Keys::generate());
+    let layer = builder.with_clock(&clock).build().unwrap();
+    let server = serve(&layer, Router::new().route("/remember", get(remember))).await;
+    let client = server.client();
+    client.get("/remember").await.text();
+    let begun = clock.now();
+    clock.advance(10 * DAY);
+    store.reset();
+    for (minutes, saves) in [(0, 1), (0, 1), (5, 1), (1, 2)] {
+        clock.advance(minutes * MINUTE);
+        assert_eq!(client.get("/who").await.text(), "Some(7)");
+        assert_eq!(store.calls().replace, saves, "{minutes} minutes later");
+    }
+    let list = layer.sessions(store.store().clone()).list(&7).await.unwrap();
+    assert_eq!(list[0].last_seen, Some(begun + 10 * DAY + 6 * MINUTE));
+    assert_eq!(list[0].expires_at, begun + 30 * DAY);
+    assert_eq!(store.calls().touch, 0);
+}
+
 // ---- without a store ----
 
 #[tokio::test]

@@ -210,28 +210,37 @@ impl<T: SessionUser> Sessions<T> {
     ///
     /// # Errors
     ///
-    /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, beside those of
-    /// the others.
+    /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, and
+    /// [`Ended`](crate::ErrorKind::Ended) if this session has ended meanwhile, as by another login in
+    /// the same browser: it has no say any more. Beside those of the others.
     pub async fn end_others(&self, session: &Session<T>) -> Result<u64, Error> {
         let slot = session.handle().slot();
-        match (slot.record().user, slot.place()) {
-            (Some(user), Some(place)) => self.end_all_but(&user, Some(&place.key)).await,
-            _ => Err(Error::login_required()),
-        }
+        let (Some(user), Some(place)) = (slot.record().user, slot.place()) else {
+            return Err(Error::login_required());
+        };
+        session.reload().await?;
+        self.end_all_but(&user, Some(&place.key)).await
     }
 
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one
-    /// is gone: so whoever looks until there is nothing left has ended it.
+    /// is gone. One look may miss both all the same, if it goes on while that happens: the index says
+    /// which sessions there are, and then the store what has become of each. The next look finds the
+    /// new one. So whoever has looked twice, and found nothing, has ended it.
     async fn end_all_but(&self, user: &str, except: Option<&StoreKey>) -> Result<u64, Error> {
         /// Somebody who logs in all the time cannot hold us up for ever.
         const MOST_ROUNDS: u32 = 10;
-        let mut ended = 0;
+        let (mut ended, mut was_empty) = (0, false);
         for _ in 0..MOST_ROUNDS {
             let mut others = self.keys_of(user).await?;
             others.retain(|key| Some(key) != except);
             if others.is_empty() {
-                break;
+                if was_empty {
+                    break;
+                }
+                was_empty = true;
+                continue;
             }
+            was_empty = false;
             ended += self.within("delete_sessions_of", self.index.delete_of(user, except)).await?;
             others.iter().for_each(|key| self.end_here(key));
         }

@@ -146,6 +146,14 @@ impl Expiry {
         (gained >= window && !gained.is_zero()).then_some(expires_at)
     }
 
+    /// Whether it is worth a write that a session is seen `now`. Its own limits do not matter: one that
+    /// ends on a fixed day, whether it is used or not, is never extended, and is seen all the same.
+    pub(crate) fn is_seen_anew(&self, last_seen: SystemTime, now: SystemTime) -> bool {
+        let part = |timeout: Option<Duration>| timeout.map(|timeout| timeout / 20);
+        let window = self.refresh.or(part(self.idle)).or(part(self.absolute)).unwrap_or_default();
+        now.duration_since(last_seen).is_ok_and(|since| since >= window && !since.is_zero())
+    }
+
     /// How long a cookie that is sent `now` may stay: `None` until the browser's session ends.
     ///
     /// It need not be renewed while the session is in use: what ends the session is the server, and

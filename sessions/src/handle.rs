@@ -391,14 +391,24 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// Extends the expiry with a save, which says when the session was last seen.
+    /// Extends the expiry with a save, which says when the session was last seen; without one while
+    /// another process has a lease on the session, or if it is too large by now.
     async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
         let wish = Wish { is_seen: true, ..Wish::of(None) };
         match save::attempts(&self.shared, slot, saving, wish).await {
-            Err(error) if error.kind() != ErrorKind::Ended => {
-                tracing::warn!("a session's expiry could not be extended: {}", error.for_log());
+            Err(error) if error.kind() == ErrorKind::Ended => return,
+            Err(error) => {
+                tracing::warn!("a session's use could not be noted: {}", error.for_log());
+                if error.kind() == ErrorKind::Store {
+                    return;
+                }
             }
-            _ => {}
+            Ok(_) => {}
+        }
+        if let Some(expires_at) = self.look_for_refresh(slot).1
+            && expires_at > slot.record().expires_at
+        {
+            self.touch(slot, expires_at).await;
         }
     }
 
@@ -413,12 +423,17 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// With it, until when the session's use now extends it, if that is worth a write.
+    /// With it, until when the session's use now extends it, if that is worth a write; or until when
+    /// it lasts anyhow, if it is to be noted that it was seen.
     fn look_for_refresh(&self, slot: &Slot<T>) -> (Seen, Option<SystemTime>) {
         let now = self.shared.now();
-        slot.look(|stage, lifetime, record| {
+        let expiry = &self.shared.expiry;
+        slot.look(|stage, lifetime, record, last_seen| {
+            let is_seen_anew = || last_seen.is_some_and(|seen| expiry.is_seen_anew(seen, now));
             let refresh = match stage {
-                Stage::Live => self.shared.expiry.refresh(lifetime, record, now),
+                Stage::Live => expiry
+                    .refresh(lifetime, record, now)
+                    .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
             };
             (Seen { stage, lifetime }, refresh)
@@ -517,7 +532,7 @@ impl<T: SessionData> Handle<T> {
 }
 
 fn look<T: SessionData>(slot: &Slot<T>) -> Seen {
-    slot.look(|stage, lifetime, _| Seen { stage, lifetime })
+    slot.look(|stage, lifetime, _, _| Seen { stage, lifetime })
 }
 
 /// What a request wrote after its response had left is saved when nobody has it any more.

@@ -98,7 +98,9 @@ impl<T: SessionUser> Session<T> {
     /// id is dead when this returns, in every process and for requests under way: whoever planted
     /// or stole it before has nothing (session fixation; OWASP Session Management Cheat Sheet,
     /// "Renew the Session ID After Any Privilege Level Change"). Both timeouts begin anew. What a
-    /// visitor had before the login stays, unless [told otherwise](Login::keep_data).
+    /// visitor had before the login stays, unless [told otherwise](Login::keep_data). What another
+    /// user had who was logged in does not: that session ends, and the new one begins without its
+    /// data, rights among them.
     ///
     /// The session is saved at once, with what released guards have written. Waits for the guards of
     /// this session, as [`write`](Self::write) does.
@@ -164,7 +166,9 @@ impl<T: SessionUser> Session<T> {
         if handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        if login.keeps_data {
+        let user = permit.slot().record().user;
+        let is_anothers = user.is_some_and(|user| user != login.user);
+        if login.keeps_data && !is_anothers {
             match self.carry_over(permit.slot(), &login).await {
                 // There is nothing to keep any more.
                 Err(error) if error.kind() == ErrorKind::Ended => {}
@@ -192,7 +196,11 @@ impl<T: SessionUser> Session<T> {
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
-            if save::attempts(shared, slot, &mut saving, wish).await? == Saved::Done {
+            let saved = save::attempts(shared, slot, &mut saving, wish).await;
+            if saved.is_err() {
+                save::take_back_creation(shared, slot).await;
+            }
+            if saved? == Saved::Done {
                 let _ = slot.set_lifetime(lifetime, writer);
                 tracing::debug!("a user logged in");
                 return Ok(());
@@ -240,7 +248,8 @@ pub struct Login<'a, T: SessionUser> {
 
 impl<T: SessionUser> Login<'_, T> {
     /// Whether the other fields stay what they are, as a cart should; they do unless told otherwise.
-    /// Without them the user has a new session, and the old one ends.
+    /// Without them the user has a new session, and the old one ends; as always where another user
+    /// was logged in.
     pub fn keep_data(mut self, keep: bool) -> Self {
         self.keeps_data = keep;
         self

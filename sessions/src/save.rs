@@ -94,8 +94,7 @@ async fn attempts_in_span<T: SessionData>(
         let plan = plan(shared, slot, wish, saving.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
-            keep_for_cookie(shared, slot, plan)?;
-            return Ok(Saved::Done);
+            return keep_for_cookie(shared, slot, plan);
         }
         let Some(store) = shared.store() else { return Ok(Saved::Done) };
         match plan {
@@ -105,6 +104,12 @@ async fn attempts_in_span<T: SessionData>(
                 if create(shared, store, slot, record).await? {
                     return Ok(Saved::Done);
                 }
+            }
+            // A login never happens in place, not even under an id that an earlier save has just
+            // turned out to have created.
+            Plan::Replace { record, .. } if wish.login.is_some() => {
+                slot.not_saved(&record);
+                return Ok(Saved::Outdated);
             }
             Plan::Replace { record, based_on } => {
                 let key = &slot.place().ok_or_else(Error::ended)?.key;
@@ -263,10 +268,21 @@ async fn create<T: SessionData>(
                 enter(shared, slot, place);
                 slot.saved(record);
             } else {
-                slot.forget_id_to_create_under();
+                let _ = slot.forget_id_to_create_under();
             }
             Ok(false)
         }
+    }
+}
+
+/// Takes back a login of a session that is new: if the store has it after all, nobody is to go on
+/// with it.
+pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
+    if slot.place().is_none()
+        && let Some(id) = slot.forget_id_to_create_under()
+        && let Some(store) = shared.store()
+    {
+        drop_record(store, &id.store_key()).await;
     }
 }
 
@@ -383,15 +399,24 @@ pub(crate) async fn renew<T: SessionData>(
         let based_on = slot.record().version;
         let overlay = wish.overlay.map(|(overlay, _)| (overlay, slot.generation()));
         let record = match plan(shared, slot, Wish { overlay, ..wish }, overdue)? {
-            Plan::Replace { record, .. } => record,
-            Plan::Outdated => continue,
+            Plan::Replace { record, .. } => {
+                // It goes to another id: what the store has under this one is not in doubt.
+                slot.not_saved(&record);
+                record
+            }
+            // Somebody has loaded a newer record since we looked; it may have a lease.
+            Plan::Outdated | Plan::Wait(..) => continue,
             _ => slot.record_without_lease(),
         };
         let lifetime = wish.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
         let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version: based_on + 1, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);
-        let Some(store) = shared.store() else { return Ok((record, place)) };
+        let Some(store) = shared.store() else {
+            #[cfg(feature = "private-cookie")]
+            shared.cookie.sealed_fits(&record)?;
+            return Ok((record, place));
+        };
         if store.create(&place.key, &record).await? == Created::Exists {
             continue;
         }
@@ -465,12 +490,16 @@ fn keep_for_cookie<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     plan: Plan,
-) -> Result<(), Error> {
-    let (Plan::Create(record) | Plan::Replace { record, .. }) = plan else { return Ok(()) };
+) -> Result<Saved, Error> {
+    let record = match plan {
+        Plan::Create(record) | Plan::Replace { record, .. } => record,
+        Plan::Outdated => return Ok(Saved::Outdated),
+        Plan::Nothing | Plan::Wait(..) => return Ok(Saved::Done),
+    };
     shared.cookie.sealed_fits(&record)?;
     if slot.place().is_none() {
         slot.settle_in(shared.registry.place(SessionId::generate()?));
     }
     slot.saved(record);
-    Ok(())
+    Ok(Saved::Done)
 }

@@ -187,10 +187,15 @@ impl<T: SessionData> Slot<T> {
         self.state().stage
     }
 
-    /// Stage, lifetime and record, in one look. `at` runs under the state's lock.
-    pub(crate) fn look<R>(&self, at: impl FnOnce(Stage, Lifetime, &Record) -> R) -> R {
+    /// Stage, lifetime, record, and when it says that it was last seen, in one look. `at` runs under
+    /// the state's lock.
+    pub(crate) fn look<R>(
+        &self,
+        at: impl FnOnce(Stage, Lifetime, &Record, Option<SystemTime>) -> R,
+    ) -> R {
         let state = self.state();
-        at(state.stage, state.lifetime, &state.record)
+        let last_seen = state.head.device.as_ref().map(|device| device.1);
+        at(state.stage, state.lifetime, &state.record, last_seen)
     }
 
     /// The record as we know it, without its payload's changes since.

@@ -14,6 +14,7 @@ mod private_cookie;
 mod races;
 mod responses;
 mod resting;
+mod review;
 
 use std::{convert::Infallible, time::Duration};
 

@@ -263,9 +263,11 @@ impl<T: SessionData> Slot<T> {
         Ok((id, false))
     }
 
-    /// The id is somebody else's.
-    pub(crate) fn forget_id_to_create_under(&self) {
-        self.state().creating = None;
+    /// The id is somebody else's, or what was tried under it is to be forgotten.
+    pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
+        let mut state = self.state();
+        state.attempts.clear();
+        state.creating.take()
     }
 
     /// The record for another id: without the lease of whoever has let it expire.
@@ -317,7 +319,8 @@ impl<T: SessionData> Slot<T> {
         }
         let based_on = state.record.version;
         if let Some(lease) = state.foreign_lease(given.overdue) {
-            return Ok(Plan::Wait(lease, based_on));
+            // Whoever only reads does not wait.
+            return Ok(if wish.is_seen { Plan::Nothing } else { Plan::Wait(lease, based_on) });
         }
         // A login is saved under an id that nobody else knows.
         let is_marked = (overlay.is_some() && wish.login.is_none())

@@ -154,6 +154,9 @@ fn has_a_default_of_its_type(field: &Field<'_>, errors: &Errors) {
 /// but there `set_visits(1)` could no longer tell which integer `1` is.
 fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
     let Some(word) = &field.into else { return };
+    if field.secret.is_some() {
+        return errors.at(word, "the setter of a secret converts already; remove `into`");
+    }
     match Kind::of(&field.written.ty).of_value() {
         Kind::Str => {
             errors.at(word, "this setter takes `impl Into<String>` already; remove `into`")
@@ -171,7 +174,8 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
 }
 
 fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
-    let Field { skip: Some(_), rename, aliases, version, merge, flash, ttl, .. } = field else {
+    let Field { skip: Some(_), rename, aliases, version, merge, flash, ttl, secret, .. } = field
+    else {
         return;
     };
     let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
@@ -179,7 +183,8 @@ fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
     let merge = merge.iter().map(|given| (&given.word, "other save to be merged with"));
     let flash = flash.iter().map(|word| (word, "later request to be shown in"));
     let ttl = ttl.iter().map(|given| (&given.word, "end of its own"));
-    for (word, what) in keys.chain(version).chain(merge).chain(flash).chain(ttl) {
+    let secret = secret.iter().map(|word| (word, "bytes to encrypt"));
+    for (word, what) in keys.chain(version).chain(merge).chain(flash).chain(ttl).chain(secret) {
         let message = format!(
             "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
              remove one of them"
@@ -190,7 +195,8 @@ fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
 
 /// A login sets the user, and nothing else does.
 fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
-    let Field { user: Some(user), default, flash, into, merge, skip, ttl, .. } = field else {
+    let Field { user: Some(user), default, flash, into, merge, secret, skip, ttl, .. } = field
+    else {
         return;
     };
     if !matches!(Kind::of(&field.written.ty), Kind::Option(..)) {
@@ -204,7 +210,10 @@ fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
     let skip = skip.iter().map(|word| (word, "has to be stored"));
     let flash = flash.iter().map(|word| (word, "is read again and again"));
     let ttl = ttl.iter().map(|it| (&it.word, "lasts as long as the session"));
-    for (word, why) in default.chain(flash).chain(into).chain(merge).chain(skip).chain(ttl) {
+    let secret = secret.iter().map(|word| (word, "is known to the store"));
+    let excluded =
+        default.chain(flash).chain(into).chain(merge).chain(secret).chain(skip).chain(ttl);
+    for (word, why) in excluded {
         let message = format!(
             "`{}` excludes `{word}`, as the user {why}; only `login` sets it: remove `{word}`",
             user.word
@@ -418,7 +427,7 @@ fn checked<'a>(
         ty,
         converts: match kind.of_value() {
             Kind::Str | Kind::Vec(_) => true,
-            Kind::Option(..) | Kind::Other => field.into.is_some(),
+            Kind::Option(..) | Kind::Other => field.into.is_some() || field.secret.is_some(),
             Kind::Scalar => false,
         },
         start: match (&field.default, default_text(field)) {
@@ -434,6 +443,7 @@ fn checked<'a>(
                 aliases: field.aliases.iter().map(|given| given.value.value()).collect(),
                 version: field.version.as_ref().map(|given| given.value),
                 merge: field.merge.as_ref().map(|given| merge(&given.value)),
+                secret: field.secret.is_some(),
                 ttl: field.ttl.as_ref().and_then(|given| duration::millis(&given.value.value())),
             },
         },

@@ -69,6 +69,7 @@ use syn::{DeriveInput, Error, Result};
 /// | `merge = add` | a number that two processes change at once gets both changes: `theirs + ours - base` |
 /// | `merge = union` | of a set, map or list: what each has added, without what each has removed |
 /// | `merge = path::to::function` | a merge of your own: `fn(base: &F, theirs: &F, ours: &F) -> F` |
+/// | `secret` | the field is encrypted in the store and not shown by `Debug`: a `Secret<X>`, or an `Option` or `Vec` of those, with the feature `secret` (`sessions::fields`) |
 /// | `skip` | the field is never stored, and starts at its default whenever the session is loaded |
 /// | `ttl = "10m"` | the field falls back to its default that long after it was last set: `d`, `h`, `m` and `s`, as in `"1h30m"` (`sessions::fields`) |
 /// | `user` | whose session it is: an `Option<X>` that only `Session::login` sets. `X` is named by its `Display`: the stores list a user's sessions under that name |

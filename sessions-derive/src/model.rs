@@ -107,6 +107,8 @@ pub(crate) enum Storage<'a> {
         merge: Option<Merge<'a>>,
         /// How many milliseconds it lasts.
         ttl: Option<u64>,
+        /// Whether it is encrypted in the store.
+        secret: bool,
     },
     Skipped,
 }

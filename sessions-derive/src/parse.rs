@@ -23,6 +23,7 @@ const INTO: &str = "into";
 const MERGE: &str = "merge";
 const RENAME: &str = "rename";
 const RENAME_ALL: &str = "rename_all";
+const SECRET: &str = "secret";
 const SKIP: &str = "skip";
 const TTL: &str = "ttl";
 const USER: &str = "user";
@@ -43,6 +44,7 @@ const ON_FIELD: Place = Place {
         (INTO, INTO),
         (MERGE, "merge = add"),
         (RENAME, r#"rename = "key""#),
+        (SECRET, SECRET),
         (SKIP, SKIP),
         (TTL, r#"ttl = "10m""#),
         (USER, USER),
@@ -87,6 +89,7 @@ pub(crate) struct Field<'a> {
     pub(crate) into: Option<Ident>,
     pub(crate) merge: Option<Given<Path>>,
     pub(crate) rename: Option<Given<LitStr>>,
+    pub(crate) secret: Option<Ident>,
     pub(crate) skip: Option<Ident>,
     pub(crate) ttl: Option<Given<LitStr>>,
     pub(crate) user: Option<Given<Option<Path>>>,
@@ -126,6 +129,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         into: None,
         merge: None,
         rename: None,
+        secret: None,
         skip: None,
         ttl: None,
         user: None,
@@ -139,6 +143,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
             INTO => entry.flag(&mut field.into),
             MERGE => entry.once(&mut field.merge, MERGES, path),
             RENAME => entry.once(&mut field.rename, "a string", string),
+            SECRET => entry.flag(&mut field.secret),
             SKIP => entry.flag(&mut field.skip),
             TTL => entry.once(&mut field.ttl, "a time in quotes", string),
             USER if entry.written.is_none() => entry.once_alone(&mut field.user),

@@ -73,6 +73,8 @@ fn expansion_with_every_attribute() {
             messages: Vec<String>,
             #[session(ttl = "1h30m")]
             code: Option<u32>,
+            #[session(secret)]
+            token: Option<Secret<String>>,
             #[deprecated = "unused"]
             #[session(skip, default = vec![Self::default()])]
             others: Vec<Self>,
@@ -136,7 +138,7 @@ fn all_errors_come_at_once() {
         [
             "`skip` belongs on a field, not on the struct; write `#[session(skip)]` there",
             "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, \
-             `default`, `flash`, `into`, `merge`, `rename`, `skip`, `ttl`, \
+             `default`, `flash`, `into`, `merge`, `rename`, `secret`, `skip`, `ttl`, \
              `user` and `version`",
             "`version` takes a whole number below 2³²; write `version = 2`",
             "a session outlives every request and cannot borrow; own the data, as `String` \

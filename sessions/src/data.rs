@@ -76,12 +76,23 @@ pub struct FieldInfo {
     pub(crate) flash: bool,
     /// In milliseconds; none if it is 0.
     pub(crate) ttl: u64,
+    #[cfg(feature = "secret")]
+    pub(crate) secret: bool,
 }
 
 impl FieldInfo {
     /// A field that is stored under `key`.
     pub const fn new(key: &'static str) -> Self {
-        Self { key, aliases: &[], version: 0, merges: false, flash: false, ttl: 0 }
+        Self {
+            key,
+            aliases: &[],
+            version: 0,
+            merges: false,
+            flash: false,
+            ttl: 0,
+            #[cfg(feature = "secret")]
+            secret: false,
+        }
     }
 
     /// Keys under which earlier builds stored the field.
@@ -107,6 +118,18 @@ impl FieldInfo {
     /// The field falls back to its default so many milliseconds after it was last set.
     pub const fn ttl(self, millis: u64) -> Self {
         Self { ttl: millis, ..self }
+    }
+
+    /// The field is encrypted in the store.
+    #[cfg(feature = "secret")]
+    pub const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
+    /// No type can be that of a secret field without the feature `secret`.
+    #[cfg(not(feature = "secret"))]
+    pub const fn secret(self) -> Self {
+        self
     }
 
     /// Whether any of these fields depends on the time.

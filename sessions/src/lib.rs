@@ -39,6 +39,9 @@ mod record;
 mod registry;
 mod require_login;
 mod save;
+mod sealing;
+#[cfg(feature = "secret")]
+mod secret;
 mod session;
 mod shared;
 mod slot;
@@ -69,6 +72,8 @@ pub use login::{Login, SessionUser};
 pub use next::local_path;
 pub use record::Record;
 pub use require_login::{RequireLogin, RequireLoginService};
+#[cfg(feature = "secret")]
+pub use secret::Secret;
 pub use session::Session;
 pub use storage::IntoStorage;
 #[cfg(feature = "memcached")]

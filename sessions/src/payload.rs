@@ -5,6 +5,7 @@
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  [end]  value
 //! tag      = codec (low three bits) | 8 if a field-version follows | 16 if an end follows
+//!          | 32 if the rest is [sealed](crate::sealing), and nothing else
 //!          | 64 if whoever wrote it took what was there before | other bits: not used yet
 //! ```
 //!
@@ -30,6 +31,8 @@ const FORMAT: u8 = 1;
 const CODEC_BITS: u8 = 0b0111;
 const HAS_VERSION: u8 = 0b1000;
 const HAS_END: u8 = 0b0001_0000;
+#[cfg(feature = "secret")]
+pub(crate) const SEALED: u8 = 0b0010_0000;
 const TOOK: u8 = 0b0100_0000;
 
 /// Stands in the record of an id that has been renewed, for the moment until it is deleted: no
@@ -101,6 +104,11 @@ impl<'a> Source<'a> {
 
     pub(crate) fn body(&self, field: usize) -> Option<&'a [u8]> {
         self.bodies.get(field)
+    }
+
+    #[cfg(feature = "secret")]
+    pub(crate) fn set_body(&mut self, field: usize, body: &'a [u8]) {
+        self.bodies.set(field, body);
     }
 
     /// The payload of these fields and this head.
@@ -206,6 +214,11 @@ pub(crate) fn decode<F: FieldValue>(
         return Ok(None);
     }
     Codec::from_number(tag & CODEC_BITS)?.decode(body).map(Some)
+}
+
+#[cfg(feature = "secret")]
+pub(crate) fn is_sealed(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & SEALED != 0)
 }
 
 /// When the field ends, if it does.

@@ -1,6 +1,7 @@
 //! From a slot to the store: the only place that creates and replaces records.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,6 +18,7 @@ use crate::{
     patch::Writer,
     payload::{self, LARGEST_PAYLOAD, MOVED},
     registry::Place,
+    sealing,
     shared::Shared,
     slot::{Circumstances, Plan, Slot, Stage, Wish},
     store::timed::{Timed, is_overdue},
@@ -113,7 +115,8 @@ async fn attempts_in_span<T: SessionData>(
             }
             Plan::Replace { record, based_on } => {
                 let key = &slot.place().ok_or_else(Error::ended)?.key;
-                match replace(store, key, &record, based_on).await? {
+                let sealed = sealed(shared, slot, &record, key)?;
+                match replace(store, key, &sealed, based_on).await? {
                     Replaced::Done => {
                         tracing::debug!(version = record.version, "saved a session");
                         slot.saved(record);
@@ -134,6 +137,18 @@ async fn attempts_in_span<T: SessionData>(
             }
         }
     }
+}
+
+/// The record as the store gets it, once for each attempt: the same is sealed to other bytes each time.
+/// A private cookie is encrypted as a whole.
+fn sealed<'a, T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    record: &'a Record,
+    key: &StoreKey,
+) -> Result<Cow<'a, Record>, Error> {
+    let sealed = sealing::sealed::<T>(record, key, &shared.keys);
+    sealed.inspect_err(|_| slot.not_saved(record))
 }
 
 /// Has the slot show what the store has by now.
@@ -161,6 +176,7 @@ fn plan<T: SessionData>(
     let given = Circumstances {
         now,
         limit: shared.payload_limit,
+        sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
         mark: shared.marks.next(),
         conflict: shared.policy.conflict,
         overdue,
@@ -255,7 +271,8 @@ async fn create<T: SessionData>(
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
     let place = shared.registry.place(id);
-    match store.create(&place.key, &record).await? {
+    let sealed = sealed(shared, slot, &record, &place.key)?;
+    match store.create(&place.key, &sealed).await? {
         Created::Done => {
             tracing::debug!("created a session");
             enter(shared, slot, place);
@@ -297,7 +314,8 @@ pub(crate) async fn load<T: SessionData>(
     store: Timed<'_>,
     key: &StoreKey,
 ) -> Result<Option<(Record, Head)>, Error> {
-    Ok(store.load(key).await?.and_then(|record| usable(shared, record)))
+    let found = store.load(key).await?.and_then(|record| usable(shared, record));
+    Ok(found.map(|(record, head)| (sealing::opened::<T>(record, key, &shared.keys), head)))
 }
 
 /// A record with its head, unless it is over or unreadable.
@@ -417,7 +435,9 @@ pub(crate) async fn renew<T: SessionData>(
             shared.cookie.sealed_fits(&record)?;
             return Ok((record, place));
         };
-        if store.create(&place.key, &record).await? == Created::Exists {
+        // Anew for the new id.
+        let sealed = sealed(shared, slot, &record, &place.key)?;
+        if store.create(&place.key, &sealed).await? == Created::Exists {
             continue;
         }
         match retire(store, old, &record, based_on, now).await {

@@ -13,6 +13,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let infos: Vec<_> = fields.iter().filter_map(|field| info(field, private)).collect();
     let words = Literal::usize_unsuffixed(infos.len().div_ceil(64).max(1));
     let checks: &Vec<_> = &fields.iter().map(check).collect();
+    let secret_checks = secret_checks(fields, private);
     let loads = fields.iter().map(|field| load(field, private));
     let arms = fields.iter().filter_map(encode);
     let merge = merge(fields, private);
@@ -34,6 +35,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             #loads_alike
 
             fn __load(__source: &#private::Source<'_>) -> Self {
+                #secret_checks
                 #(#checks)*
                 Self { #(#loads,)* }
             }
@@ -68,7 +70,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
 }
 
 fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Storage::Stored { key, aliases, version, merge, ttl, .. } = &field.storage else {
+    let Storage::Stored { key, aliases, version, merge, ttl, secret, .. } = &field.storage else {
         return None;
     };
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
@@ -76,7 +78,8 @@ fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
     let flash = field.flash.then(|| hygienic!(.flash()));
     let ttl = ttl.map(Literal::u64_unsuffixed).map(|millis| hygienic!(.ttl(#millis)));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash #ttl))
+    let secret = secret.then(|| hygienic!(.secret()));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash #ttl #secret))
 }
 
 /// Whether the field is the same whenever it is loaded from the same bytes: it is stored, and its
@@ -107,6 +110,22 @@ fn check(field: &Field<'_>) -> TokenStream {
         Storage::Stored { .. } => quote_spanned!(at(ty)=> __stored::<#ty>();),
         Storage::Skipped => quote_spanned!(at(ty)=> __skipped::<#ty>();),
     }
+}
+
+/// Asks of the types of secret fields what a secret must be able to do; nothing if there are none.
+fn secret_checks(fields: &[Field<'_>], private: &TokenStream) -> Option<TokenStream> {
+    let secret = |field: &&Field<'_>| matches!(field.storage, Storage::Stored { secret: true, .. });
+    let checks: Vec<_> = fields
+        .iter()
+        .filter(secret)
+        .map(|Field { ty, .. }| quote_spanned!(at(ty)=> __secret::<#ty>();))
+        .collect();
+    (!checks.is_empty()).then(|| {
+        hygienic! {
+            fn __secret<F: #private::SecretField>() {}
+            #(#checks)*
+        }
+    })
 }
 
 fn load(field: &Field<'_>, private: &TokenStream) -> TokenStream {

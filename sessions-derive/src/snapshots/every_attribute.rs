@@ -36,9 +36,12 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("seen").merges(),
             crate::runtime::__private::FieldInfo::new("messages").merges().flash(),
             crate::runtime::__private::FieldInfo::new("code").ttl(5400000),
+            crate::runtime::__private::FieldInfo::new("token").secret(),
         ];
         const __LOADS_ALIKE: bool = false;
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
+            fn __secret<F: crate::runtime::__private::SecretField>() {}
+            __secret::<Option<Secret<String>>>();
             __stored::<Option<u32>>();
             __stored::<Url>();
             __stored::<Theme>();
@@ -48,6 +51,7 @@ const _: () = {
             __stored::<Vec<u32>>();
             __stored::<Vec<String>>();
             __stored::<Option<u32>>();
+            __stored::<Option<Secret<String>>>();
             __skipped::<Vec<Visitor>>();
             Self {
                 first_day: __source
@@ -75,6 +79,15 @@ const _: () = {
                     .field::<
                         Option<u32>,
                     >(8, || crate::runtime::__private::default_of::<Option<u32>>()),
+                token: __source
+                    .field::<
+                        Option<Secret<String>>,
+                    >(
+                        9,
+                        || crate::runtime::__private::default_of::<
+                            Option<Secret<String>>,
+                        >(),
+                    ),
                 others: __default_others(),
             }
         }
@@ -92,6 +105,7 @@ const _: () = {
             __stored::<Vec<u32>>();
             __stored::<Vec<String>>();
             __stored::<Option<u32>>();
+            __stored::<Option<Secret<String>>>();
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => __encoder.put::<Option<u32>>(&self.first_day),
@@ -103,6 +117,7 @@ const _: () = {
                 6 => __encoder.put::<Vec<u32>>(&self.seen),
                 7 => __encoder.put::<Vec<String>>(&self.messages),
                 8 => __encoder.put::<Option<u32>>(&self.code),
+                9 => __encoder.put::<Option<Secret<String>>>(&self.token),
                 _ => __encoder.nothing(),
             }
         }
@@ -527,6 +542,60 @@ const _: () = {
         #[inline]
         fn code_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 8)
+        }
+        /// Reads `token`.
+        #[inline]
+        fn token(&self) -> ::core::option::Option<&Secret<String>> {
+            ::core::option::Option::as_ref(
+                &crate::runtime::__private::get(&self.__tracked).token,
+            )
+        }
+        /// Sets `token` to `Some(value)`.
+        #[inline]
+        fn set_token(
+            &mut self,
+            value: impl ::core::convert::Into<Secret<String>>,
+        ) -> &mut Self {
+            *self.token_mut() = ::core::option::Option::Some(
+                ::core::convert::Into::into(value),
+            );
+            self
+        }
+        /// Sets `token` to `None`.
+        #[inline]
+        fn clear_token(&mut self) -> &mut Self {
+            *self.token_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `token` for changes, and counts it as changed.
+        #[inline]
+        fn token_mut(&mut self) -> &mut Option<Secret<String>> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                9,
+                |__data| &mut __data.token,
+            )
+        }
+        /// Takes `token` out, and leaves its default.
+        #[inline]
+        fn take_token(&mut self) -> Option<Secret<String>> {
+            ::core::mem::replace(
+                self.token_mut(),
+                crate::runtime::__private::default_of::<Option<Secret<String>>>(),
+            )
+        }
+        /// Sets `token` back to its default.
+        #[inline]
+        fn reset_token(&mut self) -> &mut Self {
+            *self.token_mut() = crate::runtime::__private::default_of::<
+                Option<Secret<String>>,
+            >();
+            self
+        }
+        /// Whether `token` has changes that are not saved yet.
+        #[inline]
+        fn token_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 9)
         }
         /// Reads `others`.
         #[deprecated = "unused"]

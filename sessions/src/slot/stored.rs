@@ -65,6 +65,8 @@ pub(crate) struct Begin<'a> {
 pub(crate) struct Circumstances {
     pub(crate) now: SystemTime,
     pub(crate) limit: usize,
+    /// By how much the payload may grow on its way to the store.
+    pub(crate) sealing: usize,
     /// The mark of this save.
     pub(crate) mark: u32,
     pub(crate) conflict: Conflict,
@@ -333,10 +335,11 @@ impl<T: SessionData> Slot<T> {
         let written = |pending: &Patch| state.payload(pending, overlay, &head);
         let mut payload = written(&state.pending);
         let mut holds_all = overlay.is_none();
-        if payload.len() > given.limit {
+        let is_too_large = |payload: &[u8]| payload.len() + given.sealing > given.limit;
+        if is_too_large(&payload) {
             holds_all = false;
             let ours = wish.writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
-            let size = payload.len();
+            let size = payload.len() + given.sealing;
             payload = written(&ours);
             let is_others = ours.is_empty()
                 && overlay.is_none()
@@ -346,7 +349,7 @@ impl<T: SessionData> Slot<T> {
             match wish.writer {
                 // Whoever has written that is told, or it is nobody's any more.
                 Some(_) if is_others => return Ok(Plan::Nothing),
-                _ if is_others || payload.len() > given.limit => {
+                _ if is_others || is_too_large(&payload) => {
                     return Err(Error::too_large(size, given.limit));
                 }
                 _ => {}

@@ -1,6 +1,7 @@
 //! Fields that know more: each attribute from outside, in one process and in several.
 
 mod flash;
+mod secret;
 mod ttl;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ struct Fleet<T: SessionData> {
     processes: Vec<Process<T>>,
     store: SpyStore<MemoryStore>,
     clock: ManualClock,
+    keys: Keys,
 }
 
 impl<T: SessionData> Fleet<T> {
@@ -47,9 +49,9 @@ impl<T: SessionData> Fleet<T> {
     async fn start(count: usize, routes: Router, begin: &str) -> Self {
         let (clock, keys) = (ManualClock::new(), Keys::generate());
         let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
-        let mut fleet = Self { processes: Vec::new(), store, clock };
+        let mut fleet = Self { processes: Vec::new(), store, clock, keys };
         for _ in 0..count {
-            fleet.add(routes.clone(), keys.clone()).await;
+            fleet.add(routes.clone(), fleet.keys.clone()).await;
         }
         let first = fleet.processes[0].client.clone();
         first.get(begin).await.text();

@@ -66,11 +66,13 @@ pub(crate) struct VerifiedCookie {
     pub(crate) key: StoreKey,
     /// Signed by a key that signs no more: to be sent again.
     pub(crate) by_old_key: bool,
+    /// Another request has come with it a moment ago.
+    pub(crate) is_repeated: bool,
 }
 
 impl VerifiedCookie {
     fn new(id: SessionId, by_old_key: bool) -> Self {
-        Self { id, key: id.store_key(), by_old_key }
+        Self { id, key: id.store_key(), by_old_key, is_repeated: false }
     }
 }
 

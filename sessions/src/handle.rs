@@ -543,7 +543,11 @@ impl<T: SessionData> Drop for Handle<T> {
         }
         if let Some(open) = self.opened.take() {
             let opened = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
-            self.shared.registry.give_back(opened.slot);
+            // What one request alone is made of is quicker made anew than fetched from memory that
+            // has left the processor's cache, and most new sessions are not seen again.
+            if opened.cookie.is_some_and(|cookie| cookie.is_repeated) {
+                self.shared.registry.give_back(opened.slot);
+            }
         }
     }
 }

@@ -69,8 +69,7 @@ impl<'a> Source<'a> {
         let mut expected = 0;
         while let Some((key, body)) = take_entry(&mut rest)? {
             match find(fields, expected, key) {
-                Some(field) => {
-                    let by_alias = fields[field].key.as_bytes() != key;
+                Some((field, by_alias)) => {
                     if !by_alias || source.bodies.get(field).is_none() {
                         source.bodies.set(field, body);
                     }
@@ -186,11 +185,15 @@ fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> 
     Ok(Some((key, body)))
 }
 
-/// The field that is stored under `key`, looking first where it is expected.
-fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<usize> {
+/// The field that is stored under `key`, looking first where it is expected, and whether that is an
+/// alias.
+fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, bool)> {
     match fields.get(expected) {
-        Some(info) if info.key.as_bytes() == key => Some(expected),
-        _ => fields.iter().position(|info| info.is_stored_under(key)),
+        Some(info) if info.key.as_bytes() == key => Some((expected, false)),
+        _ => {
+            let field = fields.iter().position(|info| info.is_stored_under(key))?;
+            Some((field, fields[field].key.as_bytes() != key))
+        }
     }
 }
 

@@ -66,7 +66,8 @@ async fn only_what_has_changed_is_decoded() {
         }
         DECODED.load(SeqCst) - before
     };
-    assert_eq!(decoded(&client, "1").await, 1);
+    // The first request of a cookie leaves nothing for the next.
+    assert_eq!(decoded(&client, "1").await, 2);
     assert_eq!(decoded(&client, "1").await, 0);
     elsewhere.get("/set/2").await.text();
     assert_eq!(decoded(&client, "2").await, 1);
@@ -80,7 +81,9 @@ async fn a_session_that_ended_elsewhere_opens_nothing() {
         (app, twin)
     };
     let client = app.visitor().await;
-    assert_eq!(client.get("/name").await.text(), "Zoe");
+    for _ in 0..3 {
+        assert_eq!(client.get("/name").await.text(), "Zoe");
+    }
     let elsewhere = twin.client();
     elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
     elsewhere.get("/destroy").await.text();
@@ -97,7 +100,9 @@ async fn a_session_that_ended_elsewhere_opens_nothing() {
 async fn an_expired_session_opens_nothing() {
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
-    assert_eq!(client.get("/name").await.text(), "Zoe");
+    for _ in 0..3 {
+        assert_eq!(client.get("/name").await.text(), "Zoe");
+    }
     app.clock.advance(std::time::Duration::from_secs(2 * 3_600));
     assert_eq!(client.get("/name").await.text(), "nobody");
     assert_eq!(app.layer.sessions_in_use(), 0);
@@ -146,14 +151,16 @@ async fn a_store_that_has_gone_back_is_believed() {
     let client = server.client();
     client.get("/name/Ann").await.text();
     let first = store.record().clone();
-    client.get("/name/Zoe").await.text();
-    assert_eq!(client.get("/name").await.text(), "Zoe");
+    for _ in 0..3 {
+        client.get("/name/Zoe").await.text();
+        assert_eq!(client.get("/name").await.text(), "Zoe");
+    }
     let second = store.record().clone();
     // As after a failover that has lost the last save,
     *store.record() = first.clone();
     assert_eq!(client.get("/name").await.text(), "Ann");
     // and after one whose version somebody else has got since.
-    client.get("/name/Zoe").await.text();
+    store.record().clone_from(&second);
     assert_eq!(client.get("/name").await.text(), "Zoe");
     let version = second.expect("a session").version;
     *store.record() = first.map(|record| Record { version, ..record });
@@ -200,7 +207,9 @@ async fn a_write_that_was_refused_does_not_reach_the_next_request() {
     use sessions::testing::Operation::Replace;
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
-    assert_eq!(client.get("/name").await.text(), "Zoe");
+    for _ in 0..3 {
+        assert_eq!(client.get("/name").await.text(), "Zoe");
+    }
     app.store.fail_next(Replace, 1);
     assert_eq!(client.get("/name/Ann").await.status, 503);
     assert_eq!(client.get("/name").await.text(), "Zoe");

@@ -53,7 +53,7 @@ impl SeenCookies {
         if seen.iter().any(|seen| is_same(&seen.value, value)) {
             return;
         }
-        let new = Seen { value: *value, cookie };
+        let new = Seen { value: *value, cookie: VerifiedCookie { is_repeated: true, ..cookie } };
         if seen.len() < WAYS {
             seen.reserve_exact(WAYS - seen.len());
             seen.push(new);
@@ -91,13 +91,14 @@ mod tests {
     use super::*;
     use crate::id::SessionId;
 
-    /// A value and what it stands for, different for each number.
+    /// A value and what it stands for, different for each number, as it is found again.
     fn cookie(number: u32) -> (Value, VerifiedCookie) {
         let mut value = [b'A'; VALUE_LENGTH];
         value[VALUE_LENGTH - 4..].copy_from_slice(&number.to_le_bytes());
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.to_le_bytes());
-        (value, VerifiedCookie::new(SessionId::from_bytes(id), false))
+        let cookie = VerifiedCookie::new(SessionId::from_bytes(id), false);
+        (value, VerifiedCookie { is_repeated: true, ..cookie })
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::{
 use axum::{Router, extract::Path, routing::get};
 use serde::{Deserialize, Deserializer, Serialize};
 use sessions::{
-    Created, Keys, MemoryStore, Record, Replaced, Session, SessionData, SessionLayer, Store,
-    StoreError, StoreKey,
+    Created, Keys, MemoryStore, Record, Replaced, Secret, Session, SessionData, SessionLayer,
+    Store, StoreError, StoreKey,
 };
-use sessions_tests::{Client, Server};
+use sessions_tests::{Client, Server, eventually};
 
 use crate::{App, COOKIE, Visitor};
 
@@ -235,4 +235,42 @@ async fn a_repeated_cookie_is_signed_anew_after_a_rotation() {
     let client = without.client();
     client.set_cookie(COOKIE, cookie.as_deref());
     assert_eq!(client.get("/name").await.text(), "nobody");
+}
+
+static DROPPED: AtomicU32 = AtomicU32::new(0);
+
+/// Counts how often it is dropped.
+#[derive(Serialize, Deserialize, Default)]
+struct Dropping;
+
+impl Drop for Dropping {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, SeqCst);
+    }
+}
+
+/// What is encrypted in the store does not lie about in the clear once nobody uses it.
+#[tokio::test]
+async fn a_session_with_a_secret_does_not_rest() {
+    #[derive(Session)]
+    struct Guarded {
+        #[session(secret)]
+        code: Option<Secret<String>>,
+        noticed: Dropping,
+    }
+    async fn set_code(session: Session<Guarded>) {
+        session.write().await.set_code("hush");
+    }
+    async fn code(session: Session<Guarded>) -> String {
+        session.read().await.code().map_or("none".to_string(), |code| code.expose().clone())
+    }
+    let routes = Router::new().route("/set", get(set_code)).route("/", get(code));
+    let server = serve::<Guarded>(routes, MemoryStore::new(), Keys::generate()).await;
+    let client = server.client();
+    client.get("/set").await.text();
+    for _ in 0..5 {
+        let before = DROPPED.load(SeqCst);
+        assert_eq!(client.get("/").await.text(), "hush");
+        eventually("its fields are gone", async || DROPPED.load(SeqCst) > before).await;
+    }
 }

@@ -18,6 +18,7 @@ use crate::{
     id::SessionId,
     patch::{Patch, Writer},
     registry::Place,
+    sealing,
 };
 
 /// How many saves whose answer was lost are remembered.
@@ -166,7 +167,8 @@ impl<T: SessionData> Slot<T> {
 
     /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
     /// it knows what it has been loaded with. False if it knows more than that: something that is
-    /// not saved, that the store may have or not, that has ended.
+    /// not saved, that the store may have or not, that has ended; or if it has secrets, which are in
+    /// memory no longer than they are used, and never look like what the store has.
     ///
     /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
     /// lock any more.
@@ -176,6 +178,7 @@ impl<T: SessionData> Slot<T> {
             && !state.is_dirty()
             && !state.is_in_doubt()
             && state.hold.is_none()
+            && sealing::growth::<T>() == 0
             && state.record.payload.len() <= LARGEST_RESTING;
         if is_as_loaded {
             state.stage = Stage::Loading;

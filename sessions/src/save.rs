@@ -382,6 +382,7 @@ async fn look<T: SessionData>(
     };
     Ok(match usable(shared, record) {
         Some((record, head)) => {
+            let record = sealing::opened::<T>(record, key, &shared.keys);
             slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
         }
         None => {

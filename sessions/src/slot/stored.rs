@@ -167,8 +167,8 @@ impl<T: SessionData> Slot<T> {
 
     /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
     /// it knows what it has been loaded with. False if it knows more than that: something that is
-    /// not saved, that the store may have or not, that has ended; or if that is nothing to leave lying
-    /// about, as a secret in the clear is.
+    /// not saved, that the store may have or not, that has ended; or if it has secrets, which are in
+    /// memory no longer than they are used, and never look like what the store has.
     ///
     /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
     /// lock any more.
@@ -178,7 +178,7 @@ impl<T: SessionData> Slot<T> {
             && !state.is_dirty()
             && !state.is_in_doubt()
             && state.hold.is_none()
-            && const { sealing::growth::<T>() } == 0
+            && sealing::growth::<T>() == 0
             && state.record.payload.len() <= LARGEST_RESTING;
         if is_as_loaded {
             state.stage = Stage::Loading;

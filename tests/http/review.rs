@@ -166,6 +166,41 @@ async fn another_user_in_the_same_browser_begins_anew() {
     assert_eq!(list[0].device, Device::new(), "nor is the address of user 7");
 }
 
+/// A user who was written into the field before it was one that only a login sets: stores know
+/// nothing of that, and `end_all` does not find it.
+#[tokio::test]
+async fn a_user_who_has_not_logged_in_is_not_logged_in() {
+    mod before {
+        #[derive(sessions::Session)]
+        pub(super) struct Customer {
+            pub(super) user: Option<u64>,
+        }
+    }
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let before = SessionLayer::<before::Customer>::new(store.clone(), keys.clone());
+    let sets = async |session: Session<before::Customer>| {
+        session.write().await.set_user(7_u64);
+    };
+    let before = Server::start(Router::new().route("/", get(sets)).layer(before)).await;
+    let client = before.client();
+    client.get("/").await.text();
+
+    let layer = SessionLayer::<Customer>::new(store.clone(), keys);
+    let account = async |LoggedIn { user, .. }: LoggedIn<Customer>| user.to_string();
+    let guarded = get(async || "in").layer(RequireLogin::<Customer>::new());
+    let more = Router::new().route("/account", get(account)).route("/guarded", guarded);
+    let server = serve(&layer, more).await;
+    let client = same_browser(&server, &client);
+    for path in ["/account", "/guarded"] {
+        assert_eq!(client.get(path).await.status, 401, "{path}");
+    }
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/account").await.text(), "7");
+    assert_eq!(client.get("/guarded").await.text(), "in");
+    assert_eq!(layer.sessions(store).end_all(&7).await.unwrap(), 1);
+    assert_eq!(client.get("/account").await.status, 401);
+}
+
 // ---- leases ----
 
 /// Whoever only reads does not wait for another process, whether the session has a device or not.

@@ -9,7 +9,7 @@ use axum::{Router, extract::Path, routing::get};
 use sessions::{
     Created, Device, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record, Replaced,
     RequireLogin, Session, SessionLayer, Sessions, Store, StoreError, StoreKey, UserIndex,
-    testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore},
+    testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Server};
 use tokio::sync::Notify;
@@ -435,5 +435,24 @@ async fn an_ended_session_ends_no_others() {
         steps.go_on.notify_one();
         assert_eq!(under_way.await.unwrap().text(), format!("Err({:?})", ErrorKind::Ended));
         assert_eq!(here.get("/who").await.text(), "Some(7)");
+    }
+}
+
+// ---- in tests ----
+
+/// What outlives the request of a test client has no response either.
+#[tokio::test]
+async fn after_the_request_of_a_test_client_there_is_no_login() {
+    let layer = SessionLayer::<Customer>::new(MemoryStore::new(), Keys::generate());
+    let mut client = TestClient::new(routes().layer(layer.clone()), &layer);
+    for _ in 0..2 {
+        let kept = client.with_session(async |session| {
+            session.write().await.cart_mut().push(1);
+            session
+        });
+        let kept = kept.await;
+        assert_eq!(kept.login(7).await.map_err(|error| error.kind()), Err(ErrorKind::NoCookie));
+        let items = client.with_session(async |session| session.read().await.cart().len()).await;
+        assert!(items > 0, "the client's cookie is still good");
     }
 }

@@ -8,8 +8,10 @@ use std::{
 };
 
 use axum::{Router, extract::State, routing::get};
+use http::{Method, Request};
+use http_body_util::Full;
 use sessions::{
-    ErrorKind, Keys, MemoryStore, Session, SessionLayer,
+    CsrfLayer, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::Server;
@@ -109,6 +111,9 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     async fn destroy(session: Session<Visitor>) -> sessions::Result<()> {
         session.destroy().await
     }
+    async fn token(session: Session<Visitor>) -> sessions::Result<String> {
+        Ok(session.csrf_token().await?.to_string())
+    }
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).unwrap();
     let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
@@ -122,6 +127,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         .route("/waits", get(waits))
         .route("/renew", get(renew))
         .route("/destroy", get(destroy))
+        .route("/token", get(token).post(token).layer(CsrfLayer::<Visitor>::new()))
         .layer(layer());
     let server = Server::start(app).await;
     let other = Server::start(Router::new().route("/visit", get(visit)).layer(layer())).await;
@@ -133,6 +139,21 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         client.get(path).await.text();
         secrets.extend(client.cookie(COOKIE));
     }
+    // Of the requests with these headers the first is good.
+    let token = client.get("/token").await.text().to_string();
+    let spoilt = format!("{token}A");
+    for (name, value) in [
+        ("x-csrf-token", &*token),
+        ("x-csrf-token", &*spoilt),
+        ("origin", "https://evil.example"),
+        ("accept", "*/*"),
+    ] {
+        let post = Request::post("/token").header(name, value);
+        let reply = client.call(post.body(Full::default()).unwrap()).await;
+        assert_eq!(reply.status == 200, value == token);
+    }
+    server.client().request(Method::POST, "/token").await;
+    secrets.push(token);
     // Another process changes the same field.
     let slow = tokio::spawn({
         let client = client.copy();
@@ -161,6 +182,10 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         "ended a session",
         "rejected a session cookie",
         "could not be saved",
+        "refused a request from another site origin=Some(\"https://evil.example\")",
+        "refused a request: it has no CSRF token",
+        "refused a request: a new session has no CSRF token yet",
+        "a session refused a request: that is no CSRF token of this session",
         "changed in two places at once: the later save wins field=\"visits\"",
         "has been waiting for 5s: now held by a write guard taken at",
     ] {

@@ -2,7 +2,8 @@
 //! four kilobytes each; one request of each session at a time, straight into the router, without
 //! HTTP around it. A read looks at one field, a write adds one to it.
 //!
-//! `cargo run --release --manifest-path benches/stores/Cargo.toml` prints the table.
+//! `cargo run --release --manifest-path benches/stores/Cargo.toml` prints the table; with `-- redis`,
+//! `postgres`, `mariadb`, `sqlite` or `memcached` the lines of that one.
 
 use std::time::{Duration, Instant};
 
@@ -161,12 +162,22 @@ fn cell(mut took: Vec<Duration>) -> String {
     format!("{rate:.0}/s, p99 {:.1} ms", slow.as_secs_f64() * 1000.0)
 }
 
+/// A part of the program: all of them, or the one that is named.
+fn wanted(name: &str) -> bool {
+    std::env::args().nth(1).is_none_or(|only| only == name)
+}
+
+/// Starts a server, if it is wanted.
+fn start(name: &str, kind: Kind, settings: &[&str]) -> Option<StoreServer> {
+    wanted(name).then(|| StoreServer::start_with(kind, settings))?
+}
+
 #[tokio::main]
 async fn main() {
     println!("| store | request | sessions | tower-sessions 0.14 |");
     println!("| --- | --- | --- | --- |");
 
-    if let Some(server) = StoreServer::start_with(Kind::Redis, &["--appendonly", "no"]) {
+    if let Some(server) = start("redis", Kind::Redis, &["--appendonly", "no"]) {
         let ours = RedisStore::connect(&server.url()).await.unwrap();
         let config = Config::from_url(&server.url()).unwrap();
         let pool = Pool::new(config, None, None, None, 6).unwrap();
@@ -176,7 +187,7 @@ async fn main() {
         compare("Redis", our_app(ours), Some(their_app(theirs))).await;
         connection.abort();
     }
-    if let Some(server) = StoreServer::start(Kind::Postgres) {
+    if let Some(server) = start("postgres", Kind::Postgres, &[]) {
         let ours = PostgresStore::connect(&server.url()).await.unwrap();
         ours.migrate().await.unwrap();
         let pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(&server.url()).await.unwrap();
@@ -184,7 +195,7 @@ async fn main() {
         theirs.migrate().await.unwrap();
         compare("PostgreSQL", our_app(ours), Some(their_app(theirs))).await;
     }
-    if let Some(server) = StoreServer::start(Kind::MariaDb) {
+    if let Some(server) = start("mariadb", Kind::MariaDb, &[]) {
         let ours = MySqlStore::connect(&server.url()).await.unwrap();
         ours.migrate().await.unwrap();
         let pool =
@@ -193,7 +204,7 @@ async fn main() {
         theirs.migrate().await.unwrap();
         compare("MariaDB", our_app(ours), Some(their_app(theirs))).await;
     }
-    {
+    if wanted("sqlite") {
         let folder = Folder::new();
         let url = |name: &str| format!("sqlite:{}?mode=rwc", folder.path.join(name).display());
         let ours = SqliteStore::connect(&url("ours.db")).await.unwrap();
@@ -203,7 +214,7 @@ async fn main() {
         theirs.migrate().await.unwrap();
         compare("SQLite", our_app(ours), Some(their_app(theirs))).await;
     }
-    if let Some(server) = StoreServer::start(Kind::Memcached) {
+    if let Some(server) = start("memcached", Kind::Memcached, &[]) {
         let ours = MemcachedStore::connect(&server.url()).await.unwrap();
         compare("memcached", our_app(ours), None).await;
     }

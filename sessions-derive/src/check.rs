@@ -13,6 +13,7 @@ use syn::{
 };
 
 use crate::{
+    duration,
     errors::Errors,
     model::{self, Kind, Merge, Model, Start, Storage, bare},
     names::{Accessors, Case, list, suggestion},
@@ -33,6 +34,8 @@ pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
         does_not_convert_twice(field, errors);
         is_not_stored_if_skipped(field, errors);
         is_the_logins_if_user(field, errors);
+        is_gone_when_taken(field, errors);
+        lasts_for_some_time(field, errors);
     }
     has_one_user(input, errors);
     let case = case(input, errors);
@@ -151,6 +154,9 @@ fn has_a_default_of_its_type(field: &Field<'_>, errors: &Errors) {
 /// but there `set_visits(1)` could no longer tell which integer `1` is.
 fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
     let Some(word) = &field.into else { return };
+    if field.secret.is_some() {
+        return errors.at(word, "the setter of a secret converts already; remove `into`");
+    }
     match Kind::of(&field.written.ty).of_value() {
         Kind::Str => {
             errors.at(word, "this setter takes `impl Into<String>` already; remove `into`")
@@ -168,11 +174,17 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
 }
 
 fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
-    let Field { skip: Some(_), rename, aliases, version, merge, .. } = field else { return };
+    let Field { skip: Some(_), rename, aliases, version, merge, flash, ttl, secret, .. } = field
+    else {
+        return;
+    };
     let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
     let version = version.iter().map(|given| (&given.word, "version"));
     let merge = merge.iter().map(|given| (&given.word, "other save to be merged with"));
-    for (word, what) in keys.chain(version).chain(merge) {
+    let flash = flash.iter().map(|word| (word, "later request to be shown in"));
+    let ttl = ttl.iter().map(|given| (&given.word, "end of its own"));
+    let secret = secret.iter().map(|word| (word, "bytes to encrypt"));
+    for (word, what) in keys.chain(version).chain(merge).chain(flash).chain(ttl).chain(secret) {
         let message = format!(
             "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
              remove one of them"
@@ -183,7 +195,10 @@ fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
 
 /// A login sets the user, and nothing else does.
 fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
-    let Field { user: Some(user), default, into, merge, skip, .. } = field else { return };
+    let Field { user: Some(user), default, flash, into, merge, secret, skip, ttl, .. } = field
+    else {
+        return;
+    };
     if !matches!(Kind::of(&field.written.ty), Kind::Option(..)) {
         let message = "the user of a session is an `Option`, which is `None` until the login; \
                        write `Option<…>`";
@@ -193,7 +208,12 @@ fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
     let into = into.iter().map(|word| (word, "has no setter"));
     let merge = merge.iter().map(|it| (&it.word, "is never changed by two saves at once"));
     let skip = skip.iter().map(|word| (word, "has to be stored"));
-    for (word, why) in default.chain(into).chain(merge).chain(skip) {
+    let flash = flash.iter().map(|word| (word, "is read again and again"));
+    let ttl = ttl.iter().map(|it| (&it.word, "lasts as long as the session"));
+    let secret = secret.iter().map(|word| (word, "is known to the store"));
+    let excluded =
+        default.chain(flash).chain(into).chain(merge).chain(secret).chain(skip).chain(ttl);
+    for (word, why) in excluded {
         let message = format!(
             "`{}` excludes `{word}`, as the user {why}; only `login` sets it: remove `{word}`",
             user.word
@@ -211,6 +231,42 @@ fn has_one_user(input: &Input<'_>, errors: &Errors) {
             first.ident
         );
         errors.at(&again.word, message);
+    }
+}
+
+/// A flash field that left something behind would be shown again; and a sum of two changes, one of
+/// which took the value, is neither shown once nor gone.
+fn is_gone_when_taken(field: &Field<'_>, errors: &Errors) {
+    let Field { flash: Some(_), default, merge, .. } = field else { return };
+    if let Some(Given { word, .. }) = default {
+        let message = "a flash field is gone when it has been taken, and leaves the default of its \
+                       type; remove `default`, or make the field an `Option`";
+        errors.at(word, message);
+    }
+    if let Some(Given { value, .. }) = merge.as_ref().filter(|given| !given.value.is_ident("union"))
+    {
+        let message = "a flash field that two processes change is not merged, as it would be shown \
+                       twice; remove `merge`, or write `merge = union` for a list, set or map";
+        errors.at(value, message);
+    }
+}
+
+/// Two values that were set at different times and are merged would end at neither.
+fn lasts_for_some_time(field: &Field<'_>, errors: &Errors) {
+    let Field { ttl: Some(Given { value, .. }), merge, .. } = field else { return };
+    match duration::millis(&value.value()) {
+        Some(0) => errors.at(value, "a field that ends at once is never set; write a time above 0"),
+        Some(_) => {}
+        None => errors.at(
+            value,
+            "`ttl` takes whole numbers of days, hours, minutes and seconds, in this order; write \
+             `ttl = \"90s\"`, `\"10m\"`, `\"1h30m\"` or `\"7d\"`",
+        ),
+    }
+    if let Some(Given { word, .. }) = merge {
+        let message = "`ttl` excludes `merge`, as what is merged was set at two times; remove one of \
+                       them";
+        errors.at(word, message);
     }
 }
 
@@ -371,7 +427,7 @@ fn checked<'a>(
         ty,
         converts: match kind.of_value() {
             Kind::Str | Kind::Vec(_) => true,
-            Kind::Option(..) | Kind::Other => field.into.is_some(),
+            Kind::Option(..) | Kind::Other => field.into.is_some() || field.secret.is_some(),
             Kind::Scalar => false,
         },
         start: match (&field.default, default_text(field)) {
@@ -387,10 +443,16 @@ fn checked<'a>(
                 aliases: field.aliases.iter().map(|given| given.value.value()).collect(),
                 version: field.version.as_ref().map(|given| given.value),
                 merge: field.merge.as_ref().map(|given| merge(&given.value)),
+                secret: field.secret.is_some(),
+                ttl: field.ttl.as_ref().and_then(|given| duration::millis(&given.value.value())),
             },
         },
         is_user: field.user.is_some(),
-        accessors: Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
+        flash: field.flash.is_some(),
+        accessors: match field.flash {
+            Some(_) => Accessors::of_flash(field.ident, matches!(kind, Kind::Vec(_))),
+            None => Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
+        },
         docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),
         kind,

@@ -1,6 +1,7 @@
 //! The derive macro of the [`sessions`](https://docs.rs/sessions) crate, which re-exports it.
 
 mod check;
+mod duration;
 mod errors;
 mod expand;
 mod model;
@@ -48,6 +49,9 @@ use syn::{DeriveInput, Error, Result};
 ///
 /// The `user` has only `foo()` and `foo_is_dirty()`.
 ///
+/// A field with `flash` has only `set_foo(…)`, `take_foo()` and `foo_is_dirty()`, and if it is a
+/// `Vec<X>` `push_foo(…)`, which takes an `X`, or `impl Into<String>` for a list of those.
+///
 /// Those that return nothing else return `&mut Self`, to be chained. Accessors are as visible as
 /// their field and have its documentation. A type is recognized as it is written: by its name alone
 /// or by its full path in `std`, `core` or `alloc`. `self::String`, if there is such a type, is not
@@ -60,11 +64,14 @@ use syn::{DeriveInput, Error, Result};
 /// | `default = …` | where the field starts, instead of at `Default::default()`: an expression of the field's type, or a text that is converted into it (for an `Option`, into what it holds) |
 /// | `rename = "key"` | the key in the store, instead of the field's name |
 /// | `alias = "old key"` | a key under which earlier builds stored the field; can be repeated |
+/// | `flash` | the value is for one request to show: whoever takes it is the only one who gets it (`sessions::fields`) |
 /// | `into` | the setter converts, as in the table above |
 /// | `merge = add` | a number that two processes change at once gets both changes: `theirs + ours - base` |
 /// | `merge = union` | of a set, map or list: what each has added, without what each has removed |
 /// | `merge = path::to::function` | a merge of your own: `fn(base: &F, theirs: &F, ours: &F) -> F` |
+/// | `secret` | the field is encrypted in the store and not shown by `Debug`: a `Secret<X>`, or an `Option` or `Vec` of those, with the feature `secret` (`sessions::fields`) |
 /// | `skip` | the field is never stored, and starts at its default whenever the session is loaded |
+/// | `ttl = "10m"` | the field falls back to its default that long after it was last set: `d`, `h`, `m` and `s`, as in `"1h30m"` (`sessions::fields`) |
 /// | `user` | whose session it is: an `Option<X>` that only `Session::login` sets. `X` is named by its `Display`: the stores list a user's sessions under that name |
 /// | `user = path::to::function` | the same, named by `fn(&X) -> impl ToString` |
 /// | `version = 2` | raise it when the meaning changes: what was stored with another version is dropped |

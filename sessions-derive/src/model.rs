@@ -44,6 +44,8 @@ pub(crate) struct Field<'a> {
     pub(crate) kind: Kind<'a>,
     /// Whether the setter takes `impl Into<…>`.
     pub(crate) converts: bool,
+    /// Whether it can only be taken.
+    pub(crate) flash: bool,
     pub(crate) start: Start<'a>,
     pub(crate) storage: Storage<'a>,
     /// Whether only a login changes the field.
@@ -68,7 +70,7 @@ impl Field<'_> {
     /// Only a login changes the user.
     pub(crate) fn has_accessor(&self, name: &Ident) -> bool {
         let Accessors { get, is_dirty, .. } = &self.accessors;
-        !self.is_user || name == get || name == is_dirty
+        !self.is_user || Some(name) == get.as_ref() || name == is_dirty
     }
 }
 
@@ -103,6 +105,10 @@ pub(crate) enum Storage<'a> {
         aliases: Vec<String>,
         version: Option<u32>,
         merge: Option<Merge<'a>>,
+        /// How many milliseconds it lasts.
+        ttl: Option<u64>,
+        /// Whether it is encrypted in the store.
+        secret: bool,
     },
     Skipped,
 }

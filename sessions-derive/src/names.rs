@@ -5,13 +5,16 @@ use quote::format_ident;
 
 /// The names of a field's accessors, each with the span of the field.
 pub(crate) struct Accessors {
-    pub(crate) get: Ident,
+    /// Like the others that not every field has: not for a flash field.
+    pub(crate) get: Option<Ident>,
     pub(crate) set: Ident,
     /// Only for an `Option`.
     pub(crate) clear: Option<Ident>,
-    pub(crate) get_mut: Ident,
+    /// Only for a flash field that is a list.
+    pub(crate) push: Option<Ident>,
+    pub(crate) get_mut: Option<Ident>,
     pub(crate) take: Ident,
-    pub(crate) reset: Ident,
+    pub(crate) reset: Option<Ident>,
     pub(crate) is_dirty: Ident,
 }
 
@@ -20,19 +23,32 @@ impl Accessors {
     /// `r#type` has `set_type`.
     pub(crate) fn of(field: &Ident, is_option: bool) -> Self {
         Self {
-            get: field.clone(),
-            set: format_ident!("set_{}", field),
+            get: Some(field.clone()),
             clear: is_option.then(|| format_ident!("clear_{}", field)),
-            get_mut: format_ident!("{}_mut", field),
+            get_mut: Some(format_ident!("{}_mut", field)),
+            reset: Some(format_ident!("reset_{}", field)),
+            ..Self::of_flash(field, false)
+        }
+    }
+
+    /// Those of a field that can only be taken.
+    pub(crate) fn of_flash(field: &Ident, is_list: bool) -> Self {
+        Self {
+            get: None,
+            set: format_ident!("set_{}", field),
+            clear: None,
+            push: is_list.then(|| format_ident!("push_{}", field)),
+            get_mut: None,
             take: format_ident!("take_{}", field),
-            reset: format_ident!("reset_{}", field),
+            reset: None,
             is_dirty: format_ident!("{}_is_dirty", field),
         }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Ident> {
-        let Self { get, set, clear, get_mut, take, reset, is_dirty } = self;
-        [get, set, get_mut, take, reset, is_dirty].into_iter().chain(clear)
+        let Self { get, set, clear, push, get_mut, take, reset, is_dirty } = self;
+        let some = [get, get_mut, reset, clear, push].into_iter().flatten();
+        [set, take, is_dirty].into_iter().chain(some)
     }
 }
 

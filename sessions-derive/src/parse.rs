@@ -18,11 +18,14 @@ use crate::{
 const ALIAS: &str = "alias";
 const CRATE: &str = "crate";
 const DEFAULT: &str = "default";
+const FLASH: &str = "flash";
 const INTO: &str = "into";
 const MERGE: &str = "merge";
 const RENAME: &str = "rename";
 const RENAME_ALL: &str = "rename_all";
+const SECRET: &str = "secret";
 const SKIP: &str = "skip";
+const TTL: &str = "ttl";
 const USER: &str = "user";
 const VERSION: &str = "version";
 
@@ -37,10 +40,13 @@ const ON_FIELD: Place = Place {
     words: &[
         (ALIAS, r#"alias = "old key""#),
         (DEFAULT, "default = …"),
+        (FLASH, FLASH),
         (INTO, INTO),
         (MERGE, "merge = add"),
         (RENAME, r#"rename = "key""#),
+        (SECRET, SECRET),
         (SKIP, SKIP),
+        (TTL, r#"ttl = "10m""#),
         (USER, USER),
         (VERSION, "version = 2"),
     ],
@@ -79,10 +85,13 @@ pub(crate) struct Field<'a> {
     pub(crate) ident: &'a Ident,
     pub(crate) aliases: Vec<Given<LitStr>>,
     pub(crate) default: Option<Given<Expr>>,
+    pub(crate) flash: Option<Ident>,
     pub(crate) into: Option<Ident>,
     pub(crate) merge: Option<Given<Path>>,
     pub(crate) rename: Option<Given<LitStr>>,
+    pub(crate) secret: Option<Ident>,
     pub(crate) skip: Option<Ident>,
+    pub(crate) ttl: Option<Given<LitStr>>,
     pub(crate) user: Option<Given<Option<Path>>>,
     pub(crate) version: Option<Given<u32>>,
 }
@@ -116,10 +125,13 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         ident: written.ident.as_ref()?,
         aliases: Vec::new(),
         default: None,
+        flash: None,
         into: None,
         merge: None,
         rename: None,
+        secret: None,
         skip: None,
+        ttl: None,
         user: None,
         version: None,
     };
@@ -127,10 +139,13 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         match entry.word.to_string().as_str() {
             ALIAS => field.aliases.extend(entry.value("a string", string)),
             DEFAULT => entry.once(&mut field.default, "an expression", |value| Some(value.clone())),
+            FLASH => entry.flag(&mut field.flash),
             INTO => entry.flag(&mut field.into),
             MERGE => entry.once(&mut field.merge, MERGES, path),
             RENAME => entry.once(&mut field.rename, "a string", string),
+            SECRET => entry.flag(&mut field.secret),
             SKIP => entry.flag(&mut field.skip),
+            TTL => entry.once(&mut field.ttl, "a time in quotes", string),
             USER if entry.written.is_none() => entry.once_alone(&mut field.user),
             USER => entry.once(&mut field.user, NAMES, |value| path(value).map(Some)),
             VERSION => entry.once(&mut field.version, "a whole number below 2³²", number),

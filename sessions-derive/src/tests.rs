@@ -69,6 +69,12 @@ fn expansion_with_every_attribute() {
             owner: Option<Person>,
             #[session(merge = union)]
             seen: Vec<u32>,
+            #[session(flash, merge = union)]
+            messages: Vec<String>,
+            #[session(ttl = "1h30m")]
+            code: Option<u32>,
+            #[session(secret)]
+            token: Option<Secret<String>>,
             #[deprecated = "unused"]
             #[session(skip, default = vec![Self::default()])]
             others: Vec<Self>,
@@ -132,7 +138,8 @@ fn all_errors_come_at_once() {
         [
             "`skip` belongs on a field, not on the struct; write `#[session(skip)]` there",
             "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, \
-             `default`, `into`, `merge`, `rename`, `skip`, `user` and `version`",
+             `default`, `flash`, `into`, `merge`, `rename`, `secret`, `skip`, `ttl`, \
+             `user` and `version`",
             "`version` takes a whole number below 2³²; write `version = 2`",
             "a session outlives every request and cannot borrow; own the data, as `String` \
              instead of `&str`",
@@ -168,6 +175,14 @@ fn every_accessor_can_collide() {
         };
         assert!(message.contains(&format!("fields `{a}` and `{b}` would both")), "{message}");
     }
+    let of_a_list = messages(quote! {
+        struct S {
+            #[session(flash)]
+            a: Vec<u8>,
+            push_a: u8,
+        }
+    });
+    assert!(of_a_list[0].contains("an accessor `push_a()`"), "{of_a_list:?}");
     assert_messages(
         quote!(
             struct S {
@@ -202,14 +217,14 @@ fn cases_are_those_of_serde() {
 
 #[test]
 fn nearest_word_is_near() {
-    let words = ["alias", "default", "into", "rename", "skip", "version"];
+    let words = ["alias", "default", "flash", "into", "rename", "skip", "version"];
     for (wrong, right) in [
         ("renam", Some("rename")),
         ("defualt", Some("default")),
         ("aliases", Some("alias")),
         ("skpi", None),
         ("skips", Some("skip")),
-        ("ttl", None),
+        ("max_age", None),
         ("", None),
     ] {
         assert_eq!(nearest(wrong, words), right, "{wrong}");

@@ -14,10 +14,15 @@ use crate::{
     store::private_cookie::{self, LARGEST_COOKIE},
 };
 use crate::{
+    StoreKey,
     error::BuildError,
     id::{ID_LENGTH, SessionId},
     keys::{Keys, TAG_LENGTH},
 };
+
+mod seen;
+
+pub(crate) use seen::SeenCookies;
 
 const SIGNED_LENGTH: usize = ID_LENGTH + TAG_LENGTH;
 /// 48 bytes in base64, which needs no padding.
@@ -58,8 +63,17 @@ impl Default for CookieConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VerifiedCookie {
     pub(crate) id: SessionId,
+    pub(crate) key: StoreKey,
     /// Signed by a key that signs no more: to be sent again.
     pub(crate) by_old_key: bool,
+    /// Another request has come with it a moment ago.
+    pub(crate) is_repeated: bool,
+}
+
+impl VerifiedCookie {
+    fn new(id: SessionId, by_old_key: bool) -> Self {
+        Self { id, key: id.store_key(), by_old_key, is_repeated: false }
+    }
 }
 
 impl CookieConfig {
@@ -110,15 +124,35 @@ impl CookieConfig {
     pub(crate) fn verified<'a>(
         &'a self,
         keys: &'a Keys,
+        seen: &'a SeenCookies,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = VerifiedCookie> + 'a {
-        self.values(headers).filter_map(decode).take(MOST_CANDIDATES).filter_map(|(id, tag)| {
-            let key = keys.verify(&self.name, &id, &tag);
-            if key.is_none() {
-                tracing::debug!("rejected a session cookie: its signature does not verify");
-            }
-            Some(VerifiedCookie { id: SessionId::from_bytes(id), by_old_key: key? > 0 })
-        })
+        self.values(headers)
+            .filter_map(|value| {
+                let value = value.try_into().ok();
+                if value.is_none() {
+                    tracing::debug!("rejected a session cookie: it is malformed");
+                }
+                value
+            })
+            .take(MOST_CANDIDATES)
+            .filter_map(|value| seen.find(value).or_else(|| self.verify(keys, seen, value)))
+    }
+
+    fn verify(
+        &self,
+        keys: &Keys,
+        seen: &SeenCookies,
+        value: &[u8; VALUE_LENGTH],
+    ) -> Option<VerifiedCookie> {
+        let (id, tag) = decode(value)?;
+        let Some(key) = keys.verify(&self.name, &id, &tag) else {
+            tracing::debug!("rejected a session cookie: its signature does not verify");
+            return None;
+        };
+        let cookie = VerifiedCookie::new(SessionId::from_bytes(id), key > 0);
+        seen.note(value, cookie);
+        Some(cookie)
     }
 
     /// The values of all cookies of this name.
@@ -126,13 +160,10 @@ impl CookieConfig {
         &'a self,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = &'a [u8]> + 'a {
-        headers
-            .into_iter()
-            .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
-            .filter_map(|pair| {
-                let value = pair.trim_ascii().strip_prefix(self.name.as_bytes())?;
-                value.strip_prefix(b"=")
-            })
+        headers.into_iter().flat_map(|header| Pairs(header.as_bytes())).filter_map(|pair| {
+            let value = pair.strip_prefix(self.name.as_bytes())?;
+            value.strip_prefix(b"=")
+        })
     }
 
     /// The sessions in the private cookies of this name, in their order.
@@ -151,7 +182,7 @@ impl CookieConfig {
                 if opened.is_none() {
                     tracing::debug!("rejected a session cookie: it does not decrypt");
                 }
-                opened.map(|(id, record, by_old_key)| (VerifiedCookie { id, by_old_key }, record))
+                opened.map(|(id, record, by_old_key)| (VerifiedCookie::new(id, by_old_key), record))
             })
     }
 
@@ -246,10 +277,34 @@ fn header_value(cookie: String) -> HeaderValue {
     value
 }
 
-/// Splits a cookie's value into id and signature. Anything of another length is not ours.
-fn decode(value: &[u8]) -> Option<([u8; ID_LENGTH], [u8; TAG_LENGTH])> {
+/// What stands between the semicolons of a `Cookie` header, without the space around it.
+struct Pairs<'a>(&'a [u8]);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (pair, rest) = self.0.split_at(first_semicolon(self.0));
+        self.0 = rest.get(1..).unwrap_or_default();
+        Some(pair.trim_ascii())
+    }
+}
+
+/// Where it is, or the end. A block at a time, which the processor compares in one step.
+fn first_semicolon(bytes: &[u8]) -> usize {
+    let has_none = |block: &&[u8; 32]| !block.iter().fold(false, |any, byte| any | (*byte == b';'));
+    let before = bytes.as_chunks().0.iter().take_while(has_none).count() * 32;
+    let rest = &bytes[before..];
+    before + rest.iter().position(|byte| *byte == b';').unwrap_or(rest.len())
+}
+
+/// Splits a cookie's value into id and signature.
+fn decode(value: &[u8; VALUE_LENGTH]) -> Option<([u8; ID_LENGTH], [u8; TAG_LENGTH])> {
     let mut bytes = [0; SIGNED_LENGTH];
-    if value.len() != VALUE_LENGTH || BASE64.decode_slice(value, &mut bytes) != Ok(SIGNED_LENGTH) {
+    if BASE64.decode_slice(value, &mut bytes) != Ok(SIGNED_LENGTH) {
         tracing::debug!("rejected a session cookie: it is malformed");
         return None;
     }
@@ -273,7 +328,7 @@ mod tests {
     fn found(config: &CookieConfig, keys: &Keys, headers: &[&[u8]]) -> Vec<VerifiedCookie> {
         let headers: Vec<HeaderValue> =
             headers.iter().map(|header| HeaderValue::from_bytes(header).unwrap()).collect();
-        config.verified(keys, &headers).collect()
+        config.verified(keys, &SeenCookies::new(), &headers).collect()
     }
 
     /// `name=value` as the browser sends it back.

@@ -38,6 +38,11 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     const FIELDS: &'static [FieldInfo];
 
+    /// Whether the same source always gives the same fields: none of them is skipped, and no
+    /// default asks anything but the code.
+    #[doc(hidden)]
+    const __LOADS_ALIKE: bool = true;
+
     /// Takes each field from the source, or its default where the source has none.
     #[doc(hidden)]
     fn __load(source: &Source<'_>) -> Self;
@@ -68,12 +73,26 @@ pub struct FieldInfo {
     pub(crate) aliases: &'static [&'static str],
     pub(crate) version: u32,
     pub(crate) merges: bool,
+    pub(crate) flash: bool,
+    /// In milliseconds; none if it is 0.
+    pub(crate) ttl: u64,
+    #[cfg(feature = "secret")]
+    pub(crate) secret: bool,
 }
 
 impl FieldInfo {
     /// A field that is stored under `key`.
     pub const fn new(key: &'static str) -> Self {
-        Self { key, aliases: &[], version: 0, merges: false }
+        Self {
+            key,
+            aliases: &[],
+            version: 0,
+            merges: false,
+            flash: false,
+            ttl: 0,
+            #[cfg(feature = "secret")]
+            secret: false,
+        }
     }
 
     /// Keys under which earlier builds stored the field.
@@ -89,6 +108,45 @@ impl FieldInfo {
     /// The field says how it is merged.
     pub const fn merges(self) -> Self {
         Self { merges: true, ..self }
+    }
+
+    /// Whoever takes the field's value is the only one who gets it.
+    pub const fn flash(self) -> Self {
+        Self { flash: true, ..self }
+    }
+
+    /// The field falls back to its default so many milliseconds after it was last set.
+    pub const fn ttl(self, millis: u64) -> Self {
+        Self { ttl: millis, ..self }
+    }
+
+    /// The field is encrypted in the store.
+    #[cfg(feature = "secret")]
+    pub const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
+    /// No type can be that of a secret field without the feature `secret`.
+    #[cfg(not(feature = "secret"))]
+    pub const fn secret(self) -> Self {
+        self
+    }
+
+    /// Whether any of these fields depends on the time.
+    pub(crate) const fn any_has_ttl(fields: &[Self]) -> bool {
+        let mut rest = fields;
+        while let [first, others @ ..] = rest {
+            if first.ttl > 0 {
+                return true;
+            }
+            rest = others;
+        }
+        false
+    }
+
+    /// Whether it would do harm to store a change of the field twice.
+    pub(crate) fn counts_changes(&self) -> bool {
+        self.merges || self.flash
     }
 
     pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {

@@ -42,6 +42,9 @@ enum Inner {
     Conflict {
         field: &'static str,
     },
+    Taken {
+        field: &'static str,
+    },
     LeaseLost,
     Leased {
         waited: Duration,
@@ -90,7 +93,8 @@ pub enum ErrorKind {
     /// Other processes saved the same session at the same time, again and again.
     Contended,
     /// Somebody else has changed the same field at the same time, and the layer is
-    /// [told](crate::SessionLayerBuilder::on_conflict) not to overwrite that. Nothing of it is saved.
+    /// [told](crate::SessionLayerBuilder::on_conflict) not to overwrite that; or has taken the same
+    /// `flash` field. Nothing of it is saved.
     Conflict,
     /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and somebody else has
     /// taken over. What was written under it is not saved.
@@ -124,6 +128,7 @@ impl Error {
         match refusal {
             Refusal::Encode(source) => Inner::Encode { field, source }.into(),
             Refusal::Conflict => Inner::Conflict { field }.into(),
+            Refusal::Taken => Inner::Taken { field }.into(),
             Refusal::LeaseLost => Inner::LeaseLost.into(),
             Refusal::Unknown => Inner::UnknownOutcome.into(),
             Refusal::TooLarge { size, limit } => Self::too_large(size, limit),
@@ -182,7 +187,7 @@ impl Error {
             Inner::CookieTooLarge { .. } => ErrorKind::TooLarge,
             Inner::Contended { .. } => ErrorKind::Contended,
             Inner::UnknownOutcome => ErrorKind::Store,
-            Inner::Conflict { .. } => ErrorKind::Conflict,
+            Inner::Conflict { .. } | Inner::Taken { .. } => ErrorKind::Conflict,
             Inner::LeaseLost => ErrorKind::LeaseLost,
             Inner::NoLeases => ErrorKind::NoLeases,
             Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
@@ -299,6 +304,11 @@ impl fmt::Display for Error {
                 f,
                 "the field `{field}` was changed by somebody else at the same time; nothing of it \
                  is saved (`SessionLayerBuilder::on_conflict`)"
+            ),
+            Inner::Taken { field } => write!(
+                f,
+                "the flash field `{field}` was taken by another process at the same time; nothing \
+                 of this is saved (with `Session::update` this does not happen)"
             ),
             Inner::LeaseLost => f.write_str(
                 "the session's lease was not renewed in time and somebody else has taken over; \

@@ -136,6 +136,11 @@ impl Expiry {
         let idle = self.idle(lifetime)?;
         // A session may ask for less than the layer; its window must still be shorter than that.
         let window = self.refresh.unwrap_or(idle / 20).min(idle / 2);
+        // Mostly it was extended a moment ago; whatever the absolute limit says then.
+        let left = record.expires_at.duration_since(now).unwrap_or_default();
+        if left + window > idle {
+            return None;
+        }
         let expires_at = self.expires_at(lifetime, record.created_at, now);
         let gained = expires_at.duration_since(record.expires_at).ok()?;
         (gained >= window && !gained.is_zero()).then_some(expires_at)

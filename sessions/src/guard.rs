@@ -62,6 +62,15 @@ pub(crate) struct Permit<T: SessionData> {
 }
 
 impl<T: SessionData> Permit<T> {
+    /// If it is free.
+    pub(crate) fn take(
+        slot: &Arc<Slot<T>>,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Option<Self> {
+        slot.lock.take(access, at).then(|| Self { slot: slot.clone(), access, at })
+    }
+
     pub(crate) fn try_acquire(
         slot: Arc<Slot<T>>,
         access: Access,
@@ -95,13 +104,14 @@ impl<T: SessionData> Drop for Permit<T> {
 
 impl<T: SessionData> ReadGuard<T> {
     pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
-        Self { fields: permit.slot.view(), _permit: permit, _session: session }
+        let now = session.handle().shared.field_time();
+        Self { fields: permit.slot.view(now), _permit: permit, _session: session }
     }
 }
 
 impl<T: SessionData> WriteGuard<T> {
     pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
-        let (fields, lent) = permit.slot.lend();
+        let (fields, lent) = permit.slot.lend(session.handle().shared.field_time());
         Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
     }
 
@@ -146,8 +156,9 @@ impl<T: SessionData> Drop for WriteGuard<T> {
             return;
         }
         let handle = self.session.handle();
-        let policy = handle.shared.policy;
-        if self.permit.slot.take_back(&mut self.fields, &self.lent, policy, handle.writer()) {
+        let (policy, now) = (handle.shared.policy, handle.shared.field_time());
+        let slot = &self.permit.slot;
+        if slot.take_back(&mut self.fields, &self.lent, policy, now, handle.writer()) {
             handle.note_write(&self.permit.slot);
         }
         // Behind what was written under it, so that one save does both, and before the permit, so

@@ -1,7 +1,9 @@
 //! One request's session, from its cookie to its response.
 
 use std::{
+    future::poll_fn,
     sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
+    task::Poll,
     time::SystemTime,
 };
 
@@ -153,14 +155,12 @@ impl<T: SessionData> Handle<T> {
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
         if self.opened.get().is_none() {
-            let found = self.find().instrument(open_span()).await?;
-            let open = Open {
-                current: Mutex::new(found),
-                exchange: tokio::sync::Mutex::new(()),
-                writer: new_writer(),
-            };
-            // Of two tasks of the request that open at the same time, the first one's counts.
-            let _ = self.opened.set(Box::new(open));
+            let at_once = poll_fn(|cx| Poll::Ready(self.shared.storage.at_once(self.find(), cx)));
+            match at_once.await {
+                Some(found) => found?,
+                // Boxed, because it would make every handler's future some hundred bytes larger.
+                None => Box::pin(self.find().instrument(open_span())).await?,
+            }
         }
         // The response may have left while we looked; its `finish` then found nothing to close.
         if self.is_answered() {
@@ -169,23 +169,37 @@ impl<T: SessionData> Handle<T> {
         Ok(())
     }
 
-    async fn find(&self) -> Result<Opened<T>, Error> {
+    async fn find(&self) -> Result<(), Error> {
         let shared = &self.shared;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
-            return Ok(self.find_in_cookie());
+            self.found(self.find_in_cookie());
+            return Ok(());
         }
         for cookie in self.verified_cookies() {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
-            let slot = shared.registry.slot_of(cookie.id);
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(place) = slot.place() else { continue };
             if save::refresh(shared, &slot, &place.key).await? == Stage::Live {
                 tracing::debug!("opened a session");
-                return Ok(Opened::found(slot, cookie));
+                self.found(Opened::found(slot, cookie));
+                return Ok(());
             }
         }
-        Ok(Opened::fresh(Arc::new(Slot::fresh(shared.now()))))
+        self.found(Opened::fresh(Arc::new(Slot::fresh(shared.now()))));
+        Ok(())
+    }
+
+    /// Of two tasks of the request that open at the same time, the first one's counts.
+    fn found(&self, opened: Opened<T>) {
+        self.opened.get_or_init(|| {
+            Box::new(Open {
+                current: Mutex::new(opened),
+                exchange: tokio::sync::Mutex::new(()),
+                writer: new_writer(),
+            })
+        });
     }
 
     /// The session that a private cookie holds. It is this request's alone, and not entered anywhere.
@@ -206,8 +220,8 @@ impl<T: SessionData> Handle<T> {
 
     /// More than one are as good as never there, so that this does not allocate.
     fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> + use<T> {
-        let Shared { cookie, keys, .. } = &*self.shared;
-        let mut verified = cookie.verified(keys, self.cookies.iter());
+        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
+        let mut verified = cookie.verified(keys, seen_cookies, self.cookies.iter());
         let first = verified.next();
         let more: Vec<VerifiedCookie> = verified.collect();
         first.into_iter().chain(more)
@@ -526,6 +540,14 @@ impl<T: SessionData> Drop for Handle<T> {
     fn drop(&mut self) {
         if *self.wrote.get_mut() {
             self.save_without_response(&self.slot(), Some(self.writer()));
+        }
+        if let Some(open) = self.opened.take() {
+            let opened = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
+            // What one request alone is made of is quicker made anew than fetched from memory that
+            // has left the processor's cache, and most new sessions are not seen again.
+            if opened.cookie.is_some_and(|cookie| cookie.is_repeated) {
+                self.shared.registry.give_back(opened.slot);
+            }
         }
     }
 }

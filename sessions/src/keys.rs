@@ -28,6 +28,8 @@ struct Key {
     csrf: HmacSha256,
     #[cfg(feature = "private-cookie")]
     seal: chacha20poly1305::XChaCha20Poly1305,
+    #[cfg(feature = "secret")]
+    secret: chacha20poly1305::XChaCha20Poly1305,
 }
 
 /// The signing keys of a layer: the first signs, all of them verify.
@@ -130,6 +132,8 @@ impl Keys {
             csrf: keyed(&*subkey(b"sessions: CSRF token, version 1")),
             #[cfg(feature = "private-cookie")]
             seal: KeyInit::new((&*subkey(b"sessions: private cookie, version 1")).into()),
+            #[cfg(feature = "secret")]
+            secret: KeyInit::new((&*subkey(b"sessions: secret field, version 1")).into()),
         }]))
     }
 
@@ -142,6 +146,17 @@ impl Keys {
     #[cfg(feature = "private-cookie")]
     pub(crate) fn seals(&self) -> impl Iterator<Item = &chacha20poly1305::XChaCha20Poly1305> {
         self.0.iter().map(|key| &key.seal)
+    }
+
+    #[cfg(feature = "secret")]
+    pub(crate) fn first_secret(&self) -> &chacha20poly1305::XChaCha20Poly1305 {
+        &self.0[0].secret
+    }
+
+    /// The ciphers of secret fields: the first seals, all of them open.
+    #[cfg(feature = "secret")]
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &chacha20poly1305::XChaCha20Poly1305> {
+        self.0.iter().map(|key| &key.secret)
     }
 
     /// Signs `id` for a cookie called `name`, with the first key.

@@ -8,12 +8,16 @@ mod clock;
 mod codec;
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
+#[doc = include_str!("../docs/security.md")]
+pub mod security {}
 mod cookie;
 mod csrf;
 mod data;
 mod devices;
 mod error;
 mod expiry;
+#[doc = include_str!("../docs/fields.md")]
+pub mod fields {}
 #[cfg(feature = "axum")]
 mod extract;
 mod guard;
@@ -35,6 +39,9 @@ mod record;
 mod registry;
 mod require_login;
 mod save;
+mod sealing;
+#[cfg(feature = "secret")]
+mod secret;
 mod session;
 mod shared;
 mod slot;
@@ -65,6 +72,8 @@ pub use login::{Login, SessionUser};
 pub use next::local_path;
 pub use record::Record;
 pub use require_login::{RequireLogin, RequireLoginService};
+#[cfg(feature = "secret")]
+pub use secret::Secret;
 pub use session::Session;
 pub use storage::IntoStorage;
 #[cfg(feature = "memcached")]

@@ -124,7 +124,8 @@ impl Lock {
         }
     }
 
-    fn take(&self, access: Access, at: Place) -> bool {
+    /// Whether it was free, and is taken now.
+    pub(crate) fn take(&self, access: Access, at: Place) -> bool {
         let Ok(permit) = self.permits.try_acquire_many(access.permits()) else { return false };
         permit.forget();
         self.notes().holders.add(access, at);
@@ -144,11 +145,6 @@ impl Lock {
         if self.take(access, at) {
             return Ok(());
         }
-        // Boxed, because its timers would make every handler's future a kilobyte larger.
-        Box::pin(self.wait(access, at, limit)).await
-    }
-
-    async fn wait(&self, access: Access, at: Place, limit: Duration) -> Result<(), TimedOut> {
         let start = Instant::now();
         let waiting = self.permits.acquire_many(access.permits());
         tokio::pin!(waiting);

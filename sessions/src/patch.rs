@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::payload::Source;
+use crate::payload::{self, Source};
 
 /// Which request has written something. No two in this process have the same, ever: what a request
 /// leaves behind must not be taken for a later one's.
@@ -51,15 +51,17 @@ impl Patch {
         self.0.iter().any(|entry| entry.field == field && entry.writer != writer)
     }
 
+    /// Whether this request has taken what was in a flash field.
+    pub(crate) fn took(&self, field: usize, writer: Writer) -> bool {
+        let mut entries = self.0.iter();
+        entries.any(|it| (it.field, it.writer) == (field, writer) && payload::took(&it.body))
+    }
+
     pub(crate) fn set(&mut self, field: usize, body: Box<[u8]>, writer: Writer) {
-        // The usual case: nothing moves, nothing grows.
-        if let Some(last) = self.0.last_mut()
-            && (last.field, last.writer) == (field, writer)
-        {
-            last.body = body;
-            return;
+        let is_it = |entry: &Entry| (entry.field, entry.writer) == (field, writer);
+        if let Some(at) = self.0.iter().position(is_it) {
+            self.0.remove(at);
         }
-        self.0.retain(|entry| (entry.field, entry.writer) != (field, writer));
         self.0.push(Entry { field, body, writer });
     }
 

@@ -3,11 +3,14 @@
 //! ```text
 //! payload  = format (1)  head-length  head  entry*,  or a zero: the session has moved
 //! entry    = key-length (one byte)  key  body-length  body
-//! body     = tag  [field-version]  value
-//! tag      = codec (low three bits) | 8 if a field-version follows | higher bits: not used yet
+//! body     = tag  [field-version]  [end]  value
+//! tag      = codec (low three bits) | 8 if a field-version follows | 16 if an end follows
+//!          | 32 if the rest is [sealed](crate::sealing), and nothing else
+//!          | 64 if whoever wrote it took what was there before | other bits: not used yet
 //! ```
 //!
-//! The [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
+//! The end is when the field falls back to its default, in milliseconds since 1970. The
+//! [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
 //! wrote it, so that fields can be added, removed, reordered and moved to another codec one by one,
 //! and an entry that this build does not know, or whose tag it does not understand, is kept as it
 //! is.
@@ -27,6 +30,10 @@ pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
 const FORMAT: u8 = 1;
 const CODEC_BITS: u8 = 0b0111;
 const HAS_VERSION: u8 = 0b1000;
+const HAS_END: u8 = 0b0001_0000;
+#[cfg(feature = "secret")]
+pub(crate) const SEALED: u8 = 0b0010_0000;
+const TOOK: u8 = 0b0100_0000;
 
 /// Stands in the record of an id that has been renewed, for the moment until it is deleted: no
 /// payload, so that it opens nothing.
@@ -42,6 +49,8 @@ pub struct Source<'a> {
     bodies: Bodies<'a>,
     /// Keys and bodies of the fields that this build does not have.
     unknown: Vec<Entry<'a>>,
+    /// In milliseconds; zero for whoever wants what was stored, whether it has ended or not.
+    now: u64,
 }
 
 /// A key and its body.
@@ -49,7 +58,7 @@ type Entry<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Source<'a> {
     pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
-        Self { fields, bodies: Bodies::none(fields.len()), unknown: Vec::new() }
+        Self { fields, bodies: Bodies::none(fields.len()), unknown: Vec::new(), now: 0 }
     }
 
     /// Takes `payload` apart. An empty one is that of a session without any field.
@@ -60,8 +69,7 @@ impl<'a> Source<'a> {
         let mut expected = 0;
         while let Some((key, body)) = take_entry(&mut rest)? {
             match find(fields, expected, key) {
-                Some(field) => {
-                    let by_alias = fields[field].key.as_bytes() != key;
+                Some((field, by_alias)) => {
                     if !by_alias || source.bodies.get(field).is_none() {
                         source.bodies.set(field, body);
                     }
@@ -81,8 +89,25 @@ impl<'a> Source<'a> {
         self
     }
 
+    /// As it is at this time: a field that has ended has its default.
+    pub(crate) fn at(mut self, now: u64) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// When the next of the fields ends.
+    pub(crate) fn next_end(&self) -> u64 {
+        let bodies = (0..self.fields.len()).filter_map(|field| self.bodies.get(field));
+        bodies.filter_map(end).filter(|end| *end > self.now).min().unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn body(&self, field: usize) -> Option<&'a [u8]> {
         self.bodies.get(field)
+    }
+
+    #[cfg(feature = "secret")]
+    pub(crate) fn set_body(&mut self, field: usize, body: &'a [u8]) {
+        self.bodies.set(field, body);
     }
 
     /// The payload of these fields and this head.
@@ -115,6 +140,9 @@ impl<'a> Source<'a> {
     /// written under another field version. That costs the field its value, and no other field.
     pub fn field<F: FieldValue>(&self, field: usize, default: impl FnOnce() -> F) -> F {
         let Some(body) = self.bodies.get(field) else { return default() };
+        if self.now > 0 && has_ended(body, self.now) {
+            return default();
+        }
         let info = &self.fields[field];
         match decode(body, info.version) {
             Ok(Some(value)) => value,
@@ -157,11 +185,15 @@ fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> 
     Ok(Some((key, body)))
 }
 
-/// The field that is stored under `key`, looking first where it is expected.
-fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<usize> {
+/// The field that is stored under `key`, looking first where it is expected, and whether that is an
+/// alias.
+fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, bool)> {
     match fields.get(expected) {
-        Some(info) if info.key.as_bytes() == key => Some(expected),
-        _ => fields.iter().position(|info| info.is_stored_under(key)),
+        Some(info) if info.key.as_bytes() == key => Some((expected, false)),
+        _ => {
+            let field = fields.iter().position(|info| info.is_stored_under(key))?;
+            Some((field, fields[field].key.as_bytes() != key))
+        }
     }
 }
 
@@ -175,13 +207,71 @@ pub(crate) fn decode<F: FieldValue>(
         0 => 0,
         _ => varint::take(&mut body).ok_or("cut short")?,
     };
-    if tag & !(CODEC_BITS | HAS_VERSION) != 0 {
+    if tag & HAS_END != 0 {
+        varint::take(&mut body).ok_or("cut short")?;
+    }
+    if tag & !(CODEC_BITS | HAS_VERSION | HAS_END | TOOK) != 0 {
         return Err("an entry of a later format".into());
     }
     if written_under != u64::from(version) {
         return Ok(None);
     }
     Codec::from_number(tag & CODEC_BITS)?.decode(body).map(Some)
+}
+
+#[cfg(feature = "secret")]
+pub(crate) fn is_sealed(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & SEALED != 0)
+}
+
+/// When the field ends, if it does.
+pub(crate) fn end(mut body: &[u8]) -> Option<u64> {
+    let tag = *body.split_off_first()?;
+    if tag & HAS_END == 0 {
+        return None;
+    }
+    if tag & HAS_VERSION != 0 {
+        varint::take(&mut body)?;
+    }
+    varint::take(&mut body)
+}
+
+pub(crate) fn has_ended(body: &[u8], now: u64) -> bool {
+    end(body).is_some_and(|end| end <= now)
+}
+
+/// Has a body that an [`Encoder`] has written end at this time.
+pub(crate) fn set_end(body: &mut Vec<u8>, end: u64) {
+    let Some((tag, rest)) = body.split_first_mut() else { return };
+    *tag |= HAS_END;
+    let mut after_version = &*rest;
+    if *tag & HAS_VERSION != 0 {
+        let _ = varint::take(&mut after_version);
+    }
+    let at = 1 + rest.len() - after_version.len();
+    let mut bytes = Vec::new();
+    varint::put(end, &mut bytes);
+    body.splice(at..at, bytes);
+}
+
+/// Notes that whoever wrote `body` took the value that its flash field had before: of two that did
+/// so, one is refused.
+pub(crate) fn set_took(body: &mut [u8]) {
+    if let Some(tag) = body.first_mut() {
+        *tag |= TOOK;
+    }
+}
+
+pub(crate) fn took(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & TOOK != 0)
+}
+
+/// Whether two bodies have the same value, whoever took something.
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    match (a.split_first(), b.split_first()) {
+        (Some((tag, a)), Some((other, b))) => tag | TOOK == other | TOOK && a == b,
+        (a, b) => a == b,
+    }
 }
 
 fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -329,6 +419,30 @@ mod tests {
         assert_eq!(visits(&payload(&[("visits", &body(&FIELDS[0], 7_u32))])), 99);
         let later = FieldInfo::new("visits").version(3);
         assert_eq!(visits(&payload(&[("visits", &body(&later, 7_u32))])), 99);
+    }
+
+    #[test]
+    fn a_field_with_an_end_has_its_default_from_then_on() {
+        let mut ending = body(&FIELDS[1], 7_u32);
+        set_end(&mut ending, 300);
+        assert_eq!(ending, [&[1 | HAS_VERSION | HAS_END, 2, 0xac, 2][..], &[7]].concat());
+        let mut name = body(&FIELDS[0], "Zoë".to_string());
+        set_end(&mut name, 1_000);
+        assert_eq!((end(&ending), end(&name)), (Some(300), Some(1_000)));
+        let payload = payload(&[("name", &name), ("visits", &ending)]);
+        for (now, visits, length, next) in
+            [(0, 7, 4, 300), (299, 7, 4, 300), (300, 99, 4, 1_000), (1_000, 99, 0, u64::MAX)]
+        {
+            let source = Source::parse(FIELDS, &payload).unwrap().at(now);
+            assert_eq!(source.field(1, || 99_u32), visits, "at {now}");
+            assert_eq!(source.field(0, String::new).len(), length, "at {now}");
+            assert_eq!(source.next_end(), next);
+            assert_eq!(source.write(&[]), payload, "kept as it is");
+        }
+        for cut in 0..ending.len() {
+            let _ = end(&ending[..cut]);
+            assert!(decode::<u32>(&ending[..cut], 2).is_err());
+        }
     }
 
     #[test]

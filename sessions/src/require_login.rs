@@ -41,7 +41,7 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Sen
 /// let app: Router = Router::new()
 ///     .route("/account", get(page))
 ///     .route("/password", get(page).layer(login.clone().within(RECENT)))
-///     .route("/admin", get(page).layer(login.clone().and(|fields| fields.is_admin)))
+///     .route("/admin", get(page).layer(login.clone().require(|fields| fields.is_admin)))
 ///     .route_layer(login)
 ///     .route("/login", get(page))
 ///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
@@ -58,7 +58,7 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Sen
 /// | who asks | response |
 /// | --- | --- |
 /// | nobody is logged in, or the login is too long ago | 401, or 303 to the login page |
-/// | a user for whom [`and`](Self::and) says no | 403 |
+/// | a user for whom [`require`](Self::require) says no | 403 |
 /// | the store does not answer | 503 |
 ///
 /// A redirect carries the way back in the query parameter `next`, for requests that can be made
@@ -98,7 +98,7 @@ impl<T: SessionUser> RequireLogin<T> {
 
     /// And this must be true of the session, or the user gets 403: for roles.
     #[must_use]
-    pub fn and(self, predicate: impl Fn(&T::Fields) -> bool + Send + Sync + 'static) -> Self {
+    pub fn require(self, predicate: impl Fn(&T::Fields) -> bool + Send + Sync + 'static) -> Self {
         let predicate: Predicate<T> = match self.predicate {
             Some(first) => Arc::new(move |fields| first(fields) && predicate(fields)),
             None => Arc::new(predicate),

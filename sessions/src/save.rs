@@ -1,12 +1,13 @@
 //! From a slot to the store: the only place that creates and replaces records.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Level};
 
 use crate::{
     Created, Record, Replaced, SessionData, StoreError, StoreKey,
@@ -17,6 +18,7 @@ use crate::{
     patch::Writer,
     payload::{self, LARGEST_PAYLOAD, MOVED},
     registry::Place,
+    sealing,
     shared::Shared,
     slot::{Circumstances, Plan, Slot, Stage, Wish},
     store::timed::{Timed, is_overdue},
@@ -76,9 +78,12 @@ pub(crate) async fn attempts<T: SessionData>(
     saving: &mut Saving<'_>,
     wish: Wish<'_>,
 ) -> Result<Saved, Error> {
-    attempts_in_span(shared, slot, saving, wish)
-        .instrument(tracing::debug_span!("save_session"))
-        .await
+    let attempts = attempts_in_span(shared, slot, saving, wish);
+    // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+    if tracing::enabled!(Level::DEBUG) {
+        return Box::pin(attempts.instrument(tracing::debug_span!("save_session"))).await;
+    }
+    attempts.await
 }
 
 async fn attempts_in_span<T: SessionData>(
@@ -110,7 +115,8 @@ async fn attempts_in_span<T: SessionData>(
             }
             Plan::Replace { record, based_on } => {
                 let key = &slot.place().ok_or_else(Error::ended)?.key;
-                match replace(store, key, &record, based_on).await? {
+                let sealed = sealed(shared, slot, &record, key)?;
+                match replace(store, key, &sealed, based_on).await? {
                     Replaced::Done => {
                         tracing::debug!(version = record.version, "saved a session");
                         slot.saved(record);
@@ -131,6 +137,18 @@ async fn attempts_in_span<T: SessionData>(
             }
         }
     }
+}
+
+/// The record as the store gets it, once for each attempt: the same is sealed to other bytes each time.
+/// A private cookie is encrypted as a whole.
+fn sealed<'a, T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    record: &'a Record,
+    key: &StoreKey,
+) -> Result<Cow<'a, Record>, Error> {
+    let sealed = sealing::sealed::<T>(record, key, &shared.keys);
+    sealed.inspect_err(|_| slot.not_saved(record))
 }
 
 /// Has the slot show what the store has by now.
@@ -158,6 +176,7 @@ fn plan<T: SessionData>(
     let given = Circumstances {
         now,
         limit: shared.payload_limit,
+        sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
         mark: shared.marks.next(),
         conflict: shared.policy.conflict,
         overdue,
@@ -251,18 +270,19 @@ async fn create<T: SessionData>(
     // The same id again if an earlier attempt never heard how it ended: or that record would stay
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
-    let key = id.store_key();
-    match store.create(&key, &record).await? {
+    let place = shared.registry.place(id);
+    let sealed = sealed(shared, slot, &record, &place.key)?;
+    match store.create(&place.key, &sealed).await? {
         Created::Done => {
             tracing::debug!("created a session");
-            enter(shared, slot, id);
+            enter(shared, slot, place);
             slot.saved(record);
             Ok(true)
         }
         Created::Exists => {
             slot.not_saved(&record);
-            if is_retry && let Some((record, _)) = load(shared, store, &key).await? {
-                enter(shared, slot, id);
+            if is_retry && let Some((record, _)) = load(shared, store, &place.key).await? {
+                enter(shared, slot, place);
                 slot.saved(record);
             } else {
                 let _ = slot.forget_id_to_create_under();
@@ -283,8 +303,8 @@ pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot:
     }
 }
 
-fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, id: SessionId) {
-    slot.settle_in(shared.registry.place(id));
+fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, place: Place<T>) {
+    slot.settle_in(place);
     shared.registry.enter(slot);
 }
 
@@ -294,7 +314,8 @@ pub(crate) async fn load<T: SessionData>(
     store: Timed<'_>,
     key: &StoreKey,
 ) -> Result<Option<(Record, Head)>, Error> {
-    Ok(store.load(key).await?.and_then(|record| usable(shared, record)))
+    let found = store.load(key).await?.and_then(|record| usable(shared, record));
+    Ok(found.map(|(record, head)| (sealing::opened::<T>(record, key, &shared.keys), head)))
 }
 
 /// A record with its head, unless it is over or unreadable.
@@ -324,11 +345,11 @@ pub(crate) async fn refresh<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    if !look(shared, slot, key, false).await? {
-        let _saving = slot.saving.lock().await;
-        look(shared, slot, key, true).await?;
+    if let Some(stage) = look(shared, slot, key, false).await? {
+        return Ok(stage);
     }
-    Ok(slot.stage())
+    let _saving = slot.saving.lock().await;
+    refresh_locked(shared, slot, key).await
 }
 
 /// [`refresh`] for a caller that holds `slot.saving`.
@@ -337,22 +358,35 @@ pub(crate) async fn refresh_locked<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<Stage, Error> {
-    look(shared, slot, key, true).await?;
-    Ok(slot.stage())
+    let stage = look(shared, slot, key, true).await?;
+    Ok(stage.unwrap_or_else(|| slot.stage()))
 }
 
+/// The slot's stage after a look at the store, if that has not to wait for a save.
 async fn look<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
     is_answered: bool,
-) -> Result<bool, Error> {
-    let Some(store) = shared.store() else { return Ok(true) };
-    Ok(match load(shared, store, key).await? {
-        Some((record, head)) => slot.observe(record, head, shared.policy, is_answered),
+) -> Result<Option<Stage>, Error> {
+    let Some(store) = shared.store() else { return Ok(Some(slot.stage())) };
+    let Some(record) = store.load(key).await? else {
+        slot.end();
+        return Ok(Some(Stage::Ended));
+    };
+    let is_over = |record: &Record, lifetime| shared.expiry.is_over(record, lifetime, shared.now());
+    // Mostly it is the record that the slot knows: nothing is looked at twice.
+    let record = match slot.recognize(record, is_over) {
+        Ok(()) => return Ok(Some(Stage::Live)),
+        Err(record) => record,
+    };
+    Ok(match usable(shared, record) {
+        Some((record, head)) => {
+            slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
+        }
         None => {
             slot.end();
-            true
+            Some(Stage::Ended)
         }
     })
 }
@@ -401,7 +435,9 @@ pub(crate) async fn renew<T: SessionData>(
             shared.cookie.sealed_fits(&record)?;
             return Ok((record, place));
         };
-        if store.create(&place.key, &record).await? == Created::Exists {
+        // Anew for the new id.
+        let sealed = sealed(shared, slot, &record, &place.key)?;
+        if store.create(&place.key, &sealed).await? == Created::Exists {
             continue;
         }
         match retire(store, old, &record, based_on, now).await {

@@ -194,9 +194,22 @@ impl<T: SessionData> Session<T> {
         }
     }
 
+    pub(crate) async fn permit(
+        &self,
+        limit: Duration,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Result<Permit<T>, Error> {
+        if let Some(permit) = Permit::take(&self.handle.opened().slot, access, at) {
+            return Ok(permit);
+        }
+        // Boxed, because its timers would make every handler's future a kilobyte larger.
+        Box::pin(self.wait_for_permit(limit, access, at)).await
+    }
+
     /// A place in the lock of the session that the request has when it gets it: while it waited,
     /// another task of the same request may have exchanged the session.
-    pub(crate) async fn permit(
+    async fn wait_for_permit(
         &self,
         limit: Duration,
         access: Access,
@@ -309,7 +322,7 @@ impl<T: SessionData> Session<T> {
         save::attempts(shared, slot, &mut saving, Wish::of(Some(writer))).await?;
         loop {
             let Tried { outcome, view, patch } =
-                slot.try_change(shared.policy.codec, writer, &mut change)?;
+                slot.try_change(shared.policy.codec, shared.field_time(), writer, &mut change)?;
             let outcome = outcome?;
             let saved = match patch.is_empty() {
                 // What it has seen, and left as it was, must be what the store has.

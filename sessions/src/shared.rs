@@ -13,8 +13,9 @@ use tracing::Instrument;
 
 use crate::{
     SessionData,
-    clock::Clock,
-    cookie::CookieConfig,
+    clock::{Clock, to_millis},
+    cookie::{CookieConfig, SeenCookies},
+    data::FieldInfo,
     error::ErrorKind,
     expiry::Expiry,
     keys::Keys,
@@ -45,12 +46,19 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) lock_timeout: Duration,
     pub(crate) clock: Clock,
     pub(crate) registry: Arc<Registry<T>>,
+    pub(crate) seen_cookies: SeenCookies,
     pub(crate) background: Background,
 }
 
 impl<T: SessionData> Shared<T> {
     pub(crate) fn now(&self) -> SystemTime {
         self.clock.now()
+    }
+
+    /// Milliseconds since 1970, if any field depends on the time; if none does, the clock is not
+    /// asked, and this is zero.
+    pub(crate) fn field_time(&self) -> u64 {
+        if const { FieldInfo::any_has_ttl(T::FIELDS) } { to_millis(self.now()) } else { 0 }
     }
 
     /// The store, unless the sessions are in their cookies; no call of it lasts longer than the
@@ -98,6 +106,13 @@ impl<T: SessionData> Shared<T> {
                 }
             }
         }
+    }
+}
+
+impl<T: SessionData> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // They hold the registry that holds them.
+        self.registry.forget_resting();
     }
 }
 

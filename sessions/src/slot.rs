@@ -24,6 +24,7 @@ use self::{
 use crate::{
     Lifetime, Record, SessionData,
     codec::Codec,
+    data::FieldInfo,
     error::Error,
     head::Head,
     id::SessionId,
@@ -94,11 +95,15 @@ struct Attempt {
     mark: u32,
     is_marked: bool,
     record: Record,
+    head: Head,
+    /// It holds all that was pending at this revision.
+    holds_all_of: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Its record is on the way.
+    /// Its record is on the way. So it is with a slot that rests, whose record then is the one of
+    /// before.
     Loading,
     /// New: no record yet, and no id.
     Fresh,
@@ -241,26 +246,31 @@ impl<T: SessionData> Slot<T> {
 
     // ---- guards ----
 
-    /// The fields for a reader, who holds the lock.
-    pub(crate) fn view(&self) -> Arc<T::Fields> {
+    /// The fields for a reader, who holds the lock. `now` is the layer's `field_time`, here as
+    /// everywhere.
+    pub(crate) fn view(&self, now: u64) -> Arc<T::Fields> {
         let (generation, record, pending) = {
             let state = self.state();
             match &state.view {
-                Some(view) => return view.clone(),
-                None => (state.generation, state.record.clone(), state.pending.clone()),
+                Some(view) if is_valid::<T>(view, now) => return view.clone(),
+                _ => (state.generation, state.record.clone(), state.pending.clone()),
             }
         };
-        let view = Arc::new(decode::<T>(&record, &pending));
-        let mut state = self.state();
-        // Another reader may have been as fast; each then has its own.
-        if state.generation == generation && state.view.is_none() {
-            state.view = Some(view.clone());
-        }
+        let view = Arc::new(decode::<T>(&record, &pending, now));
+        let _outdated = {
+            let mut state = self.state();
+            // Another reader may have been as fast; each then has its own.
+            let is_news = !state.view.as_ref().is_some_and(|view| is_valid::<T>(view, now));
+            match state.generation == generation && is_news {
+                true => state.view.replace(view.clone()),
+                false => None,
+            }
+        };
         view
     }
 
     /// The fields for a writer, who holds the lock: nobody else has this copy.
-    pub(crate) fn lend(&self) -> (Arc<T::Fields>, Lent) {
+    pub(crate) fn lend(&self, now: u64) -> (Arc<T::Fields>, Lent) {
         let (view, lent) = {
             let mut state = self.state();
             let view = state.view.take();
@@ -268,9 +278,10 @@ impl<T: SessionData> Slot<T> {
             (view, Lent { generation, record: state.record.clone(), pending })
         };
         // Readers are gone while a writer has the lock, and their copies with them.
-        let ours_alone = view.filter(|view| Arc::strong_count(view) == 1);
+        let ours_alone =
+            view.filter(|view| Arc::strong_count(view) == 1 && is_valid::<T>(view, now));
         let mut view =
-            ours_alone.unwrap_or_else(|| Arc::new(decode::<T>(&lent.record, &lent.pending)));
+            ours_alone.unwrap_or_else(|| Arc::new(decode::<T>(&lent.record, &lent.pending, now)));
         if let Some(fields) = Arc::get_mut(&mut view) {
             T::__tracked_mut(fields).lend_to(self.address());
         }
@@ -282,17 +293,19 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn try_change<R, E>(
         &self,
         codec: Codec,
+        now: u64,
         writer: Writer,
         change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,
     ) -> Result<Tried<T, R, E>, Error> {
-        let (mut view, lent) = self.lend();
+        let (mut view, lent) = self.lend(now);
         let fields = Arc::get_mut(&mut view).expect("a writer has the only copy of its fields");
         let outcome = change(fields);
         let mut patch = Patch::default();
         if outcome.is_ok() {
-            for (field, change) in changes(T::__tracked(fields), self.address(), &lent, codec) {
+            let tracked = T::__tracked_mut(fields);
+            for (field, change) in changes(tracked, self.address(), &lent, codec, now, writer) {
                 match change {
-                    Change::None(_) => {}
+                    Change::Nothing | Change::None(_) => {}
                     Change::To(body) | Change::BackToDefault(body) => {
                         patch.set(field, body, writer);
                     }
@@ -330,12 +343,13 @@ impl<T: SessionData> Slot<T> {
         view: &mut Arc<T::Fields>,
         lent: &Lent,
         policy: Policy,
+        now: u64,
         writer: Writer,
     ) -> bool {
         let Some(fields) = Arc::get_mut(view) else { return false };
         let tracked = T::__tracked_mut(fields);
         let is_ours = tracked.is_lent_to(self.address());
-        let changes = changes(tracked, self.address(), lent, policy.codec);
+        let changes = changes(tracked, self.address(), lent, policy.codec, now, writer);
         if changes.is_empty() {
             let mut state = self.state();
             if state.generation == lent.generation && is_ours {
@@ -371,6 +385,7 @@ impl<T: SessionData> Slot<T> {
                 change => change,
             };
             answers |= match change {
+                Change::Nothing => false,
                 Change::To(body) => {
                     state.pending.set(field, body, writer);
                     true
@@ -450,6 +465,17 @@ impl<T: SessionData> State<T> {
         self.view.take()
     }
 
+    /// Takes away a view that is not what the record would be decoded to: not all of that is
+    /// stored, or a writer has had it.
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn outdate_unlike_decoded(&mut self) -> Option<Arc<T::Fields>> {
+        let is_alike = |view: &Arc<T::Fields>| T::__LOADS_ALIKE && !T::__tracked(view).was_lent();
+        match &self.view {
+            Some(view) if !is_alike(view) => self.outdate_view(),
+            _ => None,
+        }
+    }
+
     /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when
     /// it comes back: what it has is what is stored.
     #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
@@ -465,6 +491,8 @@ impl<T: SessionData> State<T> {
 
 /// What a writer did to one field, with the body that it has now.
 enum Change {
+    /// Took a flash field in which there was nothing.
+    Nothing,
     None(Box<[u8]>),
     To(Box<[u8]>),
     /// To its default, from something else that is not stored yet.
@@ -475,10 +503,12 @@ enum Change {
 /// What a writer has done to each field that it touched, compared byte by byte with what it was
 /// lent. A field that nothing is stored for was lent as its default.
 fn changes<T: SessionData>(
-    tracked: &Tracked<T>,
+    tracked: &mut Tracked<T>,
     borrower: usize,
     lent: &Lent,
     codec: Codec,
+    now: u64,
+    writer: Writer,
 ) -> Vec<(usize, Change)> {
     let encode = |data: &T, field: usize, body: &mut Vec<u8>| {
         body.clear();
@@ -488,19 +518,40 @@ fn changes<T: SessionData>(
     let (mut body, mut default) = (Vec::with_capacity(64), Vec::new());
     let mut source = None;
     let mut defaults = None;
+    let mut first_end = u64::MAX;
     let mut change_of = |field: usize| {
         if let Err(error) = encode(tracked.data(), field, &mut body) {
             return Change::Refused(Refusal::Encode(Arc::new(error)));
         }
         let stored = source.get_or_insert_with(|| self::source::<T>(&lent.record)).body(field);
         let before = lent.pending.body(field).or(stored);
-        let is_default = stored.is_none() && before != Some(&*body) && {
+        let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
+        let is_special = flash || ttl > 0;
+        let is_default = (is_special || stored.is_none() && before != Some(&*body)) && {
             let defaults = defaults.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
             encode(defaults, field, &mut default).is_ok() && default == body
         };
+        if ttl > 0 && !is_default {
+            let end = now.saturating_add(ttl);
+            payload::set_end(&mut body, end);
+            first_end = first_end.min(end);
+        }
+        if flash {
+            let was_empty = before.is_none_or(|before| {
+                payload::is_same(before, &default) || payload::has_ended(before, now)
+            });
+            let takes = tracked.is_taken(field) && tracked.is_lent_to(borrower);
+            if takes && was_empty && is_default {
+                return Change::Nothing;
+            }
+            // Also if an earlier guard of the same request took it, and nothing is saved since.
+            if takes && !was_empty || lent.pending.took(field, writer) {
+                payload::set_took(&mut body);
+            }
+        }
         let new = Box::from(&*body);
-        match (is_default, before) {
-            (_, Some(before)) if *before == *body => Change::None(new),
+        match (is_default && stored.is_none(), before) {
+            (_, Some(before)) if payload::is_same(before, &body) => Change::None(new),
             (true, None) => Change::None(new),
             (true, Some(_)) => Change::BackToDefault(new),
             (false, _) => Change::To(new),
@@ -509,11 +560,25 @@ fn changes<T: SessionData>(
     let touched = tracked.touched_fields(borrower);
     let mut changes = Vec::with_capacity(touched.clone().count());
     changes.extend(touched.map(|field| (field, change_of(field))));
+    tracked.expire_at(first_end);
     changes
 }
 
-fn decode<T: SessionData>(record: &Record, pending: &Patch) -> T::Fields {
+/// Whether no field of a view has ended since it was made. Without a field that can there is nothing
+/// to look at.
+fn is_valid<T: SessionData>(view: &T::Fields, now: u64) -> bool {
+    !const { FieldInfo::any_has_ttl(T::FIELDS) } || T::__tracked(view).is_valid(now)
+}
+
+fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fields {
     let source = source::<T>(record);
+    if const { FieldInfo::any_has_ttl(T::FIELDS) } {
+        let source = source.with_patch(pending).at(now);
+        let mut tracked = Tracked::clean(T::__load(&source));
+        tracked.expire_at(source.next_end());
+        tracked.settle(|field| pending.contains(field));
+        return T::__wrap(tracked);
+    }
     // Usually nothing is pending: neither is the source moved, then, nor a bit set.
     if pending.is_empty() {
         return T::__wrap(Tracked::clean(T::__load(&source)));

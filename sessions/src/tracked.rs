@@ -9,13 +9,29 @@ pub struct Tracked<T: SessionData> {
     unsaved: T::Dirty,
     /// Reached for by the guard that has it now.
     touched: T::Dirty,
+    /// Of the flash fields, those that this guard has taken.
+    taken: T::Dirty,
+    /// When the first of the fields falls back to its default, in milliseconds.
+    until: u64,
     /// Whom it was lent to: two guards' fields can change places (`std::mem::swap`).
     lent_to: usize,
 }
 
 impl<T: SessionData> Tracked<T> {
     pub(crate) fn clean(data: T) -> Self {
-        Self { data, unsaved: T::Dirty::NONE, touched: T::Dirty::NONE, lent_to: 0 }
+        let none = || T::Dirty::NONE;
+        let (unsaved, touched, taken) = (none(), none(), none());
+        Self { data, unsaved, touched, taken, until: u64::MAX, lent_to: 0 }
+    }
+
+    /// It shows what there was before one of its fields ends, at the latest at this time.
+    pub(crate) fn expire_at(&mut self, time: u64) {
+        self.until = self.until.min(time);
+    }
+
+    /// Whether all of it still holds.
+    pub(crate) fn is_valid(&self, now: u64) -> bool {
+        now < self.until
     }
 
     pub(crate) fn data(&self) -> &T {
@@ -34,15 +50,25 @@ impl<T: SessionData> Tracked<T> {
         self.lent_to == borrower
     }
 
+    /// Whether a writer has had it, at any time.
+    pub(crate) fn was_lent(&self) -> bool {
+        self.lent_to != 0
+    }
+
     /// What its guard may have changed: all of it, if it is not what the guard was lent.
     pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> + Clone {
         let all = !self.is_lent_to(borrower);
         (0..T::FIELDS.len()).filter(move |&field| all || self.touched.contains(field))
     }
 
+    /// Whether its guard has taken the field's value, whatever it has set since.
+    pub(crate) fn is_taken(&self, field: usize) -> bool {
+        self.taken.contains(field)
+    }
+
     /// The guard is done with it; `unsaved` is what is still to be saved.
     pub(crate) fn settle(&mut self, unsaved: impl Fn(usize) -> bool) {
-        self.touched = T::Dirty::NONE;
+        (self.touched, self.taken) = (T::Dirty::NONE, T::Dirty::NONE);
         for field in 0..T::FIELDS.len() {
             self.unsaved.set(field, unsaved(field));
         }
@@ -56,6 +82,17 @@ impl<T: SessionData> Tracked<T> {
     ) -> &mut F {
         self.touched.set(field, true);
         project(&mut self.data)
+    }
+
+    /// Takes the value of a flash field.
+    pub(crate) fn take<F>(
+        &mut self,
+        field: usize,
+        project: impl FnOnce(&mut T) -> &mut F,
+        default: F,
+    ) -> F {
+        self.taken.set(field, true);
+        std::mem::replace(self.field_mut(field, project), default)
     }
 
     /// A skipped field is never stored, so that there is nothing to track.

@@ -10,6 +10,11 @@ pub(crate) fn put(mut number: u64, out: &mut Vec<u8>) {
 
 /// Takes a number off the front of `bytes`; `None` if there is none, or one over 64 bits.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
+    // Nearly all are short.
+    if let [byte @ ..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.split_off_first()?;

@@ -169,6 +169,118 @@ mod alias {
     }
 }
 
+mod flash {
+    use super::*;
+
+    #[derive(Session)]
+    struct Flashes {
+        #[session(flash)]
+        notice: Option<String>,
+        #[session(flash, merge = union, rename = "m")]
+        messages: Vec<String>,
+        #[session(flash)]
+        numbers: Vec<u8>,
+        #[session(flash)]
+        code: u32,
+        #[session(flash, into)]
+        id: Option<Box<str>>,
+        /// Whose names are free.
+        reset_notice: u8,
+        clear_notice: u8,
+        push_notice: u8,
+    }
+
+    #[tokio::test]
+    async fn is_set_and_taken_and_gone() {
+        let mut browser = Browser::new();
+        browser
+            .request(async |session: Session<Flashes>| {
+                let mut s = session.write().await;
+                s.set_notice("saved").push_messages("one").push_messages("two".to_string());
+                s.set_numbers([1]).push_numbers(2).set_code(3).set_id("four").set_reset_notice(5);
+                assert!(s.notice_is_dirty() && s.messages_is_dirty());
+            })
+            .await;
+        browser
+            .request(async |session: Session<Flashes>| {
+                let mut s = session.write().await;
+                assert_eq!(s.take_notice().as_deref(), Some("saved"));
+                assert_eq!(s.take_notice(), None);
+                assert_eq!(s.take_messages(), ["one", "two"]);
+                assert_eq!((s.take_numbers(), s.take_code()), (vec![1, 2], 3));
+                assert_eq!(s.take_id().as_deref(), Some("four"));
+                assert!(s.notice_is_dirty());
+                assert_eq!((s.reset_notice(), s.clear_notice(), s.push_notice()), (5, 0, 0));
+            })
+            .await;
+        browser
+            .request(async |session: Session<Flashes>| {
+                let mut s = session.write().await;
+                assert_eq!((s.take_notice(), s.take_messages().len()), (None, 0));
+                assert_eq!((s.take_numbers().len(), s.take_code(), s.take_id()), (0, 0, None));
+                drop(s);
+                assert!(!session.is_dirty() && !session.read().await.notice_is_dirty());
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn is_there_again_after_a_panic_or_a_discard() {
+        let mut browser = Browser::new();
+        browser.request(async |s: Session<Flashes>| _ = s.write().await.set_notice("saved")).await;
+        browser
+            .request(async |session: Session<Flashes>| {
+                drop(session.write().await.take_notice());
+                session.discard();
+                let panicking = session.clone();
+                let panicked = tokio::spawn(async move {
+                    panicking.write().await.take_notice().filter(|_| false).expect("a test");
+                });
+                assert!(panicked.await.is_err());
+                let refused = session.try_update(|s| {
+                    assert!(s.take_notice().is_some());
+                    Err::<(), Box<dyn std::error::Error + Send + Sync>>("no".into())
+                });
+                assert!(refused.await.is_err());
+                assert_eq!(session.write().await.take_notice().as_deref(), Some("saved"));
+            })
+            .await;
+    }
+}
+
+mod ttl {
+    use super::*;
+
+    #[derive(Session)]
+    struct Ends {
+        #[session(ttl = "1s", version = 3, default = 5)]
+        code: u32,
+        #[session(ttl = "365d", flash, into)]
+        notice: Option<Box<str>>,
+    }
+
+    #[tokio::test]
+    async fn changes_no_accessor() {
+        let mut browser = Browser::new();
+        browser
+            .request(async |session: Session<Ends>| {
+                session.write().await.set_code(7).set_notice("soon gone");
+            })
+            .await;
+        browser
+            .request(async |session: Session<Ends>| {
+                let mut s = session.write().await;
+                assert_eq!(s.code(), 7);
+                assert_eq!(s.take_notice().as_deref(), Some("soon gone"));
+                assert_eq!((s.take_code(), s.code()), (7, 5));
+                s.reset_code();
+                *s.code_mut() += 1;
+                assert!(s.code_is_dirty());
+            })
+            .await;
+    }
+}
+
 mod into {
     use super::*;
 

@@ -527,7 +527,7 @@ async fn a_router_can_be_for_users_only() {
     let guarded = Router::new()
         .route("/page", get(page).post(page).options(async || "any").layer(pages.clone()))
         .route("/recent", post(page).get(page).layer(pages.within(10 * MINUTE)))
-        .route("/admin", get(page).layer(api.clone().and(|fields| fields.is_admin)))
+        .route("/admin", get(page).layer(api.clone().require(|fields| fields.is_admin)))
         .route("/api", get(page))
         .route(
             "/promote",

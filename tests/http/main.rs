@@ -2,8 +2,10 @@
 
 mod concurrency;
 mod cookies;
+mod csrf;
 mod evolution;
 mod failing_stores;
+mod fields;
 mod layers;
 mod lifecycle;
 mod login;
@@ -11,6 +13,7 @@ mod merging;
 mod private_cookie;
 mod races;
 mod responses;
+mod resting;
 mod review;
 
 use std::{convert::Infallible, time::Duration};

@@ -4,6 +4,7 @@
 //! its case; `SESSIONS_SEED` starts with that case.
 
 mod cookies;
+mod csrf;
 mod model;
 mod payloads;
 

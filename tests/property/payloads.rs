@@ -10,7 +10,8 @@ use std::{
 use http::{Request, Response, header};
 use serde::{Deserialize, Serialize};
 use sessions::{
-    Codec, Created, Keys, Record, Replaced, Session, SessionLayer, Store, StoreError, StoreKey,
+    Codec, Created, Keys, Record, Replaced, Secret, Session, SessionLayer, Store, StoreError,
+    StoreKey,
 };
 use tower::{Layer, ServiceExt};
 
@@ -42,6 +43,12 @@ struct Everything {
     set: HashSet<u16>,
     shape: Shape,
     nested: Option<Option<(bool, f32, String)>>,
+    #[session(secret, alias = "hidden")]
+    secret: Option<Secret<String>>,
+    #[session(secret, ttl = "1h", version = 2)]
+    code: Secret<u64>,
+    #[session(flash, merge = union)]
+    notices: Vec<String>,
 }
 
 /// One record under every key.
@@ -95,6 +102,7 @@ async fn fill(session: &Session<Everything>) {
     s.map_mut().insert("key".to_string(), vec!["value".to_string()]);
     s.set_mut().extend([1, 2, 3]);
     s.set_nested(Some((true, 0.5, String::new())));
+    s.set_secret("hidden").set_code(7_u64).push_notices("once");
 }
 
 #[test]
@@ -129,7 +137,8 @@ fn whatever_the_store_holds_the_session_works() {
         let memory = allocation_counter::measure(|| {
             // The store answers at once, so that one poll is all.
             let opened = request(layer, cookie, async |session| {
-                let _ = session.read().await.text().len();
+                let s = session.read().await;
+                let _ = (s.text().len(), s.secret().is_some(), s.code().expose());
             });
             let mut opened = std::pin::pin!(opened);
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -137,7 +146,8 @@ fn whatever_the_store_holds_the_session_works() {
         });
         assert!(memory.bytes_max < MOST_MEMORY, "{memory:?}");
         let renewed = request(layer, cookie, async |session| {
-            session.write().await.set_text("written");
+            let mut s = session.write().await;
+            s.set_text("written").take_notices();
         });
         let cookie = renewed.await.unwrap_or(cookie.clone());
         if store.0.lock().unwrap().as_ref().is_none_or(|saved| saved.is_expired(SystemTime::now()))

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::get,
+};
 use sessions::{
-    Keys, Session, SessionLayer, Store,
+    Keys, Session, SessionLayer, Sessions, Store, UserIndex,
     testing::{Calls, SpyStore},
 };
 use sessions_tests::{Server, at_once};
@@ -141,4 +145,54 @@ pub(crate) async fn counts_from_four_layers(store: impl Store + Clone) {
         assert_eq!(client.get("/look").await.text(), total);
     }
     assert!(first.get("/leave").await.status.is_success());
+}
+
+#[derive(Session)]
+struct Customer {
+    #[session(user)]
+    user: Option<String>,
+}
+
+/// A user with four devices, in front of two processes, logs out on all but one of them.
+pub(crate) async fn logs_out_everywhere(store: impl UserIndex + Clone) {
+    async fn login(Path(user): Path<String>, session: Session<Customer>) -> sessions::Result<()> {
+        session.login(user).await
+    }
+    async fn who(session: Session<Customer>) -> String {
+        session.read().await.user().unwrap_or("nobody").to_string()
+    }
+    async fn end_others(
+        State(sessions): State<Sessions<Customer>>,
+        session: Session<Customer>,
+    ) -> sessions::Result<String> {
+        Ok(sessions.end_others(&session).await?.to_string())
+    }
+    let keys = Keys::generate();
+    let start = async || {
+        let layer = SessionLayer::<Customer>::new(store.clone(), keys.clone());
+        let routes = Router::new()
+            .route("/login/{user}", get(login))
+            .route("/who", get(who))
+            .route("/end-others", get(end_others))
+            .with_state(layer.sessions(store.clone()));
+        Server::start(routes.layer(layer)).await
+    };
+    let (one, two) = (start().await, start().await);
+    let devices = [one.client(), one.client(), two.client(), two.client()];
+    for device in &devices {
+        device.get("/login/dora").await.text();
+    }
+    let stranger = two.client();
+    stranger.get("/login/dorian").await.text();
+    let [here, others @ ..] = &devices;
+    assert_eq!(here.get("/end-others").await.text(), "3");
+    for other in others {
+        assert_eq!(other.get("/who").await.text(), "nobody");
+    }
+    assert_eq!(here.get("/who").await.text(), "dora");
+    assert_eq!(stranger.get("/who").await.text(), "dorian");
+    // Another login exchanges the id, and the list knows the new one alone.
+    here.get("/login/dora").await.text();
+    assert_eq!(store.sessions_of("dora").await.unwrap().len(), 1);
+    assert_eq!(here.get("/end-others").await.text(), "0");
 }

@@ -29,6 +29,11 @@ async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySes
             SessionLayer::builder(store, keys)
         }
         "redis" => SessionLayer::builder(RedisStore::connect(url).await?, keys),
+        // The URLs of its nodes.
+        "cluster" => {
+            let nodes: Vec<&str> = url["cluster:".len()..].split(',').collect();
+            SessionLayer::builder(RedisStore::connect_cluster(&nodes).await?, keys)
+        }
         "memcached" => SessionLayer::builder(MemcachedStore::connect(url).await?, keys),
         other => panic!("no store `{other}`"),
     })

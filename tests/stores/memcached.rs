@@ -48,7 +48,8 @@ async fn memcached_keeps_its_promises() {
     }
     assert_eq!(&*store.load(&session).await.unwrap().unwrap().payload, b"small");
 
-    for wrong in ["", "memcached://", "memcached://a/b", "memcached://user@host"] {
+    let twice = "127.0.0.1:1,127.0.0.1:1";
+    for wrong in ["", "memcached://", "memcached://a/b", "memcached://user@host", "a,,b", twice] {
         assert!(MemcachedStore::connect(wrong).await.is_err(), "{wrong}");
     }
     let builder = MemcachedStore::builder().with_prefix("a b");
@@ -71,6 +72,86 @@ async fn memcached_comes_back_empty() {
     let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
     assert_eq!(replaced, Replaced::Missing, "nothing is brought back");
     conformance(store).await;
+}
+
+/// Three servers share the sessions. One that is away makes errors of its share, and no empty
+/// sessions; the rest goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_memcached_share_the_sessions() {
+    let servers = (0..3).map(|_| StoreServer::start(Kind::Memcached)).collect::<Option<Vec<_>>>();
+    let Some(mut servers) = servers else { return };
+    under_test("memcached, three servers");
+    let addresses: Vec<_> = servers.iter().map(|it| format!("127.0.0.1:{}", it.port())).collect();
+    let url = format!("memcached://{}", addresses.join(","));
+    let store = MemcachedStore::connect(&url).await.unwrap();
+    conformance(store.clone()).await;
+    app::counts_from_four_layers(store.clone()).await;
+    let debug = format!("{store:?}");
+    assert!(addresses.iter().all(|address| debug.contains(address)), "{debug}");
+
+    let keys: Vec<_> = (0..60).map(|_| key()).collect();
+    for key in &keys {
+        assert_eq!(store.create(key, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    }
+    // Another process names them in another order.
+    let reversed: Vec<_> = addresses.iter().rev().map(String::as_str).collect();
+    let other = MemcachedStore::connect(&reversed.join(",")).await.unwrap();
+    for key in &keys {
+        assert!(other.load(key).await.unwrap().is_some());
+    }
+
+    servers[1].kill();
+    let mut away = Vec::new();
+    for key in &keys {
+        match store.load(key).await {
+            Ok(found) => {
+                assert!(found.is_some(), "no session is empty because a server is away");
+                let replaced = store.replace(key, &record(2, None, b"y"), 1).await.unwrap();
+                assert_eq!(replaced, Replaced::Done);
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).unwrap().to_string();
+                assert!(error.is_retryable() && cause.contains(&addresses[1]), "{error}: {cause}");
+                assert!(store.create(key, &record(1, None, b"z")).await.is_err(), "nor elsewhere");
+                away.push(*key);
+            }
+        }
+    }
+    assert!((5..35).contains(&away.len()), "a third of the sessions: {}", away.len());
+    servers[1].restart();
+    for key in &away {
+        assert!(store.load(key).await.unwrap().is_none(), "it has come back empty");
+    }
+    conformance(store).await;
+}
+
+/// With `-M` a memcached that is full refuses what is new, and forgets nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memcached_without_memory_is_an_error() {
+    let Some(server) = StoreServer::start_with(Kind::Memcached, &["-m", "4", "-M"]) else { return };
+    let store = MemcachedStore::connect(&server.url()).await.unwrap();
+    let payload = vec![7; 50_000];
+    let mut kept = Vec::new();
+    let error = loop {
+        let session = key();
+        match store.create(&session, &record(1, None, &payload)).await {
+            Ok(created) => assert_eq!(created, Created::Done),
+            Err(error) => break error,
+        }
+        kept.push(session);
+        assert!(kept.len() < 5000, "it never fills up");
+    };
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.is_retryable() && cause.contains("no room left"), "{error}: {cause}");
+    for session in &kept {
+        assert!(store.load(session).await.unwrap().is_some(), "nothing was forgotten");
+    }
+    assert!(store.delete(&kept[0]).await.unwrap(), "and a session can end");
+    for session in &kept[1..] {
+        assert!(store.delete(session).await.unwrap());
+    }
+    let created = store.create(&key(), &record(1, None, &payload)).await.unwrap();
+    assert_eq!(created, Created::Done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

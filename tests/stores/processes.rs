@@ -13,7 +13,7 @@ use std::{
 use sessions_tests::{
     Client, at_once, eventually,
     history::{Plan, Process, Random, check, run},
-    servers::{Folder, Kind, StoreServer, free_port},
+    servers::{Folder, Kind, RedisCluster, StoreServer, free_port},
 };
 use tokio::time::sleep;
 
@@ -171,6 +171,12 @@ async fn four_processes_on_one_mariadb() {
 async fn four_processes_on_one_redis() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
     survive_kills(&server.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_processes_on_one_redis_cluster() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    survive_kills(&format!("cluster:{}", cluster.urls().join(","))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

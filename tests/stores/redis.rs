@@ -1,9 +1,17 @@
-//! Redis, alone and as a cluster.
+//! Redis, alone, behind Sentinel and as a cluster.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime},
+};
 
-use sessions::{Created, Record, RedisStore, Replaced, Store, UserIndex, testing::conformance};
-use sessions_tests::servers::{Kind, RedisCluster, StoreServer};
+use sessions::{
+    Created, Record, RedisStore, Replaced, Store, StoreKey, UserIndex, testing::conformance,
+};
+use sessions_tests::servers::{Kind, RedisCluster, RedisSentinels, StoreServer};
 use tokio::time::sleep;
 
 use crate::{
@@ -34,6 +42,7 @@ async fn redis_keeps_its_promises() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     app::counts_its_calls(store.clone()).await;
     app::sessions_outlive_the_app(store.clone()).await;
     app::counts_from_four_layers(store.clone()).await;
@@ -49,7 +58,7 @@ async fn redis_keeps_its_promises() {
 
     // Redis expires by itself, not long after.
     let mut admin = admin(&server).await;
-    let name = format!("sessions:{session}");
+    let name = format!("sessions:{{{session}}}");
     let left: i64 = command(&mut admin, &["PTTL", &name]).await;
     assert!((3_500_000..=3_600_000).contains(&left), "{left}");
     let later = SystemTime::now() + Duration::from_secs(7200);
@@ -60,7 +69,7 @@ async fn redis_keeps_its_promises() {
     // What others have put there is neither used nor overwritten.
     for (set, at) in [("junk", 1), ("", 2), ("a longer value, which is no session either", 3)] {
         let foreign = key();
-        let name = format!("sessions:{foreign}");
+        let name = format!("sessions:{{{foreign}}}");
         if set.is_empty() {
             let _: i64 = command(&mut admin, &["LPUSH", &name, "x"]).await;
         } else {
@@ -115,7 +124,7 @@ async fn the_set_of_a_user_does_not_grow() {
     assert!(left > 86_400_000, "a day longer than the session: {left}");
 }
 
-/// A load is one command and a save is one, as the server counts them.
+/// A load is one round trip and a save is one, as the server counts them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_counts_one_round_trip_for_each_call() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
@@ -124,29 +133,33 @@ async fn redis_counts_one_round_trip_for_each_call() {
     // The scripts are known before the count begins.
     conformance(store.clone()).await;
     let calls = async || {
-        let info: String = command(&mut connection.clone(), &["INFO", "commandstats"]).await;
-        let calls = |name: &str| -> i64 {
-            let line =
-                info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+        let number = |info: &str, name: &str| -> i64 {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
             line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
         };
-        // Within the scripts, `create` and `replace` have one SET; what comes over the wire is GET
-        // and EVALSHA.
-        [calls("get"), calls("evalsha"), calls("eval"), calls("set")]
+        let info: String =
+            command(&mut connection.clone(), &["INFO", "stats", "commandstats"]).await;
+        let calls = |name: &str| number(&info, &format!("cmdstat_{name}:calls="));
+        // What comes over the wire is GET, SET and EVALSHA; how often the server read something
+        // from a connection says how they came.
+        let reads = number(&info, "total_reads_processed:");
+        [calls("get"), calls("evalsha"), calls("eval"), calls("set"), reads]
     };
     let server = counting_app(store).await;
     let client = server.client();
     for (path, expected) in [
-        ("/visit", [0, 1, 0, 1]),
-        ("/look", [1, 0, 0, 0]),
-        ("/look", [1, 0, 0, 0]),
-        ("/visit", [1, 1, 0, 1]),
-        ("/ignore", [0, 0, 0, 0]),
+        ("/visit", [0, 1, 0, 1, 1]),
+        ("/look", [1, 0, 0, 0, 1]),
+        ("/look", [1, 0, 0, 0, 1]),
+        ("/visit", [1, 1, 0, 1, 2]),
+        ("/ignore", [0, 0, 0, 0, 0]),
     ] {
         let before = calls().await;
         assert!(client.get(path).await.status.is_success());
         let after = calls().await;
-        let difference: [i64; 4] = std::array::from_fn(|at| after[at] - before[at]);
+        let mut difference: [i64; 5] = std::array::from_fn(|at| after[at] - before[at]);
+        // The second question was one, too.
+        difference[4] -= 1;
         assert_eq!(difference, expected, "{path}");
     }
 }
@@ -224,6 +237,32 @@ async fn a_redis_without_memory_is_an_error() {
     assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
 }
 
+/// Nothing stays beside a session, whatever a save finds; and what Redis has evicted there is an
+/// error, not a save.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_nothing_beside_a_session() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let first = record(1, Some("ann"), b"x");
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Exists);
+    let second = record(2, Some("ann"), b"y");
+    assert_eq!(store.replace(&session, &second, 1).await.unwrap(), Replaced::Done);
+    assert_eq!(store.replace(&session, &second, 1).await.unwrap(), Replaced::Changed);
+    assert_eq!(store.replace(&key(), &second, 1).await.unwrap(), Replaced::Missing);
+    let mut admin = admin(&server).await;
+    let mut keys: Vec<String> = command(&mut admin, &["KEYS", "*"]).await;
+    keys.sort();
+    assert_eq!(keys, ["sessions:user:ann".to_string(), format!("sessions:{{{session}}}")]);
+
+    // A record that is over already is kept a moment, and counts as absent.
+    let over = Record { expires_at: SystemTime::now(), ..record(3, None, b"z") };
+    assert_eq!(store.replace(&session, &over, 2).await.unwrap(), Replaced::Done);
+    assert!(store.load(&session).await.unwrap().is_none());
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+}
+
 /// Redis is told how long a record lives, not when it ends.
 #[tokio::test]
 async fn the_clock_of_redis_does_not_matter() {
@@ -253,6 +292,7 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     let store = RedisStore::connect_cluster(&urls).await.unwrap();
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     app::counts_from_four_layers(store.clone()).await;
 
     // To a store that does not know about the cluster, some keys are elsewhere: an error.
@@ -298,4 +338,162 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     }
     assert_eq!(store.delete_sessions_of("ann", None).await.unwrap(), 30);
     conformance(store).await;
+}
+
+/// A session that is saved again and again, also while masters come and go.
+struct Saved {
+    key: StoreKey,
+    /// The last version that was acknowledged.
+    acknowledged: AtomicU64,
+}
+
+/// Saves until it is told to stop. What the new master had not received is lost: then the save goes
+/// on from what is there, which must be no less than `floor`, the version that the replica had.
+async fn save_through_failover(
+    store: RedisStore,
+    saved: Arc<Saved>,
+    floor: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) {
+    let key = &saved.key;
+    while !stop.load(SeqCst) {
+        let version = saved.acknowledged.load(SeqCst);
+        let next = record(version + 1, None, &(version + 1).to_le_bytes());
+        match store.replace(key, &next, version).await {
+            Ok(Replaced::Done) => saved.acknowledged.store(version + 1, SeqCst),
+            Ok(Replaced::Missing) => panic!("a session that was replicated is gone"),
+            Ok(Replaced::Changed) => {
+                let Ok(found) = store.load(key).await else { continue };
+                let found = found.expect("a session that was replicated").version;
+                assert!(found >= floor.load(SeqCst), "{found} is older than what was replicated");
+                // At most the save whose answer was lost is newer.
+                assert!(found <= version + 1, "{found} was never saved: {version} was");
+                saved.acknowledged.store(found, SeqCst);
+            }
+            Err(error) => {
+                assert!(error.is_retryable(), "{error}: {:?}", std::error::Error::source(&error));
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// While sessions are saved, a master of the cluster dies: every save that its replica had is there,
+/// the saves go on by themselves, and no answer is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saves_go_on_through_a_failover_of_the_cluster() {
+    let Some(mut cluster) = RedisCluster::start() else { return };
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut sessions, mut writers) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        let saved = Arc::new(Saved { key: key(), acknowledged: AtomicU64::new(1) });
+        let created = store.create(&saved.key, &record(1, None, b"")).await.unwrap();
+        assert_eq!(created, Created::Done);
+        let floor = Arc::new(AtomicU64::new(1));
+        let (stop, other) = (stop.clone(), floor.clone());
+        let writer = save_through_failover(store.clone(), saved.clone(), other, stop);
+        writers.push(tokio::spawn(writer));
+        sessions.push((saved, floor));
+    }
+    sleep(Duration::from_millis(300)).await;
+    for (saved, floor) in &sessions {
+        floor.store(saved.acknowledged.load(SeqCst), SeqCst);
+    }
+    cluster.wait_for_replicas();
+    cluster.nodes[0].kill();
+    // Each session is saved again, wherever it lives.
+    let before: Vec<_> = sessions.iter().map(|(it, _)| it.acknowledged.load(SeqCst)).collect();
+    let begun = Instant::now();
+    for ((saved, _), before) in sessions.iter().zip(before) {
+        while saved.acknowledged.load(SeqCst) <= before + 20 {
+            let patient = begun.elapsed() < Duration::from_secs(60);
+            assert!(patient, "the saves do not go on: {}", cluster.describe());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    stop.store(true, SeqCst);
+    for writer in writers {
+        writer.await.expect("no answer is wrong");
+    }
+    for (saved, _) in &sessions {
+        let found = store.load(&saved.key).await.unwrap().expect("a session in use");
+        assert!(found.version >= saved.acknowledged.load(SeqCst), "nothing is lost any more");
+        assert_eq!(*found.payload, found.version.to_le_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_behind_sentinel_keeps_its_promises_through_a_failover() {
+    let Some(mut redis) = RedisSentinels::start() else { return };
+    under_test("Redis behind Sentinel (master, replica, three sentinels)");
+    let urls = redis.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_sentinel(&urls, RedisSentinels::MASTER).await.unwrap();
+    assert!(format!("{store:?}").contains("sentinel"));
+    conformance(store.clone()).await;
+    user_index(&store).await;
+    app::counts_from_four_layers(store.clone()).await;
+
+    // With the name in a URL, and one sentinel of two that is not there.
+    let gone = ["redis://127.0.0.1:1", urls[0]];
+    let url = format!("redis://{}/0", RedisSentinels::MASTER);
+    let other = RedisStore::connect_sentinel(&gone, &url).await.unwrap();
+    assert!(other.load(&key()).await.unwrap().is_none());
+    for wrong in ["nobody", "redis://nobody/0"] {
+        assert!(RedisStore::connect_sentinel(&urls, wrong).await.is_err());
+    }
+    assert!(RedisStore::connect_sentinel(&[], RedisSentinels::MASTER).await.is_err());
+
+    // The master dies: what the replica had is there, and the store finds it by itself.
+    let keys: Vec<_> = (0..30).map(|_| key()).collect();
+    for key in &keys {
+        let created = store.create(key, &record(1, Some("ann"), b"x")).await.unwrap();
+        assert_eq!(created, Created::Done);
+    }
+    redis.wait_for_replica();
+    redis.servers[0].kill();
+    let error = store.load(&keys[0]).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    for store in [&store, &other] {
+        recovers(store).await;
+    }
+    for key in &keys {
+        assert_eq!(store.load(key).await.unwrap().expect("it was replicated").version, 1);
+        // The new master does not know the scripts.
+        let replaced = store.replace(key, &record(2, Some("ann"), b"y"), 1).await.unwrap();
+        assert_eq!(replaced, Replaced::Done);
+    }
+    assert_eq!(store.delete_sessions_of("ann", None).await.unwrap(), 30);
+
+    // The old master comes back as the replica, under load, and nobody is told something wrong.
+    let load = Load::start(store.clone(), 8).await;
+    redis.servers[0].restart();
+    redis.wait_until_it_follows(0);
+    sleep(Duration::from_millis(200)).await;
+    all_retryable(&load.finish().await);
+    conformance(store).await;
+}
+
+/// A master that stands still is replaced as well, and what it has been told in vain is an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_is_replaced_by_sentinel() {
+    let Some(redis) = RedisSentinels::start() else { return };
+    let urls = redis.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let builder = RedisStore::builder().with_timeout(HANGS);
+    let store = builder.connect_sentinel(&urls, RedisSentinels::MASTER).await.unwrap();
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    redis.wait_for_replica();
+    redis.servers[0].pause();
+    assert!(store.load(&session).await.unwrap_err().is_retryable());
+    recovers(&store).await;
+    let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    redis.servers[0].resume();
+    redis.wait_until_it_follows(0);
+    assert_eq!(store.load(&session).await.unwrap().unwrap().version, 2);
 }

@@ -2,6 +2,10 @@
 
 use std::{
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -43,7 +47,9 @@ async fn promises<D: Dialect>(url: &str) {
 
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     sweep::<D>(url).await;
+    sweep_beside_requests::<D>(url).await;
     counted_as_promised(store.clone()).await;
 
     // A user that no index takes is refused, and not cut off.
@@ -114,6 +120,73 @@ async fn sweep<D: Dialect>(url: &str) {
 /// How many expired rows there are, by a step that would remove them: so only at the end.
 async fn count<D: Dialect>(store: &SqlStore<D>, _: &ManualClock) -> u64 {
     store.delete_expired(1).await.unwrap()
+}
+
+/// Ten thousand expired sessions are removed in batches while others load and save: no call
+/// fails, nothing live goes, and whoever saves is heard between two batches.
+async fn sweep_beside_requests<D: Dialect>(url: &str) {
+    const EXPIRED: usize = 10_000;
+    let clock = ManualClock::new();
+    let connect = async || {
+        let builder = SqlStore::<D>::builder().with_table("beside").with_clock(&clock);
+        builder.without_sweep().connect(url).await.unwrap()
+    };
+    let store = connect().await;
+    store.migrate().await.unwrap();
+    let at = |seconds| Record {
+        created_at: clock.now(),
+        expires_at: clock.now() + Duration::from_secs(seconds),
+        ..record(1, None, b"x")
+    };
+    let (short, long) = (at(10), at(60));
+    let store_of = store.clone();
+    at_once(8, move |_| {
+        let (store, short) = (store_of.clone(), short.clone());
+        async move {
+            for _ in 0..EXPIRED / 8 {
+                assert_eq!(store.create(&key(), &short).await.unwrap(), Created::Done);
+            }
+        }
+    })
+    .await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let (session, long) = (key(), long.clone());
+        assert_eq!(store.create(&session, &long).await.unwrap(), Created::Done);
+        let (store, is_over) = (store.clone(), is_over.clone());
+        clients.push(tokio::spawn(async move {
+            let mut version = 1;
+            while !is_over.load(SeqCst) {
+                let next = Record { version: version + 1, ..long.clone() };
+                let replaced = store.replace(&session, &next, version).await.unwrap();
+                assert_eq!(replaced, sessions::Replaced::Done);
+                version += 1;
+                assert_eq!(store.load(&session).await.unwrap().unwrap().version, version);
+            }
+            version
+        }));
+    }
+    clock.advance(Duration::from_secs(10));
+    // As two processes do.
+    let sweep = async |store: SqlStore<D>| {
+        let mut total = 0;
+        loop {
+            let removed = store.delete_expired(500).await.unwrap();
+            total += removed;
+            if removed < 500 {
+                return total;
+            }
+        }
+    };
+    let (one, other) = tokio::join!(sweep(store.clone()), sweep(connect().await));
+    is_over.store(true, SeqCst);
+    for client in clients {
+        assert!(client.await.expect("no call fails") > 1, "it was heard");
+    }
+    // Each leaves to the other what that is just removing.
+    let rest = sweep(store).await;
+    assert_eq!(one + other + rest, EXPIRED as u64);
 }
 
 /// The server is killed under load and comes back: nothing acknowledged is lost, and the store
@@ -203,6 +276,15 @@ async fn mariadb_loses_nothing_when_it_is_killed() {
 async fn a_postgres_that_hangs_is_an_error() {
     let Some(server) = StoreServer::start(Kind::Postgres) else { return };
     let builder = PostgresStore::builder().with_timeout(HANGS).without_sweep();
+    let store = builder.connect(&server.url()).await.unwrap();
+    store.migrate().await.unwrap();
+    hangs(store, &server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mariadb_that_hangs_is_an_error() {
+    let Some(server) = StoreServer::start(Kind::MariaDb) else { return };
+    let builder = MySqlStore::builder().with_timeout(HANGS).without_sweep();
     let store = builder.connect(&server.url()).await.unwrap();
     store.migrate().await.unwrap();
     hangs(store, &server).await;

@@ -10,6 +10,7 @@ use sessions::{
 use sessions_tests::servers::{Folder, Kind, StoreServer};
 
 use crate::{
+    app,
     checks::{key, record, user_index},
     under_test,
 };
@@ -31,9 +32,11 @@ async fn each_keeps_the_promises_of_a_store() {
     under_test("MemoryStore, Cached, Mirrored, Migrating");
     let memory = MemoryStore::new;
     user_index(&memory()).await;
+    app::logs_out_everywhere(memory()).await;
     let cached = Cached::new(memory(), memory(), STALENESS);
     conformance(cached.clone()).await;
     user_index(&cached).await;
+    app::logs_out_everywhere(cached.clone()).await;
     assert!(cached.stats().hits > 0);
     // A cache that has room for almost nothing changes nothing but the speed.
     let small = MemoryStore::builder().with_capacity(1).build();
@@ -41,10 +44,12 @@ async fn each_keeps_the_promises_of_a_store() {
     let mirrored = Mirrored::new(memory(), memory());
     conformance(mirrored.clone()).await;
     user_index(&mirrored).await;
+    app::logs_out_everywhere(mirrored.clone()).await;
     assert_eq!(mirrored.stats().failures, 0);
     let migrating = Migrating::new(memory(), memory());
     conformance(migrating.clone()).await;
     user_index(&migrating).await;
+    app::logs_out_everywhere(migrating.clone()).await;
     // In front of a store that takes its time.
     if let Some(server) = StoreServer::start(Kind::Redis) {
         let store = sessions::RedisStore::connect(&server.url()).await.unwrap();
@@ -301,6 +306,7 @@ async fn moving_house_from_sqlite_to_redis() {
     let store = Migrating::new(old.clone(), new.clone());
     conformance(store.clone()).await;
     user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     let replaced = store.replace(&session, &record(2, Some("dora"), b"y"), 1).await.unwrap();
     assert_eq!(replaced, Replaced::Done);
     assert_eq!((version(&old, &session).await, version(&new, &session).await), (None, Some(2)));

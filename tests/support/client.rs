@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
@@ -85,17 +85,45 @@ impl Client {
 
     /// Any method, with the browser's cookies.
     pub async fn request(&self, method: Method, path: &str) -> Reply {
-        let line = {
-            let cookies = self.cookies.lock().unwrap();
-            cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
-        };
-        let lines = match line.is_empty() {
-            true => vec![],
-            false => vec![line.join("; ").into_bytes()],
-        };
-        let reply = self.send(method, path, &lines, false).await;
+        let reply = self.send(method, path, &self.cookie_lines(), false).await;
         self.keep(&reply);
         reply
+    }
+
+    /// Any request, with the browser's cookies on top. Its URI is a path.
+    pub async fn call<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + Unpin + 'static,
+    {
+        let reply = self.exchange(request, &self.cookie_lines(), false).await;
+        let reply = reply.expect("a response");
+        self.keep(&reply);
+        reply
+    }
+
+    /// The same over HTTP/2.
+    pub async fn call_http2<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + Unpin + 'static,
+    {
+        let reply = self.exchange(request, &self.cookie_lines(), true).await;
+        let reply = reply.expect("a response");
+        self.keep(&reply);
+        reply
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> SocketAddr {
+        self.server
+    }
+
+    fn cookie_lines(&self) -> Vec<Vec<u8>> {
+        let cookies = self.cookies.lock().unwrap();
+        let pairs: Vec<_> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        match pairs.is_empty() {
+            true => vec![],
+            false => vec![pairs.join("; ").into_bytes()],
+        }
     }
 
     /// GET with these `Cookie` lines and no others, whatever bytes they are; keeps none.
@@ -123,16 +151,22 @@ impl Client {
         path: &str,
         cookies: &[Vec<u8>],
         http2: bool,
-    ) -> Result<Reply, Box<dyn Error + Send + Sync>> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.server))
-            .body(Full::<Bytes>::default())
-            .expect("a path");
-        if !http2 {
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Full::<Bytes>::default()).expect("a path");
+        self.exchange(request, cookies, http2).await
+    }
+
+    async fn exchange<B>(&self, mut request: Request<B>, cookies: &[Vec<u8>], http2: bool) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + Unpin + 'static,
+    {
+        if http2 {
+            let uri = format!("http://{}{}", self.server, request.uri());
+            *request.uri_mut() = uri.parse().expect("a path");
+        } else {
             let host = HeaderValue::try_from(self.server.to_string()).expect("an address");
             request.headers_mut().insert(header::HOST, host);
-            *request.uri_mut() = path.parse().expect("a path");
         }
         for line in cookies {
             let line = HeaderValue::from_bytes(line).expect("bytes that a header may have");

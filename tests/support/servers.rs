@@ -33,6 +33,8 @@ pub enum Kind {
     Redis,
     /// One node of a Redis cluster.
     RedisNode,
+    /// A Redis Sentinel; what more it is told are the lines of its file.
+    RedisSentinel,
     /// PostgreSQL, database `postgres`.
     Postgres,
     /// MariaDB, database `test`.
@@ -44,7 +46,7 @@ pub enum Kind {
 impl Kind {
     fn program(self) -> Option<PathBuf> {
         match self {
-            Self::Redis | Self::RedisNode => find("redis-server"),
+            Self::Redis | Self::RedisNode | Self::RedisSentinel => find("redis-server"),
             Self::Postgres => postgres_program("postgres"),
             Self::MariaDb => find("mariadbd"),
             Self::Memcached => find("memcached"),
@@ -86,6 +88,15 @@ impl Kind {
                 let sync = if self == Self::Redis { "always" } else { "everysec" };
                 command.args(["--appendfsync", sync]);
             }
+            Self::RedisSentinel => {
+                // It keeps what it learns in this file.
+                let file = folder.join("sentinel.conf");
+                if !file.exists() {
+                    let lines = format!("port {port}\nbind 127.0.0.1\n{}\n", more.join("\n"));
+                    fs::write(&file, lines).expect("a folder of ours");
+                }
+                command.arg(file).arg("--sentinel");
+            }
             Self::Postgres => {
                 command.args(["-p", &port_text, "-h", "127.0.0.1", "-k"]).arg(folder);
                 command.args(["-c", "max_connections=100", "-c", "shared_buffers=32MB"]);
@@ -106,7 +117,10 @@ impl Kind {
                 command.args(["-l", "127.0.0.1", "-p", &port_text, "-U", "0", "-u", "nobody"]);
             }
         }
-        command.args(more).current_dir(folder).stdin(Stdio::null());
+        if self != Self::RedisSentinel {
+            command.args(more);
+        }
+        command.current_dir(folder).stdin(Stdio::null());
         command.stdout(log(folder)).stderr(log(folder));
         if matches!(self, Self::Postgres | Self::MariaDb) {
             as_nobody(&mut command);
@@ -128,7 +142,7 @@ impl Kind {
         let second = Some(Duration::from_secs(1));
         stream.set_read_timeout(second).expect("a time that is not zero");
         let (question, answer): (&[u8], &[u8]) = match self {
-            Self::Redis | Self::RedisNode => (b"PING\r\n", b"+PONG"),
+            Self::Redis | Self::RedisNode | Self::RedisSentinel => (b"PING\r\n", b"+PONG"),
             Self::Memcached => (b"version\r\n", b"VERSION"),
             // Speaks first: a length of three bytes, 0, and the protocol's version.
             Self::MariaDb | Self::Postgres => (b"", b""),
@@ -179,6 +193,8 @@ impl StoreServer {
                 return Some(server);
             }
             folder = server.into_folder();
+            // It has the port that was taken.
+            let _ = fs::remove_file(folder.path.join("sentinel.conf"));
         }
         panic!("{kind:?} does not start: {}", read_log(&folder.path));
     }
@@ -197,7 +213,9 @@ impl StoreServer {
     pub fn url(&self) -> String {
         let port = self.port;
         match self.kind {
-            Kind::Redis | Kind::RedisNode => format!("redis://127.0.0.1:{port}"),
+            Kind::Redis | Kind::RedisNode | Kind::RedisSentinel => {
+                format!("redis://127.0.0.1:{port}")
+            }
             Kind::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
             Kind::MariaDb => format!("mysql://root@127.0.0.1:{port}/test"),
             Kind::Memcached => format!("memcached://127.0.0.1:{port}"),
@@ -279,6 +297,90 @@ impl Drop for StoreServer {
     }
 }
 
+/// A Redis with a replica, watched by three sentinels, until it is dropped.
+#[derive(Debug)]
+pub struct RedisSentinels {
+    /// The first began as the master.
+    pub servers: [StoreServer; 2],
+    sentinels: Vec<StoreServer>,
+}
+
+impl RedisSentinels {
+    /// The name that the sentinels know the master by.
+    pub const MASTER: &str = "visitors";
+
+    /// Starts them; `None`, and a word about it, where Redis is not installed or not wanted.
+    pub fn start() -> Option<Self> {
+        let master = StoreServer::start_with(Kind::Redis, &["--repl-diskless-sync-delay", "0"])?;
+        let port = master.port.to_string();
+        let settings = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+        let replica = StoreServer::start_with(Kind::Redis, &settings)?;
+        wait_for("the replica has the master's data", || {
+            redis_cli(&replica, &["info", "replication"]).contains("master_link_status:up")
+        });
+        let name = Self::MASTER;
+        let lines = [
+            format!("sentinel monitor {name} 127.0.0.1 {port} 2"),
+            format!("sentinel down-after-milliseconds {name} 1000"),
+            format!("sentinel failover-timeout {name} 3000"),
+        ];
+        let lines = lines.each_ref().map(String::as_str);
+        let sentinels = (0..3).map(|_| StoreServer::start_with(Kind::RedisSentinel, &lines));
+        let sentinels = sentinels.collect::<Option<Vec<_>>>()?;
+        // Each knows the replica and the two others: then they can act.
+        wait_for("the sentinels know each other", || {
+            sentinels.iter().all(|sentinel| {
+                let told = redis_cli(sentinel, &["info", "sentinel"]);
+                told.contains("status=ok") && told.contains("slaves=1,sentinels=3")
+            })
+        });
+        Some(Self { servers: [master, replica], sentinels })
+    }
+
+    /// What a store connects to.
+    pub fn urls(&self) -> Vec<String> {
+        self.sentinels.iter().map(StoreServer::url).collect()
+    }
+
+    /// Waits until the replica has what the master had when this was called.
+    pub fn wait_for_replica(&self) {
+        wait_for_replica(&self.servers[0]);
+    }
+
+    /// Waits until that server says it is the replica of the other, and has its data.
+    pub fn wait_until_it_follows(&self, server: usize) {
+        wait_for("it is a replica", || {
+            let told = redis_cli(&self.servers[server], &["info", "replication"]);
+            told.contains("role:slave") && told.contains("master_link_status:up")
+        });
+    }
+}
+
+/// Waits as long as anybody may.
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "never happened: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until a master's replica has what the master had when this was called. At once, if it has
+/// none.
+fn wait_for_replica(master: &StoreServer) {
+    let number = |info: &str, name: &str| -> Option<u64> {
+        let (_, rest) = info.split_once(name)?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let info = redis_cli(master, &["info", "replication"]);
+    let written = number(&info, "master_repl_offset:").expect("Redis says where it is");
+    wait_for("the replica follows", || {
+        let info = redis_cli(master, &["info", "replication"]);
+        let replica = info.split_once("slave0:").map(|(_, replica)| replica);
+        replica.is_none_or(|replica| number(replica, "offset=") >= Some(written))
+    });
+}
+
 /// A Redis cluster of three masters and three replicas, until it is dropped.
 #[derive(Debug)]
 pub struct RedisCluster {
@@ -322,22 +424,7 @@ impl RedisCluster {
 
     /// Waits until the replicas have what their masters had when this was called.
     pub fn wait_for_replicas(&self) {
-        for node in &self.nodes {
-            let number = |info: &str, name: &str| -> Option<u64> {
-                let (_, rest) = info.split_once(name)?;
-                rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-            };
-            let info = redis_cli(node, &["info", "replication"]);
-            let written = number(&info, "master_repl_offset:").expect("Redis says where it is");
-            let begun = Instant::now();
-            while redis_cli(node, &["info", "replication"])
-                .split_once("slave0:")
-                .is_some_and(|(_, replica)| number(replica, "offset=") < Some(written))
-            {
-                assert!(begun.elapsed() < PATIENCE, "replicas follow: {}", self.describe());
-                sleep(Duration::from_millis(20));
-            }
-        }
+        self.nodes.iter().for_each(wait_for_replica);
     }
 
     /// What each node thinks of the cluster, and what it said last: to find out why it does not do

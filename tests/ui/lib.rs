@@ -4,9 +4,18 @@
 #[test]
 fn mistakes_are_explained() {
     let cases = trybuild::TestCases::new();
-    for theme in
-        ["access", "attributes", "keys", "many", "merge", "names", "shapes", "types", "user"]
-    {
+    for theme in [
+        "access",
+        "attributes",
+        "fields",
+        "keys",
+        "many",
+        "merge",
+        "names",
+        "shapes",
+        "types",
+        "user",
+    ] {
         cases.compile_fail(format!("{theme}/*.rs"));
     }
     cases.pass("lints/*.rs");

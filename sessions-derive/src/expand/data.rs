@@ -2,7 +2,7 @@
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote_spanned};
-use syn::{Type, ext::IdentExt, spanned::Spanned};
+use syn::{Expr, Type, ext::IdentExt, spanned::Spanned};
 
 use super::hygienic;
 use crate::model::{Field, Kind, Merge, Model, Start, Storage};
@@ -13,9 +13,15 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let infos: Vec<_> = fields.iter().filter_map(|field| info(field, private)).collect();
     let words = Literal::usize_unsuffixed(infos.len().div_ceil(64).max(1));
     let checks: &Vec<_> = &fields.iter().map(check).collect();
+    let secret_checks = secret_checks(fields, private);
     let loads = fields.iter().map(|field| load(field, private));
     let arms = fields.iter().filter_map(encode);
     let merge = merge(fields, private);
+    let loads_alike = (!fields.iter().all(loads_alike)).then(|| {
+        hygienic!(
+            const __LOADS_ALIKE: bool = false;
+        )
+    });
     hygienic! {
         fn __stored<F: #private::FieldValue>() {}
         fn __skipped<F: #private::SkippedValue>() {}
@@ -26,8 +32,10 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             type Dirty = [u64; #words];
 
             const FIELDS: &'static [#private::FieldInfo] = &[#(#infos),*];
+            #loads_alike
 
             fn __load(__source: &#private::Source<'_>) -> Self {
+                #secret_checks
                 #(#checks)*
                 Self { #(#loads,)* }
             }
@@ -62,11 +70,35 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
 }
 
 fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Storage::Stored { key, aliases, version, merge, .. } = &field.storage else { return None };
+    let Storage::Stored { key, aliases, version, merge, ttl, secret, .. } = &field.storage else {
+        return None;
+    };
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges))
+    let flash = field.flash.then(|| hygienic!(.flash()));
+    let ttl = ttl.map(Literal::u64_unsuffixed).map(|millis| hygienic!(.ttl(#millis)));
+    let secret = secret.then(|| hygienic!(.secret()));
+    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash #ttl #secret))
+}
+
+/// Whether the field is the same whenever it is loaded from the same bytes: it is stored, and its
+/// default is as it stands there.
+fn loads_alike(field: &Field<'_>) -> bool {
+    let is_fixed = match field.start {
+        Start::Default | Start::Text(_) => true,
+        Start::Value(value) => is_fixed(value),
+    };
+    is_fixed && matches!(field.storage, Storage::Stored { .. })
+}
+
+/// A literal, or the path of a constant.
+fn is_fixed(value: &Expr) -> bool {
+    match value {
+        Expr::Lit(_) | Expr::Path(_) => true,
+        Expr::Unary(unary) => is_fixed(&unary.expr),
+        _ => false,
+    }
 }
 
 /// Asks of the field's type, at its place, what a field must be able to do. Both bodies ask in the
@@ -78,6 +110,22 @@ fn check(field: &Field<'_>) -> TokenStream {
         Storage::Stored { .. } => quote_spanned!(at(ty)=> __stored::<#ty>();),
         Storage::Skipped => quote_spanned!(at(ty)=> __skipped::<#ty>();),
     }
+}
+
+/// Asks of the types of secret fields what a secret must be able to do; nothing if there are none.
+fn secret_checks(fields: &[Field<'_>], private: &TokenStream) -> Option<TokenStream> {
+    let secret = |field: &&Field<'_>| matches!(field.storage, Storage::Stored { secret: true, .. });
+    let checks: Vec<_> = fields
+        .iter()
+        .filter(secret)
+        .map(|Field { ty, .. }| quote_spanned!(at(ty)=> __secret::<#ty>();))
+        .collect();
+    (!checks.is_empty()).then(|| {
+        hygienic! {
+            fn __secret<F: #private::SecretField>() {}
+            #(#checks)*
+        }
+    })
 }
 
 fn load(field: &Field<'_>, private: &TokenStream) -> TokenStream {

@@ -80,74 +80,76 @@ impl Method<'_> {
     }
 }
 
-/// All accessors of a field. Whatever changes it goes through `foo_mut()`.
+/// All accessors of a field. Whatever changes it goes through `foo_mut()`, and of a flash field
+/// through what would be in that.
 pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Method<'a>> {
     let Field { ident, ty, accessors: names, .. } = field;
     let at = field.at();
     let name = ident.unraw();
     let start = start(field, private);
-    let (read_type, read) = getter(field, private);
     let (argument, value) = setter(field);
     let (write, is_dirty) = storage(field, private);
-    let get_mut = &names.get_mut;
+    let place = match &names.get_mut {
+        Some(get_mut) => hygienic!(self.#get_mut()),
+        None => write.clone(),
+    };
+    let take = take(field, private, &place, &start);
     let method = |name, does, signature, body| Method { name, does, signature, body };
+    let chained = quote_spanned!(at=> (&mut self) -> &mut Self);
 
-    let mut methods = vec![
-        method(
-            &names.get,
-            format!(" Reads `{name}`."),
-            quote_spanned!(at=> (&self) -> #read_type),
-            read,
-        ),
-        method(
-            &names.set,
-            match names.clear {
-                Some(_) => format!(" Sets `{name}` to `Some(value)`."),
-                None => format!(" Sets `{name}`."),
-            },
-            quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
-            hygienic!(*self.#get_mut() = #value; self),
-        ),
-    ];
-    methods.extend(names.clear.as_ref().map(|clear| {
-        method(
-            clear,
-            format!(" Sets `{name}` to `None`."),
-            quote_spanned!(at=> (&mut self) -> &mut Self),
-            hygienic!(*self.#get_mut() = ::core::option::Option::None; self),
-        )
+    let mut methods = Vec::with_capacity(7);
+    methods.extend(names.get.as_ref().map(|get| {
+        let (read_type, read) = getter(field, private);
+        let signature = quote_spanned!(at=> (&self) -> #read_type);
+        method(get, format!(" Reads `{name}`."), signature, read)
     }));
-    methods.extend([
-        method(
-            &names.get_mut,
-            format!(" Lends `{name}` for changes, and counts it as changed."),
-            quote_spanned!(at=> (&mut self) -> &mut #ty),
-            write,
-        ),
-        method(
-            &names.take,
-            format!(" Takes `{name}` out, and leaves its default."),
-            quote_spanned!(at=> (&mut self) -> #ty),
-            hygienic!(::core::mem::replace(self.#get_mut(), #start)),
-        ),
-        method(
-            &names.reset,
-            format!(" Sets `{name}` back to its default."),
-            quote_spanned!(at=> (&mut self) -> &mut Self),
-            hygienic!(*self.#get_mut() = #start; self),
-        ),
-        method(
-            &names.is_dirty,
-            match field.storage {
-                Storage::Stored { .. } => {
-                    format!(" Whether `{name}` has changes that are not saved yet.")
-                }
-                Storage::Skipped => format!(" Always `false`, as `{name}` is never saved."),
-            },
-            quote_spanned!(at=> (&self) -> bool),
-            is_dirty,
-        ),
-    ]);
+    methods.push(method(
+        &names.set,
+        match field.kind {
+            Kind::Option(..) => format!(" Sets `{name}` to `Some(value)`."),
+            _ => format!(" Sets `{name}`."),
+        },
+        quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
+        hygienic!(*#place = #value; self),
+    ));
+    methods.extend(names.clear.as_ref().map(|clear| {
+        let body = hygienic!(*#place = ::core::option::Option::None; self);
+        method(clear, format!(" Sets `{name}` to `None`."), chained.clone(), body)
+    }));
+    methods.extend(names.push.as_ref().map(|push| {
+        let (argument, value) = element(field);
+        let signature = quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self);
+        let body = hygienic!(#place.push(#value); self);
+        method(push, format!(" Appends to `{name}`."), signature, body)
+    }));
+    methods.extend(names.get_mut.as_ref().map(|get_mut| {
+        let does = format!(" Lends `{name}` for changes, and counts it as changed.");
+        method(get_mut, does, quote_spanned!(at=> (&mut self) -> &mut #ty), write)
+    }));
+    methods.push(method(
+        &names.take,
+        match field.flash {
+            true => format!(" Takes `{name}` out: nobody else gets it."),
+            false => format!(" Takes `{name}` out, and leaves its default."),
+        },
+        quote_spanned!(at=> (&mut self) -> #ty),
+        take,
+    ));
+    methods.extend(names.reset.as_ref().map(|reset| {
+        let body = hygienic!(*#place = #start; self);
+        method(reset, format!(" Sets `{name}` back to its default."), chained, body)
+    }));
+    methods.push(method(
+        &names.is_dirty,
+        match field.storage {
+            Storage::Stored { .. } => {
+                format!(" Whether `{name}` has changes that are not saved yet.")
+            }
+            Storage::Skipped => format!(" Always `false`, as `{name}` is never saved."),
+        },
+        quote_spanned!(at=> (&self) -> bool),
+        is_dirty,
+    ));
     methods.retain(|method| field.has_accessor(method.name));
     methods
 }
@@ -193,6 +195,18 @@ fn setter(field: &Field<'_>) -> (TokenStream, TokenStream) {
     }
 }
 
+/// The type of what is appended to a list, and the element made of it.
+fn element(field: &Field<'_>) -> (TokenStream, TokenStream) {
+    let Kind::Vec(element) = field.kind else { return (hygienic!(()), hygienic!(value)) };
+    match Kind::of(element) {
+        Kind::Str => (
+            quote_spanned!(field.at()=> impl ::core::convert::Into<#element>),
+            hygienic!(::core::convert::Into::into(value)),
+        ),
+        _ => (hygienic!(#element), hygienic!(value)),
+    }
+}
+
 /// The bodies of `foo_mut()` and `foo_is_dirty()`.
 fn storage(field: &Field<'_>, private: &TokenStream) -> (TokenStream, TokenStream) {
     let ident = field.ident;
@@ -209,5 +223,23 @@ fn storage(field: &Field<'_>, private: &TokenStream) -> (TokenStream, TokenStrea
             let place = hygienic!(&mut self.__tracked, |__data| &mut __data.#ident);
             (hygienic!(#private::skipped_mut(#place)), hygienic!(false))
         }
+    }
+}
+
+/// The body of `take_foo()`. That a flash field was taken is noted: two may not take it.
+fn take(
+    field: &Field<'_>,
+    private: &TokenStream,
+    place: &TokenStream,
+    start: &TokenStream,
+) -> TokenStream {
+    let ident = field.ident;
+    match field.storage {
+        Storage::Stored { index, .. } if field.flash => {
+            let index = Literal::usize_unsuffixed(index);
+            let place = hygienic!(&mut self.__tracked, #index, |__data| &mut __data.#ident);
+            hygienic!(#private::take(#place, #start))
+        }
+        _ => hygienic!(::core::mem::replace(#place, #start)),
     }
 }

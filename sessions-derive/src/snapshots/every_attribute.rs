@@ -34,8 +34,14 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("visits").merges(),
             crate::runtime::__private::FieldInfo::new("owner"),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
+            crate::runtime::__private::FieldInfo::new("messages").merges().flash(),
+            crate::runtime::__private::FieldInfo::new("code").ttl(5400000),
+            crate::runtime::__private::FieldInfo::new("token").secret(),
         ];
+        const __LOADS_ALIKE: bool = false;
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
+            fn __secret<F: crate::runtime::__private::SecretField>() {}
+            __secret::<Option<Secret<String>>>();
             __stored::<Option<u32>>();
             __stored::<Url>();
             __stored::<Theme>();
@@ -43,6 +49,9 @@ const _: () = {
             __stored::<u64>();
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
+            __stored::<Option<Secret<String>>>();
             __skipped::<Vec<Visitor>>();
             Self {
                 first_day: __source
@@ -62,6 +71,23 @@ const _: () = {
                     .field::<
                         Vec<u32>,
                     >(6, || crate::runtime::__private::default_of::<Vec<u32>>()),
+                messages: __source
+                    .field::<
+                        Vec<String>,
+                    >(7, || crate::runtime::__private::default_of::<Vec<String>>()),
+                code: __source
+                    .field::<
+                        Option<u32>,
+                    >(8, || crate::runtime::__private::default_of::<Option<u32>>()),
+                token: __source
+                    .field::<
+                        Option<Secret<String>>,
+                    >(
+                        9,
+                        || crate::runtime::__private::default_of::<
+                            Option<Secret<String>>,
+                        >(),
+                    ),
                 others: __default_others(),
             }
         }
@@ -77,6 +103,9 @@ const _: () = {
             __stored::<u64>();
             __stored::<Option<Person>>();
             __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
+            __stored::<Option<Secret<String>>>();
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => __encoder.put::<Option<u32>>(&self.first_day),
@@ -86,6 +115,9 @@ const _: () = {
                 4 => __encoder.put::<u64>(&self.visits),
                 5 => __encoder.put::<Option<Person>>(&self.owner),
                 6 => __encoder.put::<Vec<u32>>(&self.seen),
+                7 => __encoder.put::<Vec<String>>(&self.messages),
+                8 => __encoder.put::<Option<u32>>(&self.code),
+                9 => __encoder.put::<Option<Secret<String>>>(&self.token),
                 _ => __encoder.nothing(),
             }
         }
@@ -113,6 +145,12 @@ const _: () = {
                         .by_uniting::<
                             Vec<u32>,
                         >(|| crate::runtime::__private::default_of::<Vec<u32>>())
+                }
+                7 => {
+                    __merge
+                        .by_uniting::<
+                            Vec<String>,
+                        >(|| crate::runtime::__private::default_of::<Vec<String>>())
                 }
                 _ => __merge.none(),
             }
@@ -417,6 +455,147 @@ const _: () = {
         #[inline]
         fn seen_is_dirty(&self) -> bool {
             crate::runtime::__private::is_dirty(&self.__tracked, 6)
+        }
+        /// Sets `messages`.
+        #[inline]
+        fn set_messages(
+            &mut self,
+            value: impl ::core::convert::Into<Vec<String>>,
+        ) -> &mut Self {
+            *crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                7,
+                |__data| &mut __data.messages,
+            ) = ::core::convert::Into::into(value);
+            self
+        }
+        /// Appends to `messages`.
+        #[inline]
+        fn push_messages(
+            &mut self,
+            value: impl ::core::convert::Into<String>,
+        ) -> &mut Self {
+            crate::runtime::__private::field_mut(
+                    &mut self.__tracked,
+                    7,
+                    |__data| &mut __data.messages,
+                )
+                .push(::core::convert::Into::into(value));
+            self
+        }
+        /// Takes `messages` out: nobody else gets it.
+        #[inline]
+        fn take_messages(&mut self) -> Vec<String> {
+            crate::runtime::__private::take(
+                &mut self.__tracked,
+                7,
+                |__data| &mut __data.messages,
+                crate::runtime::__private::default_of::<Vec<String>>(),
+            )
+        }
+        /// Whether `messages` has changes that are not saved yet.
+        #[inline]
+        fn messages_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 7)
+        }
+        /// Reads `code`.
+        #[inline]
+        fn code(&self) -> ::core::option::Option<u32> {
+            crate::runtime::__private::get(&self.__tracked).code
+        }
+        /// Sets `code` to `Some(value)`.
+        #[inline]
+        fn set_code(&mut self, value: u32) -> &mut Self {
+            *self.code_mut() = ::core::option::Option::Some(value);
+            self
+        }
+        /// Sets `code` to `None`.
+        #[inline]
+        fn clear_code(&mut self) -> &mut Self {
+            *self.code_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `code` for changes, and counts it as changed.
+        #[inline]
+        fn code_mut(&mut self) -> &mut Option<u32> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                8,
+                |__data| &mut __data.code,
+            )
+        }
+        /// Takes `code` out, and leaves its default.
+        #[inline]
+        fn take_code(&mut self) -> Option<u32> {
+            ::core::mem::replace(
+                self.code_mut(),
+                crate::runtime::__private::default_of::<Option<u32>>(),
+            )
+        }
+        /// Sets `code` back to its default.
+        #[inline]
+        fn reset_code(&mut self) -> &mut Self {
+            *self.code_mut() = crate::runtime::__private::default_of::<Option<u32>>();
+            self
+        }
+        /// Whether `code` has changes that are not saved yet.
+        #[inline]
+        fn code_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 8)
+        }
+        /// Reads `token`.
+        #[inline]
+        fn token(&self) -> ::core::option::Option<&Secret<String>> {
+            ::core::option::Option::as_ref(
+                &crate::runtime::__private::get(&self.__tracked).token,
+            )
+        }
+        /// Sets `token` to `Some(value)`.
+        #[inline]
+        fn set_token(
+            &mut self,
+            value: impl ::core::convert::Into<Secret<String>>,
+        ) -> &mut Self {
+            *self.token_mut() = ::core::option::Option::Some(
+                ::core::convert::Into::into(value),
+            );
+            self
+        }
+        /// Sets `token` to `None`.
+        #[inline]
+        fn clear_token(&mut self) -> &mut Self {
+            *self.token_mut() = ::core::option::Option::None;
+            self
+        }
+        /// Lends `token` for changes, and counts it as changed.
+        #[inline]
+        fn token_mut(&mut self) -> &mut Option<Secret<String>> {
+            crate::runtime::__private::field_mut(
+                &mut self.__tracked,
+                9,
+                |__data| &mut __data.token,
+            )
+        }
+        /// Takes `token` out, and leaves its default.
+        #[inline]
+        fn take_token(&mut self) -> Option<Secret<String>> {
+            ::core::mem::replace(
+                self.token_mut(),
+                crate::runtime::__private::default_of::<Option<Secret<String>>>(),
+            )
+        }
+        /// Sets `token` back to its default.
+        #[inline]
+        fn reset_token(&mut self) -> &mut Self {
+            *self.token_mut() = crate::runtime::__private::default_of::<
+                Option<Secret<String>>,
+            >();
+            self
+        }
+        /// Whether `token` has changes that are not saved yet.
+        #[inline]
+        fn token_is_dirty(&self) -> bool {
+            crate::runtime::__private::is_dirty(&self.__tracked, 9)
         }
         /// Reads `others`.
         #[deprecated = "unused"]

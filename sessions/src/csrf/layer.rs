@@ -79,6 +79,10 @@ use crate::{SessionData, error::BuildError};
 /// with [`Session::verify_csrf`](crate::Session::verify_csrf); a `CsrfLayer` that is
 /// [`origin_only`](Self::origin_only) can stand before both.
 ///
+/// # In tests
+///
+/// `testing::TestClient` gets a token by `with_session(async |session| session.csrf_token().await)`.
+///
 /// # Beside it
 ///
 /// - A `SameSite=Lax` cookie, as the session's is by default, does not come along with a cross-site

@@ -6,7 +6,7 @@ use super::SessionLayer;
 use crate::{
     Codec, Keys, SameSite, SessionData,
     clock::Clock,
-    cookie::CookieConfig,
+    cookie::{CookieConfig, SeenCookies},
     error::BuildError,
     expiry::Expiry,
     payload::LARGEST_PAYLOAD,
@@ -267,6 +267,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             marks: Marks::new(),
             clock: self.clock,
             registry: Arc::new(Registry::new()),
+            seen_cookies: SeenCookies::new(),
             background: Background::new(),
         };
         Ok(SessionLayer { shared: Arc::new(shared) })

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -71,7 +71,10 @@ where
             if output.is_err() {
                 handle.cannot_answer();
             }
-            if let Some(outcome) = handle.finish_now().or_else(|| finish_at_once(handle, cx)) {
+            // Where a save that was begun without a box has to wait all the same, for a lock or for
+            // another process, it is begun anew in a box: one that is dropped loses nothing.
+            let at_once = |cx| handle.shared.storage.at_once(handle.finish(), cx);
+            if let Some(outcome) = handle.finish_now().or_else(|| at_once(cx)) {
                 *this.is_done = true;
                 return Poll::Ready(with_session(output, outcome, handle));
             }
@@ -85,19 +88,6 @@ where
         let output = waiting.output.take().expect("a future is polled until it is ready");
         *this.is_done = true;
         Poll::Ready(with_session(output, outcome, this.session.handle()))
-    }
-}
-
-/// Saves to a store that is ready at once, without a box for the future. Where that has to wait all
-/// the same, for a lock or for another process, it is dropped and begun anew in a box: a save that
-/// is dropped loses nothing.
-fn finish_at_once<T: SessionData>(handle: &Handle<T>, cx: &mut Context<'_>) -> Option<Outcome> {
-    if !handle.shared.storage.is_ready_at_once() {
-        return None;
-    }
-    match pin!(handle.finish()).poll(cx) {
-        Poll::Ready(outcome) => Some(outcome),
-        Poll::Pending => None,
     }
 }
 

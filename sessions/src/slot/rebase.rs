@@ -8,7 +8,7 @@ use crate::{
     codec::Codec,
     merge::Merge,
     patch::{Patch, Writer},
-    payload::EncodeError,
+    payload::{self, EncodeError, Encoder, Source},
 };
 
 /// How a layer's changes meet those of others.
@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     Encode(Arc<EncodeError>),
     /// Somebody else has changed the same field, and the layer says not to overwrite that.
     Conflict,
+    /// Somebody else has taken the same flash field, or put something else in its place.
+    Taken,
     /// It was made under a lease that somebody else has taken over.
     LeaseLost,
     /// It may be stored already, and would count twice if it were stored again.
@@ -38,6 +40,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Encode(_) => "it could not be encoded",
             Self::Conflict => "somebody else has changed the same field",
+            Self::Taken => "somebody else has taken the same flash field",
             Self::LeaseLost => "its lease was lost",
             Self::Unknown => "it may be stored already",
             Self::TooLarge { .. } => "it did not fit in",
@@ -79,8 +82,18 @@ fn rebased<T: SessionData>(
     }
     let info = &T::FIELDS[field];
     let merge = Merge { info, codec: policy.codec, base, theirs, ours };
+    let took = info.flash && payload::took(ours);
+    if took && !is_untaken::<T>(field, base, theirs, policy.codec) {
+        return Err(Refusal::Taken);
+    }
     match T::__merge(field, merge) {
-        Some(merged) => merged.map_err(|error| Refusal::Encode(Arc::new(error))),
+        Some(merged) => {
+            let mut merged = merged.map_err(|error| Refusal::Encode(Arc::new(error)))?;
+            if took {
+                payload::set_took(&mut merged);
+            }
+            Ok(merged)
+        }
         None if theirs == Some(ours) => Ok(ours.into()),
         None if policy.conflict == Conflict::Reject => Err(Refusal::Conflict),
         None => {
@@ -88,6 +101,30 @@ fn rebased<T: SessionData>(
             Ok(ours.into())
         }
     }
+}
+
+/// Whether all of `base`, which we have taken, is still in `theirs`, or there was nothing to take.
+fn is_untaken<T: SessionData>(
+    field: usize,
+    base: Option<&[u8]>,
+    theirs: Option<&[u8]>,
+    codec: Codec,
+) -> bool {
+    let mut nothing = Vec::new();
+    let empty = T::__load(&Source::empty(T::FIELDS));
+    let info = &T::FIELDS[field];
+    if empty.__encode(field, &mut Encoder::new(codec, info, &mut nothing)).is_err() {
+        return false;
+    }
+    if base.is_none_or(|base| payload::is_same(base, &nothing)) {
+        return true;
+    }
+    // What they have put to it, and then what we have taken with that behind it: if that is what they
+    // have, they have only put something to it.
+    let merged = |base, theirs, ours| T::__merge(field, Merge { info, codec, base, theirs, ours });
+    let Some(Ok(added)) = merged(base, theirs, &nothing) else { return false };
+    let Some(Ok(all)) = merged(None, base, &added) else { return false };
+    theirs.is_some_and(|theirs| payload::is_same(&all, theirs))
 }
 
 /// What is pending on top of `base`, put on top of `newer` instead. Beside it, what cannot be.
@@ -105,7 +142,7 @@ pub(super) fn pending<T: SessionData>(
         // What the base has may have been written by one, on top of what others had written.
         let is_in_base =
             || entries[at..].iter().any(|(f, body, _)| *f == field && was == Some(*body));
-        let counts_twice = T::FIELDS[field].merges || base.under_lease == Some(writer);
+        let counts_twice = T::FIELDS[field].counts_changes() || base.under_lease == Some(writer);
         let rebased = match base.certainty {
             Certainty::Known if was == Some(ours) => Ok(theirs.unwrap_or(ours).into()),
             Certainty::Doubtful if counts_twice && is_in_base() => Err(Refusal::Unknown),
@@ -138,6 +175,7 @@ pub(super) fn onto<T: SessionData>(
                     Err(refusal) => Change::Refused(refusal),
                 }
             }
+            Change::Nothing => Change::Nothing,
             Change::None(ours) => Change::None(now.unwrap_or(ours).into()),
             Change::Refused(refusal) => Change::Refused(refusal.clone()),
         }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Conflict, Device, Lifetime, Record, SessionData,
+    data::FieldInfo,
     error::Error,
     head::{Head, Lease, MARKS_KEPT},
     id::SessionId,
@@ -21,6 +22,9 @@ use crate::{
 
 /// How many saves whose answer was lost are remembered.
 const ATTEMPTS_KEPT: usize = 16;
+
+/// The slots of larger records do not rest: they are worth more memory than time.
+const LARGEST_RESTING: usize = 2048;
 
 /// What a save is wanted for.
 #[derive(Clone, Copy)]
@@ -61,6 +65,8 @@ pub(crate) struct Begin<'a> {
 pub(crate) struct Circumstances {
     pub(crate) now: SystemTime,
     pub(crate) limit: usize,
+    /// By how much the payload may grow on its way to the store.
+    pub(crate) sealing: usize,
     /// The mark of this save.
     pub(crate) mark: u32,
     pub(crate) conflict: Conflict,
@@ -90,6 +96,12 @@ enum Landed {
     One(Record),
     /// It cannot be told: too much has been saved since.
     Unknown(Record),
+}
+
+impl Attempt {
+    fn is_of(&self, record: &Record) -> bool {
+        Arc::ptr_eq(&self.record.payload, &record.payload)
+    }
 }
 
 impl<T: SessionData> Slot<T> {
@@ -124,6 +136,52 @@ impl<T: SessionData> Slot<T> {
         }
         self.adopt(record, head, policy);
         true
+    }
+
+    /// Whether `found` is what the slot knows already; it comes back if not, or if it is over.
+    ///
+    /// Compared byte by byte: a store that has gone back may have given the version to another one.
+    pub(crate) fn recognize(
+        &self,
+        found: Record,
+        is_over: impl FnOnce(&Record, Lifetime) -> bool,
+    ) -> Result<(), Record> {
+        let mut state = self.state();
+        let known = &state.record;
+        let is_known = known.version == found.version
+            && known.user == found.user
+            && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
+            && !is_over(&found, state.head.lifetime);
+        match state.stage {
+            // Touched by somebody else, or not touched by us after all.
+            Stage::Live if is_known => state.record.expires_at = found.expires_at,
+            // It has rested.
+            Stage::Loading if is_known && found.version > 0 => {
+                (state.stage, state.record) = (Stage::Live, found);
+            }
+            _ => return Err(found),
+        }
+        Ok(())
+    }
+
+    /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
+    /// it knows what it has been loaded with. False if it knows more than that: something that is
+    /// not saved, that the store may have or not, that has ended.
+    ///
+    /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
+    /// lock any more.
+    pub(crate) fn lie_down(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
+        let mut state = self.state();
+        let is_as_loaded = state.stage == Stage::Live
+            && !state.is_dirty()
+            && !state.is_in_doubt()
+            && state.hold.is_none()
+            && state.record.payload.len() <= LARGEST_RESTING;
+        if is_as_loaded {
+            state.stage = Stage::Loading;
+            *outdated = state.outdate_unlike_decoded();
+        }
+        is_as_loaded
     }
 
     /// Takes over the record that the store turned out to have instead of the one of the version
@@ -272,13 +330,16 @@ impl<T: SessionData> Slot<T> {
             || given.conflict == Conflict::Reject
             // Once and for all: the first mark of a record is that of the save that made it.
             || !state.head.marks.is_empty()
-            || T::FIELDS.iter().any(|field| field.merges);
+            || T::FIELDS.iter().any(FieldInfo::counts_changes);
         let head = state.next_head(is_marked.then_some(given.mark), wish.login, given.now);
         let written = |pending: &Patch| state.payload(pending, overlay, &head);
         let mut payload = written(&state.pending);
-        if payload.len() > given.limit {
+        let mut holds_all = overlay.is_none();
+        let is_too_large = |payload: &[u8]| payload.len() + given.sealing > given.limit;
+        if is_too_large(&payload) {
+            holds_all = false;
             let ours = wish.writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
-            let size = payload.len();
+            let size = payload.len() + given.sealing;
             payload = written(&ours);
             let is_others = ours.is_empty()
                 && overlay.is_none()
@@ -288,7 +349,7 @@ impl<T: SessionData> Slot<T> {
             match wish.writer {
                 // Whoever has written that is told, or it is nobody's any more.
                 Some(_) if is_others => return Ok(Plan::Nothing),
-                _ if is_others || payload.len() > given.limit => {
+                _ if is_others || is_too_large(&payload) => {
                     return Err(Error::too_large(size, given.limit));
                 }
                 _ => {}
@@ -309,30 +370,39 @@ impl<T: SessionData> Slot<T> {
             state.attempts.remove(1);
         }
         state.revision += 1;
-        state.attempts.push(Attempt { mark: given.mark, is_marked, record: record.clone() });
+        let holds_all_of = holds_all.then_some(state.revision);
+        let attempt =
+            Attempt { mark: given.mark, is_marked, record: record.clone(), head, holds_all_of };
+        state.attempts.push(attempt);
         Ok(if is_new { Plan::Create(record) } else { Plan::Replace { record, based_on } })
     }
 
     /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
     /// which somebody has loaded while we waited for the answer.
     pub(crate) fn saved(&self, record: Record) {
-        let head = head_in(&record);
         let _outdated = {
             let mut state = self.state();
             if state.stage == Stage::Fresh {
                 state.stage = Stage::Live;
             }
+            let attempts = std::mem::take(&mut state.attempts);
+            let is_open = attempts.iter().any(|attempt| attempt.record.version == record.version);
+            let (head, holds_all) = match attempts.into_iter().find(|it| it.is_of(&record)) {
+                Some(attempt) => (attempt.head, attempt.holds_all_of == Some(state.revision)),
+                None => (head_in(&record), false),
+            };
             // A newer record told us of this one already, by its mark: then what was pending has
             // been put on top of the newer one, and must not be compared with this one any more.
-            let is_known = state.record.version >= record.version
-                && state.attempts.iter().all(|attempt| attempt.record.version != record.version)
-                && !head.marks.is_empty();
+            let is_known =
+                state.record.version >= record.version && !is_open && !head.marks.is_empty();
             state.revision += 1;
-            state.attempts.clear();
             if is_known {
                 return;
             }
-            state.pending.forget_saved(&source::<T>(&record));
+            match holds_all {
+                true => drop(state.pending.take()),
+                false => state.pending.forget_saved(&source::<T>(&record)),
+            }
             if record.version > state.record.version {
                 state.note_lease(&head, record.version, true);
                 (state.record, state.head) = (record, head);
@@ -343,8 +413,7 @@ impl<T: SessionData> Slot<T> {
 
     /// The store has refused `record`, for another one was first.
     pub(crate) fn not_saved(&self, record: &Record) {
-        let is_it = |attempt: &Attempt| Arc::ptr_eq(&attempt.record.payload, &record.payload);
-        self.state().attempts.retain(|attempt| !is_it(attempt));
+        self.state().attempts.retain(|attempt| !attempt.is_of(record));
     }
 
     /// Notes a later expiry, and gives back the one before.
@@ -479,7 +548,7 @@ impl<T: SessionData> State<T> {
         self.pending = kept;
         for (field, writer, refusal) in refused {
             tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
-            if matches!(refusal, Refusal::Conflict) {
+            if matches!(refusal, Refusal::Conflict | Refusal::Taken) {
                 // All of it or nothing.
                 self.refuse_all_of(writer, &refusal);
             }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -49,6 +50,16 @@ const MAX_VALUE: usize = 128 * 1024 * 1024;
 /// ```
 ///
 /// Clones share the connections.
+///
+/// # Several servers
+///
+/// `memcached://one.example,two.example,three.example` spreads the sessions over three servers, by
+/// their keys alone, so that all processes agree (rendezvous hashing). All processes must name the
+/// same servers in the same words; their order does not matter. Nothing is kept twice: while a
+/// server is away, calls for its share of the sessions are errors that are
+/// [retryable](StoreError::is_retryable), and the other sessions go on. A server that is added takes
+/// over its share of each of the others, and those sessions end; with one that is taken out of the
+/// list only its own do.
 ///
 /// # What survives
 ///
@@ -92,24 +103,28 @@ pub struct MemcachedStore {
 }
 
 struct Shared {
-    address: String,
+    servers: Vec<Server>,
     prefix: String,
     timeout: Duration,
     clock: Clock,
+    max_connections: usize,
+}
+
+struct Server {
+    address: String,
     /// How many connections there may be.
     permits: Semaphore,
-    max_connections: usize,
     /// Those that nobody uses. A connection is here only between a whole answer and the next call.
     idle: Mutex<Vec<BufReader<TcpStream>>>,
 }
 
 impl MemcachedStore {
-    /// Connects to the server at `url`, `memcached://host:port` or just `host:port`, with the
-    /// defaults of [`builder`](Self::builder).
+    /// Connects to the server at `url`, `memcached://host:port` or just `host:port`, or to several
+    /// with commas between them, with the defaults of [`builder`](Self::builder).
     ///
     /// # Errors
     ///
-    /// When the URL makes no sense, or the server is not to be reached.
+    /// When the URL makes no sense, or a server is not to be reached.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder().connect(url).await
     }
@@ -128,8 +143,10 @@ impl MemcachedStore {
         stored_millis(self.shared.clock.now())
     }
 
-    fn key(&self, key: &StoreKey) -> String {
-        format!("{}:{key}", self.shared.prefix)
+    /// Where a session is, and what it is called there.
+    fn place(&self, key: &StoreKey) -> Place<'_> {
+        let name = format!("{}:{key}", self.shared.prefix);
+        Place { server: server_of(&self.shared.servers, key), name }
     }
 
     /// How memcached is told when to forget: no earlier than the record expires, a second or two
@@ -146,53 +163,42 @@ impl MemcachedStore {
         if seconds > u64::from(u32::MAX >> 1) - today { 0 } else { today + seconds }
     }
 
-    /// Does `work` on a connection, within the timeout.
+    /// Does `work` on a connection to a server, within the timeout.
     async fn on<R>(
         &self,
         operation: &'static str,
+        server: &Server,
         work: impl AsyncFnOnce(&mut BufReader<TcpStream>) -> Result<R, Failure>,
     ) -> Result<R, StoreError> {
         let shared = &*self.shared;
         let call = async {
             let closed = |_| Failure::Io(io::Error::other("the store is closed"));
-            let _permit = shared.permits.acquire().await.map_err(closed)?;
-            let mut connection = match self.idle_connection() {
+            let _permit = server.permits.acquire().await.map_err(closed)?;
+            let mut connection = match server.idle_connection() {
                 Some(connection) => connection,
-                None => open(&shared.address).await?,
+                None => open(&server.address).await?,
             };
             let answer = work(&mut connection).await;
             // After anything but an answer, nobody knows what comes next on it.
             if !matches!(answer, Err(Failure::Io(_) | Failure::Nonsense(_))) {
-                let mut idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
                 idle.push(connection);
             }
             answer
         };
         match timeout(shared.timeout, call).await {
-            Ok(answer) => answer.map_err(|failure| failure.into_error(operation)),
+            Ok(answer) => answer.map_err(|failure| failure.into_error(operation, &server.address)),
             Err(_) => {
-                let words = format!("no answer within {:?}", shared.timeout);
+                let words = format!("{}: no answer within {:?}", server.address, shared.timeout);
                 Err(StoreError::new(NAME, operation, words))
             }
         }
     }
 
-    /// One that is still open, as far as can be seen without asking.
-    fn idle_connection(&self) -> Option<BufReader<TcpStream>> {
-        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(connection) = idle.pop() {
-            let nothing = connection.get_ref().try_read(&mut [0]);
-            // The end, an error, or words that nobody asked for: all are of no use.
-            if nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                return Some(connection);
-            }
-        }
-        None
-    }
-
     /// The record under a key, if it is live, and memcached's number of its last change.
-    async fn get(&self, operation: &'static str, key: &str) -> Result<Found, StoreError> {
-        let value = self.on(operation, async |connection| gets(connection, key).await).await?;
+    async fn get(&self, operation: &'static str, at: &Place<'_>) -> Result<Found, StoreError> {
+        let get = async |connection: &mut _| gets(connection, &at.name).await;
+        let value = self.on(operation, at.server, get).await?;
         let Some((value, unique)) = value else { return Ok(Found::Nothing) };
         let record = unpack(&value).ok_or_else(|| {
             let words = "a key below the prefix holds no session; who else writes there?";
@@ -207,19 +213,57 @@ impl MemcachedStore {
     async fn put(
         &self,
         operation: &'static str,
-        key: &str,
+        at: &Place<'_>,
         record: &Record,
         unique: Option<u64>,
     ) -> Result<Stored, StoreError> {
         let value = pack(record);
         let lifetime = self.lifetime(record);
-        let put = async |connection: &mut _| put(connection, key, &value, lifetime, unique).await;
-        self.on(operation, put).await
+        let name = &at.name;
+        let put = async |connection: &mut _| put(connection, name, &value, lifetime, unique).await;
+        self.on(operation, at.server, put).await
     }
 
     fn overtaken(operation: &'static str) -> StoreError {
         StoreError::new(NAME, operation, "others changed the record each time that it was tried")
     }
+}
+
+impl Server {
+    /// One that is still open, as far as can be seen without asking.
+    fn idle_connection(&self) -> Option<BufReader<TcpStream>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(connection) = idle.pop() {
+            let nothing = connection.get_ref().try_read(&mut [0]);
+            // The end, an error, or words that nobody asked for: all are of no use.
+            if nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+}
+
+/// A session's place.
+struct Place<'a> {
+    server: &'a Server,
+    name: String,
+}
+
+/// The server whose hash with the key is the highest. So each server that comes or goes moves no
+/// session but those that it takes or leaves.
+fn server_of<'a>(servers: &'a [Server], key: &StoreKey) -> &'a Server {
+    let [first, rest @ ..] = servers else { unreachable!("`connect` wants a server") };
+    if rest.is_empty() {
+        return first;
+    }
+    let score = |server: &&Server| {
+        let mut hash = Sha256::new();
+        hash.update(server.address.as_bytes());
+        hash.update(key.as_bytes());
+        hash.finalize()
+    };
+    servers.iter().max_by_key(score).unwrap_or(first)
 }
 
 enum Found {
@@ -234,13 +278,15 @@ enum Stored {
     Missing,
 }
 
-/// Shows the server and the number of connections.
+/// Shows the servers and the number of connections.
 impl fmt::Debug for MemcachedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shared = &*self.shared;
-        let in_use = shared.max_connections - shared.permits.available_permits();
+        let in_use = |server: &Server| shared.max_connections - server.permits.available_permits();
+        let in_use: usize = shared.servers.iter().map(in_use).sum();
+        let servers: Vec<&str> = shared.servers.iter().map(|it| it.address.as_str()).collect();
         f.debug_struct("MemcachedStore")
-            .field("address", &shared.address)
+            .field("servers", &servers)
             .field("prefix", &shared.prefix)
             .field("connections_in_use", &in_use)
             .finish_non_exhaustive()
@@ -271,7 +317,8 @@ impl MemcachedStoreBuilder {
         self
     }
 
-    /// How many connections are opened at most, 16 unless told otherwise. Calls beyond that wait.
+    /// How many connections to a server are opened at most, 16 unless told otherwise. Calls beyond
+    /// that wait.
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
         self
@@ -285,43 +332,56 @@ impl MemcachedStoreBuilder {
         self
     }
 
-    /// Connects to the server at `url`, `memcached://host:port` or just `host:port`; the port is
-    /// 11211 unless it says otherwise.
+    /// Connects to the server at `url`, `memcached://host:port` or just `host:port`, or to several
+    /// with commas between them; the port is 11211 unless it says otherwise.
     ///
     /// # Errors
     ///
-    /// When the URL or the prefix makes no sense, or the server is not to be reached.
+    /// When the URL or the prefix makes no sense, or a server is not to be reached.
     pub async fn connect(self, url: &str) -> Result<MemcachedStore, StoreError> {
         let no = |words: &str| Err(StoreError::permanent(NAME, "connect", words));
-        let address = url.strip_prefix("memcached://").unwrap_or(url).trim_end_matches('/');
-        if address.is_empty() || address.contains(['/', '@', ' ', '?']) {
-            return no("an address reads `memcached://host:port`");
+        let list = url.strip_prefix("memcached://").unwrap_or(url).trim_end_matches('/');
+        let mut addresses = Vec::new();
+        for address in list.split(',') {
+            if address.is_empty() || address.contains(['/', '@', ' ', '?']) {
+                return no("an address reads `memcached://host:port`, or `host:port,host:port`");
+            }
+            // A colon in an IPv6 address stands before the bracket.
+            let has_port = address.rfind(':').is_some_and(|at| !address[at..].contains(']'));
+            let full = if has_port { address.to_string() } else { format!("{address}:11211") };
+            if addresses.contains(&full) {
+                return no("a server is named twice");
+            }
+            addresses.push(full);
         }
         if self.prefix.len() > 100 || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             return no("a prefix has at most 100 visible ASCII characters");
         }
-        // A colon in an IPv6 address stands before the bracket.
-        let has_port = address.rfind(':').is_some_and(|at| !address[at..].contains(']'));
-        let address = if has_port { address.to_string() } else { format!("{address}:11211") };
-        let shared = Shared {
+        let server = |address| Server {
             address,
+            permits: Semaphore::new(self.max_connections),
+            idle: Mutex::default(),
+        };
+        let shared = Shared {
+            servers: addresses.into_iter().map(server).collect(),
             prefix: self.prefix,
             timeout: self.timeout,
             clock: self.clock,
-            permits: Semaphore::new(self.max_connections),
             max_connections: self.max_connections,
-            idle: Mutex::default(),
         };
         let store = MemcachedStore { shared: Arc::new(shared) };
-        // A key that is always right, to see whether somebody is there.
-        store.on("connect", async |connection| gets(connection, "sessions").await).await?;
+        for server in &store.shared.servers {
+            // A key that is always right, to see whether somebody is there.
+            let ask = async |connection: &mut _| gets(connection, "sessions").await;
+            store.on("connect", server, ask).await?;
+        }
         Ok(store)
     }
 }
 
 impl Store for MemcachedStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        Ok(match self.get("load", &self.key(key)).await? {
+        Ok(match self.get("load", &self.place(key)).await? {
             Found::Live(record, _) => Some(record),
             Found::Expired(_) | Found::Nothing => None,
         })
@@ -329,15 +389,15 @@ impl Store for MemcachedStore {
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         const OPERATION: &str = "create";
-        let key = &self.key(key);
+        let at = &self.place(key);
         for _ in 0..TRIES {
-            if let Stored::Done = self.put(OPERATION, key, record, None).await? {
+            if let Stored::Done = self.put(OPERATION, at, record, None).await? {
                 return Ok(Created::Done);
             }
-            match self.get(OPERATION, key).await? {
+            match self.get(OPERATION, at).await? {
                 Found::Live(..) => return Ok(Created::Exists),
                 Found::Expired(unique) => {
-                    if let Stored::Done = self.put(OPERATION, key, record, Some(unique)).await? {
+                    if let Stored::Done = self.put(OPERATION, at, record, Some(unique)).await? {
                         return Ok(Created::Done);
                     }
                 }
@@ -354,14 +414,14 @@ impl Store for MemcachedStore {
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
         const OPERATION: &str = "replace";
-        let key = &self.key(key);
+        let at = &self.place(key);
         for _ in 0..TRIES {
-            let unique = match self.get(OPERATION, key).await? {
+            let unique = match self.get(OPERATION, at).await? {
                 Found::Live(found, unique) if found.version == based_on => unique,
                 Found::Live(..) => return Ok(Replaced::Changed),
                 Found::Expired(_) | Found::Nothing => return Ok(Replaced::Missing),
             };
-            match self.put(OPERATION, key, record, Some(unique)).await? {
+            match self.put(OPERATION, at, record, Some(unique)).await? {
                 Stored::Done => return Ok(Replaced::Done),
                 Stored::Missing => return Ok(Replaced::Missing),
                 // By a save or by a `touch`: that is seen at the next look.
@@ -373,16 +433,16 @@ impl Store for MemcachedStore {
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
         const OPERATION: &str = "touch";
-        let key = &self.key(key);
+        let at = &self.place(key);
         for _ in 0..TRIES {
-            let Found::Live(found, unique) = self.get(OPERATION, key).await? else {
+            let Found::Live(found, unique) = self.get(OPERATION, at).await? else {
                 return Ok(());
             };
             if found.expires_at >= expires_at {
                 return Ok(());
             }
             let record = Record { expires_at, ..found };
-            match self.put(OPERATION, key, &record, Some(unique)).await? {
+            match self.put(OPERATION, at, &record, Some(unique)).await? {
                 Stored::Done | Stored::Missing => return Ok(()),
                 Stored::Exists => {}
             }
@@ -392,9 +452,10 @@ impl Store for MemcachedStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         const OPERATION: &str = "delete";
-        let key = &self.key(key);
-        let Found::Live(..) = self.get(OPERATION, key).await? else { return Ok(false) };
-        self.on(OPERATION, async |connection| delete(connection, key).await).await
+        let at = &self.place(key);
+        let Found::Live(..) = self.get(OPERATION, at).await? else { return Ok(false) };
+        let delete = async |connection: &mut _| delete(connection, &at.name).await;
+        self.on(OPERATION, at.server, delete).await
     }
 }
 
@@ -415,15 +476,23 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    fn into_error(self, operation: &'static str) -> StoreError {
+    /// `server` tells which of several it was.
+    fn into_error(self, operation: &'static str, server: &str) -> StoreError {
         match self {
-            Self::Io(error) => StoreError::new(NAME, operation, error),
+            Self::Io(error) => {
+                let source = io::Error::new(error.kind(), format!("{server}: {error}"));
+                StoreError::new(NAME, operation, source)
+            }
             Self::Refused(words) if words.contains("too large") => {
                 let advice = "the record is larger than the server takes (its option `-I`)";
                 StoreError::permanent(NAME, operation, format!("{advice}: {words}"))
             }
+            Self::Refused(words) if words.contains("out of memory") => {
+                let advice = "has no room left, and forgets nothing by itself (its option `-M`)";
+                StoreError::new(NAME, operation, format!("{server} {advice}: {words}"))
+            }
             Self::Refused(words) if words.starts_with("SERVER_ERROR") => {
-                StoreError::new(NAME, operation, words)
+                StoreError::new(NAME, operation, format!("{server}: {words}"))
             }
             Self::Refused(words) => StoreError::permanent(NAME, operation, words),
             Self::Nonsense(words) => {
@@ -538,6 +607,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn servers_share_the_sessions_and_keep_theirs() {
+        let servers = |count: u8| -> Vec<Server> {
+            let address = |number| format!("{number}.example:11211");
+            let server = |number| Server {
+                address: address(number),
+                permits: Semaphore::new(1),
+                idle: Mutex::default(),
+            };
+            (0..count).map(server).collect()
+        };
+        let (three, mut four) = (servers(3), servers(4));
+        four.reverse();
+        let (mut share, mut moved) = ([0; 3], 0);
+        for number in 0..3000_u16 {
+            let mut bytes = [0; 32];
+            bytes[..2].copy_from_slice(&number.to_be_bytes());
+            let key = StoreKey::from_bytes(bytes);
+            let (before, after) = (server_of(&three, &key), server_of(&four, &key));
+            share[usize::from(before.address.as_bytes()[0] - b'0')] += 1;
+            if before.address != after.address {
+                assert_eq!(after.address, "3.example:11211", "only to the new one");
+                moved += 1;
+            }
+        }
+        assert!(share.iter().all(|share| (900..1100).contains(share)), "{share:?}");
+        assert!((650..850).contains(&moved), "{moved}");
+    }
+
+    #[test]
     fn values_are_announced() {
         assert_eq!(parse_value("VALUE a:1 0 12 77", "a:1"), Some((12, 77)));
         for wrong in [
@@ -553,7 +651,7 @@ mod tests {
 
     #[test]
     fn what_helps_and_what_does_not() {
-        let error = |line| nonsense(line).into_error("create");
+        let error = |line| nonsense(line).into_error("create", "cache");
         assert!(!error("SERVER_ERROR object too large for cache").is_retryable());
         assert!(error("SERVER_ERROR out of memory storing object").is_retryable());
         assert!(!error("CLIENT_ERROR bad data chunk").is_retryable());

@@ -27,9 +27,15 @@ pub(crate) fn stored_millis(time: std::time::SystemTime) -> u64 {
 }
 
 pub(crate) fn pack(record: &Record) -> Vec<u8> {
+    pack_behind(&[], record)
+}
+
+/// The same, with something else before it.
+pub(crate) fn pack_behind(before: &[u8], record: &Record) -> Vec<u8> {
     let user = record.user.as_deref();
     let length = user.map_or(0, str::len) + record.payload.len();
-    let mut bytes = Vec::with_capacity(HEAD + length);
+    let mut bytes = Vec::with_capacity(before.len() + HEAD + length);
+    bytes.extend(before);
     bytes.push(FORMAT);
     bytes.extend(record.version.to_be_bytes());
     bytes.extend(stored_millis(record.expires_at).to_be_bytes());

@@ -38,7 +38,11 @@ use crate::{Session, SessionData, SessionLayer, SessionUser, id::SessionId};
 /// assert_eq!(client.get("/account").await.status(), 401);
 ///
 /// client.login_as(7).await;
-/// client.with_session(async |session| session.write().await.set_cart([5])).await;
+/// client
+///     .with_session(async |session| {
+///         session.write().await.set_cart([5]);
+///     })
+///     .await;
 ///
 /// let response = client.get("/account").await;
 /// assert_eq!(response.status(), 200);

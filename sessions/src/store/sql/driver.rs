@@ -32,6 +32,8 @@ pub trait Driver: Database {
     const HAS_SCHEMAS: bool;
     /// Whether `create` takes the place of an expired row by itself.
     const INSERT_TAKES_OVER: bool;
+    /// How many expired rows a statement of the sweep removes, unless it is told otherwise.
+    const SWEEP_BATCH: u32;
     /// Whether there is a network between us, and a server that may never answer.
     const CAN_HANG: bool;
 

@@ -14,6 +14,7 @@ impl Driver for MySql {
     const STORE: &'static str = "mysql";
     const HAS_SCHEMAS: bool = true;
     const INSERT_TAKES_OVER: bool = false;
+    const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
 
     fn statements(table: &Table) -> Statements {

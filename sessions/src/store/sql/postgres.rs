@@ -14,6 +14,7 @@ impl Driver for Postgres {
     const STORE: &'static str = "postgres";
     const HAS_SCHEMAS: bool = true;
     const INSERT_TAKES_OVER: bool = true;
+    const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
 
     fn statements(table: &Table) -> Statements {
@@ -29,7 +30,7 @@ impl Driver for Postgres {
                  created_at BIGINT NOT NULL, \
                  expires_at BIGINT NOT NULL, \
                  user_id TEXT, \
-                 payload BYTEA NOT NULL); \
+                 payload BYTEA NOT NULL) WITH (fillfactor = 75); \
              CREATE INDEX IF NOT EXISTS \"{expires_index}\" ON {table} (expires_at); \
              CREATE INDEX IF NOT EXISTS \"{user_index}\" ON {table} (user_id) \
                  WHERE user_id IS NOT NULL;"

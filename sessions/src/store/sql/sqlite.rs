@@ -22,6 +22,8 @@ impl Driver for Sqlite {
     const STORE: &'static str = "sqlite";
     const HAS_SCHEMAS: bool = false;
     const INSERT_TAKES_OVER: bool = true;
+    // While it is removed nobody else can save.
+    const SWEEP_BATCH: u32 = 100;
     const CAN_HANG: bool = false;
 
     fn statements(table: &Table) -> Statements {

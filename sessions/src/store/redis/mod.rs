@@ -8,15 +8,25 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind,
+    Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
+};
+
+use self::{
+    connection::Connection,
+    scripts::{Code, Scripts},
 };
 
 use super::{
     Advice, Created, Replaced, Store, StoreError, UserIndex,
-    packed::{pack, stored_millis, unpack},
+    packed::{pack_behind, stored_millis, unpack},
 };
 use crate::{Record, StoreKey, clock::Clock};
+
+mod connection;
+mod scripts;
+#[cfg(feature = "redis-sentinel")]
+mod sentinel;
 
 /// The store's name in errors.
 const NAME: &str = "redis";
@@ -24,102 +34,12 @@ const NAME: &str = "redis";
 /// What a value begins with: the mark of the save that wrote it. The packed record follows.
 const MARK: usize = 8;
 
-/// At the head of each script: reads the head of a record, and says whether it is live.
-///
-/// Positions are those of `packed`, behind the mark, counted from one: format 9, version 10 to 17,
-/// expiry 18 to 25.
-const HEAD: &str = "
-local head = redis.call('GETRANGE', KEYS[1], 0, 24)
-local function number(text)
-  local a, b, c, d, e, f, g, h = string.byte(text, 1, 8)
-  return ((((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g) * 256 + h
-end
-if #head > 0 and (#head < 25 or string.byte(head, 9) ~= 1) then
-  return redis.error_reply('FOREIGN the key holds no session')
-end
-local function live(now)
-  return #head > 0 and number(string.sub(head, 18, 25)) > tonumber(now)
-end
-";
+/// How long Redis keeps a record at least, in milliseconds, so that one that is about to expire is
+/// not gone between the two steps of a save. Whether it has expired is not for Redis to say.
+const LEAST_TTL: u64 = 10_000;
 
-/// Puts a session into its user's set, whose scores are when they expire, and forgets there what
-/// has expired a day ago: until then a `touch` whose answer got lost may have made it live longer.
-const INDEX: &str = "
-local function index(key, member, expires, now, ttl)
-  local day = 86400000
-  local score = redis.call('ZSCORE', key, member)
-  if not score or tonumber(score) < tonumber(expires) then
-    redis.call('ZADD', key, expires, member)
-  end
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', tonumber(now) - day)
-  if redis.call('PTTL', key) < tonumber(ttl) + day then
-    redis.call('PEXPIRE', key, tonumber(ttl) + day)
-  end
-end
-";
-
-/// `ARGV`: value, now, time to live, expiry, the key as a member of the user's set. `KEYS[2]`, if
-/// it is there, is that set.
-const CREATE: &str = "
-if live(ARGV[2]) then
-  -- Our own, sent again because the answer got lost.
-  return string.sub(head, 1, 8) == string.sub(ARGV[1], 1, 8) and 1 or 0
-end
-if tonumber(ARGV[3]) <= 0 then
-  redis.call('DEL', KEYS[1])
-  return 1
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-if KEYS[2] then index(KEYS[2], ARGV[5], ARGV[4], ARGV[2], ARGV[3]) end
-return 1
-";
-
-/// The same, and at last the version that it is based on. 1 is done, 0 changed, -1 missing.
-const REPLACE: &str = "
-if not live(ARGV[2]) then return -1 end
-if string.sub(head, 10, 17) ~= ARGV[6] then
-  return string.sub(head, 1, 8) == string.sub(ARGV[1], 1, 8) and 1 or 0
-end
-if tonumber(ARGV[3]) <= 0 then
-  redis.call('DEL', KEYS[1])
-  return 1
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-if KEYS[2] then index(KEYS[2], ARGV[5], ARGV[4], ARGV[2], ARGV[3]) end
-return 1
-";
-
-/// `ARGV`: expiry as eight bytes, now, time to live, expiry. Returns the user of a session that
-/// lives longer now.
-const TOUCH: &str = "
-if not live(ARGV[2]) or number(string.sub(head, 18, 25)) >= tonumber(ARGV[4]) then
-  return false
-end
-redis.call('SETRANGE', KEYS[1], 17, ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-local size = redis.call('GETRANGE', KEYS[1], 33, 36)
-local length = 0
-for at = 1, 4 do length = length * 256 + string.byte(size, at) end
-if length == 0 then return false end
-if length == 1 then return '' end
-return redis.call('GETRANGE', KEYS[1], 37, 35 + length)
-";
-
-/// `ARGV`: now. Whether a live session was there.
-const DELETE: &str = "
-local was = live(ARGV[1]) and 1 or 0
-redis.call('DEL', KEYS[1])
-return was
-";
-
-/// `ARGV`: member, expiry, now, time to live.
-const INDEX_ALONE: &str = "
-index(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
-return 1
-";
-
-/// Sessions in Redis or Valkey (feature `redis`), or in a cluster of them (feature
-/// `redis-cluster`).
+/// Sessions in Redis or Valkey (feature `redis`), in a cluster of them (feature `redis-cluster`), or
+/// behind Sentinel (feature `redis-sentinel`).
 ///
 /// ```no_run
 /// # async fn start() -> Result<(), sessions::StoreError> {
@@ -135,17 +55,20 @@ return 1
 ///
 /// # Round trips
 ///
-/// One for each call: a `GET` to load, a script to save, which compares the version, writes, sets
-/// the expiry and adds to the user's set. The script is sent by its hash; a server that does not
+/// One for each call: a `GET` to load; to save a `SET`, which puts the record and its expiry beside
+/// the session, and at once a script, which compares the version, gives the record the session's
+/// name and adds to the user's set. The script is sent by its hash; a server that does not
 /// know it (after a `SCRIPT FLUSH`, a restart, a failover) is sent the text once. In a cluster,
 /// saving a session that has a user takes two, because the set may live elsewhere; and a `touch` of
 /// one takes two everywhere.
 ///
 /// # Keys
 ///
-/// `sessions:` and 64 hexadecimal digits is a session, `sessions:user:` and the user is a sorted set
-/// of that user's sessions, which outlives the last of them by a day. The prefix is
-/// [yours to choose](RedisStoreBuilder::with_prefix). A session is one key, and so in one slot of a
+/// `sessions:{…}` with 64 hexadecimal digits in the braces is a session. With a colon and more digits
+/// behind it, it is a record on its way there; if a connection ends in the middle of a save, one may
+/// stay until it expires. `sessions:user:` and the user is a sorted set of that user's sessions,
+/// which outlives the last of them by a day. The prefix is
+/// [yours to choose](RedisStoreBuilder::with_prefix). The braces keep a session in one slot of a
 /// cluster. A user may be any text.
 ///
 /// # Expiry
@@ -158,8 +81,10 @@ return 1
 ///
 /// What Redis promises: with `appendonly yes` and `appendfsync always` every save that was
 /// acknowledged survives a crash; with `everysec` the last second is lost, and without persistence
-/// everything. Replication is asynchronous: a failover loses what the new master had not received
-/// yet, which can be a logout as well. Set `maxmemory-policy noeviction`, or sessions end when
+/// everything. Replication is asynchronous: a failover, in a cluster or by Sentinel, loses what the
+/// new master had not received yet, which can be a logout as well. A master that is cut off from the
+/// others goes on until they have elected another; `min-replicas-to-write 1` keeps it from
+/// acknowledging what will be lost. Set `maxmemory-policy noeviction`, or sessions end when
 /// memory gets scarce: with it, a save that finds no memory is an error.
 ///
 /// # Errors
@@ -186,78 +111,6 @@ struct Shared {
     mark: AtomicU64,
 }
 
-/// A connection that the application has; it is shared by its clones and connects again by itself.
-#[derive(Clone)]
-enum Connection {
-    Single(ConnectionManager),
-    #[cfg(feature = "redis-cluster")]
-    Cluster(redis::cluster_async::ClusterConnection),
-}
-
-impl From<ConnectionManager> for Connection {
-    fn from(connection: ConnectionManager) -> Self {
-        Self::Single(connection)
-    }
-}
-
-#[cfg(feature = "redis-cluster")]
-impl From<redis::cluster_async::ClusterConnection> for Connection {
-    fn from(connection: redis::cluster_async::ClusterConnection) -> Self {
-        Self::Cluster(connection)
-    }
-}
-
-impl Connection {
-    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match self {
-            Self::Single(connection) => command.query_async(&mut connection.clone()).await,
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
-        }
-    }
-
-    fn is_cluster(&self) -> bool {
-        match self {
-            Self::Single(_) => false,
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(_) => true,
-        }
-    }
-}
-
-struct Scripts {
-    create: Code,
-    replace: Code,
-    touch: Code,
-    delete: Code,
-    index: Code,
-}
-
-impl Scripts {
-    fn new() -> Self {
-        Self {
-            create: Code::new(&[HEAD, INDEX, CREATE]),
-            replace: Code::new(&[HEAD, INDEX, REPLACE]),
-            touch: Code::new(&[HEAD, TOUCH]),
-            delete: Code::new(&[HEAD, DELETE]),
-            index: Code::new(&[INDEX, INDEX_ALONE]),
-        }
-    }
-}
-
-struct Code {
-    text: String,
-    hash: String,
-}
-
-impl Code {
-    fn new(parts: &[&str]) -> Self {
-        let text = parts.concat();
-        let hash = Script::new(&text).get_hash().to_string();
-        Self { text, hash }
-    }
-}
-
 impl RedisStore {
     /// Connects to the server at `url`, with the defaults of [`builder`](Self::builder).
     ///
@@ -269,12 +122,49 @@ impl RedisStore {
     }
 
     /// Connects to the cluster that these servers belong to; some of them are enough.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), sessions::StoreError> {
+    /// use sessions::RedisStore;
+    ///
+    /// let nodes = ["redis://n1.example:6379", "redis://n2.example:6379"];
+    /// let store = RedisStore::connect_cluster(&nodes).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "redis-cluster")]
     pub async fn connect_cluster(urls: &[&str]) -> Result<Self, StoreError> {
         Self::builder().connect_cluster(urls).await
     }
 
+    /// Connects to the master that these sentinels know by that name; see
+    /// [the builder's](RedisStoreBuilder::connect_sentinel).
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), sessions::StoreError> {
+    /// use sessions::RedisStore;
+    ///
+    /// let sentinels = ["redis://s1.example:26379", "redis://s2.example:26379"];
+    /// let store = RedisStore::connect_sentinel(&sentinels, "mymaster").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "redis-sentinel")]
+    pub async fn connect_sentinel(urls: &[&str], master: &str) -> Result<Self, StoreError> {
+        Self::builder().connect_sentinel(urls, master).await
+    }
+
     /// On a connection that the application has.
+    ///
+    /// ```no_run
+    /// # async fn start() -> Result<(), redis::RedisError> {
+    /// use sessions::RedisStore;
+    ///
+    /// let client = redis::Client::open("redis://redis.example")?;
+    /// let store = RedisStore::new(client.get_connection_manager().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Its [response timeout](ConnectionManagerConfig::set_response_timeout) is how long a call
     /// takes at most.
@@ -291,8 +181,9 @@ impl RedisStore {
         }
     }
 
+    /// The part in braces decides where in a cluster a key lives.
     fn key(&self, key: &StoreKey) -> String {
-        format!("{}:{key}", self.shared.prefix)
+        format!("{}:{{{key}}}", self.shared.prefix)
     }
 
     fn user_key(&self, user: &str) -> String {
@@ -303,28 +194,21 @@ impl RedisStore {
         stored_millis(self.shared.clock.now())
     }
 
-    /// The record behind a mark of its own.
-    fn value(&self, record: &Record) -> Vec<u8> {
-        let mark = self.shared.mark.fetch_add(1, Relaxed).to_be_bytes();
-        let mut value = Vec::with_capacity(MARK + 64 + record.payload.len());
-        value.extend(mark);
-        value.extend(pack(record));
-        value
-    }
-
     async fn query<T: FromRedisValue>(
         &self,
         operation: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        self.shared.connection.query(command).await.map_err(|error| classify(operation, error))
+        self.shared.connection.command(command).await.map_err(|error| classify(operation, error))
     }
 
-    /// Runs a script by its hash, and sends its text to a server that does not know it.
+    /// Runs a script by its hash, and sends its text to a server that does not know it. What `first`
+    /// says comes before it, in the same round trip.
     async fn run<T: FromRedisValue>(
         &self,
         operation: &'static str,
         script: &Code,
+        first: Option<Cmd>,
         keys: &[&str],
         arguments: &[&[u8]],
     ) -> Result<T, StoreError> {
@@ -333,8 +217,18 @@ impl RedisStore {
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        let known = self.shared.connection.query(&command("EVALSHA", &script.hash)).await;
+        let connection = &self.shared.connection;
+        let by_hash = command("EVALSHA", &script.hash);
+        let known = match first {
+            Some(first) => {
+                let mut both = redis::Pipeline::with_capacity(2);
+                both.add_command(first).add_command(by_hash);
+                connection.pipeline(both).await
+            }
+            None => connection.command(&by_hash).await,
+        };
         match known {
+            // What came first has been done.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.query(operation, &command("EVAL", &script.text)).await
             }
@@ -357,17 +251,25 @@ impl RedisStore {
             // The set first: a session that is not in it would escape a logout everywhere.
             self.index(operation, key, user, expires, now).await?;
         }
-        let value = self.value(record);
-        let [now, ttl, expires] = [now, ttl, expires].map(|number| number.to_string());
+        let mark = self.shared.mark.fetch_add(1, Relaxed);
+        let session = self.key(key);
+        // Beside the session, under a name that no other save has.
+        let beside = format!("{session}:{mark:016x}");
+        let mark = mark.to_be_bytes();
+        let value = pack_behind(&mark, record);
+        let mut put = Cmd::with_capacity(5, value.len() + 2 * beside.len());
+        put.arg("SET").arg(&beside).arg(value).arg("PX").arg(ttl.max(LEAST_TTL));
+        let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
+        let set = user.map(|user| self.user_key(user));
+        let keys: &[&str] = match &set {
+            Some(set) => &[&session, &beside, set],
+            None => &[&session, &beside],
+        };
+        let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
         let based_on = based_on.unwrap_or(0).to_be_bytes();
         let arguments: [&[u8]; 6] =
-            [&value, now.as_bytes(), ttl.as_bytes(), expires.as_bytes(), key.as_bytes(), &based_on];
-        let key = self.key(key);
-        let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
-        match user.map(|user| self.user_key(user)) {
-            Some(set) => self.run(operation, script, &[&key, &set], &arguments).await,
-            None => self.run(operation, script, &[&key], &arguments).await,
-        }
+            [now.as_bytes(), &mark, key.as_bytes(), expires.as_bytes(), ttl.as_bytes(), &based_on];
+        self.run(operation, script, Some(put), keys, &arguments).await
     }
 
     async fn index(
@@ -381,9 +283,10 @@ impl RedisStore {
         let ttl = expires.saturating_sub(now).to_string();
         let (expires, now) = (expires.to_string(), now.to_string());
         let arguments: [&[u8]; 4] =
-            [key.as_bytes(), expires.as_bytes(), now.as_bytes(), ttl.as_bytes()];
+            [now.as_bytes(), key.as_bytes(), expires.as_bytes(), ttl.as_bytes()];
         let set = self.user_key(user);
-        let _: i64 = self.run(operation, &self.shared.scripts.index, &[&set], &arguments).await?;
+        let script = &self.shared.scripts.index;
+        let _: i64 = self.run(operation, script, None, &[&set], &arguments).await?;
         Ok(())
     }
 
@@ -407,7 +310,7 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("prefix", &self.shared.prefix)
-            .field("cluster", &self.shared.connection.is_cluster())
+            .field("connection", &self.shared.connection.kind())
             .finish_non_exhaustive()
     }
 }
@@ -422,7 +325,8 @@ pub struct RedisStoreBuilder {
 }
 
 impl RedisStoreBuilder {
-    /// What all keys begin with, before a colon; `sessions` unless told otherwise.
+    /// What all keys begin with, before a colon; `sessions` unless told otherwise. In a cluster,
+    /// a prefix must not have `{}` in it.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -463,6 +367,10 @@ impl RedisStoreBuilder {
     }
 
     /// Connects to the cluster that the servers at `urls` belong to; some of them are enough.
+    ///
+    /// # Errors
+    ///
+    /// When a URL makes no sense, or no server is to be reached.
     #[cfg(feature = "redis-cluster")]
     pub async fn connect_cluster(self, urls: &[&str]) -> Result<RedisStore, StoreError> {
         let failed = |error| classify("connect", error);
@@ -474,6 +382,39 @@ impl RedisStoreBuilder {
             .map_err(failed)?;
         let connection = client.get_async_connection().await.map_err(failed)?;
         Ok(self.assemble(connection.into()))
+    }
+
+    /// Connects to the master that these sentinels know by that name. After a failover the store
+    /// finds the new master by itself; until there is one, its calls are errors that are
+    /// [retryable](StoreError::is_retryable).
+    ///
+    /// `urls` are the sentinels, and some of them are enough. `master` is the name, or a URL with
+    /// the name in place of the host, for a master that needs more: `rediss://:secret@mymaster/2`.
+    ///
+    /// # Errors
+    ///
+    /// When a URL makes no sense, or no sentinel knows such a master or none is to be reached.
+    #[cfg(feature = "redis-sentinel")]
+    pub async fn connect_sentinel(
+        self,
+        urls: &[&str],
+        master: &str,
+    ) -> Result<RedisStore, StoreError> {
+        let failed = |error| classify("connect", error);
+        let sentinels = sentinel::sentinels(urls, master).map_err(failed)?;
+        self.build_sentinel(sentinels).await
+    }
+
+    /// On a client of the sentinels that the application has. It must be one for the
+    /// [master](redis::sentinel::SentinelServerType::Master).
+    #[cfg(feature = "redis-sentinel")]
+    pub async fn build_sentinel(
+        self,
+        sentinels: redis::sentinel::SentinelClient,
+    ) -> Result<RedisStore, StoreError> {
+        let master = sentinel::Master::new(sentinels, self.timeout);
+        master.connect().await.map_err(|error| classify("connect", error))?;
+        Ok(self.assemble(Connection::Sentinel(master)))
     }
 
     /// On a connection that the application has.
@@ -508,10 +449,12 @@ fn classify(operation: &'static str, error: RedisError) -> StoreError {
             let advice = "Redis is out of memory: raise `maxmemory`".to_string();
             return StoreError::new(NAME, operation, Advice { advice, source: error });
         }
+        // Evicted, or expired while the server stood still.
+        Some("UNSAVED") => return StoreError::new(NAME, operation, error),
         Some("NOAUTH" | "WRONGPASS") => "Redis refuses the password",
         Some("NOPERM") => {
-            "this user of Redis lacks a permission: the store needs GET, MGET, DEL, \
-                           SET, PEXPIRE, EVAL, EVALSHA and sorted sets"
+            "this user of Redis lacks a permission: the store needs GET, GETRANGE, MGET, DEL, \
+             RENAME, SET, SETRANGE, PEXPIRE, PTTL, EVAL, EVALSHA and sorted sets"
         }
         Some("FOREIGN" | "WRONGTYPE") => {
             "a key below the prefix holds no session; who else writes \
@@ -575,9 +518,10 @@ impl Store for RedisStore {
         let Some(ttl) = expires.checked_sub(now).filter(|ttl| *ttl > 0) else { return Ok(()) };
         let bytes = expires.to_be_bytes();
         let [now_text, ttl, text] = [now, ttl, expires].map(|number| number.to_string());
-        let arguments: [&[u8]; 4] = [&bytes, now_text.as_bytes(), ttl.as_bytes(), text.as_bytes()];
+        let arguments: [&[u8]; 4] = [now_text.as_bytes(), text.as_bytes(), &bytes, ttl.as_bytes()];
         let script = &self.shared.scripts.touch;
-        let user: Option<String> = self.run("touch", script, &[&self.key(key)], &arguments).await?;
+        let user: Option<String> =
+            self.run("touch", script, None, &[&self.key(key)], &arguments).await?;
         if let Some(user) = user {
             self.index("touch", key, &user, expires, now).await?;
         }
@@ -587,7 +531,8 @@ impl Store for RedisStore {
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let script = &self.shared.scripts.delete;
         let now = self.now().to_string();
-        let deleted: i64 = self.run("delete", script, &[&self.key(key)], &[now.as_bytes()]).await?;
+        let deleted: i64 =
+            self.run("delete", script, None, &[&self.key(key)], &[now.as_bytes()]).await?;
         Ok(deleted == 1)
     }
 }

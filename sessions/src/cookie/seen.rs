@@ -1,0 +1,134 @@
+//! Cookies that were verified a moment ago: most requests come with one of them, and have no need of
+//! another HMAC.
+
+use std::{hint::black_box, sync::PoisonError};
+
+use zeroize::Zeroize;
+
+use super::{VALUE_LENGTH, VerifiedCookie};
+use crate::sync::Mutex;
+
+/// With the ways, a thousand cookies: all that a busy process sees within a second or so, in some
+/// hundred kilobytes.
+const SETS: usize = 256;
+/// So many cookies that fall into the same set stay side by side.
+const WAYS: usize = 4;
+
+type Value = [u8; VALUE_LENGTH];
+
+/// What verifying a cookie has found, for the keys and the name of one layer. Says nothing of its
+/// session, which may have ended.
+pub(crate) struct SeenCookies {
+    sets: Box<[Mutex<Set>]>,
+}
+
+#[derive(Default)]
+struct Set {
+    seen: Vec<Seen>,
+    /// The one that gives way next.
+    next: usize,
+}
+
+struct Seen {
+    value: Value,
+    cookie: VerifiedCookie,
+}
+
+impl SeenCookies {
+    pub(crate) fn new() -> Self {
+        Self { sets: (0..SETS).map(|_| Mutex::default()).collect() }
+    }
+
+    pub(super) fn find(&self, value: &Value) -> Option<VerifiedCookie> {
+        let set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
+        set.seen.iter().find(|seen| is_same(&seen.value, value)).map(|seen| seen.cookie)
+    }
+
+    /// Remembers a cookie whose signature is good. No other gets here, so that nobody can fill the
+    /// sets with what he has made up.
+    pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie) {
+        let mut set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
+        let Set { seen, next } = &mut *set;
+        // Of two requests that verify it at the same time, one is enough.
+        if seen.iter().any(|seen| is_same(&seen.value, value)) {
+            return;
+        }
+        let new = Seen { value: *value, cookie: VerifiedCookie { is_repeated: true, ..cookie } };
+        if seen.len() < WAYS {
+            seen.reserve_exact(WAYS - seen.len());
+            seen.push(new);
+        } else {
+            seen[*next] = new;
+            *next = (*next + 1) % WAYS;
+        }
+    }
+
+    /// By the end of the signature, which is as good as random in a cookie that is worth noting.
+    fn set(&self, value: &Value) -> &Mutex<Set> {
+        let [.., a, b, c, d] = *value;
+        // The multiplier is 2³² over the golden ratio: it spreads the letters over the high bits.
+        let spread = u32::from_ne_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b9) >> 24;
+        &self.sets[spread as usize % SETS]
+    }
+}
+
+/// Takes the same time wherever the two differ: one of them is somebody's secret, and the other
+/// may be an attempt to guess it.
+fn is_same(one: &Value, other: &Value) -> bool {
+    let differences = one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
+    black_box(differences) == 0
+}
+
+/// Whoever knows it holds the session.
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SessionId;
+
+    /// A value and what it stands for, different for each number, as it is found again.
+    fn cookie(number: u32) -> (Value, VerifiedCookie) {
+        let mut value = [b'A'; VALUE_LENGTH];
+        value[VALUE_LENGTH - 4..].copy_from_slice(&number.to_le_bytes());
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        let cookie = VerifiedCookie::new(SessionId::from_bytes(id), false);
+        (value, VerifiedCookie { is_repeated: true, ..cookie })
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_all_of_its_value() {
+        let seen = SeenCookies::new();
+        let (value, cookie) = cookie(1);
+        assert_eq!(seen.find(&value), None);
+        seen.note(&value, cookie);
+        assert_eq!(seen.find(&value), Some(cookie));
+        for at in 0..VALUE_LENGTH {
+            for bit in 0..8 {
+                let mut other = value;
+                other[at] ^= 1 << bit;
+                assert_eq!(seen.find(&other), None, "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_ones_are_found_and_there_are_never_more_than_fit() {
+        let seen = SeenCookies::new();
+        for number in 0..100_000 {
+            let (value, cookie) = cookie(number);
+            seen.note(&value, cookie);
+            seen.note(&value, cookie);
+            assert_eq!(seen.find(&value), Some(cookie));
+        }
+        for set in &seen.sets {
+            let set = set.lock().unwrap();
+            assert!(set.seen.len() <= WAYS && set.seen.capacity() == WAYS);
+        }
+    }
+}

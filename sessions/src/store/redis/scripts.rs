@@ -1,0 +1,134 @@
+//! The scripts: what they are told, what they do, what they answer.
+//!
+//! A record never passes through a script. Lua makes a string of its own of everything that it is
+//! told, and four kilobytes cost it more than all the rest (twelve microseconds a call, with its
+//! garbage collection). So the record is put beside the session first, in the same round trip, and
+//! the script only gives it the session's name.
+
+use redis::Script;
+
+use super::MARK;
+
+pub(super) struct Scripts {
+    pub(super) create: Code,
+    pub(super) replace: Code,
+    pub(super) touch: Code,
+    pub(super) delete: Code,
+    pub(super) index: Code,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            create: Code::new(&[HEAD, CREATE, INDEX_TOO]),
+            replace: Code::new(&[HEAD, REPLACE, INDEX_TOO]),
+            touch: Code::new(&[HEAD, TOUCH]),
+            delete: Code::new(&[HEAD, DELETE]),
+            index: Code::new(&[INDEX_ALONE]),
+        }
+    }
+}
+
+/// A script, and the hash that the server knows it by.
+pub(super) struct Code {
+    pub(super) text: String,
+    pub(super) hash: String,
+}
+
+impl Code {
+    fn new(parts: &[&str]) -> Self {
+        let text = parts.concat().replace("INDEX()", INDEX);
+        let hash = Script::new(&text).get_hash().to_string();
+        Self { text, hash }
+    }
+}
+
+/// At the head of each script: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,
+/// and says whether it is live.
+///
+/// Positions are those of `packed`, behind the mark, counted from one: format 9, version 10 to 17,
+/// expiry 18 to 25. Numbers are unpacked before they are compared: Lua compares texts by the
+/// server's language.
+const HEAD: &str = "
+local head = redis.call('GETRANGE', KEYS[1], 0, 24)
+if head ~= '' and (#head < 25 or string.byte(head, 9) ~= 1) then
+  return redis.error_reply('FOREIGN the key holds no session')
+end
+local live = head ~= '' and struct.unpack('>I8', head, 18) > tonumber(ARGV[1])
+";
+
+/// `KEYS[2]` is the record beside the session. `ARGV`: now, mark, and what `INDEX_TOO` is told.
+/// 1 is done, 0 exists.
+const CREATE: &str = "
+if live then
+  redis.call('DEL', KEYS[2])
+  -- Our own, sent again because the answer got lost, is done.
+  return string.sub(head, 1, 8) == ARGV[2] and 1 or 0
+end
+";
+
+/// The same, and at last the version that it is based on. 1 is done, 0 changed, -1 missing.
+const REPLACE: &str = "
+if not live or string.sub(head, 10, 17) ~= ARGV[6] then
+  redis.call('DEL', KEYS[2])
+  if not live then return -1 end
+  return string.sub(head, 1, 8) == ARGV[2] and 1 or 0
+end
+";
+
+/// The end of both. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, mark, the key as a
+/// member of the set, expiry, time to live.
+const INDEX_TOO: &str = "
+if redis.pcall('RENAME', KEYS[2], KEYS[1]).err then
+  return redis.error_reply('UNSAVED the record is gone before it was saved')
+end
+local set, now, member, expires, ttl = KEYS[3], ARGV[1], ARGV[3], ARGV[4], ARGV[5]
+if set then
+INDEX()
+end
+return 1
+";
+
+/// Puts a session into its user's set, whose scores are when they expire, and forgets there what
+/// has expired a day ago: until then a `touch` whose answer got lost may have made it live longer.
+const INDEX: &str = "
+  local day = 86400000
+  local score = redis.call('ZSCORE', set, member)
+  if not score or tonumber(score) < tonumber(expires) then
+    redis.call('ZADD', set, expires, member)
+  end
+  redis.call('ZREMRANGEBYSCORE', set, '-inf', tonumber(now) - day)
+  if redis.call('PTTL', set) < tonumber(ttl) + day then
+    redis.call('PEXPIRE', set, tonumber(ttl) + day)
+  end
+";
+
+/// `KEYS[1]` is the set. `ARGV`: now, member, expiry, time to live.
+const INDEX_ALONE: &str = "
+local set, now, member, expires, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+INDEX()
+return 1
+";
+
+/// `ARGV`: now, expiry, the expiry as eight bytes, time to live. Returns the user of a session that
+/// lives longer now.
+const TOUCH: &str = "
+if not live or struct.unpack('>I8', head, 18) >= tonumber(ARGV[2]) then
+  return false
+end
+redis.call('SETRANGE', KEYS[1], 17, ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+local length = struct.unpack('>I4', redis.call('GETRANGE', KEYS[1], 33, 36))
+if length == 0 then return false end
+if length == 1 then return '' end
+return redis.call('GETRANGE', KEYS[1], 37, 35 + length)
+";
+
+/// `ARGV`: now. Whether a live session was there.
+const DELETE: &str = "
+redis.call('DEL', KEYS[1])
+return live and 1 or 0
+";
+
+/// The scripts count with these.
+const _: () = assert!(MARK == 8);

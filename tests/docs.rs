@@ -1,0 +1,41 @@
+//! The tests that the documentation names are there.
+
+use std::{fs, path::Path};
+
+fn sources(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder of this repository") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).expect("UTF-8"));
+        }
+    }
+}
+
+/// What stands in backquotes in the last column of a table, but the files.
+fn named(page: &str) -> Vec<&str> {
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let last = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    last.flat_map(|column| column.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains('.') && name.contains('_'))
+        .collect()
+}
+
+#[test]
+fn every_test_that_the_documentation_names_is_there() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let mut text = String::new();
+    for folder in ["tests", "sessions/src", "examples/tests"] {
+        sources(&repository.join(folder), &mut text);
+    }
+    for page in ["concurrency", "security"] {
+        let path = repository.join(format!("sessions/docs/{page}.md"));
+        let page = fs::read_to_string(path).expect("the page");
+        let named = named(&page);
+        assert!(named.len() > 20, "the tables are not read: {named:?}");
+        for name in named {
+            assert!(text.contains(&format!("fn {name}(")), "no test is called `{name}`");
+        }
+    }
+}

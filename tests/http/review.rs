@@ -147,7 +147,7 @@ async fn another_user_in_the_same_browser_begins_anew() {
     };
     let admin = get(async || "for admins");
     let more = Router::new()
-        .route("/admin", admin.layer(RequireLogin::<Customer>::new().and(|it| it.is_admin)))
+        .route("/admin", admin.layer(RequireLogin::<Customer>::new().require(|it| it.is_admin)))
         .route("/promote", get(promote));
     let server = serve(&layer, more).await;
     let client = server.client();

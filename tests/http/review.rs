@@ -201,6 +201,37 @@ async fn a_user_who_has_not_logged_in_is_not_logged_in() {
     assert_eq!(client.get("/account").await.status, 401);
 }
 
+/// Fields that change places with another session's take everything along but the user.
+#[tokio::test]
+async fn a_user_does_not_come_along_with_another_sessions_fields() {
+    let layer = SessionLayer::<Customer>::new(MemoryStore::new(), Keys::generate());
+    for in_update in [false, true] {
+        let mut user = TestClient::new(routes().layer(layer.clone()), &layer);
+        let mut other = user.copy();
+        user.login_as(7).await;
+        other.with_session(async |session| session.write().await.cart_mut().push(1)).await;
+        let swaps = async |mine: Session<Customer>| {
+            let theirs = async |theirs: Session<Customer>| {
+                let mut mine = mine.write().await;
+                if in_update {
+                    let swap = |theirs: &mut _| std::mem::swap(&mut *mine, theirs);
+                    theirs.update(swap).await.unwrap();
+                } else {
+                    std::mem::swap(&mut *mine, &mut *theirs.write().await);
+                }
+                drop(mine);
+                let s = theirs.read().await;
+                assert_eq!((s.user(), s.cart().len()), (None, 0));
+            };
+            other.with_session(theirs).await;
+        };
+        user.with_session(swaps).await;
+        let seen = |s: &CustomerFields| (s.user(), s.cart().len());
+        assert_eq!(other.with_session(async |it| seen(&*it.read().await)).await, (None, 0));
+        assert_eq!(user.with_session(async |it| seen(&*it.read().await)).await, (Some(7), 1));
+    }
+}
+
 // ---- leases ----
 
 /// Whoever only reads does not wait for another process, whether the session has a device or not.

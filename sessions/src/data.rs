@@ -78,6 +78,7 @@ pub struct FieldInfo {
     pub(crate) ttl: u64,
     #[cfg(feature = "secret")]
     pub(crate) secret: bool,
+    pub(crate) user: bool,
 }
 
 impl FieldInfo {
@@ -92,6 +93,7 @@ impl FieldInfo {
             ttl: 0,
             #[cfg(feature = "secret")]
             secret: false,
+            user: false,
         }
     }
 
@@ -130,6 +132,11 @@ impl FieldInfo {
     #[cfg(not(feature = "secret"))]
     pub const fn secret(self) -> Self {
         self
+    }
+
+    /// The field says whose session it is: a login changes it, and no guard.
+    pub const fn user(self) -> Self {
+        Self { user: true, ..self }
     }
 
     /// Whether any of these fields depends on the time.

@@ -110,7 +110,8 @@ impl<T: SessionUser> RequireLogin<T> {
     async fn judge(&self, extensions: &Extensions) -> Result<(), Refusal> {
         let session = Session::<T>::open(extensions).await?;
         let fields = session.read_timeout(session.handle().shared.lock_timeout).await?;
-        if fields.__user().is_none() {
+        // The store has to know too whose session it is, or nobody could end it.
+        if fields.__user().is_none() || session.logged_in_at().is_none() {
             return Err(Error::login_required().into());
         }
         if let Some(limit) = self.recent {

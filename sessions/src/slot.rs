@@ -318,11 +318,13 @@ impl<T: SessionData> Slot<T> {
         Ok(Tried { outcome, view: (view, lent.generation), patch })
     }
 
-    /// The changes of a copy are stored: the next guard can have it, unless more has changed.
+    /// The changes of a copy are stored: the next guard can have it, unless more has changed, or it
+    /// has changed places with another session's.
     pub(crate) fn keep_view(&self, (mut view, generation): (Arc<T::Fields>, u64)) {
         let mut state = self.state();
         if state.generation == generation
             && let Some(fields) = Arc::get_mut(&mut view)
+            && T::__tracked(fields).is_lent_to(self.address())
         {
             T::__tracked_mut(fields).settle(|field| state.is_unsaved(field));
             state.view = Some(view);

@@ -55,10 +55,15 @@ impl<T: SessionData> Tracked<T> {
         self.lent_to != 0
     }
 
-    /// What its guard may have changed: all of it, if it is not what the guard was lent.
+    /// What its guard may have changed: all of it, if it is not what the guard was lent, but for the
+    /// user, whom it cannot have changed; another session's is not this one's.
     pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> + Clone {
         let all = !self.is_lent_to(borrower);
-        (0..T::FIELDS.len()).filter(move |&field| all || self.touched.contains(field))
+        let is_touched = move |field: usize| match all {
+            true => !T::FIELDS[field].user,
+            false => self.touched.contains(field),
+        };
+        (0..T::FIELDS.len()).filter(move |&field| is_touched(field))
     }
 
     /// Whether its guard has taken the field's value, whatever it has set since.

@@ -9,7 +9,7 @@ use axum::{Router, extract::Path, routing::get};
 use sessions::{
     Created, Device, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record, Replaced,
     RequireLogin, Session, SessionLayer, Sessions, Store, StoreError, StoreKey, UserIndex,
-    testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore},
+    testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Server};
 use tokio::sync::Notify;
@@ -164,6 +164,72 @@ async fn another_user_in_the_same_browser_begins_anew() {
     assert_eq!(client.get("/cart").await.text(), "[]");
     let list = layer.sessions(store).list(&8).await.unwrap();
     assert_eq!(list[0].device, Device::new(), "nor is the address of user 7");
+}
+
+/// A user who was written into the field before it was one that only a login sets: stores know
+/// nothing of that, and `end_all` does not find it.
+#[tokio::test]
+async fn a_user_who_has_not_logged_in_is_not_logged_in() {
+    mod before {
+        #[derive(sessions::Session)]
+        pub(super) struct Customer {
+            pub(super) user: Option<u64>,
+        }
+    }
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let before = SessionLayer::<before::Customer>::new(store.clone(), keys.clone());
+    let sets = async |session: Session<before::Customer>| {
+        session.write().await.set_user(7_u64);
+    };
+    let before = Server::start(Router::new().route("/", get(sets)).layer(before)).await;
+    let client = before.client();
+    client.get("/").await.text();
+
+    let layer = SessionLayer::<Customer>::new(store.clone(), keys);
+    let account = async |LoggedIn { user, .. }: LoggedIn<Customer>| user.to_string();
+    let guarded = get(async || "in").layer(RequireLogin::<Customer>::new());
+    let more = Router::new().route("/account", get(account)).route("/guarded", guarded);
+    let server = serve(&layer, more).await;
+    let client = same_browser(&server, &client);
+    for path in ["/account", "/guarded"] {
+        assert_eq!(client.get(path).await.status, 401, "{path}");
+    }
+    client.get("/login/7").await.text();
+    assert_eq!(client.get("/account").await.text(), "7");
+    assert_eq!(client.get("/guarded").await.text(), "in");
+    assert_eq!(layer.sessions(store).end_all(&7).await.unwrap(), 1);
+    assert_eq!(client.get("/account").await.status, 401);
+}
+
+/// Fields that change places with another session's take everything along but the user.
+#[tokio::test]
+async fn a_user_does_not_come_along_with_another_sessions_fields() {
+    let layer = SessionLayer::<Customer>::new(MemoryStore::new(), Keys::generate());
+    for in_update in [false, true] {
+        let mut user = TestClient::new(routes().layer(layer.clone()), &layer);
+        let mut other = user.copy();
+        user.login_as(7).await;
+        other.with_session(async |session| session.write().await.cart_mut().push(1)).await;
+        let swaps = async |mine: Session<Customer>| {
+            let theirs = async |theirs: Session<Customer>| {
+                let mut mine = mine.write().await;
+                if in_update {
+                    let swap = |theirs: &mut _| std::mem::swap(&mut *mine, theirs);
+                    theirs.update(swap).await.unwrap();
+                } else {
+                    std::mem::swap(&mut *mine, &mut *theirs.write().await);
+                }
+                drop(mine);
+                let s = theirs.read().await;
+                assert_eq!((s.user(), s.cart().len()), (None, 0));
+            };
+            other.with_session(theirs).await;
+        };
+        user.with_session(swaps).await;
+        let seen = |s: &CustomerFields| (s.user(), s.cart().len());
+        assert_eq!(other.with_session(async |it| seen(&*it.read().await)).await, (None, 0));
+        assert_eq!(user.with_session(async |it| seen(&*it.read().await)).await, (Some(7), 1));
+    }
 }
 
 // ---- leases ----
@@ -400,5 +466,24 @@ async fn an_ended_session_ends_no_others() {
         steps.go_on.notify_one();
         assert_eq!(under_way.await.unwrap().text(), format!("Err({:?})", ErrorKind::Ended));
         assert_eq!(here.get("/who").await.text(), "Some(7)");
+    }
+}
+
+// ---- in tests ----
+
+/// What outlives the request of a test client has no response either.
+#[tokio::test]
+async fn after_the_request_of_a_test_client_there_is_no_login() {
+    let layer = SessionLayer::<Customer>::new(MemoryStore::new(), Keys::generate());
+    let mut client = TestClient::new(routes().layer(layer.clone()), &layer);
+    for _ in 0..2 {
+        let kept = client.with_session(async |session| {
+            session.write().await.cart_mut().push(1);
+            session
+        });
+        let kept = kept.await;
+        assert_eq!(kept.login(7).await.map_err(|error| error.kind()), Err(ErrorKind::NoCookie));
+        let items = client.with_session(async |session| session.read().await.cart().len()).await;
+        assert!(items > 0, "the client's cookie is still good");
     }
 }

@@ -79,7 +79,9 @@ fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
     let flash = field.flash.then(|| hygienic!(.flash()));
     let ttl = ttl.map(Literal::u64_unsuffixed).map(|millis| hygienic!(.ttl(#millis)));
     let secret = secret.then(|| hygienic!(.secret()));
-    Some(hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges #flash #ttl #secret))
+    let user = field.is_user.then(|| hygienic!(.user()));
+    let info = hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges);
+    Some(hygienic!(#info #flash #ttl #secret #user))
 }
 
 /// Whether the field is the same whenever it is loaded from the same bytes: it is stored, and its

@@ -32,7 +32,7 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("theme"),
             crate::runtime::__private::FieldInfo::new("kind"),
             crate::runtime::__private::FieldInfo::new("visits").merges(),
-            crate::runtime::__private::FieldInfo::new("owner"),
+            crate::runtime::__private::FieldInfo::new("owner").user(),
             crate::runtime::__private::FieldInfo::new("seen").merges(),
             crate::runtime::__private::FieldInfo::new("messages").merges().flash(),
             crate::runtime::__private::FieldInfo::new("code").ttl(5400000),

@@ -129,7 +129,7 @@ fn a_local_path_stays_on_its_host_however_a_browser_reads_it() {
     for_all("local paths", 1, async |random| {
         let mut next = String::from(*random.pick(&["", "/", "/"]));
         for _ in 0..random.below(8) {
-            next.push_str(*random.pick::<&str>(PIECES));
+            next.push_str(random.pick::<&str>(PIECES));
         }
         let Some(path) = local_path(&next) else { return };
         assert_eq!(path, next);

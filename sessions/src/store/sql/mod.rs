@@ -47,8 +47,8 @@ mod statements;
 /// ```
 ///
 /// [`connect`](SqlStore::connect) makes the file if there is none, and opens it in WAL mode, with
-/// one connection that writes and four that read, each with 16 MB of memory at most; a process that
-/// finds the file locked waits for five seconds. All [`SqlStore`] says is true here; the table is
+/// one connection that writes and four that read; a process that finds the file locked waits for
+/// five seconds. All [`SqlStore`] says is true here; the table is
 ///
 /// ```sql
 /// CREATE TABLE IF NOT EXISTS sessions (

@@ -74,9 +74,6 @@ impl Driver for Sqlite {
         // The mode is the file's, so it is set once and for all; setting it does not wait for
         // others who are just doing the same.
         let options = options.synchronous(SqliteSynchronous::Normal);
-        // 16 megabytes of pages in memory, and as many in the log before they go to their places: a
-        // save of one of a million sessions touches pages that no other save does.
-        let options = options.pragma("cache_size", "-16000").pragma("wal_autocheckpoint", "4000");
         let mut tries = 0;
         loop {
             let wal = options.clone().journal_mode(SqliteJournalMode::Wal);

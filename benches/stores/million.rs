@@ -90,15 +90,17 @@ struct Table<D: Dialect> {
 }
 
 impl<D: Dialect> Table<D> {
-    /// Loads and saves live sessions all over the table until `stop`.
+    /// Loads live sessions all over the table until `stop`, and saves them if `saves` says so.
     async fn requests(
         &mut self,
+        saves: bool,
         stop: impl Fn() -> bool + Clone + Send + 'static,
         took: &mut Took,
     ) {
         let clients = self.versions.iter_mut().map(std::mem::take).zip(0..);
         let clients = clients.map(|(versions, client)| {
-            tokio::spawn(work(self.store.clone(), self.sessions, client, versions, stop.clone()))
+            let table = (self.store.clone(), self.sessions);
+            tokio::spawn(work(table, client, versions, saves, stop.clone()))
         });
         for (client, versions) in clients.collect::<Vec<_>>().into_iter().zip(&mut self.versions) {
             let (more, saved) = client.await.expect("no client fails");
@@ -110,10 +112,10 @@ impl<D: Dialect> Table<D> {
 }
 
 async fn work<D: Dialect>(
-    store: SqlStore<D>,
-    sessions: u64,
+    (store, sessions): (SqlStore<D>, u64),
     client: u64,
     mut versions: HashMap<u64, u64>,
+    saves: bool,
     stop: impl Fn() -> bool,
 ) -> (Took, HashMap<u64, u64>) {
     let (mut took, mut random) = (Took::default(), client ^ millis(SystemTime::now()));
@@ -128,6 +130,9 @@ async fn work<D: Dialect>(
         let found = found.expect("a live session");
         let version = versions.entry(number).or_insert(1);
         assert_eq!(found.version, *version);
+        if !saves {
+            continue;
+        }
         let record = Record { version: *version + 1, ..found };
         let begun = Instant::now();
         let saved = store.replace(&key, &record, *version).await.expect("a save beside others");
@@ -180,20 +185,22 @@ async fn measure<D: Dialect>(
     for statement in settle {
         run(statement.to_string()).await;
     }
-    let mut took = [Took::default(), Took::default()];
-    for turn in 0..=TURNS {
-        for (table, took) in tables.iter_mut().zip(&mut took) {
-            let end = Instant::now() + TURN;
-            // The first turn is to get warm.
-            let mut unused = Took::default();
-            let took = if turn == 0 { &mut unused } else { took };
-            table.requests(move || Instant::now() >= end, took).await;
+    for (call, saves) in [("load", false), ("save", true)] {
+        let mut took = [vec![], vec![]];
+        // In turns, so that a busy moment of the machine hits both; the first is to get warm.
+        for turn in 0..=TURNS {
+            for (table, took) in tables.iter_mut().zip(&mut took) {
+                let (end, mut more) = (Instant::now() + TURN, Took::default());
+                table.requests(saves, move || Instant::now() >= end, &mut more).await;
+                if turn > 0 {
+                    took.extend(if saves { more.saves } else { more.loads });
+                }
+            }
         }
+        let [few, many] = took;
+        let times = slower(&few, &many);
+        println!("| {name} | {call} | {} | {} | {times:.2} |", cell(few), cell(many));
     }
-    let [few, many] = took;
-    let ratio = (slower(&few.loads, &many.loads), slower(&few.saves, &many.saves));
-    println!("| {name} | load | {} | {} | {:.2} |", cell(few.loads), cell(many.loads), ratio.0);
-    println!("| {name} | save | {} | {} | {:.2} |", cell(few.saves), cell(many.saves), ratio.1);
 
     let many = &mut tables[1];
     let (store, is_over) = (many.store.clone(), Arc::new(AtomicBool::new(false)));
@@ -214,7 +221,7 @@ async fn measure<D: Dialect>(
         (total, begun.elapsed(), batches)
     });
     let mut beside = Took::default();
-    many.requests(move || is_over.load(SeqCst), &mut beside).await;
+    many.requests(true, move || is_over.load(SeqCst), &mut beside).await;
     let (total, time, batches) = sweep.await.expect("the sweep does not fail");
     println!("| {name} | load beside the sweep | | {} | |", cell(beside.loads));
     println!("| {name} | save beside the sweep | | {} | |", cell(beside.saves));
@@ -255,9 +262,11 @@ async fn main() {
         measure("SQLite", 100, connect, run, hex, &["ANALYZE"]).await;
     }
     if wanted("postgres") {
-        // Room for the table, as a database of that size is given.
-        let settings = ["-c", "shared_buffers=1GB", "-c", "max_wal_size=4GB"];
-        if let Some(server) = StoreServer::start_with(Kind::Postgres, &settings) {
+        // Room for the table, as a database of that size is given, and no checkpoint meanwhile.
+        let settings = ["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=1h"];
+        let settings = settings.map(|setting| ["-c", setting]);
+        let settings = settings.as_flattened();
+        if let Some(server) = StoreServer::start_with(Kind::Postgres, settings) {
             let connect = async |table: &str| {
                 let builder = SqlStore::<sqlx::Postgres>::builder().with_table(table);
                 builder.without_sweep().connect(&server.url()).await.unwrap()
@@ -266,9 +275,8 @@ async fn main() {
             let run = async |statement: String| {
                 sqlx::raw_sql(&statement).execute(&pool).await.unwrap();
             };
-            let settle = ["VACUUM ANALYZE", "CHECKPOINT"];
             let blob = |bytes: &str| format!("'\\x{bytes}'");
-            measure("PostgreSQL", 1000, connect, run, blob, &settle).await;
+            measure("PostgreSQL", 1000, connect, run, blob, &["VACUUM ANALYZE"]).await;
         }
     }
     if wanted("mariadb") {

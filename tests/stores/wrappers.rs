@@ -302,12 +302,12 @@ async fn moving_house_from_sqlite_to_redis() {
     let old = sessions::SqliteStore::connect(&url).await.unwrap();
     old.migrate().await.unwrap();
     let new = sessions::RedisStore::connect(&server.url()).await.unwrap();
-    let session = create(&old, &record(1, Some("dora"), b"x")).await;
+    let session = create(&old, &record(1, Some("emil"), b"x")).await;
     let store = Migrating::new(old.clone(), new.clone());
     conformance(store.clone()).await;
     user_index(&store).await;
     app::logs_out_everywhere(store.clone()).await;
-    let replaced = store.replace(&session, &record(2, Some("dora"), b"y"), 1).await.unwrap();
+    let replaced = store.replace(&session, &record(2, Some("emil"), b"y"), 1).await.unwrap();
     assert_eq!(replaced, Replaced::Done);
     assert_eq!((version(&old, &session).await, version(&new, &session).await), (None, Some(2)));
 }

@@ -269,7 +269,8 @@ async fn order(LoggedIn { user, session }: LoggedIn<Visitor>) -> Redirect {
     if pieces == 0 {
         s.set_notice("There was nothing in your cart.");
     } else {
-        s.set_notice(format!("Thank you, {user}! Your order: {pieces} pieces for {total}."));
+        let noun = if pieces == 1 { "piece" } else { "pieces" };
+        s.set_notice(format!("Thank you, {user}! Your order: {pieces} {noun} for {total}."));
     }
     Redirect::to("/")
 }

@@ -132,7 +132,7 @@ pub(crate) fn account(page: &Page<'_>, devices: &Devices, problem: Option<Proble
             "/account/password",
             r#"class="fields""#,
             format_args!(
-                r#"{problem}<input type="hidden" value="{user}" autocomplete="username">
+                r#"{problem}<input value="{user}" autocomplete="username" readonly hidden>
 <label for="old">Present password</label>
 <input id="old" name="old" type="password" autocomplete="current-password" required>
 <label for="new">New password</label>{hint}

@@ -7,8 +7,12 @@ const track = document.querySelector("#track");
 const result = document.querySelector("#result");
 let running = false;
 
+// Without the token, the shop would take the requests for another site's.
+const headers = { "x-csrf-token": document.querySelector("meta[name=csrf-token]").content };
+
 const post = async (path) => {
-  const response = await fetch(path, { method: "POST" });
+  const response = await fetch(path, { method: "POST", headers });
+  if (response.status === 403) throw new Error("this page is out of date, please load it again");
   if (!response.ok) throw new Error(`${path} answered ${response.status}`);
   return response.text();
 };

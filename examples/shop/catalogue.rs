@@ -13,6 +13,13 @@ pub(crate) struct Product {
     pub(crate) drawing: &'static str,
 }
 
+impl Product {
+    /// What so many pieces cost, in cents.
+    pub(crate) fn cost(&self, pieces: u32) -> u64 {
+        u64::from(self.cents) * u64::from(pieces)
+    }
+}
+
 /// The product with this id, if there is one.
 pub(crate) fn find(id: &str) -> Option<&'static Product> {
     PRODUCTS.iter().find(|product| product.id == id)

@@ -1,7 +1,9 @@
-//! A small shop, to see sessions at work: a cart, a theme, what was viewed last, and a page that
-//! shows the session itself. `cargo run -p sessions-examples -- --help` tells how to start it.
+//! A small shop, to see sessions at work: a cart, a theme, what was viewed last, accounts with all
+//! the devices that they are used on, and a page that shows the session itself. `cargo run -p sessions-examples -- --help` tells how to start it.
 
+mod accounts;
 mod catalogue;
+mod customer;
 mod pages;
 mod session;
 mod shop;
@@ -9,7 +11,7 @@ mod shop;
 use std::{
     env,
     io::{self, IsTerminal, Write},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -17,17 +19,18 @@ use std::{
 
 use sessions::{
     Keys, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, PrivateCookie, RedisStore,
-    SessionLayer, SessionLayerBuilder, SqliteStore, StoreError,
+    SessionLayer, SessionLayerBuilder, Sessions, SqliteStore, StoreError, UserIndex,
 };
 use tokio::{net::TcpListener, sync::Notify, time::sleep};
 use tracing_subscriber::EnvFilter;
 
-use crate::session::Visitor;
+use crate::{accounts::Accounts, session::Visitor, shop::Shop};
 
 const HELP: &str = "\
-A small shop that keeps its carts in sessions.
+A small shop that keeps its carts in sessions. Customers can sign up, log in, be
+remembered, see where they are logged in, and log out everywhere else.
 
-Usage: shop [--port N] [--store STORE] [--insecure]
+Usage: shop [--port N] [--store STORE] [--insecure] [--recent-login SECONDS]
 
   --port N        listen on 127.0.0.1:N instead of 3000; 0 takes any free port
   --store STORE   where to keep the sessions:
@@ -37,9 +40,16 @@ Usage: shop [--port N] [--store STORE] [--insecure]
                     sqlite:PATH  in a file, which is made if there is none
                     postgres://…, mysql://…, redis://…, memcached://…
                                  on a server; a table is made where it takes one
+                  With `cookie` and memcached the shop cannot tell where a
+                  customer is logged in.
   --insecure      send the cookie without `Secure`, for browsers that refuse
                   such a cookie from http://localhost
+  --recent-login SECONDS
+                  how old a login may be at the checkout before it asks for the
+                  password again, instead of 600
   --help          show this
+
+Accounts are kept in memory, whatever the store: they end with the shop.
 
 Environment:
   SESSION_KEYS   the keys that sign cookies, in base64, separated by commas,
@@ -48,8 +58,23 @@ Environment:
 
 #[derive(Debug, PartialEq)]
 enum Command {
-    Serve { port: u16, store: Store, insecure: bool },
+    Serve(Options),
     Help,
+}
+
+#[derive(Debug, PartialEq)]
+struct Options {
+    port: u16,
+    store: Store,
+    insecure: bool,
+    recent_login: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let recent_login = Duration::from_secs(10 * 60);
+        Self { port: 3000, store: Store::Memory, insecure: false, recent_login }
+    }
 }
 
 /// Where the sessions are kept.
@@ -79,69 +104,82 @@ impl Store {
         })
     }
 
-    /// The one line of an application that says where its sessions are.
-    async fn layer(
-        &self,
-        memory: &MemoryStore,
-        keys: Keys,
-    ) -> Result<SessionLayerBuilder<Visitor>, StoreError> {
+    /// The one line of an application that says where its sessions are; and how to find those of a
+    /// user, where the store can.
+    async fn open(&self, memory: &MemoryStore, keys: Keys) -> Result<Opened, StoreError> {
         Ok(match self {
-            Self::Memory => SessionLayer::builder(memory.clone(), keys),
-            Self::Cookie => SessionLayer::builder(PrivateCookie, keys),
+            Self::Memory => with_index(memory.clone(), keys),
+            Self::Cookie => (SessionLayer::builder(PrivateCookie, keys), None),
             Self::Sqlite(url) => {
                 let store = SqliteStore::connect(url).await?;
                 store.migrate().await?;
-                SessionLayer::builder(store, keys)
+                with_index(store, keys)
             }
             Self::Postgres(url) => {
                 let store = PostgresStore::connect(url).await?;
                 store.migrate().await?;
-                SessionLayer::builder(store, keys)
+                with_index(store, keys)
             }
             Self::MySql(url) => {
                 let store = MySqlStore::connect(url).await?;
                 store.migrate().await?;
-                SessionLayer::builder(store, keys)
+                with_index(store, keys)
             }
-            Self::Redis(url) => SessionLayer::builder(RedisStore::connect(url).await?, keys),
+            Self::Redis(url) => with_index(RedisStore::connect(url).await?, keys),
             Self::Memcached(url) => {
-                SessionLayer::builder(MemcachedStore::connect(url).await?, keys)
+                (SessionLayer::builder(MemcachedStore::connect(url).await?, keys), None)
             }
         })
     }
 }
 
+type Opened = (SessionLayerBuilder<Visitor>, Option<Index>);
+
+/// Makes the list of a user's sessions, for a layer on the same store.
+type Index = Box<dyn FnOnce(&SessionLayer<Visitor>) -> Sessions<Visitor>>;
+
+/// A clone of a store is the same store.
+fn with_index(store: impl UserIndex + Clone, keys: Keys) -> Opened {
+    let index = store.clone();
+    (SessionLayer::builder(store, keys), Some(Box::new(|layer| layer.sessions(index))))
+}
+
 fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
-    let (mut port, mut store, mut insecure) = (3000, Store::Memory, false);
+    let mut options = Options::default();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--help" | "-h" => return Ok(Command::Help),
-            "--insecure" => insecure = true,
+            "--insecure" => options.insecure = true,
             "--port" => {
                 let number = arguments.next().ok_or("--port needs a number")?;
-                port = number
+                options.port = number
                     .parse()
                     .map_err(|_| format!("--port needs a number up to 65535, not `{number}`"))?;
             }
             "--store" => {
                 let word = arguments.next().unwrap_or_default();
-                store = Store::parse(&word).ok_or(
+                options.store = Store::parse(&word).ok_or(
                     "--store needs `memory`, `cookie`, `sqlite:PATH` or a URL of `postgres`, \
                      `mysql`, `redis` or `memcached`",
                 )?;
             }
+            "--recent-login" => {
+                let seconds = arguments.next().and_then(|seconds| seconds.parse().ok());
+                let seconds = seconds.ok_or("--recent-login needs a number of seconds")?;
+                options.recent_login = Duration::from_secs(seconds);
+            }
             other => return Err(format!("there is no option `{other}`")),
         }
     }
-    Ok(Command::Serve { port, store, insecure })
+    Ok(Command::Serve(options))
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
     let outcome = match parse(arguments) {
-        Ok(Command::Serve { port, store, insecure }) => serve(port, store, insecure).await,
+        Ok(Command::Serve(options)) => serve(options).await,
         Ok(Command::Help) => say(HELP),
         Err(message) => {
             eprintln!("shop: {message}\nTry `shop --help`.");
@@ -157,7 +195,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(port: u16, store: Store, insecure: bool) -> Result<(), String> {
+async fn serve(options: Options) -> Result<(), String> {
+    let Options { port, store, insecure, recent_login } = options;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -167,11 +206,16 @@ async fn serve(port: u16, store: Store, insecure: bool) -> Result<(), String> {
 
     // A clone is the same store: this one is kept to stop its sweep in the end.
     let memory = MemoryStore::builder().with_capacity(100_000).build();
-    let mut settings = store.layer(&memory, keys()?).await.map_err(with_cause)?;
+    let (mut settings, index) = store.open(&memory, keys()?).await.map_err(with_cause)?;
     if insecure {
         settings = settings.insecure_localhost();
     }
     let layer = settings.build().map_err(text)?;
+    let shop = Shop {
+        accounts: Arc::new(Accounts::new().map_err(text)?),
+        devices: index.map(|index| index(&layer)),
+        recent_login,
+    };
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
         format!("cannot listen on 127.0.0.1:{port}: {error}\nTry another port: `shop --port N`.")
@@ -180,7 +224,7 @@ async fn serve(port: u16, store: Store, insecure: bool) -> Result<(), String> {
     let stop = stop_signal().map_err(text)?;
     say(&format!("shop listens on http://{address}"))?;
 
-    serve_until(stop, listener, shop::router().layer(layer.clone())).await.map_err(text)?;
+    serve_until(stop, listener, shop::router(shop).layer(layer.clone())).await.map_err(text)?;
 
     // The order matters: no request is left to write, then everything written is in the store, then
     // nothing of the store runs any more.
@@ -208,6 +252,8 @@ async fn serve_until(
 ) -> io::Result<()> {
     let stopping = Arc::new(Notify::new());
     let told = stopping.clone();
+    // The accounts page shows the address that a login came from.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         stop.await;
         told.notify_one();
@@ -274,13 +320,22 @@ mod tests {
 
     #[test]
     fn arguments() {
-        assert_eq!(parsed(""), Ok(Serve { port: 3000, store: Store::Memory, insecure: false }));
-        let other = Serve { port: 0, store: Store::Cookie, insecure: true };
-        assert_eq!(parsed("--insecure --port 0 --store cookie"), Ok(other));
+        assert_eq!(parsed(""), Ok(Serve(Options::default())));
+        let recent_login = Duration::from_secs(5);
+        let other = Options { port: 0, store: Store::Cookie, insecure: true, recent_login };
+        let line = "--insecure --port 0 --store cookie --recent-login 5";
+        assert_eq!(parsed(line), Ok(Serve(other)));
         assert_eq!(parsed("--port 1 --help"), Ok(Help));
-        for wrong in
-            ["--port", "--port 65536", "--port x", "3000", "--insecure=1", "--store", "--store x"]
-        {
+        for wrong in [
+            "--port",
+            "--port 65536",
+            "--port x",
+            "3000",
+            "--insecure=1",
+            "--store",
+            "--store x",
+            "--recent-login x",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
         for (word, store) in [

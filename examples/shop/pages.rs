@@ -1,11 +1,14 @@
 //! The HTML: functions of what a visitor's session holds. Everything dynamic is escaped.
 
+pub(crate) mod customer;
+
 use std::{
     fmt::{self, Display, Write},
     time::{Duration, SystemTime},
 };
 
 use axum::response::Html;
+use sessions::CsrfToken;
 
 use crate::{
     catalogue::{self, Product},
@@ -25,13 +28,26 @@ pub(crate) struct Page<'a> {
     pub(crate) visitor: &'a Visitor,
     /// Told above the content.
     pub(crate) notice: Option<String>,
+    /// Proves that the page's forms are the shop's; a page without it has none.
+    pub(crate) token: Option<CsrfToken>,
 }
 
 impl Page<'_> {
+    /// A form that changes something; with the token, or the shop would take it for another site's.
+    fn form(&self, action: &str, attributes: &str, content: impl Display) -> String {
+        optional(&self.token, |token| {
+            format!(
+                r#"<form method="post" action="{action}" {attributes}>
+<input type="hidden" name="csrf_token" value="{token}">{content}</form>"#
+            )
+        })
+    }
+
     pub(crate) fn html(&self, content: impl Display) -> Html<String> {
-        let Self { path, title, visitor, notice } = self;
+        let Self { path, title, visitor, notice, token } = self;
         let link = |to: &str, text: &str| {
-            let current = if to == *path { r#" aria-current="page""# } else { "" };
+            let current =
+                if path.split('?').next() == Some(to) { r#" aria-current="page""# } else { "" };
             format!(r#"<a href="{to}"{current}>{text}</a>"#)
         };
         let theme = |theme, value, text| {
@@ -47,17 +63,15 @@ impl Page<'_> {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} · Clay &amp; Kiln</title>
-<link rel="icon" href="{ICON}">
+{meta}<link rel="icon" href="{ICON}">
 <link rel="stylesheet" href="/style.css">
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
 <header>
 <a class="brand" href="/">Clay <span>&amp;</span> Kiln</a>
-<nav aria-label="Pages">{shop}{race}{session}{cart}</nav>
-<form class="theme" method="post" action="/theme" aria-label="Theme">
-<input type="hidden" name="back" value="{back}">{auto}{light}{dark}
-</form>
+<nav aria-label="Pages">{shop}{race}{session}{account}{cart}</nav>
+{themes}
 </header>
 <main id="content">
 <div role="status">{notice}</div>
@@ -70,14 +84,28 @@ impl Page<'_> {
 "##,
             look = value_of(visitor.theme),
             title = Escaped(title),
-            back = Escaped(path),
+            meta = optional(token, |token| format!(
+                "<meta name=\"csrf-token\" content=\"{token}\">\n"
+            )),
             shop = link("/", "Shop"),
             race = link("/race", "Race"),
             session = link("/session", "Session"),
             cart = link("/cart", &format!(r#"Cart <b class="badge">{}</b>"#, visitor.pieces())),
-            auto = theme(Theme::Auto, "auto", "Auto"),
-            light = theme(Theme::Light, "light", "Light"),
-            dark = theme(Theme::Dark, "dark", "Dark"),
+            account = match visitor.user {
+                Some(_) => link("/account", "Account"),
+                None => link("/login", "Log in"),
+            },
+            themes = self.form(
+                "/theme",
+                r#"class="theme" aria-label="Theme""#,
+                format_args!(
+                    r#"<input type="hidden" name="back" value="{back}">{auto}{light}{dark}"#,
+                    back = Escaped(path),
+                    auto = theme(Theme::Auto, "auto", "Auto"),
+                    light = theme(Theme::Light, "light", "Light"),
+                    dark = theme(Theme::Dark, "dark", "Dark"),
+                )
+            ),
             notice = optional(notice, |text| format!(r#"<p class="notice">{}</p>"#, Escaped(text))),
             greeting = greeting(visitor),
         ))
@@ -93,7 +121,11 @@ fn value_of(theme: Theme) -> &'static str {
 }
 
 fn greeting(visitor: &Visitor) -> String {
-    let name = optional(&visitor.name, |name| format!("Hello, {}. ", Escaped(name)));
+    let name = match (&visitor.user, &visitor.name) {
+        (Some(user), _) => format!("You are logged in as {}. ", Escaped(user)),
+        (None, Some(name)) => format!("Hello, {}. ", Escaped(name)),
+        (None, None) => String::new(),
+    };
     match visitor.visits {
         0 => format!("{name}We have not met."),
         1 => format!("{name}This is the first page that you open here."),
@@ -101,7 +133,7 @@ fn greeting(visitor: &Visitor) -> String {
     }
 }
 
-pub(crate) fn products(visitor: &Visitor, products: &[Product]) -> String {
+pub(crate) fn products(page: &Page<'_>, products: &[Product]) -> String {
     let cards = each(products, |product| {
         let (id, name) = (product.id, Escaped(product.name));
         format!(
@@ -109,40 +141,53 @@ pub(crate) fn products(visitor: &Visitor, products: &[Product]) -> String {
 <a class="picture" href="/products/{id}" tabindex="-1" aria-hidden="true">{drawing}</a>
 <h2><a href="/products/{id}">{name}</a></h2>
 <p class="price">{price}</p>
-<form method="post" action="/cart/add"><input type="hidden" name="product" value="{id}">
-<input type="hidden" name="pieces" value="1">
-<button aria-label="Add {name} to the cart">Add</button></form>
+{add}
 </li>"#,
             drawing = drawing(product),
             price = Money(product.cents.into()),
+            add = page.form(
+                "/cart/add",
+                "",
+                format_args!(
+                    r#"<input type="hidden" name="product" value="{id}">
+<input type="hidden" name="pieces" value="1">
+<button aria-label="Add {name} to the cart">Add</button>"#
+                )
+            ),
         )
     });
     format!(
         r#"<p class="lead">Thrown, glazed and fired one by one. Look around: the shop keeps your cart
 in a session.</p>
 <ul class="cards">{cards}</ul>{}"#,
-        recently_viewed(visitor, None)
+        recently_viewed(page.visitor, None)
     )
 }
 
-pub(crate) fn product(visitor: &Visitor, product: &Product) -> String {
+pub(crate) fn product(page: &Page<'_>, product: &Product) -> String {
     let (id, text) = (product.id, Escaped(product.text));
-    let in_cart = visitor.pieces_of(id);
+    let in_cart = page.visitor.pieces_of(id);
     format!(
         r#"<div class="product"><div class="picture">{drawing}</div>
 <div><p class="price">{price}</p><p>{text}</p>
-<form method="post" action="/cart/add" class="row">
-<input type="hidden" name="product" value="{id}">
+{add}{in_cart}</div></div>{recently}"#,
+        drawing = drawing(product),
+        price = Money(product.cents.into()),
+        add = page.form(
+            "/cart/add",
+            r#"class="row""#,
+            format_args!(
+                r#"<input type="hidden" name="product" value="{id}">
 <label for="pieces">Pieces</label>
 <input id="pieces" name="pieces" type="number" inputmode="numeric" min="1" max="{MOST_PIECES}"
 value="1" required>
-<button class="main">Add to cart</button></form>{in_cart}</div></div>{recently}"#,
-        drawing = drawing(product),
-        price = Money(product.cents.into()),
+<button class="main">Add to cart</button>"#
+            )
+        ),
         in_cart = optional(&(in_cart > 0).then_some(in_cart), |pieces| format!(
             r#"<p class="quiet">{pieces} in <a href="/cart">your cart</a> already.</p>"#
         )),
-        recently = recently_viewed(visitor, Some(id)),
+        recently = recently_viewed(page.visitor, Some(id)),
     )
 }
 
@@ -166,56 +211,61 @@ fn recently_viewed(visitor: &Visitor, except: Option<&str>) -> String {
     )
 }
 
-pub(crate) fn cart(visitor: &Visitor) -> String {
-    // A product that has left the catalogue is left out here too.
-    let lines: Vec<_> = visitor
-        .cart
-        .iter()
-        .filter_map(|(id, &pieces)| Some((catalogue::find(id)?, pieces)))
-        .collect();
+pub(crate) fn cart(page: &Page<'_>) -> String {
+    let lines = page.visitor.lines();
     if lines.is_empty() {
-        return r#"<p class="lead">There is nothing in it yet.</p>
-<p><a class="button main" href="/">Look around the shop</a></p>"#
-            .to_string();
+        return EMPTY.to_string();
     }
-    let total = lines.iter().map(|(product, pieces)| cost(product, *pieces)).sum();
     let items = each(&lines, |(product, pieces)| {
         let (id, name) = (product.id, Escaped(product.name));
         format!(
             r#"<li>
 <a class="picture" href="/products/{id}" tabindex="-1" aria-hidden="true">{drawing}</a>
 <div class="what"><h2><a href="/products/{id}">{name}</a></h2><p class="quiet">{each} each</p></div>
-<form method="post" action="/cart/set" class="row">
-<input type="hidden" name="product" value="{id}">
-<input name="pieces" type="number" inputmode="numeric" min="0" max="{MOST_PIECES}" value="{pieces}"
-required aria-label="Pieces of {name}">
-<button aria-label="Update the pieces of {name}">Update</button></form>
-<form method="post" action="/cart/set" class="remove">
-<input type="hidden" name="product" value="{id}"><input type="hidden" name="pieces" value="0">
-<button class="plain" aria-label="Remove {name}">Remove</button></form>
+{update}
+{remove}
 <p class="price">{cost}</p>
 </li>"#,
             drawing = drawing(product),
             each = Money(product.cents.into()),
-            cost = Money(cost(product, *pieces)),
+            cost = Money(product.cost(*pieces)),
+            update = page.form(
+                "/cart/set",
+                r#"class="row""#,
+                format_args!(
+                    r#"<input type="hidden" name="product" value="{id}">
+<input name="pieces" type="number" inputmode="numeric" min="0" max="{MOST_PIECES}" value="{pieces}"
+required aria-label="Pieces of {name}">
+<button aria-label="Update the pieces of {name}">Update</button>"#
+                )
+            ),
+            remove = page.form(
+                "/cart/set",
+                r#"class="remove""#,
+                format_args!(
+                    r#"<input type="hidden" name="product" value="{id}">
+<input type="hidden" name="pieces" value="0">
+<button class="plain" aria-label="Remove {name}">Remove</button>"#
+                )
+            ),
         )
     });
     format!(
         r#"<ul class="cart">{items}</ul>
 <p class="total"><span>Total</span> <strong>{}</strong></p>
+<p><a class="button main" href="/checkout">Check out</a></p>
 <p class="quiet">Open the shop in a second tab and change the cart in both: no change is lost.</p>"#,
-        Money(total)
+        Money(page.visitor.total())
     )
 }
 
-fn cost(product: &Product, pieces: u32) -> u64 {
-    u64::from(product.cents) * u64::from(pieces)
-}
+const EMPTY: &str = r#"<p class="lead">There is nothing in it yet.</p>
+<p><a class="button main" href="/">Look around the shop</a></p>"#;
 
 type Fields = [(&'static str, String, bool)];
 
 pub(crate) fn session(
-    visitor: &Visitor,
+    page: &Page<'_>,
     before: &Fields,
     after: &Fields,
     [created, expires]: [SystemTime; 2],
@@ -235,7 +285,7 @@ pub(crate) fn session(
         Span(now.duration_since(created).unwrap_or_default()),
         Span(expires.duration_since(now).unwrap_or_default()),
     );
-    let (remember, remember_text, kept) = if visitor.remembered {
+    let (remember, remember_text, kept) = if page.visitor.remembered {
         ("false", "Do not remember me", "The cookie stays when the browser is closed.")
     } else {
         ("true", "Remember me for 30 days", "The cookie goes when the browser is closed.")
@@ -251,14 +301,9 @@ for it, which no script can read and nobody can forge.</p>
 </section>
 <section aria-labelledby="actions"><h2 id="actions">What you can do with it</h2>
 <div class="actions">
-<form method="post" action="/session/remember">
-<input type="hidden" name="remember" value="{remember}"><button>{remember_text}</button></form>
-<form method="post" action="/session/renew"><button>New id</button></form>
-<form method="post" action="/session/forget"><button class="danger">Forget me</button></form>
+{remember}{renew}{forget}
 </div>
-<form method="post" action="/session/name" class="row"><label for="name">Your name</label>
-<input id="name" name="name" maxlength="40" autocomplete="given-name" value="{name}">
-<button>Save</button></form></section>
+{rename}</section>
 </div>
 <section aria-labelledby="fields"><h2 id="fields">Fields</h2>
 <p class="quiet">Opening this page took a write guard. Before it wrote, every field was clean; after it
@@ -267,7 +312,26 @@ had counted your visit, these were dirty, and only these were saved.</p>
 <th scope="col">After</th></tr></thead><tbody>{rows}</tbody></table></section>"#,
         created = httpdate::fmt_http_date(created),
         expires = httpdate::fmt_http_date(expires),
-        name = optional(&visitor.name, |name| Escaped(name).to_string()),
+        remember = page.form(
+            "/session/remember",
+            "",
+            format_args!(
+                r#"<input type="hidden" name="remember" value="{remember}">
+<button>{remember_text}</button>"#
+            )
+        ),
+        renew = page.form("/session/renew", "", "<button>New id</button>"),
+        forget = page.form("/session/forget", "", r#"<button class="danger">Forget me</button>"#),
+        rename = page.form(
+            "/session/name",
+            r#"class="row""#,
+            format_args!(
+                r#"<label for="name">Your name</label>
+<input id="name" name="name" maxlength="40" autocomplete="given-name" value="{name}">
+<button>Save</button>"#,
+                name = optional(&page.visitor.name, |name| Escaped(name).to_string()),
+            )
+        ),
     )
 }
 
@@ -289,6 +353,13 @@ removed. This page has only looked at your session, so it did not begin a new on
 
 pub(crate) const NOT_FOUND: &str = r#"<p class="lead">It may have been sold.</p>
 <p><a class="button main" href="/">Look around the shop</a></p>"#;
+
+pub(crate) fn refused(words: &str) -> String {
+    format!(
+        r#"<p class="lead">{}</p><p><a class="button main" href="/">Look around the shop</a></p>"#,
+        Escaped(words)
+    )
+}
 
 fn drawing(product: &Product) -> String {
     let Product { glaze, drawing, .. } = product;
@@ -323,7 +394,7 @@ impl Display for Escaped<'_> {
 }
 
 /// An amount in cents.
-struct Money(u64);
+pub(crate) struct Money(pub(crate) u64);
 
 impl Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

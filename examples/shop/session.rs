@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sessions::Session;
 
+use crate::catalogue::{self, Product};
+
 /// How many pieces of one product fit into a cart.
 pub(crate) const MOST_PIECES: u32 = 99;
 
@@ -13,6 +15,9 @@ const RECENTLY_VIEWED: usize = 5;
 /// A visitor's session: each field is a key, stored on its own.
 #[derive(Debug, Session)]
 pub(crate) struct Visitor {
+    /// The name of the account that the visitor is logged in with.
+    #[session(user)]
+    pub(crate) user: Option<String>,
     /// How many pages the visitor has opened.
     pub(crate) visits: u32,
     /// How the pages look.
@@ -25,7 +30,9 @@ pub(crate) struct Visitor {
     pub(crate) recently_viewed: Vec<String>,
     /// Whether the visitor asked to be remembered.
     pub(crate) remembered: bool,
-    /// What the next page tells the visitor, once.
+    /// What the next page tells the visitor, once: of several that are opened at the same time, only
+    /// one gets it.
+    #[session(flash)]
     pub(crate) notice: Option<String>,
     /// How many requests of a race have arrived.
     pub(crate) arrivals: u32,
@@ -52,6 +59,17 @@ impl Visitor {
     pub(crate) fn pieces(&self) -> u32 {
         self.cart.values().sum()
     }
+
+    /// What is in the cart. A product that has left the catalogue is left out here too.
+    pub(crate) fn lines(&self) -> Vec<(&'static Product, u32)> {
+        let find = |(id, &pieces): (&String, &u32)| Some((catalogue::find(id)?, pieces));
+        self.cart.iter().filter_map(find).collect()
+    }
+
+    /// What the cart costs, in cents.
+    pub(crate) fn total(&self) -> u64 {
+        self.lines().into_iter().map(|(product, pieces)| product.cost(pieces)).sum()
+    }
 }
 
 /// The derive made this struct, for guards to deref to; methods that change a session go here.
@@ -59,8 +77,7 @@ impl VisitorFields {
     /// Counts a page, and takes the notice that it is to show.
     pub(crate) fn open_page(&mut self) -> Option<String> {
         *self.visits_mut() += 1;
-        // Whoever asks for a `_mut` or `take_` means to change the field, so it counts as changed.
-        if self.notice.is_some() { self.take_notice() } else { None }
+        self.take_notice()
     }
 
     /// Puts a product in front of those that the visitor has looked at.
@@ -81,8 +98,9 @@ impl VisitorFields {
     }
 
     /// Every field with its value, and whether it has changes that are not saved yet.
-    pub(crate) fn all(&self) -> [(&'static str, String, bool); 8] {
+    pub(crate) fn all(&self) -> [(&'static str, String, bool); 9] {
         [
+            ("user", format!("{:?}", self.user), self.user_is_dirty()),
             ("visits", format!("{:?}", self.visits), self.visits_is_dirty()),
             ("theme", format!("{:?}", self.theme), self.theme_is_dirty()),
             ("name", format!("{:?}", self.name), self.name_is_dirty()),

@@ -1,9 +1,10 @@
 //! The shop's routes. Each handler opens a guard, does one thing, and lets the layer save.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Form, Router,
+    body::{Body, to_bytes},
     extract::{Path, Request},
     http::{HeaderValue, StatusCode, header},
     middleware::{Next, from_fn},
@@ -11,17 +12,32 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sessions::{Error, ErrorKind, Lifetime, Session};
+use sessions::{CsrfLayer, Error, ErrorKind, Lifetime, Session, Sessions, local_path};
 
 use crate::{
+    accounts::Accounts,
     catalogue::{self, PRODUCTS},
+    customer,
     pages::{self, Page},
     session::{Theme, Visitor},
 };
 
+pub(crate) const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Shop {
+    pub(crate) accounts: Arc<Accounts>,
+    /// Where a customer is logged in; `None` on a store that cannot tell.
+    pub(crate) devices: Option<Sessions<Visitor>>,
+    /// How old a login may be at the checkout.
+    pub(crate) recent_login: Duration,
+}
+
 /// All of the shop, without its sessions.
-pub(crate) fn router() -> Router {
+pub(crate) fn router(shop: Shop) -> Router {
     Router::new()
+        .merge(customer::routes(shop.recent_login))
         .route("/", get(products))
         .route("/products/{id}", get(product))
         .route("/cart", get(cart))
@@ -40,31 +56,56 @@ pub(crate) fn router() -> Router {
         .route("/style.css", get(|| asset("text/css", include_str!("style.css"))))
         .route("/app.js", get(|| asset("text/javascript", include_str!("app.js"))))
         .fallback(not_found)
+        .with_state(shop)
+        // What is added later is passed earlier.
+        .layer(CsrfLayer::<Visitor>::new())
+        .layer(from_fn(refusals_are_pages))
         .layer(from_fn(security_headers))
 }
 
-async fn products(session: Session<Visitor>) -> Html<String> {
-    let mut s = session.write().await;
-    let notice = s.open_page();
-    Page { path: "/", title: "Stoneware for every day", visitor: &s, notice }
-        .html(pages::products(&s, &PRODUCTS))
+/// A page with forms. It is counted, so whoever opens it has a session from now on.
+pub(crate) async fn show(
+    session: &Session<Visitor>,
+    path: &str,
+    title: &str,
+    content: impl FnOnce(&Page<'_>) -> String,
+) -> Result<Html<String>, Error> {
+    // Saved at once, so that no other process can show the same notice.
+    let notice = session.update(|s| s.open_page()).await?;
+    // It belongs to the session's id, so it comes after whatever could give it another.
+    let token = Some(session.csrf_token().await?);
+    let visitor = &session.read().await;
+    let page = Page { path, title, visitor, notice, token };
+    Ok(page.html(content(&page)))
 }
 
-async fn product(Path(id): Path<String>, session: Session<Visitor>) -> Response {
+/// A page that only reads: whoever has no session is given none.
+async fn show_quietly(
+    session: &Session<Visitor>,
+    path: &str,
+    title: &str,
+    content: impl FnOnce(&Page<'_>) -> String,
+) -> Result<Html<String>, Error> {
+    let token = if session.is_new() { None } else { Some(session.csrf_token().await?) };
+    let visitor = &session.read().await;
+    let page = Page { path, title, visitor, notice: None, token };
+    Ok(page.html(content(&page)))
+}
+
+async fn products(session: Session<Visitor>) -> Result<Html<String>, Error> {
+    show(&session, "/", "Stoneware for every day", |page| pages::products(page, &PRODUCTS)).await
+}
+
+async fn product(Path(id): Path<String>, session: Session<Visitor>) -> Result<Response, Error> {
     let Some(product) = catalogue::find(&id) else { return not_found(session).await };
-    let mut s = session.write().await;
-    let notice = s.open_page();
-    s.look_at(product.id);
+    session.write().await.look_at(product.id);
     let path = format!("/products/{id}");
-    Page { path: &path, title: product.name, visitor: &s, notice }
-        .html(pages::product(&s, product))
-        .into_response()
+    let page = show(&session, &path, product.name, |page| pages::product(page, product)).await?;
+    Ok(page.into_response())
 }
 
-async fn cart(session: Session<Visitor>) -> Html<String> {
-    let mut s = session.write().await;
-    let notice = s.open_page();
-    Page { path: "/cart", title: "Your cart", visitor: &s, notice }.html(pages::cart(&s))
+async fn cart(session: Session<Visitor>) -> Result<Html<String>, Error> {
+    show(&session, "/cart", "Your cart", pages::cart).await
 }
 
 #[derive(Deserialize)]
@@ -74,17 +115,17 @@ struct Pieces {
 }
 
 /// The forms answer with 303 See Other, so that reloading the page that follows repeats nothing.
-async fn add(session: Session<Visitor>, Form(form): Form<Pieces>) -> Response {
+async fn add(session: Session<Visitor>, Form(form): Form<Pieces>) -> Result<Response, Error> {
     let Some(product) = catalogue::find(&form.product) else { return not_found(session).await };
     let mut s = session.write().await;
     let pieces = s.pieces_of(product.id).saturating_add(form.pieces);
     s.set_pieces(product.id, pieces);
     let pieces = s.pieces_of(product.id);
     s.set_notice(format!("In your cart: {pieces} × {}.", product.name));
-    Redirect::to("/cart").into_response()
+    Ok(Redirect::to("/cart").into_response())
 }
 
-async fn set(session: Session<Visitor>, Form(form): Form<Pieces>) -> Response {
+async fn set(session: Session<Visitor>, Form(form): Form<Pieces>) -> Result<Response, Error> {
     let Some(product) = catalogue::find(&form.product) else { return not_found(session).await };
     let mut s = session.write().await;
     s.set_pieces(product.id, form.pieces);
@@ -93,7 +134,7 @@ async fn set(session: Session<Visitor>, Form(form): Form<Pieces>) -> Response {
         pieces => format!("Now in your cart: {pieces} × {}.", product.name),
     };
     s.set_notice(notice);
-    Redirect::to("/cart").into_response()
+    Ok(Redirect::to("/cart").into_response())
 }
 
 #[derive(Deserialize)]
@@ -105,10 +146,7 @@ struct ThemeForm {
 async fn theme(session: Session<Visitor>, Form(form): Form<ThemeForm>) -> Redirect {
     session.write().await.set_theme(form.theme);
     // Only to pages of ours: `//elsewhere.example` would leave the shop.
-    let ours = form.back.starts_with('/')
-        && !form.back.starts_with("//")
-        && form.back.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-".contains(&byte));
-    Redirect::to(if ours { &form.back } else { "/" })
+    Redirect::to(local_path(&form.back).unwrap_or("/"))
 }
 
 /// Shows the session from inside: what is dirty before and after this page's own writes, and the
@@ -123,9 +161,10 @@ async fn session_page(session: Session<Visitor>) -> Result<Html<String>, Error> 
     // The layer would save as well, only later: this is for the times below.
     session.save().await?;
     let times = [session.created_at(), session.expires_at()];
-    let s = session.read().await;
-    Ok(Page { path: "/session", title: "Your session", visitor: &s, notice }
-        .html(pages::session(&s, &before, &after, times)))
+    let token = Some(session.csrf_token().await?);
+    let visitor = &session.read().await;
+    let page = Page { path: "/session", title: "Your session", visitor, notice, token };
+    Ok(page.html(pages::session(&page, &before, &after, times)))
 }
 
 #[derive(Deserialize)]
@@ -146,11 +185,6 @@ async fn name(session: Session<Visitor>, Form(form): Form<NameForm>) -> Redirect
 
 async fn renew(session: Session<Visitor>) -> Result<Redirect, Error> {
     let done = Redirect::to("/session");
-    // The second click of a double click brings the id that the first has ended. Nothing may be
-    // written for it: that would begin another session, whose cookie replaces the renewed one.
-    if session.is_new() {
-        return Ok(done);
-    }
     match session.renew_id().await {
         Ok(()) => {
             session.write().await.set_notice(
@@ -159,6 +193,7 @@ async fn renew(session: Session<Visitor>) -> Result<Redirect, Error> {
             );
             Ok(done)
         }
+        // The second click of a double click: the first has ended the id that both have brought.
         Err(error) if error.kind() == ErrorKind::Ended => Ok(done),
         Err(error) => Err(error),
     }
@@ -170,7 +205,6 @@ struct RememberForm {
 }
 
 async fn remember(session: Session<Visitor>, Form(form): Form<RememberForm>) -> Redirect {
-    const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
     let mut s = session.write().await;
     s.set_remembered(form.remember);
     if form.remember {
@@ -189,16 +223,12 @@ async fn forget(session: Session<Visitor>) -> Result<Redirect, Error> {
 }
 
 /// A read alone begins no session: whoever was forgotten stays so.
-async fn forgotten(session: Session<Visitor>) -> Html<String> {
-    let s = session.read().await;
-    Page { path: "/forgotten", title: "You are forgotten", visitor: &s, notice: None }
-        .html(pages::FORGOTTEN)
+async fn forgotten(session: Session<Visitor>) -> Result<Html<String>, Error> {
+    show_quietly(&session, "/forgotten", "You are forgotten", |_| pages::FORGOTTEN.into()).await
 }
 
-async fn race(session: Session<Visitor>) -> Html<String> {
-    let mut s = session.write().await;
-    let notice = s.open_page();
-    Page { path: "/race", title: "A race", visitor: &s, notice }.html(pages::RACE)
+async fn race(session: Session<Visitor>) -> Result<Html<String>, Error> {
+    show(&session, "/race", "A race", |_| pages::RACE.into()).await
 }
 
 /// Reads, dawdles, writes. Fifty of these at once are still fifty in the end, because the others
@@ -216,14 +246,41 @@ async fn finish(session: Session<Visitor>) -> String {
     session.write().await.take_arrivals().to_string()
 }
 
-async fn not_found(session: Session<Visitor>) -> Response {
-    let s = session.read().await;
-    let page = Page { path: "", title: "There is no such page", visitor: &s, notice: None };
-    (StatusCode::NOT_FOUND, page.html(pages::NOT_FOUND)).into_response()
+async fn not_found(session: Session<Visitor>) -> Result<Response, Error> {
+    let page = show_quietly(&session, "", "There is no such page", |_| pages::NOT_FOUND.into());
+    Ok((StatusCode::NOT_FOUND, page.await?).into_response())
 }
 
 async fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], text)
+}
+
+/// What the layers and extractors refuse, they refuse in a line of text: a page makes it readable.
+async fn refusals_are_pages(request: Request, next: Next) -> Response {
+    let extensions = request.extensions().clone();
+    let (mut parts, body) = next.run(request).await.into_parts();
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
+    if !is_refusal || !parts.headers.get(header::CONTENT_TYPE).is_some_and(is_text) {
+        return Response::from_parts(parts, body);
+    }
+    let words = to_bytes(body, 4096).await.unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    let page = match Session::open(&extensions).await {
+        Ok(session) => {
+            let content = |_: &Page<'_>| pages::refused(&words);
+            show_quietly(&session, "", "That was not done", content).await
+        }
+        Err(error) => Err(error),
+    };
+    let (kind, text) = match page {
+        Ok(Html(page)) => ("text/html; charset=utf-8", page),
+        // There is no session to be had, and this may be the very reason for the refusal.
+        Err(_) => ("text/plain; charset=utf-8", words.into_owned()),
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    Response::from_parts(parts, Body::from(text))
 }
 
 /// Nothing may come from anywhere else, nor be written into the page itself.

@@ -10,7 +10,9 @@ use std::{
     io::{Write, stderr},
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::SystemTime,
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::{Value, json};
@@ -25,16 +27,53 @@ const COOKIE: &str = "__Host-id";
 /// Somebody with a browser, in front of the shop.
 struct Visitor {
     browser: Browser,
-    shop: Program,
+    shop: Arc<Program>,
     port: u16,
 }
+
+const PASSWORD: &str = "correct horse";
 
 impl Visitor {
     /// `None` where there is no browser. The name is the test's, for its profile.
     fn start(name: &str) -> Option<Self> {
+        Self::start_with(name, &[])
+    }
+
+    /// In front of a shop with these arguments.
+    fn start_with(name: &str, arguments: &[&str]) -> Option<Self> {
         let browser = Browser::start(name)?;
-        let (shop, address): (_, SocketAddr) = Program::start(&mut shop(), LISTENS);
-        Some(Self { browser, shop, port: address.port() })
+        let (shop, address): (_, SocketAddr) = Program::start(shop().args(arguments), LISTENS);
+        Some(Self { browser, shop: Arc::new(shop), port: address.port() })
+    }
+
+    /// Somebody with another browser, in front of the same shop.
+    fn another(&self, name: &str) -> Option<Self> {
+        Some(Self { browser: Browser::start(name)?, shop: self.shop.clone(), port: self.port })
+    }
+
+    /// Fills in the form for a name and a password, on the page that is open, and sends it.
+    fn identify(&self, action: &str, name: &str, password: &str) {
+        self.browser.fill("#name", name);
+        self.browser.fill("#password", password);
+        self.browser.follow(&format!(r#"form[action="{action}"] .main"#));
+    }
+
+    /// Where the browser is, and what the page is headed with.
+    fn place(&self) -> (String, String) {
+        let path = self.browser.script("return location.pathname");
+        (path.as_str().expect("text").to_string(), self.text("h1"))
+    }
+
+    /// The devices that the account page shows.
+    fn devices(&self) -> usize {
+        self.open("/account");
+        let count = "return document.querySelectorAll('.devices > li').length";
+        self.browser.script(count).as_u64().expect("a number") as usize
+    }
+
+    fn is_asked_to_log_in(&self, path: &str) {
+        self.open(path);
+        assert_eq!(self.place(), ("/login".to_string(), "Log in".to_string()));
     }
 
     fn open(&self, path: &str) {
@@ -117,7 +156,8 @@ fn the_cookie_is_a_host_cookie_that_no_script_can_read() {
     assert_eq!(visitor.browser.script("return document.cookie"), "");
     assert_eq!(visitor.cookie(), Some(cookie));
     assert_eq!(visitor.pieces_in_cart(), "1");
-    assert_eq!(visitor.shop.terminate(), Some(0), "the shop ends while a browser is connected");
+    let shop = Arc::into_inner(visitor.shop).expect("nobody else is in front of it");
+    assert_eq!(shop.terminate(), Some(0), "the shop ends while a browser is connected");
 }
 
 #[test]
@@ -149,19 +189,40 @@ fn the_cookie_does_not_come_along_from_other_sites() {
     assert_eq!(visitor.cookie_value(), cookie);
     assert_eq!(visitor.pieces_in_cart(), "1");
 
-    // A form does not: it meets a new session, and the old one is as it was.
+    // A form does not. The shop refuses it, in words, and neither changes nor begins a session.
     other_site();
     browser.follow_script(&format!(
         "const form = document.querySelector('form[action=\"/cart/add\"]');
          form.action = 'http://localhost:{port}/cart/add';
          form.submit()"
     ));
-    assert_eq!(visitor.text("h1"), "Your cart");
-    assert_ne!(visitor.cookie_value(), cookie);
-    visitor.plant(&cookie);
+    assert_eq!(visitor.text("h1"), "That was not done");
+    assert!(visitor.text(".lead").contains("This request came from another site."));
+    assert_eq!(visitor.cookie_value(), cookie);
     visitor.open("/cart");
     assert_eq!(visitor.pieces_in_cart(), "1");
+}
+
+#[test]
+fn a_form_of_a_neighbour_in_the_same_site_changes_nothing() {
+    let Some(visitor) = Visitor::start("neighbour") else { return };
+    let (_neighbour, address): (_, SocketAddr) = Program::start(&mut shop(), LISTENS);
+    let Visitor { browser, port, .. } = &visitor;
+    visitor.add("Morning mug");
+    let cookie = visitor.cookie_value();
+    // Neither a site nor its cookies have a port: from here the cookie does come along.
+    browser.devtools("Page.setBypassCSP", json!({ "enabled": true }));
+    browser.go(&format!("http://localhost:{}/", address.port()));
+    visitor.plant(&cookie);
+    browser.follow_script(&format!(
+        "const form = document.querySelector('form[action=\"/cart/add\"]');
+         form.action = 'http://localhost:{port}/cart/add';
+         form.submit()"
+    ));
+    assert_eq!(visitor.text("h1"), "That was not done");
     assert_eq!(visitor.cookie_value(), cookie);
+    visitor.open("/cart");
+    assert_eq!(visitor.pieces_in_cart(), "1");
 }
 
 #[test]
@@ -245,10 +306,13 @@ fn cleared_cookies_begin_a_new_session() {
     visitor.browser.clear_cookies();
     assert_eq!(visitor.cookie(), None);
 
-    // In the middle: the page is still open, and its form is sent without a session.
+    // In the middle: the page is still open, and its form belongs to no session any more.
     visitor.press("/cart/set");
-    assert_eq!(visitor.text(".notice"), "Now in your cart: 1 × Round teapot.");
+    assert!(visitor.text(".lead").contains("This page is out of date."));
+    assert_eq!(visitor.cookie(), None, "what is refused begins no session");
+    visitor.browser.follow(".main");
     assert!(visitor.is_new());
+    assert_eq!(visitor.pieces_in_cart(), "0");
     assert_eq!(visitor.browser.script("return document.documentElement.className"), "auto");
     assert_ne!(visitor.cookie_value(), cookie);
 }
@@ -326,6 +390,112 @@ fn whoever_is_forgotten_stays_so() {
 }
 
 #[test]
+fn one_customer_on_two_devices() {
+    let Some(laptop) = Visitor::start("laptop") else { return };
+    let Some(phone) = laptop.another("phone") else { return };
+    laptop.add("Morning mug");
+    let planted = laptop.cookie_value();
+    laptop.open("/signup");
+    laptop.identify("/signup", "Ada", PASSWORD);
+    assert_eq!(laptop.place().0, "/account");
+    assert!(laptop.text(".notice").starts_with("Welcome, Ada!"));
+    assert_eq!(laptop.pieces_in_cart(), "1", "the cart came along");
+    assert_eq!(laptop.text("nav [aria-current]"), "Account");
+    assert_eq!(laptop.cookie().expect("a cookie")["expiry"], Value::Null);
+    let laptops = laptop.cookie_value();
+    assert_eq!(laptop.devices(), 1);
+
+    // Who had this cookie before the login has nothing.
+    laptop.plant(&planted);
+    laptop.is_asked_to_log_in("/account");
+    assert_eq!(laptop.pieces_in_cart(), "0");
+    laptop.plant(&laptops);
+
+    let log_in = || {
+        phone.is_asked_to_log_in("/account");
+        phone.browser.click("[name=remember]");
+        phone.identify("/login", "ada", PASSWORD);
+    };
+    log_in();
+    assert_eq!(phone.text(".notice"), "Welcome back, Ada!");
+    assert!(phone.cookie().expect("a cookie")["expiry"].is_u64(), "it is remembered");
+    phone.add("Soup bowl");
+    for device in [&laptop, &phone] {
+        assert_eq!(device.devices(), 2);
+        assert_eq!(device.text("li:has(.this) h3"), "Chrome on Linux");
+        assert!(device.text("footer").starts_with("You are logged in as Ada."));
+        assert_eq!(device.pieces_in_cart(), "1", "each has its own session");
+    }
+
+    // Everywhere else, which is the phone. It is remembered by the browser, and not by the shop.
+    laptop.press("/account/end-others");
+    assert_eq!(laptop.text(".notice"), "One other login has ended.");
+    assert_eq!(laptop.devices(), 1);
+    phone.is_asked_to_log_in("/account");
+    assert_eq!(phone.pieces_in_cart(), "0");
+    assert_eq!(laptop.pieces_in_cart(), "1");
+
+    // This one, and no other.
+    log_in();
+    assert_eq!(laptop.devices(), 2);
+    laptop.press("/account/end");
+    assert_eq!(laptop.text(".notice"), "That device is logged out.");
+    assert_eq!(laptop.devices(), 1);
+    phone.is_asked_to_log_in("/account");
+
+    log_in();
+    laptop.open("/account");
+    laptop.press("/logout");
+    assert_eq!(
+        (laptop.place().0, laptop.text(".notice")),
+        ("/".into(), "You are logged out.".into())
+    );
+    assert_eq!(laptop.pieces_in_cart(), "0");
+    laptop.plant(&laptops);
+    laptop.is_asked_to_log_in("/account");
+    assert_eq!(phone.devices(), 1, "the phone is still logged in");
+}
+
+#[test]
+fn the_checkout_asks_for_a_fresh_login() {
+    let Some(visitor) = Visitor::start_with("checkout", &["--recent-login", "3"]) else { return };
+    visitor.add("Round teapot");
+    visitor.browser.follow(r#"[href="/checkout"]"#);
+    assert_eq!(visitor.place().0, "/login");
+    visitor.browser.follow(r#"[href^="/signup"]"#);
+    visitor.identify("/signup", "Ada", PASSWORD);
+    assert_eq!(visitor.place().0, "/checkout", "that is where it was to lead");
+    let planted = visitor.cookie_value();
+
+    // The page is left open for too long.
+    sleep(Duration::from_secs(4));
+    visitor.press("/checkout");
+    assert_eq!(visitor.place().0, "/login");
+    assert!(visitor.text(".lead").starts_with("You are logged in as Ada."));
+    assert_eq!(visitor.pieces_in_cart(), "1", "nothing has been ordered");
+    visitor.browser.fill("#password", "wrong horse");
+    visitor.browser.follow(".main");
+    assert_eq!(
+        visitor.text("[role=alert]"),
+        "There is no account with this name and this password."
+    );
+    assert_eq!(visitor.browser.script("return document.querySelector('#name').value"), "Ada");
+    visitor.browser.fill("#password", PASSWORD);
+    visitor.browser.follow(".main");
+    assert_eq!(visitor.place().0, "/checkout");
+    assert_ne!(visitor.cookie_value(), planted, "this login renews the id as well");
+    visitor.press("/checkout");
+    let notice = visitor.text(".notice");
+    assert_eq!(notice, "Thank you, Ada! Your order: 1 piece for € 74.00.");
+    assert_eq!(visitor.pieces_in_cart(), "0");
+
+    sleep(Duration::from_secs(4));
+    visitor.open("/account");
+    assert_eq!(visitor.place().0, "/account", "for the rest the login is good");
+    visitor.is_asked_to_log_in("/checkout");
+}
+
+#[test]
 fn every_page_fits_its_window() {
     let Some(visitor) = Visitor::start("pages") else { return };
     let folder = screenshots();
@@ -339,7 +509,8 @@ fn every_page_fits_its_window() {
             assert_eq!(wide, width, "{name} does not fit");
         }
         let complaints = visitor.browser.complaints();
-        assert!(name == "not-found" || complaints.is_empty(), "{name}: {complaints:?}");
+        let is_refusal = ["not-found", "refused", "login-refused"].contains(&name);
+        assert!(is_refusal || complaints.is_empty(), "{name}: {complaints:?}");
     };
 
     visitor.open("/");
@@ -373,6 +544,28 @@ fn every_page_fits_its_window() {
     shoot("race-finished");
     visitor.open("/nowhere");
     shoot("not-found");
+    visitor.open("/login");
+    shoot("login");
+    visitor.identify("/login", "Anne-Sophie", PASSWORD);
+    shoot("login-refused");
+    visitor.open("/signup");
+    shoot("signup");
+    visitor.identify("/signup", "Anne-Sophie W. von Hohenzollern-Hechingen", PASSWORD);
+    shoot("account");
+    let Some(another) = visitor.another("pages_another") else { return };
+    another.open("/login");
+    another.identify("/login", "Anne-Sophie W. von Hohenzollern-Hechingen", PASSWORD);
+    visitor.open("/account");
+    shoot("account-two-devices");
+    visitor.open("/checkout");
+    shoot("checkout");
+    visitor.open("/login");
+    shoot("login-again");
+    visitor
+        .browser
+        .script("document.querySelectorAll('[name=csrf_token]').forEach(it => it.value = 'x')");
+    visitor.browser.follow(".theme [value=auto]");
+    shoot("refused");
     visitor.open("/session");
     visitor.press("/session/forget");
     shoot("forgotten");

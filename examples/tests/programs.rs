@@ -4,36 +4,196 @@ mod support;
 
 use std::process::Command;
 
-use axum::http::Method;
-use sessions_tests::{Client, at_once, servers::Folder};
+use axum::http::Request;
+use sessions_tests::{Client, Reply, at_once, servers::Folder};
 
 use crate::support::{LISTENS, Program, shop};
 
 const COOKIE: &str = "__Host-id";
 
+/// The token that a page of the shop has for its forms and scripts.
+fn token(page: &str) -> &str {
+    let (_, rest) = page.split_once(r#"<meta name="csrf-token" content=""#).expect("a token");
+    rest.split('"').next().expect("the text before the next quote")
+}
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+async fn post(client: &Client, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    client.call(request.body(body.to_string()).expect("a path, and headers")).await
+}
+
+/// Sends one of the shop's forms as a browser does.
+async fn send(client: &Client, action: &str, fields: &str) -> Reply {
+    let page = client.get("/").await;
+    let form = format!("csrf_token={}&{fields}", token(page.text()));
+    post(client, action, &[FORM], &form).await
+}
+
+/// What the next page tells.
+async fn notice(client: &Client) -> String {
+    let page = client.get("/").await.body;
+    let (_, rest) = page.split_once(r#"<p class="notice">"#).expect("a notice");
+    rest.split("</p>").next().expect("its text").to_string()
+}
+
 #[tokio::test]
 async fn the_shop_serves_races_and_ends() {
     let (shop, address) = Program::start(&mut shop(), LISTENS);
     let client = Client::new(address);
-    assert!(client.get("/").await.text().contains("<html"));
+    let page = client.get("/").await;
+    assert!(page.text().contains("<html"));
     assert!(client.cookie(COOKIE).is_some());
+    let token = token(page.text()).to_string();
 
     let arrivals = at_once(50, |_| {
-        let client = client.clone();
-        async move { client.request(Method::POST, "/race/arrive").await.text().to_string() }
+        let (client, token) = (client.clone(), token.clone());
+        async move {
+            let reply = post(&client, "/race/arrive", &[("x-csrf-token", &token)], "").await;
+            reply.text().to_string()
+        }
     });
     let mut arrivals: Vec<u32> =
         arrivals.await.iter().map(|place| place.parse().expect("a number")).collect();
     arrivals.sort_unstable();
     assert_eq!(arrivals, (1..=50).collect::<Vec<_>>());
-    assert_eq!(client.request(Method::POST, "/race/finish").await.text(), "50");
+    assert_eq!(send(&client, "/race/finish", "").await.text(), "50");
 
     let before = client.cookie(COOKIE);
-    assert_eq!(client.request(Method::POST, "/session/renew").await.status, 303);
+    assert_eq!(send(&client, "/session/renew", "").await.status, 303);
     assert_ne!(client.cookie(COOKIE), before);
-    assert_eq!(client.request(Method::POST, "/session/forget").await.status, 303);
+    assert_eq!(send(&client, "/session/forget", "").await.status, 303);
     assert_eq!(client.cookie(COOKIE), None);
     assert_eq!(shop.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn a_form_without_its_token_is_refused_on_a_page() {
+    let (_shop, address) = Program::start(&mut shop(), LISTENS);
+    let form = [FORM];
+    let elsewhere = [FORM, ("origin", "http://evil.example")];
+    let (client, stranger) = (Client::new(address), Client::new(address));
+    client.get("/").await.text();
+    let cookie = client.cookie(COOKIE);
+    let body = format!("product=mug&pieces=1&csrf_token={}", token(stranger.get("/").await.text()));
+    for (client, headers, body, words) in [
+        (&client, &form[..], "product=mug&pieces=1", "This page is out of date."),
+        (&client, &form, &body, "This page is out of date."),
+        (&client, &elsewhere, "product=mug&pieces=1", "This request came from another site."),
+        (&Client::new(address), &form, &body, "This page is out of date."),
+        (&Client::new(address), &elsewhere, &body, "This request came from another site."),
+    ] {
+        let before = client.cookie(COOKIE);
+        let reply = post(client, "/cart/add", headers, body).await;
+        assert_eq!(reply.status, 403);
+        assert!(reply.body.contains("<h1>That was not done</h1>"), "{reply:?}");
+        assert!(reply.body.contains(words), "{reply:?}");
+        assert_eq!(client.cookie(COOKIE), before, "no session begins");
+    }
+    assert_eq!(client.cookie(COOKIE), cookie);
+    assert!(client.get("/cart").await.text().contains("There is nothing in it yet."));
+
+    // Other refusals are pages too, and what they quote is escaped.
+    let reply = send(&client, "/cart/add", "product=mug&pieces=<b>").await;
+    assert_eq!(reply.status, 422);
+    assert!(
+        reply.body.contains("<h1>That was not done</h1>") && !reply.body.contains("<b>&"),
+        "{reply:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_account_needs_its_password() {
+    let (_shop, address) = Program::start(&mut shop(), LISTENS);
+    let client = Client::new(address);
+    assert_eq!(client.get("/account").await.header("location"), "/login?next=%2Faccount");
+    for (fields, words) in [
+        ("name=Ada&password=short", "at least 8 characters, and at most 100."),
+        ("name=Ada%0A1&password=correct+horse", "Please choose a name of"),
+    ] {
+        let reply = send(&client, "/signup", fields).await;
+        assert_eq!(reply.status, 422);
+        assert!(reply.body.contains(words), "{reply:?}");
+    }
+    let reply = send(&client, "/signup", "name=Ada&password=correct+horse&next=/checkout").await;
+    assert_eq!((reply.status.as_u16(), &*reply.header("location")), (303, "/checkout"));
+    assert!(notice(&client).await.starts_with("Welcome, Ada!"));
+    assert_eq!(send(&client, "/logout", "").await.header("location"), "/");
+    assert_eq!(notice(&client).await, "You are logged out.");
+
+    let wrong = send(&client, "/login", "name=Ada&password=wrong+horse&next=/cart").await;
+    let unknown = send(&client, "/login", "name=Eve&password=wrong+horse&next=/cart").await;
+    for (reply, name) in [(wrong, "Ada"), (unknown, "Eve")] {
+        assert_eq!(reply.status, 422);
+        assert!(reply.body.contains("There is no account with this name and this password."));
+        assert!(reply.body.contains(&format!(r#"value="{name}""#)), "what was typed is kept");
+        assert!(reply.body.contains(r#"name="next" value="/cart""#), "{reply:?}");
+        assert!(!reply.body.contains("wrong horse"), "but not the password");
+    }
+    for (next, leads_to) in [("/cart", "/cart"), ("//evil.example", "/account")] {
+        let fields = format!("name=ADA&password=correct+horse&next={next}");
+        let reply = send(&client, "/login", &fields).await;
+        assert_eq!((reply.status.as_u16(), &*reply.header("location")), (303, leads_to));
+    }
+    assert!(client.get("/account").await.text().contains("logged in as <b>Ada</b>"));
+}
+
+/// What one customer has in the cart is not for the next one at the same computer.
+#[tokio::test]
+async fn a_cart_comes_along_into_one_account_and_not_into_the_next() {
+    let (_shop, address) = Program::start(&mut shop(), LISTENS);
+    let client = Client::new(address);
+    let has_mug = async || client.get("/cart").await.text().contains("Morning mug");
+    send(&client, "/cart/add", "product=mug&pieces=1").await;
+    send(&client, "/signup", "name=Ada&password=correct+horse").await;
+    assert!(has_mug().await);
+    send(&client, "/login", "name=Ada&password=correct+horse").await;
+    assert!(has_mug().await);
+    send(&client, "/signup", "name=Ben&password=correct+horse").await;
+    assert!(!has_mug().await);
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_other_logins() {
+    let (_shop, address) = Program::start(&mut shop(), LISTENS);
+    let (here, there) = (Client::new(address), Client::new(address));
+    send(&here, "/signup", "name=Ada&password=correct+horse").await;
+    send(&there, "/login", "name=Ada&password=correct+horse").await;
+    there.get("/account").await.text();
+    let reply = send(&here, "/account/password", "old=wrong+horse&new=battery+staple").await;
+    assert_eq!(reply.status, 422);
+    assert!(reply.body.contains("That is not your present password."), "{reply:?}");
+    there.get("/account").await.text();
+
+    let before = here.cookie(COOKIE);
+    let reply = send(&here, "/account/password", "old=correct+horse&new=battery+staple").await;
+    assert_eq!(reply.status, 303);
+    assert_ne!(here.cookie(COOKIE), before);
+    here.get("/account").await.text();
+    assert_eq!(there.get("/account").await.header("location"), "/login?next=%2Faccount");
+    assert_eq!(send(&there, "/login", "name=Ada&password=correct+horse").await.status, 422);
+    assert_eq!(send(&there, "/login", "name=Ada&password=battery+staple").await.status, 303);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_tell_where_one_is_logged_in_is_explained() {
+    let (_shop, address) = Program::start(shop().args(["--store", "cookie"]), LISTENS);
+    let client = Client::new(address);
+    send(&client, "/signup", "name=Ada&password=correct+horse").await;
+    let page = client.get("/account").await;
+    assert!(page.text().contains("So there is no list here"), "{page:?}");
+    for action in ["/account/end-others", "/account/end"] {
+        assert_eq!(send(&client, action, "session=x").await.status, 303);
+    }
+    let reply = send(&client, "/account/password", "old=correct+horse&new=battery+staple").await;
+    assert_eq!(reply.status, 303);
+    assert!(notice(&client).await.contains("Please log out yourself"));
+    assert_eq!(send(&client, "/logout", "").await.status, 303);
+    assert_eq!(client.get("/account").await.status, 303);
 }
 
 #[tokio::test]

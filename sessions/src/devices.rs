@@ -117,6 +117,16 @@ pub struct SessionInfo {
     pub device: Device,
 }
 
+impl<T: SessionData> Session<T> {
+    /// What the store calls this session, to find it in the [list](Sessions::list) of its user's
+    /// sessions: `Some(info.key) == session.store_key()`. `None` until it is saved.
+    ///
+    /// It changes with the id, and opens nothing.
+    pub fn store_key(&self) -> Option<StoreKey> {
+        self.handle().slot().place().map(|place| place.key)
+    }
+}
+
 /// All sessions of a user: to show where one is logged in, and to log out there.
 ///
 /// ```

@@ -104,6 +104,7 @@ fn routes() -> Router<Sessions<Customer>> {
         .route("/logout", get(logout))
         .route("/renew", get(renew))
         .route("/account", get(account))
+        .route("/key", get(key))
         .route("/end-others", get(end_others))
         .route("/end-all", get(end_all))
 }
@@ -134,6 +135,12 @@ async fn renew(session: Session<Customer>) -> sessions::Result<()> {
 
 async fn account(LoggedIn { user, session }: LoggedIn<Customer>) -> String {
     format!("user {user} with {} items", session.read().await.cart().len())
+}
+
+/// What the store calls the session, after it is saved if need be.
+async fn key(session: Session<Customer>) -> sessions::Result<String> {
+    session.save().await?;
+    Ok(session.store_key().map(|key| key.to_string()).unwrap_or_default())
 }
 
 async fn end_others(
@@ -626,6 +633,26 @@ async fn a_user_sees_where_they_are_logged_in() {
 }
 
 #[tokio::test]
+async fn a_session_knows_itself_in_the_list() {
+    let shop = Shop::start().await;
+    let sessions = shop.layer.sessions(shop.store.store().clone());
+    assert_eq!(shop.client().get("/key").await.text(), "", "nothing is stored");
+    let clients = [shop.logged_in(7).await, shop.logged_in(7).await];
+    let own = futures(clients.iter().map(async |client| client.get("/key").await.body)).await;
+    let list = sessions.list(&7).await.unwrap();
+    let mut listed: Vec<_> = list.iter().map(|info| info.key.to_string()).collect();
+    listed.sort();
+    assert_ne!(own[0], own[1]);
+    assert_eq!(listed, {
+        let mut own = own.clone();
+        own.sort();
+        own
+    });
+    clients[0].get("/renew").await.text();
+    assert_ne!(clients[0].get("/key").await.text(), own[0]);
+}
+
+#[tokio::test]
 async fn what_a_device_says_is_cut_to_a_bounded_length() {
     let long = "ä".repeat(1_000);
     let device = Device::new().with_user_agent(&long).with_address(&long);
@@ -730,6 +757,7 @@ async fn a_session_in_its_cookie_can_be_logged_in_too() {
         .route("/who", get(who))
         .route("/cart/{item}", get(put_into_cart))
         .route("/account", get(account))
+        .route("/key", get(key))
         .route("/login/{user}", get(login))
         .route("/logout", get(logout))
         .layer(layer);

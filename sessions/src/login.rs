@@ -114,14 +114,16 @@ impl<T: SessionUser> Session<T> {
     /// # Errors
     ///
     /// [`NoCookie`](ErrorKind::NoCookie) after the response has left;
-    /// [`Locked`](ErrorKind::Locked) if the caller holds a guard itself;
-    /// [`Store`](ErrorKind::Store) and the other errors of [`save`](Self::save): the session is what
+    /// [`Locked`](ErrorKind::Locked) if the caller holds a guard itself, or another process has the
+    /// session [locked](Session::lock) for as long; [`Store`](ErrorKind::Store) and the other errors of [`save`](Self::save): the session is what
     /// it was. If the store was asked and did not answer, the session may have ended instead, or a
     /// session of the user may have begun that nobody has the cookie of.
     ///
     /// # Cancellation
     ///
-    /// Once it has the lock it is carried to its end even if the future is dropped.
+    /// Once it has the lock it is carried to its end even if the future is dropped. A client that has
+    /// hung up gets no cookie: the old id is dead all the same, and the new session waits for nobody
+    /// until it expires or the user ends it.
     #[track_caller]
     pub fn login(&self, user: T::User) -> Login<'_, T> {
         let at = Location::caller();

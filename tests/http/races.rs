@@ -60,12 +60,18 @@ async fn a_value_set_back_while_a_save_is_under_way_is_not_lost() {
 #[tokio::test]
 async fn a_value_taken_back_after_a_save_whose_answer_was_lost_is_not_lost() {
     // The save is dropped after the store has taken it, and before its answer.
-    async fn changes_its_mind(session: Session<Visitor>) -> String {
-        session.write().await.set_theme("dark");
-        let dropped = tokio::time::timeout(Duration::from_millis(20), session.save()).await;
-        session.write().await.set_theme("light");
-        format!("{} {:?}", dropped.is_err(), session.save().await.map_err(|error| error.kind()))
-    }
+    let given_up = Arc::new(Notify::new());
+    let changes_its_mind = {
+        let given_up = given_up.clone();
+        async move |session: Session<Visitor>| {
+            session.write().await.set_theme("dark");
+            let dropped = tokio::time::timeout(Duration::from_millis(20), session.save()).await;
+            given_up.notify_one();
+            session.write().await.set_theme("light");
+            let saved = session.save().await.map_err(|error| error.kind());
+            format!("{} {saved:?}", dropped.is_err())
+        }
+    };
     let app = App::start(themes().route("/changes", get(changes_its_mind))).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
@@ -74,7 +80,7 @@ async fn a_value_taken_back_after_a_save_whose_answer_was_lost_is_not_lost() {
         async move { client.get("/changes").await }
     });
     gate.wait_for_caller().await;
-    tokio::time::sleep(Duration::from_millis(40)).await;
+    given_up.notified().await;
     gate.release();
     assert_eq!(request.await.unwrap().text(), "true Ok(())");
     assert_eq!(client.get("/theme").await.text(), "light");

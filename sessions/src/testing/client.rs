@@ -5,7 +5,7 @@ use axum_core::body::Body;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_service::Service;
 
-use crate::{Session, SessionData, SessionLayer, SessionUser, id::SessionId};
+use crate::{Session, SessionData, SessionLayer, SessionUser, id::SessionId, shared::Shared};
 
 /// Drives an application in a test as a browser would: without a socket, and with the session's
 /// cookie from one request to the next.
@@ -155,10 +155,14 @@ impl<S, T: SessionData> TestClient<S, T> {
         session
     }
 
-    /// The id of the session that the client's cookie opens.
-    async fn id(&self) -> Option<SessionId> {
-        let session = self.open().await;
-        session.handle().slot().place().map(|place| place.id)
+    /// The id in the client's cookie. The store is not asked: its calls are the application's.
+    fn id(&self) -> Option<SessionId> {
+        let Shared { cookie, keys, seen_cookies, .. } = &*self.layer.shared;
+        #[cfg(feature = "private-cookie")]
+        if self.layer.shared.storage.is_cookie() {
+            return cookie.opened(keys, &self.cookie).next().map(|(cookie, _)| cookie.id);
+        }
+        cookie.verified(keys, seen_cookies, &self.cookie).next().map(|cookie| cookie.id)
     }
 
     /// Keeps the cookie in this `Set-Cookie` line, or forgets it.
@@ -178,7 +182,7 @@ impl<S, T: SessionData> TestClient<S, T> {
         if let Some(cookie) = &self.cookie {
             request.headers_mut().append(header::COOKIE, cookie.clone());
         }
-        let before = self.id().await;
+        let before = self.id();
         poll_fn(|cx| self.service.poll_ready(cx)).await.expect("the service is ready");
         let response = self.service.call(request).await.expect("the service answers");
         let name = [self.layer.shared.cookie.name.as_bytes(), b"="].concat();
@@ -188,7 +192,7 @@ impl<S, T: SessionData> TestClient<S, T> {
             None => SessionChange::Kept,
             Some(line) => {
                 self.keep(&line);
-                match (before, self.id().await) {
+                match (before, self.id()) {
                     (_, None) => SessionChange::Ended,
                     (None, Some(_)) => SessionChange::Begun,
                     (Some(before), Some(now)) if before == now => SessionChange::Resent,

@@ -321,8 +321,9 @@ impl RedisSentinels {
         let name = Self::MASTER;
         let lines = [
             format!("sentinel monitor {name} 127.0.0.1 {port} 2"),
-            format!("sentinel down-after-milliseconds {name} 1000"),
-            format!("sentinel failover-timeout {name} 3000"),
+            // A server that only waits for a busy machine is not to be taken for dead.
+            format!("sentinel down-after-milliseconds {name} 5000"),
+            format!("sentinel failover-timeout {name} 6000"),
         ];
         let lines = lines.each_ref().map(String::as_str);
         let sentinels = (0..3).map(|_| StoreServer::start_with(Kind::RedisSentinel, &lines));
@@ -345,6 +346,11 @@ impl RedisSentinels {
     /// Waits until the replica has what the master had when this was called.
     pub fn wait_for_replica(&self) {
         wait_for_replica(&self.servers[0]);
+    }
+
+    /// Ends the sentinels: from here on the master stays the master.
+    pub fn stop_watching(&mut self) {
+        self.sentinels.clear();
     }
 
     /// Waits until that server says it is the replica of the other, and has its data.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{MemoryStore, shard::Entry};
+use super::{Inner, MemoryStore, shard::Entry};
 use crate::{Record, StoreError, StoreKey, UserIndex};
 
 /// How many locks there are. Each is held for one look-up.
@@ -62,12 +62,31 @@ impl Users {
     }
 }
 
+impl Inner {
+    fn of_user(&self, user: &str, keys: &[StoreKey]) -> Vec<(StoreKey, Record)> {
+        let found = keys.iter().filter_map(|key| Some((*key, self.load(key)?)));
+        found.filter(|(_, record)| record.user.as_deref() == Some(user)).collect()
+    }
+}
+
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        /// Somebody who begins sessions all the time cannot hold us up for ever.
+        const MOST_LOOKS: u32 = 16;
         let inner = self.inner();
-        let keys = inner.users.keys(user);
-        let found = keys.into_iter().filter_map(|key| Some((key, inner.load(&key)?)));
-        Ok(found.filter(|(_, record)| record.user.as_deref() == Some(user)).collect())
+        let mut keys = inner.users.keys(user);
+        for _ in 1..MOST_LOOKS {
+            let found = inner.of_user(user, &keys);
+            // A session that has exchanged its id meanwhile was not found under the old one, and
+            // has been in the index under the new one since before that.
+            let now = inner.users.keys(user);
+            let known: HashSet<&StoreKey> = keys.iter().collect();
+            if now.iter().all(|key| known.contains(key)) {
+                return Ok(found);
+            }
+            keys = now;
+        }
+        Ok(inner.of_user(user, &keys))
     }
 
     async fn delete_sessions_of(

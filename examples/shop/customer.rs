@@ -4,8 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Form, Router,
-    extract::{ConnectInfo, Query, State},
-    http::{HeaderMap, StatusCode, Uri},
+    extract::{ConnectInfo, Query, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    middleware::{Next, from_fn},
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -39,6 +40,14 @@ pub(crate) fn routes(recent: Duration) -> Router<Shop> {
         .route("/signup", get(signup_page).post(sign_up))
         .route("/login", get(login_page).post(log_in))
         .route("/logout", post(log_out))
+        .layer(from_fn(no_store))
+}
+
+/// Nobody finds these pages with the back button after a logout.
+async fn no_store(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Where a login leads to. It comes from outside, so it may lead anywhere.
@@ -101,6 +110,10 @@ async fn sign_up(
     let password = std::mem::take(&mut form.password);
     match shop.accounts.sign_up(&form.name, password).await {
         Ok(user) => {
+            // The store may outlive the accounts: who had this name before is another customer.
+            if let Some(devices) = &shop.devices {
+                devices.end_all(&user).await?;
+            }
             let welcome = format!("Welcome, {user}! You have an account now, and are logged in.");
             begin(&session, user, form.remember, device(&headers, client)).await?;
             session.write().await.set_notice(welcome);
@@ -182,7 +195,11 @@ async fn account_page(
     problem: Option<Problem>,
 ) -> Result<Html<String>, Error> {
     let devices = match &shop.devices {
-        Some(devices) => Devices::Known(devices.list(user).await?, session.store_key()),
+        Some(devices) => {
+            let (mut list, this) = (devices.list(user).await?, session.store_key());
+            list.sort_by_key(|info| Some(info.key) != this);
+            Devices::Known(list, this)
+        }
         None => Devices::Unknown,
     };
     show(session, "/account", "Your account", |page| pages::account(page, &devices, problem)).await

@@ -26,8 +26,8 @@ use crate::{
 /// A checkout takes a login that is not older than `recent`.
 pub(crate) fn routes(recent: Duration) -> Router<Shop> {
     let login = RequireLogin::<Visitor>::redirect_to("/login");
-    // The login page sends whoever wanted to see a page back to it. What a form was to do is not done
-    // without them: after an order, it sends them to the page where they can order again.
+    // The login page leads back to the page that somebody wanted to see. A form is not sent again by
+    // that: for an order, it leads to the page that has the form.
     let to_checkout = RequireLogin::<Visitor>::redirect_to("/login?next=/checkout");
     Router::new()
         .route("/account", get(account))
@@ -158,17 +158,15 @@ fn device(headers: &HeaderMap, client: SocketAddr) -> Device {
     Device::of(headers).with_address(client.ip())
 }
 
-/// Makes the session this customer's: with what the visitor has put into the cart, but not with what
-/// another customer has.
+/// Makes the session this customer's. What a visitor has put into the cart comes along; what another
+/// customer has does not.
 async fn begin(
     session: &Session<Visitor>,
     user: String,
     remember: bool,
     device: Device,
 ) -> Result<(), Error> {
-    let keep = session.read().await.user().is_none_or(|before| before == user);
-    let month = remember.then_some(MONTH);
-    session.login(user).keep_data(keep).remember_for(month).device(device).await?;
+    session.login(user).remember_for(remember.then_some(MONTH)).device(device).await?;
     let is_remembered = session.lifetime() != Lifetime::new();
     session.write().await.set_remembered(is_remembered);
     Ok(())

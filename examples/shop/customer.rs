@@ -4,8 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Form, Router,
-    extract::{ConnectInfo, Query, State},
-    http::{HeaderMap, StatusCode, Uri},
+    extract::{ConnectInfo, Query, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    middleware::{Next, from_fn},
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -25,8 +26,8 @@ use crate::{
 /// A checkout takes a login that is not older than `recent`.
 pub(crate) fn routes(recent: Duration) -> Router<Shop> {
     let login = RequireLogin::<Visitor>::redirect_to("/login");
-    // The login page sends whoever wanted to see a page back to it. What a form was to do is not done
-    // without them: after an order, it sends them to the page where they can order again.
+    // The login page leads back to the page that somebody wanted to see. A form is not sent again by
+    // that: for an order, it leads to the page that has the form.
     let to_checkout = RequireLogin::<Visitor>::redirect_to("/login?next=/checkout");
     Router::new()
         .route("/account", get(account))
@@ -39,6 +40,14 @@ pub(crate) fn routes(recent: Duration) -> Router<Shop> {
         .route("/signup", get(signup_page).post(sign_up))
         .route("/login", get(login_page).post(log_in))
         .route("/logout", post(log_out))
+        .layer(from_fn(no_store))
+}
+
+/// Nobody finds these pages with the back button after a logout.
+async fn no_store(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Where a login leads to. It comes from outside, so it may lead anywhere.
@@ -101,6 +110,10 @@ async fn sign_up(
     let password = std::mem::take(&mut form.password);
     match shop.accounts.sign_up(&form.name, password).await {
         Ok(user) => {
+            // The store may outlive the accounts: who had this name before is another customer.
+            if let Some(devices) = &shop.devices {
+                devices.end_all(&user).await?;
+            }
             let welcome = format!("Welcome, {user}! You have an account now, and are logged in.");
             begin(&session, user, form.remember, device(&headers, client)).await?;
             session.write().await.set_notice(welcome);
@@ -145,17 +158,15 @@ fn device(headers: &HeaderMap, client: SocketAddr) -> Device {
     Device::of(headers).with_address(client.ip())
 }
 
-/// Makes the session this customer's: with what the visitor has put into the cart, but not with what
-/// another customer has.
+/// Makes the session this customer's. What a visitor has put into the cart comes along; what another
+/// customer has does not.
 async fn begin(
     session: &Session<Visitor>,
     user: String,
     remember: bool,
     device: Device,
 ) -> Result<(), Error> {
-    let keep = session.read().await.user().is_none_or(|before| before == user);
-    let month = remember.then_some(MONTH);
-    session.login(user).keep_data(keep).remember_for(month).device(device).await?;
+    session.login(user).remember_for(remember.then_some(MONTH)).device(device).await?;
     let is_remembered = session.lifetime() != Lifetime::new();
     session.write().await.set_remembered(is_remembered);
     Ok(())
@@ -182,7 +193,11 @@ async fn account_page(
     problem: Option<Problem>,
 ) -> Result<Html<String>, Error> {
     let devices = match &shop.devices {
-        Some(devices) => Devices::Known(devices.list(user).await?, session.store_key()),
+        Some(devices) => {
+            let (mut list, this) = (devices.list(user).await?, session.store_key());
+            list.sort_by_key(|info| Some(info.key) != this);
+            Devices::Known(list, this)
+        }
         None => Devices::Unknown,
     };
     show(session, "/account", "Your account", |page| pages::account(page, &devices, problem)).await

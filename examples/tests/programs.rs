@@ -119,6 +119,7 @@ async fn an_account_needs_its_password() {
         assert_eq!(reply.status, 422);
         assert!(reply.body.contains(words), "{reply:?}");
     }
+    assert_eq!(client.get("/login").await.header("cache-control"), "no-store");
     let reply = send(&client, "/signup", "name=Ada&password=correct+horse&next=/checkout").await;
     assert_eq!((reply.status.as_u16(), &*reply.header("location")), (303, "/checkout"));
     assert!(notice(&client).await.starts_with("Welcome, Ada!"));
@@ -155,6 +156,29 @@ async fn a_cart_comes_along_into_one_account_and_not_into_the_next() {
     assert!(has_mug().await);
     send(&client, "/signup", "name=Ben&password=correct+horse").await;
     assert!(!has_mug().await);
+}
+
+/// Accounts end with the shop, and sessions need not: they must not fall to the next of the name.
+#[tokio::test]
+async fn whoever_gets_the_name_of_an_earlier_account_does_not_get_its_sessions() {
+    let keys = "c2Vzc2lvbnMgb2YgYSB0ZXN0LCBub3Qgb2YgYSBzaG9wIQ==";
+    let folder = Folder::new();
+    let store = format!("sqlite:{}", folder.path.join("shop.db").display());
+    let start =
+        || Program::start(shop().args(["--store", &store]).env("SESSION_KEYS", keys), LISTENS);
+    let (first, address) = start();
+    let earlier = Client::new(address);
+    send(&earlier, "/signup", "name=Ada&password=correct+horse").await;
+    assert_eq!(first.terminate(), Some(0));
+
+    let (_second, address) = start();
+    let same_browser = Client::new(address);
+    same_browser.set_cookie(COOKIE, earlier.cookie(COOKIE).as_deref());
+    same_browser.get("/account").await.text();
+    let later = Client::new(address);
+    send(&later, "/signup", "name=Ada&password=another+horse").await;
+    assert_eq!(same_browser.get("/account").await.header("location"), "/login?next=%2Faccount");
+    assert_eq!(later.get("/account").await.text().matches("this one").count(), 1);
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ pub(crate) fn login(page: &Page<'_>, entries: &Entries<'_>) -> String {
     let name = if entries.name.is_empty() { user.unwrap_or_default() } else { entries.name };
     let remember = entries.remember || page.visitor.remembered;
     let entries = Entries { name, remember, ..*entries };
-    let form = form(page, "/login", &entries, "current-password", "Log in");
+    let form = form(page, "/login", &entries, Password::Present, "Log in");
     let signup = address("/signup", entries.next);
     format!(
         r#"<p class="lead">{lead}</p>{form}
@@ -48,7 +48,7 @@ pub(crate) fn login(page: &Page<'_>, entries: &Entries<'_>) -> String {
 }
 
 pub(crate) fn signup(page: &Page<'_>, entries: &Entries<'_>) -> String {
-    let form = form(page, "/signup", entries, "new-password", "Open the account");
+    let form = form(page, "/signup", entries, Password::New, "Open the account");
     let login = address("/login", entries.next);
     format!(
         r#"<p class="lead">A name and a password, and no more. The shop forgets both when it is
@@ -57,25 +57,23 @@ stopped.</p>{form}
     )
 }
 
-/// The form for a name and a password. The new ones among passwords have a shortest length.
+/// The form for a name and a password.
 fn form(
     page: &Page<'_>,
     action: &str,
     entries: &Entries<'_>,
-    password: &str,
+    password: Password,
     button: &str,
 ) -> String {
     let Entries { name, remember, next, problem } = entries;
-    let is_new = password == "new-password";
     page.form(
         action,
         r#"class="fields""#,
         format_args!(
             r#"{problem}{next}<label for="name">Name</label>
 <input id="name" name="name" value="{name}" maxlength="{LONGEST_NAME}" autocomplete="username"
-autocapitalize="none" spellcheck="false" required>
-<label for="password">Password</label>{hint}
-<input id="password" name="password" type="password" {bounds} autocomplete="{password}" required>
+autocapitalize="none" spellcheck="false" aria-describedby="problem" required>
+{password}
 <label class="tick"><input type="checkbox" name="remember" value="true"{ticked}> Remember me for 30
 days</label>
 <button class="main">{button}</button>"#,
@@ -85,26 +83,46 @@ days</label>
                 Escaped(next)
             )),
             name = Escaped(name),
-            hint = if is_new { hint("password-hint") } else { String::new() },
-            bounds = if is_new { bounds("password-hint") } else { String::new() },
+            password = field("password", "Password", password),
             ticked = if *remember { " checked" } else { "" },
         ),
     )
 }
 
-/// Read out at once by a screen reader.
-fn problem_above(problem: Option<Problem>) -> String {
-    optional(&problem, |problem| format!(r#"<p class="problem" role="alert">{problem}</p>"#))
+/// What a form asks for; password managers want to know.
+#[derive(Clone, Copy)]
+enum Password {
+    Present,
+    New,
 }
 
-fn hint(id: &str) -> String {
-    format!(r#"<span class="quiet" id="{id}">At least {SHORTEST_PASSWORD} characters.</span>"#)
-}
-
-fn bounds(hint: &str) -> String {
+/// A field for a password.
+fn field(id: &str, label: &str, password: Password) -> String {
+    let (hint, attributes) = match password {
+        Password::Present => (
+            String::new(),
+            r#"autocomplete="current-password" aria-describedby="problem""#.to_string(),
+        ),
+        Password::New => (
+            format!(
+                r#"<span class="quiet" id="{id}-hint">At least {SHORTEST_PASSWORD} characters.</span>"#
+            ),
+            format!(
+                r#"autocomplete="new-password" aria-describedby="problem {id}-hint"
+minlength="{SHORTEST_PASSWORD}" maxlength="{LONGEST_PASSWORD}""#
+            ),
+        ),
+    };
     format!(
-        r#"minlength="{SHORTEST_PASSWORD}" maxlength="{LONGEST_PASSWORD}" aria-describedby="{hint}""#
+        r#"<label for="{id}">{label}</label>{hint}
+<input id="{id}" name="{id}" type="password" {attributes} required>"#
     )
+}
+
+/// Read out by a screen reader, at once and with the fields.
+fn problem_above(problem: Option<Problem>) -> String {
+    let problem = optional(&problem, |problem| format!(r#"<p class="problem">{problem}</p>"#));
+    format!(r#"<div id="problem" role="alert">{problem}</div>"#)
 }
 
 /// A page with the way on in its query.
@@ -133,15 +151,12 @@ pub(crate) fn account(page: &Page<'_>, devices: &Devices, problem: Option<Proble
             r#"class="fields""#,
             format_args!(
                 r#"{problem}<input value="{user}" autocomplete="username" readonly hidden>
-<label for="old">Present password</label>
-<input id="old" name="old" type="password" autocomplete="current-password" required>
-<label for="new">New password</label>{hint}
-<input id="new" name="new" type="password" {bounds} autocomplete="new-password" required>
+{old}{new}
 <button>Change it</button>"#,
                 problem = problem_above(problem),
                 user = Escaped(user),
-                hint = hint("new-hint"),
-                bounds = bounds("new-hint"),
+                old = field("old", "Present password", Password::Present),
+                new = field("new", "New password", Password::New),
             )
         ),
     )

@@ -9,12 +9,12 @@ mod fields;
 mod layers;
 mod lifecycle;
 mod login;
+mod login_failures;
 mod merging;
 mod private_cookie;
 mod races;
 mod responses;
 mod resting;
-mod review;
 
 use std::{convert::Infallible, time::Duration};
 

@@ -156,8 +156,8 @@ impl<T: SessionUser> Session<T> {
     pub fn require_recent_login(&self, limit: Duration) -> Result<(), Error> {
         let now = self.handle().shared.now();
         let is_recent = self.logged_in_at().is_some_and(|at| {
-            // A login in the future is one by a clock that is ahead of ours.
-            now.duration_since(at).unwrap_or_default() <= limit
+            // One in the future is by a clock that is ahead of ours: by no more than that.
+            now.duration_since(at).unwrap_or_else(|ahead| ahead.duration()) <= limit
         });
         if is_recent { Ok(()) } else { Err(Error::login_required()) }
     }

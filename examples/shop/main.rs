@@ -40,8 +40,8 @@ Usage: shop [--port N] [--store STORE] [--insecure] [--recent-login SECONDS]
                     sqlite:PATH  in a file, which is made if there is none
                     postgres://…, mysql://…, redis://…, memcached://…
                                  on a server; a table is made where it takes one
-                  With `cookie` and memcached the shop cannot tell where a
-                  customer is logged in.
+                  With `cookie` the shop cannot tell where a customer is
+                  logged in.
   --insecure      send the cookie without `Secure`, for browsers that refuse
                   such a cookie from http://localhost
   --recent-login SECONDS
@@ -126,9 +126,7 @@ impl Store {
                 with_index(store, keys)
             }
             Self::Redis(url) => with_index(RedisStore::connect(url).await?, keys),
-            Self::Memcached(url) => {
-                (SessionLayer::builder(MemcachedStore::connect(url).await?, keys), None)
-            }
+            Self::Memcached(url) => with_index(MemcachedStore::connect(url).await?, keys),
         })
     }
 }

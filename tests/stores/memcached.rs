@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     app,
-    checks::{HANGS, hangs, key, record, recovers},
+    checks::{HANGS, hangs, key, record, recovers, user_index},
     under_test,
 };
 
@@ -22,6 +22,8 @@ async fn memcached_keeps_its_promises() {
     under_test("memcached");
     let store = MemcachedStore::connect(&server.url()).await.unwrap();
     conformance(store.clone()).await;
+    user_index(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
     app::counts_its_calls(store.clone()).await;
     app::sessions_outlive_the_app(store.clone()).await;
     app::counts_from_four_layers(store.clone()).await;

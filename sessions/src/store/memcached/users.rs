@@ -1,0 +1,151 @@
+//! Which sessions a user has: an item for each user, of the same form as a session, whose payload is
+//! the list.
+//!
+//! ```text
+//! payload = ( key of the session (32 bytes)  day until which to look for it (4 bytes) )*
+//! ```
+//!
+//! A session is entered before it is saved, so that none escapes. What a crash leaves in the list is
+//! found not to be there, and left out; its entry goes when its days are over.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+
+use super::{Found, MemcachedStore, Place, Stored, TRIES, server_of};
+use crate::{
+    Record, StoreKey,
+    store::{Store, StoreError, UserIndex, packed::stored_millis},
+};
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+const KEY: usize = 32;
+const ENTRY: usize = KEY + 4;
+
+/// The last day on which a record of this expiry may be there, and one more for what a `touch` whose
+/// answer got lost may have added.
+fn last_day(expires_at: SystemTime) -> u32 {
+    u32::try_from(stored_millis(expires_at) / DAY + 1).unwrap_or(u32::MAX)
+}
+
+/// The list with this session in it, and without those whose days are over.
+fn with_entry(list: &[u8], key: &StoreKey, last: u32, today: u32) -> Vec<u8> {
+    let mut new = Vec::with_capacity(list.len() + ENTRY);
+    for entry in list.as_chunks::<ENTRY>().0 {
+        if entry[..KEY] != key.as_bytes()[..] && day_of(entry) >= today {
+            new.extend(entry);
+        }
+    }
+    new.extend(key.as_bytes());
+    new.extend(last.to_be_bytes());
+    new
+}
+
+fn day_of(entry: &[u8; ENTRY]) -> u32 {
+    entry.last_chunk().map_or(0, |day| u32::from_be_bytes(*day))
+}
+
+fn key_of(entry: &[u8; ENTRY]) -> StoreKey {
+    StoreKey::from_bytes(entry.first_chunk().copied().unwrap_or_default())
+}
+
+impl MemcachedStore {
+    /// Enters a session in its user's list, unless it is there as of the record before.
+    pub(super) async fn enter(
+        &self,
+        operation: &'static str,
+        key: &StoreKey,
+        record: &Record,
+        before: Option<&Record>,
+    ) -> Result<(), StoreError> {
+        let Some(user) = &record.user else { return Ok(()) };
+        let last = last_day(record.expires_at);
+        let is_there = |before: &Record| {
+            before.user.as_ref() == Some(user) && last_day(before.expires_at) == last
+        };
+        if before.is_some_and(is_there) {
+            return Ok(());
+        }
+        let today = u32::try_from(self.now() / DAY).unwrap_or(u32::MAX);
+        let at = &self.list_of(user);
+        for _ in 0..TRIES {
+            let (list, unique) = match self.get(operation, at).await? {
+                Found::Live(list, unique) => (list.payload, Some(unique)),
+                Found::Expired(unique) => ([].into(), Some(unique)),
+                Found::Nothing => ([].into(), None),
+            };
+            let payload = with_entry(&list, key, last, today);
+            let days = payload.as_chunks().0.iter().map(day_of).max().unwrap_or(last);
+            let until = Duration::from_millis((u64::from(days) + 1).saturating_mul(DAY));
+            let list = Record {
+                version: 1,
+                created_at: UNIX_EPOCH,
+                expires_at: UNIX_EPOCH.checked_add(until).unwrap_or(record.expires_at),
+                user: None,
+                payload: payload.into(),
+            };
+            if let Stored::Done = self.put(operation, at, &list, unique).await? {
+                return Ok(());
+            }
+        }
+        Err(Self::overtaken(operation))
+    }
+
+    /// Where a user's list is.
+    fn list_of(&self, user: &str) -> Place<'_> {
+        let hash = StoreKey::from_bytes(Sha256::digest(user).into());
+        let name = format!("{}:user:{hash}", self.shared.prefix);
+        Place { server: server_of(&self.shared.servers, &hash), name }
+    }
+}
+
+impl UserIndex for MemcachedStore {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let Found::Live(list, _) = self.get("sessions_of", &self.list_of(user)).await? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        for key in list.payload.as_chunks().0.iter().map(key_of) {
+            if let Some(record) = self.load(&key).await?
+                && record.user.as_deref() == Some(user)
+            {
+                found.push((key, record));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        let mut deleted = 0;
+        for (key, _) in self.sessions_of(user).await? {
+            if Some(&key) != except && self.delete(&key).await? {
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_each_session_once_and_forgets_what_is_over() {
+        let [one, two] = [1, 2].map(|byte| StoreKey::from_bytes([byte; KEY]));
+        let list = with_entry(&[], &one, 10, 5);
+        let list = with_entry(&list, &two, 20, 5);
+        let list = with_entry(&list, &two, 21, 5);
+        let shown = |list: &[u8]| -> Vec<_> {
+            list.as_chunks().0.iter().map(|entry| (key_of(entry), day_of(entry))).collect()
+        };
+        assert_eq!(shown(&list), [(one, 10), (two, 21)]);
+        assert_eq!(shown(&with_entry(&list, &two, 22, 10)), [(one, 10), (two, 22)]);
+        assert_eq!(shown(&with_entry(&list, &two, 22, 11)), [(two, 22)]);
+    }
+}

@@ -39,7 +39,9 @@ async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySes
     })
 }
 
-#[tokio::main]
+// One thread: what a request discards must not be saved by another one between its guard and its
+// `discard`, which is no fault of the library's.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let [url, port, key] = [1, 2, 3].map(|at| env::args().nth(at).expect("STORE PORT KEY"));
     let keys = Keys::from_base64(&key).expect("a key");

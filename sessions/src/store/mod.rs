@@ -204,12 +204,23 @@ pub trait UserIndex: Store {
 
     /// Ends the live sessions of `user`, all but the one under `except`, and says how many.
     ///
-    /// If it fails, or its future is dropped, some of them may have ended.
+    /// If it fails, or its future is dropped, some of them may have ended. Unless a store knows a
+    /// quicker way they are listed, and deleted one by one.
     fn delete_sessions_of(
         &self,
         user: &str,
         except: Option<&StoreKey>,
-    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        async move {
+            let mut deleted = 0;
+            for (key, _) in self.sessions_of(user).await? {
+                if Some(&key) != except && self.delete(&key).await? {
+                    deleted += 1;
+                }
+            }
+            Ok(deleted)
+        }
+    }
 }
 
 impl<S: DeleteExpired> DeleteExpired for Arc<S> {

@@ -115,20 +115,6 @@ impl UserIndex for MemcachedStore {
         }
         Ok(found)
     }
-
-    async fn delete_sessions_of(
-        &self,
-        user: &str,
-        except: Option<&StoreKey>,
-    ) -> Result<u64, StoreError> {
-        let mut deleted = 0;
-        for (key, _) in self.sessions_of(user).await? {
-            if Some(&key) != except && self.delete(&key).await? {
-                deleted += 1;
-            }
-        }
-        Ok(deleted)
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! Unlike a time, it is the same in every run, whatever else the machine does. valgrind's processor
 //! has no instructions for SHA-256: an HMAC and the hash of an id count for more than they take.
 //!
-//! With a peer's number, a route's number and a count of requests it only serves them, for whoever
-//! wants to see where the instructions go (`callgrind_annotate`).
+//! With a peer's number, a route's number, a count of requests and one of sessions it only serves
+//! them, for whoever wants to see where the instructions go (`callgrind_annotate`).
 
 use std::process::Command;
 
@@ -19,9 +19,9 @@ const REQUESTS: usize = 1_000;
 const SESSIONS: usize = 100;
 
 #[tokio::main(flavor = "current_thread")]
-async fn serve(peer: Peer, route: usize, count: usize) {
+async fn serve(peer: Peer, route: usize, count: usize, sessions: usize) {
     let mut app = peer.app().await;
-    let cookies = fill_many(&mut app, SESSIONS).await;
+    let cookies = fill_many(&mut app, sessions).await;
     // The requests are made in any case, so that the difference is what serving them takes.
     let made = requests(ROUTES[route].1, &cookies, &mut Random(1), count.max(2 * REQUESTS));
     for request in made.into_iter().take(count) {
@@ -34,7 +34,7 @@ fn instructions(peer: usize, route: usize, count: usize) -> f64 {
     let run = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe().expect("a path"))
-        .args([peer, route, count].map(|number| number.to_string()))
+        .args([peer, route, count, SESSIONS].map(|number| number.to_string()))
         .output()
         .expect("valgrind is installed");
     let report = String::from_utf8_lossy(&run.stderr);
@@ -45,8 +45,8 @@ fn instructions(peer: usize, route: usize, count: usize) -> f64 {
 fn main() {
     let arguments: Vec<usize> =
         std::env::args().skip(1).map(|argument| argument.parse().expect("numbers")).collect();
-    if let [peer, route, count] = arguments[..] {
-        return serve(Peer::ALL[peer], route, count);
+    if let [peer, route, count, sessions] = arguments[..] {
+        return serve(Peer::ALL[peer], route, count, sessions);
     }
     println!("Instructions of a request.");
     let names = Peer::ALL.map(Peer::name);

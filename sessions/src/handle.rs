@@ -84,6 +84,8 @@ pub(crate) struct Opened<T: SessionData> {
     pub(crate) is_new: bool,
     /// The request has ended the session that its cookie opened.
     ended: bool,
+    /// Somebody has an [`Exchange`].
+    is_in_exchange: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
     /// Where the request was, for work that has to go on without it.
@@ -104,11 +106,24 @@ impl<T: SessionData> Opened<T> {
             cookie: None,
             is_new: true,
             ended: false,
+            is_in_exchange: false,
             lifetime_before: None,
             runtime: Runtime::try_current().ok(),
             #[cfg(feature = "private-cookie")]
             held: None,
         }
+    }
+}
+
+/// The right to exchange the request's session for another.
+pub(crate) struct Exchange<'a, T: SessionData> {
+    handle: &'a Handle<T>,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl<T: SessionData> Drop for Exchange<'_, T> {
+    fn drop(&mut self) {
+        self.handle.opened().is_in_exchange = false;
     }
 }
 
@@ -176,7 +191,8 @@ impl<T: SessionData> Handle<T> {
             self.found(self.find_in_cookie());
             return Ok(());
         }
-        for cookie in self.verified_cookies() {
+        let Shared { cookie, keys, seen_cookies, .. } = &**shared;
+        for cookie in cookie.verified(keys, seen_cookies, self.cookies.iter()) {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
@@ -193,13 +209,12 @@ impl<T: SessionData> Handle<T> {
 
     /// Of two tasks of the request that open at the same time, the first one's counts.
     fn found(&self, opened: Opened<T>) {
-        self.opened.get_or_init(|| {
-            Box::new(Open {
-                current: Mutex::new(opened),
-                exchange: tokio::sync::Mutex::new(()),
-                writer: new_writer(),
-            })
+        let open = Box::new(Open {
+            current: Mutex::new(opened),
+            exchange: tokio::sync::Mutex::new(()),
+            writer: new_writer(),
         });
+        self.opened.get_or_init(|| open);
     }
 
     /// The session that a private cookie holds. It is this request's alone, and not entered anywhere.
@@ -218,15 +233,6 @@ impl<T: SessionData> Handle<T> {
         Opened::fresh(Arc::new(Slot::fresh(shared.now())))
     }
 
-    /// More than one are as good as never there, so that this does not allocate.
-    fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> + use<T> {
-        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
-        let mut verified = cookie.verified(keys, seen_cookies, self.cookies.iter());
-        let first = verified.next();
-        let more: Vec<VerifiedCookie> = verified.collect();
-        first.into_iter().chain(more)
-    }
-
     /// A [`Session`](crate::Session) comes out of `Session::open` alone.
     fn open_one(&self) -> &Open<T> {
         self.opened.get().expect("a session is opened before it is handed out")
@@ -237,8 +243,11 @@ impl<T: SessionData> Handle<T> {
         self.open_one().current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn exchange(&self) -> &tokio::sync::Mutex<()> {
-        &self.open_one().exchange
+    /// Waits until nobody else does.
+    pub(crate) async fn exchange(&self) -> Exchange<'_, T> {
+        let turn = self.open_one().exchange.lock().await;
+        self.opened().is_in_exchange = true;
+        Exchange { handle: self, _turn: turn }
     }
 
     pub(crate) fn slot(&self) -> Arc<Slot<T>> {
@@ -306,18 +315,24 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// What the response needs, if that can be said without waiting for anything: nothing to save,
-    /// nobody in the middle of something.
+    /// What the response needs, if that can be said without waiting for anything: nothing to save, or
+    /// a store that answers at once, and nobody in the middle of something.
     pub(crate) fn finish_now(&self) -> Option<Outcome> {
         // First this, then the look at `opened`: `open` does it the other way round, so that one of
         // the two sees the other.
         self.answered.store(true, SeqCst);
         let Some(open) = self.opened.get() else { return Some(Outcome::default()) };
-        let _exchange = open.exchange.try_lock().ok()?;
+        if self.wrote.load(SeqCst) {
+            // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
+            let slot = self.slot();
+            if slot.has_unsaved() && !save::save_at_once(&self.shared, &slot, open.writer) {
+                return None;
+            }
+        }
         let opened = self.opened();
         let slot = &opened.slot;
         let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key);
-        if by_old_key || self.has_unsaved(slot) {
+        if opened.is_in_exchange || by_old_key || self.has_unsaved(slot) {
             return None;
         }
         let (mut seen, refresh) = self.look_for_refresh(slot);
@@ -337,7 +352,7 @@ impl<T: SessionData> Handle<T> {
     /// That the session has been ended by somebody else is no error: the request did nothing wrong,
     /// and there is nothing to save it to.
     pub(crate) async fn finish(&self) -> Outcome {
-        let _exchange = self.exchange().lock().await;
+        let _exchange = self.exchange().await;
         let slot = self.slot();
         let is_due = self.has_unsaved(&slot) || self.look_for_refresh(&slot).1.is_some();
         let mut saving = match is_due || self.needs_cookie(slot.stage()) {

@@ -164,7 +164,7 @@ impl<T: SessionUser> Session<T> {
 
     async fn login_under(&self, permit: Permit<T>, login: Ready) -> Result<(), Error> {
         let handle = self.handle();
-        let _exchange = handle.exchange().lock().await;
+        let _exchange = handle.exchange().await;
         if handle.is_answered() {
             return Err(Error::no_cookie());
         }

@@ -38,6 +38,11 @@ impl Patch {
         self.0.iter().map(|entry| (entry.field, &*entry.body, entry.writer))
     }
 
+    /// One that several requests have written, as often.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|entry| entry.field)
+    }
+
     pub(crate) fn body(&self, field: usize) -> Option<&[u8]> {
         self.0.iter().rev().find(|entry| entry.field == field).map(|entry| &*entry.body)
     }

@@ -64,35 +64,39 @@ impl<'a> Source<'a> {
     /// Takes `payload` apart. An empty one is that of a session without any field.
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
         let mut source = Self::empty(fields);
+        source.read(payload)?;
+        Ok(source)
+    }
+
+    /// Takes `payload` apart in place: a source is large enough that moving it costs as much.
+    pub(crate) fn read(&mut self, payload: &'a [u8]) -> Result<(), Corrupt> {
         let (_, mut rest) = take_head(payload)?;
         // Entries are written in the order of the table, so that the next one is mostly the next.
         let mut expected = 0;
         while let Some((key, body)) = take_entry(&mut rest)? {
-            match find(fields, expected, key) {
+            match find(self.fields, expected, key) {
                 Some((field, by_alias)) => {
-                    if !by_alias || source.bodies.get(field).is_none() {
-                        source.bodies.set(field, body);
+                    if !by_alias || self.bodies.get(field).is_none() {
+                        self.bodies.set(field, body);
                     }
                     expected = field + 1;
                 }
-                None => source.unknown.push((key, body)),
+                None => self.unknown.push((key, body)),
             }
         }
-        Ok(source)
+        Ok(())
     }
 
     /// Lays what has been changed over what was stored.
-    pub(crate) fn with_patch(mut self, patch: &'a Patch) -> Self {
+    pub(crate) fn lay_over(&mut self, patch: &'a Patch) {
         for (field, body, _) in patch.entries() {
             self.bodies.set(field, body);
         }
-        self
     }
 
     /// As it is at this time: a field that has ended has its default.
-    pub(crate) fn at(mut self, now: u64) -> Self {
+    pub(crate) fn look_at(&mut self, now: u64) {
         self.now = now;
-        self
     }
 
     /// When the next of the fields ends.
@@ -113,8 +117,7 @@ impl<'a> Source<'a> {
     /// The payload of these fields and this head.
     pub(crate) fn write(&self, head: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.written_len(head));
-        out.push(FORMAT);
-        put_sized(head, &mut out);
+        put_head(head, &mut out);
         for (field, info) in self.fields.iter().enumerate() {
             if let Some(body) = self.bodies.get(field) {
                 put_entry(info.key.as_bytes(), body, &mut out);
@@ -128,7 +131,6 @@ impl<'a> Source<'a> {
 
     /// A little more than [`write`](Self::write) needs, so that it allocates once.
     fn written_len(&self, head: &[u8]) -> usize {
-        const LENGTHS: usize = 6;
         let known = self.fields.iter().enumerate().filter_map(|(field, info)| {
             self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS)
         });
@@ -157,6 +159,67 @@ impl<'a> Source<'a> {
             }
         }
     }
+}
+
+/// The stored body of one field, without taking the whole payload apart.
+pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> {
+    let (_, mut entries) = take_head(payload).ok()?;
+    let mut by_alias = None;
+    while let Some((key, body)) = take_entry(&mut entries).ok()? {
+        if key == info.key.as_bytes() {
+            return Some(body);
+        }
+        if by_alias.is_none() && info.is_stored_under(key) {
+            by_alias = Some(body);
+        }
+    }
+    by_alias
+}
+
+/// Up to so many fields it is quicker to look for each of them than to take a payload apart.
+pub(crate) const FEW: usize = 8;
+
+/// The payload with another head, and with what `patch` has changed: what lies between two changes is
+/// copied as it is. `None` if more than a [`FEW`] have changed, or a field is stored under an alias,
+/// which takes more than that.
+pub(crate) fn patched(
+    fields: &'static [FieldInfo],
+    payload: &[u8],
+    head: &[u8],
+    patch: &Patch,
+) -> Option<Vec<u8>> {
+    if patch.entries().count() > FEW {
+        return None;
+    }
+    let (_, mut rest) = take_head(payload).ok()?;
+    let size = |(field, body, _): (usize, &[u8], _)| fields[field].key.len() + body.len() + LENGTHS;
+    let more = LENGTHS + head.len() + patch.entries().map(size).sum::<usize>();
+    let mut out = Vec::with_capacity(rest.len() + more);
+    put_head(head, &mut out);
+    // What is not copied yet begins here.
+    let (mut unchanged, mut expected) = (rest, 0);
+    while !rest.is_empty() {
+        let before = unchanged.len() - rest.len();
+        let (key, _) = take_entry(&mut rest).ok()??;
+        let Some((field, by_alias)) = find(fields, expected, key) else { continue };
+        if by_alias {
+            return None;
+        }
+        expected = field + 1;
+        if let Some(body) = patch.body(field) {
+            out.extend_from_slice(&unchanged[..before]);
+            put_entry(key, body, &mut out);
+            unchanged = rest;
+        }
+    }
+    out.extend_from_slice(unchanged);
+    for (at, (field, ..)) in patch.entries().enumerate() {
+        let is_first = patch.entries().take(at).all(|(earlier, ..)| earlier != field);
+        if is_first && body(&fields[field], payload).is_none() {
+            put_entry(fields[field].key.as_bytes(), patch.body(field)?, &mut out);
+        }
+    }
+    Some(out)
 }
 
 /// Whether all of `payload` is one, and the encoded head in it.
@@ -279,9 +342,18 @@ fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     bytes.split_off(..length)
 }
 
+/// No two lengths before an entry, nor what stands before the head, take more bytes in a payload of the
+/// usual size.
+const LENGTHS: usize = 6;
+
 fn put_sized(bytes: &[u8], out: &mut Vec<u8>) {
     varint::put(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+}
+
+fn put_head(head: &[u8], out: &mut Vec<u8>) {
+    out.push(FORMAT);
+    put_sized(head, out);
 }
 
 fn put_entry(key: &[u8], body: &[u8], out: &mut Vec<u8>) {
@@ -433,7 +505,8 @@ mod tests {
         for (now, visits, length, next) in
             [(0, 7, 4, 300), (299, 7, 4, 300), (300, 99, 4, 1_000), (1_000, 99, 0, u64::MAX)]
         {
-            let source = Source::parse(FIELDS, &payload).unwrap().at(now);
+            let mut source = Source::parse(FIELDS, &payload).unwrap();
+            source.look_at(now);
             assert_eq!(source.field(1, || 99_u32), visits, "at {now}");
             assert_eq!(source.field(0, String::new).len(), length, "at {now}");
             assert_eq!(source.next_end(), next);
@@ -453,6 +526,46 @@ mod tests {
         assert_eq!(source.field(1, || 99_u32), 99);
         let kept = [("visits", &b"\xf0later tag"[..]), ("later", b"\xf0anything"), ("", b"")];
         assert_eq!(source.write(&[]), payload(&kept));
+    }
+
+    #[test]
+    fn patched_or_taken_apart_it_is_the_same() {
+        const FIELDS: &[FieldInfo] = &[
+            FieldInfo::new("a"),
+            FieldInfo::new("bb").aliases(&["old"]),
+            FieldInfo::new("c"),
+            FieldInfo::new("d"),
+        ];
+        let stored: [&[(&str, &[u8])]; 5] = [
+            &[],
+            &[("a", b"1"), ("bb", b"2"), ("c", b"3"), ("d", b"4")],
+            &[("d", b"4"), ("later", b""), ("a", b"1")],
+            &[("c", &[7; 300]), ("bb", b"")],
+            &[("a", b"1"), ("old", b"2")],
+        ];
+        for entries in stored {
+            let payload = payload(entries);
+            for changed in 0..1_usize << FIELDS.len() {
+                let mut patch = Patch::default();
+                for field in (0..FIELDS.len()).rev().filter(|field| changed & 1 << field != 0) {
+                    patch.set(field, [9; 200][..50 * field].into(), 1);
+                    patch.set(field, vec![field as u8; 40 * field].into(), 2);
+                }
+                let mut whole = Source::parse(FIELDS, &payload).unwrap();
+                whole.lay_over(&patch);
+                let patched = patched(FIELDS, &payload, b"head", &patch);
+                assert_eq!(patched.is_none(), entries.iter().any(|(key, _)| *key == "old"));
+                let Some(patched) = patched else { continue };
+                assert_eq!(check(&patched), Ok(&b"head"[..]));
+                let read = Source::parse(FIELDS, &patched).unwrap();
+                for (field, info) in FIELDS.iter().enumerate() {
+                    assert_eq!(read.body(field), whole.body(field), "{entries:?}, {changed:b}");
+                    assert_eq!(super::body(info, &patched), whole.body(field));
+                }
+                assert_eq!(read.unknown, whole.unknown);
+                assert_eq!(patched.len(), whole.write(b"head").len());
+            }
+        }
     }
 
     #[test]

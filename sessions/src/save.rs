@@ -48,6 +48,47 @@ impl<'a> Saving<'a> {
     }
 }
 
+/// Saves what has been released, if the store answers at once and there is nothing else to it: no
+/// other save is under way, nobody was faster, nothing is encrypted. False if there is: then nothing
+/// has happened, and [`attempts`] is what does it.
+pub(crate) fn save_at_once<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    writer: Writer,
+) -> bool {
+    let Some(store) = shared.storage.store().filter(|store| store.is_ready_at_once()) else {
+        return false;
+    };
+    if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
+        return false;
+    }
+    let Ok(_saving) = slot.saving.try_lock() else { return false };
+    let given = circumstances(shared, None);
+    let expires_at =
+        |lifetime, created_at| shared.expiry.expires_at(lifetime, created_at, given.now);
+    if let Some(place) = slot.place() {
+        return slot.save_at_once(writer, given, expires_at, |record, based_on| {
+            let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
+            matches!(answer, Some(Some(Ok(Replaced::Done))))
+        });
+    }
+    let Ok(id) = SessionId::generate() else { return false };
+    let place = shared.registry.place(id);
+    let key = place.key;
+    let is_created = slot.save_at_once(writer, given, expires_at, |record, based_on| {
+        let is_created = based_on.is_none()
+            && matches!(store.create(&key, record).now(), Some(Ok(Created::Done)));
+        if is_created {
+            slot.settle_in(place);
+        }
+        is_created
+    });
+    if is_created {
+        shared.registry.enter(slot);
+    }
+    is_created
+}
+
 /// Saves what has been released and is not stored yet; `writer` is told of what cannot be stored.
 ///
 /// Dropped half-way, it leaves everything pending that is not known to be stored, and the slot in
@@ -172,18 +213,21 @@ fn plan<T: SessionData>(
     wish: Wish<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    let now = shared.now();
-    let given = Circumstances {
-        now,
+    let given = circumstances(shared, overdue);
+    slot.plan(wish, given, |lifetime, created_at| {
+        shared.expiry.expires_at(lifetime, created_at, given.now)
+    })
+}
+
+fn circumstances<T: SessionData>(shared: &Shared<T>, overdue: Option<u64>) -> Circumstances {
+    Circumstances {
+        now: shared.now(),
         limit: shared.payload_limit,
         sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
         mark: shared.marks.next(),
         conflict: shared.policy.conflict,
         overdue,
-    };
-    slot.plan(wish, given, |lifetime, created_at| {
-        shared.expiry.expires_at(lifetime, created_at, now)
-    })
+    }
 }
 
 /// Whether the store has what the slot had at this generation; if not, the slot then has what the

@@ -470,7 +470,7 @@ impl<T: SessionData> Session<T> {
     async fn renew_id_of(&self, permit: Permit<T>) -> Result<(), Error> {
         let shared = &*self.handle.shared;
         let slot = permit.slot();
-        let _exchange = self.handle.exchange().lock().await;
+        let _exchange = self.handle.exchange().await;
         let mut saving = Saving::of(slot).await;
         if slot.place().is_none() {
             return Ok(());
@@ -515,7 +515,7 @@ impl<T: SessionData> Session<T> {
 
     async fn destroy_now(&self) -> Result<(), Error> {
         let shared = &*self.handle.shared;
-        let _exchange = self.handle.exchange().lock().await;
+        let _exchange = self.handle.exchange().await;
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _saving = slot.saving.lock().await;

@@ -326,7 +326,7 @@ impl<T: SessionData> Slot<T> {
             && let Some(fields) = Arc::get_mut(&mut view)
             && T::__tracked(fields).is_lent_to(self.address())
         {
-            T::__tracked_mut(fields).settle(|field| state.is_unsaved(field));
+            T::__tracked_mut(fields).settle(state.unsaved());
             state.view = Some(view);
         }
     }
@@ -425,7 +425,7 @@ impl<T: SessionData> Slot<T> {
             state.forget_unchanged();
         }
         if state.generation == lent.generation && is_ours && !is_fenced_off {
-            tracked.settle(|field| state.is_unsaved(field));
+            tracked.settle(state.unsaved());
             state.view = Some(view.clone());
         }
         answers
@@ -450,8 +450,9 @@ impl<T: SessionData> State<T> {
         !self.attempts.is_empty()
     }
 
-    fn is_unsaved(&self, field: usize) -> bool {
-        self.pending.contains(field) || self.refused.iter().any(|refused| refused.field == field)
+    /// The fields that are still to be saved, some of them perhaps twice.
+    fn unsaved(&self) -> impl Iterator<Item = usize> {
+        self.pending.fields().chain(self.refused.iter().map(|refused| refused.field))
     }
 
     fn forget_unchanged(&mut self) {
@@ -485,7 +486,7 @@ impl<T: SessionData> State<T> {
         let mut view = self.view.take()?;
         // If a reader looks at it, the next guard gets a new one.
         let Some(fields) = Arc::get_mut(&mut view) else { return Some(view) };
-        T::__tracked_mut(fields).settle(|field| self.is_unsaved(field));
+        T::__tracked_mut(fields).settle(self.unsaved());
         self.view = Some(view);
         None
     }
@@ -516,16 +517,21 @@ fn changes<T: SessionData>(
         body.clear();
         data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], body))
     };
+    let touched = tracked.touched_fields(borrower);
+    let count = touched.clone().count();
+    let source = (count > payload::FEW).then(|| source::<T>(&lent.record));
     // Room for a usual field.
     let (mut body, mut default) = (Vec::with_capacity(64), Vec::new());
-    let mut source = None;
     let mut defaults = None;
     let mut first_end = u64::MAX;
     let mut change_of = |field: usize| {
         if let Err(error) = encode(tracked.data(), field, &mut body) {
             return Change::Refused(Refusal::Encode(Arc::new(error)));
         }
-        let stored = source.get_or_insert_with(|| self::source::<T>(&lent.record)).body(field);
+        let stored = match &source {
+            Some(source) => source.body(field),
+            None => payload::body(&T::FIELDS[field], &lent.record.payload),
+        };
         let before = lent.pending.body(field).or(stored);
         let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
         let is_special = flash || ttl > 0;
@@ -559,8 +565,7 @@ fn changes<T: SessionData>(
             (false, _) => Change::To(new),
         }
     };
-    let touched = tracked.touched_fields(borrower);
-    let mut changes = Vec::with_capacity(touched.clone().count());
+    let mut changes = Vec::with_capacity(count);
     changes.extend(touched.map(|field| (field, change_of(field))));
     tracked.expire_at(first_end);
     changes
@@ -573,20 +578,19 @@ fn is_valid<T: SessionData>(view: &T::Fields, now: u64) -> bool {
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fields {
-    let source = source::<T>(record);
+    let mut source = source::<T>(record);
+    // Usually nothing is pending: then no bit is set either.
+    source.lay_over(pending);
     if const { FieldInfo::any_has_ttl(T::FIELDS) } {
-        let source = source.with_patch(pending).at(now);
-        let mut tracked = Tracked::clean(T::__load(&source));
+        source.look_at(now);
+    }
+    let mut tracked = Tracked::clean(T::__load(&source));
+    if const { FieldInfo::any_has_ttl(T::FIELDS) } {
         tracked.expire_at(source.next_end());
-        tracked.settle(|field| pending.contains(field));
-        return T::__wrap(tracked);
     }
-    // Usually nothing is pending: neither is the source moved, then, nor a bit set.
-    if pending.is_empty() {
-        return T::__wrap(Tracked::clean(T::__load(&source)));
+    if !pending.is_empty() {
+        tracked.settle(pending.fields());
     }
-    let mut tracked = Tracked::clean(T::__load(&source.with_patch(pending)));
-    tracked.settle(|field| pending.contains(field));
     T::__wrap(tracked)
 }
 
@@ -595,10 +599,8 @@ fn head_in(record: &Record) -> Head {
 }
 
 fn source<T: SessionData>(record: &Record) -> Source<'_> {
-    parse::<T>(&record.payload)
-}
-
-/// A payload was checked when it was loaded; no other gets here.
-fn parse<T: SessionData>(payload: &[u8]) -> Source<'_> {
-    Source::parse(T::FIELDS, payload).unwrap_or_else(|_| Source::empty(T::FIELDS))
+    let mut source = Source::empty(T::FIELDS);
+    // A payload was checked when it was loaded; no other gets here.
+    let _ = source.read(&record.payload);
+    source
 }

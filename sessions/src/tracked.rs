@@ -71,12 +71,10 @@ impl<T: SessionData> Tracked<T> {
         self.taken.contains(field)
     }
 
-    /// The guard is done with it; `unsaved` is what is still to be saved.
-    pub(crate) fn settle(&mut self, unsaved: impl Fn(usize) -> bool) {
-        (self.touched, self.taken) = (T::Dirty::NONE, T::Dirty::NONE);
-        for field in 0..T::FIELDS.len() {
-            self.unsaved.set(field, unsaved(field));
-        }
+    /// The guard is done with it; `unsaved` are the fields that are still to be saved.
+    pub(crate) fn settle(&mut self, unsaved: impl Iterator<Item = usize>) {
+        (self.touched, self.taken, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE, T::Dirty::NONE);
+        unsaved.for_each(|field| self.unsaved.set(field, true));
     }
 
     /// The one way to change a stored field: whoever gets the `&mut` has set the bit.

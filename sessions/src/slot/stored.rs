@@ -1,6 +1,7 @@
 //! A slot's half towards the store: what has to be saved, and what the store turned out to have.
 
 use std::{
+    ops::ControlFlow,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
@@ -17,6 +18,7 @@ use crate::{
     head::{Head, Lease, MARKS_KEPT},
     id::SessionId,
     patch::{Patch, Writer},
+    payload,
     registry::Place,
     sealing,
 };
@@ -63,6 +65,7 @@ pub(crate) struct Begin<'a> {
 }
 
 /// What a plan rests on, beside the wish.
+#[derive(Clone, Copy)]
 pub(crate) struct Circumstances {
     pub(crate) now: SystemTime,
     pub(crate) limit: usize,
@@ -87,6 +90,15 @@ pub(crate) enum Plan {
     Wait(Lease, u64),
     /// The overlay was made of something else than what is there now.
     Outdated,
+}
+
+/// A record on its way to the store.
+struct Next {
+    record: Record,
+    head: Head,
+    is_marked: bool,
+    /// Nothing that is pending was left out, and nothing is in it that is not.
+    holds_all: bool,
 }
 
 /// What has become of the saves whose answer was lost.
@@ -283,7 +295,7 @@ impl<T: SessionData> Slot<T> {
             return record;
         }
         let head = Head { lease: None, ..state.head.clone() };
-        let payload = state.payload(&Patch::default(), None, &head).into();
+        let payload = state.payload(&Patch::default(), None, &head);
         Record { payload, ..record }
     }
 
@@ -298,76 +310,11 @@ impl<T: SessionData> Slot<T> {
         expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
     ) -> Result<Plan, Error> {
         let mut state = self.state();
-        let ours = |refused: &&Refused| Some(refused.writer) == wish.writer;
-        if let Some(Refused { field, refusal, .. }) = state.refused.iter().find(ours) {
-            return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
-        }
-        if wish.overlay.is_some_and(|(_, generation)| generation != state.generation) {
-            return Ok(Plan::Outdated);
-        }
-        let overlay = wish.overlay.map(|(overlay, _)| overlay);
-        let begins = wish.begins && state.record.version == 0;
-        let has_changes = !state.pending.is_empty()
-            || overlay.is_some()
-            || begins
-            || state.has_own_lifetime()
-            || wish.is_seen
-            || state.lease_is_due(wish.renews_lease);
-        let must_find_out = state.is_in_doubt() && matches!(state.stage, Stage::Live | Stage::Late);
-        if !has_changes && !must_find_out {
-            return Ok(Plan::Nothing);
-        }
-        match state.stage {
-            Stage::Fresh | Stage::Live => {}
-            Stage::Late => return Err(Error::no_cookie()),
-            Stage::Ended | Stage::Loading => return Err(Error::ended()),
-        }
-        let based_on = state.record.version;
-        if let Some(lease) = state.foreign_lease(given.overdue) {
-            // Whoever only reads does not wait.
-            return Ok(if wish.is_seen { Plan::Nothing } else { Plan::Wait(lease, based_on) });
-        }
-        // A login is saved under an id that nobody else knows.
-        let is_marked = (overlay.is_some() && wish.login.is_none())
-            || state.hold.is_some()
-            || given.conflict == Conflict::Reject
-            // Once and for all: the first mark of a record is that of the save that made it.
-            || !state.head.marks.is_empty()
-            || T::FIELDS.iter().any(FieldInfo::counts_changes);
-        let head = state.next_head(is_marked.then_some(given.mark), wish.login, given.now);
-        let written = |pending: &Patch| state.payload(pending, overlay, &head);
-        let mut payload = written(&state.pending);
-        let mut holds_all = overlay.is_none();
-        let is_too_large = |payload: &[u8]| payload.len() + given.sealing > given.limit;
-        if is_too_large(&payload) {
-            holds_all = false;
-            let ours = wish.writer.map(|writer| state.pending.of(writer)).unwrap_or_default();
-            let size = payload.len() + given.sealing;
-            payload = written(&ours);
-            let is_others = ours.is_empty()
-                && overlay.is_none()
-                && !begins
-                && !state.has_own_lifetime()
-                && !state.lease_is_due(wish.renews_lease);
-            match wish.writer {
-                // Whoever has written that is told, or it is nobody's any more.
-                Some(_) if is_others => return Ok(Plan::Nothing),
-                _ if is_others || is_too_large(&payload) => {
-                    return Err(Error::too_large(size, given.limit));
-                }
-                _ => {}
-            }
-        }
-        let is_new = state.stage == Stage::Fresh;
-        let is_begun_now = is_new || wish.login.is_some();
-        let created_at = if is_begun_now { given.now } else { state.record.created_at };
-        let record = Record {
-            version: based_on + 1,
-            created_at,
-            expires_at: expires_at(head.lifetime, created_at),
-            user: wish.login.map(|it| it.user).or(state.record.user.as_ref()).cloned(),
-            payload: payload.into(),
-        };
+        let Next { record, head, is_marked, holds_all } =
+            match state.next(wish, &given, expires_at)? {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(plan) => return Ok(plan),
+            };
         if state.attempts.len() == ATTEMPTS_KEPT {
             // The oldest but one: that the first is still there says that there were too many.
             state.attempts.remove(1);
@@ -377,7 +324,45 @@ impl<T: SessionData> Slot<T> {
         let attempt =
             Attempt { mark: given.mark, is_marked, record: record.clone(), head, holds_all_of };
         state.attempts.push(attempt);
-        Ok(if is_new { Plan::Create(record) } else { Plan::Replace { record, based_on } })
+        let based_on = state.record.version;
+        Ok(match state.stage {
+            Stage::Fresh => Plan::Create(record),
+            _ => Plan::Replace { record, based_on },
+        })
+    }
+
+    /// Saves all that has been released, if `store` does what it is told at once: then nobody sees
+    /// the slot in between, and nothing has to be remembered of the attempt. It gets the record, and
+    /// the version that it replaces unless it is new.
+    ///
+    /// False if that was not all there is to be done: then nothing has happened.
+    pub(crate) fn save_at_once(
+        &self,
+        writer: Writer,
+        given: Circumstances,
+        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
+        store: impl FnOnce(&Record, Option<u64>) -> bool,
+    ) -> bool {
+        let mut state = self.state();
+        if state.is_in_doubt() || state.hold.is_some() || state.creating.is_some() {
+            return false;
+        }
+        let next = state.next(Wish::of(Some(writer)), &given, expires_at);
+        let Ok(ControlFlow::Continue(Next { record, head, holds_all: true, .. })) = next else {
+            return false;
+        };
+        let based_on = (state.stage == Stage::Live).then_some(state.record.version);
+        if !store(&record, based_on) {
+            return false;
+        }
+        state.stage = Stage::Live;
+        state.revision += 1;
+        let saved = state.pending.take();
+        (state.record, state.head) = (record, head);
+        let outdated = state.mark_view_saved();
+        drop(state);
+        drop((saved, outdated));
+        true
     }
 
     /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
@@ -456,7 +441,7 @@ impl<T: SessionData> Slot<T> {
         state.attempts.clear();
         state.hold = None;
         // Whoever still has this slot sees what there was, and not who has logged in since.
-        state.record.payload = state.payload(&state.pending, None, &state.head).into();
+        state.record.payload = state.payload(&state.pending, None, &state.head);
         // What did not fit in stays behind, and its writer is told.
         state.pending.forget_saved(&source::<T>(&record));
         let left = state.pending.take();
@@ -481,13 +466,103 @@ impl<T: SessionData> Slot<T> {
 }
 
 impl<T: SessionData> State<T> {
-    fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Vec<u8> {
-        let source = self.stored().with_patch(pending);
-        match overlay {
-            Some(overlay) => source.with_patch(overlay),
-            None => source,
+    /// The record that would have to be stored for the store to have what is wished for, or what has
+    /// to be done instead.
+    fn next(
+        &self,
+        wish: Wish<'_>,
+        given: &Circumstances,
+        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
+    ) -> Result<ControlFlow<Plan, Next>, Error> {
+        let ours = |refused: &&Refused| Some(refused.writer) == wish.writer;
+        if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
+            return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
         }
-        .write(&head.to_bytes())
+        if wish.overlay.is_some_and(|(_, generation)| generation != self.generation) {
+            return Ok(ControlFlow::Break(Plan::Outdated));
+        }
+        let overlay = wish.overlay.map(|(overlay, _)| overlay);
+        let begins = wish.begins && self.record.version == 0;
+        let has_changes = !self.pending.is_empty()
+            || overlay.is_some()
+            || begins
+            || self.has_own_lifetime()
+            || wish.is_seen
+            || self.lease_is_due(wish.renews_lease);
+        let must_find_out = self.is_in_doubt() && matches!(self.stage, Stage::Live | Stage::Late);
+        if !has_changes && !must_find_out {
+            return Ok(ControlFlow::Break(Plan::Nothing));
+        }
+        match self.stage {
+            Stage::Fresh | Stage::Live => {}
+            Stage::Late => return Err(Error::no_cookie()),
+            Stage::Ended | Stage::Loading => return Err(Error::ended()),
+        }
+        let based_on = self.record.version;
+        if let Some(lease) = self.foreign_lease(given.overdue) {
+            // Whoever only reads does not wait.
+            return Ok(ControlFlow::Break(match wish.is_seen {
+                true => Plan::Nothing,
+                false => Plan::Wait(lease, based_on),
+            }));
+        }
+        // A login is saved under an id that nobody else knows.
+        let is_marked = (overlay.is_some() && wish.login.is_none())
+            || self.hold.is_some()
+            || given.conflict == Conflict::Reject
+            // Once and for all: the first mark of a record is that of the save that made it.
+            || !self.head.marks.is_empty()
+            || T::FIELDS.iter().any(FieldInfo::counts_changes);
+        let head = self.next_head(is_marked.then_some(given.mark), wish.login, given.now);
+        let written = |pending: &Patch| self.payload(pending, overlay, &head);
+        let mut payload = written(&self.pending);
+        let mut holds_all = overlay.is_none();
+        let is_too_large = |payload: &[u8]| payload.len() + given.sealing > given.limit;
+        if is_too_large(&payload) {
+            holds_all = false;
+            let ours = wish.writer.map(|writer| self.pending.of(writer)).unwrap_or_default();
+            let size = payload.len() + given.sealing;
+            payload = written(&ours);
+            let is_others = ours.is_empty()
+                && overlay.is_none()
+                && !begins
+                && !self.has_own_lifetime()
+                && !self.lease_is_due(wish.renews_lease);
+            match wish.writer {
+                // Whoever has written that is told, or it is nobody's any more.
+                Some(_) if is_others => return Ok(ControlFlow::Break(Plan::Nothing)),
+                _ if is_others || is_too_large(&payload) => {
+                    return Err(Error::too_large(size, given.limit));
+                }
+                _ => {}
+            }
+        }
+        let is_new = self.stage == Stage::Fresh;
+        let is_begun_now = is_new || wish.login.is_some();
+        let created_at = if is_begun_now { given.now } else { self.record.created_at };
+        let record = Record {
+            version: based_on + 1,
+            created_at,
+            expires_at: expires_at(head.lifetime, created_at),
+            user: wish.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
+            payload,
+        };
+        Ok(ControlFlow::Continue(Next { record, head, is_marked, holds_all }))
+    }
+
+    fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Arc<[u8]> {
+        let head = head.to_bytes();
+        let patched = || payload::patched(T::FIELDS, &self.record.payload, &head, pending);
+        let whole = || {
+            let mut source = self.stored();
+            source.lay_over(pending);
+            if let Some(overlay) = overlay {
+                source.lay_over(overlay);
+            }
+            source.write(&head)
+        };
+        let payload = if overlay.is_none() { patched() } else { None };
+        payload.unwrap_or_else(whole).into()
     }
 
     /// The head of the next record.

@@ -20,6 +20,17 @@ pub(crate) enum Answer<'a, R> {
     Waiting(Boxed<'a, R>),
 }
 
+impl<R> Answer<'_, R> {
+    /// The answer, if it has not to be waited for; else the call is given up.
+    pub(crate) fn now(self) -> Option<Result<R, StoreError>> {
+        match self {
+            #[cfg(feature = "memory")]
+            Self::Ready(answer) => answer.map(Ok),
+            Self::Waiting(_) => None,
+        }
+    }
+}
+
 impl<R> Unpin for Answer<'_, R> {}
 
 impl<R> Future for Answer<'_, R> {

@@ -47,6 +47,10 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     fn __load(source: &Source<'_>) -> Self;
 
+    /// Takes one field anew from the source, or its default.
+    #[doc(hidden)]
+    fn __load_field(&mut self, field: usize, source: &Source<'_>);
+
     #[doc(hidden)]
     fn __encode(&self, field: usize, encoder: &mut Encoder<'_>) -> Result<(), EncodeError>;
 

@@ -4,37 +4,25 @@
 //! too long can be told for whom.
 
 use std::{
+    collections::VecDeque,
     fmt::{self, Write},
     panic::Location,
     sync::PoisonError,
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::sync::{Mutex, MutexGuard, timeout};
 
 /// A wait this long is logged, for one of the waiters of a lock in such a time.
 const LONG_WAIT: Duration = Duration::from_secs(5);
 
-/// A writer takes every permit, a reader one. The semaphore serves its waiters in order, also one
-/// that wants many permits while others want few, so that nobody starves.
-const ALL: u32 = u32::MAX >> 3;
-
 /// What a guard may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
     Write,
-}
-
-impl Access {
-    fn permits(self) -> u32 {
-        match self {
-            Self::Read => 1,
-            Self::Write => ALL,
-        }
-    }
 }
 
 impl fmt::Display for Access {
@@ -49,14 +37,63 @@ impl fmt::Display for Access {
 type Place = &'static Location<'static>;
 
 pub(crate) struct Lock {
-    permits: Semaphore,
-    notes: Mutex<Notes>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Notes {
+struct State {
+    readers: usize,
+    has_writer: bool,
+    /// In the order in which they came. Nobody overtakes the first one, so that nobody starves.
+    waiters: VecDeque<Waiter>,
     holders: Holders,
     last_warning: Option<Instant>,
+}
+
+struct Waiter {
+    access: Access,
+    at: Place,
+    /// Sent to when it has got the lock.
+    turn: oneshot::Sender<()>,
+}
+
+impl State {
+    fn is_free_for(&self, access: Access) -> bool {
+        match access {
+            Access::Read => !self.has_writer,
+            Access::Write => !self.has_writer && self.readers == 0,
+        }
+    }
+
+    fn enter(&mut self, access: Access, at: Place) {
+        match access {
+            Access::Read => self.readers += 1,
+            Access::Write => self.has_writer = true,
+        }
+        self.holders.add(access, at);
+    }
+
+    fn leave(&mut self, access: Access, at: Place) {
+        match access {
+            Access::Read => self.readers -= 1,
+            Access::Write => self.has_writer = false,
+        }
+        self.holders.remove(access, at);
+    }
+
+    /// Gives the lock to those whose turn it is. They are to be told when the state is unlocked.
+    #[must_use]
+    fn admit(&mut self) -> Vec<Waiter> {
+        let mut admitted = Vec::new();
+        while let Some(next) = self.waiters.front()
+            && self.is_free_for(next.access)
+            && let Some(next) = self.waiters.pop_front()
+        {
+            self.enter(next.access, next.at);
+            admitted.push(next);
+        }
+        admitted
+    }
 }
 
 /// Guards by the place in the program that took them: as many entries as there are such places,
@@ -113,7 +150,7 @@ pub(crate) struct TimedOut {
 
 impl Lock {
     pub(crate) fn new() -> Self {
-        Self { permits: Semaphore::new(ALL as usize), notes: Mutex::default() }
+        Self { state: Mutex::default() }
     }
 
     /// Takes the lock if it is free and nobody else is waiting for it.
@@ -126,47 +163,69 @@ impl Lock {
 
     /// Whether it was free, and is taken now.
     pub(crate) fn take(&self, access: Access, at: Place) -> bool {
-        let Ok(permit) = self.permits.try_acquire_many(access.permits()) else { return false };
-        permit.forget();
-        self.notes().holders.add(access, at);
-        true
+        let mut state = self.state();
+        let is_free = state.waiters.is_empty() && state.is_free_for(access);
+        if is_free {
+            state.enter(access, at);
+        }
+        is_free
     }
 
     /// Waits for the lock, in turn.
     ///
-    /// Dropped while it waits, it gives up its place and what it had been given so far; there is no
-    /// await between getting the permits and noting the holder.
+    /// Dropped while it waits, it gives up its place, or the lock if it has just been given it.
     pub(crate) async fn acquire(
         &self,
         access: Access,
         at: Place,
         limit: Duration,
     ) -> Result<(), TimedOut> {
-        if self.take(access, at) {
-            return Ok(());
-        }
+        let Some(mut waiting) = self.take_or_wait(access, at) else { return Ok(()) };
         let start = Instant::now();
-        let waiting = self.permits.acquire_many(access.permits());
-        tokio::pin!(waiting);
-        let mut permit = timeout(LONG_WAIT.min(limit), &mut waiting).await;
-        if permit.is_err() && limit > LONG_WAIT {
+        let mut turn = timeout(LONG_WAIT.min(limit), &mut waiting.turn).await;
+        if turn.is_err() && limit > LONG_WAIT {
             self.warn(access, at);
-            permit = timeout(limit - LONG_WAIT, waiting).await;
+            turn = timeout(limit - LONG_WAIT, &mut waiting.turn).await;
         }
-        match permit {
-            Ok(permit) => {
-                permit.expect("the semaphore is never closed").forget();
-                self.notes().holders.add(access, at);
+        match turn {
+            Ok(turn) => {
+                turn.expect("a lock does not go while somebody waits for it");
+                waiting.is_over = true;
                 Ok(())
             }
             Err(_) => Err(self.timed_out(start.elapsed())),
         }
     }
 
+    /// A place among those that wait, if the lock is not free.
+    fn take_or_wait(&self, access: Access, at: Place) -> Option<Waiting<'_>> {
+        if self.take(access, at) {
+            return None;
+        }
+        let (turn, wait) = oneshot::channel();
+        self.admit(|state| state.waiters.push_back(Waiter { access, at, turn }));
+        Some(Waiting { lock: self, access, at, turn: wait, is_over: false })
+    }
+
+    /// Tells those whose turn it is after a change.
+    fn admit(&self, change: impl FnOnce(&mut State)) {
+        let admitted = {
+            let mut state = self.state();
+            change(&mut state);
+            state.admit()
+        };
+        for Waiter { access, at, turn } in admitted {
+            if turn.send(()).is_err() {
+                // It has given up in the meantime, and cannot know that it had got the lock.
+                self.release(access, at);
+            }
+        }
+    }
+
     fn warn(&self, access: Access, at: Place) {
         let now = Instant::now();
         {
-            let last = &mut self.notes().last_warning;
+            let last = &mut self.state().last_warning;
             if last.is_some_and(|last| now - last < LONG_WAIT) {
                 return;
             }
@@ -180,9 +239,7 @@ impl Lock {
 
     /// Gives back what `acquire` took.
     pub(crate) fn release(&self, access: Access, at: Place) {
-        self.notes().holders.remove(access, at);
-        // Only now: whoever this wakes must not find us among the holders.
-        self.permits.add_permits(access.permits() as usize);
+        self.admit(|state| state.leave(access, at));
     }
 
     fn timed_out(&self, waited: Duration) -> TimedOut {
@@ -191,7 +248,7 @@ impl Lock {
 
     fn held_by(&self) -> String {
         let mut text = String::new();
-        for Holder { access, at, guards } in self.notes().holders.iter() {
+        for Holder { access, at, guards } in self.state().holders.iter() {
             let and = if text.is_empty() { "held by" } else { " and" };
             let _ = match guards {
                 1 => write!(text, "{and} a {access} guard taken at {at}"),
@@ -204,9 +261,32 @@ impl Lock {
         text
     }
 
-    /// Nothing is done under it that can panic half-way, so that poisoned notes are good ones.
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing is done under it that can panic half-way, so that a poisoned state is a good one.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those that wait.
+struct Waiting<'a> {
+    lock: &'a Lock,
+    access: Access,
+    at: Place,
+    turn: oneshot::Receiver<()>,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.turn.close();
+        match self.turn.try_recv() {
+            Ok(()) => self.lock.release(self.access, self.at),
+            // Those behind it need not wait for it any more.
+            Err(_) => self.lock.admit(|state| state.waiters.retain(|it| !it.turn.is_closed())),
+        }
     }
 }
 
@@ -265,6 +345,84 @@ mod tests {
         lock.try_acquire(Access::Read, at).unwrap();
         lock.release(Access::Read, at);
         lock.release(Access::Read, at);
+        lock.try_acquire(Access::Write, at).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_is_dropped_lets_those_behind_it_go() {
+        let lock = Lock::new();
+        let at = here();
+        lock.try_acquire(Access::Read, at).unwrap();
+        let mut reader = pin!(lock.acquire(Access::Read, at, LIMIT));
+        {
+            let mut writer = pin!(lock.acquire(Access::Write, at, LIMIT));
+            assert!(waits(writer.as_mut()).await);
+            assert!(waits(reader.as_mut()).await, "it overtook the writer");
+        }
+        reader.await.unwrap();
+    }
+
+    /// The lock was given to it, and it never looked.
+    #[tokio::test]
+    async fn a_waiter_that_is_dropped_on_its_turn_gives_the_lock_back() {
+        let lock = Lock::new();
+        let at = here();
+        lock.try_acquire(Access::Write, at).unwrap();
+        let mut last = pin!(lock.acquire(Access::Write, at, LIMIT));
+        {
+            let mut next = pin!(lock.acquire(Access::Write, at, LIMIT));
+            assert!(waits(next.as_mut()).await);
+            assert!(waits(last.as_mut()).await);
+            lock.release(Access::Write, at);
+            assert!(waits(last.as_mut()).await);
+        }
+        last.await.unwrap();
+        lock.release(Access::Write, at);
+        lock.try_acquire(Access::Write, at).unwrap();
+    }
+
+    /// Threads take turns, wait, and give up at random: nobody is left behind, and no two writers, nor
+    /// a writer and a reader, are ever inside.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_come_and_go() {
+        use std::sync::{
+            Arc,
+            atomic::{AtomicI64, Ordering::SeqCst},
+        };
+        /// What a writer counts for: more than there are readers.
+        const WRITER: i64 = 1_000;
+        let (lock, inside) = (Arc::new(Lock::new()), Arc::new(AtomicI64::new(0)));
+        let at = here();
+        let tasks = (0..16_u64).map(|task| {
+            let (lock, inside) = (lock.clone(), inside.clone());
+            tokio::spawn(async move {
+                for round in 0..500 {
+                    let number = (task * 7919 + round * 104_729) % 1_009;
+                    let (access, weight) = match number % 3 {
+                        0 => (Access::Write, WRITER),
+                        _ => (Access::Read, 1),
+                    };
+                    let mut wait = Box::pin(lock.acquire(access, at, LIMIT));
+                    if number % 5 == 0 && waits(wait.as_mut()).await {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    if number % 5 != 0 {
+                        wait.await.unwrap();
+                    }
+                    let before = inside.fetch_add(weight, SeqCst);
+                    assert!(before == 0 || weight == 1 && before < WRITER);
+                    if number % 2 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    inside.fetch_sub(weight, SeqCst);
+                    lock.release(access, at);
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
         lock.try_acquire(Access::Write, at).unwrap();
     }
 

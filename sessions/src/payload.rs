@@ -87,6 +87,26 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
+    /// With some fields at least.
+    pub(crate) fn of_some(
+        fields: &'static [FieldInfo],
+        payload: &'a [u8],
+        wanted: impl Iterator<Item = usize> + Clone,
+    ) -> Self {
+        let mut source = Self::empty(fields);
+        if wanted.clone().count() > FEW {
+            // A payload was checked when it was loaded.
+            let _ = source.read(payload);
+            return source;
+        }
+        for field in wanted {
+            if let Some(body) = body(&fields[field], payload) {
+                source.bodies.set(field, body);
+            }
+        }
+        source
+    }
+
     /// Lays what has been changed over what was stored.
     pub(crate) fn lay_over(&mut self, patch: &'a Patch) {
         for (field, body, _) in patch.entries() {

@@ -249,14 +249,16 @@ impl<T: SessionData> Slot<T> {
     /// The fields for a reader, who holds the lock. `now` is the layer's `field_time`, here as
     /// everywhere.
     pub(crate) fn view(&self, now: u64) -> Arc<T::Fields> {
-        let (generation, record, pending) = {
-            let state = self.state();
-            match &state.view {
+        let (generation, stale, record, pending) = {
+            let mut state = self.state();
+            let stale = match &state.view {
+                Some(view) if T::__tracked(view).is_stale() => state.view.take(),
                 Some(view) if is_valid::<T>(view, now) => return view.clone(),
-                _ => (state.generation, state.record.clone(), state.pending.clone()),
-            }
+                _ => None,
+            };
+            (state.generation, stale, state.record.clone(), state.pending.clone())
         };
-        let view = Arc::new(decode::<T>(&record, &pending, now));
+        let view = loaded::<T>(stale, &record, &pending, now);
         let _outdated = {
             let mut state = self.state();
             // Another reader may have been as fast; each then has its own.
@@ -278,10 +280,7 @@ impl<T: SessionData> Slot<T> {
             (view, Lent { generation, record: state.record.clone(), pending })
         };
         // Readers are gone while a writer has the lock, and their copies with them.
-        let ours_alone =
-            view.filter(|view| Arc::strong_count(view) == 1 && is_valid::<T>(view, now));
-        let mut view =
-            ours_alone.unwrap_or_else(|| Arc::new(decode::<T>(&lent.record, &lent.pending, now)));
+        let mut view = loaded::<T>(view, &lent.record, &lent.pending, now);
         if let Some(fields) = Arc::get_mut(&mut view) {
             T::__tracked_mut(fields).lend_to(self.address());
         }
@@ -468,15 +467,22 @@ impl<T: SessionData> State<T> {
         self.view.take()
     }
 
-    /// Takes away a view that is not what the record would be decoded to: not all of that is
-    /// stored, or a writer has had it.
+    /// The view is to be what the record would be decoded to: what a writer has changed of it is
+    /// loaded anew before the next guard sees it, or all of it if that is not enough.
     #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
-    fn outdate_unlike_decoded(&mut self) -> Option<Arc<T::Fields>> {
-        let is_alike = |view: &Arc<T::Fields>| T::__LOADS_ALIKE && !T::__tracked(view).was_lent();
-        match &self.view {
-            Some(view) if !is_alike(view) => self.outdate_view(),
-            _ => None,
+    fn let_view_rest(&mut self) -> Option<Arc<T::Fields>> {
+        let view = self.view.as_mut()?;
+        if T::__LOADS_ALIKE && !T::__tracked(view).was_lent() {
+            return None;
         }
+        if T::__LOADS_ALIKE
+            && !const { FieldInfo::any_has_ttl(T::FIELDS) }
+            && let Some(fields) = Arc::get_mut(view)
+        {
+            T::__tracked_mut(fields).go_stale();
+            return None;
+        }
+        self.outdate_view()
     }
 
     /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when
@@ -518,8 +524,7 @@ fn changes<T: SessionData>(
         data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], body))
     };
     let touched = tracked.touched_fields(borrower);
-    let count = touched.clone().count();
-    let source = (count > payload::FEW).then(|| source::<T>(&lent.record));
+    let source = Source::of_some(T::FIELDS, &lent.record.payload, touched.clone());
     // Room for a usual field.
     let (mut body, mut default) = (Vec::with_capacity(64), Vec::new());
     let mut defaults = None;
@@ -528,10 +533,7 @@ fn changes<T: SessionData>(
         if let Err(error) = encode(tracked.data(), field, &mut body) {
             return Change::Refused(Refusal::Encode(Arc::new(error)));
         }
-        let stored = match &source {
-            Some(source) => source.body(field),
-            None => payload::body(&T::FIELDS[field], &lent.record.payload),
-        };
+        let stored = source.body(field);
         let before = lent.pending.body(field).or(stored);
         let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
         let is_special = flash || ttl > 0;
@@ -565,7 +567,7 @@ fn changes<T: SessionData>(
             (false, _) => Change::To(new),
         }
     };
-    let mut changes = Vec::with_capacity(count);
+    let mut changes = Vec::with_capacity(touched.clone().count());
     changes.extend(touched.map(|field| (field, change_of(field))));
     tracked.expire_at(first_end);
     changes
@@ -575,6 +577,29 @@ fn changes<T: SessionData>(
 /// to look at.
 fn is_valid<T: SessionData>(view: &T::Fields, now: u64) -> bool {
     !const { FieldInfo::any_has_ttl(T::FIELDS) } || T::__tracked(view).is_valid(now)
+}
+
+/// A view of these that nobody else has: `known`, if it is one or can be made into one.
+fn loaded<T: SessionData>(
+    known: Option<Arc<T::Fields>>,
+    record: &Record,
+    pending: &Patch,
+    now: u64,
+) -> Arc<T::Fields> {
+    if let Some(mut view) = known.filter(|view| is_valid::<T>(view, now))
+        && let Some(fields) = Arc::get_mut(&mut view)
+    {
+        let tracked = T::__tracked_mut(fields);
+        if !tracked.is_stale() {
+            return view;
+        }
+        // It comes from a slot that has rested, with nothing pending.
+        if pending.is_empty() {
+            tracked.freshen(&record.payload);
+            return view;
+        }
+    }
+    Arc::new(decode::<T>(record, pending, now))
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fields {

@@ -1,6 +1,6 @@
 //! The value of a session together with what has been changed in it.
 
-use crate::data::SessionData;
+use crate::{data::SessionData, payload::Source};
 
 /// A session's data and its dirty bits. Only generated code reaches the mutable half.
 pub struct Tracked<T: SessionData> {
@@ -11,6 +11,10 @@ pub struct Tracked<T: SessionData> {
     touched: T::Dirty,
     /// Of the flash fields, those that this guard has taken.
     taken: T::Dirty,
+    /// Changed by any guard, since they were loaded.
+    changed: T::Dirty,
+    /// Those are to be loaded anew before anybody sees them.
+    is_stale: bool,
     /// When the first of the fields falls back to its default, in milliseconds.
     until: u64,
     /// Whom it was lent to: two guards' fields can change places (`std::mem::swap`).
@@ -20,8 +24,9 @@ pub struct Tracked<T: SessionData> {
 impl<T: SessionData> Tracked<T> {
     pub(crate) fn clean(data: T) -> Self {
         let none = || T::Dirty::NONE;
-        let (unsaved, touched, taken) = (none(), none(), none());
-        Self { data, unsaved, touched, taken, until: u64::MAX, lent_to: 0 }
+        let (unsaved, touched, taken, changed) = (none(), none(), none(), none());
+        let (is_stale, until, lent_to) = (false, u64::MAX, 0);
+        Self { data, unsaved, touched, taken, changed, is_stale, until, lent_to }
     }
 
     /// It shows what there was before one of its fields ends, at the latest at this time.
@@ -50,9 +55,28 @@ impl<T: SessionData> Tracked<T> {
         self.lent_to == borrower
     }
 
-    /// Whether a writer has had it, at any time.
+    /// Whether a writer has had it since it was loaded.
     pub(crate) fn was_lent(&self) -> bool {
         self.lent_to != 0
+    }
+
+    /// What writers have changed is to be loaded anew.
+    pub(crate) fn go_stale(&mut self) {
+        self.is_stale = true;
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// Loads anew what writers have changed.
+    pub(crate) fn freshen(&mut self, payload: &[u8]) {
+        let changed = || (0..T::FIELDS.len()).filter(|field| self.changed.contains(*field));
+        let source = Source::of_some(T::FIELDS, payload, changed());
+        for field in changed() {
+            self.data.__load_field(field, &source);
+        }
+        (self.changed, self.is_stale, self.lent_to) = (T::Dirty::NONE, false, 0);
     }
 
     /// What its guard may have changed: all of it, if it is not what the guard was lent, but for the
@@ -73,6 +97,7 @@ impl<T: SessionData> Tracked<T> {
 
     /// The guard is done with it; `unsaved` are the fields that are still to be saved.
     pub(crate) fn settle(&mut self, unsaved: impl Iterator<Item = usize>) {
+        self.changed.add(&self.touched);
         (self.touched, self.taken, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE, T::Dirty::NONE);
         unsaved.for_each(|field| self.unsaved.set(field, true));
     }
@@ -112,6 +137,8 @@ pub trait DirtyBits: Send + Sync + 'static {
     fn contains(&self, field: usize) -> bool;
     /// Puts the field into the set, or takes it out.
     fn set(&mut self, field: usize, dirty: bool);
+    /// Puts all of these into the set.
+    fn add(&mut self, others: &Self);
 }
 
 impl<const WORDS: usize> DirtyBits for [u64; WORDS] {
@@ -126,6 +153,10 @@ impl<const WORDS: usize> DirtyBits for [u64; WORDS] {
         let bit = 1 << (field % 64);
         *word = if dirty { *word | bit } else { *word & !bit };
     }
+
+    fn add(&mut self, others: &Self) {
+        self.iter_mut().zip(others).for_each(|(word, other)| *word |= other);
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +170,13 @@ mod tests {
             bits.set(field, true);
         }
         bits.set(63, false);
-        let set: Vec<usize> = (0..200).filter(|&field| bits.contains(field)).collect();
+        let fields = |bits: &[u64; 2]| (0..200).filter(|field| bits.contains(*field)).collect();
+        let set: Vec<usize> = fields(&bits);
         assert_eq!(set, [0, 64, 127]);
+        let mut more = <[u64; 2]>::NONE;
+        more.set(1, true);
+        more.add(&bits);
+        let set: Vec<usize> = fields(&more);
+        assert_eq!(set, [0, 1, 64, 127]);
     }
 }

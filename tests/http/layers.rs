@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll};
 
 use axum::{Router, body::Body, routing::get};
 use http::{HeaderValue, Request, Response, header};
-use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use sessions::{Keys, MemoryStore, Secret, Session, SessionLayer};
 use sessions_tests::Server;
 use tokio::task::consume_budget;
 use tower::{ServiceBuilder, ServiceExt};
@@ -149,10 +149,18 @@ async fn a_new_session_without_a_response_is_not_stored() {
     assert!(store.is_empty(), "nobody could ever find it");
 }
 
+/// With a secret, which is encrypted when it is saved: such a save is never done in one step.
+#[derive(Session)]
+struct Guarded {
+    visits: u32,
+    #[session(secret)]
+    code: Option<Secret<u32>>,
+}
+
 /// An app on a store that is ready at once, whose handler leaves no budget to the task that runs
 /// it: the next lock that the layer takes makes it wait (tokio's cooperative scheduling).
-fn app_that_waits(store: MemoryStore) -> (SessionLayer<Visitor>, Router) {
-    async fn visit(session: Session<Visitor>) {
+fn app_that_waits(store: MemoryStore) -> (SessionLayer<Guarded>, Router) {
+    async fn visit(session: Session<Guarded>) {
         {
             let mut s = session.write().await;
             let visits = s.visits();
@@ -164,7 +172,7 @@ fn app_that_waits(store: MemoryStore) -> (SessionLayer<Visitor>, Router) {
         })
         .await;
     }
-    let layer = SessionLayer::<Visitor>::new(store, Keys::generate());
+    let layer = SessionLayer::<Guarded>::new(store, Keys::generate());
     (layer.clone(), Router::new().route("/visit", get(visit)).layer(layer))
 }
 
@@ -182,9 +190,9 @@ async fn begin(app: &Router) -> HeaderValue {
     HeaderValue::from_str(cookie.split(';').next().unwrap()).unwrap()
 }
 
-async fn visits(layer: &SessionLayer<Visitor>, cookie: &HeaderValue) -> u32 {
+async fn visits(layer: &SessionLayer<Guarded>, cookie: &HeaderValue) -> u32 {
     let read = |request: Request<Body>| async move {
-        let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
+        let session = Session::<Guarded>::open(request.extensions()).await.unwrap();
         let visits = session.read().await.visits;
         Ok::<_, Infallible>(Response::new(visits.to_string()))
     };

@@ -14,7 +14,11 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let words = Literal::usize_unsuffixed(infos.len().div_ceil(64).max(1));
     let checks: &Vec<_> = &fields.iter().map(check).collect();
     let secret_checks = secret_checks(fields, private);
-    let loads = fields.iter().map(|field| load(field, private));
+    let loads = fields.iter().map(|field| {
+        let (ident, value) = (field.ident, load(field, private));
+        hygienic!(#ident: #value)
+    });
+    let load_arms = fields.iter().filter_map(|field| load_again(field, private));
     let arms = fields.iter().filter_map(encode);
     let merge = merge(fields, private);
     let loads_alike = (!fields.iter().all(loads_alike)).then(|| {
@@ -38,6 +42,15 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
                 #secret_checks
                 #(#checks)*
                 Self { #(#loads,)* }
+            }
+
+            fn __load_field(&mut self, __field: usize, __source: &#private::Source<'_>) {
+                #secret_checks
+                #(#checks)*
+                match __field {
+                    #(#load_arms,)*
+                    _ => {}
+                }
             }
 
             fn __encode(
@@ -131,15 +144,21 @@ fn secret_checks(fields: &[Field<'_>], private: &TokenStream) -> Option<TokenStr
 }
 
 fn load(field: &Field<'_>, private: &TokenStream) -> TokenStream {
-    let Field { ident, ty, .. } = field;
+    let ty = field.ty;
     let start = start(field, private);
     match field.storage {
         Storage::Stored { index, .. } => {
             let index = Literal::usize_unsuffixed(index);
-            quote_spanned!(at(ty)=> #ident: __source.field::<#ty>(#index, || #start))
+            quote_spanned!(at(ty)=> __source.field::<#ty>(#index, || #start))
         }
-        Storage::Skipped => hygienic!(#ident: #start),
+        Storage::Skipped => start,
     }
+}
+
+fn load_again(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
+    let Field { ident, storage: Storage::Stored { index, .. }, .. } = field else { return None };
+    let (index, value) = (Literal::usize_unsuffixed(*index), load(field, private));
+    Some(hygienic!(#index => self.#ident = #value))
 }
 
 fn encode(field: &Field<'_>) -> Option<TokenStream> {

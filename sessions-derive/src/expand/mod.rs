@@ -39,6 +39,24 @@
 //                     theme: __source.field::<String>(1, || __default_theme()),
 //                 }
 //             }
+//             fn __load_field(
+//                 &mut self,
+//                 __field: usize,
+//                 __source: &::sessions::__private::Source<'_>,
+//             ) {
+//                 __stored::<Option<String>>();
+//                 __stored::<String>();
+//                 match __field {
+//                     0 => {
+//                         self.name = __source
+//                             .field::<
+//                                 Option<String>,
+//                             >(0, || ::sessions::__private::default_of::<Option<String>>());
+//                     }
+//                     1 => self.theme = __source.field::<String>(1, || __default_theme()),
+//                     _ => {}
+//                 }
+//             }
 //             fn __encode(
 //                 &self,
 //                 __field: usize,

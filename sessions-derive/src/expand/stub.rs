@@ -71,6 +71,7 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
             type Dirty = [u64; 1];
             const FIELDS: &'static [#private::FieldInfo] = &[];
             fn __load(__source: &#private::Source<'_>) -> Self { #body }
+            fn __load_field(&mut self, __field: usize, __source: &#private::Source<'_>) { #body }
             fn __encode(
                 &self,
                 __field: usize,

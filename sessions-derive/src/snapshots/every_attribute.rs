@@ -91,6 +91,81 @@ const _: () = {
                 others: __default_others(),
             }
         }
+        fn __load_field(
+            &mut self,
+            __field: usize,
+            __source: &crate::runtime::__private::Source<'_>,
+        ) {
+            fn __secret<F: crate::runtime::__private::SecretField>() {}
+            __secret::<Option<Secret<String>>>();
+            __stored::<Option<u32>>();
+            __stored::<Url>();
+            __stored::<Theme>();
+            __stored::<Option<Name>>();
+            __stored::<u64>();
+            __stored::<Option<Person>>();
+            __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
+            __stored::<Option<Secret<String>>>();
+            __skipped::<Vec<Visitor>>();
+            match __field {
+                0 => {
+                    self.first_day = __source
+                        .field::<
+                            Option<u32>,
+                        >(0, || crate::runtime::__private::default_of::<Option<u32>>());
+                }
+                1 => {
+                    self.home = __source
+                        .field::<
+                            Url,
+                        >(1, || crate::runtime::__private::default_of::<Url>());
+                }
+                2 => self.theme = __source.field::<Theme>(2, || __default_theme()),
+                3 => self.r#type = __source.field::<Option<Name>>(3, || __default_type()),
+                4 => self.visits = __source.field::<u64>(4, || __default_visits()),
+                5 => {
+                    self.owner = __source
+                        .field::<
+                            Option<Person>,
+                        >(
+                            5,
+                            || crate::runtime::__private::default_of::<Option<Person>>(),
+                        );
+                }
+                6 => {
+                    self.seen = __source
+                        .field::<
+                            Vec<u32>,
+                        >(6, || crate::runtime::__private::default_of::<Vec<u32>>());
+                }
+                7 => {
+                    self.messages = __source
+                        .field::<
+                            Vec<String>,
+                        >(7, || crate::runtime::__private::default_of::<Vec<String>>());
+                }
+                8 => {
+                    self.code = __source
+                        .field::<
+                            Option<u32>,
+                        >(8, || crate::runtime::__private::default_of::<Option<u32>>());
+                }
+                9 => {
+                    self.token = __source
+                        .field::<
+                            Option<Secret<String>>,
+                        >(
+                            9,
+                            || crate::runtime::__private::default_of::<
+                                Option<Secret<String>>,
+                            >(),
+                        );
+                }
+                _ => {}
+            }
+        }
         fn __encode(
             &self,
             __field: usize,

@@ -120,6 +120,13 @@ where
     fn __load(__source: &::sessions::__private::Source<'_>) -> Self {
         ::core::unreachable!()
     }
+    fn __load_field(
+        &mut self,
+        __field: usize,
+        __source: &::sessions::__private::Source<'_>,
+    ) {
+        ::core::unreachable!()
+    }
     fn __encode(
         &self,
         __field: usize,

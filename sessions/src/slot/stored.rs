@@ -194,7 +194,7 @@ impl<T: SessionData> Slot<T> {
             && state.record.payload.len() <= LARGEST_RESTING;
         if is_as_loaded {
             state.stage = Stage::Loading;
-            *outdated = state.outdate_unlike_decoded();
+            *outdated = state.let_view_rest();
         }
         is_as_loaded
     }

@@ -186,40 +186,55 @@ impl CookieConfig {
             })
     }
 
-    /// The value of a cookie that names a session in a store.
-    pub(crate) fn signed(&self, keys: &Keys, id: &SessionId) -> String {
+    /// The header that names a session in a store.
+    pub(crate) fn signed(
+        &self,
+        keys: &Keys,
+        id: &SessionId,
+        max_age: Option<Duration>,
+    ) -> HeaderValue {
         let mut signed = [0; SIGNED_LENGTH];
         signed[..ID_LENGTH].copy_from_slice(id.as_bytes());
         signed[ID_LENGTH..].copy_from_slice(&keys.sign(&self.name, id.as_bytes()));
-        BASE64.encode(signed)
+        self.set(&signed, max_age)
     }
 
-    /// The value of a cookie that holds the session itself.
+    /// The header that holds the session itself.
     #[cfg(feature = "private-cookie")]
     pub(crate) fn sealed(
         &self,
         keys: &Keys,
         id: &SessionId,
         record: &Record,
-    ) -> Result<String, getrandom::Error> {
-        Ok(BASE64.encode(private_cookie::seal(keys, &self.name, id, record)?))
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, getrandom::Error> {
+        Ok(self.set(&private_cookie::seal(keys, &self.name, id, record)?, max_age))
     }
 
     /// How long the header with a sealed session is; checked against what browsers take.
     #[cfg(feature = "private-cookie")]
     pub(crate) fn sealed_fits(&self, record: &Record) -> Result<(), Error> {
         let value = private_cookie::sealed_len(record).div_ceil(3) * 4;
-        let size = self.set(String::new(), Some(Duration::from_secs(99_999_999))).len() + value;
+        let size = self.set(&[], Some(Duration::from_secs(99_999_999))).len() + value;
         match size {
             ..=LARGEST_COOKIE => Ok(()),
             size => Err(Error::cookie_too_large(size, LARGEST_COOKIE)),
         }
     }
 
-    /// The header that gives the client this value.
-    pub(crate) fn set(&self, value: String, max_age: Option<Duration>) -> HeaderValue {
+    /// The header that gives the client these bytes.
+    fn set(&self, value: &[u8], max_age: Option<Duration>) -> HeaderValue {
         let max_age = max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
-        header_value([&self.name, "=", &value, self.attributes(), &max_age].concat())
+        let (name, attributes) = (&*self.name, self.attributes());
+        // Exactly, so that the header can have this memory.
+        let length = value.len().div_ceil(3) * 4 + name.len() + attributes.len() + max_age.len();
+        let mut cookie = String::with_capacity(length + "=".len());
+        cookie.push_str(name);
+        cookie.push('=');
+        BASE64.encode_string(value, &mut cookie);
+        cookie.push_str(attributes);
+        cookie.push_str(&max_age);
+        header_value(cookie)
     }
 
     /// The header that takes the session away again. Name, path, domain and flags must be those
@@ -333,14 +348,14 @@ mod tests {
 
     /// `name=value` as the browser sends it back.
     fn pair(config: &CookieConfig, keys: &Keys, id: &SessionId) -> String {
-        text(&config.set(config.signed(keys, id), None)).split(';').next().unwrap().to_string()
+        text(&config.signed(keys, id, None)).split(';').next().unwrap().to_string()
     }
 
     #[test]
     fn defaults_are_the_strictest() {
         let (keys, id) = (Keys::generate(), SessionId::generate().unwrap());
         let config = CookieConfig::default();
-        let header = config.set(config.signed(&keys, &id), None);
+        let header = config.signed(&keys, &id, None);
         let (pair, attributes) = text(&header).split_once("; ").unwrap();
         assert_eq!(pair.len(), "__Host-id=".len() + VALUE_LENGTH);
         assert_eq!(attributes, "HttpOnly; SameSite=Lax; Secure; Path=/");
@@ -365,7 +380,7 @@ mod tests {
     #[test]
     fn a_persistent_cookie_says_for_how_long() {
         let age = Duration::from_millis(60_500);
-        let header = CookieConfig::default().set("value".to_string(), Some(age));
+        let header = CookieConfig::default().set(b"value", Some(age));
         assert!(text(&header).contains("; Max-Age=60"));
     }
 

@@ -156,9 +156,8 @@ impl<T: SessionData> Drop for WriteGuard<T> {
             return;
         }
         let handle = self.session.handle();
-        let (policy, now) = (handle.shared.policy, handle.shared.field_time());
-        let slot = &self.permit.slot;
-        if slot.take_back(&mut self.fields, &self.lent, policy, now, handle.writer()) {
+        let writing = handle.shared.writing(handle.writer());
+        if self.permit.slot.take_back(&mut self.fields, &self.lent, writing) {
             handle.note_write(&self.permit.slot);
         }
         // Behind what was written under it, so that one save does both, and before the permit, so

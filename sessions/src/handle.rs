@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
     task::Poll,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, header};
@@ -506,7 +506,7 @@ impl<T: SessionData> Handle<T> {
             CookieChange::Set(id) => {
                 let record = slot.record();
                 let age = shared.expiry.max_age(seen.lifetime, record.created_at, shared.now());
-                self.value(&id, &record).map(|value| Some(shared.cookie.set(value, age)))
+                self.cookie_for(&id, &record, age).map(Some)
             }
         };
         if self.needs_cookie(seen.stage) {
@@ -521,17 +521,27 @@ impl<T: SessionData> Handle<T> {
     }
 
     #[cfg(feature = "private-cookie")]
-    fn value(&self, id: &SessionId, record: &Record) -> Result<String, Error> {
+    fn cookie_for(
+        &self,
+        id: &SessionId,
+        record: &Record,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, Error> {
         let Shared { cookie, keys, storage, .. } = &*self.shared;
         match storage.is_cookie() {
-            true => Ok(cookie.sealed(keys, id, record)?),
-            false => Ok(cookie.signed(keys, id)),
+            true => Ok(cookie.sealed(keys, id, record, max_age)?),
+            false => Ok(cookie.signed(keys, id, max_age)),
         }
     }
 
     #[cfg(not(feature = "private-cookie"))]
-    fn value(&self, id: &SessionId, _record: &Record) -> Result<String, Error> {
-        Ok(self.shared.cookie.signed(&self.shared.keys, id))
+    fn cookie_for(
+        &self,
+        id: &SessionId,
+        _record: &Record,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, Error> {
+        Ok(self.shared.cookie.signed(&self.shared.keys, id, max_age))
     }
 
     /// Whether the session is not what its private cookie holds any more.

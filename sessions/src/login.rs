@@ -347,6 +347,6 @@ fn patch_with<T: SessionUser>(
     data.__encode(T::__FIELD, &mut Encoder::new(handle.shared.policy.codec, info, &mut body))
         .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error))))?;
     let mut patch = Patch::default();
-    patch.set(T::__FIELD, body.into(), handle.writer());
+    patch.set(T::__FIELD, body[..].into(), handle.writer());
     Ok((name, patch))
 }

@@ -1,6 +1,9 @@
 //! The fields that were changed and are not saved yet, as bytes.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::payload::{self, Source};
 
@@ -24,8 +27,43 @@ pub(crate) struct Patch(Vec<Entry>);
 #[derive(Clone)]
 struct Entry {
     field: usize,
-    body: Box<[u8]>,
+    body: Body,
     writer: Writer,
+}
+
+/// The encoded value of a field; a short one without an allocation.
+#[derive(Clone)]
+pub(crate) enum Body {
+    Short { bytes: [u8; SHORT], length: u8 },
+    Long(Box<[u8]>),
+}
+
+/// So many that a short body takes no more room than a long one does beside its bytes and their
+/// length.
+const SHORT: usize = 22;
+
+impl From<&[u8]> for Body {
+    fn from(body: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..body.len()) {
+            Some(place) => {
+                place.copy_from_slice(body);
+                Self::Short { bytes, length: body.len() as u8 }
+            }
+            None => Self::Long(body.into()),
+        }
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short { bytes, length } => &bytes[..usize::from(*length)],
+            Self::Long(body) => body,
+        }
+    }
 }
 
 impl Patch {
@@ -62,7 +100,7 @@ impl Patch {
         entries.any(|it| (it.field, it.writer) == (field, writer) && payload::took(&it.body))
     }
 
-    pub(crate) fn set(&mut self, field: usize, body: Box<[u8]>, writer: Writer) {
+    pub(crate) fn set(&mut self, field: usize, body: Body, writer: Writer) {
         let is_it = |entry: &Entry| (entry.field, entry.writer) == (field, writer);
         if let Some(at) = self.0.iter().position(is_it) {
             self.0.remove(at);
@@ -93,7 +131,7 @@ impl Patch {
         while at > 0 {
             at -= 1;
             let Entry { field, body, .. } = &self.0[at];
-            if stored.body(*field) == Some(body) {
+            if stored.body(*field) == Some(&**body) {
                 let (field, mut index) = (*field, 0);
                 self.0.retain(|entry| {
                     let is_below = index <= at && entry.field == field;
@@ -144,6 +182,15 @@ mod tests {
 
     fn stored(payload: &[u8]) -> Source<'_> {
         Source::parse(FIELDS, payload).unwrap()
+    }
+
+    #[test]
+    fn a_body_is_what_it_was_made_of() {
+        for length in 0..50 {
+            let bytes: Vec<u8> = (0..length).collect();
+            assert_eq!(*Body::from(&bytes[..]), bytes);
+        }
+        assert_eq!(size_of::<Body>(), 24);
     }
 
     #[test]

@@ -569,7 +569,7 @@ mod tests {
                 let mut patch = Patch::default();
                 for field in (0..FIELDS.len()).rev().filter(|field| changed & 1 << field != 0) {
                     patch.set(field, [9; 200][..50 * field].into(), 1);
-                    patch.set(field, vec![field as u8; 40 * field].into(), 2);
+                    patch.set(field, [field as u8; 200][..40 * field].into(), 2);
                 }
                 let mut whole = Source::parse(FIELDS, &payload).unwrap();
                 whole.lay_over(&patch);

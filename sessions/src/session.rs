@@ -322,7 +322,7 @@ impl<T: SessionData> Session<T> {
         save::attempts(shared, slot, &mut saving, Wish::of(Some(writer))).await?;
         loop {
             let Tried { outcome, view, patch } =
-                slot.try_change(shared.policy.codec, shared.field_time(), writer, &mut change)?;
+                slot.try_change(shared.writing(writer), &mut change)?;
             let outcome = outcome?;
             let saved = match patch.is_empty() {
                 // What it has seen, and left as it was, must be what the store has.

@@ -22,7 +22,7 @@ use crate::{
     patch::Writer,
     registry::Registry,
     save::save,
-    slot::{Slot, rebase::Policy},
+    slot::{Defaults, Slot, Writing, rebase::Policy},
     storage::Storage,
     store::timed::Timed,
     sync::sleep,
@@ -39,6 +39,7 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) cookie: CookieConfig,
     pub(crate) expiry: Expiry,
     pub(crate) policy: Policy,
+    pub(crate) defaults: Defaults,
     pub(crate) payload_limit: usize,
     pub(crate) lease_time: Duration,
     pub(crate) store_timeout: Duration,
@@ -59,6 +60,11 @@ impl<T: SessionData> Shared<T> {
     /// asked, and this is zero.
     pub(crate) fn field_time(&self) -> u64 {
         if const { FieldInfo::any_has_ttl(T::FIELDS) } { to_millis(self.now()) } else { 0 }
+    }
+
+    pub(crate) fn writing(&self, writer: Writer) -> Writing<'_> {
+        let (now, policy) = (self.field_time(), self.policy);
+        Writing { writer, now, policy, defaults: &self.defaults }
     }
 
     /// The store, unless the sessions are in their cookies; no call of it lasts longer than the

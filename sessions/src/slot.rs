@@ -17,29 +17,27 @@ use std::{
     time::SystemTime,
 };
 
-use self::{
-    hold::Hold,
-    rebase::{Policy, Refusal},
-};
+use self::{changes::Change, hold::Hold, rebase::Refusal};
 use crate::{
     Lifetime, Record, SessionData,
-    codec::Codec,
     data::FieldInfo,
     error::Error,
     head::Head,
     id::SessionId,
     lock::Lock,
     patch::{Patch, Writer},
-    payload::{self, Encoder, Source},
+    payload::{self, Source},
     registry::Place,
     sync::{Mutex, MutexGuard},
     tracked::Tracked,
 };
 
+mod changes;
 mod hold;
 pub(crate) mod rebase;
 mod stored;
 
+pub(crate) use changes::{Defaults, Writing};
 pub(crate) use stored::{Begin, Circumstances, Plan, Wish};
 
 pub(crate) struct Slot<T: SessionData> {
@@ -291,22 +289,20 @@ impl<T: SessionData> Slot<T> {
     /// the next save. The caller holds the lock for writing.
     pub(crate) fn try_change<R, E>(
         &self,
-        codec: Codec,
-        now: u64,
-        writer: Writer,
+        writing: Writing<'_>,
         change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,
     ) -> Result<Tried<T, R, E>, Error> {
-        let (mut view, lent) = self.lend(now);
+        let (mut view, lent) = self.lend(writing.now);
         let fields = Arc::get_mut(&mut view).expect("a writer has the only copy of its fields");
         let outcome = change(fields);
         let mut patch = Patch::default();
         if outcome.is_ok() {
             let tracked = T::__tracked_mut(fields);
-            for (field, change) in changes(tracked, self.address(), &lent, codec, now, writer) {
+            for (field, change) in writing.changes(tracked, self.address(), &lent) {
                 match change {
                     Change::Nothing | Change::None(_) => {}
                     Change::To(body) | Change::BackToDefault(body) => {
-                        patch.set(field, body, writer);
+                        patch.set(field, body, writing.writer);
                     }
                     Change::Refused(refusal) => {
                         return Err(Error::refused(T::FIELDS[field].key, refusal));
@@ -343,14 +339,13 @@ impl<T: SessionData> Slot<T> {
         &self,
         view: &mut Arc<T::Fields>,
         lent: &Lent,
-        policy: Policy,
-        now: u64,
-        writer: Writer,
+        writing: Writing<'_>,
     ) -> bool {
+        let Writing { policy, writer, .. } = writing;
         let Some(fields) = Arc::get_mut(view) else { return false };
         let tracked = T::__tracked_mut(fields);
         let is_ours = tracked.is_lent_to(self.address());
-        let changes = changes(tracked, self.address(), lent, policy.codec, now, writer);
+        let changes = writing.changes(tracked, self.address(), lent);
         if changes.is_empty() {
             let mut state = self.state();
             if state.generation == lent.generation && is_ours {
@@ -496,81 +491,6 @@ impl<T: SessionData> State<T> {
         self.view = Some(view);
         None
     }
-}
-
-/// What a writer did to one field, with the body that it has now.
-enum Change {
-    /// Took a flash field in which there was nothing.
-    Nothing,
-    None(Box<[u8]>),
-    To(Box<[u8]>),
-    /// To its default, from something else that is not stored yet.
-    BackToDefault(Box<[u8]>),
-    Refused(Refusal),
-}
-
-/// What a writer has done to each field that it touched, compared byte by byte with what it was
-/// lent. A field that nothing is stored for was lent as its default.
-fn changes<T: SessionData>(
-    tracked: &mut Tracked<T>,
-    borrower: usize,
-    lent: &Lent,
-    codec: Codec,
-    now: u64,
-    writer: Writer,
-) -> Vec<(usize, Change)> {
-    let encode = |data: &T, field: usize, body: &mut Vec<u8>| {
-        body.clear();
-        data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], body))
-    };
-    let touched = tracked.touched_fields(borrower);
-    let source = Source::of_some(T::FIELDS, &lent.record.payload, touched.clone());
-    // Room for a usual field.
-    let (mut body, mut default) = (Vec::with_capacity(64), Vec::new());
-    let mut defaults = None;
-    let mut first_end = u64::MAX;
-    let mut change_of = |field: usize| {
-        if let Err(error) = encode(tracked.data(), field, &mut body) {
-            return Change::Refused(Refusal::Encode(Arc::new(error)));
-        }
-        let stored = source.body(field);
-        let before = lent.pending.body(field).or(stored);
-        let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
-        let is_special = flash || ttl > 0;
-        let is_default = (is_special || stored.is_none() && before != Some(&*body)) && {
-            let defaults = defaults.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
-            encode(defaults, field, &mut default).is_ok() && default == body
-        };
-        if ttl > 0 && !is_default {
-            let end = now.saturating_add(ttl);
-            payload::set_end(&mut body, end);
-            first_end = first_end.min(end);
-        }
-        if flash {
-            let was_empty = before.is_none_or(|before| {
-                payload::is_same(before, &default) || payload::has_ended(before, now)
-            });
-            let takes = tracked.is_taken(field) && tracked.is_lent_to(borrower);
-            if takes && was_empty && is_default {
-                return Change::Nothing;
-            }
-            // Also if an earlier guard of the same request took it, and nothing is saved since.
-            if takes && !was_empty || lent.pending.took(field, writer) {
-                payload::set_took(&mut body);
-            }
-        }
-        let new = Box::from(&*body);
-        match (is_default && stored.is_none(), before) {
-            (_, Some(before)) if payload::is_same(before, &body) => Change::None(new),
-            (true, None) => Change::None(new),
-            (true, Some(_)) => Change::BackToDefault(new),
-            (false, _) => Change::To(new),
-        }
-    };
-    let mut changes = Vec::with_capacity(touched.clone().count());
-    changes.extend(touched.map(|field| (field, change_of(field))));
-    tracked.expire_at(first_end);
-    changes
 }
 
 /// Whether no field of a view has ended since it was made. Without a field that can there is nothing

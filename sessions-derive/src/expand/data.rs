@@ -45,7 +45,6 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             }
 
             fn __load_field(&mut self, __field: usize, __source: &#private::Source<'_>) {
-                #secret_checks
                 #(#checks)*
                 match __field {
                     #(#load_arms,)*

@@ -96,8 +96,6 @@ const _: () = {
             __field: usize,
             __source: &crate::runtime::__private::Source<'_>,
         ) {
-            fn __secret<F: crate::runtime::__private::SecretField>() {}
-            __secret::<Option<Secret<String>>>();
             __stored::<Option<u32>>();
             __stored::<Url>();
             __stored::<Theme>();

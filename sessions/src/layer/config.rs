@@ -12,7 +12,7 @@ use crate::{
     payload::LARGEST_PAYLOAD,
     registry::Registry,
     shared::{Background, Marks, Shared},
-    slot::rebase::Policy,
+    slot::{Defaults, rebase::Policy},
     storage::Storage,
 };
 
@@ -260,6 +260,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             cookie: self.cookie,
             expiry: self.expiry,
             policy: Policy { codec, conflict: self.conflict },
+            defaults: Defaults::default(),
             payload_limit: self.payload_limit,
             lock_timeout: self.lock_timeout,
             lease_time,

@@ -2,12 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Change, Lent, source};
+use super::{Lent, changes::Change, source};
 use crate::{
     Conflict, Record, SessionData,
     codec::Codec,
     merge::Merge,
-    patch::{Patch, Writer},
+    patch::{Body, Patch, Writer},
     payload::{self, EncodeError, Encoder, Source},
 };
 
@@ -76,7 +76,7 @@ fn rebased<T: SessionData>(
     theirs: Option<&[u8]>,
     ours: &[u8],
     policy: Policy,
-) -> Result<Box<[u8]>, Refusal> {
+) -> Result<Body, Refusal> {
     if theirs == base {
         return Ok(ours.into());
     }
@@ -92,7 +92,7 @@ fn rebased<T: SessionData>(
             if took {
                 payload::set_took(&mut merged);
             }
-            Ok(merged)
+            Ok((*merged).into())
         }
         None if theirs == Some(ours) => Ok(ours.into()),
         None if policy.conflict == Conflict::Reject => Err(Refusal::Conflict),

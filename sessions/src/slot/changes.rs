@@ -1,0 +1,140 @@
+//! What a writer has done to its copy of the fields, as bytes.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
+
+use super::{
+    Lent,
+    rebase::{Policy, Refusal},
+};
+use crate::{
+    SessionData,
+    codec::Codec,
+    data::FieldInfo,
+    patch::{Body, Writer},
+    payload::{self, EncodeError, Encoder, Source},
+    tracked::Tracked,
+};
+
+/// What a writer did to one field, with the body that it has now.
+pub(super) enum Change {
+    /// Took a flash field in which there was nothing.
+    Nothing,
+    None(Body),
+    To(Body),
+    /// To its default, from something else that is not stored yet.
+    BackToDefault(Body),
+    Refused(Refusal),
+}
+
+/// Who writes, when, and how a layer stores that.
+#[derive(Clone, Copy)]
+pub(crate) struct Writing<'a> {
+    pub(crate) writer: Writer,
+    /// The layer's `field_time`.
+    pub(crate) now: u64,
+    pub(crate) policy: Policy,
+    pub(crate) defaults: &'a Defaults,
+}
+
+/// The encoded defaults of a layer's fields, where they are the same each time: made when one of them
+/// is first asked for.
+#[derive(Default)]
+pub(crate) struct Defaults(OnceLock<Vec<Option<Vec<u8>>>>);
+
+impl Writing<'_> {
+    /// What a writer has done to each field that it touched, compared byte by byte with what it was
+    /// lent. A field that nothing is stored for was lent as its default.
+    pub(super) fn changes<T: SessionData>(
+        self,
+        tracked: &mut Tracked<T>,
+        borrower: usize,
+        lent: &Lent,
+    ) -> Vec<(usize, Change)> {
+        let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
+        let touched = tracked.touched_fields(borrower);
+        let source = Source::of_some(T::FIELDS, &lent.record.payload, touched.clone());
+        // Room for a usual field.
+        let mut body = Vec::with_capacity(64);
+        let mut own_defaults = None;
+        let mut first_end = u64::MAX;
+        let mut change_of = |field: usize| {
+            body.clear();
+            if let Err(error) = encode(tracked.data(), field, codec, &mut body) {
+                return Change::Refused(Refusal::Encode(Arc::new(error)));
+            }
+            let stored = source.body(field);
+            let before = lent.pending.body(field).or(stored);
+            let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
+            let default = match flash || ttl > 0 || stored.is_none() && before != Some(&*body) {
+                true => self.default_of::<T>(field, &mut own_defaults),
+                false => None,
+            };
+            let is_default = default.as_deref() == Some(&*body);
+            if ttl > 0 && !is_default {
+                let end = now.saturating_add(ttl);
+                payload::set_end(&mut body, end);
+                first_end = first_end.min(end);
+            }
+            if flash {
+                let was_empty = before.is_none_or(|before| {
+                    let is_default = |default| payload::is_same(before, default);
+                    default.as_deref().is_some_and(is_default) || payload::has_ended(before, now)
+                });
+                let takes = tracked.is_taken(field) && tracked.is_lent_to(borrower);
+                if takes && was_empty && is_default {
+                    return Change::Nothing;
+                }
+                // Also if an earlier guard of the same request took it, and nothing is saved since.
+                if takes && !was_empty || lent.pending.took(field, writer) {
+                    payload::set_took(&mut body);
+                }
+            }
+            let new = Body::from(&*body);
+            match (is_default && stored.is_none(), before) {
+                (_, Some(before)) if payload::is_same(before, &body) => Change::None(new),
+                (true, None) => Change::None(new),
+                (true, Some(_)) => Change::BackToDefault(new),
+                (false, _) => Change::To(new),
+            }
+        };
+        let mut changes = Vec::with_capacity(touched.clone().count());
+        changes.extend(touched.map(|field| (field, change_of(field))));
+        tracked.expire_at(first_end);
+        changes
+    }
+
+    /// The body of a field's default; nothing if that cannot be encoded. `own` are the defaults that
+    /// one writer has seen, where they may differ each time.
+    fn default_of<T: SessionData>(
+        &self,
+        field: usize,
+        own: &mut Option<T>,
+    ) -> Option<Cow<'_, [u8]>> {
+        let load = || T::__load(&Source::empty(T::FIELDS));
+        let encoded = |defaults: &T, field| {
+            let mut body = Vec::new();
+            let encoded = encode(defaults, field, self.policy.codec, &mut body);
+            encoded.is_ok().then_some(body)
+        };
+        if !T::__LOADS_ALIKE {
+            return encoded(own.get_or_insert_with(load), field).map(Cow::Owned);
+        }
+        let all = self.defaults.0.get_or_init(|| {
+            let defaults = load();
+            (0..T::FIELDS.len()).map(|field| encoded(&defaults, field)).collect()
+        });
+        all.get(field)?.as_deref().map(Cow::Borrowed)
+    }
+}
+
+fn encode<T: SessionData>(
+    data: &T,
+    field: usize,
+    codec: Codec,
+    body: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    data.__encode(field, &mut Encoder::new(codec, &T::FIELDS[field], body))
+}

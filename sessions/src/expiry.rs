@@ -134,11 +134,18 @@ impl Expiry {
         now: SystemTime,
     ) -> Option<SystemTime> {
         let idle = self.idle(lifetime)?;
+        // Mostly it was extended a moment ago; whatever the absolute limit says then. Without a
+        // division, which takes longer than the rest.
+        let used = idle.saturating_sub(record.expires_at.duration_since(now).unwrap_or_default());
+        let is_less_than = |part: u64| {
+            (used.as_secs() + 1).checked_mul(part).is_some_and(|whole| whole <= idle.as_secs())
+        };
+        if self.refresh.map_or(is_less_than(20), |window| used < window && is_less_than(2)) {
+            return None;
+        }
         // A session may ask for less than the layer; its window must still be shorter than that.
         let window = self.refresh.unwrap_or(idle / 20).min(idle / 2);
-        // Mostly it was extended a moment ago; whatever the absolute limit says then.
-        let left = record.expires_at.duration_since(now).unwrap_or_default();
-        if left + window > idle {
+        if used < window {
             return None;
         }
         let expires_at = self.expires_at(lifetime, record.created_at, now);
@@ -163,7 +170,7 @@ impl Expiry {
         &self,
         lifetime: Lifetime,
         created_at: SystemTime,
-        now: SystemTime,
+        now: impl FnOnce() -> SystemTime,
     ) -> Option<Duration> {
         const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
         if !lifetime.persistent.unwrap_or(self.persistent) {
@@ -171,7 +178,7 @@ impl Expiry {
         }
         let left = self
             .ends_at(lifetime, created_at)
-            .map_or(LONGEST_COOKIE, |end| end.duration_since(now).unwrap_or_default());
+            .map_or(LONGEST_COOKIE, |end| end.duration_since(now()).unwrap_or_default());
         Some(left.min(LONGEST_COOKIE))
     }
 }
@@ -244,11 +251,11 @@ mod tests {
     #[test]
     fn only_a_persistent_cookie_has_an_age() {
         let layer = Expiry::default();
-        let age = |own| layer.max_age(own, at(Duration::ZERO), at(HOUR));
+        let age = |own| layer.max_age(own, at(Duration::ZERO), || at(HOUR));
         assert_eq!(age(Lifetime::new()), None);
         assert_eq!(age(Lifetime::new().persistent(true)), Some(23 * HOUR));
         let stays = Expiry { persistent: true, absolute: None, ..layer };
-        let age = stays.max_age(Lifetime::new(), at(Duration::ZERO), at(HOUR));
+        let age = stays.max_age(Lifetime::new(), at(Duration::ZERO), || at(HOUR));
         assert_eq!(age, Some(400 * 24 * HOUR));
     }
 

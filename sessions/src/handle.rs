@@ -1,9 +1,7 @@
 //! One request's session, from its cookie to its response.
 
 use std::{
-    future::poll_fn,
     sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
-    task::Poll,
     time::{Duration, SystemTime},
 };
 
@@ -169,13 +167,9 @@ impl<T: SessionData> Handle<T> {
     /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
-        if self.opened.get().is_none() {
-            let at_once = poll_fn(|cx| Poll::Ready(self.shared.storage.at_once(self.find(), cx)));
-            match at_once.await {
-                Some(found) => found?,
-                // Boxed, because it would make every handler's future some hundred bytes larger.
-                None => Box::pin(self.find().instrument(open_span())).await?,
-            }
+        if self.opened.get().is_none() && !self.find_at_once() {
+            // Boxed, because it would make every handler's future some hundred bytes larger.
+            Box::pin(self.find().instrument(open_span())).await?;
         }
         // The response may have left while we looked; its `finish` then found nothing to close.
         if self.is_answered() {
@@ -184,27 +178,60 @@ impl<T: SessionData> Handle<T> {
         Ok(())
     }
 
-    async fn find(&self) -> Result<(), Error> {
+    /// Where the store answers at once it takes no future. False if it does not, or if there is a save
+    /// to wait for.
+    fn find_at_once(&self) -> bool {
         let shared = &self.shared;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
             self.found(self.find_in_cookie());
-            return Ok(());
+            return true;
         }
-        let Shared { cookie, keys, seen_cookies, .. } = &**shared;
-        for cookie in cookie.verified(keys, seen_cookies, self.cookies.iter()) {
+        let Some(store) = shared.storage.store_at_once() else { return false };
+        for cookie in self.verified_cookies() {
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
+            let Some(place) = slot.place() else { continue };
+            match save::look_at_once(shared, store, &slot, &place.key) {
+                Some(Stage::Live) => {
+                    self.found_live(slot, cookie);
+                    return true;
+                }
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        self.found_none();
+        true
+    }
+
+    async fn find(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        for cookie in self.verified_cookies() {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(place) = slot.place() else { continue };
             if save::refresh(shared, &slot, &place.key).await? == Stage::Live {
-                tracing::debug!("opened a session");
-                self.found(Opened::found(slot, cookie));
+                self.found_live(slot, cookie);
                 return Ok(());
             }
         }
-        self.found(Opened::fresh(Arc::new(Slot::fresh(shared.now()))));
+        self.found_none();
         Ok(())
+    }
+
+    fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> {
+        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
+        cookie.verified(keys, seen_cookies, self.cookies.iter())
+    }
+
+    fn found_live(&self, slot: Arc<Slot<T>>, cookie: VerifiedCookie) {
+        tracing::debug!("opened a session");
+        self.found(Opened::found(slot, cookie));
+    }
+
+    fn found_none(&self) {
+        self.found(Opened::fresh(Arc::new(Slot::fresh(self.shared.now()))));
     }
 
     /// Of two tasks of the request that open at the same time, the first one's counts.
@@ -322,7 +349,8 @@ impl<T: SessionData> Handle<T> {
         // the two sees the other.
         self.answered.store(true, SeqCst);
         let Some(open) = self.opened.get() else { return Some(Outcome::default()) };
-        if self.wrote.load(SeqCst) {
+        let wrote = self.wrote.load(SeqCst);
+        if wrote {
             // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
             let slot = self.slot();
             if slot.has_unsaved() && !save::save_at_once(&self.shared, &slot, open.writer) {
@@ -332,7 +360,7 @@ impl<T: SessionData> Handle<T> {
         let opened = self.opened();
         let slot = &opened.slot;
         let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key);
-        if opened.is_in_exchange || by_old_key || self.has_unsaved(slot) {
+        if opened.is_in_exchange || by_old_key || wrote && slot.has_unsaved() {
             return None;
         }
         let (mut seen, refresh) = self.look_for_refresh(slot);
@@ -505,7 +533,7 @@ impl<T: SessionData> Handle<T> {
             CookieChange::Remove => Ok(Some(shared.cookie.removal())),
             CookieChange::Set(id) => {
                 let record = slot.record();
-                let age = shared.expiry.max_age(seen.lifetime, record.created_at, shared.now());
+                let age = shared.expiry.max_age(seen.lifetime, record.created_at, || shared.now());
                 self.cookie_for(&id, &record, age).map(Some)
             }
         };

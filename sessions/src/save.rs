@@ -21,7 +21,10 @@ use crate::{
     sealing,
     shared::Shared,
     slot::{Circumstances, Plan, Slot, Stage, Wish},
-    store::timed::{Timed, is_overdue},
+    store::{
+        erased::ErasedStore,
+        timed::{Timed, is_overdue},
+    },
     sync::sleep,
 };
 
@@ -56,9 +59,7 @@ pub(crate) fn save_at_once<T: SessionData>(
     slot: &Arc<Slot<T>>,
     writer: Writer,
 ) -> bool {
-    let Some(store) = shared.storage.store().filter(|store| store.is_ready_at_once()) else {
-        return false;
-    };
+    let Some(store) = shared.storage.store_at_once() else { return false };
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
         return false;
     }
@@ -414,17 +415,40 @@ async fn look<T: SessionData>(
     is_answered: bool,
 ) -> Result<Option<Stage>, Error> {
     let Some(store) = shared.store() else { return Ok(Some(slot.stage())) };
-    let Some(record) = store.load(key).await? else {
+    let found = store.load(key).await?;
+    Ok(learn(shared, slot, key, found, is_answered))
+}
+
+/// The same in a store that answers at once; nothing also if it does not.
+pub(crate) fn look_at_once<T: SessionData>(
+    shared: &Shared<T>,
+    store: &dyn ErasedStore,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Option<Stage> {
+    let found = store.load(key).now()?.ok()?;
+    learn(shared, slot, key, found, false)
+}
+
+/// The slot's stage now that it knows what the store has, if that has not to wait for a save.
+fn learn<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    found: Option<Record>,
+    is_answered: bool,
+) -> Option<Stage> {
+    let Some(record) = found else {
         slot.end();
-        return Ok(Some(Stage::Ended));
+        return Some(Stage::Ended);
     };
     let is_over = |record: &Record, lifetime| shared.expiry.is_over(record, lifetime, shared.now());
     // Mostly it is the record that the slot knows: nothing is looked at twice.
     let record = match slot.recognize(record, is_over) {
-        Ok(()) => return Ok(Some(Stage::Live)),
+        Ok(()) => return Some(Stage::Live),
         Err(record) => record,
     };
-    Ok(match usable(shared, record) {
+    match usable(shared, record) {
         Some((record, head)) => {
             let record = sealing::opened::<T>(record, key, &shared.keys);
             slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
@@ -433,7 +457,7 @@ async fn look<T: SessionData>(
             slot.end();
             Some(Stage::Ended)
         }
-    })
+    }
 }
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.

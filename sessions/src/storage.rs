@@ -51,6 +51,11 @@ impl Storage {
         }
     }
 
+    /// The store, if it answers every call at once.
+    pub(crate) fn store_at_once(&self) -> Option<&dyn ErasedStore> {
+        self.store().filter(|store| store.is_ready_at_once())
+    }
+
     /// What `work` on the store comes to, if the store answers every call at once, and `work` has to
     /// wait for nothing else either; else it is dropped, or not begun at all.
     ///

@@ -79,10 +79,10 @@ fn is_same(one: &Value, other: &Value) -> bool {
     black_box(differences) == 0
 }
 
-/// Whoever knows it holds the session.
-impl Drop for Seen {
+/// Whoever knows a value holds the session. One that gives way to another is written over.
+impl Drop for Set {
     fn drop(&mut self) {
-        self.value.zeroize();
+        self.seen.iter_mut().for_each(|seen| seen.value.zeroize());
     }
 }
 

@@ -161,11 +161,11 @@ impl Shard {
     /// Adds a session whose key is not here.
     pub(super) fn insert(&mut self, entry: Entry) {
         // What can fail for want of room comes first, so that a panic leaves all as it was. The
-        // array grows by a sixteenth: doubling would leave a quarter of it empty on average.
+        // array grows by an eighth: doubling would leave a quarter of it empty on average.
         let at = self.entries.len();
         let position = u32::try_from(at).expect("a shard holds fewer than 2^32 sessions");
         if at == self.entries.capacity() {
-            self.entries.reserve_exact(at / 16 + 2);
+            self.entries.reserve_exact(at / 8 + 4);
         }
         self.table.reserve(1, |&at| hash(&self.entries[at as usize].key));
 

@@ -71,7 +71,7 @@ struct State<T: SessionData> {
     /// The id of an attempt to store the session that may or may not have succeeded.
     creating: Option<SessionId>,
     /// The lease that somebody in this process wants, has or gives back.
-    hold: Option<Hold>,
+    hold: Option<Box<Hold>>,
     /// How often one lease has followed the other without a moment between.
     handed_on: u32,
     /// Counts the changes to `record` and `pending` that a lent-out view knows nothing of.

@@ -24,9 +24,19 @@ pub(crate) struct SeenCookies {
 
 #[derive(Default)]
 struct Set {
+    /// A few bytes of each of those seen: whatever is not looked for need not be fetched from memory.
+    tags: [u32; WAYS],
     seen: Vec<Seen>,
     /// The one that gives way next.
     next: usize,
+}
+
+impl Set {
+    fn position(&self, value: &Value) -> Option<usize> {
+        let tag = tag(value);
+        let mut seen = self.seen.iter().zip(self.tags);
+        seen.position(|(seen, its)| its == tag && is_same(&seen.value, value))
+    }
 }
 
 struct Seen {
@@ -41,26 +51,28 @@ impl SeenCookies {
 
     pub(super) fn find(&self, value: &Value) -> Option<VerifiedCookie> {
         let set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
-        set.seen.iter().find(|seen| is_same(&seen.value, value)).map(|seen| seen.cookie)
+        set.position(value).map(|at| set.seen[at].cookie)
     }
 
     /// Remembers a cookie whose signature is good. No other gets here, so that nobody can fill the
     /// sets with what he has made up.
     pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie) {
         let mut set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
-        let Set { seen, next } = &mut *set;
         // Of two requests that verify it at the same time, one is enough.
-        if seen.iter().any(|seen| is_same(&seen.value, value)) {
+        if set.position(value).is_some() {
             return;
         }
+        let Set { tags, seen, next } = &mut *set;
         let new = Seen { value: *value, cookie: VerifiedCookie { is_repeated: true, ..cookie } };
+        let at = *next;
         if seen.len() < WAYS {
             seen.reserve_exact(WAYS - seen.len());
             seen.push(new);
         } else {
-            seen[*next] = new;
-            *next = (*next + 1) % WAYS;
+            seen[at] = new;
         }
+        tags[at] = tag(value);
+        *next = (at + 1) % WAYS;
     }
 
     /// By the end of the signature, which is as good as random in a cookie that is worth noting.
@@ -70,6 +82,13 @@ impl SeenCookies {
         let spread = u32::from_ne_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b9) >> 24;
         &self.sets[spread as usize % SETS]
     }
+}
+
+/// Other bytes of the signature than the set's. That a cookie with these was seen tells nothing of the
+/// rest, without which they are worth nothing.
+fn tag(value: &Value) -> u32 {
+    let [.., a, b, c, d, _, _, _, _] = *value;
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// Takes the same time wherever the two differ: one of them is somebody's secret, and the other

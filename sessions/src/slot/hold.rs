@@ -48,7 +48,8 @@ impl<T: SessionData> Slot<T> {
             hold.before
         });
         state.handed_on = if before.is_empty() { 0 } else { state.handed_on + 1 };
-        state.hold = Some(Hold { lease, writer, stage: HoldStage::Wanted, version: 0, before });
+        let hold = Hold { lease, writer, stage: HoldStage::Wanted, version: 0, before };
+        state.hold = Some(Box::new(hold));
     }
 
     /// Whether one lease has followed the other in this process for so long that another process

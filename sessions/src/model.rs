@@ -17,7 +17,7 @@ use shuttle::{
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
-    Created, Keys, Record, Replaced, Session, SessionLayer, Store, StoreError, StoreKey,
+    Created, Keys, MemoryStore, Record, Replaced, Session, SessionLayer, Store, StoreError, StoreKey,
     sync::Mutex,
 };
 
@@ -132,11 +132,21 @@ enum Ask {
 }
 
 /// Has all of it asked at the same time, of these processes, and gives `plain`, `sum` and `other` as
-/// they are stored in the end. Nothing may be left in use.
+/// they are stored in the end: on a store that has to be waited for, and on one that answers at once.
 fn all_at_once(asks: &'static [(usize, Ask)], check: fn(u32, u32, u32)) {
+    all_at_once_on(Switching::default, asks, check);
+    all_at_once_on(MemoryStore::new, asks, check);
+}
+
+/// Nothing may be left in use.
+fn all_at_once_on<S: Store + Clone>(
+    store: fn() -> S,
+    asks: &'static [(usize, Ask)],
+    check: fn(u32, u32, u32),
+) {
     let scenario = move || {
         block_on(async move {
-            let (store, keys) = (Switching::default(), Keys::generate());
+            let (store, keys) = (store(), Keys::generate());
             let processes: Vec<Process> =
                 (0..2).map(|_| SessionLayer::new(store.clone(), keys.clone())).collect();
             let cookie = request(processes[0].clone(), String::new(), Ask::Other).await;

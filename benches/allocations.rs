@@ -52,7 +52,7 @@ fn live_bytes(runtime: &Runtime, app: &mut Router) -> f64 {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let [sessions, tower, axum, empty, bare] = Peer::ALL.map(|peer| {
+    let [sessions, tower, axum, least, empty, bare] = Peer::ALL.map(|peer| {
         let app = || runtime.block_on(peer.app());
         (allocations(&runtime, &mut app()), live_bytes(&runtime, &mut app()))
     });
@@ -61,6 +61,7 @@ fn main() {
         "sessions",
         "tower-sessions",
         "axum_session",
+        "the least",
         "an empty layer",
         "goal",
         "bare axum",
@@ -72,6 +73,7 @@ fn main() {
             format!("{:.1}", over(sessions)),
             format!("{:.1}", over(tower)),
             format!("{:.1}", over(axum)),
+            format!("{:.1}", over(least)),
             format!("{:.1}", over(empty)),
             if route == 0 { "≤ 2" } else { "" }.to_string(),
             format!("{:.1}", bare.0[route]),
@@ -82,6 +84,7 @@ fn main() {
         format!("{:.0}", sessions.1),
         format!("{:.0}", tower.1),
         format!("{:.0}", axum.1),
+        format!("{:.0}", least.1),
         String::new(),
         "≤ 200".to_string(),
         String::new(),

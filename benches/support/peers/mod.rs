@@ -28,6 +28,7 @@ use tower::{Service, layer::layer_fn};
 
 mod axum_session;
 mod bare;
+mod least;
 mod sessions;
 mod tower_sessions;
 
@@ -38,6 +39,8 @@ pub enum Peer {
     Bare,
     /// axum with a layer that does nothing, which is the least that a layer can cost.
     EmptyLayer,
+    /// As little as a session can be. The routes are those of `Bare`.
+    Least,
     /// This library.
     Sessions,
     /// [tower-sessions](https://docs.rs/tower-sessions) 0.15.
@@ -48,8 +51,14 @@ pub enum Peer {
 
 impl Peer {
     /// This library first, axum alone last.
-    pub const ALL: [Self; 5] =
-        [Self::Sessions, Self::TowerSessions, Self::AxumSession, Self::EmptyLayer, Self::Bare];
+    pub const ALL: [Self; 6] = [
+        Self::Sessions,
+        Self::TowerSessions,
+        Self::AxumSession,
+        Self::Least,
+        Self::EmptyLayer,
+        Self::Bare,
+    ];
 
     /// Those that have sessions.
     pub const WITH_SESSIONS: [Self; 3] = [Self::Sessions, Self::TowerSessions, Self::AxumSession];
@@ -59,6 +68,7 @@ impl Peer {
         match self {
             Self::Bare => "bare axum",
             Self::EmptyLayer => "an empty layer",
+            Self::Least => "the least",
             Self::Sessions => "sessions",
             Self::TowerSessions => "tower-sessions 0.15, signed",
             Self::AxumSession => "axum_session 0.22, signed",
@@ -71,6 +81,7 @@ impl Peer {
         let app: Router = match self {
             Self::Bare => bare::app(),
             Self::EmptyLayer => bare::app().layer(layer_fn(Empty)),
+            Self::Least => least::app(),
             Self::Sessions => sessions::app(),
             Self::TowerSessions => tower_sessions::app(),
             Self::AxumSession => axum_session::app().await,

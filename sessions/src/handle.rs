@@ -350,11 +350,15 @@ impl<T: SessionData> Handle<T> {
         self.answered.store(true, SeqCst);
         let Some(open) = self.opened.get() else { return Some(Outcome::default()) };
         let wrote = self.wrote.load(SeqCst);
+        let mut is_saved = false;
         if wrote {
             // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
             let slot = self.slot();
-            if slot.has_unsaved() && !save::save_at_once(&self.shared, &slot, open.writer) {
-                return None;
+            if slot.has_unsaved() {
+                is_saved = save::save_at_once(&self.shared, &slot, open.writer);
+                if !is_saved {
+                    return None;
+                }
             }
         }
         let opened = self.opened();
@@ -363,7 +367,11 @@ impl<T: SessionData> Handle<T> {
         if opened.is_in_exchange || by_old_key || wrote && slot.has_unsaved() {
             return None;
         }
-        let (mut seen, refresh) = self.look_for_refresh(slot);
+        // What has just been saved has its expiry extended with that.
+        let (mut seen, refresh) = match is_saved {
+            true => (look(slot), None),
+            false => self.look_for_refresh(slot),
+        };
         if refresh.is_some() {
             return None;
         }

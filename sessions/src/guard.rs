@@ -111,6 +111,8 @@ impl<T: SessionData> ReadGuard<T> {
 
 impl<T: SessionData> WriteGuard<T> {
     pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
+        // Noted now, when there is a runtime, rather than when the guard is dropped.
+        let _ = session.handle().writer();
         let (fields, lent) = permit.slot.lend(session.handle().shared.field_time());
         Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
     }

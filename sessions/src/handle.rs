@@ -69,8 +69,15 @@ struct Open<T: SessionData> {
     /// Held while the request exchanges its session for another, so that the response does not tell
     /// the client of the one while the other takes its place.
     exchange: tokio::sync::Mutex<()>,
-    /// Stands for this request among those that write to a slot.
+    /// Set by the first guard that can write.
+    writing: OnceLock<AsWriter>,
+}
+
+/// A request among those that write to a slot.
+struct AsWriter {
     writer: Writer,
+    /// Where the request was when it began to write, for work that has to go on without it.
+    runtime: Option<Runtime>,
 }
 
 /// The session that a request has now, and how it came by it.
@@ -86,8 +93,6 @@ pub(crate) struct Opened<T: SessionData> {
     is_in_exchange: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
-    /// Where the request was, for work that has to go on without it.
-    pub(crate) runtime: Option<Runtime>,
     /// What a private cookie held: whatever differs from that has to be sent.
     #[cfg(feature = "private-cookie")]
     held: Option<(u64, SystemTime)>,
@@ -106,7 +111,6 @@ impl<T: SessionData> Opened<T> {
             ended: false,
             is_in_exchange: false,
             lifetime_before: None,
-            runtime: Runtime::try_current().ok(),
             #[cfg(feature = "private-cookie")]
             held: None,
         }
@@ -239,9 +243,10 @@ impl<T: SessionData> Handle<T> {
         let open = Box::new(Open {
             current: Mutex::new(opened),
             exchange: tokio::sync::Mutex::new(()),
-            writer: new_writer(),
+            writing: OnceLock::new(),
         });
         self.opened.get_or_init(|| open);
+        self.shared.background.note_runtime();
     }
 
     /// The session that a private cookie holds. It is this request's alone, and not entered anywhere.
@@ -283,7 +288,13 @@ impl<T: SessionData> Handle<T> {
 
     /// Stands for this request among those that write to a slot.
     pub(crate) fn writer(&self) -> Writer {
-        self.open_one().writer
+        let begin = || AsWriter { writer: new_writer(), runtime: Runtime::try_current().ok() };
+        self.open_one().writing.get_or_init(begin).writer
+    }
+
+    /// Where this request was when it began to write.
+    pub(crate) fn runtime(&self) -> Option<&Runtime> {
+        self.opened.get()?.writing.get()?.runtime.as_ref()
     }
 
     /// Something of this request's in `slot` is not saved yet.
@@ -325,8 +336,7 @@ impl<T: SessionData> Handle<T> {
         }
         match slot.stage() {
             Stage::Live if !self.shared.storage.is_cookie() => {
-                let runtime = self.opened().runtime.clone();
-                self.shared.save_in_background(slot.clone(), runtime.as_ref(), gone);
+                self.shared.save_in_background(slot.clone(), self.runtime(), gone);
             }
             Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
@@ -348,14 +358,16 @@ impl<T: SessionData> Handle<T> {
         // First this, then the look at `opened`: `open` does it the other way round, so that one of
         // the two sees the other.
         self.answered.store(true, SeqCst);
-        let Some(open) = self.opened.get() else { return Some(Outcome::default()) };
+        if self.opened.get().is_none() {
+            return Some(Outcome::default());
+        }
         let wrote = self.wrote.load(SeqCst);
         let mut is_saved = false;
         if wrote {
             // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
             let slot = self.slot();
             if slot.has_unsaved() {
-                is_saved = save::save_at_once(&self.shared, &slot, open.writer);
+                is_saved = save::save_at_once(&self.shared, &slot, self.writer());
                 if !is_saved {
                     return None;
                 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Level};
 
 use crate::{
-    Created, Record, Replaced, SessionData, StoreError, StoreKey,
+    Created, Lifetime, Record, Replaced, SessionData, StoreError, StoreKey,
     error::Error,
     head::Head,
     id::SessionId,
@@ -426,8 +426,16 @@ pub(crate) fn look_at_once<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Option<Stage> {
+    // Mostly it is the record that the slot knows.
+    if slot.is_current(|known| store.has_still(key, known), is_over(shared)) {
+        return Some(Stage::Live);
+    }
     let found = store.load(key).now()?.ok()?;
     learn(shared, slot, key, found, false)
+}
+
+fn is_over<T: SessionData>(shared: &Shared<T>) -> impl FnOnce(&Record, Lifetime) -> bool {
+    |record, lifetime| shared.expiry.is_over(record, lifetime, shared.now())
 }
 
 /// The slot's stage now that it knows what the store has, if that has not to wait for a save.
@@ -442,9 +450,8 @@ fn learn<T: SessionData>(
         slot.end();
         return Some(Stage::Ended);
     };
-    let is_over = |record: &Record, lifetime| shared.expiry.is_over(record, lifetime, shared.now());
     // Mostly it is the record that the slot knows: nothing is looked at twice.
-    let record = match slot.recognize(record, is_over) {
+    let record = match slot.recognize(record, is_over(shared)) {
         Ok(()) => return Some(Stage::Live),
         Err(record) => record,
     };

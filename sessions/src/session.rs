@@ -391,8 +391,9 @@ impl<T: SessionData> Session<T> {
                 return Err(Error::no_leases());
             }
             let permit = self.permit(shared.lock_timeout, Access::Write, at).await?;
-            let runtime = handle.opened().runtime.clone();
-            let lease = Leased::take(shared, permit.slot(), handle.writer(), runtime);
+            let writer = handle.writer();
+            let runtime = handle.runtime().cloned();
+            let lease = Leased::take(shared, permit.slot(), writer, runtime);
             let lease = Box::pin(lease).await?;
             Ok(WriteGuard::with_lease(permit, self.clone(), lease))
         }
@@ -536,8 +537,7 @@ impl<T: SessionData> Session<T> {
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Error> {
         let (done, outcome) = tokio::sync::oneshot::channel();
-        let runtime = self.handle.opened().runtime.clone();
-        self.handle.shared.background.spawn(runtime.as_ref(), async move {
+        self.handle.shared.background.spawn(self.handle.runtime(), async move {
             // Nobody may be listening any more.
             let _ = done.send(work.await);
         });

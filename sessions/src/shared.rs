@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -150,11 +150,23 @@ impl Marks {
 /// Work that goes on after its request is gone.
 pub(crate) struct Background {
     running: watch::Sender<usize>,
+    /// One that requests were seen in.
+    runtime: OnceLock<Runtime>,
 }
 
 impl Background {
     pub(crate) fn new() -> Self {
-        Self { running: watch::Sender::new(0) }
+        Self { running: watch::Sender::new(0), runtime: OnceLock::new() }
+    }
+
+    /// Asked of every request that opens its session, so that there is a runtime also if none is
+    /// around later.
+    pub(crate) fn note_runtime(&self) {
+        if self.runtime.get().is_none()
+            && let Ok(runtime) = Runtime::try_current()
+        {
+            let _ = self.runtime.set(runtime);
+        }
     }
 
     /// In the runtime where the request was, rather than wherever its last handle is dropped: that
@@ -164,7 +176,10 @@ impl Background {
         runtime: Option<&Runtime>,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
-        let Some(runtime) = runtime.cloned().or_else(|| Runtime::try_current().ok()) else {
+        let current = || Runtime::try_current().ok();
+        let Some(runtime) =
+            runtime.cloned().or_else(current).or_else(|| self.runtime.get().cloned())
+        else {
             tracing::error!("there is no tokio runtime to save a dropped request's writes in");
             return;
         };

@@ -382,3 +382,17 @@ async fn two_processes_that_set_different_fields_keep_both() {
     assert_eq!(here.get("/theme").await.text(), "dark");
     assert_eq!(there.get("/name").await.text(), "Ada");
 }
+
+#[tokio::test]
+async fn a_write_in_a_thread_without_a_runtime_is_saved() {
+    async fn leaves(session: Session<Visitor>) {
+        // After the response, when this request has not written anything yet.
+        std::thread::spawn(move || drop(session.try_write().unwrap().set_name("from a thread")));
+    }
+    let app = App::start(Router::new().route("/leaves", get(leaves))).await;
+    let client = app.visitor().await;
+    client.get("/leaves").await.text();
+    eventually("the thread's session is free", async || app.layer.sessions_in_use() == 0).await;
+    app.layer.background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "from a thread");
+}

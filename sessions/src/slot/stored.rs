@@ -177,6 +177,28 @@ impl<T: SessionData> Slot<T> {
         Ok(())
     }
 
+    /// The same without the record: whether the slot knows a record, and the store, which is asked for
+    /// when it expires, still has that.
+    pub(crate) fn is_current(
+        &self,
+        store: impl FnOnce(&Record) -> Option<SystemTime>,
+        is_over: impl FnOnce(&Record, Lifetime) -> bool,
+    ) -> bool {
+        let mut state = self.state();
+        if !matches!(state.stage, Stage::Live | Stage::Loading) || state.record.version == 0 {
+            return false;
+        }
+        let Some(expires_at) = store(&state.record) else { return false };
+        // Touched by somebody else, or not touched by us after all.
+        state.record.expires_at = expires_at;
+        let is_current = !is_over(&state.record, state.head.lifetime);
+        if is_current {
+            // If it has rested.
+            state.stage = Stage::Live;
+        }
+        is_current
+    }
+
     /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
     /// it knows what it has been loaded with. False if it knows more than that: something that is
     /// not saved, that the store may have or not, that has ended; or if it has secrets, which are in

@@ -52,6 +52,12 @@ pub(crate) trait ErasedStore: Send + Sync {
         false
     }
 
+    /// When the session expires if the store has this very record of it, and can say so at once: a
+    /// record that is known already need not be handed out.
+    fn has_still(&self, _key: &StoreKey, _known: &Record) -> Option<SystemTime> {
+        None
+    }
+
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>>;
     fn create<'a>(&'a self, key: &'a StoreKey, record: &'a Record) -> Answer<'a, Created>;
     fn replace<'a>(
@@ -115,6 +121,10 @@ pub(crate) struct AtOnce(pub(crate) MemoryStore);
 impl ErasedStore for AtOnce {
     fn is_ready_at_once(&self) -> bool {
         true
+    }
+
+    fn has_still(&self, key: &StoreKey, known: &Record) -> Option<SystemTime> {
+        self.0.inner().has_still(key, known)
     }
 
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {

@@ -272,6 +272,13 @@ impl Inner {
         shard.find_live(key, now).map(|at| shard.get(at).record())
     }
 
+    /// When the session expires, if this is its record: the same bytes at the same place.
+    pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<SystemTime> {
+        let (shard, now) = self.open(key);
+        let entry = shard.get(shard.find_live(key, now)?);
+        entry.is_of(known).then(|| entry.expires_at())
+    }
+
     pub(in crate::store) fn create(&self, key: &StoreKey, record: &Record) -> Created {
         // All that allocates for the session itself happens before the lock.
         let entry = Entry::new(key, record);

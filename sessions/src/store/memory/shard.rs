@@ -6,7 +6,7 @@
 //! pointers. A session of a hundred bytes is half overhead if one is not careful, which is why
 //! [`Entry`] is packed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use hashbrown::HashTable;
 
@@ -88,10 +88,25 @@ impl Entry {
         Record {
             version: self.version(),
             created_at: from_millis(self.created.millis()),
-            expires_at: from_millis(self.expires.millis()),
+            expires_at: self.expires_at(),
             user,
             payload: payload.clone(),
         }
+    }
+
+    /// Whether it was made of this record, or gave it out.
+    pub(super) fn is_of(&self, record: &Record) -> bool {
+        let payload = match &self.body {
+            Body::Slim(payload) => payload,
+            Body::Wide(wide) => &wide.payload,
+        };
+        self.version() == record.version
+            && Arc::ptr_eq(payload, &record.payload)
+            && self.user() == record.user.as_ref()
+    }
+
+    pub(super) fn expires_at(&self) -> SystemTime {
+        from_millis(self.expires())
     }
 
     pub(super) fn key(&self) -> &StoreKey {
@@ -316,7 +331,15 @@ mod tests {
         for version in [0, 1, u64::from(u32::MAX), 1 << 32, u64::MAX] {
             for user in [None, Some("".into()), Some("ann".into())] {
                 let record = Record { version, user, ..record(Stamp::MAX) };
-                assert_eq!(Entry::new(&key(1), &record).record(), record);
+                let entry = Entry::new(&key(1), &record);
+                assert_eq!(entry.record(), record);
+                assert!(entry.is_of(&record) && entry.is_of(&entry.record()));
+                let others = [
+                    Record { version: version ^ 1, ..record.clone() },
+                    Record { user: Some("Zoë".into()), ..record.clone() },
+                    Record { payload: (*record.payload).into(), ..record.clone() },
+                ];
+                assert!(!others.iter().any(|other| entry.is_of(other)));
             }
         }
         // Beyond its range a time is the last one that it has.

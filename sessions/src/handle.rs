@@ -361,22 +361,12 @@ impl<T: SessionData> Handle<T> {
         if self.opened.get().is_none() {
             return Some(Outcome::default());
         }
-        let wrote = self.wrote.load(SeqCst);
-        let mut is_saved = false;
-        if wrote {
-            // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
-            let slot = self.slot();
-            if slot.has_unsaved() {
-                is_saved = save::save_at_once(&self.shared, &slot, self.writer());
-                if !is_saved {
-                    return None;
-                }
-            }
-        }
+        // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
+        let is_saved = self.save_at_once()?;
         let opened = self.opened();
         let slot = &opened.slot;
         let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key);
-        if opened.is_in_exchange || by_old_key || wrote && slot.has_unsaved() {
+        if opened.is_in_exchange || by_old_key || self.has_unsaved(slot) {
             return None;
         }
         // What has just been saved has its expiry extended with that.
@@ -393,6 +383,18 @@ impl<T: SessionData> Handle<T> {
             seen = look(slot);
         }
         Some(self.outcome(&opened, seen, false, None))
+    }
+
+    /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
+    fn save_at_once(&self) -> Option<bool> {
+        if !self.wrote.load(SeqCst) {
+            return Some(false);
+        }
+        let slot = self.slot();
+        if !slot.has_unsaved() {
+            return Some(false);
+        }
+        save::save_at_once(&self.shared, &slot, self.writer()).then_some(true)
     }
 
     /// Saves what this request wrote, and says what the response needs.

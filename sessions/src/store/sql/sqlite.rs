@@ -116,3 +116,33 @@ impl Driver for Sqlite {
         matches!(primary, Some(5 | 6 | 9 | 10 | 13 | 14))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Row as _, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_statement_finds_its_rows_by_an_index() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let statements = Sqlite::statements(&Table::default());
+        sqlx::raw_sql(&statements.migrate).execute(&mut connection).await.unwrap();
+        for statement in [
+            &statements.load,
+            &statements.replace,
+            &statements.take_over,
+            &statements.touch,
+            &statements.delete,
+            &statements.delete_expired,
+            &statements.sessions_of,
+            &statements.delete_sessions_of,
+        ] {
+            let explain = format!("EXPLAIN QUERY PLAN {statement}");
+            let steps = sqlx::query(&explain).fetch_all(&mut connection).await.unwrap();
+            let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
+            assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{statement}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{statement}: {steps:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use sqlx::{Pool, Postgres, postgres::PgPoolOptions};
 
 use super::{
     Dialect,
-    driver::{Driver, Row, Value, has_code, is_alive, run_statements},
+    driver::{Driver, Row, Value, has_code, is_alive, query, row, run_statements},
     statements::{Statements, Table},
 };
 

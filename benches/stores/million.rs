@@ -133,7 +133,9 @@ async fn work<D: Dialect>(
         if !saves {
             continue;
         }
-        let record = Record { version: *version + 1, ..found };
+        // A save of the layer's makes a session live longer.
+        let expires_at = found.expires_at + Duration::from_millis(1 + random % 1000);
+        let record = Record { version: *version + 1, expires_at, ..found };
         let begun = Instant::now();
         let saved = store.replace(&key, &record, *version).await.expect("a save beside others");
         took.saves.push(begun.elapsed());

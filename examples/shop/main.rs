@@ -7,6 +7,7 @@ mod customer;
 mod pages;
 mod session;
 mod shop;
+mod store;
 
 use std::{
     env,
@@ -17,14 +18,11 @@ use std::{
     time::Duration,
 };
 
-use sessions::{
-    Keys, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, PrivateCookie, RedisStore,
-    SessionLayer, SessionLayerBuilder, Sessions, SqliteStore, StoreError, UserIndex,
-};
+use sessions::{Keys, MemoryStore};
 use tokio::{net::TcpListener, sync::Notify, time::sleep};
 use tracing_subscriber::EnvFilter;
 
-use crate::{accounts::Accounts, session::Visitor, shop::Shop};
+use crate::{accounts::Accounts, shop::Shop, store::Store};
 
 const HELP: &str = "\
 A small shop that keeps its carts in sessions. Customers can sign up, log in, be
@@ -40,6 +38,10 @@ Usage: shop [--port N] [--store STORE] [--insecure] [--recent-login SECONDS]
                     sqlite:PATH  in a file, which is made if there is none
                     postgres://…, mysql://…, redis://…, memcached://…
                                  on a server; a table is made where it takes one
+                    redis-cluster://HOST:PORT,HOST:PORT
+                                 in a Redis Cluster: some of its servers
+                    redis-sentinel://HOST:PORT,HOST:PORT/NAME
+                                 in the Redis that these sentinels call NAME
                   With `cookie` the shop cannot tell where a customer is
                   logged in.
   --insecure      send the cookie without `Secure`, for browsers that refuse
@@ -77,71 +79,6 @@ impl Default for Options {
     }
 }
 
-/// Where the sessions are kept.
-#[derive(Debug, PartialEq)]
-enum Store {
-    Memory,
-    Cookie,
-    Sqlite(String),
-    Postgres(String),
-    MySql(String),
-    Redis(String),
-    Memcached(String),
-}
-
-impl Store {
-    fn parse(word: &str) -> Option<Self> {
-        let url = word.to_string();
-        Some(match word.split_once(':').map_or(word, |(scheme, _)| scheme) {
-            "memory" if word == "memory" => Self::Memory,
-            "cookie" if word == "cookie" => Self::Cookie,
-            "sqlite" if word.len() > "sqlite:".len() => Self::Sqlite(url),
-            "postgres" | "postgresql" if word.contains("://") => Self::Postgres(url),
-            "mysql" if word.contains("://") => Self::MySql(url),
-            "redis" | "rediss" if word.contains("://") => Self::Redis(url),
-            "memcached" if word.contains("://") => Self::Memcached(url),
-            _ => return None,
-        })
-    }
-
-    /// The one line of an application that says where its sessions are; and how to find those of a
-    /// user, where the store can.
-    async fn open(&self, memory: &MemoryStore, keys: Keys) -> Result<Opened, StoreError> {
-        Ok(match self {
-            Self::Memory => with_index(memory.clone(), keys),
-            Self::Cookie => (SessionLayer::builder(PrivateCookie, keys), None),
-            Self::Sqlite(url) => {
-                let store = SqliteStore::connect(url).await?;
-                store.migrate().await?;
-                with_index(store, keys)
-            }
-            Self::Postgres(url) => {
-                let store = PostgresStore::connect(url).await?;
-                store.migrate().await?;
-                with_index(store, keys)
-            }
-            Self::MySql(url) => {
-                let store = MySqlStore::connect(url).await?;
-                store.migrate().await?;
-                with_index(store, keys)
-            }
-            Self::Redis(url) => with_index(RedisStore::connect(url).await?, keys),
-            Self::Memcached(url) => with_index(MemcachedStore::connect(url).await?, keys),
-        })
-    }
-}
-
-type Opened = (SessionLayerBuilder<Visitor>, Option<Index>);
-
-/// Makes the list of a user's sessions, for a layer on the same store.
-type Index = Box<dyn FnOnce(&SessionLayer<Visitor>) -> Sessions<Visitor>>;
-
-/// A clone of a store is the same store.
-fn with_index(store: impl UserIndex + Clone, keys: Keys) -> Opened {
-    let index = store.clone();
-    (SessionLayer::builder(store, keys), Some(Box::new(|layer| layer.sessions(index))))
-}
-
 fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut options = Options::default();
     let mut arguments = arguments.into_iter();
@@ -159,7 +96,7 @@ fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String>
                 let word = arguments.next().unwrap_or_default();
                 options.store = Store::parse(&word).ok_or(
                     "--store needs `memory`, `cookie`, `sqlite:PATH` or a URL of `postgres`, \
-                     `mysql`, `redis` or `memcached`",
+                     `mysql`, `redis`, `redis-cluster`, `redis-sentinel` or `memcached`",
                 )?;
             }
             "--recent-login" => {
@@ -335,21 +272,6 @@ mod tests {
             "--recent-login x",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
-        }
-        for (word, store) in [
-            ("sqlite:shop.db", Store::Sqlite as fn(_) -> _),
-            ("postgres://a@b/c", Store::Postgres),
-            ("postgresql://a@b/c", Store::Postgres),
-            ("mysql://a@b/c", Store::MySql),
-            ("redis://a", Store::Redis),
-            ("memcached://a", Store::Memcached),
-        ] {
-            assert_eq!(Store::parse(word), Some(store(word.to_string())));
-        }
-        for wrong in
-            ["sqlite", "sqlite:", "postgres:a", "redis", "cookie:", "memory:", "mongodb://a"]
-        {
-            assert_eq!(Store::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -284,7 +284,13 @@ async fn sessions_in_a_file_outlive_the_shop() {
 
 #[test]
 fn a_server_that_is_not_there_is_explained() {
-    for url in ["redis://127.0.0.1:1", "postgres://127.0.0.1:1/x", "memcached://127.0.0.1:1"] {
+    for url in [
+        "redis://127.0.0.1:1",
+        "redis-cluster://127.0.0.1:1,127.0.0.1:2",
+        "redis-sentinel://127.0.0.1:1,127.0.0.1:2/shop",
+        "postgres://127.0.0.1:1/x",
+        "memcached://127.0.0.1:1",
+    ] {
         let output = shop().args(["--store", url]).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{url}");
         let words = String::from_utf8(output.stderr).unwrap();

@@ -103,7 +103,12 @@ impl StoreKey {
 /// The key as 64 lower-case hexadecimal digits, for stores whose keys are text.
 impl fmt::Display for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // At once: a store writes it several times a request.
+        let mut text = [0; 64];
+        for (byte, pair) in self.0.iter().zip(text.as_chunks_mut().0) {
+            *pair = [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+        }
+        f.write_str(str::from_utf8(&text).expect("ASCII"))
     }
 }
 

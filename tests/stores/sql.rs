@@ -232,7 +232,8 @@ async fn postgres_keeps_its_promises() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_keeps_its_promises() {
-    let Some(server) = StoreServer::start(Kind::MariaDb) else { return };
+    let packet = ["--max-allowed-packet=16M"];
+    let Some(server) = StoreServer::start_with(Kind::MariaDb, &packet) else { return };
     under_test("MariaDB");
     promises::<sqlx::MySql>(&server.url()).await;
     // A payload larger than a packet.

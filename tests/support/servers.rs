@@ -3,6 +3,10 @@
 //!
 //! Where a program is not installed, the tests that need it say so and pass;
 //! `SESSIONS_TEST_STORES=1` demands them all, and `SESSIONS_TEST_STORES=0` leaves them out.
+//!
+//! Another server that speaks the same is tested where its program is named:
+//! `SESSIONS_TEST_REDIS_SERVER=valkey-server` in place of `redis-server`,
+//! `SESSIONS_TEST_MYSQLD=mysqld` (MySQL's own) in place of `mariadbd`.
 
 use std::{
     env,
@@ -23,6 +27,15 @@ use std::{
 /// How long a server may take to start: these machines are slow, and do other things as well.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Names a program to start in place of `redis-server`.
+const REDIS_SERVER: &str = "SESSIONS_TEST_REDIS_SERVER";
+
+/// Names MySQL's program, to be started in place of MariaDB's.
+const MYSQLD: &str = "SESSIONS_TEST_MYSQLD";
+
+/// Keeps MySQL away from a folder that only its own user can read.
+const NO_FILES: &str = "--secure-file-priv=NULL";
+
 /// Debian's `nobody`: servers that refuse to run as root do so as this.
 const NOBODY: u32 = 65534;
 
@@ -37,7 +50,7 @@ pub enum Kind {
     RedisSentinel,
     /// PostgreSQL, database `postgres`.
     Postgres,
-    /// MariaDB, database `test`.
+    /// MariaDB (or MySQL, if its program is named), database `test`.
     MariaDb,
     /// `memcached`.
     Memcached,
@@ -46,15 +59,18 @@ pub enum Kind {
 impl Kind {
     fn program(self) -> Option<PathBuf> {
         match self {
-            Self::Redis | Self::RedisNode | Self::RedisSentinel => find("redis-server"),
+            Self::Redis | Self::RedisNode | Self::RedisSentinel => {
+                find(&env::var(REDIS_SERVER).unwrap_or("redis-server".into()))
+            }
             Self::Postgres => postgres_program("postgres"),
-            Self::MariaDb => find("mariadbd"),
+            Self::MariaDb => find(&env::var(MYSQLD).unwrap_or("mariadbd".into())),
             Self::Memcached => find("memcached"),
         }
     }
 
     /// These have a folder that must be made before the first start.
-    fn prepare(self, folder: &Path) {
+    fn prepare(self, program: &Path, folder: &Path) {
+        let data_of_mysql = format!("--datadir={}", folder.join("data").display());
         let mut command = match self {
             Self::Postgres => {
                 let mut command = Command::new(postgres_program("initdb").expect("initdb"));
@@ -62,10 +78,20 @@ impl Kind {
                 command.args(["--encoding=UTF8", "--pgdata"]).arg(folder.join("data"));
                 command
             }
+            Self::MariaDb if is_mysql() => {
+                let file = folder.join("init.sql");
+                let words = "CREATE DATABASE test;\nCREATE USER root@127.0.0.1;\n\
+                             GRANT ALL ON *.* TO root@127.0.0.1;\n";
+                fs::write(&file, words).expect("a folder of ours");
+                let mut command = Command::new(program);
+                command.args(["--no-defaults", "--initialize-insecure", NO_FILES, &data_of_mysql]);
+                command.arg(format!("--init-file={}", file.display()));
+                command
+            }
             Self::MariaDb => {
                 let mut command = Command::new(find("mariadb-install-db").expect("its installer"));
-                let data = format!("--datadir={}", folder.join("data").display());
-                command.args(["--no-defaults", "--auth-root-authentication-method=normal", &data]);
+                let method = "--auth-root-authentication-method=normal";
+                command.args(["--no-defaults", method, &data_of_mysql]);
                 command.arg(own_tmpdir(folder));
                 command
             }
@@ -106,7 +132,13 @@ impl Kind {
             Self::MariaDb => {
                 let socket = folder.join("socket");
                 command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
-                command.args(["--skip-grant-tables", "--innodb-buffer-pool-size=32M"]);
+                command.arg("--innodb-buffer-pool-size=32M");
+                // MySQL takes no connections without grants, and has a second port.
+                let own: &[&str] = match is_mysql() {
+                    true => &["--mysqlx=OFF", NO_FILES],
+                    false => &["--skip-grant-tables"],
+                };
+                command.args(own);
                 command.arg(format!("--datadir={}", data.display()));
                 command.arg(format!("--socket={}", socket.display()));
                 command.arg(format!("--pid-file={}", folder.join("pid").display()));
@@ -176,7 +208,7 @@ impl StoreServer {
     pub fn start_with(kind: Kind, more: &[&str]) -> Option<Self> {
         let program = wanted(kind)?;
         let mut folder = Folder::new();
-        kind.prepare(&folder.path);
+        kind.prepare(&program, &folder.path);
         // Between the search for a free port and its use somebody else can take it.
         for _ in 0..5 {
             let port = free_port();
@@ -476,6 +508,11 @@ fn wanted(kind: Kind) -> Option<PathBuf> {
     // Past the capture of the test harness: who looks at a run shall see what was not tested.
     let _ = writeln!(stderr(), "left out: tests with {kind:?}: {why}");
     None
+}
+
+/// Whether MySQL takes MariaDB's place.
+fn is_mysql() -> bool {
+    env::var_os(MYSQLD).is_some()
 }
 
 /// A program on the path or where Debian has servers.

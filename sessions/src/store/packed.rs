@@ -10,6 +10,8 @@
 //! Numbers are big-endian, times milliseconds since 1970. The user's length is one more than it
 //! is; 0 is no user.
 
+use std::io::Write;
+
 use crate::{
     Record,
     clock::{from_millis, to_millis},
@@ -27,25 +29,32 @@ pub(crate) fn stored_millis(time: std::time::SystemTime) -> u64 {
 }
 
 pub(crate) fn pack(record: &Record) -> Vec<u8> {
-    pack_behind(&[], record)
+    let mut bytes = Vec::with_capacity(packed_length(record));
+    pack_into(&mut bytes, record);
+    bytes
 }
 
-/// The same, with something else before it.
-pub(crate) fn pack_behind(before: &[u8], record: &Record) -> Vec<u8> {
+pub(crate) fn packed_length(record: &Record) -> usize {
+    HEAD + record.user.as_deref().map_or(0, str::len) + record.payload.len()
+}
+
+/// For whoever has room for it already: `out` is memory, and takes what it is given.
+pub(crate) fn pack_into(out: &mut impl Write, record: &Record) {
     let user = record.user.as_deref();
-    let length = user.map_or(0, str::len) + record.payload.len();
-    let mut bytes = Vec::with_capacity(before.len() + HEAD + length);
-    bytes.extend(before);
-    bytes.push(FORMAT);
-    bytes.extend(record.version.to_be_bytes());
-    bytes.extend(stored_millis(record.expires_at).to_be_bytes());
-    bytes.extend(stored_millis(record.created_at).to_be_bytes());
     // A user of four gigabytes would be cut off here, and `unpack` find the bytes of the payload.
     let user_length = user.map_or(0, |user| u32::try_from(user.len() + 1).unwrap_or(u32::MAX));
-    bytes.extend(user_length.to_be_bytes());
-    bytes.extend(user.unwrap_or_default().as_bytes());
-    bytes.extend(&*record.payload);
-    bytes
+    let parts: [&[u8]; 7] = [
+        &[FORMAT],
+        &record.version.to_be_bytes(),
+        &stored_millis(record.expires_at).to_be_bytes(),
+        &stored_millis(record.created_at).to_be_bytes(),
+        &user_length.to_be_bytes(),
+        user.unwrap_or_default().as_bytes(),
+        &record.payload,
+    ];
+    for part in parts {
+        out.write_all(part).expect("memory");
+    }
 }
 
 /// The record that [`pack`] made into `bytes`; `None` if it was somebody else who made them.

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    io::Write,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,7 +9,7 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
+    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisWrite, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
@@ -19,7 +20,7 @@ use self::{
 
 use super::{
     Advice, Created, Replaced, Store, StoreError, UserIndex,
-    packed::{pack_behind, stored_millis, unpack},
+    packed::{pack_into, packed_length, stored_millis, unpack},
 };
 use crate::{Record, StoreKey, clock::Clock};
 
@@ -37,6 +38,10 @@ const MARK: usize = 8;
 /// How long Redis keeps a record at least, in milliseconds, so that one that is about to expire is
 /// not gone between the two steps of a save. Whether it has expired is not for Redis to say.
 const LEAST_TTL: u64 = 10_000;
+
+/// How many calls may stand in line for the connection. Those that find it full wait for a place
+/// first, which is dearer; the client's own is 50.
+const QUEUE: usize = 1024;
 
 /// Sessions in Redis or Valkey (feature `redis`), in a cluster of them (feature `redis-cluster`), or
 /// behind Sentinel (feature `redis-sentinel`).
@@ -213,8 +218,11 @@ impl RedisStore {
         arguments: &[&[u8]],
     ) -> Result<T, StoreError> {
         let command = |name: &str, script: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            let length = keys.iter().map(|key| key.len()).sum::<usize>()
+                + arguments.iter().map(|argument| argument.len()).sum::<usize>();
+            let mut command =
+                Cmd::with_capacity(3 + keys.len() + arguments.len(), length + script.len() + 16);
+            command.arg(name).arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
         let connection = &self.shared.connection;
@@ -256,9 +264,15 @@ impl RedisStore {
         // Beside the session, under a name that no other save has.
         let beside = format!("{session}:{mark:016x}");
         let mark = mark.to_be_bytes();
-        let value = pack_behind(&mark, record);
-        let mut put = Cmd::with_capacity(5, value.len() + 2 * beside.len());
-        put.arg("SET").arg(&beside).arg(value).arg("PX").arg(ttl.max(LEAST_TTL));
+        // The words and the time take less than what is there for them.
+        let length = MARK + packed_length(record);
+        let mut put = Cmd::with_capacity(5, beside.len() + length + 32);
+        put.arg("SET").arg(&beside);
+        let mut value = put.writer_for_next_arg();
+        value.write_all(&mark).expect("memory");
+        pack_into(&mut value, record);
+        drop(value);
+        put.arg("PX").arg(ttl.max(LEAST_TTL));
         let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
         let set = user.map(|user| self.user_key(user));
         let keys: &[&str] = match &set {
@@ -358,6 +372,7 @@ impl RedisStoreBuilder {
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
+            .set_pipeline_buffer_size(QUEUE)
             .set_number_of_retries(2)
             .set_min_delay(Duration::from_millis(20))
             .set_max_delay(Duration::from_millis(500));

@@ -62,6 +62,13 @@ pub trait Driver: Database {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
+    /// For a statement that finds one row at most, which need not wait for the end of the answer.
+    fn fetch_one(
+        connection: &mut Self::Connection,
+        statement: &str,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
+
     fn is_missing_table(error: &sqlx::Error) -> bool;
 
     fn is_too_large(error: &sqlx::Error) -> bool;
@@ -104,6 +111,39 @@ pub(super) fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
     }
 }
 
+/// A statement with its values.
+macro_rules! query {
+    ($statement:expr, $values:expr, $user:ty) => {{
+        let mut query = sqlx::query($statement);
+        for value in $values {
+            query = match *value {
+                Value::Int(number) => query.bind(number),
+                Value::Bytes(bytes) => query.bind(bytes),
+                Value::Text(text) => query.bind(text.map(<$user>::from)),
+            };
+        }
+        query
+    }};
+}
+pub(super) use query;
+
+/// A row of the driver's as one of ours.
+macro_rules! row {
+    ($row:expr, $user:ty) => {{
+        use sqlx::Row as _;
+        let row = &$row;
+        Ok(Row {
+            id: row.try_get(0)?,
+            version: row.try_get(1)?,
+            created_at: row.try_get(2)?,
+            expires_at: row.try_get(3)?,
+            user: row.try_get::<Option<$user>, _>(4)?.map(Into::into),
+            payload: row.try_get(5)?,
+        })
+    }};
+}
+pub(super) use row;
+
 /// The parts that read the same for every dialect, but have other types.
 macro_rules! run_statements {
     ($user:ty) => {
@@ -116,15 +156,10 @@ macro_rules! run_statements {
             statement: &str,
             values: &[Value<'_>],
         ) -> Result<u64, sqlx::Error> {
-            let mut query = sqlx::query(statement);
-            for value in values {
-                query = match *value {
-                    Value::Int(number) => query.bind(number),
-                    Value::Bytes(bytes) => query.bind(bytes),
-                    Value::Text(text) => query.bind(text.map(<$user>::from)),
-                };
-            }
-            query.execute(connection).await.map(|done| done.rows_affected())
+            query!(statement, values, $user)
+                .execute(connection)
+                .await
+                .map(|done| done.rows_affected())
         }
 
         async fn fetch(
@@ -132,27 +167,17 @@ macro_rules! run_statements {
             statement: &str,
             values: &[Value<'_>],
         ) -> Result<Vec<Row>, sqlx::Error> {
-            use sqlx::Row as _;
-            let mut query = sqlx::query(statement);
-            for value in values {
-                query = match *value {
-                    Value::Int(number) => query.bind(number),
-                    Value::Bytes(bytes) => query.bind(bytes),
-                    Value::Text(text) => query.bind(text.map(<$user>::from)),
-                };
-            }
-            let rows = query.fetch_all(connection).await?;
-            let row = |row: &<Self as sqlx::Database>::Row| {
-                Ok(Row {
-                    id: row.try_get(0)?,
-                    version: row.try_get(1)?,
-                    created_at: row.try_get(2)?,
-                    expires_at: row.try_get(3)?,
-                    user: row.try_get::<Option<$user>, _>(4)?.map(Into::into),
-                    payload: row.try_get(5)?,
-                })
-            };
-            rows.iter().map(row).collect()
+            let rows = query!(statement, values, $user).fetch_all(connection).await?;
+            rows.iter().map(|row| row!(row, $user)).collect()
+        }
+
+        async fn fetch_one(
+            connection: &mut Self::Connection,
+            statement: &str,
+            values: &[Value<'_>],
+        ) -> Result<Option<Row>, sqlx::Error> {
+            let row = query!(statement, values, $user).fetch_optional(connection).await?;
+            row.map(|row| row!(row, $user)).transpose()
         }
     };
 }

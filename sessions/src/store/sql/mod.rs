@@ -47,8 +47,8 @@ mod statements;
 /// ```
 ///
 /// [`connect`](SqlStore::connect) makes the file if there is none, and opens it in WAL mode, with
-/// one connection that writes and four that read; a process that finds the file locked waits for
-/// five seconds. All [`SqlStore`] says is true here; the table is
+/// one connection that writes, and remembers up to 16 megabytes of the file, and four that read; a
+/// process that finds the file locked waits for five seconds. All [`SqlStore`] says is true here; the table is
 ///
 /// ```sql
 /// CREATE TABLE IF NOT EXISTS sessions (
@@ -95,7 +95,7 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 ///     expires_at BIGINT NOT NULL, -- milliseconds since 1970
 ///     user_id    TEXT,
 ///     payload    BYTEA  NOT NULL
-/// ) WITH (fillfactor = 75); -- so that a save finds room beside the old row, and indexes stay as they are
+/// ) WITH (fillfactor = 75); -- so that a save finds room beside the old row
 /// CREATE INDEX IF NOT EXISTS sessions_expires_at ON sessions (expires_at);
 /// CREATE INDEX IF NOT EXISTS sessions_user_id ON sessions (user_id) WHERE user_id IS NOT NULL;
 /// ```
@@ -191,9 +191,10 @@ pub trait Dialect: Driver {}
 ///
 /// `load`, `replace`, `touch` and `delete` are one statement each, and so is `create` (two, if
 /// MySQL finds the key in use). A `replace` that does not match takes a second one to tell
-/// `Changed` from `Missing`. Statements are prepared once a connection. [`connect`](Self::connect) asks
-/// a connection whether it is alive only after a second of idling; on a pool of your own, sqlx asks
-/// before each statement unless you turn `test_before_acquire` off.
+/// `Changed` from `Missing`; in SQLite one that changes whose session it is takes two. Statements are
+/// prepared once a connection. [`connect`](Self::connect) asks a connection whether it is alive only
+/// after a second of idling; on a pool of your own, sqlx asks before each statement unless you turn
+/// `test_before_acquire` off.
 ///
 /// # Expiry and the sweep
 ///
@@ -510,6 +511,17 @@ impl<D: Dialect> Core<D> {
         self.on(operation, &self.write, Execute { statement, values }).await
     }
 
+    /// Runs `load`.
+    async fn fetch_one(
+        &self,
+        operation: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Option<Record>, StoreError> {
+        let one = FetchOne { statement: &self.statements.load, values };
+        let row = self.on(operation, &self.read, one).await?;
+        row.map(|row| Ok(self.record(operation, row)?.1)).transpose()
+    }
+
     /// Runs a statement that reads.
     async fn fetch(
         &self,
@@ -583,6 +595,20 @@ impl<D: Dialect> AsyncDriver<D, u64> for Execute<'_> {
     }
 }
 
+struct FetchOne<'a> {
+    statement: &'a str,
+    values: &'a [Value<'a>],
+}
+
+impl<D: Dialect> AsyncDriver<D, Option<Row>> for FetchOne<'_> {
+    fn call(
+        &self,
+        connection: &mut D::Connection,
+    ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send {
+        D::fetch_one(connection, self.statement, self.values)
+    }
+}
+
 struct Fetch<'a> {
     statement: &'a str,
     values: &'a [Value<'a>],
@@ -639,8 +665,7 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let core = &self.core;
         let values = [Value::Bytes(key.as_bytes()), core.now()];
-        let found = core.fetch("load", &core.statements.load, &values).await?;
-        Ok(found.into_iter().next().map(|(_, record)| record))
+        core.fetch_one("load", &values).await
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
@@ -673,12 +698,18 @@ impl<D: Dialect> Store for SqlStore<D> {
         let [version, created, expires, user, payload] = columns(record, user.as_deref());
         let (id, now) = (Value::Bytes(key.as_bytes()), core.now());
         let based_on = Value::Int(based_on.cast_signed());
+        if let Some(statement) = &core.statements.replace_same_user {
+            let values = [version, created, expires, payload, id, based_on, now, user];
+            if core.execute("replace", statement, &values).await? > 0 {
+                return Ok(Replaced::Done);
+            }
+        }
         let values = [version, created, expires, user, payload, id, based_on, now];
         if core.execute("replace", &core.statements.replace, &values).await? > 0 {
             return Ok(Replaced::Done);
         }
-        let found = core.fetch("replace", &core.statements.load, &[id, now]).await?;
-        Ok(if found.is_empty() { Replaced::Missing } else { Replaced::Changed })
+        let found = core.fetch_one("replace", &[id, now]).await?;
+        Ok(if found.is_some() { Replaced::Changed } else { Replaced::Missing })
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use sqlx::{Executor, MySql, Pool, mysql::MySqlPoolOptions};
 
 use super::{
     Dialect,
-    driver::{Driver, Row, Value, has_code, is_alive, run_statements},
+    driver::{Driver, Row, Value, has_code, is_alive, query, row, run_statements},
     statements::{Statements, Table},
 };
 
@@ -31,7 +31,9 @@ impl Driver for MySql {
                  INDEX `{expires_index}` (expires_at), \
                  INDEX `{user_index}` (user_id)) ENGINE = InnoDB"
         );
-        let delete_expired = format!("DELETE FROM {table} WHERE expires_at <= ? LIMIT ?");
+        // In order, so that it never reads more of the index than it removes.
+        let delete_expired =
+            format!("DELETE FROM {table} WHERE expires_at <= ? ORDER BY expires_at LIMIT ?");
         let common = Statements::new(table, migrate, delete_expired);
         // `ON DUPLICATE KEY UPDATE` has no condition, and does not say what it did; `IGNORE` would
         // ignore too much. So a key that is in use is an error here, and `take_over` comes next.

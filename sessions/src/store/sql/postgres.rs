@@ -4,7 +4,7 @@ use sqlx::{Pool, Postgres, postgres::PgPoolOptions};
 
 use super::{
     Dialect,
-    driver::{Driver, Row, Value, has_code, is_alive, run_statements},
+    driver::{Driver, Row, Value, has_code, is_alive, query, row, run_statements},
     statements::{Statements, Table},
 };
 
@@ -35,10 +35,14 @@ impl Driver for Postgres {
              CREATE INDEX IF NOT EXISTS \"{user_index}\" ON {table} (user_id) \
                  WHERE user_id IS NOT NULL;"
         );
-        // Rows that another process is just removing are its own.
+        // Rows that another process is just removing are its own. In order, so that the index is used
+        // whatever the planner thinks of how many there are, and by place, so that a plan made once
+        // for all batches has no join that reads the whole table. Places are a partition's own,
+        // so in a table of several they say less than the time does.
         let delete_expired = format!(
-            "DELETE FROM {table} WHERE id IN \
-             (SELECT id FROM {table} WHERE expires_at <= ? LIMIT ? FOR UPDATE SKIP LOCKED)"
+            "DELETE FROM {table} WHERE ctid = ANY(ARRAY(\
+                 SELECT ctid FROM {table} WHERE expires_at <= ? ORDER BY expires_at LIMIT ? \
+                 FOR UPDATE SKIP LOCKED)) AND expires_at <= $1"
         );
         Statements::new(table, migrate, delete_expired).numbered()
     }

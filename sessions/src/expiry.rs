@@ -119,6 +119,22 @@ impl Expiry {
         idle.into_iter().chain(absolute).min().unwrap_or(now)
     }
 
+    /// The same for a session that is saved `now` in place of `before`, whose expiry it keeps where it
+    /// would only be a little later: a store has its sessions sorted by expiry, and need not sort.
+    pub(crate) fn expires_again_at(
+        &self,
+        lifetime: Lifetime,
+        before: &Record,
+        now: SystemTime,
+    ) -> SystemTime {
+        let expires_at = self.expires_at(lifetime, before.created_at, now);
+        // Unless it is earlier: the limits may have been lowered since.
+        match expires_at >= before.expires_at {
+            true => self.refresh(lifetime, before, now).unwrap_or(before.expires_at),
+            false => expires_at,
+        }
+    }
+
     /// Whether the layer refuses a record that the store still had: for a store whose clock or
     /// expiry is coarse, and for limits that have been lowered since the record was written.
     pub(crate) fn is_over(&self, record: &Record, lifetime: Lifetime, now: SystemTime) -> bool {
@@ -240,6 +256,17 @@ mod tests {
         let refresh = |now| layer.refresh(Lifetime::new(), &record, at(now));
         assert_eq!(refresh(9 * MINUTE), None);
         assert_eq!(refresh(10 * MINUTE), Some(at(2 * HOUR + 10 * MINUTE)));
+    }
+
+    #[test]
+    fn a_save_keeps_the_expiry_within_the_refresh_window() {
+        let layer = Expiry { refresh: Some(10 * MINUTE), ..Expiry::default() };
+        let before = record(at(2 * HOUR));
+        let expires = |own, now| layer.expires_again_at(own, &before, at(now));
+        assert_eq!(expires(Lifetime::new(), 9 * MINUTE), at(2 * HOUR));
+        assert_eq!(expires(Lifetime::new(), 10 * MINUTE), at(2 * HOUR + 10 * MINUTE));
+        let lowered = Lifetime::new().idle(HOUR);
+        assert_eq!(expires(lowered, 9 * MINUTE), at(HOUR + 9 * MINUTE));
     }
 
     #[test]

@@ -65,10 +65,8 @@ pub(crate) fn save_at_once<T: SessionData>(
     }
     let Ok(_saving) = slot.saving.try_lock() else { return false };
     let given = circumstances(shared, None);
-    let expires_at =
-        |lifetime, created_at| shared.expiry.expires_at(lifetime, created_at, given.now);
     if let Some(place) = slot.place() {
-        return slot.save_at_once(writer, given, expires_at, |record, based_on| {
+        return slot.save_at_once(writer, given, |record, based_on| {
             let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
             matches!(answer, Some(Some(Ok(Replaced::Done))))
         });
@@ -76,7 +74,7 @@ pub(crate) fn save_at_once<T: SessionData>(
     let Ok(id) = SessionId::generate() else { return false };
     let place = shared.registry.place(id);
     let key = place.key;
-    let is_created = slot.save_at_once(writer, given, expires_at, |record, based_on| {
+    let is_created = slot.save_at_once(writer, given, |record, based_on| {
         let is_created = based_on.is_none()
             && matches!(store.create(&key, record).now(), Some(Ok(Created::Done)));
         if is_created {
@@ -214,15 +212,13 @@ fn plan<T: SessionData>(
     wish: Wish<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    let given = circumstances(shared, overdue);
-    slot.plan(wish, given, |lifetime, created_at| {
-        shared.expiry.expires_at(lifetime, created_at, given.now)
-    })
+    slot.plan(wish, circumstances(shared, overdue))
 }
 
-fn circumstances<T: SessionData>(shared: &Shared<T>, overdue: Option<u64>) -> Circumstances {
+fn circumstances<T: SessionData>(shared: &Shared<T>, overdue: Option<u64>) -> Circumstances<'_> {
     Circumstances {
         now: shared.now(),
+        expiry: &shared.expiry,
         limit: shared.payload_limit,
         sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
         mark: shared.marks.next(),

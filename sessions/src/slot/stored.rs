@@ -15,6 +15,7 @@ use crate::{
     Conflict, Device, Lifetime, Record, SessionData,
     data::FieldInfo,
     error::Error,
+    expiry::Expiry,
     head::{Head, Lease, MARKS_KEPT},
     id::SessionId,
     patch::{Patch, Writer},
@@ -66,8 +67,9 @@ pub(crate) struct Begin<'a> {
 
 /// What a plan rests on, beside the wish.
 #[derive(Clone, Copy)]
-pub(crate) struct Circumstances {
+pub(crate) struct Circumstances<'a> {
     pub(crate) now: SystemTime,
+    pub(crate) expiry: &'a Expiry,
     pub(crate) limit: usize,
     /// By how much the payload may grow on its way to the store.
     pub(crate) sealing: usize,
@@ -321,22 +323,15 @@ impl<T: SessionData> Slot<T> {
         Record { payload, ..record }
     }
 
-    /// What has to be written for the store to have all that has been released. `expires_at` is
-    /// asked with the lifetime and the time of creation.
+    /// What has to be written for the store to have all that has been released.
     ///
     /// What another request has written that cannot be stored is no error of this one's.
-    pub(crate) fn plan(
-        &self,
-        wish: Wish<'_>,
-        given: Circumstances,
-        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
-    ) -> Result<Plan, Error> {
+    pub(crate) fn plan(&self, wish: Wish<'_>, given: Circumstances<'_>) -> Result<Plan, Error> {
         let mut state = self.state();
-        let Next { record, head, is_marked, holds_all } =
-            match state.next(wish, &given, expires_at)? {
-                ControlFlow::Continue(next) => next,
-                ControlFlow::Break(plan) => return Ok(plan),
-            };
+        let Next { record, head, is_marked, holds_all } = match state.next(wish, &given)? {
+            ControlFlow::Continue(next) => next,
+            ControlFlow::Break(plan) => return Ok(plan),
+        };
         if state.attempts.len() == ATTEMPTS_KEPT {
             // The oldest but one: that the first is still there says that there were too many.
             state.attempts.remove(1);
@@ -361,15 +356,14 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn save_at_once(
         &self,
         writer: Writer,
-        given: Circumstances,
-        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
+        given: Circumstances<'_>,
         store: impl FnOnce(&Record, Option<u64>) -> bool,
     ) -> bool {
         let mut state = self.state();
         if state.is_in_doubt() || state.hold.is_some() || state.creating.is_some() {
             return false;
         }
-        let next = state.next(Wish::of(Some(writer)), &given, expires_at);
+        let next = state.next(Wish::of(Some(writer)), &given);
         let Ok(ControlFlow::Continue(Next { record, head, holds_all: true, .. })) = next else {
             return false;
         };
@@ -493,8 +487,7 @@ impl<T: SessionData> State<T> {
     fn next(
         &self,
         wish: Wish<'_>,
-        given: &Circumstances,
-        expires_at: impl FnOnce(Lifetime, SystemTime) -> SystemTime,
+        given: &Circumstances<'_>,
     ) -> Result<ControlFlow<Plan, Next>, Error> {
         let ours = |refused: &&Refused| Some(refused.writer) == wish.writer;
         if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
@@ -561,11 +554,15 @@ impl<T: SessionData> State<T> {
         }
         let is_new = self.stage == Stage::Fresh;
         let is_begun_now = is_new || wish.login.is_some();
-        let created_at = if is_begun_now { given.now } else { self.record.created_at };
+        let (now, expiry) = (given.now, given.expiry);
+        let created_at = if is_begun_now { now } else { self.record.created_at };
         let record = Record {
             version: based_on + 1,
             created_at,
-            expires_at: expires_at(head.lifetime, created_at),
+            expires_at: match is_begun_now || self.has_own_lifetime() {
+                true => expiry.expires_at(head.lifetime, created_at, now),
+                false => expiry.expires_again_at(head.lifetime, &self.record, now),
+            },
             user: wish.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
             payload,
         };

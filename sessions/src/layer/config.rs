@@ -163,8 +163,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     }
 
     /// How much later a session must expire before that is worth a write: a session that is only
-    /// read is written to the store at most once in this time. A twentieth of the idle timeout by
-    /// default.
+    /// read is written to the store at most once in this time, and one that is written to keeps its
+    /// expiry meanwhile. A twentieth of the idle timeout by default.
     pub fn with_refresh_window(mut self, window: Duration) -> Self {
         self.expiry.refresh = Some(window);
         self

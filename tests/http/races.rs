@@ -1,15 +1,21 @@
 //! Interleavings that have lost a write, or a client its session, in this library or another. Each
 //! is played step by step, with the store held or failing in the middle.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
     extract::{Path, State},
     routing::get,
 };
-use sessions::{Lifetime, Session, testing::Operation};
-use sessions_tests::eventually;
+use sessions::{Keys, Lifetime, MemoryStore, Session, SessionLayer, testing::Operation};
+use sessions_tests::{Server, eventually};
 use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor};
@@ -339,4 +345,67 @@ async fn a_reader_with_an_old_keys_cookie_does_not_replace_the_cookie_of_a_login
     client.get("/renew").await.text();
     steps.go_on.notify_one();
     assert_eq!(reading.await.unwrap().set_cookies(), Vec::<String>::new());
+}
+
+/// Holds the first merge up.
+static MERGES: AtomicU32 = AtomicU32::new(0);
+static MAY_GO_ON: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+fn sum(base: &u32, theirs: &u32, ours: &u32) -> u32 {
+    if MERGES.fetch_add(1, SeqCst) == 0 {
+        let may = MAY_GO_ON.0.lock().unwrap();
+        drop(MAY_GO_ON.1.wait_while(may, |may| !*may).unwrap());
+    }
+    theirs + ours - base
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_record_that_is_older_than_a_save_does_not_take_its_place() {
+    #[derive(Session)]
+    struct Summed {
+        #[session(merge = sum)]
+        sum: u32,
+    }
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    let go_on = Arc::new(Notify::new());
+    let add = async |session: Session<Summed>| {
+        *session.write().await.sum_mut() += 1;
+    };
+    let slow = {
+        let go_on = go_on.clone();
+        async move |session: Session<Summed>| {
+            *session.write().await.sum_mut() += 10;
+            WAITS.store(true, SeqCst);
+            go_on.notified().await;
+        }
+    };
+    let show = async |session: Session<Summed>| session.read().await.sum().to_string();
+    let routes = Router::new().route("/", get(show)).route("/add", get(add));
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let layer = || SessionLayer::<Summed>::new(store.clone(), keys.clone());
+    let here = Server::start(routes.clone().route("/slow", get(slow)).layer(layer())).await;
+    let there = Server::start(routes.layer(layer())).await;
+    let client = here.client();
+    client.get("/add").await.text();
+    let elsewhere = there.client();
+    elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/slow").await }
+    });
+    eventually("it has written", async || WAITS.load(SeqCst)).await;
+    elsewhere.get("/add").await.text();
+    // It opens the session, learns of what was written there, and is held up in the merge.
+    let late = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/").await }
+    });
+    eventually("it merges", async || MERGES.load(SeqCst) == 1).await;
+    go_on.notify_one();
+    slow.await.unwrap().text();
+    *MAY_GO_ON.0.lock().unwrap() = true;
+    MAY_GO_ON.1.notify_all();
+    let late = tokio::time::timeout(Duration::from_secs(20), late).await.unwrap().unwrap();
+    assert_eq!(late.text(), "12");
 }

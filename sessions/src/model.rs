@@ -17,8 +17,8 @@ use shuttle::{
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
-    Created, Keys, MemoryStore, Record, Replaced, Session, SessionLayer, Store, StoreError, StoreKey,
-    sync::Mutex,
+    Created, Keys, MemoryStore, Record, Replaced, Session, SessionLayer, Store, StoreError,
+    StoreKey, sync::Mutex,
 };
 
 /// How many random schedules of each scenario.

@@ -409,3 +409,46 @@ async fn a_record_that_is_older_than_a_save_does_not_take_its_place() {
     let late = tokio::time::timeout(Duration::from_secs(20), late).await.unwrap().unwrap();
     assert_eq!(late.text(), "12");
 }
+
+/// On a store that answers at once, where nothing can be held up: as they happen to meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_task_that_renews_or_ends_the_session_while_its_response_is_made_leaves_what_was_told() {
+    async fn renews(session: Session<Visitor>) {
+        *session.write().await.visits_mut() += 1;
+        let own = session.clone();
+        tokio::spawn(async move { own.renew_id().await });
+        tokio::task::yield_now().await;
+    }
+    async fn ends(session: Session<Visitor>) {
+        *session.write().await.visits_mut() += 1;
+        let own = session.clone();
+        tokio::spawn(async move { own.destroy().await });
+        tokio::task::yield_now().await;
+    }
+    async fn visits(session: Session<Visitor>) -> String {
+        session.read().await.visits().to_string()
+    }
+    let routes = Router::new()
+        .route("/renews", get(renews))
+        .route("/ends", get(ends))
+        .route("/", get(visits));
+    let store = MemoryStore::new();
+    let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
+    let server = Server::start(routes.layer(layer.clone())).await;
+    let idle = async || {
+        eventually("all is done", async || layer.sessions_in_use() == 0).await;
+    };
+    for _ in 0..100 {
+        let client = server.client();
+        for expected in 1..4 {
+            client.get("/renews").await.text();
+            idle().await;
+            assert_eq!(client.get("/").await.text(), expected.to_string());
+            assert_eq!(store.len(), 1, "a record that nobody knows");
+        }
+        client.get("/ends").await.text();
+        idle().await;
+        assert_eq!(client.get("/").await.text(), "0");
+        assert_eq!(store.len(), 0, "a session is back");
+    }
+}

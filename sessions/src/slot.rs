@@ -349,6 +349,8 @@ impl<T: SessionData> Slot<T> {
         if changes.is_empty() {
             let mut state = self.state();
             if state.generation == lent.generation && is_ours {
+                // What earlier guards changed may have been saved meanwhile.
+                tracked.settle(state.unsaved());
                 state.view = Some(view.clone());
             }
             return false;

@@ -1,15 +1,21 @@
 //! Interleavings that have lost a write, or a client its session, in this library or another. Each
 //! is played step by step, with the store held or failing in the middle.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
     extract::{Path, State},
     routing::get,
 };
-use sessions::{Lifetime, Session, testing::Operation};
-use sessions_tests::eventually;
+use sessions::{Keys, Lifetime, MemoryStore, Session, SessionLayer, testing::Operation};
+use sessions_tests::{Server, eventually};
 use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor};
@@ -339,4 +345,110 @@ async fn a_reader_with_an_old_keys_cookie_does_not_replace_the_cookie_of_a_login
     client.get("/renew").await.text();
     steps.go_on.notify_one();
     assert_eq!(reading.await.unwrap().set_cookies(), Vec::<String>::new());
+}
+
+/// Holds the first merge up.
+static MERGES: AtomicU32 = AtomicU32::new(0);
+static MAY_GO_ON: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+fn sum(base: &u32, theirs: &u32, ours: &u32) -> u32 {
+    if MERGES.fetch_add(1, SeqCst) == 0 {
+        let may = MAY_GO_ON.0.lock().unwrap();
+        drop(MAY_GO_ON.1.wait_while(may, |may| !*may).unwrap());
+    }
+    theirs + ours - base
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_record_that_is_older_than_a_save_does_not_take_its_place() {
+    #[derive(Session)]
+    struct Summed {
+        #[session(merge = sum)]
+        sum: u32,
+    }
+    static WAITS: AtomicBool = AtomicBool::new(false);
+    let go_on = Arc::new(Notify::new());
+    let add = async |session: Session<Summed>| {
+        *session.write().await.sum_mut() += 1;
+    };
+    let slow = {
+        let go_on = go_on.clone();
+        async move |session: Session<Summed>| {
+            *session.write().await.sum_mut() += 10;
+            WAITS.store(true, SeqCst);
+            go_on.notified().await;
+        }
+    };
+    let show = async |session: Session<Summed>| session.read().await.sum().to_string();
+    let routes = Router::new().route("/", get(show)).route("/add", get(add));
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let layer = || SessionLayer::<Summed>::new(store.clone(), keys.clone());
+    let here = Server::start(routes.clone().route("/slow", get(slow)).layer(layer())).await;
+    let there = Server::start(routes.layer(layer())).await;
+    let client = here.client();
+    client.get("/add").await.text();
+    let elsewhere = there.client();
+    elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/slow").await }
+    });
+    eventually("it has written", async || WAITS.load(SeqCst)).await;
+    elsewhere.get("/add").await.text();
+    // It opens the session, learns of what was written there, and is held up in the merge.
+    let late = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/").await }
+    });
+    eventually("it merges", async || MERGES.load(SeqCst) == 1).await;
+    go_on.notify_one();
+    slow.await.unwrap().text();
+    *MAY_GO_ON.0.lock().unwrap() = true;
+    MAY_GO_ON.1.notify_all();
+    let late = tokio::time::timeout(Duration::from_secs(20), late).await.unwrap().unwrap();
+    assert_eq!(late.text(), "12");
+}
+
+/// On a store that answers at once, where nothing can be held up: as they happen to meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_task_that_renews_or_ends_the_session_while_its_response_is_made_leaves_what_was_told() {
+    async fn renews(session: Session<Visitor>) {
+        *session.write().await.visits_mut() += 1;
+        let own = session.clone();
+        tokio::spawn(async move { own.renew_id().await });
+        tokio::task::yield_now().await;
+    }
+    async fn ends(session: Session<Visitor>) {
+        *session.write().await.visits_mut() += 1;
+        let own = session.clone();
+        tokio::spawn(async move { own.destroy().await });
+        tokio::task::yield_now().await;
+    }
+    async fn visits(session: Session<Visitor>) -> String {
+        session.read().await.visits().to_string()
+    }
+    let routes = Router::new()
+        .route("/renews", get(renews))
+        .route("/ends", get(ends))
+        .route("/", get(visits));
+    let store = MemoryStore::new();
+    let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
+    let server = Server::start(routes.layer(layer.clone())).await;
+    let idle = async || {
+        eventually("all is done", async || layer.sessions_in_use() == 0).await;
+    };
+    for _ in 0..100 {
+        let client = server.client();
+        for expected in 1..4 {
+            client.get("/renews").await.text();
+            idle().await;
+            assert_eq!(client.get("/").await.text(), expected.to_string());
+            assert_eq!(store.len(), 1, "a record that nobody knows");
+        }
+        client.get("/ends").await.text();
+        idle().await;
+        assert_eq!(client.get("/").await.text(), "0");
+        assert_eq!(store.len(), 0, "a session is back");
+    }
 }

@@ -274,3 +274,30 @@ async fn a_session_with_a_secret_does_not_rest() {
         eventually("its fields are gone", async || DROPPED.load(SeqCst) > before).await;
     }
 }
+
+#[tokio::test]
+async fn what_was_saved_under_a_guard_is_not_dirty_for_the_next_one() {
+    #[derive(Session)]
+    struct Tally {
+        count: u32,
+    }
+    async fn count(session: Session<Tally>) -> String {
+        *session.write().await.count_mut() += 1;
+        let guard = session.write().await;
+        session.save().await.unwrap();
+        drop(guard);
+        session.read().await.count_is_dirty().to_string()
+    }
+    async fn is_dirty(session: Session<Tally>) -> String {
+        session.read().await.count_is_dirty().to_string()
+    }
+    let routes = Router::new().route("/", get(is_dirty)).route("/count", get(count));
+    let server = serve::<Tally>(routes, MemoryStore::new(), Keys::generate()).await;
+    let client = server.client();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(client.get("/count").await.text().to_string());
+        seen.push(client.get("/").await.text().to_string());
+    }
+    assert_eq!(seen, ["false"; 6]);
+}

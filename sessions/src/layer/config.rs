@@ -260,7 +260,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             cookie: self.cookie,
             expiry: self.expiry,
             policy: Policy { codec, conflict: self.conflict },
-            defaults: Defaults::default(),
+            defaults: Defaults::of::<T>(),
             payload_limit: self.payload_limit,
             lock_timeout: self.lock_timeout,
             lease_time,

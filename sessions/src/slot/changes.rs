@@ -39,10 +39,15 @@ pub(crate) struct Writing<'a> {
     pub(crate) defaults: &'a Defaults,
 }
 
-/// The encoded defaults of a layer's fields, where they are the same each time: made when one of them
-/// is first asked for.
-#[derive(Default)]
-pub(crate) struct Defaults(OnceLock<Vec<Option<Vec<u8>>>>);
+/// The encoded defaults of a layer's fields, where the code says that they are the same each time: each
+/// is made when it is first asked for.
+pub(crate) struct Defaults(Box<[OnceLock<Option<Vec<u8>>>]>);
+
+impl Defaults {
+    pub(crate) fn of<T: SessionData>() -> Self {
+        Self(T::FIELDS.iter().map(|_| OnceLock::new()).collect())
+    }
+}
 
 impl Writing<'_> {
     /// What a writer has done to each field that it touched, compared byte by byte with what it was
@@ -72,7 +77,12 @@ impl Writing<'_> {
                 true => self.default_of::<T>(field, &mut own_defaults),
                 false => None,
             };
-            let is_default = default.as_deref() == Some(&*body);
+            // What counts as the default may not be stored, so that it has to be that now: a type's
+            // `Default` can ask more than the code. What is left by a take comes from there just now.
+            let is_default = default.as_deref() == Some(&*body)
+                && (!T::__LOADS_ALIKE
+                    || tracked.is_taken(field)
+                    || self.default_now(field, &mut own_defaults).as_deref() == Some(&*body));
             if ttl > 0 && !is_default {
                 let end = now.saturating_add(ttl);
                 payload::set_end(&mut body, end);
@@ -106,27 +116,30 @@ impl Writing<'_> {
         changes
     }
 
-    /// The body of a field's default; nothing if that cannot be encoded. `own` are the defaults that
-    /// one writer has seen, where they may differ each time.
+    /// The body of a field's default; nothing if that cannot be encoded. It may be remembered from an
+    /// earlier time.
     fn default_of<T: SessionData>(
         &self,
         field: usize,
         own: &mut Option<T>,
     ) -> Option<Cow<'_, [u8]>> {
-        let load = || T::__load(&Source::empty(T::FIELDS));
-        let encoded = |defaults: &T, field| {
-            let mut body = Vec::new();
-            let encoded = encode(defaults, field, self.policy.codec, &mut body);
-            encoded.is_ok().then_some(body)
-        };
-        if !T::__LOADS_ALIKE {
-            return encoded(own.get_or_insert_with(load), field).map(Cow::Owned);
+        let known = self.defaults.0.get(field).filter(|_| T::__LOADS_ALIKE);
+        if let Some(known) = known.and_then(OnceLock::get) {
+            return known.as_deref().map(Cow::Borrowed);
         }
-        let all = self.defaults.0.get_or_init(|| {
-            let defaults = load();
-            (0..T::FIELDS.len()).map(|field| encoded(&defaults, field)).collect()
-        });
-        all.get(field)?.as_deref().map(Cow::Borrowed)
+        // Before the place is touched: this runs code of a user's, which may come by here itself.
+        let default = self.default_now(field, own);
+        match known {
+            Some(known) => known.get_or_init(|| default).as_deref().map(Cow::Borrowed),
+            None => default.map(Cow::Owned),
+        }
+    }
+
+    /// The same, as it is now. `own` are the defaults that one writer has seen.
+    fn default_now<T: SessionData>(&self, field: usize, own: &mut Option<T>) -> Option<Vec<u8>> {
+        let defaults = own.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
+        let mut body = Vec::new();
+        encode(defaults, field, self.policy.codec, &mut body).is_ok().then_some(body)
     }
 }
 

@@ -149,7 +149,10 @@ impl<T: SessionData> Slot<T> {
                 return false;
             }
         }
-        self.adopt(record, head, policy);
+        let version = record.version;
+        self.adopt(record, head, policy, |state| {
+            state.stage == Stage::Loading || version > state.record.version
+        });
         true
     }
 
@@ -238,18 +241,27 @@ impl<T: SessionData> Slot<T> {
                 return;
             }
         }
-        self.adopt(record, head, policy);
+        let version = record.version;
+        self.adopt(record, head, policy, |state| {
+            state.record.version == instead_of || state.record.version <= version
+        });
     }
 
-    /// Makes `record` the one that everything else lies upon.
+    /// Makes `record` the one that everything else lies upon, if it still is news.
     ///
     /// What is pending is put on top of it, which may run code of a user's: outside of the state's
     /// mutex, and again if something has changed meanwhile.
-    fn adopt(&self, record: Record, head: Head, policy: Policy) {
+    fn adopt(
+        &self,
+        record: Record,
+        head: Head,
+        policy: Policy,
+        is_news: impl Fn(&State<T>) -> bool,
+    ) {
         let mut rebased = None;
         loop {
             let mut state = self.state();
-            if !matches!(state.stage, Stage::Loading | Stage::Live) {
+            if !matches!(state.stage, Stage::Loading | Stage::Live) || !is_news(&state) {
                 return;
             }
             let landed = state.landed(&record, &head);

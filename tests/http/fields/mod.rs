@@ -1,5 +1,6 @@
 //! Fields that know more: each attribute from outside, in one process and in several.
 
+mod defaults;
 mod flash;
 mod secret;
 mod ttl;

@@ -38,8 +38,8 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     const FIELDS: &'static [FieldInfo];
 
-    /// Whether the same source always gives the same fields: none of them is skipped, and no
-    /// default asks anything but the code.
+    /// Whether the same source always gives the same fields, as far as the derive can tell: none of
+    /// them is skipped, and no default is an expression. A type's `Default` is taken to be constant.
     #[doc(hidden)]
     const __LOADS_ALIKE: bool = true;
 

@@ -72,12 +72,14 @@ pub(crate) fn save_at_once<T: SessionData>(
         });
     }
     let Ok(id) = SessionId::generate() else { return false };
-    let place = shared.registry.place(id);
-    let key = place.key;
+    let mut place = Some(shared.registry.place(id));
     let is_created = slot.save_at_once(writer, given, |record, based_on| {
-        let is_created = based_on.is_none()
-            && matches!(store.create(&key, record).now(), Some(Ok(Created::Done)));
-        if is_created {
+        let answer = match (&place, based_on) {
+            (Some(place), None) => store.create(&place.key, record).now(),
+            _ => None,
+        };
+        let is_created = matches!(answer, Some(Ok(Created::Done)));
+        if let Some(place) = place.take_if(|_| is_created) {
             slot.settle_in(place);
         }
         is_created

@@ -10,7 +10,8 @@
 //! waits for a guard, and it saves all that has been released and nothing that has not.
 //!
 //! The state's mutex is held for a moment at a time, never across an await, and never while code of
-//! a user's runs (`Serialize`, `Deserialize`, `Default`, `Drop`).
+//! a user's runs (`Serialize`, `Deserialize`, `Default`, `Drop`). A store that answers at once is asked
+//! under it: there is one, ours, and it knows nothing of slots.
 
 use std::{
     sync::{Arc, OnceLock, PoisonError},

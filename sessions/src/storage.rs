@@ -2,10 +2,6 @@
 
 #[cfg(feature = "memory")]
 use std::any::Any;
-use std::{
-    pin::pin,
-    task::{Context, Poll},
-};
 
 #[cfg(feature = "memory")]
 use crate::store::{MemoryStore, erased::AtOnce};
@@ -54,20 +50,6 @@ impl Storage {
     /// The store, if it answers every call at once.
     pub(crate) fn store_at_once(&self) -> Option<&dyn ErasedStore> {
         self.store().filter(|store| store.is_ready_at_once())
-    }
-
-    /// What `work` on the store comes to, if the store answers every call at once, and `work` has to
-    /// wait for nothing else either; else it is dropped, or not begun at all.
-    ///
-    /// So that there is room for it on the stack, and a caller's future need not have any.
-    pub(crate) fn at_once<F: Future>(&self, work: F, cx: &mut Context<'_>) -> Option<F::Output> {
-        if !self.store().is_none_or(|store| store.is_ready_at_once()) {
-            return None;
-        }
-        match pin!(work).poll(cx) {
-            Poll::Ready(done) => Some(done),
-            Poll::Pending => None,
-        }
     }
 
     /// Whether a session is in its cookie, so that whatever is saved has to be sent.

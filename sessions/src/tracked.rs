@@ -69,14 +69,15 @@ impl<T: SessionData> Tracked<T> {
         self.is_stale
     }
 
-    /// Loads anew what writers have changed.
+    /// Loads anew what writers have changed; all of it is stored.
     pub(crate) fn freshen(&mut self, payload: &[u8]) {
         let changed = || (0..T::FIELDS.len()).filter(|field| self.changed.contains(*field));
         let source = Source::of_some(T::FIELDS, payload, changed());
         for field in changed() {
             self.data.__load_field(field, &source);
         }
-        (self.changed, self.is_stale, self.lent_to) = (T::Dirty::NONE, false, 0);
+        (self.changed, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE);
+        (self.is_stale, self.lent_to) = (false, 0);
     }
 
     /// What its guard may have changed: all of it, if it is not what the guard was lent, but for the

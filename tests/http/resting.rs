@@ -1,5 +1,5 @@
-//! Slots that rest: a request finds what the one before it has decoded, and never anything that is
-//! not in the store.
+//! Slots that rest: a request finds what the one before it has decoded, and of what was changed through
+//! setters nothing that is not in the store.
 
 use std::{
     sync::{

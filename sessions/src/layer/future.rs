@@ -71,10 +71,7 @@ where
             if output.is_err() {
                 handle.cannot_answer();
             }
-            // Where a save that was begun without a box has to wait all the same, for a lock or for
-            // another process, it is begun anew in a box: one that is dropped loses nothing.
-            let at_once = |cx| handle.shared.storage.at_once(handle.finish(), cx);
-            if let Some(outcome) = handle.finish_now().or_else(|| at_once(cx)) {
+            if let Some(outcome) = handle.finish_now() {
                 *this.is_done = true;
                 return Poll::Ready(with_session(output, outcome, handle));
             }

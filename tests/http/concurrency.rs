@@ -387,7 +387,9 @@ async fn two_processes_that_set_different_fields_keep_both() {
 async fn a_write_in_a_thread_without_a_runtime_is_saved() {
     async fn leaves(session: Session<Visitor>) {
         // After the response, when this request has not written anything yet.
-        std::thread::spawn(move || drop(session.try_write().unwrap().set_name("from a thread")));
+        std::thread::spawn(move || {
+            session.try_write().unwrap().set_name("from a thread");
+        });
     }
     let app = App::start(Router::new().route("/leaves", get(leaves))).await;
     let client = app.visitor().await;

@@ -1,8 +1,9 @@
 //! What a session costs in memory: `cargo run --release -p sessions-benches --bin allocations`.
 //!
 //! The allocations of one request, for the same handlers on `sessions` and its peers, over those of
-//! axum alone; and the bytes that a stored session takes, as they were asked of the allocator. A
-//! program of its own, because counting slows every allocation down.
+//! axum alone; and the bytes that a stored session takes, as they were asked of the allocator. With
+//! 100,000 sessions at random, or as many as the argument says. A program of its own, because counting
+//! slows every allocation down.
 
 use allocation_counter::measure;
 use axum::Router;
@@ -17,8 +18,8 @@ const REQUESTS: usize = 1_000;
 const SESSIONS: usize = 100_000;
 
 /// The allocations of a request of each route, on average.
-fn allocations(runtime: &Runtime, app: &mut Router) -> [f64; ROUTES.len()] {
-    let cookies = runtime.block_on(fill_many(app, SESSIONS));
+fn allocations(runtime: &Runtime, app: &mut Router, sessions: usize) -> [f64; ROUTES.len()] {
+    let cookies = runtime.block_on(fill_many(app, sessions));
     let mut random = Random(1);
     ROUTES.map(|(_, path)| {
         let mut run = || {
@@ -52,9 +53,10 @@ fn live_bytes(runtime: &Runtime, app: &mut Router) -> f64 {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
+    let sessions = std::env::args().nth(1).map_or(SESSIONS, |it| it.parse().expect("a number"));
     let [sessions, tower, axum, least, empty, bare] = Peer::ALL.map(|peer| {
         let app = || runtime.block_on(peer.app());
-        (allocations(&runtime, &mut app()), live_bytes(&runtime, &mut app()))
+        (allocations(&runtime, &mut app(), sessions), live_bytes(&runtime, &mut app()))
     });
     table::head(&[
         "",

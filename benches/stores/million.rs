@@ -133,9 +133,8 @@ async fn work<D: Dialect>(
         if !saves {
             continue;
         }
-        // A save of the layer's makes a session live longer.
-        let expires_at = found.expires_at + Duration::from_millis(1 + random % 1000);
-        let record = Record { version: *version + 1, expires_at, ..found };
+        // Within its refresh window a save of the layer's leaves the expiry as it is.
+        let record = Record { version: *version + 1, ..found };
         let begun = Instant::now();
         let saved = store.replace(&key, &record, *version).await.expect("a save beside others");
         took.saves.push(begun.elapsed());

@@ -95,7 +95,7 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 ///     expires_at BIGINT NOT NULL, -- milliseconds since 1970
 ///     user_id    TEXT,
 ///     payload    BYTEA  NOT NULL
-/// ) WITH (fillfactor = 75); -- so that a save finds room beside the old row
+/// ) WITH (fillfactor = 75); -- so that a save finds room beside the old row, and indexes stay as they are
 /// CREATE INDEX IF NOT EXISTS sessions_expires_at ON sessions (expires_at);
 /// CREATE INDEX IF NOT EXISTS sessions_user_id ON sessions (user_id) WHERE user_id IS NOT NULL;
 /// ```
@@ -191,8 +191,8 @@ pub trait Dialect: Driver {}
 ///
 /// `load`, `replace`, `touch` and `delete` are one statement each, and so is `create` (two, if
 /// MySQL finds the key in use). A `replace` that does not match takes a second one to tell
-/// `Changed` from `Missing`; in SQLite one that changes whose session it is takes two. Statements are
-/// prepared once a connection. [`connect`](Self::connect) asks a connection whether it is alive only
+/// `Changed` from `Missing`; in SQLite one that changes the session's user or expiry takes two, and
+/// the others leave its indexes alone. Statements are prepared once a connection. [`connect`](Self::connect) asks a connection whether it is alive only
 /// after a second of idling; on a pool of your own, sqlx asks before each statement unless you turn
 /// `test_before_acquire` off.
 ///
@@ -698,8 +698,8 @@ impl<D: Dialect> Store for SqlStore<D> {
         let [version, created, expires, user, payload] = columns(record, user.as_deref());
         let (id, now) = (Value::Bytes(key.as_bytes()), core.now());
         let based_on = Value::Int(based_on.cast_signed());
-        if let Some(statement) = &core.statements.replace_same_user {
-            let values = [version, created, expires, payload, id, based_on, now, user];
+        if let Some(statement) = &core.statements.replace_unindexed {
+            let values = [version, created, payload, id, based_on, now, expires, user];
             if core.execute("replace", statement, &values).await? > 0 {
                 return Ok(Replaced::Done);
             }

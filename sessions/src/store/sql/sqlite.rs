@@ -50,12 +50,12 @@ impl Driver for Sqlite {
              (SELECT rowid FROM {table} WHERE expires_at <= ? LIMIT ?)"
         );
         // SQLite writes the index of every column that is set, whether the value is new or not.
-        let replace_same_user = format!(
-            "UPDATE {table} SET version = ?, created_at = ?, expires_at = ?, payload = ? \
-             WHERE id = ? AND version = ? AND expires_at > ? AND user_id IS ?"
+        let replace_unindexed = format!(
+            "UPDATE {table} SET version = ?, created_at = ?, payload = ? WHERE id = ? \
+             AND version = ? AND expires_at > ? AND expires_at = ? AND user_id IS ?"
         );
         Statements {
-            replace_same_user: Some(replace_same_user),
+            replace_unindexed: Some(replace_unindexed),
             ..Statements::new(table, migrate, delete_expired)
         }
     }
@@ -144,7 +144,7 @@ mod tests {
         for statement in [
             &statements.load,
             &statements.replace,
-            statements.replace_same_user.as_ref().unwrap(),
+            statements.replace_unindexed.as_ref().unwrap(),
             &statements.take_over,
             &statements.touch,
             &statements.delete,

@@ -70,8 +70,8 @@ pub struct Statements {
     /// For a dialect whose `create` cannot take the place of an expired row.
     pub(super) take_over: String,
     pub(super) replace: String,
-    /// The same for a session whose user stays who it was, where that is less work.
-    pub(super) replace_same_user: Option<String>,
+    /// The same for a session whose user and expiry stay what they were, where that is less work.
+    pub(super) replace_unindexed: Option<String>,
     pub(super) touch: String,
     pub(super) delete: String,
     pub(super) delete_expired: String,
@@ -98,7 +98,7 @@ impl Statements {
             replace: format!(
                 "UPDATE {table} SET {set} WHERE id = ? AND version = ? AND expires_at > ?"
             ),
-            replace_same_user: None,
+            replace_unindexed: None,
             touch: format!(
                 "UPDATE {table} SET expires_at = ? WHERE id = ? AND expires_at < ? \
                  AND expires_at > ?"

@@ -452,3 +452,33 @@ async fn a_task_that_renews_or_ends_the_session_while_its_response_is_made_leave
         assert_eq!(store.len(), 0, "a session is back");
     }
 }
+
+/// What the response tells the client of is the session that it has in the end.
+#[tokio::test]
+async fn a_response_waits_for_a_renewal_that_its_request_has_begun() {
+    async fn renews(State(go_on): State<Arc<Notify>>, session: Session<Visitor>) {
+        tokio::spawn(async move { session.renew_id().await });
+        go_on.notified().await;
+    }
+    let go_on = Arc::new(Notify::new());
+    let app =
+        App::start(Router::new().route("/renews", get(renews)).with_state(go_on.clone())).await;
+    let client = app.visitor().await;
+    let before = client.cookie(COOKIE);
+    let gate = app.store.hold(Operation::Create);
+    let request = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/renews").await }
+    });
+    gate.wait_for_caller().await;
+    go_on.notify_one();
+    // As long as the response would take, and longer, if it waited for nothing.
+    for _ in 0..20 {
+        app.client().get("/ignore").await.text();
+    }
+    assert!(!request.is_finished(), "it has left without the new cookie");
+    gate.release();
+    assert_eq!(request.await.unwrap().set_cookies().len(), 1);
+    assert_ne!(client.cookie(COOKIE), before);
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+}

@@ -192,6 +192,7 @@ impl<T: SessionData> Handle<T> {
             return true;
         }
         let Some(store) = shared.storage.store_at_once() else { return false };
+        let mut has_moved = false;
         for cookie in self.verified_cookies() {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(place) = slot.place() else { continue };
@@ -200,16 +201,17 @@ impl<T: SessionData> Handle<T> {
                     self.found_live(slot, cookie);
                     return true;
                 }
-                Some(_) => {}
+                Some(_) => has_moved |= slot.has_moved(),
                 None => return false,
             }
         }
-        self.found_none();
+        self.found_none(has_moved);
         true
     }
 
     async fn find(&self) -> Result<(), Error> {
         let shared = &self.shared;
+        let mut has_moved = false;
         for cookie in self.verified_cookies() {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
@@ -219,8 +221,9 @@ impl<T: SessionData> Handle<T> {
                 self.found_live(slot, cookie);
                 return Ok(());
             }
+            has_moved |= slot.has_moved();
         }
-        self.found_none();
+        self.found_none(has_moved);
         Ok(())
     }
 
@@ -234,8 +237,15 @@ impl<T: SessionData> Handle<T> {
         self.found(Opened::found(slot, cookie));
     }
 
-    fn found_none(&self) {
-        self.found(Opened::fresh(Arc::new(Slot::fresh(self.shared.now()))));
+    /// A client whose session has another id since a moment ago has the cookie of that, or gets it now:
+    /// one of a session that begins here would take its place.
+    fn found_none(&self, has_moved: bool) {
+        let slot = Slot::fresh(self.shared.now());
+        if has_moved {
+            tracing::debug!("the session goes on under another id");
+            slot.end();
+        }
+        self.found(Opened::fresh(Arc::new(slot)));
     }
 
     /// Of two tasks of the request that open at the same time, the first one's counts.

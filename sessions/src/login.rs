@@ -222,15 +222,15 @@ impl<T: SessionUser> Session<T> {
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _saving = old.saving.lock().await;
         if let (Some(ended), Some(store)) = (old.place(), shared.store())
-            && let Err(error) = store.delete(&ended.key).await
+            && let Err(error) = save::leave(store, &ended.key, shared.now()).await
         {
             if let Some(begun) = next.place() {
                 save::drop_record(store, &begun.key).await;
             }
             next.end();
-            return Err(error.into());
+            return Err(error);
         }
-        old.end();
+        old.end_as(true);
         handle.opened().slot = next;
         tracing::debug!("a user logged in");
         Ok(())

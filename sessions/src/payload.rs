@@ -35,8 +35,8 @@ const HAS_END: u8 = 0b0001_0000;
 pub(crate) const SEALED: u8 = 0b0010_0000;
 const TOOK: u8 = 0b0100_0000;
 
-/// Stands in the record of an id that has been renewed, for the moment until it is deleted: no
-/// payload, so that it opens nothing.
+/// Begins what is left for a moment under an id that has been renewed: no payload, so that it opens
+/// nothing.
 pub(crate) const MOVED: &[u8] = &[0];
 
 /// The bytes are not a payload, or of a format that this version does not know.

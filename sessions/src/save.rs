@@ -445,7 +445,7 @@ fn learn<T: SessionData>(
     is_answered: bool,
 ) -> Option<Stage> {
     let Some(record) = found else {
-        slot.end();
+        slot.end_as(false);
         return Some(Stage::Ended);
     };
     // Mostly it is the record that the slot knows: nothing is looked at twice.
@@ -453,16 +453,34 @@ fn learn<T: SessionData>(
         Ok(()) => return Some(Stage::Live),
         Err(record) => record,
     };
+    let has_moved = has_just_moved(&record, shared.now());
     match usable(shared, record) {
         Some((record, head)) => {
             let record = sealing::opened::<T>(record, key, &shared.keys);
             slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
         }
         None => {
-            slot.end();
+            slot.end_as(has_moved);
             Some(Stage::Ended)
         }
     }
+}
+
+/// For so long a client may not have got the response with its new cookie, or have sent a request
+/// just before.
+const MOVE: Duration = Duration::from_secs(10);
+
+/// What is left under the id that a session had before it got another.
+fn moved(now: SystemTime, version: u64) -> Result<Record, Error> {
+    // Told apart from what another renewal leaves, for when we have to ask whose it is.
+    let payload = [MOVED, SessionId::generate()?.as_bytes()].concat().into();
+    Ok(Record { version, created_at: now, expires_at: now + MOVE, user: None, payload })
+}
+
+/// Whether it is the rest of a session that has another id since a moment ago. A `touch` may have made
+/// it last longer.
+fn has_just_moved(record: &Record, now: SystemTime) -> bool {
+    record.payload.starts_with(MOVED) && now < record.created_at + MOVE
 }
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
@@ -514,7 +532,7 @@ pub(crate) async fn renew<T: SessionData>(
         if store.create(&place.key, &sealed).await? == Created::Exists {
             continue;
         }
-        match retire(store, old, &record, based_on, now).await {
+        match retire(store, old, based_on, now).await {
             Ok(Replaced::Done) => return Ok((record, place)),
             Ok(Replaced::Changed) => drop_record(store, &place.key).await,
             Ok(Replaced::Missing) => {
@@ -524,7 +542,7 @@ pub(crate) async fn renew<T: SessionData>(
             }
             Err(error) => {
                 drop_record(store, &place.key).await;
-                return Err(error.into());
+                return Err(error);
             }
         }
         saving.lost.pause(shared).await?;
@@ -532,43 +550,42 @@ pub(crate) async fn renew<T: SessionData>(
 }
 
 /// Ends the record that a renewal was based on, and no later one: what another process saves until
-/// then is not lost, and of several renewals one wins.
+/// then is not lost, and of several renewals one wins. What is left there for a moment says so.
 async fn retire(
     store: Timed<'_>,
     key: &StoreKey,
-    successor: &Record,
     based_on: u64,
     now: SystemTime,
-) -> Result<Replaced, StoreError> {
-    /// It is deleted at once; should that fail, this is how long it takes.
-    const GRACE: Duration = Duration::from_secs(60);
-    // Told apart from what another renewal leaves, for when we have to ask whose it is.
-    let mut payload = MOVED.to_vec();
-    payload
-        .extend(SessionId::generate().map_err(|e| StoreError::new("id", "retire", e))?.as_bytes());
-    let moved = Record {
-        version: based_on + 1,
-        expires_at: successor.expires_at.min(now + GRACE),
-        user: None,
-        payload: payload.into(),
-        ..successor.clone()
-    };
-    let retired = match store.replace(key, &moved, based_on).await {
+) -> Result<Replaced, Error> {
+    let rest = moved(now, based_on + 1)?;
+    let retired = match store.replace(key, &rest, based_on).await {
         Err(error) => match store.load(key).await? {
-            Some(found) if found.payload == moved.payload => Replaced::Done,
-            _ => return Err(error),
+            Some(found) if found.payload == rest.payload => Replaced::Done,
+            _ => return Err(error.into()),
         },
         Ok(retired) => retired,
     };
     if retired == Replaced::Done {
-        match store.delete(key).await {
-            Ok(true) => {}
+        let still = Record { version: based_on + 2, ..rest };
+        match store.replace(key, &still, based_on + 1).await {
+            Ok(Replaced::Done) => {}
             // Somebody has ended the session in between.
-            Ok(false) => return Ok(Replaced::Missing),
-            Err(_) => tracing::warn!("a renewed session's old record stays for a minute"),
+            Ok(_) => return Ok(Replaced::Missing),
+            Err(_) => tracing::warn!("nobody knows whether a session was ended while it was renewed"),
         }
     }
     Ok(retired)
+}
+
+/// Ends a session whose client goes on with another one. What is left there for a moment says so.
+pub(crate) async fn leave(store: Timed<'_>, key: &StoreKey, now: SystemTime) -> Result<(), Error> {
+    let rest = moved(now, 1)?;
+    store.delete(key).await?;
+    if let Err(error) = store.create(key, &rest).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "a request with the old cookie of a login may begin another session");
+    }
+    Ok(())
 }
 
 /// Takes back a record that nobody got to know. If the store fails once more it expires by itself.

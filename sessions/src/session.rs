@@ -440,10 +440,10 @@ impl<T: SessionData> Session<T> {
     ///
     /// Waits for the guards of this session, as [`write`](Self::write) does.
     ///
-    /// A request that comes later with the old cookie has a new session, as any request without a
-    /// good cookie has. If it writes to that, its response sets that session's cookie in place of the
-    /// renewed one: a double click on a login can do so. A handler that is about to renew should
-    /// therefore do nothing if [`is_new`](Self::is_new) says that there is nothing to renew.
+    /// A request that comes with the old cookie within ten seconds, because it was sent before the
+    /// client had the new one, has an empty session that has [ended](crate::ErrorKind::Ended): what it
+    /// writes is not kept, and its response sets no cookie that would take the new one's place. Later
+    /// ones have a new session, as any request without a good cookie has.
     ///
     /// # Errors
     ///

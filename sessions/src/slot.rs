@@ -54,6 +54,8 @@ pub(crate) struct Slot<T: SessionData> {
 
 struct State<T: SessionData> {
     stage: Stage,
+    /// It has ended because it goes on under another id.
+    has_moved: bool,
     record: Record,
     /// As the record has it.
     head: Head,
@@ -149,6 +151,7 @@ impl<T: SessionData> Slot<T> {
             place,
             state: Mutex::new(State {
                 stage,
+                has_moved: false,
                 record,
                 head: Head::default(),
                 lifetime: Lifetime::new(),
@@ -184,6 +187,10 @@ impl<T: SessionData> Slot<T> {
 
     pub(crate) fn stage(&self) -> Stage {
         self.state().stage
+    }
+
+    pub(crate) fn has_moved(&self) -> bool {
+        self.state().has_moved
     }
 
     /// Stage, lifetime, record, and when it says that it was last seen, in one look. `at` runs under

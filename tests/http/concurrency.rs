@@ -119,7 +119,8 @@ async fn a_slow_request_is_never_handed_a_renewed_id() {
         assert_eq!(slow.text(), format!("{:?}", ErrorKind::Ended));
         assert_eq!(slow.set_cookies(), Vec::<String>::new());
         assert_eq!(client.get("/name").await.text(), "Zoe", "it wrote into the successor");
-        assert_eq!(app.store.store().len(), 1);
+        // And what the renewal leaves for a moment.
+        assert_eq!(app.store.store().len(), 1 + 1);
     }
 }
 
@@ -127,11 +128,12 @@ async fn a_slow_request_is_never_handed_a_renewed_id() {
 async fn the_cookie_of_an_ended_session_opens_nothing() {
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
-    let (ended, renewed) = (client.copy(), client.copy());
+    let renewed = client.copy();
     let reply = client.get("/renew").await;
     assert_eq!(reply.set_cookies().len(), 1);
     assert_ne!(client.cookie(COOKIE), renewed.cookie(COOKIE));
     assert_eq!(renewed.get("/name").await.text(), "nobody");
+    let ended = client.copy();
     client.get("/destroy").await;
     for browser in [&ended, &renewed, &client] {
         assert_eq!(browser.get("/name").await.text(), "nobody");

@@ -10,7 +10,7 @@ use axum::{
 use http::{Method, StatusCode};
 use sessions::{
     Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, RequireLogin, Session, SessionLayer,
-    Sessions, UserIndex,
+    Sessions, Store, StoreKey, UserIndex,
     testing::{ManualClock, Operation, SessionChange, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Server, at_once, eventually};
@@ -182,7 +182,8 @@ async fn a_login_keeps_the_cart_and_ends_the_old_id() {
     assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
     assert_eq!(before.get("/who").await.text(), "None");
     assert_eq!(before.get("/cart").await.text(), "[]");
-    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (1, 1));
+    // And what the login leaves for a moment.
+    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (1 + 1, 1));
     client.get("/cart/2").await.text();
     assert_eq!(client.get("/account").await.text(), "user 7 with 2 items");
     assert_eq!(shop.sessions_of("7").await, 1, "a later save is the user's too");
@@ -226,7 +227,8 @@ async fn a_login_can_leave_the_visitors_data_behind() {
         assert_eq!(client.get("/account").await.text(), "user 7 with 0 items");
         assert_eq!(before.get("/cart").await.text(), "[]", "the old session has ended");
     }
-    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (2, 2));
+    // And what the visitor's login leaves for a moment.
+    assert_eq!((shop.store.store().len(), shop.sessions_of("7").await), (2 + 1, 2));
 }
 
 #[tokio::test]
@@ -390,13 +392,19 @@ async fn without_the_visitors_data_a_login_that_fails_changes_nothing_either() {
 #[tokio::test]
 async fn a_login_is_carried_to_its_end_when_the_client_hangs_up() {
     let shop = Shop::start().await;
-    for operation in [Operation::Create, Operation::Replace, Operation::Delete] {
+    // It creates the new record, and replaces the old one twice.
+    let steps = [(Operation::Create, 1), (Operation::Replace, 1), (Operation::Replace, 2)];
+    for (user, (operation, times)) in (100..).zip(steps) {
         let client = shop.visitor().await;
         let before = client.copy();
-        let user = operation as u64 + 100;
-        let gate = shop.store.hold(operation);
+        let mut gate = shop.store.hold(operation);
         let request = tokio::spawn(async move { client.get(&format!("/login/{user}")).await });
         gate.wait_for_caller().await;
+        for _ in 1..times {
+            // The first one goes on to the next.
+            gate = shop.store.hold(operation);
+            gate.wait_for_caller().await;
+        }
         request.abort();
         gate.release();
         eventually("the login is done", async || {
@@ -404,6 +412,137 @@ async fn a_login_is_carried_to_its_end_when_the_client_hangs_up() {
         })
         .await;
         assert_eq!(before.get("/cart").await.text(), "[]", "{operation:?}: the old id is dead");
+    }
+}
+
+// ---- late requests with the old cookie ----
+
+/// For so long the old cookie begins no session.
+const MOVE: Duration = Duration::from_secs(10);
+
+/// Somebody who has another session since a moment ago, and the same browser a moment ago.
+async fn after(shop: &Shop, paths: &[&str]) -> (Client, Client) {
+    let client = shop.visitor().await;
+    let mut late = client.copy();
+    for path in paths {
+        late = client.copy();
+        assert!(client.get(path).await.status.is_success(), "{path}");
+        assert_ne!(client.cookie(COOKIE), late.cookie(COOKIE), "{path}");
+    }
+    (client, late)
+}
+
+/// With the same user, with another one, and without a user.
+const EXCHANGES: [&[&str]; 4] =
+    [&["/login/7"], &["/login/7", "/login/7"], &["/login/7", "/login/8"], &["/renew"]];
+
+#[tokio::test]
+async fn a_late_request_does_not_put_another_cookie_in_the_logins_place() {
+    for paths in EXCHANGES {
+        for two in [false, true] {
+            let shops = Shop::two().await;
+            let (client, late) = after(&shops[0], paths).await;
+            let late = shops[usize::from(two)].in_front_of(&late);
+            let stored = shops[0].store.store().len();
+            for _ in 0..2 {
+                let reply = late.get("/cart/2").await;
+                assert_eq!((reply.text(), reply.set_cookies()), ("", vec![]), "{paths:?}");
+            }
+            assert_eq!(late.get("/cart").await.text(), "[]", "{paths:?}");
+            assert_eq!(late.get("/key").await.status, StatusCode::OK, "nothing to save is no error");
+            assert_eq!(shops[0].store.store().len(), stored, "{paths:?}");
+
+            shops[0].clock.advance(MOVE);
+            assert_eq!(late.get("/cart/2").await.set_cookies().len(), 1, "{paths:?}");
+            assert_eq!(late.get("/cart").await.text(), "[2]", "{paths:?}");
+            assert_ne!(late.cookie(COOKIE), client.cookie(COOKIE));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_request_is_told_that_it_cannot_save() {
+    async fn saves(session: Session<Customer>) -> String {
+        session.write().await.cart_mut().push(2);
+        format!("{:?} {}", session.save().await.map_err(|error| error.kind()), session.is_new())
+    }
+    let shop = shop_with("/saves", saves).await;
+    for paths in EXCHANGES {
+        let (_, late) = after(&shop, paths).await;
+        let reply = late.get("/saves").await;
+        assert_eq!((reply.text(), reply.set_cookies()), ("Err(Ended) true", vec![]), "{paths:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_late_login_is_a_login_of_its_own() {
+    let shop = Shop::start().await;
+    for paths in EXCHANGES {
+        let (client, late) = after(&shop, paths).await;
+        assert_eq!(late.get("/login/9").await.set_cookies().len(), 1, "{paths:?}");
+        assert_eq!(late.get("/account").await.text(), "user 9 with 0 items");
+        assert_eq!(client.get("/cart").await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_late_logout_leaves_the_logins_cookie_alone() {
+    let shop = Shop::start().await;
+    for paths in EXCHANGES {
+        let (client, late) = after(&shop, paths).await;
+        let reply = late.get("/logout").await;
+        assert_eq!((reply.text(), reply.set_cookies()), ("", vec![]), "{paths:?}");
+        if paths[0] != "/renew" {
+            assert_eq!(client.get("/account").await.status, StatusCode::OK, "{paths:?}");
+        }
+        // Its own new session is as good as any.
+        assert_eq!(late.get("/cart").await.text(), "[]");
+    }
+}
+
+#[tokio::test]
+async fn an_old_id_that_somebody_touches_is_not_held_for_longer() {
+    let shop = Shop::start().await;
+    let visitor = shop.visitor().await;
+    let digits = visitor.get("/key").await.text().to_string();
+    let byte = |at: usize| u8::from_str_radix(&digits[2 * at..][..2], 16).unwrap();
+    let old = StoreKey::from_bytes(std::array::from_fn(byte));
+    let late = visitor.copy();
+    visitor.get("/login/7").await.text();
+    // By a request that was under way in another process.
+    let store = shop.store.store();
+    store.touch(&old, shop.clock.now() + HOUR).await.unwrap();
+    shop.clock.advance(MOVE);
+    assert!(store.load(&old).await.unwrap().is_some());
+    assert_eq!(late.get("/cart/2").await.set_cookies().len(), 1);
+    assert_eq!(late.get("/cart").await.text(), "[2]");
+}
+
+/// Writes of every other tab meet the login: whatever the order, the browser is logged in.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_beside_a_login_never_log_it_out() {
+    for shops in [&[Shop::start().await][..], &Shop::two().await[..]] {
+        for round in 0..300 {
+            let visitor = shops[0].visitor().await;
+            let path = ["/login/7", "/renew"][round % 2];
+            let replies = Arc::new(std::sync::Mutex::new(Vec::new()));
+            at_once(6, |who| {
+                // Each with the cookie from before: what comes back is looked at below.
+                let tab = shops[who % shops.len()].in_front_of(&visitor);
+                let replies = replies.clone();
+                async move {
+                    let path = if who == 0 { path } else { "/cart/2" };
+                    let reply = tab.get(path).await;
+                    assert!(reply.status.is_success(), "{path}: {}", reply.status);
+                    replies.lock().unwrap().push((path, reply.set_cookies().len()));
+                    0
+                }
+            })
+            .await;
+            for (path, cookies) in replies.lock().unwrap().iter() {
+                assert_eq!(*cookies, usize::from(*path != "/cart/2"), "{path}");
+            }
+        }
     }
 }
 
@@ -732,7 +871,7 @@ async fn a_request_under_way_saves_nothing_once_its_session_was_ended_elsewhere(
         assert_eq!((reply.text(), reply.set_cookies().len()), ("", 0), "it did nothing wrong");
         assert_eq!(victim.get("/who").await.text(), "None");
     }
-    assert_eq!(one.store.store().len(), 1);
+    assert_eq!(one.sessions_of("7").await, 1);
 }
 
 /// A session that exchanges its id just then must not slip through.

@@ -599,6 +599,8 @@ async fn a_renewal_in_one_process_and_a_slow_request_in_another_lose_nothing() {
 async fn a_renewal_in_one_process_never_undoes_a_logout_in_another() {
     let mut fleet = Fleet::start(2).await;
     fleet.get(0, "/destroy").await;
+    // What renewals leave under the old ids. A logout of one that is over may take that along.
+    let mut left = 0;
     for _ in 0..1_000 {
         fleet.begin().await;
         let (renewing, ending) = (fleet.clients[0].copy(), fleet.clients[1].copy());
@@ -606,13 +608,16 @@ async fn a_renewal_in_one_process_never_undoes_a_logout_in_another() {
         assert!(ended.status.is_success());
         match (renewed.status.as_u16(), renewed.set_cookies().len()) {
             // It was first: then the logout was one of an id that was over.
-            (200, 1) => assert_eq!(fleet.store.store().len(), 1),
+            (200, 1) => {
+                renewing.get("/destroy").await.text();
+                let more = fleet.store.store().len() - left;
+                assert!(more <= 1, "{more} records are left");
+                left += more;
+            }
             // It came too late, or just in the middle.
-            (200 | 409, 0) => assert!(fleet.store.store().is_empty(), "a session is back"),
+            (200 | 409, 0) => assert_eq!(fleet.store.store().len(), left, "a session is back"),
             _ => panic!("{renewed:?}"),
         }
-        renewing.get("/destroy").await.text();
-        assert!(fleet.store.store().is_empty());
     }
 }
 

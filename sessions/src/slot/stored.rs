@@ -294,6 +294,12 @@ impl<T: SessionData> Slot<T> {
         self.state().stage = Stage::Ended;
     }
 
+    /// The same, by somebody who knows whether it goes on under another id since a moment ago.
+    pub(crate) fn end_as(&self, has_moved: bool) {
+        let mut state = self.state();
+        (state.stage, state.has_moved) = (Stage::Ended, has_moved);
+    }
+
     /// No cookie can be sent any more, and this session cannot be saved without one.
     pub(crate) fn close(&self) {
         let mut state = self.state();
@@ -465,7 +471,7 @@ impl<T: SessionData> Slot<T> {
         let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
         let head = head_in(&record);
         let mut state = self.state();
-        state.stage = Stage::Ended;
+        (state.stage, state.has_moved) = (Stage::Ended, true);
         state.attempts.clear();
         state.hold = None;
         // Whoever still has this slot sees what there was, and not who has logged in since.

@@ -480,7 +480,9 @@ fn moved(now: SystemTime, version: u64) -> Result<Record, Error> {
 /// Whether it is the rest of a session that has another id since a moment ago. A `touch` may have made
 /// it last longer.
 fn has_just_moved(record: &Record, now: SystemTime) -> bool {
-    record.payload.starts_with(MOVED) && now < record.created_at + MOVE
+    // By the clock of another process it may be in the future.
+    let age = now.duration_since(record.created_at).unwrap_or_else(|ahead| ahead.duration());
+    record.payload.starts_with(MOVED) && age < MOVE
 }
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.

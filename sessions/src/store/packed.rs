@@ -40,17 +40,22 @@ pub(crate) fn packed_length(record: &Record) -> usize {
 
 /// For whoever has room for it already: `out` is memory, and takes what it is given.
 pub(crate) fn pack_into(out: &mut impl Write, record: &Record) {
+    pack_head_into(out, record, record.version);
+    out.write_all(&record.payload).expect("memory");
+}
+
+/// What stands before the payload, as it is for `version`.
+pub(crate) fn pack_head_into(out: &mut impl Write, record: &Record, version: u64) {
     let user = record.user.as_deref();
     // A user of four gigabytes would be cut off here, and `unpack` find the bytes of the payload.
     let user_length = user.map_or(0, |user| u32::try_from(user.len() + 1).unwrap_or(u32::MAX));
-    let parts: [&[u8]; 7] = [
+    let parts: [&[u8]; 6] = [
         &[FORMAT],
-        &record.version.to_be_bytes(),
+        &version.to_be_bytes(),
         &stored_millis(record.expires_at).to_be_bytes(),
         &stored_millis(record.created_at).to_be_bytes(),
         &user_length.to_be_bytes(),
         user.unwrap_or_default().as_bytes(),
-        &record.payload,
     ];
     for part in parts {
         out.write_all(part).expect("memory");

@@ -20,7 +20,7 @@ use self::{
 
 use super::{
     Advice, Created, Replaced, Store, StoreError, UserIndex,
-    packed::{pack_into, packed_length, stored_millis, unpack},
+    packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
 };
 use crate::{Record, StoreKey, clock::Clock};
 
@@ -42,6 +42,10 @@ const LEAST_TTL: u64 = 10_000;
 /// How many calls may stand in line for the connection. Those that find it full wait for a place
 /// first, which is dearer; the client's own is 50.
 const QUEUE: usize = 1024;
+
+/// How many bytes of commands may go to the server in one write; the client's own is 8 KiB, which
+/// is one call of the system for two sessions of that size.
+const WRITES: usize = 256 * 1024;
 
 /// Sessions in Redis or Valkey (feature `redis`), in a cluster of them (feature `redis-cluster`), or
 /// behind Sentinel (feature `redis-sentinel`).
@@ -279,10 +283,24 @@ impl RedisStore {
             Some(set) => &[&session, &beside, set],
             None => &[&session, &beside],
         };
+        // What is there if it has this record's expiry and user, and is live.
+        let mut unmoved = Vec::new();
+        if let Some(based_on) = based_on.filter(|_| ttl > 0) {
+            pack_head_into(&mut unmoved, record, based_on);
+        }
+        let end = (MARK + unmoved.len()).saturating_sub(1).to_string();
         let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
         let based_on = based_on.unwrap_or(0).to_be_bytes();
-        let arguments: [&[u8]; 6] =
-            [now.as_bytes(), &mark, key.as_bytes(), expires.as_bytes(), ttl.as_bytes(), &based_on];
+        let arguments: [&[u8]; 8] = [
+            now.as_bytes(),
+            &mark,
+            key.as_bytes(),
+            expires.as_bytes(),
+            ttl.as_bytes(),
+            &based_on,
+            &unmoved,
+            end.as_bytes(),
+        ];
         self.run(operation, script, Some(put), keys, &arguments).await
     }
 
@@ -373,6 +391,7 @@ impl RedisStoreBuilder {
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
             .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(WRITES)
             .set_number_of_retries(2)
             .set_min_delay(Duration::from_millis(20))
             .set_max_delay(Duration::from_millis(500));

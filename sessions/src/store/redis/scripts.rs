@@ -21,7 +21,7 @@ impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             create: Code::new(&[HEAD, CREATE, INDEX_TOO]),
-            replace: Code::new(&[HEAD, REPLACE, INDEX_TOO]),
+            replace: Code::new(&[UNMOVED, HEAD, REPLACE, INDEX_TOO]),
             touch: Code::new(&[HEAD, TOUCH]),
             delete: Code::new(&[HEAD, DELETE]),
             index: Code::new(&[INDEX_ALONE]),
@@ -48,9 +48,9 @@ impl Code {
 ///
 /// Positions are those of `packed`, behind the mark, counted from one: format 9, version 10 to 17,
 /// expiry 18 to 25. Numbers are unpacked before they are compared: Lua compares texts by the
-/// server's language.
+/// server's language. Those that are told to Redis are texts: Lua makes one of each otherwise.
 const HEAD: &str = "
-local head = redis.call('GETRANGE', KEYS[1], 0, 24)
+local head = redis.call('GETRANGE', KEYS[1], '0', '24')
 if head ~= '' and (#head < 25 or string.byte(head, 9) ~= 1) then
   return redis.error_reply('FOREIGN the key holds no session')
 end
@@ -67,7 +67,18 @@ if live then
 end
 ";
 
-/// The same, and at last the version that it is based on. 1 is done, 0 changed, -1 missing.
+/// In front of a save: most leave expiry and user as they are, so that what is there differs in the
+/// version alone. Then it is live, and the user's set knows it. `ARGV[7]` is that head, behind the
+/// mark, and `ARGV[8]` where it ends; it is empty if it would not be live.
+const UNMOVED: &str = "
+if #ARGV[7] > 0 and redis.call('GETRANGE', KEYS[1], '8', ARGV[8]) == ARGV[7]
+  and not redis.pcall('RENAME', KEYS[2], KEYS[1]).err
+then
+  return 1
+end
+";
+
+/// The same as `CREATE`, and the version that it is based on. 1 is done, 0 changed, -1 missing.
 const REPLACE: &str = "
 if not live or string.sub(head, 10, 17) ~= ARGV[6] then
   redis.call('DEL', KEYS[2])
@@ -116,12 +127,12 @@ const TOUCH: &str = "
 if not live or struct.unpack('>I8', head, 18) >= tonumber(ARGV[2]) then
   return false
 end
-redis.call('SETRANGE', KEYS[1], 17, ARGV[3])
+redis.call('SETRANGE', KEYS[1], '17', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-local length = struct.unpack('>I4', redis.call('GETRANGE', KEYS[1], 33, 36))
+local length = struct.unpack('>I4', redis.call('GETRANGE', KEYS[1], '33', '36'))
 if length == 0 then return false end
 if length == 1 then return '' end
-return redis.call('GETRANGE', KEYS[1], 37, 35 + length)
+return redis.call('GETRANGE', KEYS[1], '37', 35 + length)
 ";
 
 /// `ARGV`: now. Whether a live session was there.

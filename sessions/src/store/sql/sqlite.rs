@@ -20,6 +20,10 @@ const READERS: u32 = 4;
 /// the table and of two or three indexes, all over the file. SQLite's own is 2000.
 const WRITER_CACHE: u32 = 16_000;
 
+/// How many bytes of the file are mapped into memory for reading, at most. What all sessions together
+/// need is in the system's cache anyhow: so it is not copied into that of each connection.
+const MAPPED: u32 = 1 << 30;
+
 impl Dialect for Sqlite {}
 
 impl Driver for Sqlite {
@@ -86,6 +90,7 @@ impl Driver for Sqlite {
         // The mode is the file's, so it is set once and for all; setting it does not wait for
         // others who are just doing the same.
         let options = options.synchronous(SqliteSynchronous::Normal);
+        let options = options.pragma("mmap_size", MAPPED.to_string());
         let mut tries = 0;
         loop {
             let wal = options.clone().journal_mode(SqliteJournalMode::Wal);

@@ -237,13 +237,13 @@ impl<T: SessionData> Handle<T> {
         self.found(Opened::found(slot, cookie));
     }
 
-    /// A client whose session has another id since a moment ago has the cookie of that, or gets it now:
-    /// one of a session that begins here would take its place.
+    /// A client whose session has another id since a moment ago has the cookie of that, or is just
+    /// getting it: one of a session that begins here would take its place.
     fn found_none(&self, has_moved: bool) {
         let slot = Slot::fresh(self.shared.now());
         if has_moved {
             tracing::debug!("the session goes on under another id");
-            slot.end();
+            slot.end_as(true);
         }
         self.found(Opened::fresh(Arc::new(slot)));
     }

@@ -222,7 +222,7 @@ impl<T: SessionUser> Session<T> {
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _saving = old.saving.lock().await;
         if let (Some(ended), Some(store)) = (old.place(), shared.store())
-            && let Err(error) = save::leave(store, &ended.key, shared.now()).await
+            && let Err(error) = save::leave(shared, store, &ended.key).await
         {
             if let Some(begun) = next.place() {
                 save::drop_record(store, &begun.key).await;

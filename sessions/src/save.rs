@@ -470,11 +470,11 @@ fn learn<T: SessionData>(
 /// just before.
 const MOVE: Duration = Duration::from_secs(10);
 
-/// What is left under the id that a session had before it got another.
-fn moved(now: SystemTime, version: u64) -> Result<Record, Error> {
+/// What is left under the id that a session had before its client got another.
+fn rest(version: u64, now: SystemTime, expires_at: SystemTime) -> Result<Record, Error> {
     // Told apart from what another renewal leaves, for when we have to ask whose it is.
     let payload = [MOVED, SessionId::generate()?.as_bytes()].concat().into();
-    Ok(Record { version, created_at: now, expires_at: now + MOVE, user: None, payload })
+    Ok(Record { version, created_at: now, expires_at, user: None, payload })
 }
 
 /// Whether it is the rest of a session that has another id since a moment ago. A `touch` may have made
@@ -534,7 +534,7 @@ pub(crate) async fn renew<T: SessionData>(
         if store.create(&place.key, &sealed).await? == Created::Exists {
             continue;
         }
-        match retire(store, old, based_on, now).await {
+        match retire(shared, store, old, &record, based_on).await {
             Ok(Replaced::Done) => return Ok((record, place)),
             Ok(Replaced::Changed) => drop_record(store, &place.key).await,
             Ok(Replaced::Missing) => {
@@ -553,40 +553,68 @@ pub(crate) async fn renew<T: SessionData>(
 
 /// Ends the record that a renewal was based on, and no later one: what another process saves until
 /// then is not lost, and of several renewals one wins. What is left there for a moment says so.
-async fn retire(
+async fn retire<T: SessionData>(
+    shared: &Shared<T>,
     store: Timed<'_>,
     key: &StoreKey,
+    successor: &Record,
     based_on: u64,
-    now: SystemTime,
 ) -> Result<Replaced, Error> {
-    let rest = moved(now, based_on + 1)?;
-    let retired = match store.replace(key, &rest, based_on).await {
+    let now = shared.now();
+    // However long the second step takes, the first one is still there.
+    let first = rest(based_on + 1, now, successor.expires_at)?;
+    let retired = match store.replace(key, &first, based_on).await {
         Err(error) => match store.load(key).await? {
-            Some(found) if found.payload == rest.payload => Replaced::Done,
+            Some(found) if found.payload == first.payload => Replaced::Done,
             _ => return Err(error.into()),
         },
         Ok(retired) => retired,
     };
-    if retired == Replaced::Done {
-        let still = Record { version: based_on + 2, ..rest };
-        match store.replace(key, &still, based_on + 1).await {
-            Ok(Replaced::Done) => {}
-            // Somebody has ended the session in between.
-            Ok(_) => return Ok(Replaced::Missing),
-            Err(_) => tracing::warn!("nobody knows whether a session was ended while it was renewed"),
-        }
+    if retired != Replaced::Done {
+        return Ok(retired);
     }
-    Ok(retired)
+    let second = Record { version: based_on + 2, expires_at: shared.now() + MOVE, ..first };
+    match store.replace(key, &second, based_on + 1).await {
+        Ok(Replaced::Done) => Ok(Replaced::Done),
+        // Somebody has ended the session in between.
+        Ok(_) => Ok(Replaced::Missing),
+        Err(_) => match store.load(key).await {
+            Ok(Some(found)) if found.payload == second.payload => Ok(Replaced::Done),
+            Ok(_) => Ok(Replaced::Missing),
+            Err(_) => {
+                tracing::warn!("nobody knows whether a session was ended while it was renewed");
+                Ok(Replaced::Done)
+            }
+        },
+    }
 }
 
-/// Ends a session whose client goes on with another one. What is left there for a moment says so.
-pub(crate) async fn leave(store: Timed<'_>, key: &StoreKey, now: SystemTime) -> Result<(), Error> {
-    let rest = moved(now, 1)?;
-    store.delete(key).await?;
-    if let Err(error) = store.create(key, &rest).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "a request with the old cookie of a login may begin another session");
+/// Ends a session, whatever its version, whose client goes on with another one. What is left there
+/// for a moment says so.
+pub(crate) async fn leave<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+) -> Result<(), Error> {
+    /// How often others may be faster. Each time they have saved something.
+    const TRIES: usize = 8;
+    /// No save is ever based on it. All stores can keep it.
+    const LAST: u64 = u64::MAX >> 1;
+    for _ in 0..TRIES {
+        let now = shared.now();
+        let is_left = match store.load(key).await? {
+            Some(found) if found.payload.starts_with(MOVED) => true,
+            Some(found) => {
+                let rest = rest(found.version.saturating_add(1).min(LAST), now, now + MOVE)?;
+                store.replace(key, &rest, found.version).await? == Replaced::Done
+            }
+            None => store.create(key, &rest(LAST, now, now + MOVE)?).await? == Created::Done,
+        };
+        if is_left {
+            return Ok(());
+        }
     }
+    store.delete(key).await?;
     Ok(())
 }
 

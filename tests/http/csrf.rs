@@ -229,6 +229,20 @@ async fn a_login_needs_the_token_of_its_page_and_ends_it() {
     }
 }
 
+/// A page that is asked for with the cookie from just before a renewal is shown; its form is not taken.
+#[tokio::test]
+async fn a_late_page_has_a_token_that_is_worth_nothing() {
+    let app = App::start(checked()).await;
+    let client = app.visitor().await;
+    let late = client.copy();
+    client.get("/renew").await.text();
+    let reply = late.get("/token").await;
+    assert_eq!((reply.status.as_u16(), reply.set_cookies()), (200, vec![]));
+    for browser in [&late, &client] {
+        assert!(is_refused(&buy_with(browser, &[("x-csrf-token", reply.text())]).await));
+    }
+}
+
 #[tokio::test]
 async fn a_token_given_before_a_renewal_in_the_same_request_is_worth_nothing() {
     async fn both(session: Session<Visitor>) -> sessions::Result<String> {

@@ -11,10 +11,10 @@ use http::{Method, StatusCode};
 use sessions::{
     Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, RequireLogin, Session, SessionLayer,
     Sessions, Store, StoreKey, UserIndex,
-    testing::{ManualClock, Operation, SessionChange, SpyStore, TestClient},
+    testing::{Gate, ManualClock, Operation, SessionChange, SpyStore, TestClient},
 };
-use sessions_tests::{Client, Server, at_once, eventually};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Reply, Server, at_once, eventually};
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::COOKIE;
 
@@ -101,8 +101,10 @@ fn routes() -> Router<Sessions<Customer>> {
         .route("/cart/{item}", get(put_into_cart))
         .route("/cart", get(cart))
         .route("/login/{user}", get(login))
+        .route("/login-afresh/{user}", get(login_afresh))
         .route("/logout", get(logout))
         .route("/renew", get(renew))
+        .route("/lock", get(lock))
         .route("/account", get(account))
         .route("/key", get(key))
         .route("/end-others", get(end_others))
@@ -129,8 +131,20 @@ async fn logout(session: Session<Customer>) -> sessions::Result<()> {
     session.logout().await
 }
 
+async fn login_afresh(
+    Path(user): Path<u64>,
+    session: Session<Customer>,
+) -> sessions::Result<()> {
+    session.login(user).keep_data(false).await
+}
+
 async fn renew(session: Session<Customer>) -> sessions::Result<()> {
     session.renew_id().await
+}
+
+async fn lock(session: Session<Customer>) -> sessions::Result<()> {
+    drop(session.lock().await?);
+    Ok(())
 }
 
 async fn account(LoggedIn { user, session }: LoggedIn<Customer>) -> String {
@@ -378,11 +392,12 @@ async fn without_the_visitors_data_a_login_that_fails_changes_nothing_either() {
     }
     let shop = shop_with("/afresh", afresh).await;
     let client = shop.visitor().await;
-    for (operation, left) in [(Operation::Create, 1), (Operation::Delete, 2)] {
+    for (operation, left) in [(Operation::Create, 1), (Operation::Replace, 2)] {
         // Of the second, the record that nobody got to know cannot be taken back either.
-        shop.store.fail_next(operation, 2);
+        shop.store.fail_next(operation, 1);
+        shop.store.fail_next(Operation::Delete, 1);
         assert_eq!(client.get("/afresh").await.status, 503, "{operation:?}");
-        shop.store.heal(operation);
+        shop.store.heal(Operation::Delete);
         assert_eq!(client.get("/who").await.text(), "None");
         assert_eq!(client.get("/cart").await.text(), "[1]");
         assert_eq!(shop.store.store().len(), left);
@@ -416,6 +431,12 @@ async fn a_login_is_carried_to_its_end_when_the_client_hangs_up() {
 }
 
 // ---- late requests with the old cookie ----
+
+async fn key_of(client: &Client) -> StoreKey {
+    let digits = client.get("/key").await.text().to_string();
+    let byte = |at: usize| u8::from_str_radix(&digits[2 * at..][..2], 16).unwrap();
+    StoreKey::from_bytes(std::array::from_fn(byte))
+}
 
 /// For so long the old cookie begins no session.
 const MOVE: Duration = Duration::from_secs(10);
@@ -504,9 +525,7 @@ async fn a_late_logout_leaves_the_logins_cookie_alone() {
 async fn an_old_id_that_somebody_touches_is_not_held_for_longer() {
     let shop = Shop::start().await;
     let visitor = shop.visitor().await;
-    let digits = visitor.get("/key").await.text().to_string();
-    let byte = |at: usize| u8::from_str_radix(&digits[2 * at..][..2], 16).unwrap();
-    let old = StoreKey::from_bytes(std::array::from_fn(byte));
+    let old = key_of(&visitor).await;
     let late = visitor.copy();
     visitor.get("/login/7").await.text();
     // By a request that was under way in another process.
@@ -518,20 +537,104 @@ async fn an_old_id_that_somebody_touches_is_not_held_for_longer() {
     assert_eq!(late.get("/cart").await.text(), "[2]");
 }
 
+#[tokio::test]
+async fn of_two_cookies_the_one_that_still_opens_a_session_does() {
+    let shop = Shop::start().await;
+    let (client, late) = after(&shop, &["/login/7"]).await;
+    let [new, old] = [&client, &late].map(|it| it.cookie(COOKIE).unwrap());
+    for pairs in [[&old, &new], [&new, &old]] {
+        let line = format!("{COOKIE}={}; {COOKIE}={}", pairs[0], pairs[1]);
+        let browser = shop.client();
+        assert_eq!(browser.get_with("/who", &[line.into_bytes()]).await.text(), "Some(7)");
+    }
+}
+
+/// A save, a renewal and a lease that are based on the very first version, and come late.
+#[tokio::test]
+async fn nothing_brings_back_what_a_login_has_ended() {
+    for end in ["/login/8", "/login-afresh/8"] {
+        for path in ["/cart/2", "/renew", "/lock"] {
+            let [one, two] = Shop::two().await;
+            // Without a visit before: its first record is the login's.
+            let client = one.client();
+            client.get("/login/7").await.text();
+            let old = two.in_front_of(&client);
+            let late = one.store.hold(Operation::Replace);
+            let request = tokio::spawn({
+                let old = old.clone();
+                async move { old.get(path).await }
+            });
+            late.wait_for_caller().await;
+            // Whoever comes now is not held.
+            one.store.hold(Operation::Replace).release();
+            client.get(end).await.text();
+            late.release();
+            let reply = request.await.unwrap();
+            assert_eq!(reply.set_cookies(), Vec::<String>::new(), "{end} {path}");
+            assert_eq!(old.get("/who").await.text(), "None", "{end} {path}");
+            assert_eq!(one.sessions_of("7").await, 0, "{end} {path}");
+            assert_eq!(client.get("/account").await.text(), "user 8 with 0 items");
+        }
+    }
+}
+
+/// A renewal of the client's session that has replaced the old record once, and is about to confirm it.
+async fn renewal_between_its_steps(shop: &Shop, client: &Client) -> (JoinHandle<Reply>, Gate) {
+    let first = shop.store.hold(Operation::Replace);
+    let client = client.clone();
+    let renewing = tokio::spawn(async move { client.get("/renew").await });
+    first.wait_for_caller().await;
+    let second = shop.store.hold(Operation::Replace);
+    first.release();
+    second.wait_for_caller().await;
+    (renewing, second)
+}
+
+#[tokio::test]
+async fn a_renewal_may_take_its_time() {
+    let shop = Shop::start().await;
+    let client = shop.visitor().await;
+    let (renewing, gate) = renewal_between_its_steps(&shop, &client).await;
+    shop.clock.advance(3 * MOVE);
+    gate.release();
+    assert_eq!(renewing.await.unwrap().set_cookies().len(), 1);
+    assert_eq!(client.get("/cart").await.text(), "[1]");
+}
+
+#[tokio::test]
+async fn an_end_between_the_steps_of_a_renewal_counts_even_if_the_store_fails() {
+    let shop = Shop::start().await;
+    for fails in [false, true] {
+        let client = shop.visitor().await;
+        let key = key_of(&client).await;
+        let (renewing, gate) = renewal_between_its_steps(&shop, &client).await;
+        assert!(shop.store.store().delete(&key).await.unwrap());
+        shop.store.fail_next(Operation::Replace, u64::from(fails));
+        gate.release();
+        let reply = renewing.await.unwrap();
+        assert_eq!((reply.status, reply.set_cookies()), (StatusCode::CONFLICT, vec![]));
+        assert!(shop.store.store().is_empty(), "its new session is not kept");
+    }
+}
+
 /// Writes of every other tab meet the login: whatever the order, the browser is logged in.
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_beside_a_login_never_log_it_out() {
     for shops in [&[Shop::start().await][..], &Shop::two().await[..]] {
-        for round in 0..300 {
-            let visitor = shops[0].visitor().await;
-            let path = ["/login/7", "/renew"][round % 2];
+        for round in 0..400 {
+            // With another user's data, without a user, and twice at once.
+            let (path, logins) = [("/login/7", 1), ("/renew", 1), ("/login/7", 2)][round % 3];
+            let visitor = match round % 4 {
+                0 => shops[0].logged_in(8).await,
+                _ => shops[0].visitor().await,
+            };
             let replies = Arc::new(std::sync::Mutex::new(Vec::new()));
             at_once(6, |who| {
                 // Each with the cookie from before: what comes back is looked at below.
                 let tab = shops[who % shops.len()].in_front_of(&visitor);
                 let replies = replies.clone();
                 async move {
-                    let path = if who == 0 { path } else { "/cart/2" };
+                    let path = if who < logins { path } else { "/cart/2" };
                     let reply = tab.get(path).await;
                     assert!(reply.status.is_success(), "{path}: {}", reply.status);
                     replies.lock().unwrap().push((path, reply.set_cookies().len()));

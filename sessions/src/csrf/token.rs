@@ -110,7 +110,8 @@ impl<T: SessionData> Session<T> {
     ///
     /// A session that is new has no id yet: it is stored now, with what released guards have written,
     /// or empty, and its cookie goes out with the response. So a page with a form begins a session,
-    /// and should not be handed to everybody from a cache.
+    /// and should not be handed to everybody from a cache. A request that comes
+    /// [late with an old cookie](Self::renew_id) gets a token that is good for nothing.
     ///
     /// # Errors
     ///
@@ -127,6 +128,10 @@ impl<T: SessionData> Session<T> {
             let slot = handle.slot();
             if let Some(place) = slot.place() {
                 return shared.csrf_token(&place.id);
+            }
+            if slot.has_moved() {
+                // Of an id that is nobody's: the page is to be shown all the same.
+                return shared.csrf_token(&SessionId::generate()?);
             }
             let mut saving = Saving::of(&slot).await;
             let wish = Wish { begins: true, ..Wish::of(Some(handle.writer())) };

@@ -131,10 +131,7 @@ async fn logout(session: Session<Customer>) -> sessions::Result<()> {
     session.logout().await
 }
 
-async fn login_afresh(
-    Path(user): Path<u64>,
-    session: Session<Customer>,
-) -> sessions::Result<()> {
+async fn login_afresh(Path(user): Path<u64>, session: Session<Customer>) -> sessions::Result<()> {
     session.login(user).keep_data(false).await
 }
 
@@ -470,7 +467,11 @@ async fn a_late_request_does_not_put_another_cookie_in_the_logins_place() {
                 assert_eq!((reply.text(), reply.set_cookies()), ("", vec![]), "{paths:?}");
             }
             assert_eq!(late.get("/cart").await.text(), "[]", "{paths:?}");
-            assert_eq!(late.get("/key").await.status, StatusCode::OK, "nothing to save is no error");
+            assert_eq!(
+                late.get("/key").await.status,
+                StatusCode::OK,
+                "nothing to save is no error"
+            );
             assert_eq!(shops[0].store.store().len(), stored, "{paths:?}");
 
             shops[0].clock.advance(MOVE);

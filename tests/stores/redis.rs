@@ -263,6 +263,109 @@ async fn redis_keeps_nothing_beside_a_session() {
     assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
 }
 
+/// Of a large session only what has changed is sent. Whatever two processes do to it, in whatever
+/// order: each finds what the other has saved, whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_puts_parts_together_to_what_was_saved() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let mut admin = admin(&server).await;
+    let stores = [
+        RedisStore::connect(&server.url()).await.unwrap(),
+        RedisStore::connect(&server.url()).await.unwrap(),
+    ];
+    let mut random = 7_u64;
+    let mut below = |most: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) as usize % most
+    };
+    let (mut whole, mut saves) = (0, 0);
+    for round in 0..40 {
+        let session = key();
+        let first = record(1, (round % 2 == 0).then_some("ann"), &vec![7; 1_000 + 40 * round]);
+        assert_eq!(stores[0].create(&session, &first).await.unwrap(), Created::Done);
+        // In milliseconds.
+        let mut there = stores[0].load(&session).await.unwrap().expect("a live session");
+        // As a layer does: it saves what it has made of what it has loaded, however long ago.
+        let mut loaded = [there.clone(), there.clone()];
+        for _ in 0..40 {
+            let at = below(2);
+            if below(3) > 0 {
+                let found = stores[at].load(&session).await.unwrap().expect("a live session");
+                assert_eq!(found, there);
+                loaded[at] = found;
+            }
+            let mut next = Record { version: loaded[at].version + 1, ..loaded[at].clone() };
+            let mut payload = next.payload.to_vec();
+            let (from, by) = (below(payload.len()), 1 + below(20));
+            match below(10) {
+                0 => payload.truncate(from.max(900)),
+                1 | 2 => payload.extend(vec![9; by]),
+                3 => payload.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1)),
+                4 => next.expires_at += Duration::from_secs(1),
+                5 => next.user = Some(format!("user {by}").into()),
+                6 => {
+                    let later = there.expires_at + Duration::from_secs(5);
+                    stores[1 - at].touch(&session, later).await.unwrap();
+                    there.expires_at = later;
+                }
+                _ => payload[from..].iter_mut().take(by).for_each(|byte| *byte ^= 0x55),
+            }
+            next.payload = payload.into();
+            let before = sets(&mut admin).await;
+            let saved = stores[at].replace(&session, &next, loaded[at].version).await.unwrap();
+            if loaded[at].version == there.version {
+                assert_eq!(saved, Replaced::Done);
+                (loaded[at], there) = (next.clone(), next);
+                saves += 1;
+                whole += sets(&mut admin).await - before;
+            } else {
+                assert_eq!(saved, Replaced::Changed);
+            }
+            assert_eq!(stores[1 - at].load(&session).await.unwrap().as_ref(), Some(&there));
+        }
+        // A user's set is right whichever way the last save went.
+        if let Some(user) = &there.user {
+            let of_user = stores[0].sessions_of(user).await.unwrap();
+            assert!(of_user.contains(&(session, there.clone())));
+        }
+        let gone = Record { version: loaded[0].version + 1, ..loaded[0].clone() };
+        assert!(stores[1].delete(&session).await.unwrap());
+        let saved = stores[0].replace(&session, &gone, loaded[0].version).await.unwrap();
+        assert_eq!(saved, Replaced::Missing, "nothing is put together of what has ended");
+    }
+    assert!(saves > 500, "{saves}");
+    assert!((saves / 10..saves * 7 / 10).contains(&whole), "{whole} of {saves} were sent whole");
+}
+
+/// How often a whole record has been sent.
+async fn sets(admin: &mut redis::aio::MultiplexedConnection) -> u64 {
+    let info: String = command(admin, &["INFO", "commandstats"]).await;
+    let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
+    calls.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
+/// Two masters may each have given the same version to another record, when one of them was cut off:
+/// a part of the one is never put into the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_is_not_put_into_another_record_of_the_same_version() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let elsewhere = RedisStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let first = record(1, None, &[1; 1_000]);
+    assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+    let first = store.load(&session).await.unwrap().expect("a live session");
+    // The same but for its payload.
+    assert!(elsewhere.delete(&session).await.unwrap());
+    let other = Record { payload: [2; 1_000][..].into(), ..first.clone() };
+    assert_eq!(elsewhere.create(&session, &other).await.unwrap(), Created::Done);
+    let mut payload = first.payload.to_vec();
+    payload[500] = 5;
+    let next = Record { version: 2, payload: payload.into(), ..first };
+    assert_eq!(store.replace(&session, &next, 1).await.unwrap(), Replaced::Done);
+    assert_eq!(elsewhere.load(&session).await.unwrap(), Some(next), "whole, as it was saved");
+}
+
 /// Redis is told how long a record lives, not when it ends.
 #[tokio::test]
 async fn the_clock_of_redis_does_not_matter() {

@@ -15,6 +15,7 @@ use redis::{
 
 use self::{
     connection::Connection,
+    known::{Known, KnownRecords},
     scripts::{Code, Scripts},
 };
 
@@ -25,6 +26,7 @@ use super::{
 use crate::{Record, StoreKey, clock::Clock};
 
 mod connection;
+mod known;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
@@ -66,10 +68,14 @@ const WRITES: usize = 256 * 1024;
 ///
 /// One for each call: a `GET` to load; to save a `SET`, which puts the record and its expiry beside
 /// the session, and at once a script, which compares the version, gives the record the session's
-/// name and adds to the user's set. The script is sent by its hash; a server that does not
-/// know it (after a `SCRIPT FLUSH`, a restart, a failover) is sent the text once. In a cluster,
-/// saving a session that has a user takes two, because the set may live elsewhere; and a `touch` of
-/// one takes two everywhere.
+/// name and adds to the user's set. Of a session of half a kilobyte and more that has just been
+/// loaded only the bytes that have changed are sent, if they are not most of it; the store remembers
+/// for that what it has loaded last, up to 512 records of up to 32 kilobytes. It takes a second one
+/// if somebody else was faster.
+///
+/// A script is sent by its hash; a server that does not know it (after a `SCRIPT FLUSH`, a restart, a
+/// failover) is sent the text once. In a cluster, saving the whole of a session that has
+/// a user takes two, because the set may live elsewhere; and a `touch` of one takes two everywhere.
 ///
 /// # Keys
 ///
@@ -118,6 +124,7 @@ struct Shared {
     scripts: Scripts,
     /// The next save's mark. It begins anywhere, so that no two processes have the same.
     mark: AtomicU64,
+    known: KnownRecords,
 }
 
 impl RedisStore {
@@ -256,6 +263,7 @@ impl RedisStore {
         key: &StoreKey,
         record: &Record,
         based_on: Option<u64>,
+        mark: [u8; MARK],
     ) -> Result<i64, StoreError> {
         let (expires, now) = (stored_millis(record.expires_at), self.now());
         let ttl = expires.saturating_sub(now);
@@ -263,11 +271,9 @@ impl RedisStore {
             // The set first: a session that is not in it would escape a logout everywhere.
             self.index(operation, key, user, expires, now).await?;
         }
-        let mark = self.shared.mark.fetch_add(1, Relaxed);
         let session = self.key(key);
         // Beside the session, under a name that no other save has.
-        let beside = format!("{session}:{mark:016x}");
-        let mark = mark.to_be_bytes();
+        let beside = format!("{session}:{:016x}", u64::from_be_bytes(mark));
         // The words and the time take less than what is there for them.
         let length = MARK + packed_length(record);
         let mut put = Cmd::with_capacity(5, beside.len() + length + 32);
@@ -301,7 +307,48 @@ impl RedisStore {
             &unmoved,
             end.as_bytes(),
         ];
-        self.run(operation, script, Some(put), keys, &arguments).await
+        let answer = self.run(operation, script, Some(put), keys, &arguments).await?;
+        if answer == 1 {
+            self.shared.known.put(key, mark, record);
+        }
+        Ok(answer)
+    }
+
+    fn next_mark(&self) -> [u8; MARK] {
+        self.shared.mark.fetch_add(1, Relaxed).to_be_bytes()
+    }
+
+    /// Sends only the bytes of a payload that have changed. False if the server has not this very
+    /// record that we know, or if more has changed: then nothing has happened.
+    async fn patch(
+        &self,
+        key: &StoreKey,
+        known: &Known,
+        record: &Record,
+        mark: [u8; MARK],
+    ) -> Result<bool, StoreError> {
+        if stored_millis(record.expires_at) <= self.now() {
+            return Ok(false);
+        }
+        let Some(change) = known.change_to(record) else { return Ok(false) };
+        let mut before = known.mark.to_vec();
+        pack_head_into(&mut before, record, known.record.version);
+        let mut after = mark.to_vec();
+        pack_head_into(&mut after, record, record.version);
+        let numbers = [before.len() - 1, before.len() + change.start].map(|at| at.to_string());
+        let arguments: [&[u8]; 5] = [
+            &before,
+            numbers[0].as_bytes(),
+            &after,
+            numbers[1].as_bytes(),
+            &record.payload[change],
+        ];
+        let script = &self.shared.scripts.patch;
+        let done: i64 = self.run("replace", script, None, &[&self.key(key)], &arguments).await?;
+        if done == 1 {
+            self.shared.known.put(key, mark, record);
+        }
+        Ok(done == 1)
     }
 
     async fn index(
@@ -471,6 +518,7 @@ impl RedisStoreBuilder {
             clock: self.clock,
             scripts: Scripts::new(),
             mark: AtomicU64::new(mark),
+            known: KnownRecords::new(),
         };
         RedisStore { shared: Arc::new(shared) }
     }
@@ -523,13 +571,18 @@ impl Store for RedisStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let mut get = redis::cmd("GET");
         get.arg(self.key(key));
-        let value = self.query("load", &get).await?;
-        self.record("load", value)
+        let value: Option<Vec<u8>> = self.query("load", &get).await?;
+        let mark = value.as_deref().and_then(<[u8]>::first_chunk).copied();
+        let record = self.record("load", value)?;
+        if let (Some(mark), Some(record)) = (mark, &record) {
+            self.shared.known.put(key, mark, record);
+        }
+        Ok(record)
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         let script = &self.shared.scripts.create;
-        let answer = self.write("create", script, key, record, None).await?;
+        let answer = self.write("create", script, key, record, None, self.next_mark()).await?;
         Ok(if answer == 1 { Created::Done } else { Created::Exists })
     }
 
@@ -539,8 +592,16 @@ impl Store for RedisStore {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
+        // The same for both ways, so that a save which is sent again knows itself.
+        let mark = self.next_mark();
+        if let Some(known) = self.shared.known.take(key)
+            && known.record.version == based_on
+            && self.patch(key, &known, record, mark).await?
+        {
+            return Ok(Replaced::Done);
+        }
         let script = &self.shared.scripts.replace;
-        Ok(match self.write("replace", script, key, record, Some(based_on)).await? {
+        Ok(match self.write("replace", script, key, record, Some(based_on), mark).await? {
             1 => Replaced::Done,
             0 => Replaced::Changed,
             _ => Replaced::Missing,
@@ -557,7 +618,11 @@ impl Store for RedisStore {
         let user: Option<String> =
             self.run("touch", script, None, &[&self.key(key)], &arguments).await?;
         if let Some(user) = user {
-            self.index("touch", key, &user, expires, now).await?;
+            // In a task, because a caller that is dropped just now would leave it half done.
+            let (store, key) = (self.clone(), *key);
+            let index = async move { store.index("touch", &key, &user, expires, now).await };
+            let index = tokio::spawn(index).await;
+            index.map_err(|error| StoreError::new(NAME, "touch", error))??;
         }
         Ok(())
     }
@@ -590,13 +655,17 @@ impl UserIndex for RedisStore {
             get.arg(keys.iter().map(|key| self.key(key)).collect::<Vec<_>>());
             let values: Vec<Option<Vec<u8>>> = self.query(OPERATION, &get).await?;
             for (key, value) in keys.iter().zip(values) {
-                match self.record(OPERATION, value)? {
-                    Some(record) if record.user.as_deref() == Some(user) => {
-                        found.push((*key, record));
-                    }
-                    Some(_) => {}
-                    None => gone.push(key),
-                }
+                let Some(value) = value else {
+                    gone.push(key);
+                    continue;
+                };
+                // One that has expired, by our clock, may be extended just now.
+                let record = self.record(OPERATION, Some(value))?;
+                found.extend(
+                    record
+                        .filter(|record| record.user.as_deref() == Some(user))
+                        .map(|record| (*key, record)),
+                );
             }
         }
         // In a cluster the set is written before the session, so one that is missing may be just

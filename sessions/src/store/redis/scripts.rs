@@ -12,6 +12,7 @@ use super::MARK;
 pub(super) struct Scripts {
     pub(super) create: Code,
     pub(super) replace: Code,
+    pub(super) patch: Code,
     pub(super) touch: Code,
     pub(super) delete: Code,
     pub(super) index: Code,
@@ -22,6 +23,7 @@ impl Scripts {
         Self {
             create: Code::new(&[HEAD, CREATE, INDEX_TOO]),
             replace: Code::new(&[UNMOVED, HEAD, REPLACE, INDEX_TOO]),
+            patch: Code::new(&[PATCH]),
             touch: Code::new(&[HEAD, TOUCH]),
             delete: Code::new(&[HEAD, DELETE]),
             index: Code::new(&[INDEX_ALONE]),
@@ -68,7 +70,7 @@ end
 ";
 
 /// In front of a save: most leave expiry and user as they are, so that what is there differs in the
-/// version alone. Then it is live, and the user's set knows it. `ARGV[7]` is that head, behind the
+/// version alone. Then it is live, and the user's set was told of it when they were set. `ARGV[7]` is that head, behind the
 /// mark, and `ARGV[8]` where it ends; it is empty if it would not be live.
 const UNMOVED: &str = "
 if #ARGV[7] > 0 and redis.call('GETRANGE', KEYS[1], '8', ARGV[8]) == ARGV[7]
@@ -85,6 +87,16 @@ if not live or string.sub(head, 10, 17) ~= ARGV[6] then
   if not live then return -1 end
   return string.sub(head, 1, 8) == ARGV[2] and 1 or 0
 end
+";
+
+/// `ARGV`: what the record begins with (mark, head and user), where that ends, what it begins with
+/// from now on, where the payload changes, and to what. The record keeps its expiry. 1 is done, 0
+/// that it is another one.
+const PATCH: &str = "
+if redis.call('GETRANGE', KEYS[1], '0', ARGV[2]) ~= ARGV[1] then return 0 end
+redis.call('SETRANGE', KEYS[1], '0', ARGV[3])
+redis.call('SETRANGE', KEYS[1], ARGV[4], ARGV[5])
+return 1
 ";
 
 /// The end of both. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, mark, the key as a

@@ -103,7 +103,8 @@ impl<T: SessionUser> Session<T> {
     /// data, rights among them.
     ///
     /// The session is saved at once, with what released guards have written. Waits for the guards of
-    /// this session, as [`write`](Self::write) does.
+    /// this session, as [`write`](Self::write) does. The old id is dead; for requests that come late
+    /// with its cookie see [`renew_id`](Self::renew_id).
     ///
     /// A user who is logged in already can log in again, which is how to ask for the password once
     /// more before something important: see [`require_recent_login`](Self::require_recent_login).

@@ -416,7 +416,9 @@ impl<T: SessionData> Session<T> {
     /// session any more.
     pub async fn reload(&self) -> Result<(), Error> {
         let slot = self.handle.slot();
-        let Some(place) = slot.place() else { return Ok(()) };
+        let Some(place) = slot.place() else {
+            return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
+        };
         match save::refresh(&self.handle.shared, &slot, &place.key).await? {
             Stage::Ended => Err(Error::ended()),
             _ => Ok(()),
@@ -474,7 +476,7 @@ impl<T: SessionData> Session<T> {
         let _exchange = self.handle.exchange().await;
         let mut saving = Saving::of(slot).await;
         if slot.place().is_none() {
-            return Ok(());
+            return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         }
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
@@ -520,7 +522,8 @@ impl<T: SessionData> Session<T> {
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _saving = slot.saving.lock().await;
-        if let Some(place) = slot.place() {
+        // What is left of one that has moved on is for those who come late.
+        if let Some(place) = slot.place().filter(|_| !slot.has_moved()) {
             if let Some(store) = shared.store() {
                 store.delete(&place.key).await?;
             }

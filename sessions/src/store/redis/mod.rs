@@ -459,6 +459,7 @@ impl RedisStoreBuilder {
             .connection_timeout(self.timeout)
             .response_timeout(self.timeout)
             .overall_response_timeout(Some(self.timeout))
+            .write_backpressure_boundary(WRITES)
             .build()
             .map_err(failed)?;
         let connection = client.get_async_connection().await.map_err(failed)?;

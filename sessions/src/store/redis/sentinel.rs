@@ -14,6 +14,8 @@ use redis::{
 };
 use tokio::time::timeout;
 
+use super::{QUEUE, WRITES};
+
 /// A client that asks these sentinels for the master of that name, or of a URL with the name for a
 /// host.
 pub(super) fn sentinels(urls: &[&str], master: &str) -> RedisResult<SentinelClient> {
@@ -118,7 +120,9 @@ impl Shared {
         }
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout));
+            .set_response_timeout(Some(self.timeout))
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(WRITES);
         let connection = sentinels.get_async_connection_with_config(&settings).await?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         current.number += 1;

@@ -49,9 +49,10 @@ mod statements;
 /// [`connect`](SqlStore::connect) makes the file if there is none, and opens it in WAL mode, with
 /// one connection that writes, and remembers up to 16 megabytes of the file, and four that read; a
 /// process that finds the file locked waits for five seconds. Up to a gigabyte of the file is mapped
-/// into memory (`mmap_size`), which makes loads from a large file a third quicker: a part that the
-/// disk cannot read any more then ends the process (`SIGBUS`) instead of failing a call. A
-/// [pool of your own](SqlStore::new) has what you set. All [`SqlStore`] says is true here; the table is
+/// into memory (`mmap_size`), which makes loads from a large file a third quicker. The system counts
+/// that as the process's memory, and takes it back when it needs it; and a part of the file that
+/// cannot be read any more, because the disk fails or somebody has cut the file short, ends the
+/// process (`SIGBUS`) instead of failing a call. A [pool of your own](SqlStore::new) has what you set. All [`SqlStore`] says is true here; the table is
 ///
 /// ```sql
 /// CREATE TABLE IF NOT EXISTS sessions (

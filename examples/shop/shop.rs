@@ -71,12 +71,21 @@ pub(crate) async fn show(
     content: impl FnOnce(&Page<'_>) -> String,
 ) -> Result<Html<String>, Error> {
     // Saved at once, so that no other process can show the same notice.
-    let notice = session.update(|s| s.open_page()).await?;
+    let notice = unless_ended(session.update(|s| s.open_page()).await)?.flatten();
     // It belongs to the session's id, so it comes after whatever could give it another.
     let token = Some(session.csrf_token().await?);
     let visitor = &session.read().await;
     let page = Page { path, title, visitor, notice, token };
     Ok(page.html(content(&page)))
+}
+
+/// A session that somebody else has ended or renewed a moment ago can be shown all the same, as one
+/// that has nothing in it; only nothing is kept.
+fn unless_ended<R>(result: Result<R, Error>) -> Result<Option<R>, Error> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Ended => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// A page that only reads: whoever has no session is given none.
@@ -159,7 +168,7 @@ async fn session_page(session: Session<Visitor>) -> Result<Html<String>, Error> 
         (before, s.all(), notice)
     };
     // The layer would save as well, only later: this is for the times below.
-    session.save().await?;
+    unless_ended(session.save().await)?;
     let times = [session.created_at(), session.expires_at()];
     let token = Some(session.csrf_token().await?);
     let visitor = &session.read().await;

@@ -444,8 +444,10 @@ impl<T: SessionData> Session<T> {
     ///
     /// A request that comes with the old cookie within ten seconds, because it was sent before the
     /// client had the new one, has an empty session that has [ended](crate::ErrorKind::Ended): what it
-    /// writes is not kept, and its response sets no cookie that would take the new one's place. Later
-    /// ones have a new session, as any request without a good cookie has.
+    /// writes is not kept, and its response sets no cookie that would take the new one's place. What
+    /// saves at once, as [`save`](Self::save) and [`update`](Self::update) do, is told so; a page that
+    /// does that only to count its visitors can be shown all the same. Later requests have a new
+    /// session, as any without a good cookie has.
     ///
     /// # Errors
     ///

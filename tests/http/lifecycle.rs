@@ -8,7 +8,7 @@ use sessions::{
     testing::{Calls, Operation},
 };
 
-use crate::{App, COOKIE, Visitor};
+use crate::{App, COOKIE, Visitor, hold_the_next};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -76,10 +76,7 @@ async fn a_renewed_id_opens_nothing_even_if_the_store_fails_in_the_middle() {
         let client = client.clone();
         async move { client.get("/renew").await }
     });
-    replaced.wait_for_caller().await;
-    let confirmed = app.store.hold(Operation::Replace);
-    replaced.release();
-    confirmed.wait_for_caller().await;
+    let confirmed = hold_the_next(&app.store, replaced, Operation::Replace).await;
     app.store.fail_next(Operation::Replace, 1);
     confirmed.release();
     assert_eq!(renewing.await.unwrap().text(), "");

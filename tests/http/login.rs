@@ -16,7 +16,7 @@ use sessions::{
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
 use tokio::{sync::Notify, task::JoinHandle};
 
-use crate::COOKIE;
+use crate::{COOKIE, hold_the_next};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -411,12 +411,10 @@ async fn a_login_is_carried_to_its_end_when_the_client_hangs_up() {
         let before = client.copy();
         let mut gate = shop.store.hold(operation);
         let request = tokio::spawn(async move { client.get(&format!("/login/{user}")).await });
-        gate.wait_for_caller().await;
         for _ in 1..times {
-            // The first one goes on to the next.
-            gate = shop.store.hold(operation);
-            gate.wait_for_caller().await;
+            gate = hold_the_next(&shop.store, gate, operation).await;
         }
+        gate.wait_for_caller().await;
         request.abort();
         gate.release();
         eventually("the login is done", async || {
@@ -584,11 +582,7 @@ async fn renewal_between_its_steps(shop: &Shop, client: &Client) -> (JoinHandle<
     let first = shop.store.hold(Operation::Replace);
     let client = client.clone();
     let renewing = tokio::spawn(async move { client.get("/renew").await });
-    first.wait_for_caller().await;
-    let second = shop.store.hold(Operation::Replace);
-    first.release();
-    second.wait_for_caller().await;
-    (renewing, second)
+    (renewing, hold_the_next(&shop.store, first, Operation::Replace).await)
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use axum::{
 };
 use sessions::{
     Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
-    testing::{ManualClock, SpyStore},
+    testing::{Gate, ManualClock, Operation, SpyStore},
 };
 use sessions_tests::{Client, Server};
 use tokio_stream::StreamExt;
@@ -98,6 +98,15 @@ impl App {
         assert!(client.cookie(COOKIE).is_some());
         client
     }
+}
+
+/// Lets the call at this gate go on, and holds the next one of the same kind.
+async fn hold_the_next(store: &SpyStore<MemoryStore>, gate: Gate, operation: Operation) -> Gate {
+    gate.wait_for_caller().await;
+    let next = store.hold(operation);
+    gate.release();
+    next.wait_for_caller().await;
+    next
 }
 
 /// Routes that most tests need.

@@ -18,7 +18,7 @@ use sessions::{Keys, Lifetime, MemoryStore, Session, SessionLayer, testing::Oper
 use sessions_tests::{Server, eventually};
 use tokio::sync::Notify;
 
-use crate::{App, COOKIE, Visitor};
+use crate::{App, COOKIE, Visitor, hold_the_next};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -143,13 +143,8 @@ async fn a_failed_save_after_a_renewal_or_an_end_still_sends_the_cookie() {
         let client = client.clone();
         async move { client.get("/login").await }
     });
-    first.wait_for_caller().await;
-    let second = app.store.hold(Operation::Replace);
-    first.release();
-    second.wait_for_caller().await;
-    let save = app.store.hold(Operation::Replace);
-    second.release();
-    save.wait_for_caller().await;
+    let second = hold_the_next(&app.store, first, Operation::Replace).await;
+    let save = hold_the_next(&app.store, second, Operation::Replace).await;
     app.store.fail_next(Operation::Replace, 1);
     save.release();
     assert_eq!(request.await.unwrap().status, 503);

@@ -661,12 +661,11 @@ impl UserIndex for RedisStore {
                     continue;
                 };
                 // One that has expired, by our clock, may be extended just now.
-                let record = self.record(OPERATION, Some(value))?;
-                found.extend(
-                    record
-                        .filter(|record| record.user.as_deref() == Some(user))
-                        .map(|record| (*key, record)),
-                );
+                if let Some(record) = self.record(OPERATION, Some(value))?
+                    && record.user.as_deref() == Some(user)
+                {
+                    found.push((*key, record));
+                }
             }
         }
         // In a cluster the set is written before the session, so one that is missing may be just

@@ -70,8 +70,8 @@ end
 ";
 
 /// In front of a save: most leave expiry and user as they are, so that what is there differs in the
-/// version alone. Then it is live, and the user's set was told of it when they were set. `ARGV[7]` is that head, behind the
-/// mark, and `ARGV[8]` where it ends; it is empty if it would not be live.
+/// version alone. Then it is live, and the user's set was told of it when they were set. `ARGV[7]` is
+/// that head, behind the mark, and `ARGV[8]` where it ends; it is empty if it would not be live.
 const UNMOVED: &str = "
 if #ARGV[7] > 0 and redis.call('GETRANGE', KEYS[1], '8', ARGV[8]) == ARGV[7]
   and not redis.pcall('RENAME', KEYS[2], KEYS[1]).err

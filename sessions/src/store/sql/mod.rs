@@ -52,7 +52,8 @@ mod statements;
 /// into memory (`mmap_size`), which makes loads from a large file a third quicker. The system counts
 /// that as the process's memory, and takes it back when it needs it; and a part of the file that
 /// cannot be read any more, because the disk fails or somebody has cut the file short, ends the
-/// process (`SIGBUS`) instead of failing a call. A [pool of your own](SqlStore::new) has what you set. All [`SqlStore`] says is true here; the table is
+/// process (`SIGBUS`) instead of failing a call. A [pool of your own](SqlStore::new) has what you set.
+/// All [`SqlStore`] says is true here; the table is
 ///
 /// ```sql
 /// CREATE TABLE IF NOT EXISTS sessions (

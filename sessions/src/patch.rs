@@ -31,27 +31,40 @@ struct Entry {
     writer: Writer,
 }
 
-/// The encoded value of a field; a short one without an allocation.
+/// The encoded value of a field, which may be known to be the default of the field; a short one without
+/// an allocation.
 #[derive(Clone)]
 pub(crate) enum Body {
-    Short { bytes: [u8; SHORT], length: u8 },
-    Long(Box<[u8]>),
+    Short { bytes: [u8; SHORT], length: u8, is_default: bool },
+    Long { bytes: Box<[u8]>, is_default: bool },
 }
 
 /// So many that a short body takes no more room than a long one does beside its bytes and their
 /// length.
-const SHORT: usize = 22;
+const SHORT: usize = 21;
 
-impl From<&[u8]> for Body {
-    fn from(body: &[u8]) -> Self {
+impl Body {
+    pub(crate) fn new(body: &[u8], is_default: bool) -> Self {
         let mut bytes = [0; SHORT];
         match bytes.get_mut(..body.len()) {
             Some(place) => {
                 place.copy_from_slice(body);
-                Self::Short { bytes, length: body.len() as u8 }
+                Self::Short { bytes, length: body.len() as u8, is_default }
             }
-            None => Self::Long(body.into()),
+            None => Self::Long { bytes: body.into(), is_default },
         }
+    }
+
+    fn is_default(&self) -> bool {
+        match self {
+            Self::Short { is_default, .. } | Self::Long { is_default, .. } => *is_default,
+        }
+    }
+}
+
+impl From<&[u8]> for Body {
+    fn from(body: &[u8]) -> Self {
+        Self::new(body, false)
     }
 }
 
@@ -60,8 +73,8 @@ impl Deref for Body {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Short { bytes, length } => &bytes[..usize::from(*length)],
-            Self::Long(body) => body,
+            Self::Short { bytes, length, .. } => &bytes[..usize::from(*length)],
+            Self::Long { bytes, .. } => bytes,
         }
     }
 }
@@ -72,8 +85,8 @@ impl Patch {
     }
 
     /// Field, body and writer.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &[u8], Writer)> {
-        self.0.iter().map(|entry| (entry.field, &*entry.body, entry.writer))
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &Body, Writer)> {
+        self.0.iter().map(|entry| (entry.field, &entry.body, entry.writer))
     }
 
     /// One that several requests have written, as often.
@@ -81,8 +94,8 @@ impl Patch {
         self.0.iter().map(|entry| entry.field)
     }
 
-    pub(crate) fn body(&self, field: usize) -> Option<&[u8]> {
-        self.0.iter().rev().find(|entry| entry.field == field).map(|entry| &*entry.body)
+    pub(crate) fn body(&self, field: usize) -> Option<&Body> {
+        self.0.iter().rev().find(|entry| entry.field == field).map(|entry| &entry.body)
     }
 
     pub(crate) fn contains(&self, field: usize) -> bool {
@@ -143,12 +156,16 @@ impl Patch {
         }
     }
 
-    /// Forgets changes that are none, because they leave what is stored.
+    /// Forgets changes that are none, because they leave what is stored, or the default of what is not.
     pub(crate) fn forget_unchanged(&mut self, stored: &Source<'_>) {
+        let is_stored = |field: usize, body: &Body| match stored.body(field) {
+            Some(stored) => *stored == **body,
+            None => body.is_default(),
+        };
         let unchanged: Vec<usize> = self
             .entries()
             .filter(|(field, body, writer)| {
-                stored.body(*field) == Some(*body) && !self.is_shared(*field, *writer)
+                is_stored(*field, body) && !self.is_shared(*field, *writer)
             })
             .map(|(field, ..)| field)
             .collect();
@@ -176,8 +193,8 @@ mod tests {
     }
 
     fn texts(patch: &Patch) -> Vec<(usize, &str, Writer)> {
-        let text = |(field, body, writer)| (field, str::from_utf8(body).unwrap(), writer);
-        patch.entries().map(text).collect()
+        let entries = patch.0.iter();
+        entries.map(|it| (it.field, str::from_utf8(&it.body).unwrap(), it.writer)).collect()
     }
 
     fn stored(payload: &[u8]) -> Source<'_> {
@@ -197,9 +214,23 @@ mod tests {
     fn the_last_one_counts_and_can_be_taken_back() {
         let mut patch = patch(&[(0, "x", 1), (0, "y", 2), (0, "z", 1), (1, "b", 1)]);
         assert_eq!(texts(&patch), [(0, "y", 2), (0, "z", 1), (1, "b", 1)]);
-        assert_eq!(patch.body(0), Some(&b"z"[..]));
+        assert_eq!(patch.body(0).unwrap()[..], *b"z");
         patch.forget(1);
         assert_eq!(texts(&patch), [(0, "y", 2)]);
+    }
+
+    #[test]
+    fn the_default_of_what_is_not_stored_is_no_change_once_it_is_alone() {
+        // Of the field `a`, "y" is stored.
+        let payload = b"\x01\x00\x01a\x01y";
+        let mut patch = patch(&[(0, "x", 1), (1, "b", 1)]);
+        patch.set(0, Body::new(b"", true), 2);
+        patch.set(1, Body::new(b"", true), 2);
+        patch.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&patch).len(), 4, "there are another's below");
+        patch.forget(1);
+        patch.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&patch), [(0, "", 2)]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::{error::Error as StdError, fmt};
 use crate::{
     codec::{Codec, CodecError},
     data::{FieldInfo, FieldValue},
-    patch::Patch,
+    patch::{Body, Patch},
     varint,
 };
 
@@ -213,7 +213,7 @@ pub(crate) fn patched(
         return None;
     }
     let (_, mut rest) = take_head(payload).ok()?;
-    let size = |(field, body, _): (usize, &[u8], _)| fields[field].key.len() + body.len() + LENGTHS;
+    let size = |(field, body, _): (usize, &Body, _)| fields[field].key.len() + body.len() + LENGTHS;
     let more = LENGTHS + head.len() + patch.entries().map(size).sum::<usize>();
     let mut out = Vec::with_capacity(rest.len() + more);
     put_head(head, &mut out);

@@ -309,9 +309,7 @@ impl<T: SessionData> Slot<T> {
             for (field, change) in writing.changes(tracked, self.address(), &lent) {
                 match change {
                     Change::Nothing | Change::None(_) => {}
-                    Change::To(body) | Change::BackToDefault(body) => {
-                        patch.set(field, body, writing.writer);
-                    }
+                    Change::To(body) => patch.set(field, body, writing.writer),
                     Change::Refused(refusal) => {
                         return Err(Error::refused(T::FIELDS[field].key, refusal));
                     }
@@ -385,9 +383,7 @@ impl<T: SessionData> Slot<T> {
         for (field, change) in changes {
             state.refused.retain(|it| (it.field, it.writer) != (field, writer));
             let change = match change {
-                Change::To(_) | Change::BackToDefault(_) if is_fenced_off => {
-                    Change::Refused(Refusal::LeaseLost)
-                }
+                Change::To(_) if is_fenced_off => Change::Refused(Refusal::LeaseLost),
                 change => change,
             };
             answers |= match change {
@@ -404,17 +400,6 @@ impl<T: SessionData> Slot<T> {
                         state.pending.set(field, body, writer);
                     }
                     is_unsaved
-                }
-                Change::BackToDefault(body) => {
-                    if state.is_in_doubt()
-                        || state.stored().body(field).is_some()
-                        || state.pending.is_shared(field, writer)
-                    {
-                        state.pending.set(field, body, writer);
-                    } else {
-                        state.pending.remove(field);
-                    }
-                    true
                 }
                 Change::Refused(refusal) => {
                     state.refused.push(Refused { field, refusal, writer });

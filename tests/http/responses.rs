@@ -1,6 +1,6 @@
 //! What a response says about the session, and when something is written.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -14,6 +14,7 @@ use sessions::{
     testing::{Calls, Operation},
 };
 use sessions_tests::eventually;
+use tokio::sync::Barrier;
 
 use crate::{App, COOKIE, Visitor};
 
@@ -275,6 +276,38 @@ async fn discarded_writes_are_not_saved() {
     assert_eq!(client.get("/discards").await.text(), r#"Some("Zoe") false"#);
     assert_eq!(client.get("/name").await.text(), "Zoe");
     assert_eq!(app.client().get("/discards").await.text(), "None false");
+}
+
+/// A field of which nothing is stored, set by one request and set back by another, is as it was when
+/// the first one takes its write back.
+#[tokio::test]
+async fn what_was_set_back_is_not_saved_when_the_write_below_it_is_discarded() {
+    let steps = Arc::new(Barrier::new(2));
+    let sets = {
+        let steps = steps.clone();
+        async move |session: Session<Visitor>| {
+            session.write().await.set_visits(3);
+            steps.wait().await;
+            steps.wait().await;
+            session.discard();
+            steps.wait().await;
+        }
+    };
+    let sets_back = async move |session: Session<Visitor>| {
+        steps.wait().await;
+        session.write().await.reset_visits();
+        steps.wait().await;
+        steps.wait().await;
+        let s = session.read().await;
+        format!("{} {}", s.visits(), s.visits_is_dirty())
+    };
+    let routes = Router::new().route("/sets", get(sets)).route("/sets-back", get(sets_back));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    app.store.reset();
+    let (_, reply) = tokio::join!(client.get("/sets"), client.get("/sets-back"));
+    assert_eq!(reply.text(), "0 false");
+    assert_eq!(app.store.calls(), Calls { load: 2, ..Calls::default() });
 }
 
 /// A write after the response has left: by `save`, or by the last handle.

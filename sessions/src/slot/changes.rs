@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    ops::Deref,
     sync::{Arc, OnceLock},
 };
 
@@ -24,8 +25,6 @@ pub(super) enum Change {
     Nothing,
     None(Body),
     To(Body),
-    /// To its default, from something else that is not stored yet.
-    BackToDefault(Body),
     Refused(Refusal),
 }
 
@@ -71,9 +70,9 @@ impl Writing<'_> {
                 return Change::Refused(Refusal::Encode(Arc::new(error)));
             }
             let stored = source.body(field);
-            let before = lent.pending.body(field).or(stored);
+            let before = lent.pending.body(field).map(Deref::deref).or(stored);
             let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
-            let default = match flash || ttl > 0 || stored.is_none() && before != Some(&*body) {
+            let default = match flash || ttl > 0 || stored.is_none() {
                 true => self.default_of::<T>(field, &mut own_defaults),
                 false => None,
             };
@@ -102,12 +101,11 @@ impl Writing<'_> {
                     payload::set_took(&mut body);
                 }
             }
-            let new = Body::from(&*body);
-            match (is_default && stored.is_none(), before) {
-                (_, Some(before)) if payload::is_same(before, &body) => Change::None(new),
-                (true, None) => Change::None(new),
-                (true, Some(_)) => Change::BackToDefault(new),
-                (false, _) => Change::To(new),
+            let new = Body::new(&body, is_default);
+            match before {
+                Some(before) if payload::is_same(before, &body) => Change::None(new),
+                None if is_default => Change::None(new),
+                _ => Change::To(new),
             }
         };
         let mut changes = Vec::with_capacity(touched.clone().count());

@@ -1,6 +1,6 @@
 //! What becomes of changes whose base has changed: pure functions of three states of the fields.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use super::{Lent, changes::Change, source};
 use crate::{
@@ -74,11 +74,11 @@ fn rebased<T: SessionData>(
     field: usize,
     base: Option<&[u8]>,
     theirs: Option<&[u8]>,
-    ours: &[u8],
+    ours: &Body,
     policy: Policy,
 ) -> Result<Body, Refusal> {
     if theirs == base {
-        return Ok(ours.into());
+        return Ok(ours.clone());
     }
     let info = &T::FIELDS[field];
     let merge = Merge { info, codec: policy.codec, base, theirs, ours };
@@ -94,11 +94,11 @@ fn rebased<T: SessionData>(
             }
             Ok((*merged).into())
         }
-        None if theirs == Some(ours) => Ok(ours.into()),
+        None if theirs == Some(&**ours) => Ok(ours.clone()),
         None if policy.conflict == Conflict::Reject => Err(Refusal::Conflict),
         None => {
             tracing::warn!(field = info.key, "changed in two places at once: the later save wins");
-            Ok(ours.into())
+            Ok(ours.clone())
         }
     }
 }
@@ -141,10 +141,12 @@ pub(super) fn pending<T: SessionData>(
         let (was, theirs) = (was.body(field), now.body(field));
         // What the base has may have been written by one, on top of what others had written.
         let is_in_base =
-            || entries[at..].iter().any(|(f, body, _)| *f == field && was == Some(*body));
+            || entries[at..].iter().any(|(f, body, _)| *f == field && was == Some(&***body));
         let counts_twice = T::FIELDS[field].counts_changes() || base.under_lease == Some(writer);
         let rebased = match base.certainty {
-            Certainty::Known if was == Some(ours) => Ok(theirs.unwrap_or(ours).into()),
+            Certainty::Known if was == Some(&**ours) => {
+                Ok(theirs.map_or_else(|| ours.clone(), Body::from))
+            }
             Certainty::Doubtful if counts_twice && is_in_base() => Err(Refusal::Unknown),
             _ => rebased::<T>(field, was, theirs, ours, policy),
         };
@@ -166,17 +168,19 @@ pub(super) fn onto<T: SessionData>(
 ) -> Vec<(usize, Change)> {
     let (stored_then, stored_now) = (source::<T>(&lent.record), source::<T>(record));
     let rebased = |field: usize, change: &Change| {
-        let base = lent.pending.body(field).or(stored_then.body(field));
-        let now = pending.body(field).or(stored_now.body(field));
+        let base = lent.pending.body(field).map(Deref::deref).or(stored_then.body(field));
+        let unsaved = pending.body(field);
+        let now = unsaved.map(Deref::deref).or(stored_now.body(field));
         match change {
-            Change::To(ours) | Change::BackToDefault(ours) => {
-                match rebased::<T>(field, base, now, ours, policy) {
-                    Ok(body) => Change::To(body),
-                    Err(refusal) => Change::Refused(refusal),
-                }
-            }
+            Change::To(ours) => match rebased::<T>(field, base, now, ours, policy) {
+                Ok(body) => Change::To(body),
+                Err(refusal) => Change::Refused(refusal),
+            },
             Change::Nothing => Change::Nothing,
-            Change::None(ours) => Change::None(now.unwrap_or(ours).into()),
+            Change::None(ours) => {
+                let stored = || stored_now.body(field).map(Body::from);
+                Change::None(unsaved.cloned().or_else(stored).unwrap_or_else(|| ours.clone()))
+            }
             Change::Refused(refusal) => Change::Refused(refusal.clone()),
         }
     };

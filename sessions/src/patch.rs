@@ -158,14 +158,14 @@ impl Patch {
 
     /// Forgets changes that are none, because they leave what is stored, or the default of what is not.
     pub(crate) fn forget_unchanged(&mut self, stored: &Source<'_>) {
-        let is_stored = |field: usize, body: &Body| match stored.body(field) {
+        let is_no_change = |field: usize, body: &Body| match stored.body(field) {
             Some(stored) => *stored == **body,
             None => body.is_default(),
         };
         let unchanged: Vec<usize> = self
             .entries()
             .filter(|(field, body, writer)| {
-                is_stored(*field, body) && !self.is_shared(*field, *writer)
+                is_no_change(*field, body) && !self.is_shared(*field, *writer)
             })
             .map(|(field, ..)| field)
             .collect();

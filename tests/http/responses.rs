@@ -279,35 +279,51 @@ async fn discarded_writes_are_not_saved() {
 }
 
 /// A field of which nothing is stored, set by one request and set back by another, is as it was when
-/// the first one takes its write back.
+/// the first one takes its write back; also if another process has saved in between.
 #[tokio::test]
 async fn what_was_set_back_is_not_saved_when_the_write_below_it_is_discarded() {
-    let steps = Arc::new(Barrier::new(2));
-    let sets = {
-        let steps = steps.clone();
-        async move |session: Session<Visitor>| {
+    for saves_in_between in [false, true] {
+        let steps = Arc::new(Barrier::new(3));
+        let (setting, setting_back) = (steps.clone(), steps.clone());
+        let sets = async move |session: Session<Visitor>| {
             session.write().await.set_visits(3);
-            steps.wait().await;
-            steps.wait().await;
+            setting.wait().await;
+            setting.wait().await;
+            setting.wait().await;
             session.discard();
+            setting.wait().await;
+        };
+        let sets_back = async move |session: Session<Visitor>| {
+            setting_back.wait().await;
+            session.write().await.reset_visits();
+            setting_back.wait().await;
+            setting_back.wait().await;
+            setting_back.wait().await;
+            let s = session.read().await;
+            format!("{} {}", s.visits(), s.visits_is_dirty())
+        };
+        let routes = Router::new().route("/sets", get(sets)).route("/sets-back", get(sets_back));
+        let app = App::start(routes).await;
+        let client = app.visitor().await;
+        let twin = app.twin().await;
+        let elsewhere = twin.client();
+        elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+        let between = async {
             steps.wait().await;
-        }
-    };
-    let sets_back = async move |session: Session<Visitor>| {
-        steps.wait().await;
-        session.write().await.reset_visits();
-        steps.wait().await;
-        steps.wait().await;
-        let s = session.read().await;
-        format!("{} {}", s.visits(), s.visits_is_dirty())
-    };
-    let routes = Router::new().route("/sets", get(sets)).route("/sets-back", get(sets_back));
-    let app = App::start(routes).await;
-    let client = app.visitor().await;
-    app.store.reset();
-    let (_, reply) = tokio::join!(client.get("/sets"), client.get("/sets-back"));
-    assert_eq!(reply.text(), "0 false");
-    assert_eq!(app.store.calls(), Calls { load: 2, ..Calls::default() });
+            steps.wait().await;
+            if saves_in_between {
+                elsewhere.get("/name/Ada").await;
+                // Loads what was saved, and puts what is not saved on top of it.
+                assert_eq!(client.get("/name").await.text(), "Ada");
+            }
+            app.store.reset();
+            steps.wait().await;
+            steps.wait().await;
+        };
+        let (_, reply, ()) = tokio::join!(client.get("/sets"), client.get("/sets-back"), between);
+        assert_eq!(reply.text(), "0 false", "saves in between: {saves_in_between}");
+        assert_eq!(app.store.calls(), Calls::default(), "saves in between: {saves_in_between}");
+    }
 }
 
 /// A write after the response has left: by `save`, or by the last handle.

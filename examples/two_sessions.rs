@@ -55,7 +55,7 @@ async fn logout(admin: Session<Admin>) -> Result<Redirect, sessions::Error> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The keys can be shared: a cookie's name is part of what is signed. So could a store be.
+    // The keys can be shared: each type of session derives its own from them. So could a store be.
     let keys = Keys::generate();
     let visitors = SessionLayer::<Visitor>::new(MemoryStore::new(), keys.clone());
     let admins = SessionLayer::<Admin>::builder(MemoryStore::new(), keys)

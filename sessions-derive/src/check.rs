@@ -23,9 +23,13 @@ use crate::{
 /// A payload keeps the length of a key in one byte.
 const LONGEST_KEY: usize = 255;
 
+/// The name of a type stands before each user in a store, where MySQL takes 1020 bytes for both.
+const LONGEST_NAME: usize = 100;
+
 pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
     has_named_fields(input, errors);
     has_no_generics(input, errors);
+    has_a_name_for_stores(input, errors);
     for field in &input.fields {
         leaves_our_name_alone(field, errors);
         owns_its_value(field, errors);
@@ -89,6 +93,21 @@ fn has_no_generics(input: &Input<'_>, errors: &Errors) {
     }
     if let (Some(clause), true) = (&generics.where_clause, generics.params.is_empty()) {
         errors.at(clause, "a session cannot have a `where` clause; remove it");
+    }
+}
+
+/// A store lists users as `name:user`, or `name@tenant:user`: neither sign can stand in the name.
+fn has_a_name_for_stores(input: &Input<'_>, errors: &Errors) {
+    let Some(Given { value, .. }) = &input.name else { return };
+    let name = value.value();
+    let is_allowed = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_allowed) {
+        let message = format!(
+            "the name of a session's type is 1 to {LONGEST_NAME} bytes of letters, digits and any of \
+             `_-./`; write `name = \"{}\"`",
+            input.written.ident.unraw(),
+        );
+        errors.at(value, message);
     }
 }
 
@@ -397,6 +416,10 @@ fn model<'a>(input: &'a Input<'a>, case: Case) -> Model<'a> {
         krate: input.krate.as_ref().map_or_else(|| parse_quote!(::sessions), |it| it.value.clone()),
         vis: &written.vis,
         ident: &written.ident,
+        name: match &input.name {
+            Some(given) => given.value.value(),
+            None => written.ident.unraw().to_string(),
+        },
         fields_ident: format_ident!("{}Fields", written.ident),
         fields: input.fields.iter().map(|field| checked(field, case, &mut indices)).collect(),
     }

@@ -81,7 +81,16 @@ use syn::{DeriveInput, Error, Result};
 /// | `#[session(…)]` | means |
 /// | --- | --- |
 /// | `crate = path::to::sessions` | where the `sessions` crate is, if not at `::sessions` |
+/// | `name = "Visitor"` | what cookies and stores call this type of session, instead of the struct's name |
 /// | `rename_all = "camelCase"` | the case of all keys without a `rename`: `lowercase`, `UPPERCASE`, `PascalCase`, `camelCase`, `snake_case`, `SCREAMING_SNAKE_CASE`, `kebab-case` or `SCREAMING-KEBAB-CASE` |
+///
+/// # The name of the type
+///
+/// A session of one type is nothing to another: cookies are signed, and users are listed, under the
+/// name of the struct. It is the struct's name alone, without its path, so that the struct can move
+/// to another module. **Who renames the struct logs everybody out**, and the lists of a user's
+/// sessions begin empty, unless the struct keeps its old name: `#[session(name = "Visitor")]`. Two
+/// structs of one name that share a store or keys need a `name` each.
 #[proc_macro_derive(Session, attributes(session))]
 pub fn derive_session(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     derive(input.into()).unwrap_or_else(Error::into_compile_error).into()

@@ -13,6 +13,8 @@ pub(crate) struct Model<'a> {
     pub(crate) krate: Path,
     pub(crate) vis: &'a Visibility,
     pub(crate) ident: &'a Ident,
+    /// What cookies and stores call this type of session.
+    pub(crate) name: String,
     /// Name of the generated struct, `VisitorFields`.
     pub(crate) fields_ident: Ident,
     pub(crate) fields: Vec<Field<'a>>,

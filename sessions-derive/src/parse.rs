@@ -21,6 +21,7 @@ const DEFAULT: &str = "default";
 const FLASH: &str = "flash";
 const INTO: &str = "into";
 const MERGE: &str = "merge";
+const NAME: &str = "name";
 const RENAME: &str = "rename";
 const RENAME_ALL: &str = "rename_all";
 const SECRET: &str = "secret";
@@ -54,7 +55,11 @@ const ON_FIELD: Place = Place {
 
 const ON_STRUCT: Place = Place {
     name: "the struct",
-    words: &[(CRATE, "crate = path::to::sessions"), (RENAME_ALL, r#"rename_all = "camelCase""#)],
+    words: &[
+        (CRATE, "crate = path::to::sessions"),
+        (NAME, r#"name = "Visitor""#),
+        (RENAME_ALL, r#"rename_all = "camelCase""#),
+    ],
 };
 
 impl Place {
@@ -75,6 +80,7 @@ const MERGES: &str = "`add`, `union` or the path of a function, without quotes";
 pub(crate) struct Input<'a> {
     pub(crate) written: &'a DeriveInput,
     pub(crate) krate: Option<Given<Path>>,
+    pub(crate) name: Option<Given<LitStr>>,
     pub(crate) rename_all: Option<Given<LitStr>>,
     pub(crate) fields: Vec<Field<'a>>,
 }
@@ -103,10 +109,12 @@ pub(crate) struct Given<T> {
 }
 
 pub(crate) fn parse<'a>(written: &'a DeriveInput, errors: &Errors) -> Input<'a> {
-    let mut input = Input { written, krate: None, rename_all: None, fields: Vec::new() };
+    let mut input =
+        Input { written, krate: None, name: None, rename_all: None, fields: Vec::new() };
     for entry in entries(&written.attrs, &ON_STRUCT, errors) {
         match entry.word.to_string().as_str() {
             CRATE => entry.once(&mut input.krate, "a path without quotes", path),
+            NAME => entry.once(&mut input.name, "a string", string),
             RENAME_ALL => entry.once(&mut input.rename_all, "a string", string),
             word => entry.unknown(word, &ON_FIELD),
         }

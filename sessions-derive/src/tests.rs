@@ -51,7 +51,7 @@ fn expansion_of_two_fields() {
 fn expansion_with_every_attribute() {
     let expansion = expanded(quote! {
         /// A visitor of the shop.
-        #[session(crate = crate::runtime, rename_all = "camelCase")]
+        #[session(crate = crate::runtime, name = "customer", rename_all = "camelCase")]
         pub(crate) struct Visitor {
             /// When the visitor came,
             /// in days.

@@ -38,6 +38,11 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     const FIELDS: &'static [FieldInfo];
 
+    /// What cookies and stores call this type of session: whatever is signed or listed under another
+    /// name is another type's.
+    #[doc(hidden)]
+    const __NAME: &'static str;
+
     /// Whether the same source always gives the same fields, as far as the derive can tell: none of
     /// them is skipped, and no default is an expression. A type's `Default` is taken to be constant.
     #[doc(hidden)]

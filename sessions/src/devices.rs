@@ -178,7 +178,7 @@ impl<T: SessionUser> Sessions<T> {
 
     /// The user's sessions that are not over, the one that was used or begun last first.
     pub async fn list(&self, user: &T::User) -> Result<Vec<SessionInfo>, Error> {
-        let found = self.sessions_of(&T::__name(user)).await?;
+        let found = self.sessions_of(&self.shared.user_name(user)).await?;
         let infos = found.into_iter().filter_map(|(key, record)| {
             let (record, head) = save::usable(&self.shared, record)?;
             let (device, last_seen) = head.device.map(|it| *it).unzip();
@@ -198,7 +198,7 @@ impl<T: SessionUser> Sessions<T> {
     /// Ends the session that [`list`](Self::list) gave under this key, if it is one of the user's:
     /// nobody ends another's by guessing. Says whether it was there.
     pub async fn end(&self, user: &T::User, key: &StoreKey) -> Result<bool, Error> {
-        if !self.keys_of(&T::__name(user)).await?.contains(key) {
+        if !self.keys_of(&self.shared.user_name(user)).await?.contains(key) {
             return Ok(false);
         }
         let Some(store) = self.shared.store() else { return Ok(false) };
@@ -212,7 +212,7 @@ impl<T: SessionUser> Sessions<T> {
     ///
     /// A login that is under way at the same time may begin one more.
     pub async fn end_all(&self, user: &T::User) -> Result<u64, Error> {
-        self.end_all_but(&T::__name(user), None).await
+        self.end_all_but(&self.shared.user_name(user), None).await
     }
 
     /// Ends all sessions of this session's user but this one, and says how many: "log out everywhere

@@ -24,6 +24,9 @@ type HmacSha256 = Hmac<Sha256>;
 /// What is made of the bytes of one key: the bytes themselves are used for nothing else.
 #[derive(Clone)]
 struct Key {
+    /// Everything below is derived from it, and the keys of a tenant and of a type.
+    root: HmacSha256,
+    label: Label,
     signature: HmacSha256,
     csrf: HmacSha256,
     #[cfg(feature = "private-cookie")]
@@ -48,9 +51,20 @@ struct Key {
 /// # Ok(()) }
 /// ```
 ///
+/// What a layer signs and encrypts holds for its type of session alone: the layer derives keys of
+/// its own from these and from the [name of the type](macro@crate::Session#the-name-of-the-type). For the
+/// tenants of one application there is [`for_tenant`](Self::for_tenant).
+///
 /// Cloning shares the keys; they are wiped from memory when the last clone is dropped.
 #[derive(Clone)]
-pub struct Keys(Arc<[Key]>);
+pub struct Keys {
+    ring: Arc<[Key]>,
+    /// Whose keys they are, written so that neither `:` nor `@` stands in it.
+    tenant: Option<Arc<str>>,
+}
+
+/// Names a key without giving it away.
+pub(crate) type Label = [u8; TAG_LENGTH];
 
 impl Keys {
     /// A new random key. Cookies that it signed are worth nothing after a restart, nor in another
@@ -117,51 +131,94 @@ impl Keys {
     /// These keys, and behind them others that verify but do not sign.
     #[must_use]
     pub fn with_previous(self, older: Keys) -> Self {
-        Self(self.0.iter().chain(older.0.iter()).cloned().collect())
+        let ring = self.ring.iter().chain(older.ring.iter()).cloned().collect();
+        Self { ring, ..self }
+    }
+
+    /// The keys of one tenant, derived from these and the tenant's name: for an application that
+    /// serves several parties who must know nothing of each other, as shops by their host names.
+    ///
+    /// Tenants have nothing in common, although they share a store and a cookie's name: no cookie and
+    /// no CSRF token of one is good at another, no secret field of one can be read by another, and the
+    /// user 7 of one is not the user 7 of another, neither in a list of sessions nor when they end.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
+    /// # use axum::{Router, routing::get};
+    /// # use sessions::{Keys, MemoryStore, Session, SessionLayer};
+    /// # #[derive(Session)] struct Customer { #[session(user)] user: Option<u64> }
+    /// # async fn index(session: Session<Customer>) {}
+    /// let (store, keys) = (MemoryStore::new(), Keys::generate());
+    /// // One for each host name; which of them a request goes to, its `Host` says.
+    /// let shop_of = |tenant: &str| -> Router {
+    ///     let layer = SessionLayer::<Customer>::new(store.clone(), keys.for_tenant(tenant));
+    ///     Router::new().route("/", get(index)).layer(layer)
+    /// };
+    /// let shops = ["teapots.example", "kettles.example"].map(shop_of);
+    /// # }
+    /// ```
+    ///
+    /// The name is taken byte by byte: `Teapots.example` is another tenant than `teapots.example`.
+    /// The tenant of a tenant is a tenant too. All keys of a rotation become the tenant's.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &str) -> Self {
+        let written = written_tenant(tenant);
+        let tenant_of = self.tenant.as_deref().map(|outer| format!("{outer}/{written}"));
+        Self {
+            tenant: Some(tenant_of.unwrap_or(written).into()),
+            ..self.derived(b"sessions: tenant, version 1: ", tenant)
+        }
+    }
+
+    /// The keys for the sessions of the type with this name.
+    pub(crate) fn for_type(&self, name: &str) -> Self {
+        self.derived(b"sessions: type, version 1: ", name)
+    }
+
+    fn derived(&self, purpose: &[u8], name: &str) -> Self {
+        let derived = |key: &Key| Key::new(&*subkey(&key.root, &[purpose, name.as_bytes()]));
+        Self { ring: self.ring.iter().map(derived).collect(), tenant: self.tenant.clone() }
     }
 
     fn derive(bytes: &[u8]) -> Self {
-        let root = keyed(bytes);
-        let subkey = |purpose: &[u8]| {
-            let mut mac = root.clone();
-            mac.update(purpose);
-            Zeroizing::new(<[u8; TAG_LENGTH]>::from(mac.finalize().into_bytes()))
-        };
-        Self(Arc::new([Key {
-            signature: keyed(&*subkey(b"sessions: cookie signature, version 1")),
-            csrf: keyed(&*subkey(b"sessions: CSRF token, version 1")),
-            #[cfg(feature = "private-cookie")]
-            seal: KeyInit::new((&*subkey(b"sessions: private cookie, version 1")).into()),
-            #[cfg(feature = "secret")]
-            secret: KeyInit::new((&*subkey(b"sessions: secret field, version 1")).into()),
-        }]))
+        Self { ring: Arc::new([Key::new(bytes)]), tenant: None }
+    }
+
+    /// Whose keys they are, without `:` and `@`.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// Names each of the keys.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = Label> {
+        self.ring.iter().map(|key| key.label)
     }
 
     #[cfg(feature = "private-cookie")]
     pub(crate) fn first_seal(&self) -> &chacha20poly1305::XChaCha20Poly1305 {
-        &self.0[0].seal
+        &self.ring[0].seal
     }
 
     /// The ciphers of private cookies: the first seals, all of them open.
     #[cfg(feature = "private-cookie")]
     pub(crate) fn seals(&self) -> impl Iterator<Item = &chacha20poly1305::XChaCha20Poly1305> {
-        self.0.iter().map(|key| &key.seal)
+        self.ring.iter().map(|key| &key.seal)
     }
 
     #[cfg(feature = "secret")]
     pub(crate) fn first_secret(&self) -> &chacha20poly1305::XChaCha20Poly1305 {
-        &self.0[0].secret
+        &self.ring[0].secret
     }
 
     /// The ciphers of secret fields: the first seals, all of them open.
     #[cfg(feature = "secret")]
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &chacha20poly1305::XChaCha20Poly1305> {
-        self.0.iter().map(|key| &key.secret)
+        self.ring.iter().map(|key| &key.secret)
     }
 
     /// Signs `id` for a cookie called `name`, with the first key.
     pub(crate) fn sign(&self, name: &str, id: &[u8; ID_LENGTH]) -> [u8; TAG_LENGTH] {
-        mac(&self.0[0].signature, name, id).finalize().into_bytes().into()
+        mac(&self.ring[0].signature, name, id).finalize().into_bytes().into()
     }
 
     /// Which key signed this, counted from the first. Takes the same time wherever a wrong tag
@@ -172,13 +229,13 @@ impl Keys {
         id: &[u8; ID_LENGTH],
         tag: &[u8; TAG_LENGTH],
     ) -> Option<usize> {
-        self.0.iter().position(|key| mac(&key.signature, name, id).verify(tag.into()).is_ok())
+        self.ring.iter().position(|key| mac(&key.signature, name, id).verify(tag.into()).is_ok())
     }
 
     /// What a CSRF token of the session `id`, whose cookie is called `name`, has to prove; made with
     /// the first key.
     pub(crate) fn csrf_tag(&self, name: &str, id: &[u8; ID_LENGTH]) -> [u8; TAG_LENGTH] {
-        mac(&self.0[0].csrf, name, id).finalize().into_bytes().into()
+        mac(&self.ring[0].csrf, name, id).finalize().into_bytes().into()
     }
 
     /// Whether any of the keys made this tag. Takes the same time wherever a wrong tag differs.
@@ -188,8 +245,46 @@ impl Keys {
         id: &[u8; ID_LENGTH],
         tag: &[u8; TAG_LENGTH],
     ) -> bool {
-        self.0.iter().any(|key| mac(&key.csrf, name, id).verify(tag.into()).is_ok())
+        self.ring.iter().any(|key| mac(&key.csrf, name, id).verify(tag.into()).is_ok())
     }
+}
+
+impl Key {
+    fn new(bytes: &[u8]) -> Self {
+        let root = keyed(bytes);
+        Self {
+            label: *subkey(&root, &[b"sessions: label, version 1"]),
+            signature: keyed(&*subkey(&root, &[b"sessions: cookie signature, version 1"])),
+            csrf: keyed(&*subkey(&root, &[b"sessions: CSRF token, version 1"])),
+            #[cfg(feature = "private-cookie")]
+            seal: KeyInit::new((&*subkey(&root, &[b"sessions: private cookie, version 1"])).into()),
+            #[cfg(feature = "secret")]
+            secret: KeyInit::new((&*subkey(&root, &[b"sessions: secret field, version 1"])).into()),
+            root,
+        }
+    }
+}
+
+/// A key for one purpose. No purpose is the beginning of another.
+fn subkey(root: &HmacSha256, purpose: &[&[u8]]) -> Zeroizing<[u8; TAG_LENGTH]> {
+    let mut mac = root.clone();
+    purpose.iter().for_each(|part| mac.update(part));
+    Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+/// Without the signs that stand around a tenant in a user's name: no two tenants are written alike.
+fn written_tenant(tenant: &str) -> String {
+    let mut written = String::with_capacity(tenant.len());
+    for c in tenant.chars() {
+        match c {
+            '%' => written.push_str("%25"),
+            '/' => written.push_str("%2F"),
+            ':' => written.push_str("%3A"),
+            '@' => written.push_str("%40"),
+            c => written.push(c),
+        }
+    }
+    written
 }
 
 fn keyed(key: &[u8]) -> HmacSha256 {
@@ -208,7 +303,7 @@ fn mac(key: &HmacSha256, name: &str, id: &[u8; ID_LENGTH]) -> HmacSha256 {
 /// Shows how many keys there are, and nothing of them.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys(<{} redacted>)", self.0.len())
+        write!(f, "Keys(<{} redacted>)", self.ring.len())
     }
 }
 
@@ -280,6 +375,50 @@ mod tests {
         assert!(!keys.verify_csrf_tag("a", &ID, &signature));
         assert!(!keys.verify_csrf_tag("b", &ID, &tag));
         assert!(!Keys::generate().verify_csrf_tag("a", &ID, &tag));
+    }
+
+    #[test]
+    fn keys_of_a_tenant_and_of_a_type_have_nothing_in_common_with_others() {
+        let keys = Keys::from_bytes(&counting()).unwrap();
+        let all = [
+            keys.clone(),
+            keys.for_tenant("a"),
+            keys.for_tenant("A"),
+            keys.for_tenant(""),
+            keys.for_type("a"),
+            keys.for_tenant("a").for_type("a"),
+            keys.for_tenant("a").for_tenant("a"),
+            keys.for_tenant("a/a"),
+        ];
+        for (place, one) in all.iter().enumerate() {
+            for (other_place, other) in all.iter().enumerate() {
+                let is_same = place == other_place;
+                assert_eq!(other.verify("n", &ID, &one.sign("n", &ID)).is_some(), is_same);
+                assert_eq!(other.verify_csrf_tag("n", &ID, &one.csrf_tag("n", &ID)), is_same);
+                assert_eq!(one.labels().eq(other.labels()), is_same, "{place} {other_place}");
+            }
+        }
+        let again = Keys::from_bytes(&counting()).unwrap().for_tenant("a").for_type("a");
+        assert_eq!(again.sign("n", &ID), all[5].sign("n", &ID));
+    }
+
+    #[test]
+    fn all_keys_of_a_rotation_become_the_tenants() {
+        let (new, old) = (Keys::generate(), Keys::generate());
+        let ring = new.with_previous(old.clone()).for_tenant("a");
+        assert_eq!(ring.verify("n", &ID, &old.for_tenant("a").sign("n", &ID)), Some(1));
+        assert_eq!(ring.verify("n", &ID, &old.sign("n", &ID)), None);
+        assert_eq!(ring.tenant(), Some("a"));
+    }
+
+    #[test]
+    fn tenants_are_told_apart_in_writing() {
+        let keys = Keys::generate();
+        let names = ["", "a", "a:b", "a@b", "a%3Ab", "a/b", "Zoë.example"];
+        let written = names.map(|name| keys.for_tenant(name).tenant().unwrap().to_string());
+        assert_eq!(written, ["", "a", "a%3Ab", "a%40b", "a%253Ab", "a%2Fb", "Zoë.example"]);
+        assert_eq!(keys.for_tenant("a").for_tenant("b").tenant(), Some("a/b"));
+        assert_eq!(keys.tenant(), None);
     }
 
     #[test]

@@ -341,7 +341,7 @@ fn patch_with<T: SessionUser>(
 ) -> Result<(Arc<str>, Patch), Error> {
     let handle = session.handle();
     let info = &T::FIELDS[T::__FIELD];
-    let name = T::__name(&user).into();
+    let name = handle.shared.user_name(&user);
     let mut data = T::__load(&Source::empty(T::FIELDS));
     data.__begin_as(user);
     let mut body = Vec::new();

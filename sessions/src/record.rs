@@ -15,7 +15,8 @@ pub struct Record {
     pub created_at: SystemTime,
     /// From this moment on the session is over: a store must not return the record any more.
     pub expires_at: SystemTime,
-    /// Whose session this is, if the application says so.
+    /// Whose session this is, if the application says so, with the type of session in front:
+    /// `Customer:7` (see [`UserIndex`](crate::UserIndex)).
     pub user: Option<Arc<str>>,
     /// The encoded fields, opaque to a store.
     pub payload: Arc<[u8]>,

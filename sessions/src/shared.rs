@@ -12,13 +12,14 @@ use tokio::{runtime::Handle as Runtime, sync::watch};
 use tracing::Instrument;
 
 use crate::{
-    SessionData,
+    SessionData, SessionUser,
     clock::{Clock, to_millis},
     cookie::{CookieConfig, SeenCookies},
     data::FieldInfo,
     error::ErrorKind,
     expiry::Expiry,
     keys::Keys,
+    layer::neighbours::Neighbour,
     patch::Writer,
     registry::Registry,
     save::save,
@@ -35,7 +36,12 @@ const BACKGROUND_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Shared<T: SessionData> {
     pub(crate) storage: Storage,
+    /// Those of this type of session.
     pub(crate) keys: Keys,
+    /// What stands before the user in a store: the type's name, and whose keys they are.
+    pub(crate) user_prefix: Box<str>,
+    /// Keeps the layer among those of the process.
+    pub(crate) _neighbour: Option<Arc<Neighbour>>,
     pub(crate) cookie: CookieConfig,
     pub(crate) expiry: Expiry,
     pub(crate) policy: Policy,
@@ -60,6 +66,23 @@ impl<T: SessionData> Shared<T> {
     /// asked, and this is zero.
     pub(crate) fn field_time(&self) -> u64 {
         if const { FieldInfo::any_has_ttl(T::FIELDS) } { to_millis(self.now()) } else { 0 }
+    }
+
+    /// What stores call the user: users of another type of session, or of another tenant, have other
+    /// names.
+    pub(crate) fn user_name(&self, user: &T::User) -> Arc<str>
+    where
+        T: SessionUser,
+    {
+        [&*self.user_prefix, &T::__name(user)].concat().into()
+    }
+
+    /// Whether the two are one layer, or open each other's cookies.
+    pub(crate) fn is_or_answers_for(&self, other: &Arc<Self>) -> bool {
+        let have_a_key_in_common =
+            || self.keys.labels().any(|label| other.keys.labels().any(|others| others == label));
+        std::ptr::eq(self, &**other)
+            || (self.cookie.name == other.cookie.name && have_a_key_in_common())
     }
 
     pub(crate) fn writing(&self, writer: Writer) -> Writing<'_> {

@@ -67,6 +67,7 @@ enum Plan {
 
 /// The first build.
 #[derive(Session)]
+#[session(name = "Visitor")]
 struct First {
     name: String,
     visits: u32,
@@ -96,6 +97,7 @@ async fn read_first(fleet: &mut Fleet<impl Store>, codec: Codec) -> (String, u32
 #[tokio::test]
 async fn fields_can_be_added_removed_and_reordered() {
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Second {
         visits: u32,
         #[session(default = "light")]
@@ -129,6 +131,7 @@ async fn fields_can_be_added_removed_and_reordered() {
 #[tokio::test]
 async fn a_renamed_field_keeps_its_data_by_alias() {
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Renamed {
         #[session(alias = "name", alias = "older still")]
         full_name: String,
@@ -156,6 +159,7 @@ async fn a_renamed_field_keeps_its_data_by_alias() {
 #[tokio::test]
 async fn a_retyped_field_falls_back_alone() {
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Retyped {
         #[session(default = 7)]
         name: i64,
@@ -184,6 +188,7 @@ async fn an_unknown_variant_falls_back_alone() {
         Free,
     }
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct OlderBuild {
         name: String,
         plan: Older,
@@ -206,6 +211,7 @@ async fn an_unknown_variant_falls_back_alone() {
 #[tokio::test]
 async fn a_raised_version_drops_the_older_bytes_of_its_field() {
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Raised {
         name: String,
         /// In another unit now.
@@ -278,6 +284,7 @@ async fn corrupt_bytes_give_a_new_session_and_leave_the_old_alone() {
 #[tokio::test]
 async fn a_value_that_cannot_be_encoded_is_an_error_that_names_its_field() {
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Odd {
         fine: u8,
         tuples: std::collections::HashMap<(u8, u8), u8>,

@@ -84,7 +84,7 @@ impl Shop {
     }
 
     async fn sessions_of(&self, user: &str) -> usize {
-        self.store.store().sessions_of(user).await.unwrap().len()
+        self.store.store().sessions_of(&format!("Customer:{user}")).await.unwrap().len()
     }
 
     /// The same browser in front of another process.

@@ -112,7 +112,7 @@ async fn a_login_that_failed_does_not_come_true_with_the_next_save() {
         assert_eq!(client.get("/tries").await.text(), format!("Err({:?})", ErrorKind::Store));
         assert_eq!(client.get("/cart").await.text(), "[1]");
         assert_eq!(client.get("/who").await.text(), "None");
-        assert!(store.store().sessions_of("7").await.unwrap().is_empty());
+        assert!(store.store().sessions_of("Customer:7").await.unwrap().is_empty());
     }
 }
 
@@ -177,7 +177,8 @@ async fn a_user_who_has_not_logged_in_is_not_logged_in() {
         }
     }
     let (store, keys) = (MemoryStore::new(), Keys::generate());
-    let before = SessionLayer::<before::Customer>::new(store.clone(), keys.clone());
+    let before = SessionLayer::<before::Customer>::builder(store.clone(), keys.clone());
+    let before = before.in_another_process().build().unwrap();
     let sets = async |session: Session<before::Customer>| {
         session.write().await.set_user(7_u64);
     };
@@ -266,7 +267,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
         let reader = same_browser(&two, &client);
         let seen = tokio::time::timeout(Duration::from_secs(2), reader.get("/who")).await;
         assert_eq!(seen.expect("it does not wait").text(), "Some(7)", "{path}");
-        let list = store.sessions_of("7").await.unwrap();
+        let list = store.sessions_of("Customer:7").await.unwrap();
         let expires_at = list.iter().map(|(_, record)| record.expires_at).max().unwrap();
         assert_eq!(expires_at, clock.now() + 120 * MINUTE, "{path}: and its use counts");
         steps.go_on.notify_one();

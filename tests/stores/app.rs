@@ -153,6 +153,42 @@ struct Customer {
     user: Option<String>,
 }
 
+#[derive(Session)]
+struct Admin {
+    #[session(user)]
+    user: Option<String>,
+}
+
+/// A customer and an admin of one name are two: neither sees or ends the other's sessions.
+async fn keeps_users_of_two_types_apart(store: impl UserIndex + Clone) {
+    let customers = SessionLayer::<Customer>::builder(store.clone(), Keys::generate());
+    let customers = customers.with_cookie_name("customer").build().unwrap();
+    let admins = SessionLayer::<Admin>::builder(store.clone(), Keys::generate());
+    let admins = admins.with_cookie_name("admin").build().unwrap();
+    let lists = (customers.sessions(store.clone()), admins.sessions(store));
+    let customer = async |session: Session<Customer>| session.login("dora".to_string()).await;
+    let admin = async |session: Session<Admin>| session.login("dora".to_string()).await;
+    let who = async |customer: Session<Customer>, admin: Session<Admin>| {
+        format!("{:?} {:?}", customer.read().await.user(), admin.read().await.user())
+    };
+    let routes = Router::new().route("/customer", get(customer)).route("/admin", get(admin));
+    let app = routes.route("/who", get(who)).layer(customers).layer(admins);
+    let server = Server::start(app).await;
+    let client = server.client();
+    client.get("/customer").await.text();
+    client.get("/admin").await.text();
+    let dora = "dora".to_string();
+    let [of_customer, of_admin] =
+        [lists.0.list(&dora).await.unwrap(), lists.1.list(&dora).await.unwrap()];
+    assert_eq!((of_customer.len(), of_admin.len()), (1, 1));
+    assert_ne!(of_customer[0].key, of_admin[0].key);
+    assert!(!lists.0.end(&dora, &of_admin[0].key).await.unwrap());
+    assert_eq!(lists.0.end_all(&dora).await.unwrap(), 1);
+    assert_eq!(client.get("/who").await.text(), r#"None Some("dora")"#);
+    assert_eq!(lists.1.end_all(&dora).await.unwrap(), 1);
+    assert_eq!(client.get("/who").await.text(), "None None");
+}
+
 /// A user with four devices, in front of two processes, logs out on all but one of them.
 pub(crate) async fn logs_out_everywhere(store: impl UserIndex + Clone) {
     async fn login(Path(user): Path<String>, session: Session<Customer>) -> sessions::Result<()> {
@@ -193,6 +229,7 @@ pub(crate) async fn logs_out_everywhere(store: impl UserIndex + Clone) {
     assert_eq!(stranger.get("/who").await.text(), "dorian");
     // Another login exchanges the id, and the list knows the new one alone.
     here.get("/login/dora").await.text();
-    assert_eq!(store.sessions_of("dora").await.unwrap().len(), 1);
+    assert_eq!(store.sessions_of("Customer:dora").await.unwrap().len(), 1);
     assert_eq!(here.get("/end-others").await.text(), "0");
+    keeps_users_of_two_types_apart(store).await;
 }

@@ -8,7 +8,7 @@ use super::hygienic;
 use crate::model::{Field, Kind, Merge, Model, Start, Storage};
 
 pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
-    let Model { krate, ident, fields_ident, fields, .. } = model;
+    let Model { krate, ident, name, fields_ident, fields, .. } = model;
     let private = &model.private();
     let infos: Vec<_> = fields.iter().filter_map(|field| info(field, private)).collect();
     let words = Literal::usize_unsuffixed(infos.len().div_ceil(64).max(1));
@@ -36,6 +36,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             type Dirty = [u64; #words];
 
             const FIELDS: &'static [#private::FieldInfo] = &[#(#infos),*];
+            const __NAME: &'static str = #name;
             #loads_alike
 
             fn __load(__source: &#private::Source<'_>) -> Self {

@@ -28,6 +28,7 @@
 //                 ::sessions::__private::FieldInfo::new("name"),
 //                 ::sessions::__private::FieldInfo::new("theme"),
 //             ];
+//             const __NAME: &'static str = "Visitor";
 //             fn __load(__source: &::sessions::__private::Source<'_>) -> Self {
 //                 __stored::<Option<String>>();
 //                 __stored::<String>();

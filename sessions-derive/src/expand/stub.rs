@@ -70,6 +70,7 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
             type Fields = #fields_ident #type_generics;
             type Dirty = [u64; 1];
             const FIELDS: &'static [#private::FieldInfo] = &[];
+            const __NAME: &'static str = "";
             fn __load(__source: &#private::Source<'_>) -> Self { #body }
             fn __load_field(&mut self, __field: usize, __source: &#private::Source<'_>) { #body }
             fn __encode(

@@ -38,6 +38,7 @@ const _: () = {
             crate::runtime::__private::FieldInfo::new("code").ttl(5400000),
             crate::runtime::__private::FieldInfo::new("token").secret(),
         ];
+        const __NAME: &'static str = "customer";
         const __LOADS_ALIKE: bool = false;
         fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
             fn __secret<F: crate::runtime::__private::SecretField>() {}

@@ -117,6 +117,7 @@ where
     type Fields = VisitorFields<T>;
     type Dirty = [u64; 1];
     const FIELDS: &'static [::sessions::__private::FieldInfo] = &[];
+    const __NAME: &'static str = "";
     fn __load(__source: &::sessions::__private::Source<'_>) -> Self {
         ::core::unreachable!()
     }

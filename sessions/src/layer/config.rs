@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use super::SessionLayer;
+use super::{SessionLayer, neighbours::Neighbour};
 use crate::{
     Codec, Keys, SameSite, SessionData,
     clock::Clock,
@@ -75,6 +75,7 @@ pub struct SessionLayerBuilder<T> {
     lease_time: Option<Duration>,
     store_timeout: Duration,
     clock: Clock,
+    is_another_process: bool,
     data: PhantomData<fn() -> T>,
 }
 
@@ -92,6 +93,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             lease_time: None,
             store_timeout: Duration::from_secs(5),
             clock: Clock::System,
+            is_another_process: false,
             data: PhantomData,
         }
     }
@@ -220,12 +222,22 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
+    /// Stands for a layer of another process: it is not compared with those of this one. For tests in
+    /// which two builds of an application, or two servers, share a store.
+    #[cfg(feature = "testing")]
+    pub fn in_another_process(mut self) -> Self {
+        self.is_another_process = true;
+        self
+    }
+
     /// The layer, unless the settings contradict each other.
     ///
     /// # Errors
     ///
     /// A cookie that browsers would reject, limits under which a session would never or at once
-    /// expire, a payload limit over 16 MiB, no codec compiled in. The message says what to change.
+    /// expire, a payload limit over 16 MiB, no codec compiled in; a layer of another type in this
+    /// process that has a key and the cookie's name in common with this one. The message says what to
+    /// change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
         self.cookie.check()?;
         self.expiry.check()?;
@@ -254,9 +266,13 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         let codec = self.codec.ok_or_else(|| {
             BuildError::new("no codec: enable one of the features `bincode`, `postcard`, `json`")
         })?;
+        let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
+        let neighbour = if self.is_another_process { None } else { Some(neighbour.settle()?) };
         let shared = Shared {
+            user_prefix: user_prefix(T::__NAME, self.keys.tenant()),
             storage: self.storage,
-            keys: self.keys,
+            keys: self.keys.for_type(T::__NAME),
+            _neighbour: neighbour,
             cookie: self.cookie,
             expiry: self.expiry,
             policy: Policy { codec, conflict: self.conflict },
@@ -272,6 +288,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             background: Background::new(),
         };
         Ok(SessionLayer { shared: Arc::new(shared) })
+    }
+}
+
+/// What stands before a user in a store. Neither a type's name nor a tenant has a `:` in it.
+fn user_prefix(name: &str, tenant: Option<&str>) -> Box<str> {
+    match tenant {
+        None => format!("{name}:").into(),
+        Some(tenant) => format!("{name}@{tenant}:").into(),
     }
 }
 

@@ -34,7 +34,8 @@ pin_project! {
     pub struct ResponseFuture<F: Future, T: SessionData> {
         #[pin]
         inner: F,
-        session: Session<T>,
+        // None inside of another layer, which does what there is to do.
+        session: Option<Session<T>>,
         waiting: Option<Finishing<F::Output>>,
         is_done: bool,
     }
@@ -42,8 +43,8 @@ pin_project! {
     impl<F: Future, T: SessionData> PinnedDrop for ResponseFuture<F, T> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if !*this.is_done {
-                this.session.handle().hang_up();
+            if !*this.is_done && let Some(session) = this.session {
+                session.handle().hang_up();
             }
         }
     }
@@ -51,7 +52,12 @@ pin_project! {
 
 impl<F: Future, T: SessionData> ResponseFuture<F, T> {
     pub(super) fn new(inner: F, session: Session<T>) -> Self {
-        Self { inner, session, waiting: None, is_done: false }
+        Self { inner, session: Some(session), waiting: None, is_done: false }
+    }
+
+    /// The response of a request whose session another layer of the same application looks after.
+    pub(super) fn inside(inner: F) -> Self {
+        Self { inner, session: None, waiting: None, is_done: false }
     }
 }
 
@@ -65,9 +71,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        let Some(session) = this.session else { return this.inner.poll(cx) };
         if this.waiting.is_none() {
             let output = ready!(this.inner.poll(cx));
-            let handle = this.session.handle();
+            let handle = session.handle();
             if output.is_err() {
                 handle.cannot_answer();
             }
@@ -84,7 +91,7 @@ where
         let outcome = ready!(waiting.finishing.poll(cx));
         let output = waiting.output.take().expect("a future is polled until it is ready");
         *this.is_done = true;
-        Poll::Ready(with_session(output, outcome, this.session.handle()))
+        Poll::Ready(with_session(output, outcome, session.handle()))
     }
 }
 

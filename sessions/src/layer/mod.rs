@@ -10,6 +10,7 @@ mod config;
 pub(crate) mod decide;
 mod future;
 mod headers;
+pub(crate) mod neighbours;
 mod service;
 
 pub use config::{Conflict, SessionLayerBuilder};
@@ -20,7 +21,8 @@ pub use service::SessionService;
 ///
 /// The layer itself does next to nothing to a request whose handler does not ask for the session:
 /// the cookie is not even parsed. Two layers with different types, and different cookie names, work
-/// side by side.
+/// side by side. A layer inside of its own clone, as on a nested router, leaves everything to the outer
+/// one: a request has one session.
 ///
 /// Cloning is cheap, and all clones share what they hold. An application should build the layer once:
 /// two layers are to each other like two processes.
@@ -86,9 +88,18 @@ pub struct SessionLayer<T: SessionData> {
 
 impl<T: SessionData> SessionLayer<T> {
     /// A layer with the safe defaults that [`SessionLayerBuilder`] lists.
+    ///
+    /// # Panics
+    ///
+    /// If the process has a layer of another type with the same keys and the default cookie's name:
+    /// a browser keeps one cookie of that name. [`build`](SessionLayerBuilder::build) gives an error
+    /// instead.
     #[cfg(any(feature = "bincode", feature = "postcard", feature = "json"))]
     pub fn new(store: impl IntoStorage, keys: Keys) -> Self {
-        Self::builder(store, keys).build().expect("the defaults are possible")
+        match Self::builder(store, keys).build() {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// For a layer with other settings.

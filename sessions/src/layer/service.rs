@@ -52,6 +52,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        // With two handles on its session a request would have two cookies, of which the outer one's
+        // would replace the inner one's.
+        let outer = request.extensions().get::<Lazy<T>>();
+        if outer.is_some_and(|Lazy(outer)| self.shared.is_or_answers_for(&outer.handle().shared)) {
+            return ResponseFuture::inside(self.inner.call(request));
+        }
         let session = Session::<T>::lazy(self.shared.clone(), request.headers());
         request.extensions_mut().insert(Lazy(session.clone()));
         ResponseFuture::new(self.inner.call(request), session)

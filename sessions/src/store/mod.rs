@@ -193,6 +193,11 @@ pub trait DeleteExpired: Send + Sync + 'static {
 
 /// A store that can tell the sessions of a user: those whose record's [`user`](Record::user) it is.
 ///
+/// A user of the application stands in a record with the [name of the session's
+/// type](macro@crate::Session#the-name-of-the-type) in front, as in `Customer:7`, and with a tenant, if the
+/// layer's keys are [one's](crate::Keys::for_tenant), as in `Customer@teapots.example:7`: users of two
+/// types are two users.
+///
 /// What it answers is what is true when it looks. A session that begins while it looks may be
 /// missing.
 pub trait UserIndex: Store {

@@ -367,6 +367,7 @@ mod before {
     use super::*;
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Before {
         token: Option<String>,
         #[session(version = 2)]
@@ -379,7 +380,8 @@ mod before {
             session.write().await.set_token("visible").set_older("moved");
         }
         let (store, keys) = (Seen::new(), Keys::generate());
-        let layer = SessionLayer::<Before>::new(store.clone(), keys.clone());
+        let layer = SessionLayer::<Before>::builder(store.clone(), keys.clone());
+        let layer = layer.in_another_process().build().unwrap();
         let old = Server::start(Router::new().route("/", get(fill)).layer(layer)).await;
         let first = old.client();
         first.get("/").await.text();

@@ -1,0 +1,177 @@
+//! The layers of this process, so that two that would answer to each other's cookies are noticed when
+//! the second is built. In decreasing order of harm, of two layers with a key and a cookie's name in
+//! common:
+//!
+//! 1. Different types with one name: the cookie of one opens a session of the other. An error.
+//! 2. Different types whose cookies a browser keeps in one place: each login with one logs the other
+//!    one out. An error.
+//! 3. One type, twice: each opens what the other began, as two processes do. A warning, because that
+//!    may be what the application wants, and because a test of several processes does just that.
+//!
+//! Clones of a layer are one layer.
+
+use std::{
+    any::{TypeId, type_name},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use crate::{
+    SessionData,
+    cookie::CookieConfig,
+    error::BuildError,
+    keys::{Keys, Label},
+};
+
+static LAYERS: Mutex<Vec<Weak<Neighbour>>> = Mutex::new(Vec::new());
+
+/// What other layers of the process have to know of one; gone when the layer is.
+pub(crate) struct Neighbour {
+    data: TypeId,
+    data_path: &'static str,
+    data_name: &'static str,
+    cookie: CookieConfig,
+    labels: Vec<Label>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    Strangers,
+    SameName,
+    SameCookie,
+    SameType,
+}
+
+impl Neighbour {
+    /// The layer for `T` with these settings, before the keys are made those of its type.
+    pub(super) fn new<T: SessionData>(cookie: &CookieConfig, keys: &Keys) -> Self {
+        Self {
+            data: TypeId::of::<T>(),
+            data_path: type_name::<T>(),
+            data_name: T::__NAME,
+            cookie: cookie.clone(),
+            labels: keys.labels().collect(),
+        }
+    }
+
+    /// Enters the layer, unless one is there that it must not stand beside.
+    pub(super) fn settle(self) -> Result<Arc<Self>, BuildError> {
+        // Whoever panics under this lock has changed nothing.
+        let mut layers = LAYERS.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.retain(|layer| layer.strong_count() > 0);
+        for other in layers.iter().filter_map(Weak::upgrade) {
+            self.check_beside(&other)?;
+        }
+        let layer = Arc::new(self);
+        layers.push(Arc::downgrade(&layer));
+        Ok(layer)
+    }
+
+    fn check_beside(&self, other: &Self) -> Result<(), BuildError> {
+        let Self { data_path, data_name, cookie, .. } = self;
+        let (other_path, cookie) = (other.data_path, &cookie.name);
+        match self.relation(other) {
+            Relation::Strangers => Ok(()),
+            Relation::SameName => Err(BuildError::new(format!(
+                "the layers of `{other_path}` and `{data_path}` have a key and the cookie `{cookie}` \
+                 in common, and both types are called `{data_name}`: the cookie of one would open \
+                 a session of the other. Give one of the types another name, as in \
+                 `#[session(name = \"other-{data_name}\")]`"
+            ))),
+            Relation::SameCookie => Err(BuildError::new(format!(
+                "the layers of `{other_path}` and `{data_path}` have a key and the cookie `{cookie}` \
+                 in common: a browser keeps one cookie of that name, so that each would log the \
+                 other's users out. Give one of the layers another name with `with_cookie_name`; or, \
+                 if they never serve the same host, keys of its own with `Keys::for_tenant`"
+            ))),
+            Relation::SameType => {
+                tracing::warn!(
+                    data = data_path,
+                    cookie = &**cookie,
+                    "two layers of one type answer to each other's cookies: clone the layer instead \
+                     of building it twice, or, if they serve two tenants, give each keys of its own \
+                     with `Keys::for_tenant`"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn relation(&self, other: &Self) -> Relation {
+        let (cookie, others) = (&self.cookie, &other.cookie);
+        let have_a_key_in_common = self.labels.iter().any(|label| other.labels.contains(label));
+        let is_one_cookie = (&cookie.domain, &cookie.path) == (&others.domain, &others.path);
+        if !have_a_key_in_common || cookie.name != others.name {
+            Relation::Strangers
+        } else if self.data == other.data {
+            Relation::SameType
+        } else if self.data_name == other.data_name {
+            Relation::SameName
+        } else if is_one_cookie {
+            Relation::SameCookie
+        } else {
+            Relation::Strangers
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct One;
+    struct Two;
+
+    fn layer<T: 'static>(
+        name: &'static str,
+        cookie: (&'static str, &'static str),
+        keys: &Keys,
+    ) -> Neighbour {
+        let mut settings = CookieConfig::default();
+        (settings.name, settings.path) = (cookie.0.into(), cookie.1.into());
+        Neighbour {
+            data: TypeId::of::<T>(),
+            data_path: type_name::<T>(),
+            data_name: name,
+            cookie: settings,
+            labels: keys.labels().collect(),
+        }
+    }
+
+    #[test]
+    fn every_relation() {
+        use Relation::{SameCookie, SameName, SameType, Strangers};
+        let keys = Keys::generate();
+        let ring = Keys::generate().with_previous(keys.clone());
+        let one = layer::<One>("One", ("id", "/"), &keys);
+        let table = [
+            ("the same again", layer::<One>("One", ("id", "/"), &keys), SameType),
+            ("a key in common", layer::<One>("One", ("id", "/"), &ring), SameType),
+            ("another path", layer::<One>("One", ("id", "/a"), &keys), SameType),
+            ("another cookie", layer::<One>("One", ("id2", "/"), &keys), Strangers),
+            ("other keys", layer::<One>("One", ("id", "/"), &Keys::generate()), Strangers),
+            ("a tenant", layer::<One>("One", ("id", "/"), &keys.for_tenant("a")), Strangers),
+            ("another type", layer::<Two>("Two", ("id", "/"), &keys), SameCookie),
+            ("another type and path", layer::<Two>("Two", ("id", "/a"), &keys), Strangers),
+            ("another type and cookie", layer::<Two>("Two", ("id2", "/"), &keys), Strangers),
+            ("another type's name", layer::<Two>("One", ("id", "/"), &keys), SameName),
+            ("another type's name and path", layer::<Two>("One", ("id", "/a"), &ring), SameName),
+            ("another type's name and cookie", layer::<Two>("One", ("id2", "/"), &keys), Strangers),
+        ];
+        for (case, other, relation) in table {
+            assert_eq!(other.relation(&one), relation, "{case}");
+            assert_eq!(one.relation(&other), relation, "{case}, the other way round");
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_gone_is_nobodys_neighbour() {
+        let keys = Keys::generate();
+        let one = layer::<One>("One", ("id", "/"), &keys).settle().unwrap();
+        let refused = layer::<Two>("Two", ("id", "/"), &keys).settle().err().unwrap().to_string();
+        assert!(refused.contains("`with_cookie_name`"), "{refused}");
+        let refused = layer::<Two>("One", ("id", "/"), &keys).settle().err().unwrap().to_string();
+        assert!(refused.contains("#[session(name = "), "{refused}");
+        drop(one);
+        layer::<Two>("Two", ("id", "/"), &keys).settle().unwrap();
+    }
+}

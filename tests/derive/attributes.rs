@@ -99,6 +99,7 @@ mod rename {
     use super::*;
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Long {
         #[session(rename = "th")]
         theme: String,
@@ -107,6 +108,7 @@ mod rename {
     }
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Short {
         th: String,
         theme: String,
@@ -133,17 +135,20 @@ mod alias {
     use super::*;
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct First {
         nick: String,
     }
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Second {
         #[session(alias = "nick")]
         name: String,
     }
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Third {
         #[session(alias = "nick", alias = "name")]
         full_name: String,
@@ -378,12 +383,14 @@ mod version {
     use super::*;
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct InMinutes {
         limit: u32,
         name: String,
     }
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct InSeconds {
         #[session(version = 1, default = 60)]
         limit: u32,
@@ -415,7 +422,7 @@ mod rename_all {
     use super::*;
 
     #[derive(Session)]
-    #[session(rename_all = "SCREAMING-KEBAB-CASE")]
+    #[session(name = "Visitor", rename_all = "SCREAMING-KEBAB-CASE")]
     struct Spelt {
         first_seen: u8,
         #[session(rename = "last_seen")]
@@ -423,6 +430,7 @@ mod rename_all {
     }
 
     #[derive(Session)]
+    #[session(name = "Visitor")]
     struct Plain {
         #[session(rename = "FIRST-SEEN")]
         first: u8,

@@ -166,8 +166,8 @@ async fn keeps_users_of_two_types_apart(store: impl UserIndex + Clone) {
     let admins = SessionLayer::<Admin>::builder(store.clone(), Keys::generate());
     let admins = admins.with_cookie_name("admin").build().unwrap();
     let lists = (customers.sessions(store.clone()), admins.sessions(store));
-    let customer = async |session: Session<Customer>| session.login("dora".to_string()).await;
-    let admin = async |session: Session<Admin>| session.login("dora".to_string()).await;
+    let customer = async |session: Session<Customer>| session.login("zoe".to_string()).await;
+    let admin = async |session: Session<Admin>| session.login("zoe".to_string()).await;
     let who = async |customer: Session<Customer>, admin: Session<Admin>| {
         format!("{:?} {:?}", customer.read().await.user(), admin.read().await.user())
     };
@@ -177,15 +177,15 @@ async fn keeps_users_of_two_types_apart(store: impl UserIndex + Clone) {
     let client = server.client();
     client.get("/customer").await.text();
     client.get("/admin").await.text();
-    let dora = "dora".to_string();
+    let zoe = "zoe".to_string();
     let [of_customer, of_admin] =
-        [lists.0.list(&dora).await.unwrap(), lists.1.list(&dora).await.unwrap()];
+        [lists.0.list(&zoe).await.unwrap(), lists.1.list(&zoe).await.unwrap()];
     assert_eq!((of_customer.len(), of_admin.len()), (1, 1));
     assert_ne!(of_customer[0].key, of_admin[0].key);
-    assert!(!lists.0.end(&dora, &of_admin[0].key).await.unwrap());
-    assert_eq!(lists.0.end_all(&dora).await.unwrap(), 1);
-    assert_eq!(client.get("/who").await.text(), r#"None Some("dora")"#);
-    assert_eq!(lists.1.end_all(&dora).await.unwrap(), 1);
+    assert!(!lists.0.end(&zoe, &of_admin[0].key).await.unwrap());
+    assert_eq!(lists.0.end_all(&zoe).await.unwrap(), 1);
+    assert_eq!(client.get("/who").await.text(), r#"None Some("zoe")"#);
+    assert_eq!(lists.1.end_all(&zoe).await.unwrap(), 1);
     assert_eq!(client.get("/who").await.text(), "None None");
 }
 

@@ -44,8 +44,8 @@ Usage: shop [--port N] [--store STORE] [--insecure] [--recent-login SECONDS]
                                  in the Redis that these sentinels call NAME
                   With `cookie` the shop cannot tell where a customer is
                   logged in.
-  --insecure      send the cookie without `Secure`, for browsers that refuse
-                  such a cookie from http://localhost
+  --insecure      send the cookie without `Secure`, for browsers that drop
+                  such a cookie over plain HTTP: Safari and other WebKit
   --recent-login SECONDS
                   how old a login may be at the checkout before it asks for the
                   password again, instead of 600
@@ -57,6 +57,10 @@ Environment:
   SESSION_KEYS   the keys that sign cookies, in base64, separated by commas,
                  the newest first; `openssl rand -base64 32` makes one
   RUST_LOG       what to log, as in `info` (the default) or `sessions=debug`";
+
+/// Behind the address, in one write: whoever waits for the address may read no further.
+const WEBKIT: &str = "
+Safari and other WebKit drop its cookie over plain HTTP; for them there is --insecure.";
 
 #[derive(Debug, PartialEq)]
 enum Command {
@@ -143,7 +147,7 @@ async fn serve(options: Options) -> Result<(), String> {
     let memory = MemoryStore::builder().with_capacity(100_000).build();
     let (mut settings, index) = store.open(&memory, keys()?).await.map_err(with_cause)?;
     if insecure {
-        settings = settings.insecure_localhost();
+        settings = settings.insecure_plain_http();
     }
     let layer = settings.build().map_err(text)?;
     let shop = Shop {
@@ -157,7 +161,8 @@ async fn serve(options: Options) -> Result<(), String> {
     })?;
     let address = listener.local_addr().map_err(text)?;
     let stop = stop_signal().map_err(text)?;
-    say(&format!("shop listens on http://{address}"))?;
+    let hint = if insecure { "" } else { WEBKIT };
+    say(&format!("shop listens on http://{address}{hint}"))?;
 
     serve_until(stop, listener, shop::router(shop).layer(layer.clone())).await.map_err(text)?;
 
@@ -227,10 +232,10 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// A line on the standard output, at once, for whoever waits for it.
+/// A line on the standard output, or several in one write, at once, for whoever waits for it.
 fn say(line: &str) -> Result<(), String> {
     let mut out = io::stdout();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(text)
+    out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).map_err(text)
 }
 
 /// An error, and what it comes from: that is where a server's words are.

@@ -1,6 +1,8 @@
 //! Session cookies: what they look like, how one is found in a request, how one is sent. When one
 //! is sent is decided elsewhere (`layer::decide`).
 
+#[cfg(feature = "private-cookie")]
+use std::time::SystemTime;
 use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
@@ -11,7 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 #[cfg(feature = "private-cookie")]
 use crate::{
     Error, Record,
-    store::private_cookie::{self, LARGEST_COOKIE},
+    store::private_cookie::{self, Content, LARGEST_COOKIE},
 };
 use crate::{
     StoreKey,
@@ -20,15 +22,23 @@ use crate::{
     keys::{Keys, TAG_LENGTH},
 };
 
+mod domain;
 mod seen;
 
 pub(crate) use seen::SeenCookies;
 
+/// RFC 6265bis, 5.6.
+const LONGEST_ATTRIBUTE: usize = 1024;
+
 const SIGNED_LENGTH: usize = ID_LENGTH + TAG_LENGTH;
 /// 48 bytes in base64, which needs no padding.
 const VALUE_LENGTH: usize = SIGNED_LENGTH / 3 * 4;
-/// Each candidate costs an HMAC for every key; nobody but an attacker sends this many.
-const MOST_CANDIDATES: usize = 32;
+/// How many values of the name a request may come with. Each costs an HMAC for every key, or a
+/// decryption.
+const MOST_VALUES: usize = 16;
+/// How many cookies with a good signature are looked up in the store, one after the other. A browser has
+/// one for each domain and path that the layer has had: two, or four if both have changed.
+const MOST_SIGNED: usize = 4;
 
 /// How a layer's cookie is called, and where it is valid.
 #[derive(Clone, Debug)]
@@ -39,6 +49,7 @@ pub(crate) struct CookieConfig {
     pub(crate) same_site: SameSite,
     pub(crate) secure: bool,
     pub(crate) http_only: bool,
+    pub(crate) partitioned: bool,
     /// What follows the value, made of all of the above when it is first needed.
     attributes: OnceLock<String>,
 }
@@ -54,6 +65,7 @@ impl Default for CookieConfig {
             same_site: SameSite::Lax,
             secure: true,
             http_only: true,
+            partitioned: false,
             attributes: OnceLock::new(),
         }
     }
@@ -68,6 +80,16 @@ pub(crate) struct VerifiedCookie {
     pub(crate) by_old_key: bool,
     /// Another request has come with it a moment ago.
     pub(crate) is_repeated: bool,
+}
+
+/// What a request's newest private cookie says.
+#[cfg(feature = "private-cookie")]
+pub(crate) struct PrivateContent {
+    pub(crate) written_at: SystemTime,
+    /// The browser cannot have another one of the name, beside the one that the layer sets.
+    pub(crate) is_alone: bool,
+    /// `None` if it says that the session has ended.
+    pub(crate) session: Option<(VerifiedCookie, Record)>,
 }
 
 impl VerifiedCookie {
@@ -85,11 +107,8 @@ impl CookieConfig {
         if name.is_empty() || !name.bytes().all(is_token) {
             return fail("a name is made of letters, digits and any of !#$%&'*+-.^_`|~");
         }
-        // Browsers compare prefixes without regard to case.
-        let has_prefix = |prefix: &str| {
-            name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        };
-        let host = has_prefix("__Host-") || has_prefix("__Host-Http-");
+        let has_prefix = |prefix| self.has_prefix(prefix);
+        let host = self.has_host_prefix();
         let http = has_prefix("__Http-") || has_prefix("__Host-Http-");
         if host && self.domain.is_some() {
             return fail("browsers reject a `__Host-` cookie with a domain; use `__Secure-`");
@@ -100,7 +119,7 @@ impl CookieConfig {
         if (host || http || has_prefix("__Secure-")) && !self.secure {
             return fail(
                 "browsers reject this prefix without `Secure`; for development over plain HTTP \
-                 there is `insecure_localhost`",
+                 there is `insecure_plain_http`",
             );
         }
         if http && !self.http_only {
@@ -109,25 +128,64 @@ impl CookieConfig {
         if self.same_site == SameSite::None && !self.secure {
             return fail("browsers reject `SameSite=None` without `Secure`");
         }
+        if self.partitioned && !self.secure {
+            return fail("browsers reject `Partitioned` without `Secure`");
+        }
+        if self.partitioned && self.same_site != SameSite::None {
+            return fail(
+                "a partitioned cookie is for frames in pages of other sites, where browsers send \
+                 none without `SameSite=None`: add `with_same_site(SameSite::None)`",
+            );
+        }
         let is_value = |text: &str| text.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b';');
         if !self.path.starts_with('/') || !is_value(&self.path) {
             return fail("a path starts with `/` and has no spaces, `;` or control characters");
         }
-        if self.domain.as_deref().is_some_and(|domain| domain.is_empty() || !is_value(domain)) {
-            return fail("a domain has no spaces, `;` or control characters and is not empty");
+        if self.path.contains(['?', '#']) {
+            return fail("a path ends before `?` and `#`: browsers would never send the cookie");
         }
-        Ok(())
+        if self.path.len() > LONGEST_ATTRIBUTE {
+            return fail("browsers ignore a path of more than 1024 bytes");
+        }
+        match self.domain.as_deref().map(domain::check) {
+            Some(Err(what)) => fail(what),
+            _ => Ok(()),
+        }
     }
 
-    /// The verified cookies of this name in a request's headers, in their order. Browsers send
-    /// several when a subdomain or a longer path has set its own.
+    /// Browsers compare prefixes without regard to case.
+    fn has_prefix(&self, prefix: &str) -> bool {
+        self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    }
+
+    /// A browser has one such cookie at most for a host.
+    fn has_host_prefix(&self) -> bool {
+        self.has_prefix("__Host-")
+    }
+
+    /// Whether a browser sends the cookie with all requests of its host, and takes it over TLS alone.
+    pub(crate) fn is_secure_everywhere(&self) -> bool {
+        self.secure && self.path == "/" && self.domain.is_none() && !self.partitioned
+    }
+
+    /// Whether there is a cookie of this name, of whatever value.
+    pub(crate) fn is_among<'a>(
+        &'a self,
+        headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
+    ) -> bool {
+        self.values(headers).next().is_some()
+    }
+
+    /// The verified cookies of this name in a request's headers, in their order, and no more than a
+    /// handful. Browsers send several when a subdomain or a longer path has set its own.
     pub(crate) fn verified<'a>(
         &'a self,
         keys: &'a Keys,
         seen: &'a SeenCookies,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = VerifiedCookie> + 'a {
-        self.values(headers)
+        let verified = self
+            .values(headers)
             .filter_map(|value| {
                 let value = value.try_into().ok();
                 if value.is_none() {
@@ -135,8 +193,8 @@ impl CookieConfig {
                 }
                 value
             })
-            .take(MOST_CANDIDATES)
-            .filter_map(|value| seen.find(value).or_else(|| self.verify(keys, seen, value)))
+            .filter_map(|value| seen.find(value).or_else(|| self.verify(keys, seen, value)));
+        at_most(MOST_SIGNED, verified)
     }
 
     fn verify(
@@ -155,35 +213,54 @@ impl CookieConfig {
         Some(cookie)
     }
 
-    /// The values of all cookies of this name.
+    /// The values of the cookies of this name, the first of them if there are very many.
     fn values<'a>(
         &'a self,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = &'a [u8]> + 'a {
-        headers.into_iter().flat_map(|header| Pairs(header.as_bytes())).filter_map(|pair| {
+        let pairs = headers.into_iter().flat_map(|header| Pairs(header.as_bytes()));
+        let values = pairs.filter_map(|pair| {
             let value = pair.strip_prefix(self.name.as_bytes())?;
             value.strip_prefix(b"=")
-        })
+        });
+        at_most(MOST_VALUES, values)
     }
 
-    /// The sessions in the private cookies of this name, in their order.
+    /// What the private cookies of this name hold, in their order.
     #[cfg(feature = "private-cookie")]
-    pub(crate) fn opened<'a>(
+    fn opened<'a>(
         &'a self,
         keys: &'a Keys,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
-    ) -> impl Iterator<Item = (VerifiedCookie, Record)> + 'a {
+    ) -> impl Iterator<Item = (Content, bool)> + 'a {
         self.values(headers)
             .filter(|value| value.len() <= LARGEST_COOKIE)
             .filter_map(|value| BASE64.decode(value).ok())
-            .take(MOST_CANDIDATES)
             .filter_map(|sealed| {
                 let opened = private_cookie::open(keys, &self.name, &sealed);
                 if opened.is_none() {
                     tracing::debug!("rejected a session cookie: it does not decrypt");
                 }
-                opened.map(|(id, record, by_old_key)| (VerifiedCookie::new(id, by_old_key), record))
+                opened
             })
+    }
+
+    /// The newest of the private cookies of this name. A browser sends several when the layer had
+    /// another domain or path before, the old one mostly first.
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn newest<'a>(
+        &'a self,
+        keys: &'a Keys,
+        headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
+    ) -> Option<PrivateContent> {
+        let mut is_alone = self.has_host_prefix() && !self.partitioned;
+        let newest = self.opened(keys, headers).inspect(|(content, _)| {
+            is_alone &= content.is_partitioned == self.partitioned;
+        });
+        let (content, by_old_key) = newest.max_by_key(|(content, _)| content.written_at)?;
+        let session =
+            content.session.map(|(id, record)| (VerifiedCookie::new(id, by_old_key), record));
+        Some(PrivateContent { written_at: content.written_at, is_alone, session })
     }
 
     /// The header that names a session in a store.
@@ -199,16 +276,17 @@ impl CookieConfig {
         self.set(&signed, max_age)
     }
 
-    /// The header that holds the session itself.
+    /// The header that holds the session itself, or says that it has ended.
     #[cfg(feature = "private-cookie")]
     pub(crate) fn sealed(
         &self,
         keys: &Keys,
-        id: &SessionId,
-        record: &Record,
+        written_at: SystemTime,
+        session: Option<(SessionId, Record)>,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, getrandom::Error> {
-        Ok(self.set(&private_cookie::seal(keys, &self.name, id, record)?, max_age))
+        let content = Content { written_at, is_partitioned: self.partitioned, session };
+        Ok(self.set(&private_cookie::seal(keys, &self.name, &content)?, max_age))
     }
 
     /// How long the header with a sealed session is; checked against what browsers take.
@@ -250,7 +328,8 @@ impl CookieConfig {
                 .path(&*self.path)
                 .same_site(self.same_site)
                 .secure(self.secure)
-                .http_only(self.http_only);
+                .http_only(self.http_only)
+                .partitioned(self.partitioned);
             let cookie = match &self.domain {
                 Some(domain) => cookie.domain(&**domain),
                 None => cookie,
@@ -290,6 +369,21 @@ fn header_value(cookie: String) -> HeaderValue {
     // Keeps HTTP/2 from putting it into its compression table, and `Debug` from printing it.
     value.set_sensitive(true);
     value
+}
+
+/// The first `most` of one request's cookies. That there are more is logged, once.
+fn at_most<C>(most: usize, mut cookies: impl Iterator<Item = C>) -> impl Iterator<Item = C> {
+    let mut left = most;
+    std::iter::from_fn(move || {
+        let cookie = cookies.next()?;
+        if left == 0 {
+            tracing::debug!(most, "a request has too many session cookies: ignored the rest");
+            return None;
+        }
+        left -= 1;
+        Some(cookie)
+    })
+    .fuse()
 }
 
 /// What stands between the semicolons of a `Cookie` header, without the space around it.
@@ -425,11 +519,17 @@ mod tests {
     fn only_so_many_candidates_are_tried() {
         let (config, keys) = (CookieConfig::default(), Keys::generate());
         let good = pair(&config, &keys, &SessionId::generate().unwrap());
-        let behind = |count: usize| {
-            let forged = format!("__Host-id={};", "A".repeat(VALUE_LENGTH)).repeat(count);
-            found(&config, &keys, &[format!("{forged}{good}").as_bytes()]).len()
-        };
-        assert_eq!((behind(MOST_CANDIDATES - 1), behind(MOST_CANDIDATES)), (1, 0));
+        for junk in [format!("__Host-id={};", "A".repeat(VALUE_LENGTH)), "__Host-id=;".into()] {
+            let behind = |count: usize| {
+                let header = junk.repeat(count) + &good;
+                found(&config, &keys, &[header.as_bytes()]).len()
+            };
+            assert_eq!((behind(MOST_VALUES - 1), behind(MOST_VALUES)), (1, 0), "{junk}");
+        }
+        let signed = [(); MOST_VALUES].map(|()| SessionId::generate().unwrap());
+        let header = signed.map(|id| pair(&config, &keys, &id)).join(";");
+        let found = found(&config, &keys, &[header.as_bytes()]);
+        assert!(found.iter().map(|cookie| &cookie.id).eq(&signed[..MOST_SIGNED]));
     }
 
     #[test]
@@ -454,8 +554,17 @@ mod tests {
             CookieConfig { secure: false, ..named("__secure-id") },
             CookieConfig { http_only: false, ..named("__Host-Http-id") },
             CookieConfig { same_site: SameSite::None, secure: false, ..plain.clone() },
+            CookieConfig { partitioned: true, ..host.clone() },
+            CookieConfig {
+                partitioned: true,
+                same_site: SameSite::None,
+                secure: false,
+                ..plain.clone()
+            },
             CookieConfig { path: "app".into(), ..plain.clone() },
             CookieConfig { path: "/a;b".into(), ..plain.clone() },
+            CookieConfig { path: "/a?b".into(), ..plain.clone() },
+            CookieConfig { path: "/a".repeat(600).into(), ..plain.clone() },
             CookieConfig { domain: Some("a\r\nb".into()), ..plain.clone() },
             CookieConfig { domain: Some("".into()), ..plain },
             named(""),

@@ -1,11 +1,21 @@
 //! When a session ends by itself: pure functions of limits, record and time.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
 
 use crate::{Record, error::BuildError};
 
 /// Every limit is cut to ten years, so that no sum of times can overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// What browsers cut a cookie's `Max-Age` to (RFC 6265bis, 5.5).
+pub(crate) const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// A persistent cookie is not sent again sooner. A session that is used lasts at least
+/// [`LONGEST_COOKIE`] less this from its last use on, as far as its cookie goes.
+const SENT_AGAIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What one session asks for instead of the layer's limits, as for "remember me". What is not set
 /// follows the layer.
@@ -35,6 +45,10 @@ impl Lifetime {
 
     /// The session ends when it has not been used for this long. To the millisecond; more than ten
     /// years count as ten.
+    ///
+    /// An absolute timeout ends it earlier: the layer's (24 hours by default), if the session has none
+    /// of its own. For an idle timeout that is longer, set [`absolute`](Self::absolute) too; a warning in
+    /// the log, once per process, says where that was forgotten.
     pub const fn idle(self, timeout: Duration) -> Self {
         Self { idle: Some(as_stored(timeout)), ..self }
     }
@@ -78,7 +92,18 @@ impl Default for Expiry {
 }
 
 impl Expiry {
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
+    /// `is_absolute_set`: the application has said something about the absolute timeout.
+    pub(crate) fn check(&self, is_absolute_set: bool) -> Result<(), BuildError> {
+        if let (Some(idle), Some(absolute)) = (self.idle, self.absolute)
+            && idle >= absolute
+            && !is_absolute_set
+        {
+            return Err(BuildError::new(format!(
+                "the idle timeout is {idle:?}, and the absolute timeout still its default of \
+                 {absolute:?}, at which a session ends however much it is used: beside \
+                 `with_idle_timeout` set `with_absolute_timeout`, to a longer time or to `None`"
+            )));
+        }
         match (self.idle, self.absolute) {
             (None, None) => Err(BuildError::new(
                 "a session needs an idle or an absolute timeout: without both it would never leave \
@@ -94,6 +119,29 @@ impl Expiry {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Says, once per process, that a session's own idle timeout is cut short by the layer's absolute
+    /// one.
+    pub(crate) fn check_lifetime(&self, lifetime: Lifetime) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if let Some(absolute) = self.cuts_short(lifetime)
+            && !SAID.swap(true, Relaxed)
+        {
+            tracing::warn!(
+                idle = ?lifetime.idle.unwrap_or_default(),
+                ?absolute,
+                "a session's own idle timeout is longer than the layer's absolute timeout, at which \
+                 it ends all the same: give its `Lifetime` an `absolute` timeout too"
+            );
+        }
+    }
+
+    /// The layer's absolute timeout, if it ends a session before it could be idle for as long as it
+    /// asks for.
+    fn cuts_short(&self, lifetime: Lifetime) -> Option<Duration> {
+        let absolute = self.absolute.filter(|_| lifetime.absolute.is_none())?;
+        lifetime.idle.is_some_and(|idle| idle > absolute).then_some(absolute)
     }
 
     fn idle(&self, lifetime: Lifetime) -> Option<Duration> {
@@ -177,25 +225,47 @@ impl Expiry {
         now.duration_since(last_seen).is_ok_and(|since| since >= window && !since.is_zero())
     }
 
+    fn is_persistent(&self, lifetime: Lifetime) -> bool {
+        lifetime.persistent.unwrap_or(self.persistent)
+    }
+
     /// How long a cookie that is sent `now` may stay: `None` until the browser's session ends.
     ///
-    /// It need not be renewed while the session is in use: what ends the session is the server, and
-    /// the cookie only has to last as long as the session may. Without an absolute timeout that is
-    /// the 400 days that browsers grant (RFC 6265bis).
+    /// What ends the session is the server, and the cookie only has to last as long as the session may:
+    /// until its absolute timeout, or as long as browsers let it. Where that is less it is sent again:
+    /// [`is_cookie_old`](Self::is_cookie_old).
     pub(crate) fn max_age(
         &self,
         lifetime: Lifetime,
         created_at: SystemTime,
         now: impl FnOnce() -> SystemTime,
     ) -> Option<Duration> {
-        const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
-        if !lifetime.persistent.unwrap_or(self.persistent) {
+        if !self.is_persistent(lifetime) {
             return None;
         }
         let left = self
             .ends_at(lifetime, created_at)
             .map_or(LONGEST_COOKIE, |end| end.duration_since(now()).unwrap_or_default());
         Some(left.min(LONGEST_COOKIE))
+    }
+
+    /// Whether a cookie that was sent at `sent` is to be sent again, because the browser would drop it
+    /// before the session has to end.
+    pub(crate) fn is_cookie_old(
+        &self,
+        lifetime: Lifetime,
+        created_at: SystemTime,
+        sent: SystemTime,
+        now: impl FnOnce() -> SystemTime,
+    ) -> bool {
+        if !self.is_persistent(lifetime) {
+            return false;
+        }
+        let ends_first = |end| sent.checked_add(LONGEST_COOKIE).is_none_or(|gone| end <= gone);
+        if self.ends_at(lifetime, created_at).is_some_and(ends_first) {
+            return false;
+        }
+        now().duration_since(sent).is_ok_and(|age| age >= SENT_AGAIN)
     }
 }
 
@@ -287,11 +357,62 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_is_old_where_the_session_outlives_it() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let stays = Expiry { persistent: true, absolute: None, ..Expiry::default() };
+        let years = |years: u32| Lifetime::new().absolute(years * 365 * DAY);
+        let table = [
+            (Lifetime::new(), 0, 29, false),
+            (Lifetime::new(), 0, 30, true),
+            (Lifetime::new(), 30, 59, false),
+            (Lifetime::new(), 30, 500, true),
+            (Lifetime::new().persistent(false), 0, 500, false),
+            // It lasts to the end as it is.
+            (years(1), 0, 300, false),
+            (years(2), 0, 30, true),
+            (years(2), 330, 360, false),
+            // Sent by a process whose clock is ahead.
+            (Lifetime::new(), 40, 0, false),
+        ];
+        for (own, sent, now, is_old) in table {
+            let [created, sent, now] = [0, sent, now].map(|days| at(days * DAY));
+            assert_eq!(stays.is_cookie_old(own, created, sent, || now), is_old, "{own:?} {now:?}");
+        }
+    }
+
+    #[test]
     fn impossible_limits_are_refused() {
         let default = Expiry::default();
-        assert!(default.check().is_ok());
-        assert!(Expiry { idle: None, absolute: None, ..default }.check().is_err());
-        assert!(Expiry { idle: Some(Duration::ZERO), ..default }.check().is_err());
-        assert!(Expiry { refresh: default.idle, ..default }.check().is_err());
+        assert!(default.check(false).is_ok());
+        assert!(Expiry { idle: None, absolute: None, ..default }.check(true).is_err());
+        assert!(Expiry { idle: Some(Duration::ZERO), ..default }.check(true).is_err());
+        assert!(Expiry { refresh: default.idle, ..default }.check(true).is_err());
+    }
+
+    #[test]
+    fn a_long_idle_timeout_needs_a_word_about_the_absolute_one() {
+        let default = Expiry::default();
+        for (idle, is_refused) in [
+            (Some(7 * 24 * HOUR), true),
+            (Some(24 * HOUR), true),
+            (Some(23 * HOUR), false),
+            (None, false),
+        ] {
+            let layer = Expiry { idle, ..default };
+            assert_eq!(layer.check(false).is_err(), is_refused, "{idle:?}");
+            assert!(layer.check(true).is_ok(), "{idle:?}");
+        }
+        assert!(Expiry { absolute: None, idle: Some(1_000 * HOUR), ..default }.check(true).is_ok());
+    }
+
+    #[test]
+    fn a_sessions_own_idle_timeout_may_be_cut_short() {
+        let layer = Expiry::default();
+        let own = Lifetime::new();
+        assert_eq!(layer.cuts_short(own.idle(7 * 24 * HOUR)), layer.absolute);
+        assert_eq!(layer.cuts_short(own.idle(24 * HOUR)), None);
+        assert_eq!(layer.cuts_short(own.idle(7 * 24 * HOUR).absolute(HOUR)), None);
+        let endless = Expiry { absolute: None, ..layer };
+        assert_eq!(endless.cuts_short(own.idle(7 * 24 * HOUR)), None);
     }
 }

@@ -9,12 +9,18 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::runtime::Handle as Runtime;
 use tracing::{Instrument, Level, Span};
 
+#[cfg(feature = "private-cookie")]
+use crate::expiry::LONGEST_COOKIE;
 use crate::{
     Lifetime, Record, SessionData,
     cookie::VerifiedCookie,
     error::{Error, ErrorKind},
+    head::Head,
     id::SessionId,
-    layer::decide::{CookieChange, Facts, decide},
+    layer::{
+        decide::{CookieChange, Facts, decide},
+        plain_http::ClientId,
+    },
     patch::{Writer, new_writer},
     save::{self, Saving},
     shared::Shared,
@@ -27,6 +33,8 @@ use crate::{
 pub(crate) struct Handle<T: SessionData> {
     pub(crate) shared: Arc<Shared<T>>,
     cookies: Cookies,
+    /// Who sent the request, where it is worth noting that it is sent a cookie.
+    client: Option<ClientId>,
     opened: OnceLock<Box<Open<T>>>,
     /// A guard of this request has changed something: it is this request's to save.
     wrote: AtomicBool,
@@ -34,6 +42,8 @@ pub(crate) struct Handle<T: SessionData> {
     answered: AtomicBool,
     /// The client is gone: what is released from now on is nobody's to save but ours.
     hung_up: AtomicBool,
+    /// The request does not count as a use of the session.
+    is_no_use: AtomicBool,
 }
 
 /// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
@@ -93,9 +103,20 @@ pub(crate) struct Opened<T: SessionData> {
     is_in_exchange: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
-    /// What a private cookie held: whatever differs from that has to be sent.
     #[cfg(feature = "private-cookie")]
+    private: PrivateCookies,
+}
+
+/// What is known of the private cookies that a request came with.
+#[cfg(feature = "private-cookie")]
+#[derive(Default)]
+struct PrivateCookies {
+    /// What the newest held: whatever differs from that has to be sent.
     held: Option<(u64, SystemTime)>,
+    /// When the newest was written.
+    written_at: Option<SystemTime>,
+    /// The browser may have others of the name, of another domain or path.
+    has_rivals: bool,
 }
 
 impl<T: SessionData> Opened<T> {
@@ -112,7 +133,7 @@ impl<T: SessionData> Opened<T> {
             is_in_exchange: false,
             lifetime_before: None,
             #[cfg(feature = "private-cookie")]
-            held: None,
+            private: PrivateCookies::default(),
         }
     }
 }
@@ -144,6 +165,8 @@ pub(crate) struct Outcome {
 struct Seen {
     stage: Stage,
     lifetime: Lifetime,
+    /// A cookie of the session that the client has should be sent again.
+    is_cookie_old: bool,
 }
 
 /// Asked first, because with the feature `log` of `tracing` a disabled span is work too.
@@ -158,13 +181,16 @@ fn open_span() -> Span {
 impl<T: SessionData> Handle<T> {
     /// Does no work yet.
     pub(crate) fn new(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
+        let client = shared.plain_http.look_at(headers, &shared.cookie);
         Self {
             shared,
             cookies: Cookies::of(headers),
+            client,
             opened: OnceLock::new(),
             wrote: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
+            is_no_use: AtomicBool::new(false),
         }
     }
 
@@ -259,20 +285,29 @@ impl<T: SessionData> Handle<T> {
         self.shared.background.note_runtime();
     }
 
-    /// The session that a private cookie holds. It is this request's alone, and not entered anywhere.
+    /// The session that the newest private cookie holds, if it is not over. It is this request's alone, and not entered anywhere.
     #[cfg(feature = "private-cookie")]
     fn find_in_cookie(&self) -> Opened<T> {
         let shared = &self.shared;
-        for (cookie, record) in shared.cookie.opened(&shared.keys, self.cookies.iter()) {
-            let held = Some((record.version, record.expires_at));
+        let fresh = || Opened::fresh(Arc::new(Slot::fresh(shared.now())));
+        let Some(newest) = shared.cookie.newest(&shared.keys, self.cookies.iter()) else {
+            return fresh();
+        };
+        let mut private = PrivateCookies {
+            held: None,
+            written_at: Some(newest.written_at),
+            has_rivals: !newest.is_alone,
+        };
+        if let Some((cookie, record)) = newest.session {
+            private.held = Some((record.version, record.expires_at));
             if let Some((record, head)) = save::usable(shared, record) {
                 let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
                 slot.observe(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
-                return Opened { held, ..Opened::found(slot, cookie) };
+                return Opened { private, ..Opened::found(slot, cookie) };
             }
         }
-        Opened::fresh(Arc::new(Slot::fresh(shared.now())))
+        Opened { private, ..fresh() }
     }
 
     /// A [`Session`](crate::Session) comes out of `Session::open` alone.
@@ -300,6 +335,20 @@ impl<T: SessionData> Handle<T> {
     pub(crate) fn writer(&self) -> Writer {
         let begin = || AsWriter { writer: new_writer(), runtime: Runtime::try_current().ok() };
         self.open_one().writing.get_or_init(begin).writer
+    }
+
+    /// What this request wants of a save.
+    pub(crate) fn wish(&self) -> Wish<'static> {
+        Wish { keeps_expiry: self.is_no_use(), ..Wish::of(Some(self.writer())) }
+    }
+
+    /// The request does not count as a use of its session, however it ends.
+    pub(crate) fn note_no_use(&self) {
+        self.is_no_use.store(true, SeqCst);
+    }
+
+    fn is_no_use(&self) -> bool {
+        self.is_no_use.load(SeqCst)
     }
 
     /// Where this request was when it began to write.
@@ -346,7 +395,8 @@ impl<T: SessionData> Handle<T> {
         }
         match slot.stage() {
             Stage::Live if !self.shared.storage.is_cookie() => {
-                self.shared.save_in_background(slot.clone(), self.runtime(), gone);
+                let wish = Wish { keeps_expiry: self.is_no_use(), ..Wish::of(None) };
+                self.shared.save_in_background(slot.clone(), self.runtime(), gone, wish);
             }
             Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
@@ -375,22 +425,22 @@ impl<T: SessionData> Handle<T> {
         let is_saved = self.save_at_once()?;
         let opened = self.opened();
         let slot = &opened.slot;
-        let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key);
+        let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key) && !self.is_no_use();
         if opened.is_in_exchange || by_old_key || self.has_unsaved(slot) {
             return None;
         }
         // What has just been saved has its expiry extended with that.
         let (mut seen, refresh) = match is_saved {
-            true => (look(slot), None),
+            true => (self.look(slot), None),
             false => self.look_for_refresh(slot),
         };
-        if refresh.is_some() {
+        if refresh.is_some() || is_to_send_again(&opened, seen) {
             return None;
         }
         let mut _saving = None;
         if self.needs_cookie(seen.stage) {
             _saving = Some(slot.saving.try_lock().ok()?);
-            seen = look(slot);
+            seen = self.look(slot);
         }
         Some(self.outcome(&opened, seen, false, None))
     }
@@ -404,7 +454,7 @@ impl<T: SessionData> Handle<T> {
         if !slot.has_unsaved() {
             return Some(false);
         }
-        save::save_at_once(&self.shared, &slot, self.writer()).then_some(true)
+        save::save_at_once(&self.shared, &slot, self.wish()).then_some(true)
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -414,24 +464,35 @@ impl<T: SessionData> Handle<T> {
     pub(crate) async fn finish(&self) -> Outcome {
         let _exchange = self.exchange().await;
         let slot = self.slot();
-        let is_due = self.has_unsaved(&slot) || self.look_for_refresh(&slot).1.is_some();
+        let (seen, refresh) = self.look_for_refresh(&slot);
+        let sends_again = is_to_send_again(&self.opened(), seen);
+        let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
         let mut saving = match is_due || self.needs_cookie(slot.stage()) {
             true => Some(Saving::of(&slot).await),
             false => None,
         };
         let mut error = None;
+        let has_saved = self.has_unsaved(&slot);
         if let Some(saving) = &mut saving
-            && self.has_unsaved(&slot)
+            && has_saved
         {
             error = self.save(&slot, saving).await.err();
-        } else if let Some(expires_at) = self.look_for_refresh(&slot).1 {
+        }
+        let is_noted = match &mut saving {
+            // Unless another request has just done so.
+            Some(saving) if sends_again && error.is_none() && self.look(&slot).is_cookie_old => {
+                self.note_cookie(&slot, saving).await
+            }
+            _ => false,
+        };
+        if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot).1 {
             match &mut saving {
                 Some(saving) if slot.has_device() => self.note_seen(&slot, saving).await,
                 _ => self.touch(&slot, expires_at).await,
             }
         }
-        let sign_again = self.may_sign_again(&slot, saving.is_some()).await;
-        self.outcome(&self.opened(), look(&slot), sign_again, error)
+        let is_aged = is_noted || self.may_sign_again(&slot, saving.is_some()).await;
+        self.outcome(&self.opened(), self.look(&slot), is_aged, error)
     }
 
     fn is_signed_by_old_key(&self) -> bool {
@@ -441,9 +502,8 @@ impl<T: SessionData> Handle<T> {
     /// Whether a cookie that an old key signed can be signed anew: not before another look at the
     /// store, because another process may have ended the session since, and sent a better cookie.
     async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
-        let Some(place) = slot.place().filter(|_| self.is_signed_by_old_key()) else {
-            return false;
-        };
+        let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
+        let Some(place) = slot.place().filter(|_| is_wanted) else { return false };
         let stage = match is_saving {
             true => save::refresh_locked(&self.shared, slot, &place.key).await,
             false => save::refresh(&self.shared, slot, &place.key).await,
@@ -464,6 +524,19 @@ impl<T: SessionData> Handle<T> {
             );
             slot.set_expiry(before);
         }
+    }
+
+    /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
+    /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
+    async fn note_cookie(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> bool {
+        let wish = Wish { is_seen: true, sends_cookie: true, ..Wish::of(None) };
+        if let Err(error) = save::attempts(&self.shared, slot, saving, wish).await
+            && error.kind() != ErrorKind::Ended
+        {
+            tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
+        }
+        let seen = self.look(slot);
+        seen.stage == Stage::Live && !seen.is_cookie_old
     }
 
     /// Extends the expiry with a save, which says when the session was last seen; without one while
@@ -503,21 +576,38 @@ impl<T: SessionData> Handle<T> {
     fn look_for_refresh(&self, slot: &Slot<T>) -> (Seen, Option<SystemTime>) {
         let now = self.shared.now();
         let expiry = &self.shared.expiry;
-        slot.look(|stage, lifetime, record, last_seen| {
-            let is_seen_anew = || last_seen.is_some_and(|seen| expiry.is_seen_anew(seen, now));
+        let is_no_use = self.is_no_use();
+        slot.look(|stage, lifetime, record, head| {
+            let is_seen_anew =
+                || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
             let refresh = match stage {
-                Stage::Live => expiry
+                Stage::Live if !is_no_use => expiry
                     .refresh(lifetime, record, now)
                     .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
             };
-            (Seen { stage, lifetime }, refresh)
+            (self.seen(stage, lifetime, record, head), refresh)
         })
+    }
+
+    fn look(&self, slot: &Slot<T>) -> Seen {
+        slot.look(|stage, lifetime, record, head| self.seen(stage, lifetime, record, head))
+    }
+
+    fn seen(&self, stage: Stage, lifetime: Lifetime, record: &Record, head: &Head) -> Seen {
+        let Shared { expiry, storage, .. } = &*self.shared;
+        // A private cookie says itself when it was sent.
+        let is_cookie_old = stage == Stage::Live && !storage.is_cookie() && !self.is_no_use() && {
+            let (created_at, sent) = (record.created_at, head.cookie_sent);
+            let sent = sent.unwrap_or(created_at);
+            expiry.is_cookie_old(lifetime, created_at, sent, || self.shared.now())
+        };
+        Seen { stage, lifetime, is_cookie_old }
     }
 
     async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
         let writer = self.writer();
-        match save::attempts(&self.shared, slot, saving, Wish::of(Some(writer))).await {
+        match save::attempts(&self.shared, slot, saving, self.wish()).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::info!("a session ended while a request wrote to it: not saved");
                 Ok(())
@@ -546,7 +636,7 @@ impl<T: SessionData> Handle<T> {
         &self,
         opened: &Opened<T>,
         seen: Seen,
-        sign_again: bool,
+        is_aged: bool,
         error: Option<Error>,
     ) -> Outcome {
         let shared = &self.shared;
@@ -558,15 +648,22 @@ impl<T: SessionData> Handle<T> {
             session: place.map(|place| place.id),
             cookie: opened.cookie.map(|cookie| cookie.id),
             ended: opened.ended,
-            send_again: sign_again || has_other_lifetime || self.holds_another(opened),
+            changed: has_other_lifetime || self.holds_another(opened),
+            aged: is_aged || self.is_private_cookie_old(opened, seen),
+            refreshes: !self.is_no_use(),
+            has_rivals: self.has_rivals(opened),
         });
         let cookie = match change {
             CookieChange::Keep => Ok(None),
             CookieChange::Remove => Ok(Some(shared.cookie.removal())),
+            CookieChange::SetEnded => self.cookie_of_none(opened).map(Some),
             CookieChange::Set(id) => {
+                if let Some(client) = self.client {
+                    shared.plain_http.note_sent(client);
+                }
                 let record = slot.record();
                 let age = shared.expiry.max_age(seen.lifetime, record.created_at, || shared.now());
-                self.cookie_for(&id, &record, age).map(Some)
+                self.cookie_for(opened, &id, record, age).map(Some)
             }
         };
         if self.needs_cookie(seen.stage) {
@@ -583,13 +680,16 @@ impl<T: SessionData> Handle<T> {
     #[cfg(feature = "private-cookie")]
     fn cookie_for(
         &self,
+        opened: &Opened<T>,
         id: &SessionId,
-        record: &Record,
+        record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
         let Shared { cookie, keys, storage, .. } = &*self.shared;
         match storage.is_cookie() {
-            true => Ok(cookie.sealed(keys, id, record, max_age)?),
+            true => {
+                Ok(cookie.sealed(keys, self.write_time(opened), Some((*id, record)), max_age)?)
+            }
             false => Ok(cookie.signed(keys, id, max_age)),
         }
     }
@@ -597,11 +697,34 @@ impl<T: SessionData> Handle<T> {
     #[cfg(not(feature = "private-cookie"))]
     fn cookie_for(
         &self,
+        _opened: &Opened<T>,
         id: &SessionId,
-        _record: &Record,
+        _record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
         Ok(self.shared.cookie.signed(&self.shared.keys, id, max_age))
+    }
+
+    /// A private cookie that says that the session has ended.
+    fn cookie_of_none(&self, opened: &Opened<T>) -> Result<HeaderValue, Error> {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            let Shared { cookie, keys, .. } = &*self.shared;
+            // An older one, of a layer with whatever limits, is gone by then.
+            let age = Some(LONGEST_COOKIE);
+            return Ok(cookie.sealed(keys, self.write_time(opened), None, age)?);
+        }
+        let _ = opened;
+        Ok(self.shared.cookie.removal())
+    }
+
+    /// When a private cookie counts as written: later than those that the request came with, also if
+    /// one of them was written by a process whose clock is ahead.
+    #[cfg(feature = "private-cookie")]
+    fn write_time(&self, opened: &Opened<T>) -> SystemTime {
+        const STEP: Duration = Duration::from_millis(1);
+        let after = opened.private.written_at.and_then(|before| before.checked_add(STEP));
+        after.map_or(self.shared.now(), |after| after.max(self.shared.now()))
     }
 
     /// Whether the session is not what its private cookie holds any more.
@@ -609,15 +732,38 @@ impl<T: SessionData> Handle<T> {
         #[cfg(feature = "private-cookie")]
         if self.shared.storage.is_cookie() {
             let record = opened.slot.record();
-            return opened.held != Some((record.version, record.expires_at));
+            return opened.private.held != Some((record.version, record.expires_at));
+        }
+        let _ = opened;
+        false
+    }
+
+    fn is_private_cookie_old(&self, opened: &Opened<T>, seen: Seen) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if let Some(sent) = opened.private.written_at {
+            let (shared, created_at) = (&self.shared, opened.slot.record().created_at);
+            let Seen { lifetime, .. } = seen;
+            return shared.expiry.is_cookie_old(lifetime, created_at, sent, || shared.now());
+        }
+        let _ = (opened, seen);
+        false
+    }
+
+    /// Whether the browser may have another cookie of the name, which holds a session itself.
+    fn has_rivals(&self, opened: &Opened<T>) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            return opened.private.has_rivals;
         }
         let _ = opened;
         false
     }
 }
 
-fn look<T: SessionData>(slot: &Slot<T>) -> Seen {
-    slot.look(|stage, lifetime, _, _| Seen { stage, lifetime })
+/// Whether the request's cookie is of the session that it has, and should be sent again.
+fn is_to_send_again<T: SessionData>(opened: &Opened<T>, seen: Seen) -> bool {
+    let is_same = |id| opened.cookie.is_some_and(|cookie| cookie.id == id);
+    seen.is_cookie_old && opened.slot.place().is_some_and(|place| is_same(place.id))
 }
 
 /// What a request wrote after its response had left is saved when nobody has it any more.

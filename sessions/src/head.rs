@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  mark (4 bytes)*]
-//!        [last-seen  length  user-agent  length  address]
+//!        [last-seen  length  user-agent  length  address]  [cookie-sent]
 //! ```
 //!
-//! Times are milliseconds, as [varints](crate::varint). What a later version may add behind is
+//! Flags and times, in milliseconds, are [varints](crate::varint). What a later version may add behind is
 //! ignored, and lost with the next save.
 
 use std::time::{Duration, SystemTime};
@@ -24,6 +24,7 @@ const PERSISTENT: u8 = 8;
 const LEASE: u8 = 16;
 const MARKS: u8 = 32;
 const DEVICE: u8 = 64;
+const COOKIE_SENT: u8 = 128;
 
 /// How many saves a record remembers. Whoever looks for one that is further back cannot tell
 /// whether it was ever carried out.
@@ -39,6 +40,8 @@ pub(crate) struct Head {
     pub(crate) marks: Vec<u32>,
     /// What the user recognises the session by, and when it was last saved.
     pub(crate) device: Option<Box<(Device, SystemTime)>>,
+    /// When a persistent cookie was sent again, last, only because it was old.
+    pub(crate) cookie_sent: Option<SystemTime>,
 }
 
 /// The right to be the only one who saves a session, for as long as it is renewed.
@@ -63,17 +66,17 @@ impl Head {
         if *self == Self::default() {
             return out;
         }
-        let Self { lifetime, lease, marks, device } = self;
+        let Self { lifetime, lease, marks, device, cookie_sent } = self;
         let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
-        out.push(
-            flag(IDLE, lifetime.idle.is_some())
-                | flag(ABSOLUTE, lifetime.absolute.is_some())
-                | flag(PERSISTENCE, lifetime.persistent.is_some())
-                | flag(PERSISTENT, lifetime.persistent == Some(true))
-                | flag(LEASE, lease.is_some())
-                | flag(MARKS, !marks.is_empty())
-                | flag(DEVICE, device.is_some()),
-        );
+        let flags = flag(IDLE, lifetime.idle.is_some())
+            | flag(ABSOLUTE, lifetime.absolute.is_some())
+            | flag(PERSISTENCE, lifetime.persistent.is_some())
+            | flag(PERSISTENT, lifetime.persistent == Some(true))
+            | flag(LEASE, lease.is_some())
+            | flag(MARKS, !marks.is_empty())
+            | flag(DEVICE, device.is_some())
+            | flag(COOKIE_SENT, cookie_sent.is_some());
+        varint::put(u64::from(flags), &mut out);
         for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
             varint::put(timeout.as_millis() as u64, &mut out);
         }
@@ -93,13 +96,19 @@ impl Head {
                 out.extend(text.as_bytes());
             }
         }
+        if let Some(sent) = cookie_sent {
+            varint::put(to_millis(*sent), &mut out);
+        }
         out
     }
 
     /// `None` if the bytes are no head.
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
-        let Some(&flags) = bytes.split_off_first() else { return Some(Self::default()) };
-        let has = |flag| flags & flag != 0;
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        let flags = varint::take(&mut bytes)?;
+        let has = |flag: u8| flags & u64::from(flag) != 0;
         let time = |bytes: &mut &[u8]| {
             varint::take(bytes).map(|millis| as_stored(Duration::from_millis(millis)))
         };
@@ -131,6 +140,9 @@ impl Head {
             let device = Device::from_texts(take_text(&mut bytes)?, take_text(&mut bytes)?);
             head.device = Some(Box::new((device, last_seen)));
         }
+        if has(COOKIE_SENT) {
+            head.cookie_sent = Some(from_millis(varint::take(&mut bytes)?));
+        }
         Some(head)
     }
 }
@@ -158,13 +170,18 @@ mod tests {
         let leases = [None, Some(Lease { holder: u64::MAX - 7, time: HOUR })];
         for lifetime in lifetimes {
             for lease in leases {
-                for (marks, device) in [
-                    (vec![], None),
-                    (vec![1], Some(Device::new())),
-                    (vec![u32::MAX; MARKS_KEPT], Some(Device::new().with_user_agent("Zoë's"))),
+                let time = from_millis(u64::from(u32::MAX));
+                for (marks, device, cookie_sent) in [
+                    (vec![], None, None),
+                    (vec![1], Some(Device::new()), Some(time)),
+                    (
+                        vec![u32::MAX; MARKS_KEPT],
+                        Some(Device::new().with_user_agent("Zoë's")),
+                        None,
+                    ),
                 ] {
-                    let device = device.map(|it| Box::new((it, from_millis(u64::from(u32::MAX)))));
-                    let head = Head { lifetime, lease, marks, device };
+                    let device = device.map(|it| Box::new((it, time)));
+                    let head = Head { lifetime, lease, marks, device, cookie_sent };
                     let bytes = head.to_bytes();
                     assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
                     let later = [&bytes[..], b"later"].concat();
@@ -191,6 +208,8 @@ mod tests {
         let device = Device::new().with_user_agent("Zoë").with_address("::1");
         let head = Head { device: Some(Box::new((device, from_millis(300)))), ..Head::default() };
         assert_eq!(head.to_bytes(), b"\x40\xac\x02\x04Zo\xc3\xab\x03::1");
+        let head = Head { cookie_sent: Some(from_millis(300)), ..Head::default() };
+        assert_eq!(head.to_bytes(), b"\x80\x01\xac\x02");
     }
 
     #[test]

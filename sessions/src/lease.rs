@@ -95,7 +95,8 @@ impl<T: SessionData> Drop for Leased<T> {
             renewal.abort();
         }
         if self.slot.release_lease(self.holder) {
-            self.shared.save_in_background(self.slot.clone(), self.runtime.as_ref(), None);
+            let (slot, runtime) = (self.slot.clone(), self.runtime.as_ref());
+            self.shared.save_in_background(slot, runtime, None, Wish::of(None));
         }
     }
 }

@@ -291,6 +291,9 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { session, user, keeps_data, lifetime, device, at } = self;
         let shared = &session.handle().shared;
+        if let Some(lifetime) = lifetime {
+            shared.expiry.check_lifetime(lifetime);
+        }
         let ready = patch_with::<T>(user, session).map(|(user, overlay)| Ready {
             user,
             overlay,

@@ -15,7 +15,6 @@ use crate::{
     head::Head,
     id::SessionId,
     lease::LeaseWait,
-    patch::Writer,
     payload::{self, LARGEST_PAYLOAD, MOVED},
     registry::Place,
     sealing,
@@ -57,7 +56,7 @@ impl<'a> Saving<'a> {
 pub(crate) fn save_at_once<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    writer: Writer,
+    wish: Wish<'_>,
 ) -> bool {
     let Some(store) = shared.storage.store_at_once() else { return false };
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
@@ -66,14 +65,14 @@ pub(crate) fn save_at_once<T: SessionData>(
     let Ok(_saving) = slot.saving.try_lock() else { return false };
     let given = circumstances(shared, None);
     if let Some(place) = slot.place() {
-        return slot.save_at_once(writer, given, |record, based_on| {
+        return slot.save_at_once(wish, given, |record, based_on| {
             let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
             matches!(answer, Some(Some(Ok(Replaced::Done))))
         });
     }
     let Ok(id) = SessionId::generate() else { return false };
     let mut place = Some(shared.registry.place(id));
-    let is_created = slot.save_at_once(writer, given, |record, based_on| {
+    let is_created = slot.save_at_once(wish, given, |record, based_on| {
         let answer = match (&place, based_on) {
             (Some(place), None) => store.create(&place.key, record).now(),
             _ => None,
@@ -90,17 +89,17 @@ pub(crate) fn save_at_once<T: SessionData>(
     is_created
 }
 
-/// Saves what has been released and is not stored yet; `writer` is told of what cannot be stored.
+/// Saves what has been released and is not stored yet.
 ///
 /// Dropped half-way, it leaves everything pending that is not known to be stored, and the slot in
 /// doubt of what the store has: the next save finds out.
 pub(crate) async fn save<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    writer: Option<Writer>,
+    wish: Wish<'_>,
 ) -> Result<(), Error> {
     let mut saving = Saving::of(slot).await;
-    attempts(shared, slot, &mut saving, Wish::of(writer)).await?;
+    attempts(shared, slot, &mut saving, wish).await?;
     Ok(())
 }
 

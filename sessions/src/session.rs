@@ -247,7 +247,7 @@ impl<T: SessionData> Session<T> {
     /// response or in the background.
     pub async fn save(&self) -> Result<(), Error> {
         let handle = &self.handle;
-        save::save(&handle.shared, &handle.slot(), Some(handle.writer())).await
+        save::save(&handle.shared, &handle.slot(), handle.wish()).await
     }
 
     /// Changes the session exactly, however many processes do so at once: runs `change` on the
@@ -319,7 +319,7 @@ impl<T: SessionData> Session<T> {
         let writer = self.handle.writer();
         let mut saving = Saving::of(slot).await;
         // So that nothing lies between the store and the change, and the change alone is repeated.
-        save::attempts(shared, slot, &mut saving, Wish::of(Some(writer))).await?;
+        save::attempts(shared, slot, &mut saving, self.handle.wish()).await?;
         loop {
             let Tried { outcome, view, patch } =
                 slot.try_change(shared.writing(writer), &mut change)?;
@@ -328,7 +328,7 @@ impl<T: SessionData> Session<T> {
                 // What it has seen, and left as it was, must be what the store has.
                 true => save::confirm(shared, slot, view.1).await?,
                 false => {
-                    let wish = Wish { overlay: Some((&patch, view.1)), ..Wish::of(Some(writer)) };
+                    let wish = Wish { overlay: Some((&patch, view.1)), ..self.handle.wish() };
                     save::attempts(shared, slot, &mut saving, wish).await?
                 }
             };
@@ -554,6 +554,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// Limits that are shorter than what has passed end the session with the next save.
     pub fn set_lifetime(&self, lifetime: Lifetime) {
+        self.handle.shared.expiry.check_lifetime(lifetime);
         let slot = {
             let mut opened = self.handle.opened();
             let before = opened.slot.set_lifetime(lifetime, self.handle.writer());
@@ -566,6 +567,40 @@ impl<T: SessionData> Session<T> {
     /// What this session asks for instead of the layer's limits.
     pub fn lifetime(&self) -> Lifetime {
         self.handle.slot().lifetime()
+    }
+
+    /// Has this request not count as a use of the session: for a page that only asks how long is left,
+    /// or whether there is news, and does so by itself as long as it is open.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # use sessions::Session;
+    /// use std::time::SystemTime;
+    ///
+    /// async fn seconds_left(session: Session<Visitor>) -> String {
+    ///     let session = session.without_refresh();
+    ///     let left = session.expires_at().duration_since(SystemTime::now());
+    ///     left.unwrap_or_default().as_secs().to_string()
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// The session expires when it would have without the request. Neither its expiry nor the time when
+    /// its device was last seen moves, and no cookie is sent again only because it is old. What the
+    /// request writes is saved all the same, and does not move them either. Other requests of the
+    /// session, also such as run at the same time, count as always; so do a login, [`renew_id`], a
+    /// [`lock`] and [`set_lifetime`] of this one.
+    ///
+    /// It holds for the whole request and all clones, from whenever it is called before the response is
+    /// done: a middleware can do it for a group of routes.
+    ///
+    /// [`renew_id`]: Self::renew_id
+    /// [`lock`]: Self::lock
+    /// [`set_lifetime`]: Self::set_lifetime
+    pub fn without_refresh(self) -> Self {
+        self.handle.note_no_use();
+        self
     }
 
     /// Whether this request has begun the session instead of finding it.

@@ -20,10 +20,11 @@ use crate::{
     expiry::Expiry,
     keys::Keys,
     layer::neighbours::Neighbour,
+    layer::plain_http::PlainHttpHint,
     patch::Writer,
     registry::Registry,
     save::save,
-    slot::{Defaults, Slot, Writing, rebase::Policy},
+    slot::{Defaults, Slot, Wish, Writing, rebase::Policy},
     storage::Storage,
     store::timed::Timed,
     sync::sleep,
@@ -55,6 +56,7 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) registry: Arc<Registry<T>>,
     pub(crate) seen_cookies: SeenCookies,
     pub(crate) background: Background,
+    pub(crate) plain_http: PlainHttpHint,
 }
 
 impl<T: SessionData> Shared<T> {
@@ -97,26 +99,28 @@ impl<T: SessionData> Shared<T> {
     }
 
     /// Saves what a request wrote that is gone before it could save it itself; `gone` if nobody has
-    /// its session any more who could be told of what cannot be saved.
+    /// its session any more who could be told of what cannot be saved. The wish is nobody's, for nobody
+    /// waits for it.
     pub(crate) fn save_in_background(
         self: &Arc<Self>,
         slot: Arc<Slot<T>>,
         runtime: Option<&Runtime>,
         gone: Option<Writer>,
+        wish: Wish<'static>,
     ) {
         let shared = self.clone();
         self.background.spawn(runtime, async move {
-            shared.save_again_and_again(&slot).await;
+            shared.save_again_and_again(&slot, wish).await;
             if let Some(writer) = gone {
                 slot.forget_refused(writer);
             }
         });
     }
 
-    async fn save_again_and_again(&self, slot: &Arc<Slot<T>>) {
+    async fn save_again_and_again(&self, slot: &Arc<Slot<T>>, wish: Wish<'static>) {
         let mut pause = BACKGROUND_PAUSE;
         for attempt in 1.. {
-            match save(self, slot, None).await {
+            match save(self, slot, wish).await {
                 Ok(()) => return,
                 Err(error) if error.kind() == ErrorKind::Ended => {
                     return tracing::debug!(

@@ -193,15 +193,10 @@ impl<T: SessionData> Slot<T> {
         self.state().has_moved
     }
 
-    /// Stage, lifetime, record, and when it says that it was last seen, in one look. `at` runs under
-    /// the state's lock.
-    pub(crate) fn look<R>(
-        &self,
-        at: impl FnOnce(Stage, Lifetime, &Record, Option<SystemTime>) -> R,
-    ) -> R {
+    /// Stage, lifetime, record and its head, in one look. `at` runs under the state's lock.
+    pub(crate) fn look<R>(&self, at: impl FnOnce(Stage, Lifetime, &Record, &Head) -> R) -> R {
         let state = self.state();
-        let last_seen = state.head.device.as_ref().map(|device| device.1);
-        at(state.stage, state.lifetime, &state.record, last_seen)
+        at(state.stage, state.lifetime, &state.record, &state.head)
     }
 
     /// The record as we know it, without its payload's changes since.

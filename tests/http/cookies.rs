@@ -83,6 +83,28 @@ async fn of_several_good_cookies_the_one_with_a_session_counts() {
 }
 
 #[tokio::test]
+async fn well_signed_cookies_of_dead_sessions_cost_a_handful_of_loads() {
+    let app = App::start(Router::new()).await;
+    let mut dead = Vec::new();
+    for _ in 0..20 {
+        let client = app.visitor().await;
+        dead.push(line(&client.cookie(COOKIE).unwrap()));
+        client.get("/destroy").await.text();
+    }
+    let good = line(&app.visitor().await.cookie(COOKIE).unwrap());
+    for (others, name, load) in [(3, "Zoe", 4), (4, "nobody", 4), (20, "nobody", 4)] {
+        let lines = [&dead[..others], &[good.clone()]].concat();
+        app.store.reset();
+        let reply = app.client().get_with("/name", &lines).await;
+        assert_eq!(reply.text(), name, "behind {others} others");
+        assert_eq!(app.store.calls(), Calls { load, ..Calls::default() });
+    }
+    // Other applications may have cookies of the same name.
+    let lines = [vec![line("theirs"); 12], vec![good]].concat();
+    assert_eq!(app.client().get_with("/name", &lines).await.text(), "Zoe");
+}
+
+#[tokio::test]
 async fn an_old_keys_cookie_opens_its_session_and_comes_back_signed_by_the_new() {
     let store = MemoryStore::new();
     let (old, new) = (Keys::generate(), Keys::generate());
@@ -147,7 +169,12 @@ async fn the_cookie_has_the_flags_that_the_layer_was_given() {
         format!("{name}: {attributes}")
     };
     assert_eq!(flags(|b| b).await, "__Host-id: HttpOnly; SameSite=Lax; Secure; Path=/");
-    assert_eq!(flags(|b| b.insecure_localhost()).await, "id: HttpOnly; SameSite=Lax; Path=/");
+    assert_eq!(flags(|b| b.insecure_plain_http()).await, "id: HttpOnly; SameSite=Lax; Path=/");
+    let lan = flags(|b| b.with_cookie_name("__host-http-s").insecure_plain_http());
+    assert_eq!(lan.await, "s: HttpOnly; SameSite=Lax; Path=/");
+    let framed =
+        flags(|b| b.with_same_site(sessions::SameSite::None).with_partitioned_cookie(true));
+    assert_eq!(framed.await, "__Host-id: HttpOnly; SameSite=None; Partitioned; Secure; Path=/");
     let elsewhere = flags(|b| {
         b.with_cookie_name("__Secure-s")
             .with_cookie_domain("example.com")

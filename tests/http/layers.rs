@@ -1,6 +1,6 @@
 //! Layers side by side, none at all, and services outside of axum.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll};
+use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use http::{HeaderValue, Request, Response, header};
@@ -116,21 +116,44 @@ async fn an_inner_service_that_fails_keeps_its_error_and_what_it_wrote() {
 
 #[test]
 fn impossible_layers_are_refused_in_words() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let builder = || SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate());
     let table = [
         (builder().with_cookie_domain("example.com"), "`__Host-` cookie with a domain"),
-        (builder().with_cookie_path("/app"), "path other than `/`"),
         (
-            builder().insecure_localhost().with_same_site(sessions::SameSite::None),
+            builder().with_cookie_name("id").with_cookie_domain("https://example.com:8080"),
+            "session cookie `id`: the domain is an address of a page",
+        ),
+        (builder().with_cookie_path("/app"), "path other than `/`"),
+        (builder().with_cookie_name("id").with_cookie_path("/app?a"), "before `?` and `#`"),
+        (builder().with_partitioned_cookie(true), "add `with_same_site(SameSite::None)`"),
+        (
+            builder().with_partitioned_cookie(true).insecure_plain_http(),
+            "`Partitioned` without `Secure`",
+        ),
+        (
+            builder().insecure_plain_http().with_same_site(sessions::SameSite::None),
             "`SameSite=None` without `Secure`",
         ),
         (builder().with_cookie_name("a b"), "a name is made of"),
         (builder().with_idle_timeout(None).with_absolute_timeout(None), "never leave the store"),
+        (
+            builder().with_idle_timeout(7 * DAY),
+            "beside `with_idle_timeout` set `with_absolute_timeout`",
+        ),
         (builder().with_payload_limit(usize::MAX), "the most is"),
     ];
     for (builder, words) in table {
         let message = builder.build().unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
+    }
+    for builder in [
+        builder().with_idle_timeout(7 * DAY).with_absolute_timeout(7 * DAY),
+        builder().with_absolute_timeout(None).with_idle_timeout(7 * DAY),
+        builder().with_absolute_timeout(DAY / 24),
+        builder().with_idle_timeout(None),
+    ] {
+        builder.build().unwrap();
     }
 }
 

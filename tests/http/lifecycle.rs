@@ -1,12 +1,13 @@
 //! How a session begins, lives and ends.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::State, routing::get};
 use sessions::{
-    ErrorKind, Lifetime, Session,
+    ErrorKind, Lifetime, Session, SessionLayerBuilder,
     testing::{Calls, Operation},
 };
+use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor, hold_the_next};
 
@@ -271,6 +272,182 @@ async fn a_session_keeps_its_own_lifetime() {
     assert_eq!(client.get("/visit").await.text(), "2");
     app.clock.advance(30 * DAY);
     assert_eq!(client.get("/name").await.text(), "nobody");
+}
+
+// ---- a cookie that the browser would drop ----
+
+async fn remembered(routes: Router) -> App {
+    App::with(routes, remembers).await
+}
+
+fn remembers(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
+    let builder = builder.with_persistent_cookie(true).with_idle_timeout(60 * DAY);
+    builder.with_absolute_timeout(None)
+}
+
+/// Until when the session lasts, in seconds since it began; without being a use of it.
+async fn ends(session: Session<Visitor>) -> String {
+    let session = session.without_refresh();
+    let left = session.expires_at().duration_since(session.created_at()).unwrap();
+    left.as_secs().to_string()
+}
+
+#[tokio::test]
+async fn a_persistent_cookie_is_sent_again_before_the_browser_drops_it() {
+    async fn fixed(session: Session<Visitor>) {
+        session.set_lifetime(Lifetime::new().idle(730 * DAY).absolute(730 * DAY));
+    }
+    let app = remembered(Router::new().route("/fixed", get(fixed))).await;
+    let (store, clock, keys) = (app.store.clone(), app.clock.clone(), app.keys.clone());
+    let twin = App::on(store, clock, keys, Router::new(), remembers).await;
+    // One is only read, by two processes in turn; one is written to each time; one ends on a fixed day.
+    let clients = [app.visitor().await, app.visitor().await, app.visitor().await];
+    clients[2].get("/fixed").await.text();
+    let elsewhere = twin.client();
+    elsewhere.set_cookie(COOKIE, clients[0].cookie(COOKIE).as_deref());
+    for day in (3..=700).step_by(3) {
+        app.clock.advance(3 * DAY);
+        let reader = if day % 2 == 0 { &clients[0] } else { &elsewhere };
+        let replies = [
+            reader.get("/name").await,
+            clients[1].get("/visit").await,
+            clients[2].get("/name").await,
+        ];
+        for (number, reply) in replies.iter().enumerate() {
+            let lines = reply.set_cookies();
+            let is_due = day % 30 == 0 && (number < 2 || day <= 330);
+            assert_eq!(lines.len(), usize::from(is_due), "day {day}, number {number}");
+            // The one that ends on a fixed day has the last of them for as long as it lasts.
+            let left = if number < 2 { 400 } else { (730 - day).min(400) };
+            let age = format!("; Max-Age={}", left * DAY.as_secs());
+            assert!(lines.iter().all(|line| line.contains(&age)), "{lines:?}");
+        }
+    }
+    assert_eq!(clients[0].cookie(COOKIE), elsewhere.cookie(COOKIE), "it is the same session");
+}
+
+#[tokio::test]
+async fn sending_the_cookie_again_costs_one_write_and_fails_nobody() {
+    let app = remembered(Router::new().route("/ends", get(ends))).await;
+    let client = app.visitor().await;
+    let before = client.cookie(COOKIE);
+    let sent = async |path| client.get(path).await.set_cookies().len();
+    app.clock.advance(29 * DAY);
+    assert_eq!(sent("/name").await, 0);
+    app.clock.advance(DAY);
+    app.store.reset();
+    assert_eq!(sent("/ends").await, 0, "no use of the session");
+    assert_eq!(app.store.calls(), Calls { load: 1, ..Calls::default() });
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(sent("/name").await, 0, "the store failed");
+    app.store.reset();
+    assert_eq!(sent("/name").await, 1);
+    assert_eq!(client.cookie(COOKIE), before, "the same once more");
+    assert_eq!(app.store.calls(), Calls { load: 1, replace: 1, ..Calls::default() });
+    assert_eq!(sent("/name").await, 0, "only once");
+
+    // Of many requests at once one gets it.
+    app.clock.advance(30 * DAY);
+    let request = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.get("/name").await.set_cookies().len() })
+    };
+    let mut cookies = 0;
+    for racing in (0..20).map(|_| request()).collect::<Vec<_>>() {
+        cookies += racing.await.unwrap();
+    }
+    assert_eq!(cookies, 1);
+
+    // And one that the session's end overtakes gets none.
+    app.clock.advance(30 * DAY);
+    let held = app.store.hold(Operation::Replace);
+    let late = request();
+    held.wait_for_caller().await;
+    let (store, clock, keys) = (app.store.clone(), app.clock.clone(), app.keys.clone());
+    let twin = App::on(store, clock, keys, Router::new(), remembers).await;
+    let browser = twin.client();
+    browser.set_cookie(COOKIE, before.as_deref());
+    browser.get("/destroy").await.text();
+    held.release();
+    assert_eq!(late.await.unwrap(), 0);
+}
+
+// ---- without a refresh ----
+
+#[tokio::test]
+async fn a_page_that_asks_how_long_is_left_does_not_keep_the_session_alive() {
+    async fn note(session: Session<Visitor>) -> sessions::Result<()> {
+        let session = session.without_refresh();
+        session.write().await.set_theme("dark");
+        session.save().await?;
+        session.update(|s| *s.points_mut() += 1).await?;
+        session.write().await.set_seen([1]);
+        Ok(())
+    }
+    async fn points(session: Session<Visitor>) -> String {
+        session.without_refresh().read().await.points().to_string()
+    }
+    let routes = Router::new()
+        .route("/ends", get(ends))
+        .route("/note", get(note))
+        .route("/points", get(points));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let end = async || client.get("/ends").await.text().to_string();
+    let begun_with = end().await;
+    for minute in 1..120 {
+        app.clock.advance(MINUTE);
+        assert_eq!(end().await, begun_with, "minute {minute}");
+    }
+    // What it writes is kept, and keeps nobody alive either.
+    client.get("/note").await.text();
+    assert_eq!(client.get("/points").await.text(), "1");
+    assert_eq!(end().await, begun_with);
+    assert_eq!(app.store.calls().touch, 0);
+    app.clock.advance(MINUTE);
+    assert_eq!(client.get("/name").await.text(), "nobody");
+}
+
+#[tokio::test]
+async fn other_requests_of_the_session_count_as_always() {
+    async fn slow(State(steps): State<Arc<[Notify; 2]>>, session: Session<Visitor>) -> String {
+        steps[0].notify_one();
+        steps[1].notified().await;
+        session.read().await.name().unwrap_or("nobody").to_string()
+    }
+    async fn slow_write(steps: State<Arc<[Notify; 2]>>, session: Session<Visitor>) -> String {
+        session.write().await.set_points(7);
+        slow(steps, session).await
+    }
+    async fn note(session: Session<Visitor>) {
+        session.clone().without_refresh().write().await.set_theme("dark");
+    }
+    let steps = Arc::new([Notify::new(), Notify::new()]);
+    let routes = Router::new()
+        .route("/slow", get(slow))
+        .route("/slow_write", get(slow_write))
+        .with_state(steps.clone())
+        .route("/note", get(note))
+        .route("/ends", get(ends));
+    for path in ["/slow", "/slow_write"] {
+        let app = App::start(routes.clone()).await;
+        let client = app.visitor().await;
+        let end = async || client.get("/ends").await.text().to_string();
+        let begun_with = end().await;
+        let other = tokio::spawn({
+            let client = client.clone();
+            async move { client.get(path).await }
+        });
+        steps[0].notified().await;
+        app.clock.advance(HOUR);
+        // The other one has the session open, and has perhaps written to it.
+        assert_eq!(end().await, begun_with);
+        client.get("/note").await.text();
+        assert_eq!(end().await, begun_with, "also where it saves what the other one wrote");
+        steps[1].notify_one();
+        assert_eq!(other.await.unwrap().text(), "Zoe");
+        assert_eq!(end().await, (3 * HOUR).as_secs().to_string(), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -876,6 +876,33 @@ async fn a_user_sees_where_they_are_logged_in() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_no_use_leaves_the_device_as_it_was_seen() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().with_clock(&clock).build();
+    let builder = SessionLayer::<Customer>::builder(store.clone(), Keys::generate());
+    let layer = builder.with_clock(&clock).build().unwrap();
+    let sessions = layer.sessions(store);
+    let seen = async || {
+        let list = sessions.list(&7).await.unwrap();
+        let seen = list[0].last_seen.unwrap().duration_since(list[0].logged_in_at).unwrap();
+        seen.as_secs() / 60
+    };
+    let mut client = TestClient::new((), &layer);
+    let device = Device::new().with_user_agent("phone");
+    client.with_session(async |s| s.login(7).device(device).await.unwrap()).await;
+    clock.advance(30 * MINUTE);
+    client.with_session(async |s| drop(s.without_refresh())).await;
+    assert_eq!(seen().await, 0);
+    let write = async |s: Session<Customer>| {
+        s.without_refresh().write().await.set_cart([1]);
+    };
+    client.with_session(write).await;
+    assert_eq!(seen().await, 0);
+    client.with_session(async |_| {}).await;
+    assert_eq!(seen().await, 30);
+}
+
+#[tokio::test]
 async fn a_session_knows_itself_in_the_list() {
     let shop = Shop::start().await;
     let sessions = shop.layer.sessions(shop.store.store().clone());

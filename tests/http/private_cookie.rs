@@ -1,10 +1,11 @@
 //! Sessions that live in their cookie.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
-use axum::{extract::Path, routing::get};
+use axum::{Router, extract::Path, routing::get};
 use sessions::{
-    Keys, PrivateCookie, Session, SessionLayer, SessionLayerBuilder, testing::ManualClock,
+    Keys, PrivateCookie, SameSite, Session, SessionLayer, SessionLayerBuilder,
+    testing::{ManualClock, SessionChange, TestClient},
 };
 use sessions_tests::{Client, Reply, Server};
 
@@ -207,4 +208,198 @@ async fn there_is_nothing_to_lock_and_the_layer_says_so() {
     assert_eq!(client.get("/locks").await.text(), "Err(NoLeases)");
     client.get("/updates").await.text();
     assert_eq!(client.get("/visit").await.text(), "2");
+}
+
+// ---- another domain or path ----
+
+/// A browser that tells cookies of one name apart as browsers do: by domain, path and partition. All of
+/// its requests are to a host and in a page that they are valid for, except for their paths.
+#[derive(Default)]
+struct Browser(Mutex<Vec<Stored>>);
+
+struct Stored {
+    /// Domain and whether it is partitioned.
+    scope: (String, bool),
+    path: String,
+    pair: String,
+}
+
+impl Browser {
+    async fn get(&self, server: &Server, path: &str) -> Reply {
+        let mut sent: Vec<(usize, String)> = {
+            let stored = self.0.lock().unwrap();
+            let fits = stored.iter().filter(|cookie| path.starts_with(&cookie.path));
+            fits.map(|cookie| (cookie.path.len(), cookie.pair.clone())).collect()
+        };
+        // Longer paths first, and of those that are equal the one that was made first.
+        sent.sort_by_key(|(length, _)| usize::MAX - length);
+        let pairs: Vec<String> = sent.into_iter().map(|(_, pair)| pair).collect();
+        let lines = if pairs.is_empty() { vec![] } else { vec![pairs.join("; ").into_bytes()] };
+        let reply = server.client().get_with(path, &lines).await;
+        reply.set_cookies().iter().for_each(|line| self.keep(line));
+        reply
+    }
+
+    fn keep(&self, line: &str) {
+        let mut parts = line.split("; ");
+        let pair = parts.next().unwrap().to_string();
+        let attributes: Vec<&str> = parts.collect();
+        let value = |name: &str| attributes.iter().find_map(|it| it.strip_prefix(name));
+        let scope =
+            (value("Domain=").unwrap_or_default().to_string(), attributes.contains(&"Partitioned"));
+        let path = value("Path=").unwrap().to_string();
+        let mut stored = self.0.lock().unwrap();
+        let at = stored.iter().position(|it| it.scope == scope && it.path == path);
+        match (at, value("Max-Age=") == Some("0")) {
+            (Some(at), true) => drop(stored.remove(at)),
+            (Some(at), false) => stored[at].pair = pair,
+            (None, true) => {}
+            (None, false) => stored.push(Stored { scope, path, pair }),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+type Settings = fn(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>;
+
+/// What a layer changes from, and to.
+const MOVES: [(&str, Settings, Settings); 5] = [
+    ("from a domain to the host", in_a_domain, on_the_host),
+    ("from the host to a domain", on_the_host, in_a_domain),
+    ("from a path", on_a_path, on_the_host),
+    ("to a partition", in_frames, in_a_partition),
+    ("from a partition", in_a_partition, in_frames),
+];
+
+fn on_the_host(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
+    builder.with_cookie_name("__Secure-s")
+}
+
+fn in_a_domain(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
+    on_the_host(builder).with_cookie_domain("shop.example")
+}
+
+fn on_a_path(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
+    on_the_host(builder).with_cookie_path("/name")
+}
+
+fn in_frames(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
+    builder.with_same_site(SameSite::None)
+}
+
+fn in_a_partition(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
+    in_frames(builder).with_partitioned_cookie(true)
+}
+
+#[tokio::test]
+async fn of_two_cookies_the_newest_counts_and_a_logout_is_one() {
+    for (case, before, after) in MOVES {
+        let (keys, clock) = (Keys::generate(), ManualClock::new());
+        let old = serve_with(&keys, &clock, before).await;
+        let new = serve_with(&keys, &clock, after).await;
+        let browser = Browser::default();
+        let name = async |server| browser.get(server, "/name").await.text().to_string();
+        browser.get(&old, "/name/Old").await.text();
+        assert_eq!(name(&new).await, "Old", "{case}");
+
+        browser.get(&new, "/name/New").await.text();
+        assert_eq!(browser.len(), 2, "{case}");
+        assert_eq!(name(&new).await, "New", "{case}");
+        assert_eq!(name(&old).await, "New", "{case}: while both versions are running");
+
+        clock.advance(Duration::from_secs(1));
+        browser.get(&new, "/destroy").await.text();
+        assert_eq!(name(&new).await, "nobody", "{case}: logged out");
+        assert_eq!(name(&old).await, "nobody", "{case}: logged out");
+        browser.get(&new, "/name/Again").await.text();
+        assert_eq!(name(&new).await, "Again", "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_with_the_old_cookie_alone_ends_that() {
+    for (case, before, after) in MOVES {
+        let (keys, clock) = (Keys::generate(), ManualClock::new());
+        let old = serve_with(&keys, &clock, before).await;
+        let new = serve_with(&keys, &clock, after).await;
+        let browser = Browser::default();
+        browser.get(&old, "/name/Old").await.text();
+        // Under a path that the old cookie is sent to.
+        let out = SessionLayer::builder(PrivateCookie, keys.clone()).with_clock(&clock);
+        let routes = Router::new().route("/name", get(crate::destroy));
+        let out = Server::start(routes.layer(after(out).build().unwrap())).await;
+        browser.get(&out, "/name").await.text();
+        assert_eq!(browser.get(&new, "/name").await.text(), "nobody", "{case}");
+    }
+}
+
+/// Neither the login nor the logout is sent the old cookie, which is valid for some pages only.
+#[tokio::test]
+async fn a_cookie_that_a_logout_does_not_see_does_not_come_back() {
+    let (keys, clock) = (Keys::generate(), ManualClock::new());
+    let old = serve_with(&keys, &clock, on_a_path).await;
+    let new = serve_with(&keys, &clock, on_the_host).await;
+    let browser = Browser::default();
+    browser.get(&old, "/name/Old").await.text();
+    clock.advance(Duration::from_secs(1));
+    browser.get(&new, "/visit").await.text();
+    let logout = browser.get(&new, "/destroy").await.set_cookies();
+    assert_eq!(logout.len(), 1);
+    assert!(logout[0].len() < 200 && logout[0].contains("; Max-Age=34560000"), "{logout:?}");
+    assert_eq!(browser.get(&new, "/name").await.text(), "nobody");
+}
+
+#[tokio::test]
+async fn the_clock_of_another_process_may_be_ahead() {
+    let (keys, clock, ahead) = (Keys::generate(), ManualClock::new(), ManualClock::new());
+    ahead.advance(HOUR / 2);
+    let old = serve_with(&keys, &ahead, in_a_domain).await;
+    let new = serve_with(&keys, &clock, on_the_host).await;
+    let browser = Browser::default();
+    browser.get(&old, "/name/Old").await.text();
+    for name in ["One", "Two"] {
+        browser.get(&new, &format!("/name/{name}")).await.text();
+        assert_eq!(browser.get(&new, "/name").await.text(), name);
+    }
+    browser.get(&new, "/destroy").await.text();
+    assert_eq!(browser.get(&new, "/name").await.text(), "nobody");
+}
+
+#[tokio::test]
+async fn a_host_cookie_is_removed_and_others_say_that_they_have_ended() {
+    for (settings, is_removed) in [(in_frames as Settings, true), (on_the_host, false)] {
+        let builder = SessionLayer::<Visitor>::builder(PrivateCookie, Keys::generate());
+        let layer = settings(builder).build().unwrap();
+        let mut client = TestClient::new(basics().layer(layer.clone()), &layer);
+        let mut change = async |path| client.get(path).await.change;
+        assert_eq!(change("/name/Zoe").await, SessionChange::Begun);
+        assert_eq!(change("/destroy").await, SessionChange::Ended);
+        assert_eq!(change("/destroy").await, SessionChange::Kept, "there is none");
+        assert_eq!(client.cookie().is_none(), is_removed);
+        assert_eq!(client.get("/name/Zoe").await.change, SessionChange::Begun);
+    }
+}
+
+#[tokio::test]
+async fn a_persistent_cookie_is_sent_again_before_the_browser_drops_it() {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    let clock = ManualClock::new();
+    let server = serve_with(&Keys::generate(), &clock, |builder| {
+        let long = builder.with_idle_timeout(None).with_absolute_timeout(800 * DAY);
+        long.with_persistent_cookie(true)
+    })
+    .await;
+    let client = server.client();
+    client.get("/name/Zoe").await.text();
+    for day in 1..=780 {
+        clock.advance(DAY);
+        let reply = client.get("/name").await;
+        assert_eq!(reply.text(), "Zoe");
+        // From day 420 on the last one lasts to the end: the first with at most 400 days left.
+        let is_due = day % 30 == 0 && day <= 420;
+        assert_eq!(reply.set_cookies().len(), usize::from(is_due), "day {day}");
+    }
 }

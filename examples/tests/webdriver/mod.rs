@@ -50,6 +50,8 @@ pub(crate) struct Browser {
     driver_port: u16,
     _driver: Program,
     profile: Profile,
+    /// Cookies of other sites than the page's are blocked.
+    is_blocking: bool,
 }
 
 /// The folder where a browser keeps its cookies, removed when the test is over.
@@ -65,6 +67,15 @@ impl Browser {
     /// Opens a browser with a fresh profile. `None`, and a word on the standard error, where there
     /// is no browser and nobody demands one.
     pub(crate) fn start(name: &str) -> Option<Self> {
+        Self::start_with(name, false)
+    }
+
+    /// The same, with a browser that blocks the cookies of other sites than the page's.
+    pub(crate) fn start_blocking(name: &str) -> Option<Self> {
+        Self::start_with(name, true)
+    }
+
+    fn start_with(name: &str, is_blocking: bool) -> Option<Self> {
         let switch = env::var(SWITCH).unwrap_or_default();
         if switch == "0" {
             return left_out(&format!("{SWITCH} is 0"));
@@ -82,7 +93,8 @@ impl Browser {
         let mut command = Command::new("chromedriver");
         let command = command.arg("--port=0").env("HOME", &profile.0);
         let (driver, driver_port) = Program::start(command, "successfully on port ");
-        let mut browser = Self { session: String::new(), driver_port, _driver: driver, profile };
+        let session = String::new();
+        let mut browser = Self { session, driver_port, _driver: driver, profile, is_blocking };
         browser.open();
         Some(browser)
     }
@@ -96,8 +108,9 @@ impl Browser {
     fn open(&mut self) {
         let mut flags = FLAGS.map(String::from).to_vec();
         flags.push(format!("--user-data-dir={}", self.profile.0.display()));
-        // Third-party cookies are let through, so that `SameSite` alone decides.
-        let settings = json!({ "profile.cookie_controls_mode": 0 });
+        // Unless a test is about that, cookies of other sites are let through, so that `SameSite` alone
+        // decides.
+        let settings = json!({ "profile.cookie_controls_mode": u8::from(self.is_blocking) });
         let wishes = json!({
             "goog:chromeOptions": { "args": flags, "prefs": settings },
             "goog:loggingPrefs": { "browser": "ALL" },

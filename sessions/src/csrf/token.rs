@@ -134,7 +134,7 @@ impl<T: SessionData> Session<T> {
                 return shared.csrf_token(&SessionId::generate()?);
             }
             let mut saving = Saving::of(&slot).await;
-            let wish = Wish { begins: true, ..Wish::of(Some(handle.writer())) };
+            let wish = Wish { begins: true, ..handle.wish() };
             let begun = save::attempts(shared, &slot, &mut saving, wish).await;
             // Another task of the request may have ended it meanwhile, and begun another one.
             if Arc::ptr_eq(&slot, &handle.slot()) {

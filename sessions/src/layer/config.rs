@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use super::{SessionLayer, neighbours::Neighbour};
+use super::{SessionLayer, neighbours::Neighbour, plain_http::PlainHttpHint};
 use crate::{
     Codec, Keys, SameSite, SessionData,
     clock::Clock,
@@ -68,6 +68,7 @@ pub struct SessionLayerBuilder<T> {
     keys: Keys,
     cookie: CookieConfig,
     expiry: Expiry,
+    has_absolute_timeout: bool,
     codec: Option<Codec>,
     conflict: Conflict,
     payload_limit: usize,
@@ -86,6 +87,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             keys,
             cookie: CookieConfig::default(),
             expiry: Expiry::default(),
+            has_absolute_timeout: false,
             codec: Codec::preferred(),
             conflict: Conflict::default(),
             payload_limit: 1 << 20,
@@ -107,6 +109,12 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// Sends the cookie to this domain and all of its subdomains. Needs another name than a
     /// `__Host-` one.
+    ///
+    /// A domain is a name such as `example.com`, of the host itself or of one above it; it has no
+    /// scheme, no port, no path and no `*`, and a name in other letters is written in Punycode. From
+    /// anything else browsers drop the cookie without a word (RFC 6265bis, 5.7), so that
+    /// [`build`](Self::build) refuses it. They drop it also for a name under which everybody can have
+    /// one, such as `co.uk` or `github.io` (<https://publicsuffix.org>), which nobody is told of here.
     pub fn with_cookie_domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
         self.cookie.domain = Some(domain.into());
         self
@@ -120,15 +128,38 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     }
 
     /// When the cookie is sent along from other sites.
+    ///
+    /// `Strict` keeps it back also when a link leads here: whoever comes from an identity provider, or
+    /// from a mail, is nobody on the first page and known on the second. With the default `Lax` the
+    /// cookie comes along when a link is followed, and not with what other sites post: a provider that
+    /// answers with a form (`response_mode=form_post`) needs a second layer for its callback, with a
+    /// cookie name of its own, `SameSite::None` and a short timeout.
     pub fn with_same_site(mut self, same_site: SameSite) -> Self {
         self.cookie.same_site = same_site;
         self
     }
 
     /// Whether the cookie outlives the browser's own session, for as long as the absolute timeout
-    /// lets it. A session can ask for itself: [`Lifetime::persistent`](crate::Lifetime::persistent).
+    /// lets it. Browsers keep a cookie for 400 days at most: that of a session which may last longer is
+    /// sent again while the session is in use, every 30 days. A session can ask for itself: [`Lifetime::persistent`](crate::Lifetime::persistent).
     pub fn with_persistent_cookie(mut self, persistent: bool) -> Self {
         self.expiry.persistent = persistent;
+        self
+    }
+
+    /// One cookie for each site in whose pages the application is shown in a frame (`Partitioned`,
+    /// [CHIPS](https://datatracker.ietf.org/doc/draft-cutler-httpbis-partitioned-cookies/)). Browsers that block the cookies of other
+    /// sites let a partitioned one through; the session in one site's frame is another than in the next
+    /// one's, and than where the application is opened by itself.
+    ///
+    /// Needs `Secure`, and [`SameSite::None`](Self::with_same_site), without which a browser sends no
+    /// cookie into a frame. That lets other sites' requests come with it too: have a
+    /// [`CsrfLayer`](crate::CsrfLayer).
+    ///
+    /// A partitioned cookie and one that is not are two to a browser: where a running application
+    /// changes over, sessions begin anew in frames, and it may be sent both for a while.
+    pub fn with_partitioned_cookie(mut self, partitioned: bool) -> Self {
+        self.cookie.partitioned = partitioned;
         self
     }
 
@@ -138,29 +169,61 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
-    /// For development over plain HTTP, with browsers that take no `Secure` cookie even from
-    /// `localhost`: drops `Secure`, and the prefix `__Host-` or `__Secure-` from the name. Whoever
-    /// can listen then has the session.
-    pub fn insecure_localhost(mut self) -> Self {
+    /// For development over plain HTTP: drops `Secure`, and a prefix that demands it, as `__Host-`,
+    /// from the name. Whoever can listen then has the session.
+    ///
+    /// Over plain HTTP no browser keeps a `Secure` cookie, and every request begins a new session:
+    ///
+    /// | at | Chromium, Firefox | Safari and other WebKit |
+    /// | --- | --- | --- |
+    /// | `https://` | keep it | keep it |
+    /// | `http://localhost`, `http://127.0.0.1` | keep it | drop it |
+    /// | `http://` and any other name or address, as of the local network | drop it | drop it |
+    ///
+    /// The first time that a browser seems to be at this, a warning in the log says so.
+    pub fn insecure_plain_http(mut self) -> Self {
         self.cookie.secure = false;
-        for prefix in ["__Host-", "__Secure-"] {
-            if let Some(name) = self.cookie.name.strip_prefix(prefix) {
-                self.cookie.name = name.to_string().into();
+        for prefix in ["__Host-Http-", "__Host-", "__Secure-", "__Http-"] {
+            // Browsers compare prefixes without regard to case.
+            match self.cookie.name.split_at_checked(prefix.len()) {
+                Some((start, name)) if start.eq_ignore_ascii_case(prefix) => {
+                    self.cookie.name = name.to_string().into();
+                }
+                _ => {}
             }
         }
         self
     }
 
-    /// A session ends when it has not been used for this long; to the millisecond.
+    /// A session ends when it has not been used for this long; to the millisecond. With `None` it is
+    /// the absolute timeout alone that ends it.
+    ///
+    /// The absolute timeout ends a session that is in use, too, and is 24 hours by default: an idle
+    /// timeout of as much or more needs it set as well, or [`build`](Self::build) refuses the two.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # use std::time::Duration;
+    /// # use sessions::{Keys, MemoryStore, SessionLayer};
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    /// let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
+    ///     .with_idle_timeout(7 * DAY)
+    ///     .with_absolute_timeout(90 * DAY)
+    ///     .build();
+    /// # layer.unwrap();
+    /// # }
+    /// ```
     pub fn with_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.expiry.idle = timeout.into();
         self
     }
 
     /// A session ends this long after it was first saved, however much it is used; to the
-    /// millisecond.
+    /// millisecond. With `None` a session that is in use never ends.
     pub fn with_absolute_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.expiry.absolute = timeout.into();
+        self.has_absolute_timeout = true;
         self
     }
 
@@ -240,7 +303,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
         self.cookie.check()?;
-        self.expiry.check()?;
+        self.expiry.check(self.has_absolute_timeout)?;
         if self.payload_limit > LARGEST_PAYLOAD {
             return Err(BuildError::new(format!(
                 "the payload limit is {} bytes, the most is {LARGEST_PAYLOAD}",
@@ -268,6 +331,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         })?;
         let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
         let neighbour = if self.is_another_process { None } else { Some(neighbour.settle()?) };
+        let plain_http = PlainHttpHint::new(&self.cookie);
         let shared = Shared {
             user_prefix: user_prefix(T::__NAME, self.keys.tenant()),
             storage: self.storage,
@@ -286,6 +350,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             registry: Arc::new(Registry::new()),
             seen_cookies: SeenCookies::new(),
             background: Background::new(),
+            plain_http,
         };
         Ok(SessionLayer { shared: Arc::new(shared) })
     }

@@ -2,11 +2,16 @@
 //!
 //! 1. A stored session that the client has no cookie for, because it is new, renewed or begun anew:
 //!    set it.
-//! 2. A stored session whose cookie was signed by an old key, or may now stay for another time, or
-//!    holds the session itself, which has changed: set it again.
-//! 3. Any other stored session: leave the cookie alone.
-//! 4. No stored session, and the request itself has ended the one that its cookie opened: remove it.
-//! 5. No stored session otherwise, whatever the cookie was: leave it alone. Another response may
+//! 2. A stored session whose cookie may now stay for another time, or holds the session itself, which
+//!    has changed: set it again.
+//! 3. A stored session whose cookie was signed by an old key, or will be dropped by the browser before
+//!    the session ends and was sent long ago: set it again, unless the request does not count as a use
+//!    of the session.
+//! 4. Any other stored session: leave the cookie alone.
+//! 5. No stored session, and the request itself has ended the one that its cookie opened: remove it.
+//!    Or, where the browser may have older cookies of the name that hold a session themselves, set one
+//!    that says that the session has ended: the newest counts.
+//! 6. No stored session otherwise, whatever the cookie was: leave it alone. Another response may
 //!    just be setting a good one.
 
 use crate::id::SessionId;
@@ -21,7 +26,13 @@ pub(crate) struct Facts {
     /// The request has ended the session of that cookie.
     pub(crate) ended: bool,
     /// The cookie has to change although it is of the right session.
-    pub(crate) send_again: bool,
+    pub(crate) changed: bool,
+    /// The cookie is good, and should be replaced before it is not.
+    pub(crate) aged: bool,
+    /// The request counts as a use of the session.
+    pub(crate) refreshes: bool,
+    /// The browser may have other cookies of the name, which would hold a session without this one.
+    pub(crate) has_rivals: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +40,23 @@ pub(crate) enum CookieChange {
     Keep,
     Set(SessionId),
     Remove,
+    /// Set one that says that there is no session any more.
+    SetEnded,
 }
 
 pub(crate) fn decide(facts: Facts) -> CookieChange {
+    use CookieChange::{Keep, Remove, Set, SetEnded};
     match (facts.session, facts.cookie) {
         (Some(session), Some(cookie)) if cookie == session => {
-            if facts.send_again {
-                CookieChange::Set(session)
-            } else {
-                CookieChange::Keep
+            match facts.changed || (facts.aged && facts.refreshes) {
+                true => Set(session),
+                false => Keep,
             }
         }
-        (Some(session), _) => CookieChange::Set(session),
-        (None, Some(_)) if facts.ended => CookieChange::Remove,
-        (None, _) => CookieChange::Keep,
+        (Some(session), _) => Set(session),
+        (None, Some(_)) if facts.ended && facts.has_rivals => SetEnded,
+        (None, Some(_)) if facts.ended => Remove,
+        (None, _) => Keep,
     }
 }
 
@@ -52,21 +66,42 @@ mod tests {
 
     #[test]
     fn every_case() {
-        use CookieChange::{Keep, Remove, Set};
+        use CookieChange::{Keep, Remove, Set, SetEnded};
         let [a, b] = [1, 2].map(|byte| SessionId::from_bytes([byte; 16]));
+        let none = Facts {
+            session: None,
+            cookie: None,
+            ended: false,
+            changed: false,
+            aged: false,
+            refreshes: true,
+            has_rivals: false,
+        };
+        let known = Facts { session: Some(a), cookie: Some(a), ..none };
+        let gone = Facts { cookie: Some(a), ..none };
+        let unused = |facts| Facts { refreshes: false, ..facts };
+        let rivals = |facts| Facts { has_rivals: true, ..facts };
         let table = [
-            ("a new session", Some(a), None, false, false, Set(a)),
-            ("nothing written", None, None, false, false, Keep),
-            ("known", Some(a), Some(a), false, false, Keep),
-            ("known, another key or lifetime", Some(a), Some(a), false, true, Set(a)),
-            ("renewed", Some(b), Some(a), false, false, Set(b)),
-            ("ended, nothing written after", None, Some(a), true, false, Remove),
-            ("ended, written after", Some(b), Some(a), true, false, Set(b)),
-            ("ended by somebody else", None, Some(a), false, false, Keep),
-            ("ended by somebody else, another key", None, Some(a), false, true, Keep),
+            ("a new session", Facts { session: Some(a), ..none }, Set(a)),
+            ("nothing written", none, Keep),
+            ("nothing written, rivals", rivals(none), Keep),
+            ("known", known, Keep),
+            ("known, rivals", rivals(known), Keep),
+            ("known, another lifetime or content", Facts { changed: true, ..known }, Set(a)),
+            ("the same, unused", unused(Facts { changed: true, ..known }), Set(a)),
+            ("known, another key or long ago", Facts { aged: true, ..known }, Set(a)),
+            ("the same, unused", unused(Facts { aged: true, ..known }), Keep),
+            ("renewed", Facts { session: Some(b), ..known }, Set(b)),
+            ("ended, nothing written after", Facts { ended: true, ..gone }, Remove),
+            ("the same, rivals", rivals(Facts { ended: true, ..gone }), SetEnded),
+            ("ended, written after", Facts { session: Some(b), ended: true, ..gone }, Set(b)),
+            ("the same, rivals", rivals(Facts { session: Some(b), ended: true, ..gone }), Set(b)),
+            ("ended by somebody else", gone, Keep),
+            ("ended by somebody else, rivals", rivals(gone), Keep),
+            ("ended by somebody else, another key", Facts { aged: true, ..gone }, Keep),
         ];
-        for (case, session, cookie, ended, send_again, change) in table {
-            assert_eq!(decide(Facts { session, cookie, ended, send_again }), change, "{case}");
+        for (case, facts, change) in table {
+            assert_eq!(decide(facts), change, "{case}");
         }
     }
 }

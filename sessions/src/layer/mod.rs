@@ -11,6 +11,7 @@ pub(crate) mod decide;
 mod future;
 mod headers;
 pub(crate) mod neighbours;
+pub(crate) mod plain_http;
 mod service;
 
 pub use config::{Conflict, SessionLayerBuilder};

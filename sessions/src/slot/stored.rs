@@ -46,13 +46,26 @@ pub(crate) struct Wish<'a> {
     pub(crate) is_seen: bool,
     /// A session that is not stored yet is to be stored, with whatever it has.
     pub(crate) begins: bool,
+    /// The session's cookie is sent again because it is old, which is to be noted. Only where the
+    /// session is seen, too.
+    pub(crate) sends_cookie: bool,
+    /// What is saved does not count as a use of the session: it expires when it would have.
+    pub(crate) keeps_expiry: bool,
 }
 
 impl Wish<'_> {
     /// All that is pending.
     pub(crate) fn of(writer: Option<Writer>) -> Self {
-        let (renews_lease, is_seen, begins) = (false, false, false);
-        Self { writer, overlay: None, login: None, renews_lease, is_seen, begins }
+        Self {
+            writer,
+            overlay: None,
+            renews_lease: false,
+            login: None,
+            is_seen: false,
+            begins: false,
+            sends_cookie: false,
+            keeps_expiry: false,
+        }
     }
 }
 
@@ -373,7 +386,7 @@ impl<T: SessionData> Slot<T> {
     /// False if that was not all there is to be done: then nothing has happened.
     pub(crate) fn save_at_once(
         &self,
-        writer: Writer,
+        wish: Wish<'_>,
         given: Circumstances<'_>,
         store: impl FnOnce(&Record, Option<u64>) -> bool,
     ) -> bool {
@@ -381,7 +394,7 @@ impl<T: SessionData> Slot<T> {
         if state.is_in_doubt() || state.hold.is_some() || state.creating.is_some() {
             return false;
         }
-        let next = state.next(Wish::of(Some(writer)), &given);
+        let next = state.next(wish, &given);
         let Ok(ControlFlow::Continue(Next { record, head, holds_all: true, .. })) = next else {
             return false;
         };
@@ -546,7 +559,7 @@ impl<T: SessionData> State<T> {
             // Once and for all: the first mark of a record is that of the save that made it.
             || !self.head.marks.is_empty()
             || T::FIELDS.iter().any(FieldInfo::counts_changes);
-        let head = self.next_head(is_marked.then_some(given.mark), wish.login, given.now);
+        let head = self.next_head(is_marked.then_some(given.mark), wish, given.now);
         let written = |pending: &Patch| self.payload(pending, overlay, &head);
         let mut payload = written(&self.pending);
         let mut holds_all = overlay.is_none();
@@ -579,6 +592,11 @@ impl<T: SessionData> State<T> {
             created_at,
             expires_at: match is_begun_now || self.has_own_lifetime() {
                 true => expiry.expires_at(head.lifetime, created_at, now),
+                false if wish.keeps_expiry => {
+                    // Unless it is earlier: the limits may have been lowered since.
+                    let used = expiry.expires_at(head.lifetime, created_at, now);
+                    used.min(self.record.expires_at)
+                }
                 false => expiry.expires_again_at(head.lifetime, &self.record, now),
             },
             user: wish.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
@@ -603,14 +621,22 @@ impl<T: SessionData> State<T> {
     }
 
     /// The head of the next record.
-    fn next_head(&self, mark: Option<u32>, login: Option<Begin<'_>>, now: SystemTime) -> Head {
-        let known = self.head.device.as_ref().map(|known| &known.0);
-        let device = login.and_then(|login| login.device).or(known);
+    fn next_head(&self, mark: Option<u32>, wish: Wish<'_>, now: SystemTime) -> Head {
+        let login = wish.login;
+        let known = self.head.device.as_deref();
+        let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
+        let last_seen = known.filter(|_| wish.keeps_expiry).map_or(now, |known| known.1);
         let mut head = Head {
             lifetime: login.map_or(self.lifetime, |login| login.lifetime),
             lease: self.next_lease(),
             marks: self.head.marks.clone(),
-            device: device.map(|device| Box::new((device.clone(), now))),
+            device: device.map(|device| Box::new((device.clone(), last_seen))),
+            cookie_sent: match login {
+                // The login has a cookie of its own.
+                Some(_) => None,
+                None if wish.sends_cookie => Some(now),
+                None => self.head.cookie_sent,
+            },
         };
         if let Some(mark) = mark {
             head.mark(mark);

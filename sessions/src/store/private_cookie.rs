@@ -1,5 +1,7 @@
 //! Sessions without a store.
 
+use std::time::SystemTime;
+
 use chacha20poly1305::{
     XChaCha20Poly1305,
     aead::{Aead, Nonce, Payload},
@@ -29,6 +31,16 @@ use crate::{
 /// read nor change it, nor move it to another cookie. Everything else is as with a store: fields,
 /// guards, both timeouts, rotation of keys.
 ///
+/// # Another domain or path
+///
+/// When a layer gets another cookie domain or path, browsers go on sending the old cookie beside the
+/// new one, and mostly before it (RFC 6265bis, 5.8.3). Each cookie says when it was written, and the
+/// newest counts, also one that says that the session has ended: under a name on which several cookies
+/// are possible, `destroy` does not take the cookie away but sets one of some hundred bytes that says
+/// so, for as long as a browser could keep an older one (400 days, or until a session begins). Under a
+/// `__Host-` name, as the default is, and without `Partitioned`, there is one cookie, and it is
+/// removed.
+///
 /// # Limits
 ///
 /// - **It cannot be ended by the server.** `destroy` removes the cookie from the browser, and
@@ -41,7 +53,9 @@ use crate::{
 ///   only.
 /// - **4096 bytes** are what browsers take for a cookie, attributes included. A save of more is a
 ///   [`TooLarge`](crate::ErrorKind::TooLarge) error that says how large; about 2900 bytes of fields
-///   fit.
+///   fit. A proxy may take less: nginx answers 502 when all headers of a response together are larger
+///   than its `proxy_buffer_size`, 4 or 8 KB by default, and 400 for a request's that are larger than
+///   `large_client_header_buffers`.
 /// - **Whatever is saved has to be sent**: after the response has left, a save is a
 ///   [`NoCookie`](crate::ErrorKind::NoCookie) error, and if the client hangs up there is nobody to
 ///   send to.
@@ -62,19 +76,41 @@ const OVERHEAD: usize = 24 + 16;
 
 type SealNonce = Nonce<XChaCha20Poly1305>;
 
-/// How long [`seal`] makes this session's cookie, before base64.
-pub(crate) fn sealed_len(record: &Record) -> usize {
-    OVERHEAD + ID_LENGTH + encode(record).len()
+/// What stands in a private cookie, before it is encrypted:
+///
+/// ```text
+/// flags (one byte)  written-at  [id (16 bytes)  version  created-at  expires-at  user  payload]
+/// ```
+///
+/// Numbers are [varints](crate::varint), times milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// Of several cookies of one browser the newest counts, whatever it holds.
+    pub(crate) written_at: SystemTime,
+    /// It was sent with `Partitioned`: one without is another cookie to the browser.
+    pub(crate) is_partitioned: bool,
+    /// `None` if the session has ended: such a cookie takes the place of older ones that the browser
+    /// may still have, of another domain or path.
+    pub(crate) session: Option<(SessionId, Record)>,
 }
 
-/// The session as the value of a cookie called `name`, before base64.
+const ENDED: u8 = 1;
+const PARTITIONED: u8 = 2;
+
+/// How long [`seal`] makes this session's cookie at most, before base64.
+pub(crate) fn sealed_len(record: &Record) -> usize {
+    const FLAGS: usize = 1;
+    const LONGEST_VARINT: usize = 10;
+    OVERHEAD + FLAGS + LONGEST_VARINT + ID_LENGTH + encode(record).len()
+}
+
+/// The value of a cookie called `name`, before base64.
 pub(crate) fn seal(
     keys: &Keys,
     name: &str,
-    id: &SessionId,
-    record: &Record,
+    content: &Content,
 ) -> Result<Vec<u8>, getrandom::Error> {
-    let plain = [id.as_bytes(), &encode(record)[..]].concat();
+    let plain = content.to_bytes();
     let mut nonce = SealNonce::default();
     getrandom::fill(&mut nonce)?;
     let message = Payload { msg: &plain, aad: name.as_bytes() };
@@ -82,8 +118,8 @@ pub(crate) fn seal(
     Ok([&nonce[..], &sealed].concat())
 }
 
-/// The session in a cookie called `name`, and whether it was sealed by an old key.
-pub(crate) fn open(keys: &Keys, name: &str, sealed: &[u8]) -> Option<(SessionId, Record, bool)> {
+/// What a cookie called `name` holds, and whether it was sealed by an old key.
+pub(crate) fn open(keys: &Keys, name: &str, sealed: &[u8]) -> Option<(Content, bool)> {
     let (nonce, sealed) = sealed.split_at_checked(size_of::<SealNonce>())?;
     let nonce = SealNonce::try_from(nonce).ok()?;
     let message = || Payload { msg: sealed, aad: name.as_bytes() };
@@ -91,8 +127,34 @@ pub(crate) fn open(keys: &Keys, name: &str, sealed: &[u8]) -> Option<(SessionId,
         .seals()
         .enumerate()
         .find_map(|(place, seal)| Some((place, seal.decrypt(&nonce, message()).ok()?)))?;
-    let (id, record) = plain.split_first_chunk()?;
-    Some((SessionId::from_bytes(*id), decode(record)?, place > 0))
+    Some((Content::from_bytes(&plain)?, place > 0))
+}
+
+impl Content {
+    fn to_bytes(&self) -> Vec<u8> {
+        let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
+        let mut out =
+            vec![flag(ENDED, self.session.is_none()) | flag(PARTITIONED, self.is_partitioned)];
+        varint::put(to_millis(self.written_at), &mut out);
+        if let Some((id, record)) = &self.session {
+            out.extend_from_slice(id.as_bytes());
+            out.extend(encode(record));
+        }
+        out
+    }
+
+    fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let flags = *bytes.split_off_first()?;
+        let written_at = from_millis(varint::take(&mut bytes)?);
+        let session = match flags & ENDED {
+            0 => {
+                let (id, record) = bytes.split_first_chunk()?;
+                Some((SessionId::from_bytes(*id), decode(record)?))
+            }
+            _ => None,
+        };
+        Some(Self { written_at, is_partitioned: flags & PARTITIONED != 0, session })
+    }
 }
 
 fn encode(record: &Record) -> Vec<u8> {
@@ -127,35 +189,68 @@ fn decode(mut bytes: &[u8]) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::Duration;
 
     use super::*;
 
-    fn record(user: Option<&str>) -> Record {
+    fn content(user: Option<&str>) -> Content {
         let now = from_millis(to_millis(SystemTime::now()));
         let payload = (0..=255).collect::<Vec<u8>>().into();
         let user = user.map(Into::into);
-        Record { version: 300, created_at: now, expires_at: now, user, payload }
+        let record = Record { version: 300, created_at: now, expires_at: now, user, payload };
+        let session = Some((SessionId::generate().unwrap(), record));
+        Content { written_at: now, is_partitioned: false, session }
     }
 
     #[test]
     fn a_session_comes_back_under_its_name_and_key_only() {
-        let (keys, id) = (Keys::generate(), SessionId::generate().unwrap());
-        for record in [record(None), record(Some("")), record(Some("Zoë"))] {
-            let sealed = seal(&keys, "a", &id, &record).unwrap();
-            assert_eq!(sealed.len(), sealed_len(&record));
-            assert_eq!(open(&keys, "a", &sealed), Some((id, record.clone(), false)));
+        let keys = Keys::generate();
+        let ended = Content { session: None, ..content(None) };
+        let partitioned = Content { is_partitioned: true, ..content(None) };
+        for content in [content(None), content(Some("")), content(Some("Zoë")), partitioned, ended]
+        {
+            let sealed = seal(&keys, "a", &content).unwrap();
+            if let Some((_, record)) = &content.session {
+                assert!((sealed.len()..sealed.len() + 5).contains(&sealed_len(record)));
+            }
+            assert_eq!(open(&keys, "a", &sealed), Some((content.clone(), false)));
             assert_eq!(open(&keys, "b", &sealed), None);
             assert_eq!(open(&Keys::generate(), "a", &sealed), None);
             let ring = Keys::generate().with_previous(keys.clone());
-            assert_eq!(open(&ring, "a", &sealed), Some((id, record, true)));
+            assert_eq!(open(&ring, "a", &sealed), Some((content, true)));
         }
+    }
+
+    /// Old cookies must stay readable.
+    #[test]
+    fn golden() {
+        let at = |millis| from_millis(millis);
+        let record = Record {
+            version: 300,
+            created_at: at(1),
+            expires_at: at(128),
+            user: Some("Zoë".into()),
+            payload: b"payload"[..].into(),
+        };
+        let id = SessionId::from_bytes(*b"0123456789abcdef");
+        let content =
+            Content { written_at: at(5), is_partitioned: false, session: Some((id, record)) };
+        let bytes = b"\x00\x050123456789abcdef\xac\x02\x01\x80\x01\x05Zo\xc3\xabpayload";
+        assert_eq!(content.to_bytes(), bytes);
+        assert_eq!(Content::from_bytes(bytes), Some(content));
+        let ended = Content {
+            written_at: SystemTime::UNIX_EPOCH + Duration::from_millis(300),
+            is_partitioned: true,
+            session: None,
+        };
+        assert_eq!(ended.to_bytes(), b"\x03\xac\x02");
+        assert_eq!(Content::from_bytes(b"\x03\xac\x02"), Some(ended));
     }
 
     #[test]
     fn no_bit_can_be_changed_and_nothing_cut() {
-        let (keys, id) = (Keys::generate(), SessionId::generate().unwrap());
-        let sealed = seal(&keys, "a", &id, &record(None)).unwrap();
+        let keys = Keys::generate();
+        let sealed = seal(&keys, "a", &content(None)).unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut sealed = sealed.clone();
             sealed[bit / 8] ^= 1 << (bit % 8);
@@ -168,7 +263,7 @@ mod tests {
 
     #[test]
     fn no_two_cookies_are_alike() {
-        let (keys, id, record) = (Keys::generate(), SessionId::generate().unwrap(), record(None));
-        assert_ne!(seal(&keys, "a", &id, &record), seal(&keys, "a", &id, &record));
+        let (keys, content) = (Keys::generate(), content(None));
+        assert_ne!(seal(&keys, "a", &content), seal(&keys, "a", &content));
     }
 }

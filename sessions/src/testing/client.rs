@@ -87,7 +87,7 @@ pub enum SessionChange {
     /// The cookie of the same session was sent again: for another lifetime, by a new key, or with
     /// what has changed in a private cookie.
     Resent,
-    /// The cookie was removed: after a logout.
+    /// The cookie was removed, or says that there is no session any more: after a logout.
     Ended,
 }
 
@@ -160,7 +160,8 @@ impl<S, T: SessionData> TestClient<S, T> {
         let Shared { cookie, keys, seen_cookies, .. } = &*self.layer.shared;
         #[cfg(feature = "private-cookie")]
         if self.layer.shared.storage.is_cookie() {
-            return cookie.opened(keys, &self.cookie).next().map(|(cookie, _)| cookie.id);
+            let session = cookie.newest(keys, &self.cookie)?.session;
+            return session.map(|(cookie, _)| cookie.id);
         }
         cookie.verified(keys, seen_cookies, &self.cookie).next().map(|cookie| cookie.id)
     }

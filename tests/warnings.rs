@@ -1,0 +1,146 @@
+//! What is logged once: for the whole process, or for one request. In a process of its own, because the
+//! log is the whole process's.
+
+use std::{
+    io,
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use http::Request;
+use http_body_util::Full;
+use sessions::{Keys, Lifetime, MemoryStore, Session, SessionLayer, testing::TestClient};
+use sessions_tests::{Client, Server};
+
+#[derive(Session)]
+struct Visitor {
+    visits: u32,
+}
+
+async fn visit(session: Session<Visitor>) {
+    *session.write().await.visits_mut() += 1;
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn lines(&self, words: &str) -> Vec<String> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        log.lines().filter(|line| line.contains(words)).map(String::from).collect()
+    }
+}
+
+fn log() -> Log {
+    static LOG: LazyLock<Log> = LazyLock::new(|| {
+        let log = Log::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .init();
+        log
+    });
+    LOG.clone()
+}
+
+async fn serve() -> Server {
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    Server::start(Router::new().route("/", get(visit)).fallback(visit).layer(layer)).await
+}
+
+/// A request as this browser sends it: `page` and `icon` for what is asked for, `link` for where from.
+async fn ask(client: &Client, agent: &str, kind: &str) {
+    let here = format!("http://{}/", client.address());
+    let mut request = Request::get(if kind == "icon" { "/favicon.ico" } else { "/" });
+    request = request.header("user-agent", agent);
+    if !agent.starts_with("curl") {
+        request = request.header("accept-language", "en");
+    }
+    request = match kind {
+        "icon" => request.header("accept", "*/*").header("referer", here),
+        "link" => request.header("accept", "text/html,*/*;q=0.8").header("referer", here),
+        _ => request.header("accept", "text/html,*/*;q=0.8").header("sec-fetch-site", "none"),
+    };
+    let reply = client.call(request.body(Full::default()).unwrap()).await;
+    assert!(reply.status.is_success());
+}
+
+#[tokio::test]
+async fn a_browser_that_drops_the_cookie_is_told_of_once() {
+    const WORDS: &str = "insecure_plain_http()";
+    const CHROMIUM: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+                            Chrome/156.0.0.0 Safari/537.36";
+    const WEBKIT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+                          Version/60.5 Safari/605.1.15";
+    let log = log();
+    let server = serve().await;
+    // A script, and a check that the server is alive, keep no cookies; a browser does.
+    for _ in 0..10 {
+        ask(&server.client(), "curl/8.11.0", "page").await;
+        ask(&server.client(), "kube-probe/1.33", "page").await;
+    }
+    let chromium = server.client();
+    for kind in ["page", "icon", "page", "link"] {
+        ask(&chromium, CHROMIUM, kind).await;
+    }
+    assert_eq!(log.lines(WORDS), Vec::<String>::new());
+    // What WebKitGTK 2.50 sends for a page, its icon, and the page loaded again.
+    for kind in ["page", "icon", "page"] {
+        assert_eq!(log.lines(WORDS), Vec::<String>::new());
+        ask(&server.client(), WEBKIT, kind).await;
+    }
+    let said = log.lines(WORDS);
+    assert_eq!(said.len(), 1, "{said:?}");
+    let host = server.client().address().to_string();
+    assert!(said[0].contains("WARN") && said[0].contains(&host), "{said:?}");
+    let another = serve().await;
+    for server in [&server, &another] {
+        for kind in ["page", "link", "link"] {
+            ask(&server.client(), WEBKIT, kind).await;
+        }
+    }
+    assert_eq!(log.lines(WORDS).len(), 1, "once per process");
+}
+
+#[tokio::test]
+async fn an_idle_timeout_that_is_cut_short_is_told_of_once() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const WORDS: &str = "a session's own idle timeout is longer";
+    let log = log();
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let mut client = TestClient::new((), &layer);
+    let mut set = async |lifetime| {
+        client.with_session(async |session| session.set_lifetime(lifetime)).await;
+        log.lines(WORDS).len()
+    };
+    assert_eq!(set(Lifetime::new().idle(DAY / 2)).await, 0);
+    assert_eq!(set(Lifetime::new().idle(7 * DAY).absolute(7 * DAY)).await, 0);
+    assert_eq!(set(Lifetime::new().idle(7 * DAY)).await, 1);
+    assert_eq!(set(Lifetime::new().idle(7 * DAY)).await, 1);
+}
+
+#[tokio::test]
+async fn too_many_cookies_are_told_of_once_a_request() {
+    const WORDS: &str = "too many session cookies";
+    let log = log();
+    let server = serve().await;
+    let junk = "__Host-id=A; ".repeat(500).into_bytes();
+    for requests in 1..=3 {
+        server.client().get_with("/", std::slice::from_ref(&junk)).await.text();
+        assert_eq!(log.lines(WORDS).len(), requests);
+    }
+}

@@ -3,6 +3,7 @@
 
 mod client;
 pub mod history;
+pub mod proxy;
 pub mod servers;
 
 use std::net::SocketAddr;

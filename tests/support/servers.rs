@@ -54,6 +54,9 @@ pub enum Kind {
     MariaDb,
     /// `memcached`.
     Memcached,
+    /// PgBouncer, in transaction mode; what more it is told are the lines of its file, of which the
+    /// first say where its databases are.
+    PgBouncer,
 }
 
 impl Kind {
@@ -65,6 +68,7 @@ impl Kind {
             Self::Postgres => postgres_program("postgres"),
             Self::MariaDb => find(&env::var(MYSQLD).unwrap_or("mariadbd".into())),
             Self::Memcached => find("memcached"),
+            Self::PgBouncer => find("pgbouncer"),
         }
     }
 
@@ -148,13 +152,23 @@ impl Kind {
             Self::Memcached => {
                 command.args(["-l", "127.0.0.1", "-p", &port_text, "-U", "0", "-u", "nobody"]);
             }
+            Self::PgBouncer => {
+                let file = folder.join("pgbouncer.ini");
+                let own = format!(
+                    "listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+                     auth_type = any\npool_mode = transaction\n"
+                );
+                let lines = format!("[databases]\n{}\n{own}", more.join("\n"));
+                fs::write(&file, lines).expect("a folder of ours");
+                command.arg(file);
+            }
         }
-        if self != Self::RedisSentinel {
+        if !matches!(self, Self::RedisSentinel | Self::PgBouncer) {
             command.args(more);
         }
         command.current_dir(folder).stdin(Stdio::null());
         command.stdout(log(folder)).stderr(log(folder));
-        if matches!(self, Self::Postgres | Self::MariaDb) {
+        if matches!(self, Self::Postgres | Self::MariaDb | Self::PgBouncer) {
             as_nobody(&mut command);
         }
         command
@@ -173,11 +187,17 @@ impl Kind {
         };
         let second = Some(Duration::from_secs(1));
         stream.set_read_timeout(second).expect("a time that is not zero");
+        if self == Self::PgBouncer {
+            // Asked for TLS, it says no.
+            let mut answer = [0];
+            let asked = stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).is_ok();
+            return asked && stream.read_exact(&mut answer).is_ok() && answer == *b"N";
+        }
         let (question, answer): (&[u8], &[u8]) = match self {
             Self::Redis | Self::RedisNode | Self::RedisSentinel => (b"PING\r\n", b"+PONG"),
             Self::Memcached => (b"version\r\n", b"VERSION"),
             // Speaks first: a length of three bytes, 0, and the protocol's version.
-            Self::MariaDb | Self::Postgres => (b"", b""),
+            Self::MariaDb | Self::Postgres | Self::PgBouncer => (b"", b""),
         };
         let mut bytes = [0; 5];
         let heard = stream.write_all(question).is_ok() && stream.read_exact(&mut bytes).is_ok();
@@ -231,6 +251,14 @@ impl StoreServer {
         panic!("{kind:?} does not start: {}", read_log(&folder.path));
     }
 
+    /// PgBouncer before a PostgreSQL, with that many connections to it and more lines of settings.
+    pub fn start_pooler(server: &Self, connections: u32, more: &[&str]) -> Option<Self> {
+        let database = format!("* = host=127.0.0.1 port={} user=postgres", server.port);
+        let size = format!("default_pool_size = {connections}");
+        let lines = [&[&database, "[pgbouncer]", "max_client_conn = 500", &size], more].concat();
+        Self::start_with(Kind::PgBouncer, &lines)
+    }
+
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
@@ -248,7 +276,9 @@ impl StoreServer {
             Kind::Redis | Kind::RedisNode | Kind::RedisSentinel => {
                 format!("redis://127.0.0.1:{port}")
             }
-            Kind::Postgres => format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            Kind::Postgres | Kind::PgBouncer => {
+                format!("postgres://postgres@127.0.0.1:{port}/postgres")
+            }
             Kind::MariaDb => format!("mysql://root@127.0.0.1:{port}/test"),
             Kind::Memcached => format!("memcached://127.0.0.1:{port}"),
         }

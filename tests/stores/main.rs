@@ -7,6 +7,7 @@ mod memcached;
 mod processes;
 mod redis;
 mod sql;
+mod sql_faults;
 mod wrappers;
 
 /// Says what is under test, past the capture of the test harness.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{Database, Pool};
+use sqlx::{Database, Pool, error::DatabaseError};
 
-use super::statements::{Statements, Table};
+use super::statements::{Statement, Statements, Table};
 
 /// A value of a statement.
 #[derive(Clone, Copy)]
@@ -24,6 +24,52 @@ pub struct Row {
     pub(super) payload: Vec<u8>,
 }
 
+/// What an answer of a database means to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// There is no such table.
+    NoTable,
+    /// There is no such schema, or none in the `search_path`.
+    NoSchema,
+    /// The table has other columns.
+    NoColumn,
+    /// The record is larger than the server takes.
+    TooLarge,
+    /// The user may not do that.
+    Denied,
+    /// The user may not do that, because it may not use the schema.
+    SchemaDenied,
+    /// The database has done nothing because another was in the way: the very same statement may
+    /// just be repeated.
+    InTheWay,
+    /// The server takes no writes. If it was another that did when the connection was made, a new
+    /// connection leads there.
+    ReadOnly,
+    /// The connection remembers something that is not so any more; a new one does not.
+    Stale,
+    /// There was another statement under the statement's name: connections to the server change
+    /// hands between transactions.
+    OtherStatement,
+    /// A pooler does not take what the driver sends when it connects.
+    Parameter,
+    /// There are too many connections.
+    Crowded,
+    /// The file cannot be opened.
+    NoFile,
+    /// It will pass by itself.
+    Passing,
+    /// It stays until somebody does something about it.
+    Lasting,
+}
+
+impl Meaning {
+    /// Whether the same call may succeed a little later.
+    pub(super) fn passes(self) -> bool {
+        use Meaning::*;
+        matches!(self, InTheWay | ReadOnly | Stale | Crowded | Passing)
+    }
+}
+
 /// The hidden half of [`Dialect`](super::Dialect).
 pub trait Driver: Database {
     /// The store's name in errors.
@@ -36,6 +82,10 @@ pub trait Driver: Database {
     const SWEEP_BATCH: u32;
     /// Whether there is a network between us, and a server that may never answer.
     const CAN_HANG: bool;
+    /// Whether [`connect`](Self::connect) sees to it that its connections need no transactions.
+    const CONNECTS_WITHOUT_NEED: bool;
+    /// After what time to ask again whether statements need transactions.
+    const ASKED_FOR: Duration = Duration::MAX;
 
     fn statements(table: &Table) -> Statements;
 
@@ -46,39 +96,46 @@ pub trait Driver: Database {
         timeout: Duration,
     ) -> impl Future<Output = Result<(Pool<Self>, Pool<Self>), sqlx::Error>> + Send;
 
+    /// Whether each statement has to be a transaction of its own, with a beginning and an end, and
+    /// must not be prepared under a name.
+    fn needs_transactions(
+        pool: &Pool<Self>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
     /// Runs statements without values.
     fn run(pool: &Pool<Self>, script: &str)
     -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
+    /// The first column of each row that a statement without values finds.
+    fn names(
+        pool: &Pool<Self>,
+        statement: &str,
+    ) -> impl Future<Output = Result<Vec<String>, sqlx::Error>> + Send;
+
     fn execute(
         connection: &mut Self::Connection,
-        statement: &str,
+        statement: &Statement,
         values: &[Value<'_>],
+        in_transaction: bool,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
     fn fetch(
         connection: &mut Self::Connection,
-        statement: &str,
+        statement: &Statement,
         values: &[Value<'_>],
+        in_transaction: bool,
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
     /// For a statement that finds one row at most, which need not wait for the end of the answer.
     fn fetch_one(
         connection: &mut Self::Connection,
-        statement: &str,
+        statement: &Statement,
         values: &[Value<'_>],
+        in_transaction: bool,
     ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
 
-    fn is_missing_table(error: &sqlx::Error) -> bool;
-
-    fn is_too_large(error: &sqlx::Error) -> bool;
-
-    /// Whether the database has done nothing because another was in the way, so that the very same
-    /// statement may just be repeated.
-    fn is_in_the_way(error: &sqlx::Error) -> bool;
-
-    /// Whether an error with this code will pass by itself.
-    fn is_passing(code: Option<&str>) -> bool;
+    fn meaning(error: &dyn DatabaseError) -> Meaning;
 
     fn user_to_stored(user: &str) -> String {
         user.to_string()
@@ -87,6 +144,33 @@ pub trait Driver: Database {
     /// `None` if it is not what [`user_to_stored`](Self::user_to_stored) makes.
     fn user_from_stored(user: String) -> Option<String> {
         Some(user)
+    }
+}
+
+/// What the database's answer means; `None` if it is no answer of the database.
+pub(super) fn meaning<D: Driver>(error: &sqlx::Error) -> Option<Meaning> {
+    match error {
+        sqlx::Error::Database(error) => Some(D::meaning(&**error)),
+        _ => None,
+    }
+}
+
+/// The error of a pool that could not connect in time says nothing about why. So the connection is
+/// tried once without the pool.
+pub(super) async fn why_not<O>(options: &O, timeout: Duration, error: sqlx::Error) -> sqlx::Error
+where
+    O: sqlx::ConnectOptions<Connection: Sized>,
+{
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error;
+    }
+    match tokio::time::timeout(timeout, options.connect()).await {
+        Ok(Err(reason)) => reason,
+        Ok(Ok(_)) => error,
+        Err(_) => {
+            let words = format!("no answer within {timeout:?}");
+            sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
+        }
     }
 }
 
@@ -103,18 +187,11 @@ pub(super) async fn is_alive(
     Ok(true)
 }
 
-/// Whether the database answered with one of these codes.
-pub(super) fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
-    match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| codes.contains(&&*code)),
-        _ => false,
-    }
-}
-
 /// A statement with its values.
 macro_rules! query {
-    ($statement:expr, $values:expr, $user:ty) => {{
-        let mut query = sqlx::query($statement);
+    ($statement:expr, $values:expr, $user:ty, $in_transaction:expr) => {{
+        let text = $statement.text($in_transaction);
+        let mut query = sqlx::query(text).persistent(!$in_transaction);
         for value in $values {
             query = match *value {
                 Value::Int(number) => query.bind(number),
@@ -122,7 +199,10 @@ macro_rules! query {
                 Value::Text(text) => query.bind(text.map(<$user>::from)),
             };
         }
-        query
+        match $statement.mark {
+            Some(mark) => query.bind(mark),
+            None => query,
+        }
     }};
 }
 pub(super) use query;
@@ -151,12 +231,22 @@ macro_rules! run_statements {
             sqlx::raw_sql(script).execute(pool).await.map(|_| ())
         }
 
+        async fn names(
+            pool: &sqlx::Pool<Self>,
+            statement: &str,
+        ) -> Result<Vec<String>, sqlx::Error> {
+            use sqlx::Row as _;
+            let rows = sqlx::raw_sql(statement).fetch_all(pool).await?;
+            rows.iter().map(|row| row.try_get_unchecked(0)).collect()
+        }
+
         async fn execute(
             connection: &mut Self::Connection,
-            statement: &str,
+            statement: &Statement,
             values: &[Value<'_>],
+            in_transaction: bool,
         ) -> Result<u64, sqlx::Error> {
-            query!(statement, values, $user)
+            query!(statement, values, $user, in_transaction)
                 .execute(connection)
                 .await
                 .map(|done| done.rows_affected())
@@ -164,19 +254,23 @@ macro_rules! run_statements {
 
         async fn fetch(
             connection: &mut Self::Connection,
-            statement: &str,
+            statement: &Statement,
             values: &[Value<'_>],
+            in_transaction: bool,
         ) -> Result<Vec<Row>, sqlx::Error> {
-            let rows = query!(statement, values, $user).fetch_all(connection).await?;
+            let query = query!(statement, values, $user, in_transaction);
+            let rows = query.fetch_all(connection).await?;
             rows.iter().map(|row| row!(row, $user)).collect()
         }
 
         async fn fetch_one(
             connection: &mut Self::Connection,
-            statement: &str,
+            statement: &Statement,
             values: &[Value<'_>],
+            in_transaction: bool,
         ) -> Result<Option<Row>, sqlx::Error> {
-            let row = query!(statement, values, $user).fetch_optional(connection).await?;
+            let query = query!(statement, values, $user, in_transaction);
+            let row = query.fetch_optional(connection).await?;
             row.map(|row| row!(row, $user)).transpose()
         }
     };

@@ -5,16 +5,16 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use sqlx::Pool;
+use sqlx::{Acquire, ConnectOptions, Pool};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::{
-    driver::{Driver, Row, Value},
-    statements::{Statements, Table},
+    driver::{Driver, Meaning, Row, Value, meaning},
+    statements::{COLUMNS, Statement, Statements, Table},
 };
 use super::{
     Advice, Created, DeleteExpired, ExpirySweep, Replaced, Store, StoreError, UserIndex,
@@ -108,8 +108,41 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// PostgreSQL's text has no NUL character, so in `user_id` one is written as `\0`, and a backslash
 /// as two.
 ///
+/// A role that only uses the table needs SELECT, INSERT, UPDATE and DELETE on it, and USAGE on its
+/// schema; one that makes it needs CREATE on the schema.
+///
 /// Every save that was acknowledged survives what the server survives: a crash as well, unless you
 /// have turned `synchronous_commit` off.
+///
+/// # Behind a pooler
+///
+/// - **PgBouncer with `pool_mode = session`**: as without one.
+/// - **PgBouncer from 1.21 with `pool_mode = transaction`** and `max_prepared_statements` above zero
+///   (200 by default from 1.24): as without one.
+/// - **PgBouncer before 1.21 with `pool_mode = transaction`**, or `max_prepared_statements = 0`: works,
+///   and is slower. What the driver has prepared stays with the connection to the server, which the next
+///   transaction of another client gets. The store recognises this when it is connected or first used,
+///   and then makes each call a transaction of its own without named statements, in four round trips.
+///   If it shows only later, a statement that was led astray is refused by the server before it does
+///   anything, is sent again in a transaction, and a warning in the log tells of the change: each
+///   statement carries a mark that no other statement has, of this table or another.
+///   [`without_prepared_statements`](SqlStoreBuilder::without_prepared_statements) says so from the
+///   start. Statements of the application that go the same way with prepared statements have no such
+///   marks.
+/// - **`pool_mode = statement`** does not work: it allows no transactions.
+/// - `ignore_startup_parameters = extra_float_digits` is what PgBouncer needs for a pool of your own,
+///   because sqlx sends that parameter unless `PgConnectOptions::extra_float_digits(None)` has turned it
+///   off, as [`connect`](SqlStore::connect) does. Without it each connection is refused with 08P01,
+///   which is an error that names the parameter and is not retryable. The same goes for `options` in
+///   the URL: name a schema by [`with_table`](SqlStoreBuilder::with_table) instead of a `search_path`.
+/// - **Pgpool-II with `backend_clustering_mode = 'raw'`** (seen with 4.3): what a prepared statement wrote
+///   is acknowledged and never committed. Use `streaming_replication`, or
+///   [`without_prepared_statements`](SqlStoreBuilder::without_prepared_statements), which commits. With
+///   `streaming_replication`, `load_balance_mode = on` sends loads to standbys, which
+///   are behind: a request may not see what the one before it saved. Turn it off for this database
+///   (`database_redirect_preference_list`), or connect to the primary.
+/// - `LISTEN` needs a connection to the server of its own, which transaction pooling does not give. This
+///   store does not use it; an application that does connects past the pooler for it.
 #[cfg(feature = "postgres")]
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
@@ -140,9 +173,17 @@ pub type PostgresStore = SqlStore<sqlx::Postgres>;
 /// ) ENGINE = InnoDB;
 /// ```
 ///
+/// A user that only uses the table needs SELECT, INSERT, UPDATE and DELETE on it; one that makes it
+/// needs CREATE and INDEX on the database.
+///
 /// A payload larger than the server's `max_allowed_packet` is an error. Every save that was
 /// acknowledged survives what the server survives: a crash as well, unless you have changed
 /// `innodb_flush_log_at_trx_commit`.
+///
+/// Each call is committed, whatever the server's `autocommit` is: the store's own connections turn it
+/// on, and on a pool of the application's, where it is off, each call is a transaction of its own, which
+/// leaves the connections as they are and takes more round trips. Whether it is off is asked when the
+/// store is first used, and then once a minute.
 #[cfg(feature = "mysql")]
 pub type MySqlStore = SqlStore<sqlx::MySql>;
 
@@ -152,6 +193,14 @@ const USER_LIMIT: usize = 1020;
 /// How often a statement is repeated that the database has undone because it was in another's way
 /// (a deadlock).
 const RETRIES: u32 = 5;
+
+/// How many connections a call finds to be of no use, at most, before it gives up: all that others
+/// were just using when the server changed are found by those.
+const REPLACED: u32 = 3;
+
+/// After a new connection has led to a server that takes no writes, how long calls take the server's
+/// word for it, instead of making one new connection after the other.
+const READ_ONLY: Duration = Duration::from_secs(1);
 
 /// A database that sessions can be kept in: `sqlx::Sqlite`, `sqlx::Postgres`, `sqlx::MySql`.
 ///
@@ -197,9 +246,11 @@ pub trait Dialect: Driver {}
 /// `load`, `replace`, `touch` and `delete` are one statement each, and so is `create` (two, if
 /// MySQL finds the key in use). A `replace` that does not match takes a second one to tell
 /// `Changed` from `Missing`; in SQLite one that changes the session's user or expiry takes two, and
-/// the others leave its indexes alone. Statements are prepared once a connection. [`connect`](Self::connect) asks a connection whether it is alive only
-/// after a second of idling; on a pool of your own, sqlx asks before each statement unless you turn
-/// `test_before_acquire` off.
+/// the others leave its indexes alone. Statements are prepared once a connection.
+/// [`connect`](Self::connect) asks a connection whether it is alive only after a second of idling; on a
+/// pool of your own, sqlx asks before each statement unless you turn `test_before_acquire` off.
+/// Where each call has to be a transaction of its own (PostgreSQL behind some poolers, MySQL without
+/// `autocommit`: see the store's type), a statement takes four or five round trips.
 ///
 /// # Expiry and the sweep
 ///
@@ -214,10 +265,39 @@ pub trait Dialect: Driver {}
 ///
 /// # Errors
 ///
-/// A lost connection, a pool without a free connection, a timeout, a database that is locked, and
-/// a deadlock that came back five times are [retryable](StoreError::is_retryable). After a
-/// restart of the server each connection that was just in use fails once, and is replaced. A call that the server does not answer
+/// A lost connection, a pool without a free connection, a server with too many connections, a timeout,
+/// a database that is locked, and a deadlock that came back five times are
+/// [retryable](StoreError::is_retryable). After a restart of the server each connection that was just
+/// in use fails once, and is replaced. A call that the server does not answer
 /// [in time](SqlStoreBuilder::with_timeout) is an error, and its connection is closed.
+///
+/// A missing right, table, schema or column is not retryable; the error says which.
+///
+/// # Failover
+///
+/// Where an address moves to another server (a virtual IP, HAProxy, DNS) and the old one goes on as a
+/// read-only one, connections stay where they were. The first write that the old server refuses
+/// (PostgreSQL 25006; MySQL 1290, 1792, 1836; Galera 1047) closes the connection and those that nobody
+/// uses, on a pool of the application's as well, and is sent again on a new one. If that leads to a server
+/// that takes no writes either, calls fail with a retryable error, and once a second one of them tries
+/// new connections. Until the first write, loads read what the old server has: let a failover cut the
+/// connections to it (HAProxy: `on-marked-down shutdown-sessions`) where that can be had.
+///
+/// # How many connections
+///
+/// The pools of all processes together must stay below what the server takes: `max_connections` (100
+/// in PostgreSQL, three of them for administrators; 151 in MySQL and MariaDB), and the limit of the role
+/// or user, if it has one. A store takes up to ten, so ten processes ask for all that PostgreSQL gives;
+/// and during a rolling deploy the old processes still have theirs. More connections than a few for each
+/// core of the server make nothing faster: divide what the server has by the number of processes, and
+/// set [`with_max_connections`](SqlStoreBuilder::with_max_connections) below that.
+///
+/// # In tests with a paused clock
+///
+/// A pool waits for connections by tokio's clock. With `start_paused = true` or `tokio::time::pause`,
+/// the clock jumps to the end of that wait as soon as the runtime has nothing else to do, although the
+/// server is just about to answer: calls fail with `PoolTimedOut` or "no answer". Let sessions expire
+/// by `with_clock` (feature `testing`) instead, or use a [`MemoryStore`](crate::MemoryStore).
 ///
 /// # Cancellation
 ///
@@ -251,7 +331,9 @@ impl<D: Dialect> SqlStore<D> {
     ///
     /// # Errors
     ///
-    /// When the URL makes no sense, or the server is not to be reached.
+    /// When the URL makes no sense, or the server cannot be reached, refuses the user or has no room
+    /// for another connection: the error says which. A server that is just starting is waited for, as
+    /// long as [`with_timeout`](SqlStoreBuilder::with_timeout) says.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder().connect(url).await
     }
@@ -260,7 +342,7 @@ impl<D: Dialect> SqlStore<D> {
     pub fn new(pool: Pool<D>) -> Self {
         let builder = Self::builder();
         let table = Table::default();
-        builder.assemble(table, pool.clone(), pool)
+        builder.assemble(table, pool.clone(), pool, false)
     }
 
     /// To set the table, the sweep, the pool's size or the timeout.
@@ -271,6 +353,7 @@ impl<D: Dialect> SqlStore<D> {
             sweep_batch: D::SWEEP_BATCH,
             max_connections: 10,
             timeout: Duration::from_secs(5),
+            in_transactions: false,
             clock: Clock::System,
             database: std::marker::PhantomData,
         }
@@ -279,24 +362,26 @@ impl<D: Dialect> SqlStore<D> {
     /// Makes the table and its indexes, if they are not there. Any number of processes may call it
     /// at once.
     ///
-    /// It never changes a table that is there.
+    /// It never changes a table that is there, and needs no right to make one then: a role that may
+    /// only use the table can call it as well. (It cannot make an index that is missing.)
+    ///
+    /// # Errors
+    ///
+    /// Besides what every call can meet: the role may not make the table; no schema of the
+    /// `search_path` is there to make it in, or the table's own schema is missing; there is a table of
+    /// that name with other columns. None of these is [retryable](StoreError::is_retryable).
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        // Of many at once some may still be refused, as by a file that is locked. What one of them
-        // has made is there for all.
         let core = &self.core;
-        let mut tries = 0;
-        loop {
-            let connected =
-                timeout(core.timeout * 4, D::run(&core.write, &core.statements.migrate));
-            match connected.await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if tries < RETRIES && D::is_in_the_way(&error) => {
-                    tries += 1;
-                    sleep(pause(tries)).await;
-                }
-                Ok(Err(error)) => return Err(core.error("migrate", error)),
-                Err(_) => return Err(core.too_late("migrate")),
+        let Err(error) = core.script("migrate", &core.statements.migrate).await else {
+            return core.check_columns(None).await;
+        };
+        let Some(answer) = error.answer else { return Err(error.told) };
+        match answer {
+            // What may not be made may be there. (A server that takes no writes has no other answer.)
+            Meaning::Denied | Meaning::SchemaDenied | Meaning::ReadOnly | Meaning::NoColumn => {
+                core.check_columns(Some(error.told)).await
             }
+            _ => Err(error.told),
         }
     }
 
@@ -314,6 +399,7 @@ pub struct SqlStoreBuilder<D> {
     sweep_batch: u32,
     max_connections: u32,
     timeout: Duration,
+    in_transactions: bool,
     clock: Clock,
     database: std::marker::PhantomData<fn() -> D>,
 }
@@ -360,7 +446,8 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     }
 
     /// How many connections [`connect`](Self::connect) opens at most, ten unless told otherwise.
-    /// With SQLite it is the connections that read; one writes.
+    /// With SQLite it is the connections that read; one writes. See
+    /// [how many](SqlStore#how-many-connections) the server has.
     pub fn with_max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
         self
@@ -388,12 +475,15 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     ///
     /// # Errors
     ///
-    /// When the table's name or the URL makes no sense, or the server is not to be reached.
+    /// When the table's name or the URL makes no sense, or the server cannot be reached, refuses the
+    /// user or has no room for another connection: the error says which.
     pub async fn connect(self, url: &str) -> Result<SqlStore<D>, StoreError> {
         let table = self.table()?;
         let connected = D::connect(url, self.max_connections, self.timeout).await;
-        let (read, write) = connected.map_err(|error| classify::<D>("connect", error))?;
-        Ok(self.assemble(table, read, write))
+        let (read, write) = connected.map_err(|error| cannot_connect::<D>(url, error))?;
+        let store = self.assemble(table, read, write, true);
+        store.core.in_transactions("connect").await?;
+        Ok(store)
     }
 
     /// On a pool that the application has.
@@ -402,7 +492,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     ///
     /// When the table's name makes no sense.
     pub fn build(self, pool: Pool<D>) -> Result<SqlStore<D>, StoreError> {
-        self.table().map(|table| self.assemble(table, pool.clone(), pool))
+        self.table().map(|table| self.assemble(table, pool.clone(), pool, false))
     }
 
     fn table(&self) -> Result<Table, StoreError> {
@@ -413,7 +503,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
         })
     }
 
-    fn assemble(self, table: Table, read: Pool<D>, write: Pool<D>) -> SqlStore<D> {
+    fn assemble(self, table: Table, read: Pool<D>, write: Pool<D>, are_ours: bool) -> SqlStore<D> {
         let core = Arc::new(Core {
             statements: D::statements(&table),
             table,
@@ -421,6 +511,12 @@ impl<D: Dialect> SqlStoreBuilder<D> {
             write,
             timeout: self.timeout,
             clock: self.clock,
+            asks: !are_ours || !D::CONNECTS_WITHOUT_NEED,
+            known: Mutex::new(Known {
+                in_transactions: self.in_transactions,
+                asked: None,
+                read_only_since: None,
+            }),
         });
         let sweep = self
             .sweep_interval
@@ -439,6 +535,25 @@ struct Core<D: Dialect> {
     write: Pool<D>,
     timeout: Duration,
     clock: Clock,
+    /// Whether it has to be found out how to send statements.
+    asks: bool,
+    known: Mutex<Known>,
+}
+
+/// What a store has found out about what is between it and the table.
+struct Known {
+    /// Whether each statement is sent in a transaction of its own, and is not prepared.
+    in_transactions: bool,
+    /// When that was asked.
+    asked: Option<Instant>,
+    /// Since when new connections lead to a server that takes no writes.
+    read_only_since: Option<Instant>,
+}
+
+/// What went wrong in statements without values, and what the database's answer means.
+struct ScriptError {
+    answer: Option<Meaning>,
+    told: StoreError,
 }
 
 /// How long to stay out of the way before that try.
@@ -469,7 +584,16 @@ impl<D: Dialect> Core<D> {
     }
 
     fn error(&self, operation: &'static str, error: sqlx::Error) -> StoreError {
-        classify::<D>(operation, error)
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            let size = self.write.size();
+            let words = format!(
+                "no connection was free or could be made: the pool has {size} of at most {} \
+                 connections",
+                self.write.options().get_max_connections()
+            );
+            return StoreError::new(D::STORE, operation, Advice { advice: words, source: error });
+        }
+        classify::<D>(operation, Some(&self.table), error)
     }
 
     fn too_late(&self, operation: &'static str) -> StoreError {
@@ -477,40 +601,179 @@ impl<D: Dialect> Core<D> {
         StoreError::new(D::STORE, operation, words)
     }
 
+    fn known<R>(&self, look: impl FnOnce(&mut Known) -> R) -> R {
+        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether to send statements in transactions; the first call finds it out.
+    async fn in_transactions(&self, operation: &'static str) -> Result<bool, StoreError> {
+        let (is_so, is_known) = self.known(|known| {
+            let is_recent = known.asked.is_some_and(|asked| asked.elapsed() < D::ASKED_FOR);
+            (known.in_transactions, known.in_transactions || !self.asks || is_recent)
+        });
+        if is_known {
+            return Ok(is_so);
+        }
+        // Several calls may ask at once. The answer of each is as good as that of the others.
+        let asked = timeout(self.timeout, D::needs_transactions(&self.write, self.timeout)).await;
+        let Ok(needs) = asked else { return Err(self.too_late(operation)) };
+        let needs = needs.map_err(|error| self.error(operation, error))?;
+        if needs {
+            tracing::info!(
+                store = D::STORE,
+                "each call is a transaction of its own, which is slower: the documentation of the store \
+                 says why"
+            );
+        }
+        Ok(self.known(|known| {
+            known.asked = Some(Instant::now());
+            known.in_transactions |= needs;
+            known.in_transactions
+        }))
+    }
+
+    /// A pooler has led a statement astray.
+    fn stop_preparing(&self) {
+        let is_known = self.known(|known| std::mem::replace(&mut known.in_transactions, true));
+        if !is_known {
+            tracing::warn!(
+                store = D::STORE,
+                "a pooler gives each transaction another connection to the server, and does not know \
+                 of prepared statements: from now on each call is a transaction of its own, which is \
+                 slower. PgBouncer from 1.21 with `max_prepared_statements`, or one with `pool_mode = \
+                 session`, needs no such thing"
+            );
+        }
+    }
+
+    /// A connection is of no use any more. Whether it pays to try another one.
+    fn replace_connections(
+        &self,
+        meaning: Meaning,
+        tries: u32,
+        pool: &Pool<D>,
+        connection: &mut sqlx::pool::PoolConnection<D>,
+    ) -> bool {
+        if meaning == Meaning::ReadOnly {
+            let now = Instant::now();
+            let is_known = self.known(|known| {
+                let since = &mut known.read_only_since;
+                if since.is_some_and(|since| now.duration_since(since) < READ_ONLY) {
+                    return true;
+                }
+                *since = (tries >= REPLACED).then_some(now);
+                // The server that comes next may have another default.
+                known.asked = None;
+                false
+            });
+            if is_known {
+                return false;
+            }
+            // Those that nobody uses lead to the same server.
+            while let Some(mut idle) = pool.try_acquire() {
+                idle.close_on_drop();
+            }
+        }
+        connection.close_on_drop();
+        tries < REPLACED
+    }
+
     /// Does `work` on a connection of `pool`, within the timeout; repeats it if the database has
-    /// undone it in favour of others.
+    /// undone it in favour of others, or has not done it because of the connection.
     async fn on<R>(
         &self,
         operation: &'static str,
         pool: &Pool<D>,
         work: impl AsyncDriver<D, R>,
     ) -> Result<R, StoreError> {
-        let mut tries = 0;
+        let (mut tries, mut replaced) = (0, 0);
         loop {
+            let in_transaction = self.in_transactions(operation).await?;
             let acquired = timeout(self.timeout, pool.acquire()).await;
             let Ok(acquired) = acquired else { return Err(self.too_late(operation)) };
             let connection = acquired.map_err(|error| self.error(operation, error))?;
             let mut checkout = Checkout { connection, begun: Some(Instant::now()) };
-            let answer = timeout(self.timeout, work.call(&mut checkout.connection)).await;
+            let work = attempt(&mut checkout.connection, &work, in_transaction);
+            let answer = timeout(self.timeout, work).await;
             let Ok(answer) = answer else { return Err(self.too_late(operation)) };
             checkout.begun = None;
-            match answer {
+            let error = match answer {
                 Ok(answer) => return Ok(answer),
-                Err(error) if tries < RETRIES && D::is_in_the_way(&error) => {
+                Err(error) => error,
+            };
+            match meaning::<D>(&error) {
+                Some(Meaning::InTheWay) if tries < RETRIES => {
                     drop(checkout);
                     tries += 1;
                     sleep(pause(tries)).await;
                 }
-                Err(error) => return Err(self.error(operation, error)),
+                Some(Meaning::OtherStatement) if !in_transaction => {
+                    self.stop_preparing();
+                }
+                Some(meaning @ (Meaning::ReadOnly | Meaning::Stale))
+                    if self.replace_connections(
+                        meaning,
+                        replaced,
+                        pool,
+                        &mut checkout.connection,
+                    ) =>
+                {
+                    replaced += 1;
+                }
+                _ => return Err(self.error(operation, error)),
             }
         }
+    }
+
+    /// Runs statements without values; repeats them as `on` does.
+    async fn script(&self, operation: &'static str, script: &str) -> Result<(), ScriptError> {
+        let mut tries = 0;
+        loop {
+            // Of many at once some may still be refused, as by a file that is locked. What one of
+            // them has made is there for all.
+            let error = match timeout(self.timeout * 4, D::run(&self.write, script)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(ScriptError { answer: None, told: self.too_late(operation) }),
+            };
+            let answer = meaning::<D>(&error);
+            if answer != Some(Meaning::InTheWay) || tries >= RETRIES {
+                return Err(ScriptError { answer, told: self.error(operation, error) });
+            }
+            tries += 1;
+            sleep(pause(tries)).await;
+        }
+    }
+
+    /// Whether the table has all columns; with no table it is `otherwise` that is told.
+    async fn check_columns(&self, otherwise: Option<StoreError>) -> Result<(), StoreError> {
+        let names = timeout(self.timeout, D::names(&self.write, &self.statements.columns)).await;
+        let there = match (names, otherwise) {
+            (Ok(Ok(there)), None) => there,
+            (Ok(Ok(there)), Some(_)) if !there.is_empty() => there,
+            (_, Some(otherwise)) => return Err(otherwise),
+            (Ok(Err(error)), None) => return Err(self.error("migrate", error)),
+            (Err(_), None) => return Err(self.too_late("migrate")),
+        };
+        let lacks = COLUMNS.iter().filter(|name| !there.iter().any(|there| there == *name));
+        let lacks: Vec<String> = lacks.map(|name| format!("`{name}`")).collect();
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        let words = format!(
+            "there is a table {}, and it lacks {}: it is not one of this store's. Rename it, or choose \
+             another name by `with_table`",
+            self.table,
+            lacks.join(", ")
+        );
+        Err(StoreError::permanent(D::STORE, "migrate", words))
     }
 
     /// Runs a statement that writes; how many rows it touched.
     async fn execute(
         &self,
         operation: &'static str,
-        statement: &str,
+        statement: &Statement,
         values: &[Value<'_>],
     ) -> Result<u64, StoreError> {
         self.on(operation, &self.write, Execute { statement, values }).await
@@ -531,7 +794,7 @@ impl<D: Dialect> Core<D> {
     async fn fetch(
         &self,
         operation: &'static str,
-        statement: &str,
+        statement: &Statement,
         values: &[Value<'_>],
     ) -> Result<Vec<(StoreKey, Record)>, StoreError> {
         let rows = self.on(operation, &self.read, Fetch { statement, values }).await?;
@@ -579,15 +842,16 @@ impl<D: Dialect> Core<D> {
 }
 
 /// A statement and its values, to be run on a connection, perhaps more than once.
-trait AsyncDriver<D: Dialect, R> {
+trait AsyncDriver<D: Dialect, R>: Sync {
     fn call(
         &self,
         connection: &mut D::Connection,
+        in_transaction: bool,
     ) -> impl Future<Output = Result<R, sqlx::Error>> + Send;
 }
 
 struct Execute<'a> {
-    statement: &'a str,
+    statement: &'a Statement,
     values: &'a [Value<'a>],
 }
 
@@ -595,13 +859,14 @@ impl<D: Dialect> AsyncDriver<D, u64> for Execute<'_> {
     fn call(
         &self,
         connection: &mut D::Connection,
+        in_transaction: bool,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send {
-        D::execute(connection, self.statement, self.values)
+        D::execute(connection, self.statement, self.values, in_transaction)
     }
 }
 
 struct FetchOne<'a> {
-    statement: &'a str,
+    statement: &'a Statement,
     values: &'a [Value<'a>],
 }
 
@@ -609,13 +874,14 @@ impl<D: Dialect> AsyncDriver<D, Option<Row>> for FetchOne<'_> {
     fn call(
         &self,
         connection: &mut D::Connection,
+        in_transaction: bool,
     ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send {
-        D::fetch_one(connection, self.statement, self.values)
+        D::fetch_one(connection, self.statement, self.values, in_transaction)
     }
 }
 
 struct Fetch<'a> {
-    statement: &'a str,
+    statement: &'a Statement,
     values: &'a [Value<'a>],
 }
 
@@ -623,35 +889,144 @@ impl<D: Dialect> AsyncDriver<D, Vec<Row>> for Fetch<'_> {
     fn call(
         &self,
         connection: &mut D::Connection,
+        in_transaction: bool,
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send {
-        D::fetch(connection, self.statement, self.values)
+        D::fetch(connection, self.statement, self.values, in_transaction)
+    }
+}
+
+/// One try. A transaction that is dropped before its end is rolled back.
+async fn attempt<D: Dialect, R>(
+    connection: &mut sqlx::pool::PoolConnection<D>,
+    work: &impl AsyncDriver<D, R>,
+    in_transaction: bool,
+) -> Result<R, sqlx::Error> {
+    if !in_transaction {
+        return work.call(connection, false).await;
+    }
+    let mut transaction = connection.begin().await?;
+    let answer = work.call(&mut transaction, true).await?;
+    transaction.commit().await?;
+    Ok(answer)
+}
+
+/// Where there was no connection.
+fn cannot_connect<D: Dialect>(url: &str, error: sqlx::Error) -> StoreError {
+    let address = || {
+        let options = url.parse::<<D::Connection as sqlx::Connection>::Options>().ok()?;
+        let url = options.to_url_lossy();
+        Some(format!("{}:{}", url.host_str()?, url.port()?))
+    };
+    match error {
+        sqlx::Error::Io(_) if address().is_some() => {
+            let at = address().unwrap_or_default();
+            let advice = format!("the {} server at {at} is not to be reached", D::STORE);
+            StoreError::new(D::STORE, "connect", Advice { advice, source: error })
+        }
+        error if meaning::<D>(&error) == Some(Meaning::NoFile) => {
+            let file = url.strip_prefix("sqlite:").unwrap_or(url);
+            let advice = format!(
+                "the file {file} cannot be opened: its folder must exist, and this process must be \
+                 allowed to write there"
+            );
+            StoreError::permanent(D::STORE, "connect", Advice { advice, source: error })
+        }
+        error => classify::<D>("connect", None, error),
     }
 }
 
 /// What an error of the driver means to whoever has to decide what to do.
-fn classify<D: Driver>(operation: &'static str, error: sqlx::Error) -> StoreError {
-    let advice = |advice: &str, source| Advice { advice: advice.to_string(), source };
-    if D::is_missing_table(&error) {
-        let words = "there is no such table: call `migrate`, or make it with the statements in the \
-                     documentation";
-        return StoreError::permanent(D::STORE, operation, advice(words, error));
-    }
-    if D::is_too_large(&error) {
-        let words = "the record is larger than the server takes";
-        return StoreError::permanent(D::STORE, operation, advice(words, error));
-    }
-    let is_retryable = match &error {
-        sqlx::Error::Database(database) => D::is_passing(database.code().as_deref()),
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::WorkerCrashed
-        // A connection that ended in the middle of an answer.
-        | sqlx::Error::Protocol(_) => true,
-        _ => false,
+fn classify<D: Driver>(
+    operation: &'static str,
+    table: Option<&Table>,
+    error: sqlx::Error,
+) -> StoreError {
+    let Some(meaning) = meaning::<D>(&error) else {
+        return match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::WorkerCrashed
+            // A connection that ended in the middle of an answer.
+            | sqlx::Error::Protocol(_) => StoreError::new(D::STORE, operation, error),
+            _ => StoreError::permanent(D::STORE, operation, error),
+        };
     };
-    match is_retryable {
-        true => StoreError::new(D::STORE, operation, error),
-        false => StoreError::permanent(D::STORE, operation, error),
+    let table = table.map(Table::to_string).unwrap_or_default();
+    let advice = match meaning {
+        Meaning::NoTable => "there is no such table: call `migrate`, or make it with the statements \
+                             in the documentation"
+            .to_string(),
+        Meaning::NoSchema if error.to_string().contains("no schema has been selected") => {
+            "no schema that the connection's `search_path` names is there and may be used: set the \
+             `search_path`, or name the table with its schema by `with_table(\"schema.table\")`"
+                .to_string()
+        }
+        Meaning::NoSchema => "the table's schema (MySQL: database) is not there: make it with CREATE \
+                              SCHEMA"
+            .to_string(),
+        Meaning::NoColumn => format!(
+            "there is a table {table} with other columns, not one of this store's: rename it, or choose \
+             another name by `with_table`"
+        ),
+        Meaning::TooLarge => "the record is larger than the server takes".to_string(),
+        Meaning::Denied if D::STORE == "sqlite" => {
+            "this process may not write to the file, or to the folder that it is in".to_string()
+        }
+        Meaning::Denied if operation == "migrate" => format!(
+            "the table {table} is not there, and this user may not make it: grant CREATE on the schema \
+             (MySQL: CREATE and INDEX on the database), or let another user make it"
+        ),
+        Meaning::Denied => format!(
+            "`{operation}` needs {}; the store needs SELECT, INSERT, UPDATE and DELETE on the table \
+             {table}",
+            needs(operation)
+        ),
+        Meaning::SchemaDenied if operation == "migrate" => format!(
+            "the table {table} is not there or not to be seen, and this user may not make it: grant \
+             USAGE and CREATE on the schema, or let another user make the table"
+        ),
+        Meaning::SchemaDenied => {
+            "this user needs USAGE on the schema of the table".to_string()
+        }
+        Meaning::ReadOnly => "the server takes no writes: it is read-only or a standby, and new \
+                              connections lead there as well"
+            .to_string(),
+        Meaning::Parameter => "the pooler between the driver and the server does not take a parameter \
+                               of the connection: name it in PgBouncer's `ignore_startup_parameters`, \
+                               or do not set it"
+            .to_string(),
+        Meaning::Crowded => "the server has as many connections as it takes: let the pools of all \
+                             processes together (`with_max_connections`) stay below its \
+                             `max_connections` and the user's own limit"
+            .to_string(),
+        Meaning::NoFile
+        | Meaning::InTheWay
+        | Meaning::Stale
+        | Meaning::OtherStatement
+        | Meaning::Passing
+        | Meaning::Lasting => {
+            return match meaning.passes() {
+                true => StoreError::new(D::STORE, operation, error),
+                false => StoreError::permanent(D::STORE, operation, error),
+            };
+        }
+    };
+    let source = Advice { advice, source: error };
+    match meaning.passes() {
+        true => StoreError::new(D::STORE, operation, source),
+        false => StoreError::permanent(D::STORE, operation, source),
+    }
+}
+
+/// The rights that a statement asks for, in PostgreSQL and MySQL.
+fn needs(operation: &str) -> &'static str {
+    match operation {
+        "load" | "sessions_of" => "SELECT",
+        "create" => "INSERT, SELECT and UPDATE",
+        "replace" | "touch" => "UPDATE and SELECT",
+        "delete" | "delete_sessions_of" => "DELETE and SELECT",
+        "delete_expired" => "DELETE, SELECT and UPDATE",
+        _ => "more rights",
     }
 }
 

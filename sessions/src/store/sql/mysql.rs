@@ -1,11 +1,15 @@
 use std::time::Duration;
 
-use sqlx::{Executor, MySql, Pool, mysql::MySqlPoolOptions};
+use sqlx::{
+    Executor, MySql, Pool, Row as _,
+    error::DatabaseError,
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions},
+};
 
 use super::{
     Dialect,
-    driver::{Driver, Row, Value, has_code, is_alive, query, row, run_statements},
-    statements::{Statements, Table},
+    driver::{Driver, Meaning, Row, Value, is_alive, query, row, run_statements, why_not},
+    statements::{Statement, Statements, Table},
 };
 
 impl Dialect for MySql {}
@@ -16,6 +20,9 @@ impl Driver for MySql {
     const INSERT_TAKES_OVER: bool = false;
     const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
+    const CONNECTS_WITHOUT_NEED: bool = true;
+    // A server that is running can be told another default, for the connections that come.
+    const ASKED_FOR: Duration = Duration::from_secs(60);
 
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
@@ -34,14 +41,15 @@ impl Driver for MySql {
         // In order, so that it never reads more of the index than it removes.
         let delete_expired =
             format!("DELETE FROM {table} WHERE expires_at <= ? ORDER BY expires_at LIMIT ?");
-        let common = Statements::new(table, migrate, delete_expired);
+        let columns = format!("SHOW COLUMNS FROM {table}");
+        let common = Statements::new(table, migrate, columns, delete_expired);
         // `ON DUPLICATE KEY UPDATE` has no condition, and does not say what it did; `IGNORE` would
         // ignore too much. So a key that is in use is an error here, and `take_over` comes next.
         let create = format!(
             "INSERT INTO {table} (id, version, created_at, expires_at, user_id, payload) \
              VALUES (?, ?, ?, ?, ?, ?)"
         );
-        Statements { create, ..common }
+        Statements { create: create.into(), ..common }
     }
 
     async fn connect(
@@ -49,6 +57,7 @@ impl Driver for MySql {
         max_connections: u32,
         timeout: Duration,
     ) -> Result<(Pool<Self>, Pool<Self>), sqlx::Error> {
+        let options: MySqlConnectOptions = url.parse()?;
         let pool = MySqlPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(timeout)
@@ -59,43 +68,130 @@ impl Driver for MySql {
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-                    connection.execute(level).await.map(|_| ())
+                    connection.execute(level).await?;
+                    // Whatever the server's default is.
+                    connection.execute("SET SESSION autocommit = 1").await.map(|_| ())
                 })
             });
-        let pool = pool.connect(url).await?;
-        Ok((pool.clone(), pool))
+        match pool.connect_with(options.clone()).await {
+            Ok(pool) => Ok((pool.clone(), pool)),
+            Err(error) => Err(why_not(&options, timeout, error).await),
+        }
+    }
+
+    async fn needs_transactions(pool: &Pool<Self>, _: Duration) -> Result<bool, sqlx::Error> {
+        // This connection's, and that of the connections which the pool has yet to make.
+        let ask = "SELECT @@SESSION.autocommit, @@GLOBAL.autocommit";
+        let row = sqlx::raw_sql(ask).fetch_one(pool).await?;
+        let (this, next): (i64, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+        Ok(this == 0 || next == 0)
     }
 
     run_statements!(Vec<u8>);
 
-    fn is_missing_table(error: &sqlx::Error) -> bool {
-        has_code(error, &["42S02"])
-    }
-
-    fn is_too_large(error: &sqlx::Error) -> bool {
-        // `max_allowed_packet`; data too long.
-        number(error).is_some_and(|number| matches!(number, 1153 | 1406))
-    }
-
-    fn is_in_the_way(error: &sqlx::Error) -> bool {
-        // Deadlock, lock wait timeout, and MariaDB's "record has changed since last read".
-        number(error).is_some_and(|number| matches!(number, 1213 | 1205 | 1020))
-    }
-
-    fn is_passing(code: Option<&str>) -> bool {
-        // Connection, too many of them (1040), a rollback, a statement that was interrupted; the
-        // server is shutting down (1053), which has no class of its own.
-        let classes = ["08", "40", "70100", "HY000"];
-        code.is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+    fn meaning(error: &dyn DatabaseError) -> Meaning {
+        let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, |e| e.number());
+        meaning(number, error.code().as_deref().unwrap_or(""), error.message())
     }
 }
 
-/// MySQL's own number of an error, which says more than the code.
-fn number(error: &sqlx::Error) -> Option<u16> {
-    match error {
-        sqlx::Error::Database(error) => {
-            error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|error| error.number())
+/// What an error's number means, and, where that says nothing, its SQLSTATE:
+/// <https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html>,
+/// <https://mariadb.com/kb/en/mariadb-error-codes/>. An error from before the handshake has no
+/// SQLSTATE.
+fn meaning(number: u16, code: &str, message: &str) -> Meaning {
+    match number {
+        1146 => Meaning::NoTable,
+        // Unknown database.
+        1049 => Meaning::NoSchema,
+        // Unknown column; a key's column is missing.
+        1054 | 1072 => Meaning::NoColumn,
+        // `max_allowed_packet`; data too long.
+        1153 | 1406 => Meaning::TooLarge,
+        // On a database, a table, a column; what administrators may.
+        1044 | 1142 | 1143 | 1227 => Meaning::Denied,
+        // Deadlock, lock wait timeout, and MariaDB's "record has changed since last read".
+        1213 | 1205 | 1020 => Meaning::InTheWay,
+        // The server, which says so of other options as well; a transaction; InnoDB.
+        1290 if message.contains("read-only") || message.contains("read_only") => Meaning::ReadOnly,
+        1792 | 1836 => Meaning::ReadOnly,
+        // A node of a Galera cluster that is cut off from the others.
+        1047 if message.contains("WSREP") => Meaning::ReadOnly,
+        // Unknown prepared statement; one that must be prepared again; the table has changed.
+        1243 | 1615 | 1412 => Meaning::Stale,
+        // Of all; of the user, at once; of the user, in an hour.
+        1040 | 1203 | 1226 => Meaning::Crowded,
+        // These have a class of errors that pass, and do not pass: the host is blocked or unknown, the
+        // client is too old, an option forbids it, a broken view, a column of others, a definer.
+        1129 | 1130 | 1251 | 1275 | 1290 | 1356 | 1364 | 1366 | 1449 => Meaning::Lasting,
+        // The disk or the table is full; no memory; too many prepared statements.
+        1021 | 1114 | 1037 | 1038 | 1041 | 1461 => Meaning::Passing,
+        // Connection, a rollback, a statement that was interrupted, and what has no class of its own:
+        // the server is shutting down (1053), a proxy finds no server (ProxySQL's 9001).
+        _ => match ["08", "40", "70100", "HY000"].iter().any(|class| code.starts_with(class)) {
+            true => Meaning::Passing,
+            false => Meaning::Lasting,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the servers say it: MariaDB 10.11, MySQL 8.4, ProxySQL 2.7.
+    #[test]
+    fn what_answers_mean() {
+        use Meaning::*;
+        for (number, code, message, expected) in [
+            (1146, "42S02", "Table 'test.sessions' doesn't exist", NoTable),
+            (1049, "42000", "Unknown database 'shop'", NoSchema),
+            (1054, "42S22", "Unknown column 'expires_at' in 'where clause'", NoColumn),
+            (1072, "42000", "Key column 'user_id' doesn't exist in table", NoColumn),
+            (1153, "08S01", "Got a packet bigger than 'max_allowed_packet'", TooLarge),
+            (1406, "22001", "Data too long for column 'payload' at row 1", TooLarge),
+            (1044, "42000", "Access denied for user 'app'@'%' to database", Denied),
+            (1142, "42000", "INSERT command denied to user 'app'@'%'", Denied),
+            (1143, "42000", "UPDATE command denied for column 'payload'", Denied),
+            (1045, "28000", "Access denied for user 'app'@'%'", Lasting),
+            (1213, "40001", "Deadlock found when trying to get lock", InTheWay),
+            (1205, "HY000", "Lock wait timeout exceeded", InTheWay),
+            (1020, "HY000", "Record has changed since last read", InTheWay),
+            (1290, "HY000", "The MariaDB server is running with the --read-only option", ReadOnly),
+            (1290, "HY000", "The MySQL server is running with --super-read-only", ReadOnly),
+            (1290, "HY000", "The server is running with --skip-grant-tables", Lasting),
+            (1792, "25006", "Cannot execute statement in a READ ONLY transaction", ReadOnly),
+            (1836, "HY000", "Running in read-only mode", ReadOnly),
+            (1047, "08S01", "WSREP has not yet prepared node for application", ReadOnly),
+            (1047, "08S01", "Unknown command", Passing),
+            (1243, "HY000", "Unknown prepared statement handler (3)", Stale),
+            (1615, "HY000", "Prepared statement needs to be re-prepared", Stale),
+            (1412, "HY000", "Table definition has changed, please retry", Stale),
+            (1040, "", "Too many connections", Crowded),
+            (1040, "08004", "Too many connections", Crowded),
+            (1203, "42000", "User app already has more than", Crowded),
+            (1226, "42000", "User 'app' has exceeded the 'max_user_connections'", Crowded),
+            (1129, "", "Host '10.0.0.1' is blocked", Lasting),
+            (1130, "HY000", "Host '10.0.0.1' is not allowed to connect", Lasting),
+            (1251, "08004", "Client does not support authentication protocol", Lasting),
+            (1364, "HY000", "Field 'mine' doesn't have a default value", Lasting),
+            (1366, "22007", "Incorrect string value", Lasting),
+            (1064, "42000", "You have an error in your SQL syntax", Lasting),
+            (1062, "23000", "Duplicate entry", Lasting),
+            (1053, "08S01", "Server shutdown in progress", Passing),
+            (1158, "08S01", "Got an error reading communication packets", Passing),
+            (1317, "70100", "Query execution was interrupted", Passing),
+            (1927, "70100", "Connection was killed", Passing),
+            (1969, "70100", "Query was interrupted: max_statement_time", Passing),
+            (3024, "HY000", "Query execution was interrupted, maximum time", Passing),
+            (3101, "40000", "Plugin instructed the server to rollback", Passing),
+            (1021, "HY000", "Disk full; waiting for someone to free some space", Passing),
+            (1114, "HY000", "The table 'sessions' is full", Passing),
+            (1461, "42000", "Can't create more than max_prepared_stmt_count", Passing),
+            (2013, "HY000", "Lost connection to server during query", Passing),
+            (9001, "HY000", "Max connect timeout reached while reaching hostgroup", Passing),
+        ] {
+            assert_eq!(meaning(number, code, message), expected, "{number} {code} {message}");
         }
-        _ => None,
     }
 }

@@ -1,11 +1,15 @@
 use std::time::Duration;
 
-use sqlx::{Pool, Postgres, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions, Connection, Executor, PgConnection, Pool, Postgres, Row as _,
+    error::DatabaseError,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use super::{
-    Dialect,
-    driver::{Driver, Row, Value, has_code, is_alive, query, row, run_statements},
-    statements::{Statements, Table},
+    Dialect, SqlStoreBuilder,
+    driver::{self, Driver, Meaning, Row, Value, is_alive, query, row, run_statements, why_not},
+    statements::{Statement, Statements, Table},
 };
 
 impl Dialect for Postgres {}
@@ -16,10 +20,15 @@ impl Driver for Postgres {
     const INSERT_TAKES_OVER: bool = true;
     const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
+    const CONNECTS_WITHOUT_NEED: bool = false;
 
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
         let table = &table.quoted('"');
+        let columns = format!(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass('{table}') \
+             AND attnum > 0 AND NOT attisdropped"
+        );
         // One message is one transaction, and the lock is let go of at its end. Without the lock,
         // two `IF NOT EXISTS` at once can both find nothing, and one of them fails.
         let migrate = format!(
@@ -44,7 +53,7 @@ impl Driver for Postgres {
                  SELECT ctid FROM {table} WHERE expires_at <= ? ORDER BY expires_at LIMIT ? \
                  FOR UPDATE SKIP LOCKED)) AND expires_at <= $1"
         );
-        Statements::new(table, migrate, delete_expired).numbered()
+        Statements::new(table, migrate, columns, delete_expired).numbered()
     }
 
     async fn connect(
@@ -52,37 +61,38 @@ impl Driver for Postgres {
         max_connections: u32,
         timeout: Duration,
     ) -> Result<(Pool<Self>, Pool<Self>), sqlx::Error> {
+        // Nothing here is a float, and a pooler may not know the parameter.
+        let options = url.parse::<PgConnectOptions>()?.extra_float_digits(None);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(timeout)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)));
-        let pool = pool.connect(url).await?;
-        Ok((pool.clone(), pool))
+        match pool.connect_with(options.clone()).await {
+            Ok(pool) => Ok((pool.clone(), pool)),
+            Err(error) => Err(why_not(&options, timeout, error).await),
+        }
+    }
+
+    async fn needs_transactions(pool: &Pool<Self>, timeout: Duration) -> Result<bool, sqlx::Error> {
+        let mut ours = pool.acquire().await?;
+        // Not of the pool, which may have no second one to give.
+        let options = pool.connect_options();
+        let other = tokio::time::timeout(timeout, options.connect()).await;
+        let Ok(Ok(mut other)) = other else { return Ok(false) };
+        // A server has a process for each connection. Two connections have the same one only where a
+        // pooler is between.
+        let is_shared = backend(&mut ours).await? == backend(&mut other).await?;
+        drop(ours);
+        let needs = is_shared && keeps_names(&mut other).await?;
+        let _ = other.close().await;
+        Ok(needs)
     }
 
     run_statements!(String);
 
-    fn is_missing_table(error: &sqlx::Error) -> bool {
-        // Table, schema.
-        has_code(error, &["42P01", "3F000"])
-    }
-
-    fn is_too_large(error: &sqlx::Error) -> bool {
-        // A limit of the program, such as a value of a gigabyte.
-        has_code(error, &["54000"])
-    }
-
-    fn is_in_the_way(error: &sqlx::Error) -> bool {
-        // Serialization failure, deadlock.
-        has_code(error, &["40001", "40P01"])
-    }
-
-    fn is_passing(code: Option<&str>) -> bool {
-        // Connection, transaction rollback, resources, lock not available, operator's intervention
-        // (shutdown, `pg_terminate_backend`, statement timeout), system error, read-only server.
-        let classes = ["08", "40", "53", "55", "57", "58", "25006"];
-        code.is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+    fn meaning(error: &dyn DatabaseError) -> Meaning {
+        meaning(error.code().as_deref().unwrap_or(""), error.message())
     }
 
     fn user_to_stored(user: &str) -> String {
@@ -109,9 +119,168 @@ impl Driver for Postgres {
     }
 }
 
+/// Which process of the server answers.
+async fn backend(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    let row = connection.fetch_one("SELECT pg_backend_pid()").await?;
+    row.try_get(0)
+}
+
+/// Whether what is prepared here has the driver's own name at the server. A pooler that knows of
+/// prepared statements gives them names of its own.
+async fn keeps_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let prepared = sqlx::query("SELECT 7310601285309117043").execute(&mut *transaction).await;
+    match prepared {
+        Ok(_) => {}
+        // Another client has prepared something under that name.
+        Err(error) if driver::meaning::<Postgres>(&error) == Some(Meaning::OtherStatement) => {
+            return Ok(true);
+        }
+        Err(error) => return Err(error),
+    }
+    let find = "SELECT quote_ident(name) FROM pg_prepared_statements \
+                WHERE statement = 'SELECT 7310601285309117043' AND starts_with(name, 'sqlx_s_')";
+    let found = transaction.fetch_all(find).await?;
+    // It would stay, and be in the way of others.
+    for row in &found {
+        let name: String = row.try_get(0)?;
+        transaction.execute(format!("DEALLOCATE {name}").as_str()).await?;
+    }
+    transaction.rollback().await?;
+    Ok(!found.is_empty())
+}
+
+impl SqlStoreBuilder<Postgres> {
+    /// Prepares no statements, and makes each statement a transaction of its own: for a pooler that
+    /// gives each transaction another connection to the server and does not know of prepared
+    /// statements, such as PgBouncer before 1.21 with `pool_mode = transaction`. A load is then four
+    /// round trips instead of one.
+    ///
+    /// The store recognises such a pooler by itself, at the latest by the first statement that the
+    /// pooler leads astray: this only tells it before.
+    /// See [`PostgresStore`](crate::PostgresStore#behind-a-pooler).
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.in_transactions = true;
+        self
+    }
+}
+
+/// What a SQLSTATE means: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn meaning(code: &str, message: &str) -> Meaning {
+    match code {
+        "42P01" => Meaning::NoTable,
+        "3F000" => Meaning::NoSchema,
+        "42703" => Meaning::NoColumn,
+        // A limit of the program, such as a value of a gigabyte.
+        "54000" => Meaning::TooLarge,
+        "42501" if message.contains("for schema") => Meaning::SchemaDenied,
+        "42501" => Meaning::Denied,
+        // Serialization failure, deadlock.
+        "40001" | "40P01" => Meaning::InTheWay,
+        "25006" => Meaning::ReadOnly,
+        // The table has changed since the statement was prepared.
+        "0A000" if message.starts_with("cached plan") => Meaning::Stale,
+        // No such statement, one of that name already, values of another kind, the mark of another.
+        "26000" | "42P05" | "22P03" | "22012" => Meaning::OtherStatement,
+        "08P01" if message.starts_with("bind message") => Meaning::OtherStatement,
+        "08P01" if message.starts_with("unsupported startup parameter") => Meaning::Parameter,
+        // All that PgBouncer has to say has this code, whether it passes or not.
+        "08P01" => match PASSING_AT_PGBOUNCER.iter().any(|words| message.contains(words)) {
+            true => Meaning::Passing,
+            false => Meaning::Lasting,
+        },
+        "53300" => Meaning::Crowded,
+        // The database has been dropped.
+        "57P04" => Meaning::Lasting,
+        // Ended, because a transaction was left open.
+        "25P03" => Meaning::Passing,
+        // Connection, transaction rollback, resources, lock not available, operator's intervention
+        // (shutdown, `pg_terminate_backend`, statement timeout), system error.
+        _ => match ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
+        {
+            true => Meaning::Passing,
+            false => Meaning::Lasting,
+        },
+    }
+}
+
+/// Parts of what PgBouncer says when it is busy, or its server is away.
+const PASSING_AT_PGBOUNCER: [&str; 8] = [
+    "timeout",
+    "no more connections allowed",
+    "server conn",
+    "server login has been failing",
+    "server lifetime over",
+    "server DNS lookup failed",
+    "shutting down",
+    "the database system is",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the servers say it: PostgreSQL 15, PgBouncer 1.18.
+    #[test]
+    fn what_answers_mean() {
+        use Meaning::*;
+        for (code, message, expected) in [
+            ("42P01", "relation \"sessions\" does not exist", NoTable),
+            ("3F000", "no schema has been selected to create in", NoSchema),
+            ("3F000", "schema \"web\" does not exist", NoSchema),
+            ("42703", "column \"expires_at\" does not exist", NoColumn),
+            ("54000", "out of memory", TooLarge),
+            ("42501", "permission denied for table sessions", Denied),
+            ("42501", "must be owner of table sessions", Denied),
+            ("42501", "permission denied for schema web", SchemaDenied),
+            ("40001", "could not serialize access due to concurrent update", InTheWay),
+            ("40P01", "deadlock detected", InTheWay),
+            ("25006", "cannot execute UPDATE in a read-only transaction", ReadOnly),
+            ("0A000", "cached plan must not change result type", Stale),
+            ("0A000", "cross-database references are not implemented", Lasting),
+            ("26000", "prepared statement \"sqlx_s_1\" does not exist", OtherStatement),
+            ("42P05", "prepared statement \"sqlx_s_1\" already exists", OtherStatement),
+            ("22P03", "incorrect binary data format in bind parameter 1", OtherStatement),
+            ("22012", "division by zero", OtherStatement),
+            ("08P01", "bind message supplies 3 parameters, but prepared", OtherStatement),
+            ("08P01", "unsupported startup parameter: extra_float_digits", Parameter),
+            ("08P01", "unsupported startup parameter: options", Parameter),
+            ("08P01", "database \"shop\" does not exist", Lasting),
+            ("08P01", "no such database: shop", Lasting),
+            ("08P01", "no such user: shop", Lasting),
+            ("08P01", "bouncer config error", Lasting),
+            ("08P01", "invalid message format", Lasting),
+            ("08P01", "query_wait_timeout", Passing),
+            ("08P01", "client_login_timeout (server down)", Passing),
+            ("08P01", "no more connections allowed (max_client_conn)", Passing),
+            ("08P01", "server conn crashed?", Passing),
+            ("08P01", "server login has been failing, try again later", Passing),
+            ("08006", "connection failure", Passing),
+            ("28P01", "password authentication failed for user \"shop\"", Lasting),
+            ("28000", "no pg_hba.conf entry for host", Lasting),
+            ("3D000", "database \"shop\" does not exist", Lasting),
+            ("53300", "sorry, too many clients already", Crowded),
+            ("53300", "too many connections for role \"shop\"", Crowded),
+            ("53100", "could not extend file: No space left on device", Passing),
+            ("53200", "out of memory", Passing),
+            ("55P03", "canceling statement due to lock timeout", Passing),
+            ("57014", "canceling statement due to statement timeout", Passing),
+            ("57P01", "terminating connection due to administrator command", Passing),
+            ("57P02", "terminating connection because of crash", Passing),
+            ("57P03", "the database system is starting up", Passing),
+            ("57P04", "database was dropped", Lasting),
+            ("57P05", "terminating connection due to idle-session timeout", Passing),
+            ("25P03", "terminating connection due to idle-in-transaction timeout", Passing),
+            ("58030", "could not write to file", Passing),
+            ("23505", "duplicate key value violates unique constraint", Lasting),
+            ("22021", "invalid byte sequence for encoding \"UTF8\": 0x00", Lasting),
+            ("42804", "column \"payload\" is of type text", Lasting),
+            ("XX000", "cache lookup failed", Lasting),
+            ("", "", Lasting),
+        ] {
+            assert_eq!(meaning(code, message), expected, "{code} {message}");
+        }
+    }
 
     #[test]
     fn every_user_comes_back_and_none_has_a_nul() {

@@ -2,15 +2,16 @@ use std::{sync::Mutex, time::Duration};
 
 use sqlx::{
     ConnectOptions, Pool, Sqlite,
+    error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Dialect, RETRIES,
-    driver::{Driver, Row, Value, has_code, query, row, run_statements},
+    driver::{self, Driver, Meaning, Row, Value, query, row, run_statements, why_not},
     pause,
-    statements::{Statements, Table},
+    statements::{Statement, Statements, Table},
 };
 
 /// How many connections read, at most: more do not make a file faster.
@@ -33,6 +34,7 @@ impl Driver for Sqlite {
     // While it is removed nobody else can save.
     const SWEEP_BATCH: u32 = 100;
     const CAN_HANG: bool = false;
+    const CONNECTS_WITHOUT_NEED: bool = true;
 
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
@@ -49,6 +51,7 @@ impl Driver for Sqlite {
              CREATE INDEX IF NOT EXISTS \"{user_index}\" ON {table} (user_id) \
                  WHERE user_id IS NOT NULL;"
         );
+        let columns = format!("SELECT name FROM pragma_table_info('{}')", table.trim_matches('"'));
         let delete_expired = format!(
             "DELETE FROM {table} WHERE rowid IN \
              (SELECT rowid FROM {table} WHERE expires_at <= ? LIMIT ?)"
@@ -59,8 +62,8 @@ impl Driver for Sqlite {
              AND version = ? AND expires_at > ? AND expires_at = ? AND user_id IS ?"
         );
         Statements {
-            replace_unindexed: Some(replace_unindexed),
-            ..Statements::new(table, migrate, delete_expired)
+            replace_unindexed: Some(replace_unindexed.into()),
+            ..Statements::new(table, migrate, columns, delete_expired)
         }
     }
 
@@ -91,7 +94,7 @@ impl Driver for Sqlite {
         // others who are just doing the same.
         let options = options.synchronous(SqliteSynchronous::Normal);
         let options = options.pragma("mmap_size", MAPPED.to_string());
-        let mut tries = 0;
+        let (begun, mut tries) = (Instant::now(), 0);
         loop {
             let wal = options.clone().journal_mode(SqliteJournalMode::Wal);
             match wal.connect().await {
@@ -99,39 +102,62 @@ impl Driver for Sqlite {
                     sqlx::Connection::close(connection).await?;
                     break;
                 }
-                Err(error) if tries < 10 * RETRIES && Self::is_in_the_way(&error) => {
+                Err(error)
+                    if driver::meaning::<Self>(&error) == Some(Meaning::InTheWay)
+                        && begun.elapsed() < timeout =>
+                {
                     tries += 1;
-                    sleep(pause(tries.min(10))).await;
+                    sleep(pause(tries.min(2 * RETRIES))).await;
                 }
                 Err(error) => return Err(error),
             }
         }
         let readers = pool.clone().max_connections(max_connections.min(READERS));
-        let read = readers.connect_with(options.clone()).await?;
+        let read = match readers.connect_with(options.clone()).await {
+            Ok(read) => read,
+            // A file that is locked makes SQLite wait as long itself.
+            Err(error) => return Err(why_not(&options, timeout * 2, error).await),
+        };
         let options = options.pragma("cache_size", format!("-{WRITER_CACHE}"));
-        let write = pool.max_connections(1).connect_with(options).await?;
-        Ok((read, write))
+        match pool.max_connections(1).connect_with(options.clone()).await {
+            Ok(write) => Ok((read, write)),
+            Err(error) => Err(why_not(&options, timeout * 2, error).await),
+        }
     }
 
     run_statements!(String);
 
-    fn is_missing_table(error: &sqlx::Error) -> bool {
-        matches!(error, sqlx::Error::Database(error) if error.message().starts_with("no such table"))
+    /// Each statement is a transaction by itself.
+    async fn needs_transactions(_: &Pool<Self>, _: Duration) -> Result<bool, sqlx::Error> {
+        Ok(false)
     }
 
-    fn is_too_large(error: &sqlx::Error) -> bool {
-        has_code(error, &["18"])
+    fn meaning(error: &dyn DatabaseError) -> Meaning {
+        meaning(error.code().as_deref().unwrap_or(""), error.message())
     }
+}
 
-    fn is_in_the_way(error: &sqlx::Error) -> bool {
-        // SQLITE_BUSY, SQLITE_LOCKED, and their kin.
-        has_code(error, &["5", "6", "261", "262", "517", "773"])
-    }
-
-    fn is_passing(code: Option<&str>) -> bool {
-        // Busy, locked, interrupted, I/O error, disk full, cannot open.
-        let primary = code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
-        matches!(primary, Some(5 | 6 | 9 | 10 | 13 | 14))
+/// What a result code means: <https://www.sqlite.org/rescode.html>. Its last eight bits are the kind;
+/// the others say more.
+fn meaning(code: &str, message: &str) -> Meaning {
+    match code.parse::<i32>().map(|code| code & 0xff) {
+        // SQLITE_ERROR: only its words say which.
+        Ok(1) if message.starts_with("no such table") => Meaning::NoTable,
+        Ok(1) if message.contains("no such column") || message.contains("has no column") => {
+            Meaning::NoColumn
+        }
+        // SQLITE_BUSY, SQLITE_LOCKED.
+        Ok(5 | 6) => Meaning::InTheWay,
+        // SQLITE_PERM, SQLITE_READONLY, SQLITE_AUTH.
+        Ok(3 | 8 | 23) => Meaning::Denied,
+        // SQLITE_CANTOPEN.
+        Ok(14) => Meaning::NoFile,
+        // SQLITE_TOOBIG.
+        Ok(18) => Meaning::TooLarge,
+        // SQLITE_NOMEM, SQLITE_INTERRUPT, SQLITE_IOERR, SQLITE_FULL, SQLITE_PROTOCOL (a race for the
+        // WAL's locks), SQLITE_SCHEMA (the table has changed).
+        Ok(7 | 9 | 10 | 13 | 15 | 17) => Meaning::Passing,
+        _ => Meaning::Lasting,
     }
 }
 
@@ -140,6 +166,40 @@ mod tests {
     use sqlx::{Connection, Row as _, SqliteConnection};
 
     use super::*;
+
+    #[test]
+    fn what_answers_mean() {
+        use Meaning::*;
+        for (code, message, expected) in [
+            ("1", "no such table: sessions", NoTable),
+            ("1", "no such column: expires_at", NoColumn),
+            ("1", "table sessions has no column named payload", NoColumn),
+            ("1", "near \"SELEC\": syntax error", Lasting),
+            ("5", "database is locked", InTheWay),
+            ("6", "database table is locked", InTheWay),
+            ("261", "database is locked (recovery)", InTheWay),
+            ("262", "database table is locked (shared cache)", InTheWay),
+            ("517", "database is locked (snapshot)", InTheWay),
+            ("773", "database is locked (timeout)", InTheWay),
+            ("8", "attempt to write a readonly database", Denied),
+            ("1032", "attempt to write a readonly database (moved)", Denied),
+            ("23", "not authorized", Denied),
+            ("14", "unable to open database file", NoFile),
+            ("18", "string or blob too big", TooLarge),
+            ("9", "interrupted", Passing),
+            ("10", "disk I/O error", Passing),
+            ("778", "disk I/O error (write)", Passing),
+            ("13", "database or disk is full", Passing),
+            ("7", "out of memory", Passing),
+            ("15", "locking protocol", Passing),
+            ("11", "database disk image is malformed", Lasting),
+            ("26", "file is not a database", Lasting),
+            ("1299", "NOT NULL constraint failed: sessions.mine", Lasting),
+            ("", "", Lasting),
+        ] {
+            assert_eq!(meaning(code, message), expected, "{code} {message}");
+        }
+    }
 
     #[tokio::test]
     async fn every_statement_finds_its_rows_by_an_index() {
@@ -157,6 +217,7 @@ mod tests {
             &statements.sessions_of,
             &statements.delete_sessions_of,
         ] {
+            let statement = statement.text(false);
             let explain = format!("EXPLAIN QUERY PLAN {statement}");
             let steps = sqlx::query(&explain).fetch_all(&mut connection).await.unwrap();
             let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();

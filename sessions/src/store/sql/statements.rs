@@ -62,64 +62,110 @@ impl fmt::Debug for Table {
     }
 }
 
-/// What a store says to its database. Each `?` is one value, in the order of the text.
+/// A statement with values.
+#[derive(Default)]
+pub struct Statement {
+    text: String,
+    /// The same for a driver that looks for what it has prepared by the text: this one is not found.
+    unprepared: String,
+    /// The last value, by which the statement is known from all others.
+    pub(super) mark: Option<i64>,
+}
+
+impl Statement {
+    fn new(text: String) -> Self {
+        Self { unprepared: format!(" {text}"), text, mark: None }
+    }
+
+    pub(super) fn text(&self, in_transaction: bool) -> &str {
+        if in_transaction { &self.unprepared } else { &self.text }
+    }
+}
+
+/// From the text, each `?` being one value, in this order.
+impl From<String> for Statement {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+/// The columns of the table, in the order in which they are read.
+pub(super) const COLUMNS: [&str; 6] =
+    ["id", "version", "created_at", "expires_at", "user_id", "payload"];
+
+/// What a store says to its database.
 pub struct Statements {
     pub(super) migrate: String,
-    pub(super) load: String,
-    pub(super) create: String,
+    /// Finds the names of the columns that the table has; none, if there is no table.
+    pub(super) columns: String,
+    pub(super) load: Statement,
+    pub(super) create: Statement,
     /// For a dialect whose `create` cannot take the place of an expired row.
-    pub(super) take_over: String,
-    pub(super) replace: String,
+    pub(super) take_over: Statement,
+    pub(super) replace: Statement,
     /// The same for a session whose user and expiry stay what they were, where that is less work.
-    pub(super) replace_unindexed: Option<String>,
-    pub(super) touch: String,
-    pub(super) delete: String,
-    pub(super) delete_expired: String,
-    pub(super) sessions_of: String,
-    pub(super) delete_sessions_of: String,
+    pub(super) replace_unindexed: Option<Statement>,
+    pub(super) touch: Statement,
+    pub(super) delete: Statement,
+    pub(super) delete_expired: Statement,
+    pub(super) sessions_of: Statement,
+    pub(super) delete_sessions_of: Statement,
 }
 
 impl Statements {
     /// The common ones, for a table in quotes. `create` is that of SQLite and PostgreSQL.
-    pub(super) fn new(table: &str, migrate: String, delete_expired: String) -> Self {
-        let columns = "id, version, created_at, expires_at, user_id, payload";
+    pub(super) fn new(
+        table: &str,
+        migrate: String,
+        columns: String,
+        delete_expired: String,
+    ) -> Self {
+        let all = COLUMNS.join(", ");
         let set = "version = ?, created_at = ?, expires_at = ?, user_id = ?, payload = ?";
         let excluded = "version = excluded.version, created_at = excluded.created_at, \
                         expires_at = excluded.expires_at, user_id = excluded.user_id, \
                         payload = excluded.payload";
         Self {
             migrate,
-            load: format!("SELECT {columns} FROM {table} WHERE id = ? AND expires_at > ?"),
+            columns,
+            load: format!("SELECT {all} FROM {table} WHERE id = ? AND expires_at > ?").into(),
             create: format!(
-                "INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?) \
+                "INSERT INTO {table} ({all}) VALUES (?, ?, ?, ?, ?, ?) \
                  ON CONFLICT (id) DO UPDATE SET {excluded} WHERE {table}.expires_at <= ?"
-            ),
-            take_over: format!("UPDATE {table} SET {set} WHERE id = ? AND expires_at <= ?"),
+            )
+            .into(),
+            take_over: format!("UPDATE {table} SET {set} WHERE id = ? AND expires_at <= ?").into(),
             replace: format!(
                 "UPDATE {table} SET {set} WHERE id = ? AND version = ? AND expires_at > ?"
-            ),
+            )
+            .into(),
             replace_unindexed: None,
             touch: format!(
                 "UPDATE {table} SET expires_at = ? WHERE id = ? AND expires_at < ? \
                  AND expires_at > ?"
-            ),
-            delete: format!("DELETE FROM {table} WHERE id = ? AND expires_at > ?"),
-            delete_expired,
-            sessions_of: format!(
-                "SELECT {columns} FROM {table} WHERE user_id = ? AND expires_at > ?"
-            ),
+            )
+            .into(),
+            delete: format!("DELETE FROM {table} WHERE id = ? AND expires_at > ?").into(),
+            delete_expired: delete_expired.into(),
+            sessions_of: format!("SELECT {all} FROM {table} WHERE user_id = ? AND expires_at > ?")
+                .into(),
             delete_sessions_of: format!(
                 "DELETE FROM {table} WHERE user_id = ? AND expires_at > ? AND id <> ?"
-            ),
+            )
+            .into(),
         }
     }
 
-    /// With `$1`, `$2` … in place of each `?`.
+    /// With `$1`, `$2` … in place of each `?`, and marked: a statement that is sent the values of
+    /// another divides by zero before it does anything.
+    ///
+    /// A pooler can lead what the driver has prepared as `sqlx_s_3` on one connection to where
+    /// something else has that name. The mark is of the text, so that tables, and versions of this
+    /// crate, have marks of their own.
     #[cfg(feature = "postgres")]
     pub(super) fn numbered(mut self) -> Self {
-        let all = [
+        for statement in [
             &mut self.load,
-            &mut self.create,
             &mut self.take_over,
             &mut self.replace,
             &mut self.touch,
@@ -127,20 +173,41 @@ impl Statements {
             &mut self.delete_expired,
             &mut self.sessions_of,
             &mut self.delete_sessions_of,
-        ];
-        for statement in all {
-            let mut numbered = String::with_capacity(statement.len() + 16);
-            for (number, part) in statement.split('?').enumerate() {
-                if number > 0 {
-                    numbered.push('$');
-                    numbered.push_str(&number.to_string());
-                }
-                numbered.push_str(part);
-            }
-            *statement = numbered;
+        ] {
+            *statement = marked(statement, |text, one| format!("{text} AND 1 / {one} = 1"));
         }
+        // Its condition is for what it finds in its place.
+        let create = |text: &str, one: &str| text.replacen("$2", &format!("$2 / {one}"), 1);
+        self.create = marked(&self.create, create);
         self
     }
+}
+
+/// `add` puts a number into the text that is one where the last value is the mark, and else zero.
+#[cfg(feature = "postgres")]
+fn marked(statement: &Statement, add: impl Fn(&str, &str) -> String) -> Statement {
+    let mut text = String::with_capacity(statement.text.len() + 80);
+    let mut values = 0;
+    for (number, part) in statement.text.split('?').enumerate() {
+        if number > 0 {
+            text.push('$');
+            text.push_str(&number.to_string());
+        }
+        text.push_str(part);
+        values = number;
+    }
+    let mark = mark(&text);
+    let one = format!("(${} = {mark}::bigint)::int", values + 1);
+    Statement { mark: Some(mark), ..Statement::new(add(&text, &one)) }
+}
+
+/// A positive number that no other text has.
+#[cfg(feature = "postgres")]
+fn mark(text: &str) -> i64 {
+    use sha2::{Digest, Sha256};
+    let hash: [u8; 32] = Sha256::digest(text).into();
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h]) & i64::MAX
 }
 
 #[cfg(test)]
@@ -167,9 +234,43 @@ mod tests {
     #[test]
     #[cfg(feature = "postgres")]
     fn numbers_stand_in_order() {
-        let statements = Statements::new("t", "?".into(), "a ? b ?".into()).numbered();
-        assert_eq!(statements.delete_expired, "a $1 b $2");
-        assert!(statements.touch.ends_with("expires_at > $4"), "{}", statements.touch);
+        let statements = Statements::new("t", "?".into(), "?".into(), "a ? b ?".into()).numbered();
+        let text = statements.delete_expired.text(false);
+        assert!(text.starts_with("a $1 b $2 AND 1 / ($3 = "), "{text}");
+        let text = statements.touch.text(false);
+        assert!(text.contains("expires_at > $4 AND 1 / ($5 = "), "{text}");
+        let text = statements.create.text(false);
+        assert!(text.contains("VALUES ($1, $2 / ($8 = "), "{text}");
         assert_eq!(statements.migrate, "?", "not a statement with values");
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn no_two_statements_have_the_same_mark() {
+        let mut marks = std::collections::HashSet::new();
+        for table in ["\"sessions\"", "\"others\""] {
+            let expired = format!("DELETE FROM {table} WHERE expires_at <= ?");
+            let all = Statements::new(table, String::new(), String::new(), expired).numbered();
+            for statement in [
+                all.load,
+                all.create,
+                all.take_over,
+                all.replace,
+                all.touch,
+                all.delete,
+                all.delete_expired,
+                all.sessions_of,
+                all.delete_sessions_of,
+            ] {
+                let mark = statement.mark.expect("it has one");
+                assert!(statement.text.contains(&format!("= {mark}::bigint)")));
+                assert_ne!(
+                    statement.text(true),
+                    statement.text(false),
+                    "none is found by the other"
+                );
+                assert!(marks.insert(mark), "{}", statement.text);
+            }
+        }
     }
 }

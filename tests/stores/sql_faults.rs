@@ -196,6 +196,29 @@ async fn a_pooler_that_comes_later_is_recognised() {
     beside.await.unwrap();
 }
 
+/// In raw mode Pgpool-II begins a transaction for what is prepared to write, and never ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_commits_behind_pgpool() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    let port = format!("backend_port0 = {}", server.port());
+    let lines = ["backend_hostname0 = '127.0.0.1'", "backend_weight0 = 1", &port];
+    let Some(pooler) = StoreServer::start_with(Kind::Pgpool, &lines) else { return };
+    let direct = PostgresStore::connect(&server.url()).await.unwrap();
+    direct.migrate().await.unwrap();
+    let small = PgPoolOptions::new().max_connections(2).connect(&pooler.url()).await.unwrap();
+    let builder = PostgresStore::builder().with_max_connections(2);
+    for store in [builder.connect(&pooler.url()).await.unwrap(), PostgresStore::new(small)] {
+        for _ in 0..10 {
+            let session = key();
+            let created = store.create(&session, &record(1, None, b"x")).await.unwrap();
+            assert_eq!(created, Created::Done);
+            assert!(direct.load(&session).await.unwrap().is_some(), "acknowledged, and not there");
+            assert!(store.delete(&session).await.unwrap());
+            assert!(direct.load(&session).await.unwrap().is_none());
+        }
+    }
+}
+
 /// What PgBouncer does not take when a connection is made does not pass by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_refuses_a_parameter_is_told_by_it() {

@@ -57,6 +57,8 @@ pub enum Kind {
     /// PgBouncer, in transaction mode; what more it is told are the lines of its file, of which the
     /// first say where its databases are.
     PgBouncer,
+    /// Pgpool-II, in raw mode; what more it is told are the lines of its file.
+    Pgpool,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             Self::MariaDb => find(&env::var(MYSQLD).unwrap_or("mariadbd".into())),
             Self::Memcached => find("memcached"),
             Self::PgBouncer => find("pgbouncer"),
+            Self::Pgpool => find("pgpool"),
         }
     }
 
@@ -162,13 +165,30 @@ impl Kind {
                 fs::write(&file, lines).expect("a folder of ours");
                 command.arg(file);
             }
+            Self::Pgpool => {
+                let (file, own) = (folder.join("pgpool.conf"), folder.display());
+                let lines = format!(
+                    "backend_clustering_mode = 'raw'\nlisten_addresses = '127.0.0.1'\nport = {port}\n\
+                     socket_dir = '{own}'\npcp_listen_addresses = ''\npcp_socket_dir = '{own}'\n\
+                     pid_file_name = '{own}/pid'\nlogdir = '{own}'\nmemqcache_oiddir = '{own}'\n\
+                     pool_passwd = ''\nenable_pool_hba = off\nnum_init_children = 16\n\
+                     max_pool = 1\n{}\n",
+                    more.join("\n")
+                );
+                fs::write(&file, lines).expect("a folder of ours");
+                for name in ["pcp.conf", "pool_hba.conf"] {
+                    fs::write(folder.join(name), "").expect("a folder of ours");
+                }
+                command.arg("-n").arg("-f").arg(file).arg("-F").arg(folder.join("pcp.conf"));
+                command.arg("-a").arg(folder.join("pool_hba.conf"));
+            }
         }
-        if !matches!(self, Self::RedisSentinel | Self::PgBouncer) {
+        if !matches!(self, Self::RedisSentinel | Self::PgBouncer | Self::Pgpool) {
             command.args(more);
         }
         command.current_dir(folder).stdin(Stdio::null());
         command.stdout(log(folder)).stderr(log(folder));
-        if matches!(self, Self::Postgres | Self::MariaDb | Self::PgBouncer) {
+        if matches!(self, Self::Postgres | Self::MariaDb | Self::PgBouncer | Self::Pgpool) {
             as_nobody(&mut command);
         }
         command
@@ -187,7 +207,7 @@ impl Kind {
         };
         let second = Some(Duration::from_secs(1));
         stream.set_read_timeout(second).expect("a time that is not zero");
-        if self == Self::PgBouncer {
+        if matches!(self, Self::PgBouncer | Self::Pgpool) {
             // Asked for TLS, it says no.
             let mut answer = [0];
             let asked = stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).is_ok();
@@ -197,7 +217,7 @@ impl Kind {
             Self::Redis | Self::RedisNode | Self::RedisSentinel => (b"PING\r\n", b"+PONG"),
             Self::Memcached => (b"version\r\n", b"VERSION"),
             // Speaks first: a length of three bytes, 0, and the protocol's version.
-            Self::MariaDb | Self::Postgres | Self::PgBouncer => (b"", b""),
+            Self::MariaDb | Self::Postgres | Self::PgBouncer | Self::Pgpool => (b"", b""),
         };
         let mut bytes = [0; 5];
         let heard = stream.write_all(question).is_ok() && stream.read_exact(&mut bytes).is_ok();
@@ -276,7 +296,7 @@ impl StoreServer {
             Kind::Redis | Kind::RedisNode | Kind::RedisSentinel => {
                 format!("redis://127.0.0.1:{port}")
             }
-            Kind::Postgres | Kind::PgBouncer => {
+            Kind::Postgres | Kind::PgBouncer | Kind::Pgpool => {
                 format!("postgres://postgres@127.0.0.1:{port}/postgres")
             }
             Kind::MariaDb => format!("mysql://root@127.0.0.1:{port}/test"),

@@ -103,6 +103,13 @@ pub trait Driver: Database {
         timeout: Duration,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
 
+    /// Commits the transaction that is open although no one has begun it; whether there was one.
+    fn commit_open(
+        _: &mut Self::Connection,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send {
+        async { Ok(false) }
+    }
+
     /// Runs statements without values.
     fn run(pool: &Pool<Self>, script: &str)
     -> impl Future<Output = Result<(), sqlx::Error>> + Send;

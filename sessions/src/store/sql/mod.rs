@@ -135,10 +135,10 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 ///   off, as [`connect`](SqlStore::connect) does. Without it each connection is refused with 08P01,
 ///   which is an error that names the parameter and is not retryable. The same goes for `options` in
 ///   the URL: name a schema by [`with_table`](SqlStoreBuilder::with_table) instead of a `search_path`.
-/// - **Pgpool-II with `backend_clustering_mode = 'raw'`** (seen with 4.3): what a prepared statement wrote
-///   is acknowledged and never committed. Use `streaming_replication`, or
-///   [`without_prepared_statements`](SqlStoreBuilder::without_prepared_statements), which commits. With
-///   `streaming_replication`, `load_balance_mode = on` sends loads to standbys, which
+/// - **Pgpool-II with `backend_clustering_mode = 'raw'`** (seen with 4.3): it begins a transaction for
+///   what is prepared to write, and never ends it, so that nothing is committed. The store looks
+///   whether its first write is, and if not, commits it and makes each call a transaction of its own.
+/// - **Pgpool-II with `streaming_replication` and `load_balance_mode = on`** sends loads to standbys, which
 ///   are behind: a request may not see what the one before it saved. Turn it off for this database
 ///   (`database_redirect_preference_list`), or connect to the primary.
 /// - `LISTEN` needs a connection to the server of its own, which transaction pooling does not give. This
@@ -515,6 +515,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
             known: Mutex::new(Known {
                 in_transactions: self.in_transactions,
                 asked: None,
+                commits: false,
                 read_only_since: None,
             }),
         });
@@ -546,6 +547,8 @@ struct Known {
     in_transactions: bool,
     /// When that was asked.
     asked: Option<Instant>,
+    /// Whether a statement that wrote was committed by itself.
+    commits: bool,
     /// Since when new connections lead to a server that takes no writes.
     read_only_since: Option<Instant>,
 }
@@ -638,8 +641,7 @@ impl<D: Dialect> Core<D> {
         if !is_known {
             tracing::warn!(
                 store = D::STORE,
-                "a pooler gives each transaction another connection to the server, and does not know \
-                 of prepared statements: from now on each call is a transaction of its own, which is \
+                "a pooler does not do with prepared statements what the server does: from now on each call is a transaction of its own, which is \
                  slower. PgBouncer from 1.21 with `max_prepared_statements`, or one with `pool_mode = \
                  session`, needs no such thing"
             );
@@ -693,7 +695,7 @@ impl<D: Dialect> Core<D> {
             let Ok(acquired) = acquired else { return Err(self.too_late(operation)) };
             let connection = acquired.map_err(|error| self.error(operation, error))?;
             let mut checkout = Checkout { connection, begun: Some(Instant::now()) };
-            let work = attempt(&mut checkout.connection, &work, in_transaction);
+            let work = self.attempt(&mut checkout.connection, &work, in_transaction);
             let answer = timeout(self.timeout, work).await;
             let Ok(answer) = answer else { return Err(self.too_late(operation)) };
             checkout.begun = None;
@@ -723,6 +725,30 @@ impl<D: Dialect> Core<D> {
                 _ => return Err(self.error(operation, error)),
             }
         }
+    }
+
+    /// One try. A transaction that is dropped before its end is rolled back.
+    async fn attempt<W: AsyncDriver<D, R>, R>(
+        &self,
+        connection: &mut sqlx::pool::PoolConnection<D>,
+        work: &W,
+        in_transaction: bool,
+    ) -> Result<R, sqlx::Error> {
+        if in_transaction {
+            let mut transaction = connection.begin().await?;
+            let answer = work.call(&mut transaction, true).await?;
+            transaction.commit().await?;
+            return Ok(answer);
+        }
+        let answer = work.call(connection, false).await?;
+        if W::WRITES && !self.known(|known| known.commits) {
+            // Once: there are poolers that begin a transaction and never end it.
+            if D::commit_open(connection).await? {
+                self.stop_preparing();
+            }
+            self.known(|known| known.commits = true);
+        }
+        Ok(answer)
     }
 
     /// Runs statements without values; repeats them as `on` does.
@@ -843,6 +869,8 @@ impl<D: Dialect> Core<D> {
 
 /// A statement and its values, to be run on a connection, perhaps more than once.
 trait AsyncDriver<D: Dialect, R>: Sync {
+    const WRITES: bool = false;
+
     fn call(
         &self,
         connection: &mut D::Connection,
@@ -856,6 +884,8 @@ struct Execute<'a> {
 }
 
 impl<D: Dialect> AsyncDriver<D, u64> for Execute<'_> {
+    const WRITES: bool = true;
+
     fn call(
         &self,
         connection: &mut D::Connection,
@@ -893,21 +923,6 @@ impl<D: Dialect> AsyncDriver<D, Vec<Row>> for Fetch<'_> {
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send {
         D::fetch(connection, self.statement, self.values, in_transaction)
     }
-}
-
-/// One try. A transaction that is dropped before its end is rolled back.
-async fn attempt<D: Dialect, R>(
-    connection: &mut sqlx::pool::PoolConnection<D>,
-    work: &impl AsyncDriver<D, R>,
-    in_transaction: bool,
-) -> Result<R, sqlx::Error> {
-    if !in_transaction {
-        return work.call(connection, false).await;
-    }
-    let mut transaction = connection.begin().await?;
-    let answer = work.call(&mut transaction, true).await?;
-    transaction.commit().await?;
-    Ok(answer)
 }
 
 /// Where there was no connection.

@@ -89,6 +89,16 @@ impl Driver for Postgres {
         Ok(needs)
     }
 
+    async fn commit_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        // A statement outside of a transaction begins one of its own, at the same moment.
+        let ask = "SELECT transaction_timestamp() <> statement_timestamp()";
+        let is_open = connection.fetch_one(ask).await?.try_get(0)?;
+        if is_open {
+            connection.execute("COMMIT").await?;
+        }
+        Ok(is_open)
+    }
+
     run_statements!(String);
 
     fn meaning(error: &dyn DatabaseError) -> Meaning {

@@ -3,6 +3,7 @@
 
 mod app;
 mod checks;
+mod cut;
 mod memcached;
 mod processes;
 mod redis;

@@ -2,17 +2,24 @@
 
 use std::time::{Duration, SystemTime};
 
-use sessions::{Created, MemcachedStore, Record, Replaced, Store, testing::conformance};
-use sessions_tests::servers::{Kind, StoreServer};
+use sessions::{
+    Created, MemcachedStore, Record, Replaced, Store, StoreKey, UserIndex, testing::conformance,
+};
+use sessions_tests::{
+    at_once, eventually,
+    servers::{Kind, StoreServer},
+};
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     time::sleep,
 };
 
 use crate::{
     app,
     checks::{HANGS, hangs, key, record, recovers, user_index},
+    cut::Proxy,
     under_test,
 };
 
@@ -221,5 +228,100 @@ async fn nonsense_is_an_error() {
         let error = store.load(&key()).await.unwrap_err();
         assert_eq!(error.operation(), "load", "{answer:?}");
         server.await.unwrap();
+    }
+}
+
+/// memcached may forget the list of a user's sessions before the sessions, and anybody may delete it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_used_goes_back_into_the_list_of_its_user() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    let second = StoreServer::start(Kind::Memcached).expect("as the first");
+    let (one, two) = (format!("127.0.0.1:{}", server.port()), second.port());
+    for url in [one.clone(), format!("{one},127.0.0.1:{two}")] {
+        let store = MemcachedStore::connect(&url).await.unwrap();
+        for number in 0..10 {
+            let user = format!("ann {number}");
+            let session = key();
+            let first = record(1, Some(&user), b"x");
+            assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+            let forget_list = async || {
+                let hash = StoreKey::from_bytes(Sha256::digest(&user).into());
+                for port in [server.port(), two] {
+                    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let command = format!("delete sessions:user:{hash}\r\n");
+                    stream.write_all(command.as_bytes()).await.unwrap();
+                    let _ = stream.read(&mut [0; 64]).await.unwrap();
+                }
+            };
+            let listed = async |what: &str| {
+                eventually(what, async || store.sessions_of(&user).await.unwrap().len() == 1).await;
+            };
+            forget_list().await;
+            assert!(store.sessions_of(&user).await.unwrap().is_empty());
+            assert!(store.load(&session).await.unwrap().is_some());
+            listed("it is listed after it was read").await;
+            forget_list().await;
+            let second = record(2, Some(&user), b"y");
+            assert_eq!(store.replace(&session, &second, 1).await.unwrap(), Replaced::Done);
+            listed("it is listed after it was saved").await;
+            forget_list().await;
+            let later = SystemTime::now() + Duration::from_secs(3601);
+            store.touch(&session, later).await.unwrap();
+            listed("it is listed after it was touched").await;
+            assert_eq!(store.delete_sessions_of(&user, None).await.unwrap(), 1);
+        }
+    }
+}
+
+/// Connections that end between two calls are not to be seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_call_to_memcached_after_a_cut_is_answered() {
+    let Some(mut server) = StoreServer::start(Kind::Memcached) else { return };
+    let proxy = Proxy::start(server.port()).await;
+    let store = MemcachedStore::connect(&format!("127.0.0.1:{}", proxy.port())).await.unwrap();
+    for _ in 0..3 {
+        proxy.cut().await;
+        let session = key();
+        let first = record(1, Some("ann"), b"x");
+        assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
+        proxy.cut().await;
+        assert!(store.load(&session).await.unwrap().is_some());
+        proxy.cut().await;
+        let second = record(2, Some("ann"), b"y");
+        assert_eq!(store.replace(&session, &second, 1).await.unwrap(), Replaced::Done);
+        proxy.cut().await;
+        store.touch(&session, SystemTime::now() + Duration::from_secs(3601)).await.unwrap();
+        proxy.cut().await;
+        assert_eq!(store.sessions_of("ann").await.unwrap().len(), 1);
+        proxy.cut().await;
+        assert!(store.delete(&session).await.unwrap());
+        server.kill();
+        server.restart();
+        assert!(store.load(&session).await.unwrap().is_none());
+    }
+}
+
+/// Connections that nobody has ended, and that lead nowhere any more: one call waits in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_memcached_that_lead_nowhere_are_left_after_one_timeout() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    let proxy = Proxy::start(server.port()).await;
+    let builder = MemcachedStore::builder().with_timeout(Duration::from_secs(1));
+    let store = builder.connect(&format!("127.0.0.1:{}", proxy.port())).await.unwrap();
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    for _ in 0..3 {
+        // Several connections.
+        let of_loads = store.clone();
+        at_once(8, move |_| {
+            let store = of_loads.clone();
+            async move { assert!(store.load(&session).await.unwrap().is_some()) }
+        })
+        .await;
+        proxy.freeze();
+        assert!(store.load(&session).await.unwrap_err().is_retryable());
+        for _ in 0..8 {
+            assert!(store.load(&session).await.unwrap().is_some());
+        }
     }
 }

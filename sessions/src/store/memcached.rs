@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Created, Replaced, Store, StoreError,
+    known_users::KnownUsers,
     packed::{pack, stored_millis, unpack},
 };
 use crate::{Record, StoreKey, clock::Clock};
@@ -84,9 +85,13 @@ const MAX_VALUE: usize = 128 * 1024 * 1024;
 ///
 /// The sessions of a user are listed in an item `sessions:user:` and the hash of the user, which is
 /// written before a session is, and at most once a day for each: two round trips more then. The list
-/// has room for some 29,000 sessions in an item of a megabyte. A server that forgets what was used
-/// least recently may forget a list too: with the option `-M` it does not, and answers with an error
-/// instead when it is full.
+/// has room for some 29,000 sessions in an item of a megabyte.
+///
+/// A server that forgets what was used least recently may forget a list before its sessions: those
+/// are not listed then, and "log out everywhere" misses them, until they are used. A process looks at
+/// the list together with a session, from its second use of that session on, and enters a session
+/// that is missing; at lists of more than about a hundred sessions only once a day. With the option `-M`
+/// a server forgets nothing, and answers with an error instead when it is full.
 ///
 /// # Expiry
 ///
@@ -97,7 +102,9 @@ const MAX_VALUE: usize = 128 * 1024 * 1024;
 /// # Errors
 ///
 /// A lost connection, a timeout and a server without memory are
-/// [retryable](StoreError::is_retryable). A connection that fails is replaced by the next call.
+/// [retryable](StoreError::is_retryable). A connection that fails is replaced by the next call. One
+/// that was ended between two calls (a restart, a proxy that ends what is idle) is replaced without an
+/// error. One that a firewall has forgotten costs one call its timeout.
 ///
 /// # Cancellation
 ///
@@ -114,6 +121,8 @@ struct Shared {
     timeout: Duration,
     clock: Clock,
     max_connections: usize,
+    users: KnownUsers,
+    lists: users::Lists,
 }
 
 struct Server {
@@ -195,6 +204,9 @@ impl MemcachedStore {
         match timeout(shared.timeout, call).await {
             Ok(answer) => answer.map_err(|failure| failure.into_error(operation, &server.address)),
             Err(_) => {
+                // The other connections lead as little to the server, as far as anybody can tell.
+                let idle = &mut *server.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(std::mem::take(idle));
                 let words = format!("{}: no answer within {:?}", server.address, shared.timeout);
                 Err(StoreError::new(NAME, operation, words))
             }
@@ -203,8 +215,13 @@ impl MemcachedStore {
 
     /// The record under a key, if it is live, and memcached's number of its last change.
     async fn get(&self, operation: &'static str, at: &Place<'_>) -> Result<Found, StoreError> {
-        let get = async |connection: &mut _| gets(connection, &at.name).await;
-        let value = self.on(operation, at.server, get).await?;
+        let get = async |connection: &mut _| gets(connection, [&at.name]).await;
+        let [value] = self.on(operation, at.server, get).await?;
+        self.found(operation, value)
+    }
+
+    /// What there is in an item.
+    fn found(&self, operation: &'static str, value: Option<Item>) -> Result<Found, StoreError> {
         let Some((value, unique)) = value else { return Ok(Found::Nothing) };
         let record = unpack(&value).ok_or_else(|| {
             let words = "a key below the prefix holds no session; who else writes there?";
@@ -374,11 +391,13 @@ impl MemcachedStoreBuilder {
             timeout: self.timeout,
             clock: self.clock,
             max_connections: self.max_connections,
+            users: KnownUsers::new(),
+            lists: users::Lists::new(),
         };
         let store = MemcachedStore { shared: Arc::new(shared) };
         for server in &store.shared.servers {
             // A key that is always right, to see whether somebody is there.
-            let ask = async |connection: &mut _| gets(connection, "sessions").await;
+            let ask = async |connection: &mut _| gets(connection, ["sessions"]).await;
             store.on("connect", server, ask).await?;
         }
         Ok(store)
@@ -387,7 +406,7 @@ impl MemcachedStoreBuilder {
 
 impl Store for MemcachedStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        Ok(match self.get("load", &self.place(key)).await? {
+        Ok(match self.find("load", key, &self.place(key)).await? {
             Found::Live(record, _) => Some(record),
             Found::Expired(_) | Found::Nothing => None,
         })
@@ -397,6 +416,7 @@ impl Store for MemcachedStore {
         const OPERATION: &str = "create";
         let at = &self.place(key);
         self.enter(OPERATION, key, record, None).await?;
+        self.shared.users.put(key, record.user.as_ref());
         for _ in 0..TRIES {
             if let Stored::Done = self.put(OPERATION, at, record, None).await? {
                 return Ok(Created::Done);
@@ -423,7 +443,7 @@ impl Store for MemcachedStore {
         const OPERATION: &str = "replace";
         let at = &self.place(key);
         for _ in 0..TRIES {
-            let unique = match self.get(OPERATION, at).await? {
+            let unique = match self.find(OPERATION, key, at).await? {
                 Found::Live(found, unique) if found.version == based_on => {
                     self.enter(OPERATION, key, record, Some(&found)).await?;
                     unique
@@ -432,7 +452,10 @@ impl Store for MemcachedStore {
                 Found::Expired(_) | Found::Nothing => return Ok(Replaced::Missing),
             };
             match self.put(OPERATION, at, record, Some(unique)).await? {
-                Stored::Done => return Ok(Replaced::Done),
+                Stored::Done => {
+                    self.shared.users.put(key, record.user.as_ref());
+                    return Ok(Replaced::Done);
+                }
                 Stored::Missing => return Ok(Replaced::Missing),
                 // By a save or by a `touch`: that is seen at the next look.
                 Stored::Exists => {}
@@ -445,7 +468,7 @@ impl Store for MemcachedStore {
         const OPERATION: &str = "touch";
         let at = &self.place(key);
         for _ in 0..TRIES {
-            let Found::Live(found, unique) = self.get(OPERATION, at).await? else {
+            let Found::Live(found, unique) = self.find(OPERATION, key, at).await? else {
                 return Ok(());
             };
             if found.expires_at >= expires_at {
@@ -543,28 +566,36 @@ fn nonsense(line: &str) -> Failure {
     if is_refusal { Failure::Refused(words) } else { Failure::Nonsense(words) }
 }
 
-async fn gets(
+/// The bytes of an item, and the number of its last change.
+type Item = (Vec<u8>, u64);
+
+async fn gets<const COUNT: usize>(
     connection: &mut BufReader<TcpStream>,
-    key: &str,
-) -> Result<Option<(Vec<u8>, u64)>, Failure> {
-    send(connection, format!("gets {key}\r\n").as_bytes()).await?;
-    let head = line(connection).await?;
-    if head == "END" {
-        return Ok(None);
+    keys: [&str; COUNT],
+) -> Result<[Option<Item>; COUNT], Failure> {
+    send(connection, format!("gets {}\r\n", keys.join(" ")).as_bytes()).await?;
+    let mut items = [const { None }; COUNT];
+    // Those that are missing are left out; the others come in the order of the question.
+    let mut asked = keys.iter().zip(&mut items);
+    loop {
+        let head = line(connection).await?;
+        if head == "END" {
+            return Ok(items);
+        }
+        let found = asked.find_map(|(key, item)| Some((parse_value(&head, key)?, item)));
+        let ((length, unique), item) = found.ok_or_else(|| nonsense(&head))?;
+        let mut value = Vec::new();
+        // Grows with what really comes.
+        (&mut *connection).take(length as u64 + 2).read_to_end(&mut value).await?;
+        if value.len() < length + 2 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if !value.ends_with(b"\r\n") {
+            return Err(Failure::Nonsense("a value without an end".to_string()));
+        }
+        value.truncate(length);
+        *item = Some((value, unique));
     }
-    let (length, unique) = parse_value(&head, key).ok_or_else(|| nonsense(&head))?;
-    let mut value = Vec::new();
-    // Grows with what really comes.
-    (&mut *connection).take(length as u64 + 2).read_to_end(&mut value).await?;
-    if value.len() < length + 2 {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-    }
-    let end = line(connection).await?;
-    if !value.ends_with(b"\r\n") || end != "END" {
-        return Err(Failure::Nonsense("a value without an end".to_string()));
-    }
-    value.truncate(length);
-    Ok(Some((value, unique)))
 }
 
 /// `VALUE <key> <flags> <bytes> <unique>`: the length and the number of the last change.

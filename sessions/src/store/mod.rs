@@ -47,6 +47,8 @@ use crate::{Record, StoreKey};
 mod cached;
 pub(crate) mod erased;
 mod expiry_sweep;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod known_users;
 #[cfg(feature = "memcached")]
 mod memcached;
 #[cfg(feature = "memory")]

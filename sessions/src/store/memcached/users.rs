@@ -8,11 +8,16 @@
 //! A session is entered before it is saved, so that none escapes. What a crash leaves in the list is
 //! found not to be there, and left out; its entry goes when its days are over.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
-use super::{Found, MemcachedStore, Place, Stored, TRIES, server_of};
+use super::{Found, MemcachedStore, Place, Stored, TRIES, gets, server_of};
 use crate::{
     Record, StoreKey,
     store::{Store, StoreError, UserIndex, packed::stored_millis},
@@ -22,6 +27,37 @@ const DAY: u64 = 24 * 60 * 60 * 1000;
 
 const KEY: usize = 32;
 const ENTRY: usize = KEY + 4;
+
+/// A list of more bytes is not read beside each session: some 110 sessions.
+const LARGE: usize = 4096;
+
+/// What is known of the lists.
+pub(super) struct Lists {
+    /// The users that were last seen to have a large one.
+    large: Mutex<VecDeque<Arc<str>>>,
+    /// How many lists on other servers than the session's are looked at, beside the calls, at once.
+    looks: Arc<Semaphore>,
+}
+
+impl Lists {
+    pub(super) fn new() -> Self {
+        Self { large: Mutex::default(), looks: Arc::new(Semaphore::new(16)) }
+    }
+
+    fn is_large(&self, user: &str) -> bool {
+        let large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        large.iter().any(|known| **known == *user)
+    }
+
+    fn note_large(&self, user: &Arc<str>) {
+        const KEPT: usize = 64;
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        if !large.contains(user) {
+            large.truncate(KEPT - 1);
+            large.push_front(user.clone());
+        }
+    }
+}
 
 /// The last day on which a record of this expiry may be there, and one more for what a `touch` whose
 /// answer got lost may have added.
@@ -90,6 +126,76 @@ impl MemcachedStore {
             }
         }
         Err(Self::overtaken(operation))
+    }
+
+    /// The record under a session's key. If this process knows whose it is, its user's list is looked at
+    /// as well, in the same round trip or beside it: memcached may have forgotten the list before the
+    /// session, which is entered again then.
+    pub(super) async fn find(
+        &self,
+        operation: &'static str,
+        key: &StoreKey,
+        at: &Place<'_>,
+    ) -> Result<Found, StoreError> {
+        let lists = &self.shared.lists;
+        let user = self.shared.users.get(key).filter(|user| !lists.is_large(user));
+        let list_at = user.as_deref().map(|user| self.list_of(user));
+        let near = list_at.as_ref().filter(|list_at| std::ptr::eq(list_at.server, at.server));
+        let (found, list) = match near {
+            Some(list_at) => {
+                let both = [&*at.name, &*list_at.name];
+                let get = async |connection: &mut _| gets(connection, both).await;
+                let [session, list] = self.on(operation, at.server, get).await?;
+                let list = self.found(operation, list).ok();
+                (self.found(operation, session)?, list)
+            }
+            None => (self.get(operation, at).await?, None),
+        };
+        let Found::Live(record, _) = &found else { return Ok(found) };
+        self.shared.users.put(key, record.user.as_ref());
+        if let Some(user) = user.filter(|user| record.user.as_ref() == Some(user)) {
+            match list {
+                Some(list) => self.enter_again(operation, key, record, &user, list).await,
+                None if near.is_none() => self.look_beside(operation, *key, record, user),
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Enters a session of this user if the list has it no more. Whatever comes of that, the session is
+    /// there.
+    async fn enter_again(
+        &self,
+        operation: &'static str,
+        key: &StoreKey,
+        record: &Record,
+        user: &Arc<str>,
+        list: Found,
+    ) {
+        let list = match list {
+            Found::Live(list, _) => list.payload,
+            Found::Expired(_) | Found::Nothing => [].into(),
+        };
+        if list.len() > LARGE {
+            self.shared.lists.note_large(user);
+        }
+        if !list.as_chunks().0.iter().any(|entry| key_of(entry) == *key) {
+            tracing::debug!("a session is put back into the list of its user");
+            let _ = self.enter(operation, key, record, None).await;
+        }
+    }
+
+    /// The same for a list on another server, which no call waits for.
+    fn look_beside(&self, operation: &'static str, key: StoreKey, record: &Record, user: Arc<str>) {
+        let Ok(permit) = self.shared.lists.looks.clone().try_acquire_owned() else { return };
+        let (store, record) = (self.clone(), record.clone());
+        tokio::spawn(async move {
+            if let Ok(list) = store.get(operation, &store.list_of(&user)).await {
+                store.enter_again(operation, &key, &record, &user, list).await;
+            }
+            drop(permit);
+        });
     }
 
     /// Where a user's list is.

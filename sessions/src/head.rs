@@ -5,7 +5,9 @@
 //!        [last-seen  length  user-agent  length  address]  [cookie-sent]
 //! ```
 //!
-//! Flags and times, in milliseconds, are [varints](crate::varint). What a later version may add behind is
+//! Flags and times, in milliseconds, are [varints](crate::varint). A mark of zero is none: there is room
+//! for all that are kept from the first one on, so that a head does not grow from save to save, and a
+//! store that sends what has changed finds the rest where it was. What a later version may add behind is
 //! ignored, and lost with the next save.
 
 use std::time::{Duration, SystemTime};
@@ -29,6 +31,9 @@ const COOKIE_SENT: u8 = 128;
 /// How many saves a record remembers. Whoever looks for one that is further back cannot tell
 /// whether it was ever carried out.
 pub(crate) const MARKS_KEPT: usize = 8;
+
+/// The place of a mark that is not there yet. No save has it.
+pub(crate) const NO_MARK: u32 = 0;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -85,8 +90,9 @@ impl Head {
             varint::put(time.as_millis() as u64, &mut out);
         }
         if !marks.is_empty() {
-            out.push(marks.len() as u8);
-            out.extend(marks.iter().flat_map(|mark| mark.to_le_bytes()));
+            out.push(MARKS_KEPT as u8);
+            let places = marks.iter().copied().chain(std::iter::repeat(NO_MARK));
+            out.extend(places.take(MARKS_KEPT).flat_map(u32::to_le_bytes));
         }
         if let Some((device, last_seen)) = device.as_deref() {
             varint::put(to_millis(*last_seen), &mut out);
@@ -133,7 +139,8 @@ impl Head {
             let (marks, _) = bytes.as_chunks();
             let marks = marks.get(..count)?;
             bytes = &bytes[4 * count..];
-            head.marks = marks.iter().map(|mark| u32::from_le_bytes(*mark)).collect();
+            let marks = marks.iter().map(|mark| u32::from_le_bytes(*mark));
+            head.marks = marks.filter(|mark| *mark != NO_MARK).collect();
         }
         if has(DEVICE) {
             let last_seen = from_millis(varint::take(&mut bytes)?);
@@ -201,15 +208,25 @@ mod tests {
         let lifetime = Lifetime::new().idle(Duration::from_millis(300)).persistent(true);
         let lease = Some(Lease { holder: 0x0807_0605_0403_0201, time: Duration::from_millis(5) });
         let head = Head { lifetime, lease, marks: vec![0x0403_0201], ..Head::default() };
-        assert_eq!(
-            head.to_bytes(),
-            b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x01\x01\x02\x03\x04"
-        );
+        let begin = b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x08\x01\x02\x03\x04";
+        assert_eq!(head.to_bytes(), [&begin[..], &[0; 28]].concat());
         let device = Device::new().with_user_agent("Zoë").with_address("::1");
         let head = Head { device: Some(Box::new((device, from_millis(300)))), ..Head::default() };
         assert_eq!(head.to_bytes(), b"\x40\xac\x02\x04Zo\xc3\xab\x03::1");
         let head = Head { cookie_sent: Some(from_millis(300)), ..Head::default() };
         assert_eq!(head.to_bytes(), b"\x80\x01\xac\x02");
+    }
+
+    /// A save changes the marks and nothing else.
+    #[test]
+    fn a_head_with_marks_does_not_grow() {
+        let mut head = Head::default();
+        head.mark(1);
+        let length = head.to_bytes().len();
+        for mark in 2..20 {
+            head.mark(mark);
+            assert_eq!(head.to_bytes().len(), length);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
     data::FieldInfo,
     error::ErrorKind,
     expiry::Expiry,
+    head::NO_MARK,
     keys::Keys,
     layer::neighbours::Neighbour,
     layer::plain_http::PlainHttpHint,
@@ -162,7 +163,10 @@ impl Marks {
     }
 
     pub(crate) fn next(&self) -> u32 {
-        self.0.fetch_add(1, Relaxed)
+        match self.0.fetch_add(1, Relaxed) {
+            NO_MARK => self.next(),
+            mark => mark,
+        }
     }
 
     /// Some time up to `most`, for pauses of several processes to differ.

@@ -12,7 +12,7 @@ use tracing::{Instrument, Level};
 use crate::{
     Created, Lifetime, Record, Replaced, SessionData, StoreError, StoreKey,
     error::Error,
-    head::Head,
+    head::{Head, MARKS_KEPT},
     id::SessionId,
     lease::LeaseWait,
     payload::{self, LARGEST_PAYLOAD, MOVED},
@@ -167,9 +167,9 @@ async fn attempts_in_span<T: SessionData>(
                         slot.end();
                         continue;
                     }
-                    Replaced::Changed => slot.not_saved(&record),
+                    Replaced::Changed => {}
                 }
-                reload(shared, store, slot).await?;
+                reload_instead_of(shared, store, slot, Some(&record)).await?;
                 saving.lost.pause(shared).await?;
             }
             Plan::Wait(lease, version) => {
@@ -198,9 +198,29 @@ async fn reload<T: SessionData>(
     store: Timed<'_>,
     slot: &Slot<T>,
 ) -> Result<(), Error> {
+    reload_instead_of(shared, store, slot, None).await
+}
+
+/// The same after the store has refused a record, which counts as not saved unless what is there says
+/// otherwise: clients of clusters, and proxies, repeat a save that was not answered without a word,
+/// and between the two somebody else may have saved.
+async fn reload_instead_of<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    slot: &Slot<T>,
+    refused: Option<&Record>,
+) -> Result<(), Error> {
     let key = &slot.place().ok_or_else(Error::ended)?.key;
     let known = slot.record().version;
-    match load(shared, store, key).await? {
+    let found = load(shared, store, key).await?;
+    if let Some(refused) = refused {
+        let mark = mark_of(refused);
+        let has_it = |(_, head): &(Record, Head)| mark.is_some_and(|it| head.marks.contains(&it));
+        if !found.as_ref().is_some_and(has_it) {
+            slot.not_saved(refused);
+        }
+    }
+    match found {
         Some((record, head)) => slot.rebase(record, head, shared.policy, known),
         None => slot.end(),
     }
@@ -286,18 +306,33 @@ async fn replace(
         // A store that hangs would only hang once more.
         Err(error) if !is_overdue(&error) => match store.load(key).await {
             Ok(Some(found)) if is_ours(record, &found) => Ok(Replaced::Done),
+            // Others were faster, and ours would be among their marks.
+            Ok(Some(found)) if is_overtaken(record, &found) => Ok(Replaced::Changed),
             _ => Err(error),
         },
         answer => answer,
     }
 }
 
+fn head_of(record: &Record) -> Option<Head> {
+    payload::check(&record.payload).ok().and_then(Head::from_bytes)
+}
+
+/// The mark of the save that `record` was made for, if it has one.
+fn mark_of(record: &Record) -> Option<u32> {
+    head_of(record).and_then(|head| head.marks.first().copied())
+}
+
+/// Whether `found` was saved by others instead of ours, and tells so.
+fn is_overtaken(ours: &Record, found: &Record) -> bool {
+    let behind = found.version.saturating_sub(ours.version);
+    found.version >= ours.version && behind < MARKS_KEPT as u64 && mark_of(ours).is_some()
+}
+
 /// Whether `found` is what we have tried to save, or was made of it.
 fn is_ours(ours: &Record, found: &Record) -> bool {
-    let head = |record: &Record| payload::check(&record.payload).ok().and_then(Head::from_bytes);
-    let mark = head(ours).and_then(|head| head.marks.first().copied());
-    match mark {
-        Some(mark) => head(found).is_some_and(|head| head.marks.contains(&mark)),
+    match mark_of(ours) {
+        Some(mark) => head_of(found).is_some_and(|head| head.marks.contains(&mark)),
         None => ours.version == found.version && ours.payload == found.payload,
     }
 }

@@ -7,6 +7,7 @@ mod cut;
 mod memcached;
 mod processes;
 mod redis;
+mod redis_faults;
 mod sql;
 mod sql_faults;
 mod wrappers;

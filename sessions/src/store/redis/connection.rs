@@ -1,96 +1,224 @@
 //! What a store says its commands on.
 
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, aio::ConnectionManager};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-#[cfg(feature = "redis-sentinel")]
-use super::sentinel::Master;
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
+    aio::ConnectionManager,
+};
+use tokio::time::{Instant as Deadline, timeout_at};
 
-/// It is shared by its clones and connects again by itself.
-#[derive(Clone)]
-pub(super) enum Connection {
-    Single(ConnectionManager),
+use super::managed::{Managed, PATIENCE};
+
+/// Connects again by itself.
+pub(super) struct Connection {
+    server: Server,
+    /// How long a call may take that is made once more.
+    timeout: Duration,
+}
+
+pub(super) enum Server {
+    /// A connection of the store's own, to an address or to a master.
+    Own(Managed),
+    /// The application's. When it was last told to connect again.
+    Application(ConnectionManager, Mutex<Option<Instant>>),
     #[cfg(feature = "redis-cluster")]
     Cluster(redis::cluster_async::ClusterConnection),
-    #[cfg(feature = "redis-sentinel")]
-    Sentinel(Master),
-}
-
-impl From<ConnectionManager> for Connection {
-    fn from(connection: ConnectionManager) -> Self {
-        Self::Single(connection)
-    }
-}
-
-#[cfg(feature = "redis-cluster")]
-impl From<redis::cluster_async::ClusterConnection> for Connection {
-    fn from(connection: redis::cluster_async::ClusterConnection) -> Self {
-        Self::Cluster(connection)
-    }
 }
 
 impl Connection {
-    pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match self {
-            Self::Single(connection) => command.query_async(&mut connection.clone()).await,
-            #[cfg(feature = "redis-cluster")]
-            Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
-            #[cfg(feature = "redis-sentinel")]
-            Self::Sentinel(master) => {
-                master
-                    .query(async |connection| command.query_async(&mut { connection }).await)
-                    .await
+    pub(super) fn new(server: Server, timeout: Duration) -> Self {
+        Self { server, timeout }
+    }
+
+    /// A command that may be carried out twice: when the connection ends before the answer is there,
+    /// it is sent once more. The error of the first time is left in `lost` then.
+    pub(super) async fn command<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        lost: &mut Option<RedisError>,
+    ) -> RedisResult<T> {
+        let begun = Instant::now();
+        match self.command_once(command).await {
+            Err(error) if may_help(&error) => {
+                let mut again = Again::new(self.timeout, begun, error);
+                // Boxed, for a call that needs it is rare.
+                Box::pin(async move {
+                    while again.goes_on(&self.server).await {
+                        if let Some(answer) = again.result(self.command_once(command)).await {
+                            *lost = again.lost;
+                            return answer;
+                        }
+                    }
+                    *lost = again.lost;
+                    Err(again.error)
+                })
+                .await
             }
+            answer => answer,
         }
     }
 
-    /// Several commands in one round trip. The answer to the last of them, or the first error.
-    pub(super) async fn pipeline<T: FromRedisValue>(
+    /// Several commands in one round trip, which may be carried out twice as well. The answer to each,
+    /// errors included.
+    pub(super) async fn pipeline(
         &self,
         mut commands: Pipeline,
-    ) -> RedisResult<T> {
+        lost: &mut Option<RedisError>,
+    ) -> RedisResult<Vec<Value>> {
         // Otherwise the errors come in one that hides which it is.
         let commands = &*commands.ignore_errors();
-        match self {
-            Self::Single(connection) => {
-                last_of(commands.query_async(&mut connection.clone()).await?)
+        let begun = Instant::now();
+        match self.pipeline_once(commands).await {
+            Err(error) if may_help(&error) => {
+                let mut again = Again::new(self.timeout, begun, error);
+                Box::pin(async move {
+                    while again.goes_on(&self.server).await {
+                        if let Some(answer) = again.result(self.pipeline_once(commands)).await {
+                            *lost = again.lost;
+                            return answer;
+                        }
+                    }
+                    *lost = again.lost;
+                    Err(again.error)
+                })
+                .await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn command_once<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        match &self.server {
+            Server::Own(own) => {
+                own.query(async |connection| command.query_async(&mut { connection }).await).await
+            }
+            Server::Application(manager, _) => command.query_async(&mut manager.clone()).await,
+            #[cfg(feature = "redis-cluster")]
+            Server::Cluster(connection) => command.query_async(&mut connection.clone()).await,
+        }
+    }
+
+    /// An error also if one of the answers says that another server is wanted.
+    async fn pipeline_once(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+        let wanted = |answers: Vec<Value>| {
+            let errors = answers.iter().filter_map(|answer| match answer {
+                Value::ServerError(error) => Some(RedisError::from(error.clone())),
+                _ => None,
+            });
+            match errors.into_iter().find(is_demotion) {
+                Some(error) => Err(error),
+                None => Ok(answers),
+            }
+        };
+        match &self.server {
+            Server::Own(own) => {
+                let query =
+                    async |connection| wanted(commands.query_async(&mut { connection }).await?);
+                own.query(query).await
+            }
+            Server::Application(manager, _) => {
+                wanted(commands.query_async(&mut manager.clone()).await?)
             }
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster(connection) => {
-                last_of(commands.query_async(&mut connection.clone()).await?)
-            }
-            #[cfg(feature = "redis-sentinel")]
-            Self::Sentinel(master) => {
-                let query =
-                    async |connection| last_of(commands.query_async(&mut { connection }).await?);
-                master.query(query).await
-            }
+            Server::Cluster(connection) => commands.query_async(&mut connection.clone()).await,
         }
     }
 
     /// What it leads to, in a word.
     pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::Single(_) => "single",
+        match &self.server {
+            Server::Own(own) => own.kind,
+            Server::Application(..) => "single",
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster(_) => "cluster",
-            #[cfg(feature = "redis-sentinel")]
-            Self::Sentinel(_) => "sentinel",
+            Server::Cluster(_) => "cluster",
         }
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        match self {
+        match &self.server {
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster(_) => true,
+            Server::Cluster(_) => true,
             _ => false,
         }
     }
 }
 
-fn last_of<T: FromRedisValue>(answers: Vec<Value>) -> RedisResult<T> {
-    let mut last = Value::Nil;
-    for answer in answers {
-        last = answer.extract_error()?;
+impl Server {
+    /// Makes sure that the next call has another connection, after an error that says that this one's
+    /// server takes no writes. False if that has just been tried.
+    async fn leave(&self) -> bool {
+        let Self::Application(manager, last) = self else {
+            // A connection of the store's own was left with the error; a cluster looks by itself.
+            return matches!(self, Self::Own(_));
+        };
+        {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| last.elapsed() < PATIENCE) {
+                return false;
+            }
+            *last = Some(Instant::now());
+        }
+        // The manager connects again when a connection ends, and at no other time.
+        let _: RedisResult<Value> = redis::cmd("QUIT").query_async(&mut manager.clone()).await;
+        true
     }
-    Ok(redis::from_redis_value(last)?)
+}
+
+/// A call that is made once more.
+struct Again {
+    deadline: Deadline,
+    /// The last error.
+    error: RedisError,
+    /// That of the call which may have been carried out, though nobody was told.
+    lost: Option<RedisError>,
+    has_left: bool,
+}
+
+impl Again {
+    fn new(timeout: Duration, begun: Instant, error: RedisError) -> Self {
+        Self { deadline: (begun + timeout).into(), error, lost: None, has_left: false }
+    }
+
+    /// Whether it is worth a try after that error. Each kind is, once.
+    async fn goes_on(&mut self, server: &Server) -> bool {
+        if is_demotion(&self.error) {
+            return !std::mem::replace(&mut self.has_left, true) && server.leave().await;
+        }
+        let is_first = self.lost.is_none();
+        if is_first && may_help(&self.error) {
+            self.lost = Some(self.error.clone());
+            return true;
+        }
+        false
+    }
+
+    /// What becomes of it, unless that is one more try.
+    async fn result<R>(
+        &mut self,
+        call: impl Future<Output = RedisResult<R>>,
+    ) -> Option<RedisResult<R>> {
+        match timeout_at(self.deadline, call).await {
+            Ok(Err(error)) if may_help(&error) => {
+                self.error = error;
+                None
+            }
+            Ok(answer) => Some(answer),
+            Err(_) => Some(Err(self.error.clone())),
+        }
+    }
+}
+
+/// Whether the same call may be answered on another connection.
+fn may_help(error: &RedisError) -> bool {
+    error.is_connection_dropped() || is_demotion(error)
+}
+
+/// Whether the server was a master and is none any more, or never was: it has done nothing.
+pub(super) fn is_demotion(error: &RedisError) -> bool {
+    let kinds = [ServerErrorKind::ReadOnly, ServerErrorKind::MasterDown].map(ErrorKind::Server);
+    kinds.contains(&error.kind())
 }

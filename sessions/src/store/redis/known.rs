@@ -53,9 +53,10 @@ impl KnownRecords {
 }
 
 impl Known {
-    /// Which bytes of its payload `next` has to write over this one's, if that is all it takes: expiry
-    /// and user stay, the payload does not get shorter, and most of it is what it was.
-    pub(super) fn change_to(&self, next: &Record) -> Option<Range<usize>> {
+    /// Which parts of its payload `next` has to write over this one's, if that is all it takes:
+    /// expiry and user stay, the payload does not get shorter, and most of it is what it was. One part
+    /// at least, in order: the head of a payload may change with each save, and a field far behind it.
+    pub(super) fn changes_to(&self, next: &Record) -> Option<Vec<Range<usize>>> {
         let Self { record, .. } = self;
         let (old, new) = (&*record.payload, &*next.payload);
         if record.user != next.user
@@ -65,39 +66,82 @@ impl Known {
         {
             return None;
         }
-        let start = common_prefix(old.iter(), new.iter(), old.chunks(CHUNK), new.chunks(CHUNK));
-        // What gets longer is written to its end.
-        let same = match new.len() == old.len() {
-            true => {
-                let (old, new) = (&old[start..], &new[start..]);
-                let chunks = (old.rchunks(CHUNK), new.rchunks(CHUNK));
-                common_prefix(old.iter().rev(), new.iter().rev(), chunks.0, chunks.1)
+        let (mut changes, mut at) = (Vec::new(), 0);
+        loop {
+            let start = at + common_prefix(&old[at..], &new[at..]);
+            if start == old.len() {
+                break;
             }
-            false => 0,
-        };
-        let change = start..new.len() - same;
-        (change.len() <= new.len() / 2).then_some(change)
+            let end = start + changed(&old[start..], &new[start..]);
+            changes.push(start..end);
+            at = end;
+            if changes.len() == PARTS {
+                // The rest as one, from the last part on to where the ends are the same.
+                let same = match new.len() == old.len() {
+                    true => common_suffix(&old[at..], &new[at..]),
+                    false => 0,
+                };
+                if at < old.len() - same {
+                    changes.last_mut()?.end = old.len() - same;
+                }
+                break;
+            }
+        }
+        // What gets longer is written to its end.
+        if new.len() > old.len() {
+            let is_full = changes.len() == PARTS;
+            match changes.last_mut().filter(|last| is_full || last.end == old.len()) {
+                Some(last) => last.end = new.len(),
+                None => changes.push(old.len()..new.len()),
+            }
+        }
+        if changes.is_empty() {
+            changes.push(new.len()..new.len());
+        }
+        let changed: usize = changes.iter().map(Range::len).sum();
+        (changed <= new.len() / 2).then_some(changes)
     }
 }
+
+/// How many parts are written at most. Each is a command of its own for the server.
+const PARTS: usize = 4;
+
+/// Between two parts there are so many bytes at least that are the same: fewer are not worth a
+/// command.
+const GAP: usize = 32;
 
 /// Of so many bytes at once the processor can tell whether they are the same.
 const CHUNK: usize = 128;
 
-/// How many bytes are the same from the beginning of both iterators on, which give the same bytes
-/// one by one and in chunks.
-fn common_prefix<'a>(
-    mut old: impl Iterator<Item = &'a u8>,
-    mut new: impl Iterator<Item = &'a u8>,
-    old_chunks: impl Iterator<Item = &'a [u8]>,
-    new_chunks: impl Iterator<Item = &'a [u8]>,
-) -> usize {
-    let chunks = old_chunks.zip(new_chunks);
-    let same = chunks.take_while(|(old, new)| old.len() == CHUNK && old == new).count() * CHUNK;
-    if same > 0 {
-        old.nth(same - 1);
-        new.nth(same - 1);
+/// How many bytes are the same from the beginning on.
+fn common_prefix(old: &[u8], new: &[u8]) -> usize {
+    let chunks = old.chunks_exact(CHUNK).zip(new.chunks_exact(CHUNK));
+    let same = chunks.take_while(|(old, new)| old == new).count() * CHUNK;
+    same + old[same..].iter().zip(&new[same..]).take_while(|(old, new)| old == new).count()
+}
+
+/// How many bytes are the same at the end of both, which are of one length.
+fn common_suffix(old: &[u8], new: &[u8]) -> usize {
+    let chunks = old.rchunks_exact(CHUNK).zip(new.rchunks_exact(CHUNK));
+    let same = chunks.take_while(|(old, new)| old == new).count() * CHUNK;
+    let (old, new) = (&old[..old.len() - same], &new[..new.len() - same]);
+    same + old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count()
+}
+
+/// Where a change ends that begins with the first byte: so many are the same behind it that the next
+/// change is another.
+fn changed(old: &[u8], new: &[u8]) -> usize {
+    let (mut end, mut same) = (0, 0);
+    for (at, (old, new)) in old.iter().zip(new).enumerate() {
+        same = if old == new { same + 1 } else { 0 };
+        if same == 0 {
+            end = at + 1;
+        }
+        if same == GAP {
+            break;
+        }
     }
-    same + old.zip(new).take_while(|(old, new)| old == new).count()
+    end
 }
 
 #[cfg(test)]
@@ -123,28 +167,70 @@ mod tests {
         {
             let mut new = old.clone();
             new[start..end].iter_mut().for_each(|byte| *byte ^= 0xff);
-            let change = known(&old).change_to(&record(&new)).expect("a small change");
+            let changes = known(&old).changes_to(&record(&new)).expect("a small change");
             let expected = if start == end { 1_000..1_000 } else { start..end };
-            assert_eq!(change, expected);
+            assert_eq!(changes, [expected]);
         }
         let longer = [&old[..900], &[0xff; 150]].concat();
-        assert_eq!(known(&old).change_to(&record(&longer)), Some(900..longer.len()));
+        let changes = known(&old).changes_to(&record(&longer)).expect("a small change");
+        assert_eq!((changes.len(), changes[0].clone()), (1, 900..longer.len()));
+    }
+
+    /// Whatever the two are, the parts make the one of the other.
+    #[test]
+    fn parts_make_the_new_of_the_old() {
+        let mut random = 7_u64;
+        let mut below = |most: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize % most
+        };
+        let mut in_parts = 0;
+        for _ in 0..2_000 {
+            let old: Vec<u8> = (0..below(1_500)).map(|_| below(3) as u8).collect();
+            let mut new = old.clone();
+            for _ in 0..below(8) {
+                let (at, length) = (below(new.len() + 1), below(40));
+                new.iter_mut().skip(at).take(length).for_each(|byte| *byte ^= 1 + below(2) as u8);
+            }
+            new.extend((0..below(3) * below(20)).map(|_| 9));
+            let Some(changes) = known(&old).changes_to(&record(&new)) else { continue };
+            let mut put = old.clone();
+            put.resize(new.len(), 0);
+            for change in &changes {
+                put[change.clone()].copy_from_slice(&new[change.clone()]);
+            }
+            assert_eq!(put, new, "{changes:?}");
+            let ends = changes.windows(2).all(|pair| pair[0].end <= pair[1].start);
+            assert!(ends && (1..=PARTS + 1).contains(&changes.len()), "{changes:?}");
+            in_parts += usize::from(changes.len() > 1);
+        }
+        assert!(in_parts > 500, "{in_parts}");
+    }
+
+    /// The marks of the last saves stand in front of the fields, and change with each.
+    #[test]
+    fn a_change_at_both_ends_is_two_parts() {
+        let mut new = [7; 900];
+        new[5..9].fill(1);
+        new[880] = 2;
+        let changes = known(&[7; 900]).changes_to(&record(&new));
+        assert_eq!(changes, Some(vec![5..9, 880..881]));
     }
 
     #[test]
     fn what_takes_more_than_a_few_bytes_is_sent_whole() {
         let old = [7; 1_000];
-        assert_eq!(known(&old).change_to(&record(&old[1..])), None, "shorter");
+        assert_eq!(known(&old).changes_to(&record(&old[1..])), None, "shorter");
         let mut new = old;
         new[..501].fill(8);
-        assert_eq!(known(&old).change_to(&record(&new)), None, "mostly other bytes");
+        assert_eq!(known(&old).changes_to(&record(&new)), None, "mostly other bytes");
         let same = record(&old);
         for next in [
             Record { user: Some("7".into()), ..same.clone() },
             Record { expires_at: same.expires_at + Duration::from_millis(1), ..same.clone() },
             Record { created_at: same.created_at + Duration::from_millis(1), ..same.clone() },
         ] {
-            assert_eq!(known(&old).change_to(&next), None);
+            assert_eq!(known(&old).changes_to(&next), None);
         }
     }
 

@@ -2,37 +2,49 @@ use std::{
     fmt,
     io::Write,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisWrite, ServerErrorKind,
-    aio::{ConnectionManager, ConnectionManagerConfig},
+    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, RedisWrite, ServerErrorKind,
+    Value, aio::ConnectionManager,
 };
 
 use self::{
-    connection::Connection,
+    connection::{Connection, Server},
+    errors::classify,
     known::{Known, KnownRecords},
+    managed::{Managed, Source},
     scripts::{Code, Scripts},
 };
 
 use super::{
-    Advice, Created, Replaced, Store, StoreError, UserIndex,
+    Created, Replaced, Store, StoreError, UserIndex,
+    known_users::KnownUsers,
     packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
 };
 use crate::{Record, StoreKey, clock::Clock};
 
+mod check;
 mod connection;
+mod errors;
 mod known;
+mod managed;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
 
 /// The store's name in errors.
 const NAME: &str = "redis";
+
+/// What a store does before it is one, in errors.
+const CONNECT: &str = "connect";
+
+/// And what it does in one of two ways.
+const REPLACE: &str = "replace";
 
 /// What a value begins with: the mark of the save that wrote it. The packed record follows.
 const MARK: usize = 8;
@@ -64,24 +76,61 @@ const WRITES: usize = 256 * 1024;
 /// A connection that the application has is as good: [`new`](Self::new). For `rediss://` add
 /// `redis` to your dependencies with one of its TLS features. Clones share the connection.
 ///
+/// # Connections
+///
+/// One for all calls of a store and its clones (in a cluster one to each node): calls that are made at
+/// the same time travel on it together, so that there is no pool whose size has to fit. With ten
+/// processes Redis has ten connections (`maxclients`).
+///
+/// A connection that ends, by a restart or by a proxy or a `timeout` of Redis that ends what is idle,
+/// is made anew, and a call that it takes along is made once more: nobody sees an error. That is safe for
+/// every call: a save carries a mark by which it knows itself, and a deletion leaves a receipt. A
+/// connection that a firewall or NAT has forgotten without a word costs one call its
+/// [timeout](RedisStoreBuilder::with_timeout); let the idle timeout there be longer than that of whoever
+/// ends connections properly, or set `tcp-keepalive` in Redis (300 seconds by default) below it.
+///
+/// A server that has become a replica takes no writes: after its first refusal the store connects to
+/// the address again, which leads to the new master after a failover by DNS name, virtual address or
+/// proxy. Until it does, saves are errors. (On a connection of the application's this is done with a
+/// `QUIT`, for all who use it.) Reads are not refused by a replica: they may be older until the first
+/// write.
+///
+/// twemproxy does not work: it knows no `RENAME`, and takes apart what has to stay together.
+/// HAProxy, Envoy's TCP proxy and others that look at connections only, do.
+///
 /// # Round trips
 ///
 /// One for each call: a `GET` to load; to save a `SET`, which puts the record and its expiry beside
 /// the session, and at once a script, which compares the version, gives the record the session's
 /// name and adds to the user's set. Of a session of half a kilobyte and more that has just been
-/// loaded only the bytes that have changed are sent, if they are not most of it; the store remembers
+/// loaded only the parts that have changed are sent, if they are not most of it; the store remembers
 /// for that what it has loaded last, up to 512 records of up to 32 kilobytes. It takes a second one
-/// if somebody else was faster.
+/// if somebody else was faster. [`connect`](Self::connect) takes one more, to see whether the store
+/// will have what it needs.
 ///
 /// A script is sent by its hash; a server that does not know it (after a `SCRIPT FLUSH`, a restart, a
 /// failover) is sent the text once. In a cluster, saving the whole of a session that has
 /// a user takes two, because the set may live elsewhere; and a `touch` of one takes two everywhere.
 ///
+/// # Permissions
+///
+/// A user of Redis needs these commands, on the keys below the prefix:
+///
+/// ```text
+/// ACL SETUSER store on >secret ~sessions:* +get +getrange +mget +set +setrange +del +rename
+///     +pexpire +pttl +eval +evalsha +zadd +zrange +zrem +zscore +zremrangebyscore
+/// ```
+///
+/// and `+select` for a URL with the number of a database, `+cluster|slots` (`+cluster` before Redis 7)
+/// in a cluster. What is missing is named by [`connect`](Self::connect), or by the call that needs it
+/// if it was taken away later.
+///
 /// # Keys
 ///
 /// `sessions:{…}` with 64 hexadecimal digits in the braces is a session. With a colon and more digits
-/// behind it, it is a record on its way there; if a connection ends in the middle of a save, one may
-/// stay until it expires. `sessions:user:` and the user is a sorted set of that user's sessions,
+/// behind it, it is a record on its way there, or for a minute the empty receipt of a deletion; if a
+/// connection ends in the middle of a save, a record may stay there until it expires. `sessions:user:`
+/// and the user is a sorted set of that user's sessions,
 /// which outlives the last of them by a day. The prefix is
 /// [yours to choose](RedisStoreBuilder::with_prefix). The braces keep a session in one slot of a
 /// cluster. A user may be any text.
@@ -99,15 +148,29 @@ const WRITES: usize = 256 * 1024;
 /// everything. Replication is asynchronous: a failover, in a cluster or by Sentinel, loses what the
 /// new master had not received yet, which can be a logout as well. A master that is cut off from the
 /// others goes on until they have elected another; `min-replicas-to-write 1` keeps it from
-/// acknowledging what will be lost. Set `maxmemory-policy noeviction`, or sessions end when
-/// memory gets scarce: with it, a save that finds no memory is an error.
+/// acknowledging what will be lost.
+///
+/// Set `maxmemory-policy noeviction`: with it, a save that finds no memory is an error. All keys of
+/// the store expire, so that every other policy may take any of them when memory gets scarce:
+///
+/// - a session: its user is logged out, and what it held is gone. A lock (`Session::lock`) is
+///   kept in the session, and ends with it: its holder's save says that the session has ended.
+/// - a user's set: [`sessions_of`](UserIndex::sessions_of) and "log out everywhere" miss that user's
+///   sessions, which live on, until they are used. A session goes back into its set when it is saved
+///   or its expiry is moved, and in a process that has seen it before when it is read; in a cluster
+///   when the whole of it is saved or its expiry is moved.
+/// - a record on its way: that save is an error.
+/// - what a renewed or ended session leaves for a moment: a late request with its old cookie, or a
+///   deletion that is made once more, does not know what became of it.
 ///
 /// # Errors
 ///
-/// A lost connection, a timeout, a server that is loading, failing over, or out of memory is
-/// [retryable](StoreError::is_retryable); a wrong password, a missing permission or a key that
-/// holds something else is not. The connection is made anew by itself. A call that is not answered
-/// [in time](RedisStoreBuilder::with_timeout) is an error.
+/// What passes by itself is [retryable](StoreError::is_retryable): a server that is not to be reached, a
+/// timeout, a server that is loading, failing over, out of memory (`OOM`), short of replicas
+/// (`NOREPLICAS`), unable to write its snapshot (`MISCONF`), busy with a script (`BUSY`), or has too many
+/// clients. A wrong password, a missing permission or a key that holds something else does not pass. A
+/// call that is not answered [in time](RedisStoreBuilder::with_timeout) is an error; whether it was
+/// carried out is not known then, nor if the connection ends twice.
 ///
 /// # Cancellation
 ///
@@ -125,6 +188,7 @@ struct Shared {
     /// The next save's mark. It begins anywhere, so that no two processes have the same.
     mark: AtomicU64,
     known: KnownRecords,
+    users: KnownUsers,
 }
 
 impl RedisStore {
@@ -132,7 +196,8 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// When the URL makes no sense, or the server is not to be reached.
+    /// When the URL makes no sense, or the server is not to be reached; when it wants another password,
+    /// or its user lacks a [permission](Self#permissions); when it is a replica, or belongs to a cluster.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder().connect(url).await
     }
@@ -182,8 +247,11 @@ impl RedisStore {
     /// # }
     /// ```
     ///
-    /// Its [response timeout](ConnectionManagerConfig::set_response_timeout) is how long a call
-    /// takes at most.
+    /// Its [response timeout](redis::aio::ConnectionManagerConfig::set_response_timeout) is how long a
+    /// call takes at most, and the [store's](RedisStoreBuilder::with_timeout) if it is made once more.
+    /// What the server lacks is found out by the first calls that need it. A manager that was refused
+    /// for another reason than the network when it connected again (a password, a database) does not try
+    /// any more; [`connect`](Self::connect) does.
     pub fn new(connection: ConnectionManager) -> Self {
         Self::builder().build(connection)
     }
@@ -215,11 +283,13 @@ impl RedisStore {
         operation: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        self.shared.connection.command(command).await.map_err(|error| classify(operation, error))
+        let answer = self.shared.connection.command(command, &mut None).await;
+        answer.map_err(|error| classify(operation, error))
     }
 
     /// Runs a script by its hash, and sends its text to a server that does not know it. What `first`
-    /// says comes before it, in the same round trip.
+    /// says comes before it, in the same round trip. In `lost` is left why it was sent once more, if
+    /// it was.
     async fn run<T: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -227,6 +297,7 @@ impl RedisStore {
         first: Option<Cmd>,
         keys: &[&str],
         arguments: &[&[u8]],
+        lost: &mut Option<RedisError>,
     ) -> Result<T, StoreError> {
         let command = |name: &str, script: &str| {
             let length = keys.iter().map(|key| key.len()).sum::<usize>()
@@ -238,33 +309,46 @@ impl RedisStore {
         };
         let connection = &self.shared.connection;
         let by_hash = command("EVALSHA", &script.hash);
-        let known = match first {
+        let mut answer = match first {
             Some(first) => {
                 let mut both = redis::Pipeline::with_capacity(2);
                 both.add_command(first).add_command(by_hash);
-                connection.pipeline(both).await
+                connection.pipeline(both, lost).await.and_then(last_of)
             }
-            None => connection.command(&by_hash).await,
+            None => connection.command(&by_hash, lost).await,
         };
-        match known {
+        let is = |error: &RedisError, kind| error.kind() == ErrorKind::Server(kind);
+        if answer.as_ref().is_err_and(|error| is(error, ServerErrorKind::NoScript)) {
             // What came first has been done.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.query(operation, &command("EVAL", &script.text)).await
+            let by_text = command("EVAL", &script.text);
+            let mut lost_now = None;
+            answer = connection.command(&by_text, &mut lost_now).await;
+            *lost = lost_now.or(lost.take());
+        }
+        match answer {
+            // In a script the server does not say which command it was.
+            Err(error) if errors::is_denied_in_script(&error) => {
+                self.check(operation).await?;
+                Err(classify(operation, error))
             }
-            known => known.map_err(|error| classify(operation, error)),
+            answer => answer.map_err(|error| classify(operation, error)),
         }
     }
 
     /// Runs `create` or `replace`.
     async fn write(
         &self,
-        operation: &'static str,
-        script: &Code,
         key: &StoreKey,
         record: &Record,
         based_on: Option<u64>,
         mark: [u8; MARK],
+        lost: &mut Option<RedisError>,
     ) -> Result<i64, StoreError> {
+        let scripts = &self.shared.scripts;
+        let (operation, script) = match based_on {
+            None => ("create", &scripts.create),
+            Some(_) => (REPLACE, &scripts.replace),
+        };
         let (expires, now) = (stored_millis(record.expires_at), self.now());
         let ttl = expires.saturating_sub(now);
         if let (true, Some(user)) = (self.shared.connection.is_cluster(), &record.user) {
@@ -307,9 +391,10 @@ impl RedisStore {
             &unmoved,
             end.as_bytes(),
         ];
-        let answer = self.run(operation, script, Some(put), keys, &arguments).await?;
+        let answer = self.run(operation, script, Some(put), keys, &arguments, lost).await?;
         if answer == 1 {
             self.shared.known.put(key, mark, record);
+            self.shared.users.put(key, record.user.as_ref());
         }
         Ok(answer)
     }
@@ -326,29 +411,66 @@ impl RedisStore {
         known: &Known,
         record: &Record,
         mark: [u8; MARK],
+        lost: &mut Option<RedisError>,
     ) -> Result<bool, StoreError> {
-        if stored_millis(record.expires_at) <= self.now() {
+        let (expires, now) = (stored_millis(record.expires_at), self.now());
+        if expires <= now {
             return Ok(false);
         }
-        let Some(change) = known.change_to(record) else { return Ok(false) };
+        let Some(changes) = known.changes_to(record) else { return Ok(false) };
         let mut before = known.mark.to_vec();
         pack_head_into(&mut before, record, known.record.version);
         let mut after = mark.to_vec();
         pack_head_into(&mut after, record, record.version);
-        let numbers = [before.len() - 1, before.len() + change.start].map(|at| at.to_string());
-        let arguments: [&[u8]; 5] = [
+        let session = self.key(key);
+        // In a cluster it may be elsewhere.
+        let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
+        let set = user.map(|user| self.user_key(user));
+        let keys: &[&str] = match &set {
+            Some(set) => &[&session, set],
+            None => &[&session],
+        };
+        let end = (before.len() - 1).to_string();
+        let numbers = [now, expires, expires - now].map(|number| number.to_string());
+        let starts: Vec<String> =
+            changes.iter().map(|change| (before.len() + change.start).to_string()).collect();
+        let mut arguments: Vec<&[u8]> = vec![
             &before,
-            numbers[0].as_bytes(),
+            end.as_bytes(),
             &after,
+            key.as_bytes(),
+            numbers[0].as_bytes(),
             numbers[1].as_bytes(),
-            &record.payload[change],
+            numbers[2].as_bytes(),
         ];
+        for (start, change) in starts.iter().zip(changes) {
+            arguments.extend([start.as_bytes(), &record.payload[change]]);
+        }
         let script = &self.shared.scripts.patch;
-        let done: i64 = self.run("replace", script, None, &[&self.key(key)], &arguments).await?;
+        let done: i64 = self.run("replace", script, None, keys, &arguments, lost).await?;
         if done == 1 {
             self.shared.known.put(key, mark, record);
         }
         Ok(done == 1)
+    }
+
+    /// A session, and when it expires as its user's set has it, in one round trip. If the set cannot
+    /// be read, nothing is said of it.
+    async fn load_with_score(
+        &self,
+        get: &Cmd,
+        key: &StoreKey,
+        user: &str,
+    ) -> Result<(Option<Vec<u8>>, Option<Option<f64>>), StoreError> {
+        let failed = |error| classify("load", error);
+        let mut both = redis::Pipeline::with_capacity(2);
+        both.add_command(get.clone());
+        both.cmd("ZSCORE").arg(self.user_key(user)).arg(key.as_bytes());
+        let answers = self.shared.connection.pipeline(both, &mut None).await.map_err(failed)?;
+        let mut answers = answers.into_iter();
+        let value = last_of(answers.next().into_iter().collect()).map_err(failed)?;
+        let score = last_of(answers.next().into_iter().collect());
+        Ok((value, score.ok()))
     }
 
     async fn index(
@@ -365,7 +487,7 @@ impl RedisStore {
             [now.as_bytes(), key.as_bytes(), expires.as_bytes(), ttl.as_bytes()];
         let set = self.user_key(user);
         let script = &self.shared.scripts.index;
-        let _: i64 = self.run(operation, script, None, &[&set], &arguments).await?;
+        let _: i64 = self.run(operation, script, None, &[&set], &arguments, &mut None).await?;
         Ok(())
     }
 
@@ -411,7 +533,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a call may take, and how long connecting; five seconds unless told otherwise.
+    /// How long a call may take, and how long connecting; five seconds unless told otherwise. A call that
+    /// is made once more, because its connection has ended, has no more time for that.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -429,32 +552,24 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// When the URL makes no sense, or the server is not to be reached.
+    /// When the URL makes no sense, or the server is not to be reached; when it wants another password,
+    /// or its user lacks a [permission](RedisStore#permissions); when it is a replica, or belongs to a
+    /// cluster.
     pub async fn connect(self, url: &str) -> Result<RedisStore, StoreError> {
-        let failed = |error| classify("connect", error);
-        // While the server is away, each call tries for a moment and then says so; a later one
-        // tries again.
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
-            .set_pipeline_buffer_size(QUEUE)
-            .set_write_backpressure_boundary(WRITES)
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500));
-        let client = Client::open(url).map_err(failed)?;
-        let connection = ConnectionManager::new_with_config(client, settings).await;
-        Ok(self.build(connection.map_err(failed)?))
+        let client = Client::open(url).map_err(|error| classify(CONNECT, error))?;
+        let connection = Managed::new(Source::Address(client), self.timeout);
+        self.checked(Server::Own(connection)).await
     }
 
     /// Connects to the cluster that the servers at `urls` belong to; some of them are enough.
     ///
     /// # Errors
     ///
-    /// When a URL makes no sense, or no server is to be reached.
+    /// When a URL makes no sense, or no server is to be reached; when they want another password, or
+    /// the user lacks a [permission](RedisStore#permissions).
     #[cfg(feature = "redis-cluster")]
     pub async fn connect_cluster(self, urls: &[&str]) -> Result<RedisStore, StoreError> {
-        let failed = |error| classify("connect", error);
+        let failed = |error| classify(CONNECT, error);
         let client = redis::cluster::ClusterClient::builder(urls.iter().copied())
             .connection_timeout(self.timeout)
             .response_timeout(self.timeout)
@@ -463,7 +578,7 @@ impl RedisStoreBuilder {
             .build()
             .map_err(failed)?;
         let connection = client.get_async_connection().await.map_err(failed)?;
-        Ok(self.assemble(connection.into()))
+        self.checked(Server::Cluster(connection)).await
     }
 
     /// Connects to the master that these sentinels know by that name. After a failover the store
@@ -475,14 +590,15 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// When a URL makes no sense, or no sentinel knows such a master or none is to be reached.
+    /// When a URL makes no sense, or no sentinel knows such a master or none is to be reached; when the
+    /// master wants another password, or the user lacks a [permission](RedisStore#permissions).
     #[cfg(feature = "redis-sentinel")]
     pub async fn connect_sentinel(
         self,
         urls: &[&str],
         master: &str,
     ) -> Result<RedisStore, StoreError> {
-        let failed = |error| classify("connect", error);
+        let failed = |error| classify(CONNECT, error);
         let sentinels = sentinel::sentinels(urls, master).map_err(failed)?;
         self.build_sentinel(sentinels).await
     }
@@ -494,96 +610,87 @@ impl RedisStoreBuilder {
         self,
         sentinels: redis::sentinel::SentinelClient,
     ) -> Result<RedisStore, StoreError> {
-        let master = sentinel::Master::new(sentinels, self.timeout);
-        master.connect().await.map_err(|error| classify("connect", error))?;
-        Ok(self.assemble(Connection::Sentinel(master)))
+        let master = Managed::new(Source::Sentinels(sentinels), self.timeout);
+        self.checked(Server::Own(master)).await
     }
 
     /// On a connection that the application has.
     pub fn build(self, connection: ConnectionManager) -> RedisStore {
-        self.assemble(connection.into())
+        self.assemble(Server::Application(connection, Mutex::default()))
     }
 
     /// On a connection to a cluster that the application has.
     #[cfg(feature = "redis-cluster")]
     pub fn build_cluster(self, connection: redis::cluster_async::ClusterConnection) -> RedisStore {
-        self.assemble(connection.into())
+        self.assemble(Server::Cluster(connection))
     }
 
-    fn assemble(self, connection: Connection) -> RedisStore {
+    /// A store whose server has been asked whether it serves.
+    async fn checked(self, server: Server) -> Result<RedisStore, StoreError> {
+        let store = self.assemble(server);
+        store.check(CONNECT).await?;
+        Ok(store)
+    }
+
+    fn assemble(self, server: Server) -> RedisStore {
         // Without random numbers there are no session ids either; the time will do for this.
         let mark = getrandom::u64().unwrap_or_else(|_| stored_millis(SystemTime::now()) << 20);
         let shared = Shared {
-            connection,
+            connection: Connection::new(server, self.timeout),
             prefix: self.prefix,
             clock: self.clock,
             scripts: Scripts::new(),
             mark: AtomicU64::new(mark),
             known: KnownRecords::new(),
+            users: KnownUsers::new(),
         };
         RedisStore { shared: Arc::new(shared) }
     }
 }
 
-/// What an error of the client means to whoever has to decide what to do.
-fn classify(operation: &'static str, error: RedisError) -> StoreError {
-    let advice = match error.code() {
-        Some("OOM") => {
-            let advice = "Redis is out of memory: raise `maxmemory`".to_string();
-            return StoreError::new(NAME, operation, Advice { advice, source: error });
-        }
-        // Evicted, or expired while the server stood still.
-        Some("UNSAVED") => return StoreError::new(NAME, operation, error),
-        Some("NOAUTH" | "WRONGPASS") => "Redis refuses the password",
-        Some("NOPERM") => {
-            "this user of Redis lacks a permission: the store needs GET, GETRANGE, MGET, DEL, \
-             RENAME, SET, SETRANGE, PEXPIRE, PTTL, EVAL, EVALSHA and sorted sets"
-        }
-        Some("FOREIGN" | "WRONGTYPE") => {
-            "a key below the prefix holds no session; who else writes \
-                                          there?"
-        }
-        Some("CROSSSLOT") => "this is a Redis Cluster: use `connect_cluster`",
-        Some("MOVED") => "this is a Redis Cluster: use `connect_cluster`",
-        _ => "",
-    };
-    if !advice.is_empty() {
-        let advice = advice.to_string();
-        return StoreError::permanent(NAME, operation, Advice { advice, source: error });
+/// The answer to the last command, or the first error.
+fn last_of<T: FromRedisValue>(answers: Vec<Value>) -> RedisResult<T> {
+    let mut last = Value::Nil;
+    for answer in answers {
+        last = answer.extract_error()?;
     }
-    match error.kind() {
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::InvalidClientConfig
-        | ErrorKind::UnexpectedReturnType
-        | ErrorKind::RESP3NotSupported
-        | ErrorKind::EmptySentinelList
-        | ErrorKind::Extension
-        | ErrorKind::Server(
-            ServerErrorKind::ResponseError
-            | ServerErrorKind::ExecAbort
-            | ServerErrorKind::CrossSlot
-            | ServerErrorKind::NoPerm,
-        ) => StoreError::permanent(NAME, operation, error),
-        _ => StoreError::new(NAME, operation, error),
-    }
+    Ok(redis::from_redis_value(last)?)
 }
 
 impl Store for RedisStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        const OPERATION: &str = "load";
         let mut get = redis::cmd("GET");
         get.arg(self.key(key));
-        let value: Option<Vec<u8>> = self.query("load", &get).await?;
+        // In a cluster the set may be elsewhere.
+        let is_cluster = self.shared.connection.is_cluster();
+        let user = self.shared.users.get(key).filter(|_| !is_cluster);
+        let (value, score) = match &user {
+            Some(user) => self.load_with_score(&get, key, user).await?,
+            None => (self.query::<Option<Vec<u8>>>(OPERATION, &get).await?, None),
+        };
         let mark = value.as_deref().and_then(<[u8]>::first_chunk).copied();
-        let record = self.record("load", value)?;
+        let record = self.record(OPERATION, value)?;
         if let (Some(mark), Some(record)) = (mark, &record) {
             self.shared.known.put(key, mark, record);
+        }
+        let owner = record.as_ref().and_then(|record| record.user.as_ref());
+        self.shared.users.put(key, owner);
+        if let (Some(record), Some(user), Some(score)) = (&record, user, score)
+            && owner == Some(&user)
+        {
+            let expires = stored_millis(record.expires_at);
+            if score.is_none_or(|score| score < expires as f64) {
+                tracing::debug!("a session is put back into the set of its user");
+                // The session is there, whether its user's set can be written or not.
+                let _ = self.index(OPERATION, key, &user, expires, self.now()).await;
+            }
         }
         Ok(record)
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let script = &self.shared.scripts.create;
-        let answer = self.write("create", script, key, record, None, self.next_mark()).await?;
+        let answer = self.write(key, record, None, self.next_mark(), &mut None).await?;
         Ok(if answer == 1 { Created::Done } else { Created::Exists })
     }
 
@@ -595,18 +702,20 @@ impl Store for RedisStore {
     ) -> Result<Replaced, StoreError> {
         // The same for both ways, so that a save which is sent again knows itself.
         let mark = self.next_mark();
+        let mut lost = None;
         if let Some(known) = self.shared.known.take(key)
             && known.record.version == based_on
-            && self.patch(key, &known, record, mark).await?
+            && self.patch(key, &known, record, mark, &mut lost).await?
         {
             return Ok(Replaced::Done);
         }
-        let script = &self.shared.scripts.replace;
-        Ok(match self.write("replace", script, key, record, Some(based_on), mark).await? {
-            1 => Replaced::Done,
-            0 => Replaced::Changed,
-            _ => Replaced::Missing,
-        })
+        match self.write(key, record, Some(based_on), mark, &mut lost).await? {
+            1 => Ok(Replaced::Done),
+            0 => Ok(Replaced::Changed),
+            // Somebody else has saved more than once since: what the first try has done, nobody knows.
+            2 => lost.map_or(Ok(Replaced::Changed), |error| Err(classify(REPLACE, error))),
+            _ => Ok(Replaced::Missing),
+        }
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
@@ -617,7 +726,7 @@ impl Store for RedisStore {
         let arguments: [&[u8]; 4] = [now_text.as_bytes(), text.as_bytes(), &bytes, ttl.as_bytes()];
         let script = &self.shared.scripts.touch;
         let user: Option<String> =
-            self.run("touch", script, None, &[&self.key(key)], &arguments).await?;
+            self.run("touch", script, None, &[&self.key(key)], &arguments, &mut None).await?;
         if let Some(user) = user {
             // In a task, because a caller that is dropped just now would leave it half done.
             let (store, key) = (self.clone(), *key);
@@ -631,8 +740,10 @@ impl Store for RedisStore {
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let script = &self.shared.scripts.delete;
         let now = self.now().to_string();
-        let deleted: i64 =
-            self.run("delete", script, None, &[&self.key(key)], &[now.as_bytes()]).await?;
+        let session = self.key(key);
+        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_mark()));
+        let (keys, arguments): ([&str; 2], [&[u8]; 1]) = ([&session, &receipt], [now.as_bytes()]);
+        let deleted: i64 = self.run("delete", script, None, &keys, &arguments, &mut None).await?;
         Ok(deleted == 1)
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Code {
 
 impl Code {
     fn new(parts: &[&str]) -> Self {
-        let text = parts.concat().replace("INDEX()", INDEX);
+        let text = parts.concat().replace("RENAMED()", RENAMED).replace("INDEX()", INDEX);
         let hash = Script::new(&text).get_hash().to_string();
         Self { text, hash }
     }
@@ -51,9 +51,16 @@ impl Code {
 /// Positions are those of `packed`, behind the mark, counted from one: format 9, version 10 to 17,
 /// expiry 18 to 25. Numbers are unpacked before they are compared: Lua compares texts by the
 /// server's language. Those that are told to Redis are texts: Lua makes one of each otherwise.
+///
+/// Whatever is wrong, a record in `KEYS[2]` does not stay there.
 const HEAD: &str = "
-local head = redis.call('GETRANGE', KEYS[1], '0', '24')
+local head = redis.pcall('GETRANGE', KEYS[1], '0', '24')
+if type(head) ~= 'string' then
+  if KEYS[2] then redis.pcall('DEL', KEYS[2]) end
+  return redis.error_reply(head.err .. ' (GETRANGE)')
+end
 if head ~= '' and (#head < 25 or string.byte(head, 9) ~= 1) then
+  if KEYS[2] then redis.pcall('DEL', KEYS[2]) end
   return redis.error_reply('FOREIGN the key holds no session')
 end
 local live = head ~= '' and struct.unpack('>I8', head, 18) > tonumber(ARGV[1])
@@ -71,40 +78,64 @@ end
 
 /// In front of a save: most leave expiry and user as they are, so that what is there differs in the
 /// version alone. Then it is live, and the user's set was told of it when they were set. `ARGV[7]` is
-/// that head, behind the mark, and `ARGV[8]` where it ends; it is empty if it would not be live.
+/// that head, behind the mark, and `ARGV[8]` where it ends; it is empty if it would not be live. A set
+/// that knows nothing of the session any more, because Redis has evicted it, is told again.
 const UNMOVED: &str = "
-if #ARGV[7] > 0 and redis.call('GETRANGE', KEYS[1], '8', ARGV[8]) == ARGV[7]
-  and not redis.pcall('RENAME', KEYS[2], KEYS[1]).err
-then
+if #ARGV[7] > 0 and redis.pcall('GETRANGE', KEYS[1], '8', ARGV[8]) == ARGV[7] then
+RENAMED()
+  local set, now, member, expires, ttl = KEYS[3], ARGV[1], ARGV[3], ARGV[4], ARGV[5]
+  if set and not redis.call('ZSCORE', set, member) then
+INDEX()
+  end
   return 1
 end
 ";
 
-/// The same as `CREATE`, and the version that it is based on. 1 is done, 0 changed, -1 missing.
+/// The same as `CREATE`, and the version that it is based on. 1 is done, 0 changed, -1 missing; 2 is
+/// changed more than once, so that a save which was carried out before and not answered may be below.
 const REPLACE: &str = "
 if not live or string.sub(head, 10, 17) ~= ARGV[6] then
   redis.call('DEL', KEYS[2])
   if not live then return -1 end
-  return string.sub(head, 1, 8) == ARGV[2] and 1 or 0
+  if string.sub(head, 1, 8) == ARGV[2] then return 1 end
+  return struct.unpack('>I8', head, 10) > struct.unpack('>I8', ARGV[6]) + 1 and 2 or 0
 end
 ";
 
-/// `ARGV`: what the record begins with (mark, head and user), where that ends, what it begins with
-/// from now on, where the payload changes, and to what. The record keeps its expiry. 1 is done, 0
-/// that it is another one.
+/// `KEYS[2]`, if it is there, is the user's set. `ARGV`: what the record begins with (mark, head and
+/// user), where that ends, what it begins with from now on, the key as a member of the set, now,
+/// expiry, time to live; then, any number of times, where the payload changes, and to what. The record
+/// keeps its expiry. 1 is done, 0 that it is another one.
 const PATCH: &str = "
 if redis.call('GETRANGE', KEYS[1], '0', ARGV[2]) ~= ARGV[1] then return 0 end
 redis.call('SETRANGE', KEYS[1], '0', ARGV[3])
-redis.call('SETRANGE', KEYS[1], ARGV[4], ARGV[5])
+for at = 8, #ARGV, 2 do
+  redis.call('SETRANGE', KEYS[1], ARGV[at], ARGV[at + 1])
+end
+local set, member, now, expires, ttl = KEYS[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+if set and not redis.call('ZSCORE', set, member) then
+INDEX()
+end
 return 1
+";
+
+/// Gives the record the session's name. An error says what the server says; the record does not stay
+/// where it is.
+const RENAMED: &str = "
+  local moved = redis.pcall('RENAME', KEYS[2], KEYS[1])
+  if moved.err then
+    redis.pcall('DEL', KEYS[2])
+    if string.find(moved.err, 'no such key', 1, true) then
+      return redis.error_reply('UNSAVED the record is gone before it was saved')
+    end
+    return redis.error_reply(moved.err .. ' (RENAME)')
+  end
 ";
 
 /// The end of both. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, mark, the key as a
 /// member of the set, expiry, time to live.
 const INDEX_TOO: &str = "
-if redis.pcall('RENAME', KEYS[2], KEYS[1]).err then
-  return redis.error_reply('UNSAVED the record is gone before it was saved')
-end
+RENAMED()
 local set, now, member, expires, ttl = KEYS[3], ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 if set then
 INDEX()
@@ -134,9 +165,10 @@ return 1
 ";
 
 /// `ARGV`: now, expiry, the expiry as eight bytes, time to live. Returns the user of a session that
-/// lives longer now.
+/// lives that long now.
 const TOUCH: &str = "
-if not live or struct.unpack('>I8', head, 18) >= tonumber(ARGV[2]) then
+-- The same once more: the set was perhaps not told.
+if not live or struct.unpack('>I8', head, 18) > tonumber(ARGV[2]) then
   return false
 end
 redis.call('SETRANGE', KEYS[1], '17', ARGV[3])
@@ -147,10 +179,14 @@ if length == 1 then return '' end
 return redis.call('GETRANGE', KEYS[1], '37', 35 + length)
 ";
 
-/// `ARGV`: now. Whether a live session was there.
+/// `KEYS[2]` is a receipt, under a name that no other deletion has: by it the same one, sent again
+/// because the answer got lost, knows that it was the one. `ARGV`: now. Whether a live session was
+/// there.
 const DELETE: &str = "
 redis.call('DEL', KEYS[1])
-return live and 1 or 0
+if not live then return redis.call('DEL', KEYS[2]) end
+redis.pcall('SET', KEYS[2], '', 'PX', '60000')
+return 1
 ";
 
 /// The scripts count with these.

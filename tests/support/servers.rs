@@ -306,6 +306,18 @@ impl StoreServer {
 
     /// `kill -9`.
     pub fn kill(&mut self) {
+        if self.kind == Kind::Pgpool {
+            // Its children, and the memory that it shares with them, outlive one that is killed.
+            let _ = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status();
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(10) {
+                if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                    return;
+                }
+                sleep(Duration::from_millis(20));
+            }
+            self.signal("KILL");
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -182,7 +182,8 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         "ended a session",
         "rejected a session cookie",
         "could not be saved",
-        "refused a request from another site origin=Some(\"https://evil.example\")",
+        "refused a request: the request comes from another site: its origin is \
+         `https://evil.example`, and it was sent to `127.0.0.1:",
         "refused a request: it has no CSRF token",
         "refused a request: a new session has no CSRF token yet",
         "a session refused a request: that is no CSRF token of this session",

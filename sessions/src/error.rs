@@ -54,6 +54,10 @@ enum Inner {
     LoginRequired,
     Aborted,
     Csrf,
+    CrossSite {
+        origin: String,
+        host: String,
+    },
 }
 
 /// A lock that was not to be had, and everything that is known about why.
@@ -109,6 +113,9 @@ pub enum ErrorKind {
     Aborted,
     /// What was to be verified is no [CSRF token](crate::Session::csrf_token) of this session.
     Csrf,
+    /// The request comes from a page of another site, or of one that does not say which:
+    /// [`OriginCheck`](crate::OriginCheck).
+    CrossSite,
 }
 
 impl Error {
@@ -173,6 +180,11 @@ impl Error {
         Inner::Csrf.into()
     }
 
+    /// Both are cut and escaped: they come from the client.
+    pub(crate) fn cross_site(origin: String, host: String) -> Self {
+        Inner::CrossSite { origin, host }.into()
+    }
+
     /// What the error is about.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
@@ -194,6 +206,7 @@ impl Error {
             Inner::LoginRequired => ErrorKind::LoginRequired,
             Inner::Aborted => ErrorKind::Aborted,
             Inner::Csrf => ErrorKind::Csrf,
+            Inner::CrossSite { .. } => ErrorKind::CrossSite,
         }
     }
 
@@ -209,7 +222,7 @@ impl Error {
             | ErrorKind::Aborted => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
             ErrorKind::Ended | ErrorKind::Conflict | ErrorKind::LeaseLost => StatusCode::CONFLICT,
-            ErrorKind::Csrf => StatusCode::FORBIDDEN,
+            ErrorKind::Csrf | ErrorKind::CrossSite => StatusCode::FORBIDDEN,
             ErrorKind::NoLayer
             | ErrorKind::NoCookie
             | ErrorKind::Encode
@@ -225,6 +238,16 @@ impl Error {
         match &*self.0 {
             Inner::Store(error) => error.is_retryable(),
             _ => self.status() == StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// What a request is refused for.
+    #[cfg(feature = "axum")]
+    pub(crate) fn log(&self) {
+        if self.status().is_server_error() {
+            tracing::error!("a session failed a request: {}", self.for_log());
+        } else {
+            tracing::info!("a session refused a request: {self}");
         }
     }
 
@@ -331,6 +354,10 @@ impl fmt::Display for Error {
             Inner::Csrf => f.write_str(
                 "that is no CSRF token of this session: it is another session's, or from before the \
                  id was renewed",
+            ),
+            Inner::CrossSite { origin, host } => write!(
+                f,
+                "the request comes from another site: its origin is {origin}, and it was sent to {host}"
             ),
         }
     }

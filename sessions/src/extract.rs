@@ -6,9 +6,9 @@ use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, request::Parts};
+use http::request::Parts;
 
-use crate::{Error, ErrorKind, Session, SessionData, SessionUser, csrf};
+use crate::{Error, ErrorKind, Rejection, Session, SessionData, SessionUser};
 
 /// Rejects with the error's [status](Error::status): 503 if the store does not answer, 500 if the
 /// route is not inside a [`SessionLayer`](crate::SessionLayer) of this type. The body says no more
@@ -103,24 +103,11 @@ impl<T: SessionUser> fmt::Debug for LoggedIn<T> {
     }
 }
 
-/// So that a handler can use `?` on a session's methods.
+/// So that a handler can use `?` on a session's methods. The response has a [`Rejection`] among its
+/// extensions.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = self.status();
-        if status.is_server_error() {
-            tracing::error!("a session failed a request: {}", self.for_log());
-        } else {
-            tracing::info!("a session refused a request: {self}");
-        }
-        let body = match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                "The session is not available just now. Please try again."
-            }
-            StatusCode::UNAUTHORIZED => "Please log in.",
-            StatusCode::CONFLICT => "The session has ended in the meantime.",
-            StatusCode::FORBIDDEN => csrf::OUT_OF_DATE,
-            _ => "The session could not be used.",
-        };
-        (status, body).into_response()
+        self.log();
+        Rejection::from(self).response().into_response()
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Handle<T: SessionData> {
     /// Who sent the request, where it is worth noting that it is sent a cookie.
     client: Option<ClientId>,
     opened: OnceLock<Box<Open<T>>>,
+    /// The response depends on the cookie, also if the store did not answer.
+    asked: AtomicBool,
     /// A guard of this request has changed something: it is this request's to save.
     wrote: AtomicBool,
     /// The response is being made ready: a session that is not stored by then will have no cookie.
@@ -153,7 +155,7 @@ impl<T: SessionData> Drop for Exchange<'_, T> {
 /// How a response has to change for what its request did to the session.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// The request looked at its session.
+    /// The request looked at its session, or tried to.
     pub(crate) opened: bool,
     pub(crate) cookie: Option<HeaderValue>,
     /// Something was not saved.
@@ -187,6 +189,7 @@ impl<T: SessionData> Handle<T> {
             cookies: Cookies::of(headers),
             client,
             opened: OnceLock::new(),
+            asked: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
@@ -197,6 +200,7 @@ impl<T: SessionData> Handle<T> {
     /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
+        self.asked.store(true, SeqCst);
         if self.opened.get().is_none() && !self.find_at_once() {
             // Boxed, because it would make every handler's future some hundred bytes larger.
             Box::pin(self.find().instrument(open_span())).await?;
@@ -419,7 +423,7 @@ impl<T: SessionData> Handle<T> {
         // the two sees the other.
         self.answered.store(true, SeqCst);
         if self.opened.get().is_none() {
-            return Some(Outcome::default());
+            return Some(Outcome { opened: self.asked.load(SeqCst), ..Outcome::default() });
         }
         // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
         let is_saved = self.save_at_once()?;

@@ -4,10 +4,13 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod body;
 mod clock;
 mod codec;
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
+#[doc = include_str!("../docs/proxies.md")]
+pub mod proxies {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 mod cookie;
@@ -35,8 +38,10 @@ mod model;
 mod next;
 mod patch;
 mod payload;
+mod preflight;
 mod record;
 mod registry;
+mod rejection;
 mod require_login;
 mod save;
 mod sealing;
@@ -53,11 +58,12 @@ pub mod testing;
 mod tracked;
 mod varint;
 
+pub use body::ResponseBody;
 pub use codec::Codec;
 pub use cookie::SameSite;
-pub use csrf::CsrfToken;
 #[cfg(feature = "axum")]
 pub use csrf::{CsrfFuture, CsrfLayer, CsrfService};
+pub use csrf::{CsrfToken, OriginCheck};
 pub use data::SessionData;
 pub use devices::{Device, SessionInfo, Sessions};
 pub use error::{BuildError, Error, ErrorKind, Result};
@@ -71,6 +77,7 @@ pub use layer::{Conflict, ResponseFuture, SessionLayer, SessionLayerBuilder, Ses
 pub use login::{Login, SessionUser};
 pub use next::local_path;
 pub use record::Record;
+pub use rejection::{Rejection, RejectionKind};
 pub use require_login::{RequireLogin, RequireLoginService};
 #[cfg(feature = "secret")]
 pub use secret::Secret;

@@ -27,10 +27,13 @@ pub fn local_path(next: &str) -> Option<&str> {
     is_local.then_some(next)
 }
 
-/// The address of the login page with the way back to `uri` in its query; without one if `uri` is
-/// not a path of this site.
-pub(crate) fn with_next(login_page: &str, uri: &http::Uri) -> String {
-    let Some(next) = uri.path_and_query().and_then(|path| local_path(path.as_str())) else {
+/// The address of the login page with the way back to `uri` below `prefix` in its query; without one
+/// if that is not a path of this site.
+pub(crate) fn with_next(login_page: &str, prefix: &str, uri: &http::Uri) -> String {
+    // Both by themselves, too: `//evil.example` below a prefix is no way back either.
+    let path = uri.path_and_query().and_then(|path| local_path(path.as_str()));
+    let path = path.map(|path| [prefix, path].concat());
+    let Some(next) = path.as_deref().and_then(local_path) else {
         return login_page.to_string();
     };
     let (page, fragment) = match login_page.find('#') {
@@ -161,9 +164,16 @@ mod tests {
             ("/login", "//evil.example", "/login"),
             ("/login", "*", "/login"),
         ] {
-            assert_eq!(with_next(login_page, &uri.parse().unwrap()), address);
+            assert_eq!(with_next(login_page, "", &uri.parse().unwrap()), address);
         }
         let long = format!("/{}", "a".repeat(LONGEST)).parse().unwrap();
-        assert_eq!(with_next("/login", &long), "/login");
+        assert_eq!(with_next("/login", "", &long), "/login");
+
+        let below = |uri: &str| with_next("/login", "/shop", &uri.parse().unwrap());
+        assert_eq!(below("/orders?page=2"), "/login?next=%2Fshop%2Forders%3Fpage%3D2");
+        assert_eq!(below("/"), "/login?next=%2Fshop%2F");
+        assert_eq!(below("//evil.example"), "/login");
+        let long = format!("/{}", "a".repeat(LONGEST - 2));
+        assert_eq!(below(&long), "/login", "longer than a way back may be, with its prefix");
     }
 }

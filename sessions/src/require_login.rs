@@ -9,11 +9,17 @@ use std::{
     time::Duration,
 };
 
-use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{Extensions, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Error, ErrorKind, Session, SessionUser, next::with_next};
+use crate::{
+    Error, ErrorKind, Session, SessionUser,
+    body::{BoxError, ResponseBody},
+    next::{local_path, with_next},
+    preflight::is_preflight,
+    rejection::{self, OnRejection, Rejection},
+};
 
 type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Send + Sync>;
 
@@ -48,8 +54,10 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Sen
 /// # }
 /// ```
 ///
-/// It has to be inside of the [`SessionLayer`](crate::SessionLayer). `OPTIONS` requests pass: a
-/// browser sends them without cookies, to ask whether it may send the real one (CORS).
+/// It has to be inside of the [`SessionLayer`](crate::SessionLayer). A CORS preflight passes, `OPTIONS`
+/// with `Origin` and `Access-Control-Request-Method`: a browser sends it without cookies, to ask whether
+/// it may send the real request. Anybody can send one by hand, so its response goes out without its
+/// body; a layer that answers preflights, as tower-http's `CorsLayer`, is best outside of this one.
 ///
 /// The user and the session come into a handler by the extractor `LoggedIn`.
 ///
@@ -61,33 +69,75 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Sen
 /// | a user for whom [`require`](Self::require) says no | 403 |
 /// | the store does not answer | 503 |
 ///
+/// with a line of text, or what [`on_rejection`](Self::on_rejection) makes of it.
+///
 /// A redirect carries the way back in the query parameter `next`, for requests that can be made
 /// again (`GET` and `HEAD`). The login page must check it before it sends anybody there:
-/// [`local_path`](crate::local_path). In a nested router the middleware sees a path without its
-/// beginning, so that it belongs on the outer one.
+/// [`local_path`](crate::local_path). In a nested router too it is the whole path, as axum keeps it
+/// (`axum::extract::OriginalUri`). For a proxy that takes a prefix away there is
+/// [`with_path_prefix`](Self::with_path_prefix).
 pub struct RequireLogin<T: SessionUser> {
     login_page: Option<Arc<str>>,
+    prefix: Option<Arc<str>>,
     recent: Option<Duration>,
     predicate: Option<Predicate<T>>,
+    on_rejection: Option<OnRejection>,
 }
 
 impl<T: SessionUser> RequireLogin<T> {
     /// Who is not logged in gets 401: for an API.
     #[allow(clippy::new_without_default, reason = "`RequireLogin::default()` says less")]
     pub fn new() -> Self {
-        Self { login_page: None, recent: None, predicate: None }
+        Self { login_page: None, prefix: None, recent: None, predicate: None, on_rejection: None }
     }
 
-    /// Who is not logged in is sent to this page: for browsers.
+    /// Who is not logged in is sent to this page: for browsers. It is a path of this site as browsers
+    /// see it (`/login`), or the address of another one (`https://id.example/login`).
     ///
     /// # Panics
     ///
-    /// If that is no path or address that a header can carry.
+    /// If that is neither: a browser would look for `login` beside whatever page was asked for. Or if a
+    /// header cannot carry it.
     pub fn redirect_to(login_page: impl Into<Arc<str>>) -> Self {
         let login_page = login_page.into();
-        let fits = !login_page.is_empty() && HeaderValue::from_str(&login_page).is_ok();
-        assert!(fits, "`{login_page}` is no address of a login page");
+        assert!(
+            is_address(&login_page),
+            "`{login_page}` is no address of a login page: it is a path that begins with one `/`, as \
+             `/login`, or begins with `https://`"
+        );
         Self { login_page: Some(login_page), ..Self::new() }
+    }
+
+    /// The beginning of all paths that a proxy takes away before it hands a request on, as
+    /// `proxy_pass http://127.0.0.1:3000/;` in nginx's `location /shop/` does: it is put before the
+    /// way back, so that this leads through the proxy. To be given as browsers see it: `/shop`.
+    ///
+    /// # Panics
+    ///
+    /// If that is no path of this site, or ends with a `/`.
+    #[must_use]
+    pub fn with_path_prefix(self, prefix: impl Into<Arc<str>>) -> Self {
+        let prefix = prefix.into();
+        let is_path = local_path(&prefix).is_some() && !prefix.contains(['?', '#']);
+        assert!(
+            is_path && !prefix.ends_with('/'),
+            "`{prefix}` is no beginning of a path: it begins with one `/` and does not end with one, \
+             as `/shop`"
+        );
+        Self { prefix: Some(prefix), ..self }
+    }
+
+    /// What a client gets that does not pass, in place of a line of text or the redirect: see
+    /// [`Rejection`], with an example.
+    #[must_use]
+    pub fn on_rejection<B>(
+        self,
+        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        Self { on_rejection: Some(OnRejection::new(response)), ..self }
     }
 
     /// The login must not be older: [`Session::require_recent_login`].
@@ -123,32 +173,67 @@ impl<T: SessionUser> RequireLogin<T> {
         }
     }
 
-    fn refuse<B: Default>(&self, refusal: Refusal, method: &Method, uri: &Uri) -> Response<B> {
-        let mut response = Response::new(B::default());
-        let status = match (&refusal, &self.login_page) {
-            (Refusal::Login(error), Some(page)) if error.kind() == ErrorKind::LoginRequired => {
-                let page = match *method {
-                    Method::GET | Method::HEAD => with_next(page, uri),
-                    _ => page.to_string(),
-                };
-                if let Ok(page) = HeaderValue::from_str(&page) {
-                    response.headers_mut().insert(header::LOCATION, page);
+    fn reject(&self, refusal: Refusal, request: &Parts) -> Rejection {
+        match refusal {
+            Refusal::Login(error) if error.kind() == ErrorKind::LoginRequired => {
+                tracing::debug!("a request without a login");
+                match &self.login_page {
+                    Some(page) => Rejection::to_login_page(self.way_to(page, request), error),
+                    None => Rejection::from(error),
                 }
-                StatusCode::SEE_OTHER
             }
-            (Refusal::Login(error), _) => error.status(),
-            (Refusal::Forbidden, _) => StatusCode::FORBIDDEN,
-        };
-        match &refusal {
-            Refusal::Login(error) if status.is_server_error() => {
-                tracing::error!("a session failed a request: {}", error.for_log());
+            Refusal::Login(error) => {
+                if error.status().is_server_error() {
+                    tracing::error!("a session failed a request: {}", error.for_log());
+                }
+                Rejection::from(error)
             }
-            Refusal::Login(_) => tracing::debug!("a request without a login"),
-            Refusal::Forbidden => tracing::info!("a user asked for what is not theirs"),
+            Refusal::Forbidden => {
+                tracing::info!("a user asked for what is not theirs");
+                Rejection::forbidden()
+            }
         }
-        *response.status_mut() = status;
-        response
     }
+
+    /// With the way back to what was asked for, if the client can ask for it again.
+    fn way_to(&self, login_page: &str, request: &Parts) -> String {
+        match request.method {
+            Method::GET | Method::HEAD => with_next(
+                login_page,
+                self.prefix.as_deref().unwrap_or_default(),
+                asked_for(request),
+            ),
+            _ => login_page.to_string(),
+        }
+    }
+}
+
+/// What the request was sent to. axum takes the prefix of a nested router from the request's address,
+/// and keeps the address as it was.
+fn asked_for(request: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = request.extensions.get::<axum::extract::OriginalUri>() {
+        return original;
+    }
+    &request.uri
+}
+
+fn is_address(login_page: &str) -> bool {
+    let is_path = login_page.starts_with('/') && !login_page.starts_with("//");
+    let is_elsewhere = || {
+        let uri = login_page.split('#').next().unwrap_or_default().parse::<Uri>();
+        uri.is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host() != Some("")
+        })
+    };
+    (is_path || is_elsewhere()) && HeaderValue::from_str(login_page).is_ok()
+}
+
+/// What a preflight asks for is in the headers.
+fn without_body<R>(response: Response<R>) -> Response<ResponseBody<R>> {
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, ResponseBody::default())
 }
 
 /// Why a request does not pass.
@@ -166,8 +251,14 @@ impl From<Error> for Refusal {
 
 impl<T: SessionUser> Clone for RequireLogin<T> {
     fn clone(&self) -> Self {
-        let Self { login_page, recent, predicate } = self;
-        Self { login_page: login_page.clone(), recent: *recent, predicate: predicate.clone() }
+        let Self { login_page, prefix, recent, predicate, on_rejection } = self;
+        Self {
+            login_page: login_page.clone(),
+            prefix: prefix.clone(),
+            recent: *recent,
+            predicate: predicate.clone(),
+            on_rejection: on_rejection.clone(),
+        }
     }
 }
 
@@ -217,11 +308,10 @@ where
     S::Future: Send,
     T: SessionUser,
     B: Send + 'static,
-    R: Default,
 {
-    type Response = S::Response;
+    type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -231,15 +321,24 @@ where
         // The one that is ready, and another for the next request.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
-        if request.method() == Method::OPTIONS {
-            return Box::pin(inner.call(request));
+        if is_preflight(request.method(), request.headers()) {
+            let answering = inner.call(request);
+            return Box::pin(async move { answering.await.map(without_body) });
         }
         let require = self.require.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             match require.judge(&parts.extensions).await {
-                Ok(()) => inner.call(Request::from_parts(parts, body)).await,
-                Err(refusal) => Ok(require.refuse(refusal, &parts.method, &parts.uri)),
+                Ok(()) => {
+                    let response = inner.call(Request::from_parts(parts, body)).await;
+                    response.map(|response| response.map(ResponseBody::inner))
+                }
+                Err(refusal) => {
+                    let rejection = require.reject(refusal, &parts);
+                    let on_rejection = require.on_rejection.as_ref();
+                    let response = rejection::respond(on_rejection, &rejection, &parts);
+                    Ok(response.map(ResponseBody::own))
+                }
             }
         })
     }

@@ -6,14 +6,15 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use sessions::{
-    CsrfLayer, ErrorKind, Keys, MemoryStore, PrivateCookie, Session, SessionLayer,
+    CsrfLayer, ErrorKind, Keys, MemoryStore, OriginCheck, PrivateCookie, Rejection, Session,
+    SessionLayer,
     testing::{Calls, Operation, TestClient},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
@@ -462,7 +463,7 @@ async fn where_a_request_comes_from_goes_before_its_token() {
     let app = App::start(shop(layer)).await;
     let (client, token) = shopper(&app).await;
     let own = format!("http://{}", client.address());
-    let table: [(&[(&str, &str)], bool); 14] = [
+    let table: [(&[(&str, &str)], bool); 17] = [
         (&[], true),
         (&[("sec-fetch-site", "same-origin")], true),
         (&[("sec-fetch-site", "same-origin"), ("origin", &own)], true),
@@ -474,7 +475,11 @@ async fn where_a_request_comes_from_goes_before_its_token() {
         (&[("sec-fetch-site", "same-site"), ("origin", pay)], true),
         (&[("origin", &own)], true),
         (&[("origin", pay)], true),
-        (&[("origin", "null")], false),
+        (&[("sec-fetch-site", "cross-site"), ("origin", "null")], false),
+        (&[("sec-fetch-site", "same-site"), ("origin", "null")], false),
+        (&[("origin", "null"), ("origin", "null")], false),
+        // From a page that sends no referrer, over plain HTTP: the token decides.
+        (&[("origin", "null")], true),
         (&[("origin", "https://evil.example")], false),
         (&[("origin", "http://127.0.0.1")], false),
     ];
@@ -493,7 +498,7 @@ async fn where_a_request_comes_from_goes_before_its_token() {
         // Good or not, it does not do without the token.
         assert!(is_refused(&buy_with(&client, headers).await), "{headers:?}");
     }
-    assert_eq!(client.get("/visit").await.text(), "17", "8 of the table, twice each");
+    assert_eq!(client.get("/visit").await.text(), "19", "9 of the table, twice each");
 }
 
 #[tokio::test]
@@ -539,10 +544,138 @@ async fn requests_that_change_nothing_pass_and_do_not_touch_the_store() {
     let (client, _) = shopper(&app).await;
     app.store.reset();
     let headers = [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")];
-    for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
+    for method in [Method::GET, Method::HEAD, Method::TRACE] {
         client.call(request(method, "/still", &headers, "")).await.text();
     }
     assert_eq!(app.store.calls(), Calls::default());
+}
+
+#[tokio::test]
+async fn options_pass_as_a_preflight_and_as_nothing_else() {
+    for layer in [CsrfLayer::new(), CsrfLayer::origin_only()] {
+        let app = App::start(shop(layer)).await;
+        let (client, _) = shopper(&app).await;
+        app.store.reset();
+        let asks = ("access-control-request-method", "POST");
+        let elsewhere = ("origin", "https://evil.example");
+        for (headers, passes) in [
+            (&[elsewhere, asks][..], true),
+            (&[elsewhere], false),
+            (&[elsewhere, ("access-control-request-headers", "x")], false),
+            (&[("sec-fetch-site", "cross-site"), asks], false),
+            (&[elsewhere, asks, ("upgrade", "websocket")], false),
+        ] {
+            let reply = client.call(request(Method::OPTIONS, "/still", headers, "")).await;
+            assert_eq!(reply.status == 200, passes, "{headers:?}");
+            assert!(passes || is_refused(&reply), "{headers:?}");
+        }
+        assert_eq!(app.store.calls(), Calls::default());
+    }
+    let app = App::start(checked()).await;
+    let (client, token) = shopper(&app).await;
+    assert!(is_refused(&client.call(request(Method::OPTIONS, "/buy", &[], "")).await));
+    let headers = [("x-csrf-token", &*token)];
+    client.call(request(Method::OPTIONS, "/buy", &headers, "")).await.text();
+    assert_eq!(client.get("/visit").await.text(), "2");
+}
+
+/// Browsers open one from any page, with the cookies of its visitor (RFC 6455, 10.2).
+#[tokio::test]
+async fn a_websocket_is_opened_by_pages_of_this_site_alone() {
+    for layer in [CsrfLayer::new(), CsrfLayer::origin_only()] {
+        let layer = layer.with_trusted_origin("https://pay.example").unwrap();
+        let app = App::start(shop(layer)).await;
+        let (client, _) = shopper(&app).await;
+        app.store.reset();
+        let own = format!("http://{}", client.address());
+        let handshake = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        for (headers, passes) in [
+            (&[("origin", &*own)][..], true),
+            (&[("origin", "https://pay.example")], true),
+            (&[("origin", &own), ("sec-fetch-site", "same-origin")], true),
+            // No browser.
+            (&[], true),
+            (&[("origin", "https://evil.example")], false),
+            (&[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")], false),
+            (&[("origin", "https://blog.pay.example"), ("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site")], false),
+            // It has no token that could decide.
+            (&[("origin", "null")], false),
+        ] {
+            for method in [Method::GET, Method::HEAD, Method::TRACE] {
+                let headers = [&handshake[..], headers].concat();
+                let reply = client.call(request(method, "/still", &headers, "")).await;
+                assert_eq!(reply.status == 200, passes, "{headers:?}");
+                assert!(passes || reply.header("cache-control") == "no-store", "{headers:?}");
+            }
+        }
+        assert_eq!(app.store.calls(), Calls::default());
+    }
+}
+
+#[tokio::test]
+async fn a_handler_can_check_the_origin_by_itself() {
+    async fn socket(headers: http::HeaderMap, uri: http::Uri) -> sessions::Result<()> {
+        OriginCheck::new().with_trusted_origin("https://pay.example").unwrap().check(&headers, &uri)
+    }
+    let app =
+        App::start(Router::new().nest("/live", Router::new().route("/socket", any(socket)))).await;
+    let client = app.client();
+    let own = format!("http://{}", client.address());
+    for (origin, passes) in [
+        (&*own, true),
+        ("https://pay.example", true),
+        ("https://evil.example", false),
+        ("null", false),
+    ] {
+        let headers = [("origin", origin)];
+        for http2 in [false, true] {
+            let request = request(Method::GET, "/live/socket", &headers, "");
+            let reply = match http2 {
+                true => client.call_http2(request).await,
+                false => client.call(request).await,
+            };
+            assert_eq!(reply.status == 200, passes, "{origin}");
+            assert!(passes || reply.body == "This request came from another site.");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_answered_as_the_application_wants() {
+    fn rejected(rejection: &Rejection, request: &Parts) -> Response {
+        let kind = format!("{:?} of {}", rejection.kind(), request.uri.path());
+        let headers = [("x-face", "yes"), ("content-type", "application/json")];
+        (rejection.status(), headers, format!("\"{kind}\"")).into_response()
+    }
+    let layer = CsrfLayer::new().with_form_limit(100).on_rejection(rejected);
+    let app = App::start(shop(layer)).await;
+    let (client, token) = shopper(&app).await;
+    let form = |form: &str| request(Method::POST, "/buy", &[("content-type", FORM)], form);
+    let elsewhere = [("origin", "https://evil.example"), ("x-csrf-token", &token)];
+    for (request, status, kind) in [
+        (request(Method::POST, "/buy", &[], ""), 403, "Csrf"),
+        (request(Method::POST, "/buy", &elsewhere, ""), 403, "CrossSite"),
+        (form("csrf_token=wrong"), 403, "Csrf"),
+        (form(&"a".repeat(101)), 413, "Form"),
+    ] {
+        let reply = client.call(request).await;
+        let body = format!("\"{kind} of /buy\"");
+        assert_eq!((reply.status.as_u16(), &reply.body), (status, &body));
+        assert_eq!(reply.header("content-type"), "application/json");
+        assert_eq!(reply.header("cache-control"), "no-store");
+    }
+    app.store.fail_next(Operation::Load, 1);
+    let reply = buy_with(&client, &[("x-csrf-token", &token)]).await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (503, "\"Session of /buy\""));
+    let reply = buy_with(&client, &[("x-csrf-token", &token)]).await;
+    assert_eq!(reply.header("x-face"), "", "what passes is the handler's");
+    reply.text();
 }
 
 #[tokio::test]
@@ -693,7 +826,8 @@ async fn connect_is_checked_for_its_origin_alone() {
             .header(header::ORIGIN, origin)
             .body(Body::empty())
             .unwrap();
-        let response = service.ready().await.unwrap().call(request).await.unwrap();
+        let ready = ServiceExt::<Request>::ready(&mut service).await.unwrap();
+        let response = ready.call(request).await.unwrap();
         assert_eq!(response.status(), status, "{origin}");
     }
 }

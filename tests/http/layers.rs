@@ -4,10 +4,14 @@ use std::{convert::Infallible, future::poll_fn, pin::pin, task::Poll, time::Dura
 
 use axum::{Router, body::Body, routing::get};
 use http::{HeaderValue, Request, Response, header};
-use sessions::{Keys, MemoryStore, Secret, Session, SessionLayer};
+use sessions::{
+    CsrfLayer, Keys, MemoryStore, RequireLogin, ResponseBody, Secret, Session, SessionLayer,
+    testing::{Operation, SpyStore},
+};
 use sessions_tests::Server;
 use tokio::task::consume_budget;
 use tower::{ServiceBuilder, ServiceExt};
+use tower_http::{limit::RequestBodyLimitLayer, trace::TraceLayer};
 
 use crate::{Visitor, basics};
 
@@ -92,7 +96,61 @@ async fn any_tower_service_will_do() {
     let first = service.clone().oneshot(Request::new(0)).await.unwrap();
     let cookie = first.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
     let request = Request::builder().header("cookie", cookie).body(0).unwrap();
-    assert_eq!(service.oneshot(request).await.unwrap().body(), "2");
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.body().get_ref().map(String::as_str), Some("2"));
+    assert_eq!(response.into_body().into_inner().as_deref(), Some("2"));
+}
+
+/// None of these bodies has a default, nor can anything else make one.
+#[tokio::test]
+async fn any_layer_may_be_inside_of_any_other() {
+    #[derive(Session)]
+    struct Customer {
+        #[session(user)]
+        user: Option<u64>,
+    }
+    let store = SpyStore::new(MemoryStore::new());
+    let sessions = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
+    let customers = SessionLayer::<Customer>::builder(MemoryStore::new(), Keys::generate());
+    let customers = customers.with_cookie_name("__Host-customer").build().unwrap();
+    let inside = || {
+        ServiceBuilder::new()
+            .layer(TraceLayer::new_for_http())
+            .layer(RequestBodyLimitLayer::new(1_000))
+    };
+    let for_users = get(async || "for users")
+        .layer(ServiceBuilder::new().layer(RequireLogin::<Customer>::new()).layer(inside()));
+    let layers = ServiceBuilder::new()
+        .layer(TraceLayer::new_for_http())
+        .layer(sessions)
+        .layer(customers)
+        .layer(inside())
+        .layer(CsrfLayer::<Visitor>::new())
+        .layer(inside());
+    let server = Server::start(basics().route("/for_users", for_users).layer(layers)).await;
+    let client = server.client();
+    client.get("/name/Zoe").await.text();
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    let reply = client.get("/for_users").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (401, "Please log in."));
+    store.fail_next(Operation::Replace, 1);
+    let reply = client.get("/name/Ada").await;
+    let words = "The session is not available just now. Please try again.";
+    assert_eq!((reply.status.as_u16(), &*reply.body), (503, words));
+    assert_eq!(client.get("/late").await.text(), "Ok(())", "a body that is streamed");
+}
+
+/// Around a whole router the body has to become axum's again.
+#[tokio::test]
+async fn a_layer_can_be_around_a_router() {
+    let sessions = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let app = ServiceBuilder::new()
+        .map_response(|response: Response<ResponseBody<Body>>| response.map(Body::new))
+        .layer(sessions)
+        .service(basics());
+    let service = app.oneshot(Request::get("/name").body(Body::empty()).unwrap());
+    let response: axum::response::Response = service.await.unwrap();
+    assert_eq!(axum::body::to_bytes(response.into_body(), 100).await.unwrap(), "nobody");
 }
 
 #[tokio::test]
@@ -111,7 +169,8 @@ async fn an_inner_service_that_fails_keeps_its_error_and_what_it_wrote() {
     let cookie = first.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
     let request = |body| Request::builder().header("cookie", cookie).body(body).unwrap();
     assert_eq!(service.clone().oneshot(request(1)).await.unwrap_err(), "the handler's own");
-    assert_eq!(service.oneshot(request(0)).await.unwrap().body(), "3");
+    let response = service.oneshot(request(0)).await.unwrap();
+    assert_eq!(response.into_body().into_inner().as_deref(), Some("3"));
 }
 
 #[test]
@@ -220,7 +279,8 @@ async fn visits(layer: &SessionLayer<Guarded>, cookie: &HeaderValue) -> u32 {
         Ok::<_, Infallible>(Response::new(visits.to_string()))
     };
     let service = ServiceBuilder::new().layer(layer.clone()).service_fn(read);
-    service.oneshot(visit(Some(cookie))).await.unwrap().into_body().parse().unwrap()
+    let response = service.oneshot(visit(Some(cookie))).await.unwrap();
+    response.into_body().into_inner().unwrap().parse().unwrap()
 }
 
 #[tokio::test]

@@ -1,20 +1,24 @@
 //! Logins: who is logged in, how it begins and ends, and that no other cookie opens it.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{Path, State},
-    routing::{get, post},
+    response::{Html, IntoResponse, Response},
+    routing::{MethodRouter, any, get, post},
 };
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode, request::Parts};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use sessions::{
-    Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, RequireLogin, Session, SessionLayer,
-    Sessions, Store, StoreKey, UserIndex,
+    Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, Rejection, RequireLogin, Session,
+    SessionLayer, Sessions, Store, StoreKey, UserIndex,
     testing::{Gate, ManualClock, Operation, SessionChange, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
 use tokio::{sync::Notify, task::JoinHandle};
+use tower_http::cors::CorsLayer;
 
 use crate::{COOKIE, hold_the_next};
 
@@ -775,7 +779,7 @@ async fn a_router_can_be_for_users_only() {
     let api = RequireLogin::<Customer>::new();
     let pages = RequireLogin::<Customer>::redirect_to("/login");
     let guarded = Router::new()
-        .route("/page", get(page).post(page).options(async || "any").layer(pages.clone()))
+        .route("/page", get(page).post(page).layer(pages.clone()))
         .route("/recent", post(page).get(page).layer(pages.within(10 * MINUTE)))
         .route("/admin", get(page).layer(api.clone().require(|fields| fields.is_admin)))
         .route("/api", get(page))
@@ -794,7 +798,7 @@ async fn a_router_can_be_for_users_only() {
 
     assert_eq!(client.get("/api").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(client.get("/nowhere").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(client.request(Method::OPTIONS, "/cors").await.text(), "any");
+    assert_eq!(client.request(Method::OPTIONS, "/cors").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(client.cookie(COOKIE), None, "who is only refused gets no session");
 
     client.get("/login/7").await.text();
@@ -830,6 +834,159 @@ async fn who_is_not_logged_in_is_sent_to_the_login_page_and_back() {
     let location = reply.header("location");
     assert_eq!(location, "/login?lang=de&next=%2Forders%2F7%3Fpage%3D2%26sort%3Da%2520b");
     assert_eq!(reply.header("vary"), "Cookie");
+}
+
+/// A router has its way back from any depth, also where a proxy has taken something away.
+#[tokio::test]
+async fn the_way_back_leads_out_of_nested_routers() {
+    let shop = Shop::start().await;
+    let page = || get(async || "in");
+    let login = RequireLogin::<Customer>::redirect_to("/shop/login");
+    let orders = || Router::new().route("/{id}", page());
+    let guarded =
+        |login: RequireLogin<Customer>| Router::new().nest("/orders", orders().layer(login));
+    let app = Router::new()
+        .nest("/nested", guarded(login.clone()))
+        .nest("/behind", guarded(login.clone().with_path_prefix("/shop")))
+        .nest_service("/service", guarded(login.clone()))
+        .nest("/own-session", guarded(login.clone()).layer(shop.layer.clone()))
+        .route("/flat", page().layer(login.with_path_prefix("/shop")))
+        .layer(shop.layer.clone());
+    let server = Server::start(app).await;
+    for (path, next) in [
+        ("/nested/orders/7?page=2", "%2Fnested%2Forders%2F7%3Fpage%3D2"),
+        ("/behind/orders/7?page=2", "%2Fshop%2Fbehind%2Forders%2F7%3Fpage%3D2"),
+        ("/service/orders/7", "%2Fservice%2Forders%2F7"),
+        ("/own-session/orders/7", "%2Fown-session%2Forders%2F7"),
+        ("/flat", "%2Fshop%2Fflat"),
+    ] {
+        let reply = server.client().get(path).await;
+        assert_eq!(reply.status, StatusCode::SEE_OTHER);
+        assert_eq!(reply.header("location"), format!("/shop/login?next={next}"));
+        let reply =
+            server.client().call_http2(Request::get(path).body(Full::default()).unwrap()).await;
+        assert_eq!(reply.header("location"), format!("/shop/login?next={next}"), "over HTTP/2");
+    }
+}
+
+#[test]
+fn what_is_no_address_of_a_login_page_is_refused_in_words() {
+    for page in
+        ["/login", "/", "/login?lang=de#form", "https://id.example/login", "HTTP://id.example"]
+    {
+        let _ = RequireLogin::<Customer>::redirect_to(page);
+    }
+    let refused = |make: fn(&'static str) -> RequireLogin<Customer>, what| {
+        let message = std::panic::catch_unwind(|| drop(make(what))).unwrap_err();
+        let message = message.downcast_ref::<String>().unwrap().clone();
+        assert!(message.contains(&format!("`{what}` is no")), "{message}");
+        assert!(message.contains("begins with one `/`"), "{message}");
+    };
+    for page in [
+        "",
+        "login",
+        "./login",
+        "?login",
+        "#login",
+        "login.example/login",
+        "//id.example/login",
+        "javascript:alert(1)",
+        "mailto:a@shop.example",
+        "https://",
+        "https:login",
+        " /login",
+        "/login\n",
+        "/login\0",
+    ] {
+        refused(|page| RequireLogin::redirect_to(page), page);
+    }
+    for prefix in
+        ["", "/", "shop", "/shop/", "//shop", "https://shop.example", "/a?b", "/a#b", "/a b"]
+    {
+        refused(|prefix| RequireLogin::new().with_path_prefix(prefix), prefix);
+    }
+}
+
+/// What a browser asks without cookies, before a request to another site: it gets the headers that
+/// answer it. Nothing else passes as one, and nobody reads a page by it.
+#[tokio::test]
+async fn a_preflight_passes_without_what_is_not_its_own() {
+    let shop = Shop::start().await;
+    let cors = CorsLayer::new().allow_origin(["https://app.example".parse().unwrap()]);
+    let any_page = || -> MethodRouter { any(async || ([("content-length", "9")], "for users")) };
+    let never = RequireLogin::<Customer>::new().require(|_| false);
+    let app = Router::new()
+        .route("/cors", any_page().layer::<_, Infallible>(cors).layer(never.clone()))
+        .route("/any", any_page().layer(never))
+        .layer(shop.layer.clone());
+    let server = Server::start(app).await;
+    let client = server.client();
+    let asks = async |path: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(Method::OPTIONS).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        client.call(request.body(Full::default()).unwrap()).await
+    };
+    let origin = ("origin", "https://app.example");
+    let method = ("access-control-request-method", "GET");
+    let reply = asks("/cors", &[origin, method]).await;
+    assert_eq!(reply.text(), "");
+    assert_eq!(reply.header("access-control-allow-origin"), origin.1);
+    assert_eq!(asks("/any", &[origin, method]).await.text(), "");
+    for headers in [&[][..], &[origin], &[method]] {
+        for path in ["/cors", "/any"] {
+            let reply = asks(path, headers).await;
+            assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{path} {headers:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_pass_is_answered_as_the_application_wants() {
+    fn rejected(rejection: &Rejection, request: &Parts) -> Response {
+        match rejection.login_page() {
+            Some(page) if request.headers.contains_key("hx-request") => {
+                [("hx-redirect", page)].into_response()
+            }
+            Some(_) => rejection.response().into_response(),
+            None => {
+                let kind = rejection.kind();
+                (rejection.status(), Html(format!("<h1>{kind:?}</h1>"))).into_response()
+            }
+        }
+    }
+    let shop = Shop::start().await;
+    let page = || get(async || "for users");
+    let pages = RequireLogin::<Customer>::redirect_to("/login").on_rejection(rejected);
+    let api = RequireLogin::<Customer>::new().on_rejection(rejected);
+    let app = Router::new()
+        .route("/page", page().layer(pages.clone()))
+        .route("/admin", page().layer(pages.require(|fields| fields.is_admin)))
+        .route("/api", page().layer(api))
+        .route("/login/{user}", get(login))
+        .layer(shop.layer.clone());
+    let server = Server::start(app).await;
+    let client = server.client();
+    let htmx = Request::get("/page?a=b").header("hx-request", "true");
+    let reply = client.call(htmx.body(Full::<Bytes>::default()).unwrap()).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.header("hx-redirect"), "/login?next=%2Fpage%3Fa%3Db");
+    assert_eq!(
+        (reply.header("location"), reply.header("cache-control")),
+        ("".into(), "no-store".into())
+    );
+    let reply = client.get("/page").await;
+    assert_eq!((reply.status.as_u16(), &*reply.header("location")), (303, "/login?next=%2Fpage"));
+    let reply = client.get("/api").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (401, "<h1>LoginRequired</h1>"));
+    client.get("/login/7").await.text();
+    let reply = client.get("/admin").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (403, "<h1>Forbidden</h1>"));
+    shop.store.fail_next(Operation::Load, 1);
+    let reply = client.get("/page").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (503, "<h1>Session</h1>"));
+    assert_eq!(client.get("/page").await.text(), "for users");
 }
 
 // ---- devices ----

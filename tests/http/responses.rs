@@ -5,18 +5,25 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{HeaderMap, Method, StatusCode, header},
-    response::{IntoResponse, Redirect, Response},
-    routing::get,
+    extract::Path,
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
+    middleware::map_response,
+    response::{AppendHeaders, Html, IntoResponse, Redirect, Response},
+    routing::{get, post},
 };
+use http_body_util::Full;
 use sessions::{
-    ErrorKind, Session,
-    testing::{Calls, Operation},
+    CsrfLayer, ErrorKind, Keys, MemoryStore, Rejection, RejectionKind, Session, SessionLayer,
+    testing::{Calls, Operation, SpyStore},
 };
-use sessions_tests::eventually;
+use sessions_tests::{Client, Server, eventually};
 use tokio::sync::Barrier;
+use tower_http::{
+    compression::{CompressionLayer, predicate::SizeAbove},
+    cors::CorsLayer,
+};
 
-use crate::{App, COOKIE, Visitor};
+use crate::{App, COOKIE, Visitor, basics, name};
 
 #[tokio::test]
 async fn reading_creates_nothing() {
@@ -25,7 +32,7 @@ async fn reading_creates_nothing() {
     assert_eq!(reply.text(), "nobody");
     assert_eq!(reply.set_cookies(), Vec::<String>::new());
     assert_eq!(reply.header("vary"), "Cookie");
-    assert_eq!(reply.header("cache-control"), "");
+    assert_eq!(reply.header("cache-control"), "private");
     assert_eq!(app.store.calls(), Calls::default());
 }
 
@@ -49,10 +56,11 @@ async fn the_first_write_sets_one_cookie_and_no_later_request_another() {
     assert_eq!(app.store.calls(), Calls { create: 1, ..Calls::default() });
 
     app.store.reset();
-    for path in ["/name", "/name/Ada", "/ignore"] {
+    for (path, who_may_keep_it) in [("/name", "private"), ("/name/Ada", "private"), ("/ignore", "")]
+    {
         let reply = client.get(path).await;
         assert_eq!(reply.set_cookies(), Vec::<String>::new(), "{path}");
-        assert_eq!(reply.header("cache-control"), "", "{path}");
+        assert_eq!(reply.header("cache-control"), who_may_keep_it, "{path}");
     }
     assert_eq!(app.store.calls(), Calls { load: 2, replace: 1, ..Calls::default() });
 }
@@ -108,6 +116,86 @@ async fn what_the_handler_says_in_its_headers_stays() {
     assert!(cookies.len() == 3 && cookies[2].starts_with(COOKIE));
     assert_eq!(reply.header("vary"), "Accept-Encoding, Cookie");
     assert_eq!(reply.header("cache-control"), "private, no-store");
+}
+
+/// A page that says in several lines what it depends on.
+async fn lines(session: Session<Visitor>) -> impl IntoResponse {
+    let headers = ["Accept-Language", "Origin, X-Theme", ""].map(|line| ("vary", line));
+    (AppendHeaders(headers), name(session).await)
+}
+
+/// Of several lines nginx before 1.23 heeds the last one alone, Traffic Server the first.
+#[tokio::test]
+async fn one_vary_line_says_all_that_a_response_depends_on() {
+    let app = App::start(Router::new().route("/lines", get(lines))).await;
+    let visitor = app.visitor().await;
+    for client in [app.client(), visitor] {
+        let reply = client.get("/lines").await;
+        assert_eq!(reply.header("vary"), "Accept-Language, Origin, X-Theme, Cookie");
+    }
+}
+
+#[tokio::test]
+async fn layers_that_append_to_vary_belong_inside() {
+    let origin = "https://shop.example";
+    let cors = || CorsLayer::new().allow_origin([origin.parse().unwrap()]);
+    let asks = async |client: Client| {
+        let request = http::Request::get("/lines")
+            .header(header::ORIGIN, origin)
+            .header(header::ACCEPT_ENCODING, "identity");
+        let reply = client.call(request.body(Full::default()).unwrap()).await;
+        let lines: Vec<_> = reply.headers.get_all(header::VARY).iter().cloned().collect();
+        lines
+    };
+    let compression = || CompressionLayer::new().compress_when(SizeAbove::new(0));
+    let inside =
+        App::start(Router::new().route("/lines", get(lines)).layer(compression()).layer(cors()))
+            .await;
+    let all = "Accept-Language, Origin, X-Theme, accept-encoding, \
+               origin, access-control-request-method, access-control-request-headers, Cookie";
+    assert_eq!(asks(inside.visitor().await).await, [all]);
+
+    // Outside of it they do what this crate cannot mend.
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let outside = Router::new().route("/lines", get(lines)).layer(layer);
+    let outside = Server::start(outside.layer(compression()).layer(cors())).await;
+    assert_eq!(asks(outside.client()).await.len(), 3, "the session's, and one of each");
+}
+
+#[tokio::test]
+async fn a_response_of_a_session_is_private_unless_the_handler_has_said_who_may_keep_it() {
+    async fn says(
+        Path(lines): Path<String>,
+        session: Session<Visitor>,
+    ) -> (AppendHeaders<Vec<(&'static str, String)>>, String) {
+        let lines = lines.split(';').filter(|line| *line != "-");
+        let headers = lines.map(|line| ("cache-control", line.to_string())).collect();
+        (AppendHeaders(headers), name(session).await)
+    }
+    let ignores = || async { ([("cache-control", "max-age=60")], "the same for all") };
+    let routes = Router::new().route("/says/{lines}", get(says)).route("/ignores", get(ignores));
+    let app = App::start(routes).await;
+    let (stranger, visitor, ended) = (app.client(), app.visitor().await, app.visitor().await);
+    ended.copy().get("/destroy").await.text();
+    for (said, sent) in [
+        ("-", "private"),
+        ("no-cache", "no-cache, private"),
+        ("max-age=60", "max-age=60, private"),
+        ("no-cache;max-age=60", "no-cache, max-age=60, private"),
+        ("public,%20max-age=60", "public, max-age=60"),
+        ("s-maxage=60", "s-maxage=60"),
+        ("private,%20max-age=60", "private, max-age=60"),
+        ("no-store", "no-store"),
+    ] {
+        for client in [&stranger, &visitor, &ended] {
+            let reply = client.get(&format!("/says/{said}")).await;
+            assert_eq!(reply.header("cache-control"), sent, "{said}");
+        }
+    }
+    assert_eq!(visitor.get("/ignores").await.header("cache-control"), "max-age=60");
+    // Where the cookie changes, nobody keeps it, whatever the handler says.
+    let reply = visitor.get("/renew").await;
+    assert_eq!(reply.header("cache-control"), "no-store");
 }
 
 /// Every kind of response: its cookie is sent and its data saved, once.
@@ -185,7 +273,8 @@ async fn a_save_that_fails_replaces_the_response() {
         let client = if operation == Operation::Create { app.client() } else { visitor.clone() };
         app.store.fail(operation);
         let reply = client.get("/boast").await;
-        assert_eq!((reply.status.as_u16(), &*reply.body), (503, ""));
+        let words = "The session is not available just now. Please try again.";
+        assert_eq!((reply.status.as_u16(), &*reply.body), (503, words));
         assert_eq!(reply.set_cookies(), Vec::<String>::new());
         assert_eq!(reply.header("cache-control"), "no-store");
         app.store.heal(operation);
@@ -195,6 +284,97 @@ async fn a_save_that_fails_replaces_the_response() {
         );
         client.get("/boast").await.text();
         assert_eq!(client.get("/name").await.text(), "never kept");
+    }
+}
+
+/// By the layer, with what the request says; nothing of the handler's response is in it.
+#[tokio::test]
+async fn a_save_that_fails_is_answered_as_the_application_wants() {
+    fn rejected(rejection: &Rejection, request: &Parts) -> Response {
+        assert_eq!(rejection.kind(), RejectionKind::Session);
+        assert_eq!(rejection.error().map(|error| error.kind()), Some(ErrorKind::Store));
+        // Were the session in the copy, it would be in use for as long as this is.
+        assert!(request.headers.contains_key(header::HOST));
+        let path = request.uri.path();
+        match request.headers.get("hx-request") {
+            Some(_) => [("hx-redirect", "/sorry")].into_response(),
+            None => (rejection.status(), Html(format!("<p>{path}: {rejection}"))).into_response(),
+        }
+    }
+    async fn boast() -> impl IntoResponse {
+        ([("cache-control", "public"), ("x-handler", "yes")], "saved!")
+    }
+    let route = get(async |session: Session<Visitor>| {
+        *session.write().await.visits_mut() += 1;
+        boast().await
+    });
+    let routes = Router::new().route("/boast", route);
+    let app = App::with(routes, |builder| builder.on_rejection(rejected)).await;
+    let client = app.visitor().await;
+    app.store.fail(Operation::Replace);
+    let reply = client.get("/boast").await;
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.body, "<p>/boast: The session is not available just now. Please try again.");
+    assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(
+        (reply.header("cache-control"), reply.header("x-handler")),
+        ("no-store".into(), "".into())
+    );
+    assert_eq!(reply.header("vary"), "Cookie");
+    let request = http::Request::get("/boast").header("hx-request", "true");
+    let reply = client.call(request.body(Full::default()).unwrap()).await;
+    assert_eq!((reply.status.as_u16(), &*reply.header("hx-redirect")), (200, "/sorry"));
+    assert_eq!(reply.header("cache-control"), "no-store");
+    app.store.heal(Operation::Replace);
+    client.get("/boast").await.text();
+    assert_eq!(client.get("/visit").await.text(), "2");
+    eventually("nothing keeps the session", async || app.layer.sessions_in_use() == 0).await;
+}
+
+/// A layer around all others gives them a face, whoever has rejected the request.
+#[tokio::test]
+async fn what_is_rejected_is_marked_for_outer_layers() {
+    async fn marks(mut response: Response) -> Response {
+        if let Some(rejection) = response.extensions().get::<Rejection>().cloned() {
+            let kind = format!("{:?} {}", rejection.kind(), rejection.status().as_u16());
+            response.headers_mut().insert("x-rejection", kind.parse().unwrap());
+        }
+        response
+    }
+    let store = SpyStore::new(MemoryStore::new());
+    let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
+    let routes = basics()
+        .route("/buy", post(async || ()).layer(CsrfLayer::<Visitor>::new()))
+        .layer(layer)
+        .layer(map_response(marks));
+    let server = Server::start(routes).await;
+    let client = server.client();
+    client.get("/name/Zoe").await.text();
+    let elsewhere = http::Request::post("/buy").header(header::ORIGIN, "https://evil.example");
+    let elsewhere = elsewhere.body(Full::<Bytes>::default()).unwrap();
+    for (reply, mark) in [
+        (client.get("/name").await, ""),
+        (client.request(Method::POST, "/buy").await, "Csrf 403"),
+        (client.call(elsewhere).await, "CrossSite 403"),
+        (
+            {
+                store.fail_next(Operation::Replace, 1);
+                client.get("/name/Ada").await
+            },
+            "Session 503",
+        ),
+        (
+            {
+                store.fail_next(Operation::Load, 1);
+                client.get("/name").await
+            },
+            "Session 503",
+        ),
+    ] {
+        assert_eq!(reply.header("x-rejection"), mark);
+        if !mark.is_empty() {
+            assert_eq!(reply.header("cache-control"), "no-store", "{mark}");
+        }
     }
 }
 
@@ -215,7 +395,10 @@ async fn a_store_that_is_down_rejects_and_is_no_empty_session() {
         assert_eq!(reply.status, 503, "{path}");
         assert_eq!(reply.set_cookies(), Vec::<String>::new());
     }
-    assert_eq!(client.get("/result").await.text(), format!("{:?}", Some(ErrorKind::Store)));
+    let reply = client.get("/result").await;
+    assert_eq!(reply.text(), format!("{:?}", Some(ErrorKind::Store)));
+    // A client without this cookie would have been told something else.
+    assert_eq!((&*reply.header("vary"), &*reply.header("cache-control")), ("Cookie", "private"));
     assert_eq!(client.get("/ignore").await.text(), "ignored");
     app.store.heal(Operation::Load);
     assert_eq!(client.get("/name").await.text(), "Zoe");

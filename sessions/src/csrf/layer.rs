@@ -1,18 +1,21 @@
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 
-use http::HeaderName;
+use http::{HeaderName, Response, request::Parts};
 use tower_layer::Layer;
 
-use super::{
-    CsrfService,
-    origin::{self, Origins},
+use super::{CsrfService, OriginCheck};
+use crate::{
+    SessionData,
+    body::BoxError,
+    error::BuildError,
+    rejection::{OnRejection, Rejection},
 };
-use crate::{SessionData, error::BuildError};
 
 /// Refuses requests that another site has made its visitor's browser send (cross-site request
 /// forgery), before they can change anything or begin a session.
 ///
-/// It belongs inside the [`SessionLayer<T>`](crate::SessionLayer), and needs axum's request body.
+/// It belongs inside the [`SessionLayer<T>`](crate::SessionLayer). The service inside of it is given
+/// axum's body.
 ///
 /// ```
 /// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
@@ -50,22 +53,29 @@ use crate::{SessionData, error::BuildError};
 ///
 /// # What is checked
 ///
-/// 1. `GET`, `HEAD`, `OPTIONS` and `TRACE` pass: they are to change nothing (RFC 9110, 9.2.1), and
-///    cost a look at the method. Everything else is checked.
+/// 1. `GET`, `HEAD` and `TRACE` pass: they are to change nothing (RFC 9110, 9.2.1), and cost a look at
+///    the method and at one header. So does the `OPTIONS` of a CORS preflight, with `Origin` and
+///    `Access-Control-Request-Method`. Everything else is checked.
 /// 2. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
 ///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
 ///    [`with_trusted_origin`](Self::with_trusted_origin).
 /// 3. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
 ///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2).
-///    `Origin: null` is refused. So far neither a session nor its store has been asked.
+///    `Origin: null`, from a page that does not say where it is from, leaves it to the token, and
+///    is refused where there is none. So far neither a session nor its store has been asked.
 /// 4. The token that [`Session::csrf_token`](crate::Session::csrf_token) gave to this session, in
 ///    the header `x-csrf-token` or else in the field `csrf_token` of a form
 ///    (`application/x-www-form-urlencoded`). A form is read for that, up to
 ///    [a limit](Self::with_form_limit), and handed on whole.
 ///
 /// What is refused gets 403 and a line of text; a form over the limit, 413. A session whose store
-/// does not answer gets 503, as with a handler. `CONNECT`, with which a browser opens a WebSocket
-/// over HTTP/2, needs no token: it could not carry one.
+/// does not answer gets 503, as with a handler. [`on_rejection`](Self::on_rejection) makes another
+/// response.
+///
+/// A browser opens a WebSocket from any page, and sends the cookies along. So a `GET` with the header
+/// `Upgrade` is checked too, and so is `CONNECT`, which takes its place over HTTP/2: for their origin
+/// alone, because they cannot carry a token. Handlers outside of the layer can make the same check:
+/// [`OriginCheck`].
 ///
 /// # Scripts
 ///
@@ -90,15 +100,15 @@ use crate::{SessionData, error::BuildError};
 ///   and without a cookie such a request could begin a session, or log the visitor into somebody
 ///   else's account. Hence the checks above (OWASP, Cross-Site Request Forgery Prevention Cheat
 ///   Sheet: tokens, and Fetch Metadata or `SameSite` as a second line).
-/// - A `GET` that changes something is not protected. Nor is a WebSocket over HTTP/1.1, which begins
-///   with one: if it matters there, compare the `Origin` in the handler.
+/// - A `GET` that changes something is not protected.
 /// - A script injected into one of the site's own pages reads the token from it: no token helps
 ///   against that.
 /// - Point 3 does not compare schemes, because behind a proxy nobody knows them. Whoever can put up a
 ///   page at the same name over plain HTTP still lacks the token; `Strict-Transport-Security`
 ///   keeps them out.
-/// - A proxy must hand on `Host` as the browser sent it, or the site's own origin has to be named as a
-///   trusted one.
+/// - A proxy must hand on `Host` as the browser sent it, which neither nginx nor Apache does by
+///   default, or the site's own origin has to be named as a trusted one:
+///   [`proxies`](crate::proxies#the-host-that-an-origin-is-compared-with).
 pub struct CsrfLayer<T> {
     settings: Arc<Settings>,
     data: PhantomData<fn() -> T>,
@@ -106,11 +116,12 @@ pub struct CsrfLayer<T> {
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) trusted: Origins,
+    pub(super) origins: OriginCheck,
     pub(super) needs_token: bool,
     pub(super) header: HeaderName,
     pub(super) field: Cow<'static, str>,
     pub(super) form_limit: usize,
+    pub(super) on_rejection: Option<OnRejection>,
 }
 
 impl<T: SessionData> CsrfLayer<T> {
@@ -121,18 +132,19 @@ impl<T: SessionData> CsrfLayer<T> {
 
     /// Checks the origin alone, so that no page needs a token. Browsers of the last years all send
     /// what that takes; a request with neither `Sec-Fetch-Site` nor `Origin` passes, because it is
-    /// not from a browser, or from one of those that are too old to tell.
+    /// not from a browser, or from one of those that are too old to tell. `Origin: null` alone does not.
     pub fn origin_only() -> Self {
         Self::with(false)
     }
 
     fn with(needs_token: bool) -> Self {
         let settings = Settings {
-            trusted: Origins::new(),
+            origins: OriginCheck::new(),
             needs_token,
             header: HeaderName::from_static("x-csrf-token"),
             field: "csrf_token".into(),
             form_limit: 1 << 20,
+            on_rejection: None,
         };
         Self { settings: Arc::new(settings), data: PhantomData }
     }
@@ -144,8 +156,7 @@ impl<T: SessionData> CsrfLayer<T> {
     ///
     /// If that is no origin: it has a scheme, a host, a port if need be, and nothing else.
     pub fn with_trusted_origin(mut self, origin: &str) -> Result<Self, BuildError> {
-        let origin = origin::parse(origin)?;
-        self.settings().trusted.push(origin);
+        self.settings().origins.trust(origin)?;
         Ok(self)
     }
 
@@ -168,6 +179,19 @@ impl<T: SessionData> CsrfLayer<T> {
     #[must_use]
     pub fn with_form_limit(mut self, bytes: usize) -> Self {
         self.settings().form_limit = bytes;
+        self
+    }
+
+    /// What a client gets whose request is refused, in place of a line of text: see [`Rejection`].
+    #[must_use]
+    pub fn on_rejection<B>(
+        mut self,
+        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.settings().on_rejection = Some(OnRejection::new(response));
         self
     }
 

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "axum")]
 mod layer;
-#[cfg(feature = "axum")]
 mod origin;
 #[cfg(feature = "axum")]
 mod service;
@@ -10,11 +9,7 @@ mod token;
 
 #[cfg(feature = "axum")]
 pub use layer::CsrfLayer;
+pub use origin::OriginCheck;
 #[cfg(feature = "axum")]
 pub use service::{CsrfFuture, CsrfService};
 pub use token::CsrfToken;
-
-/// What a client is told whose request has no good token.
-#[cfg(feature = "axum")]
-pub(crate) const OUT_OF_DATE: &str =
-    "This page is out of date. Please load it again and repeat what you did.";

@@ -6,47 +6,153 @@
 //! 3. Neither header: not a browser, or an old one that says nothing. Not refused here.
 //! 4. An `Origin` alone: good if it is a trusted one, or its host and port are those that the
 //!    request was sent to (RFC 9110, 7.1).
-//! 5. Anything else is refused: `Origin: null`, several origins, no host to compare with.
+//! 5. `Origin: null` alone: a page that does not say who it is, as one with `Referrer-Policy:
+//!    no-referrer` over plain HTTP, which may be the site's own. Something else has to decide.
+//! 6. Anything else is refused: several origins, no host to compare with.
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
-use crate::error::BuildError;
+use crate::error::{BuildError, Error};
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// The request comes from another site, or nobody can tell.
+/// So many bytes of what a client has sent are enough to recognize it in a log.
+const LONGEST_SHOWN: usize = 100;
+
+/// Whether a request comes from a page of this site, as far as its browser says: the check that
+/// `CsrfLayer` makes before it looks for a token, for handlers that make it themselves.
+///
+/// ```
+/// use http::{HeaderMap, Uri};
+/// use sessions::OriginCheck;
+///
+/// async fn feedback(headers: HeaderMap, uri: Uri, message: String) -> sessions::Result<()> {
+///     OriginCheck::new().check(&headers, &uri)?;   // or 403
+///     // …
+///     Ok(())
+/// }
+/// ```
+///
+/// A request that changes something is to be checked, whatever its method; and one that opens a
+/// WebSocket, which has the cookies of its visitor, wherever the page comes from (RFC 6455, 10.2).
+///
+/// # What is checked
+///
+/// 1. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
+///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
+///    [`with_trusted_origin`](Self::with_trusted_origin).
+/// 2. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
+///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2). A proxy
+///    has to hand that on: [`proxies`](crate::proxies).
+/// 3. A request with neither passes: it is not from a browser, or from one that is too old to tell. A
+///    browser that opens a WebSocket always sends `Origin` (RFC 6455, 4.1).
+#[derive(Clone, Debug, Default)]
+pub struct OriginCheck {
+    /// Origins as browsers write them: `scheme://host`, and the port unless it is the scheme's own.
+    trusted: Vec<String>,
+}
+
+/// What a request's headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Foreign;
+pub(super) enum Verdict {
+    Good,
+    /// `Origin: null` and no more.
+    Unknown,
+    Foreign,
+}
 
-/// Origins as browsers write them: `scheme://host`, and the port unless it is the scheme's own.
-pub(super) type Origins = Vec<String>;
-
-pub(super) fn check(headers: &HeaderMap, uri: &Uri, trusted: &Origins) -> Result<(), Foreign> {
-    let mut sites = headers.get_all(SEC_FETCH_SITE).iter().peekable();
-    let says_site = sites.peek().is_some();
-    if says_site && sites.all(|site| site == "same-origin" || site == "none") {
-        return Ok(());
+impl OriginCheck {
+    /// Takes requests from this site alone.
+    pub fn new() -> Self {
+        Self::default()
     }
-    let mut origins = headers.get_all(header::ORIGIN).iter();
-    match (origins.next(), origins.next()) {
-        (None, _) if !says_site => Ok(()),
-        (Some(origin), None) if trusted.iter().any(|trusted| origin == trusted.as_str()) => Ok(()),
-        (Some(origin), None) if !says_site && is_own(origin, headers, uri) => Ok(()),
-        _ => Err(Foreign),
+
+    /// Takes requests from the pages of another origin too, as `https://pay.example`.
+    ///
+    /// # Errors
+    ///
+    /// If that is no origin: it has a scheme, a host, a port if need be, and nothing else.
+    pub fn with_trusted_origin(mut self, origin: &str) -> Result<Self, BuildError> {
+        self.trust(origin)?;
+        Ok(self)
+    }
+
+    pub(super) fn trust(&mut self, origin: &str) -> Result<(), BuildError> {
+        self.trusted.push(parse(origin)?);
+        Ok(())
+    }
+
+    /// Whether a request with these headers, to this address, comes from this site.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossSite`](crate::ErrorKind::CrossSite), which is 403 to the client. Its message has the
+    /// origin and the host that were compared, for a log.
+    pub fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Error> {
+        match self.judge(headers, uri) {
+            Verdict::Good => Ok(()),
+            Verdict::Unknown | Verdict::Foreign => Err(refusal(headers, uri)),
+        }
+    }
+
+    pub(super) fn judge(&self, headers: &HeaderMap, uri: &Uri) -> Verdict {
+        let mut sites = headers.get_all(SEC_FETCH_SITE).iter().peekable();
+        let says_site = sites.peek().is_some();
+        if says_site && sites.all(|site| site == "same-origin" || site == "none") {
+            return Verdict::Good;
+        }
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let is_trusted = |origin| self.trusted.iter().any(|trusted| origin == trusted.as_str());
+        match (origins.next(), origins.next()) {
+            (None, _) if !says_site => Verdict::Good,
+            (Some(origin), None) if is_trusted(origin) => Verdict::Good,
+            (Some(origin), None) if !says_site && origin == "null" => Verdict::Unknown,
+            (Some(origin), None) if !says_site && is_own(origin, headers, uri) => Verdict::Good,
+            _ => Verdict::Foreign,
+        }
+    }
+}
+
+/// With the two hosts that were compared.
+pub(super) fn refusal(headers: &HeaderMap, uri: &Uri) -> Error {
+    let origins: Vec<_> = headers.get_all(header::ORIGIN).iter().collect();
+    let origin = match origins[..] {
+        [] => "not given".to_string(),
+        [origin] => shown(origin.as_bytes()),
+        _ => "given several times".to_string(),
+    };
+    let host = match target(headers, uri) {
+        Some(host) => shown(host),
+        None => "no host".to_string(),
+    };
+    Error::cross_site(origin, host)
+}
+
+/// Quoted, with nothing that could write into a log what was not there, and not at any length.
+fn shown(sent: &[u8]) -> String {
+    match sent.get(..LONGEST_SHOWN) {
+        Some(front) if sent.len() > LONGEST_SHOWN => {
+            format!("`{}…` ({} bytes)", front.escape_ascii(), sent.len())
+        }
+        _ => format!("`{}`", sent.escape_ascii()),
+    }
+}
+
+/// What the request was sent to. What is in its first line, as always with HTTP/2, goes before the
+/// header (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
+fn target<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a [u8]> {
+    match uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => headers.get(header::HOST).map(HeaderValue::as_bytes),
     }
 }
 
 /// Whether the origin's host and port are the request's. Not the scheme: behind a proxy nobody
 /// knows it.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap, uri: &Uri) -> bool {
-    // What is in the request's first line, as always with HTTP/2, goes before the header
-    // (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
-    let target = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => match headers.get(header::HOST).map(HeaderValue::to_str) {
-            Some(Ok(host)) => host,
-            _ => return false,
-        },
+    let target = match target(headers, uri).map(std::str::from_utf8) {
+        Some(Ok(target)) if target.is_ascii() => target,
+        _ => return false,
     };
     let Some((scheme, origin)) = origin.to_str().ok().and_then(|it| it.split_once("://")) else {
         return false;
@@ -72,7 +178,7 @@ fn host_and_port<'a>(authority: &'a str, default_port: &'a str) -> (&'a str, &'a
 }
 
 /// An origin as a browser would write it, from what somebody has put into a program.
-pub(super) fn parse(origin: &str) -> Result<String, BuildError> {
+fn parse(origin: &str) -> Result<String, BuildError> {
     let refuse = |what| Err(BuildError::new(format!("trusted origin `{origin}`: {what}")));
     let Some((scheme, authority)) = origin.split_once("://") else {
         return refuse("an origin is `https://` and a host, as in `https://shop.example`");
@@ -165,6 +271,8 @@ mod tests {
             // 5. Nothing to go by.
             (&[], &["null"], OWN, false),
             (&[], &["null"], Some("null"), false),
+            (&[], &["null", "null"], OWN, false),
+            (&[], &["NULL"], OWN, false),
             (&[], &[""], OWN, false),
             (&[], &[""], Some(""), false),
             (&[], &["https://"], Some(""), false),
@@ -174,7 +282,7 @@ mod tests {
             (&[], &["https://shop.example"], None, false),
             (&[], &["https://shop.\u{e9}xample"], Some("shop.\u{e9}xample"), false),
         ];
-        let trusted = vec!["https://pay.example".to_string()];
+        let check = OriginCheck::new().with_trusted_origin("https://pay.example").unwrap();
         for (sites, origins, host, is_good) in TABLE {
             let mut headers = HeaderMap::new();
             let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).unwrap();
@@ -186,8 +294,13 @@ mod tests {
             if let Some(host) = host {
                 headers.insert(header::HOST, value(host));
             }
-            let checked = check(&headers, &Uri::from_static("/buy"), &trusted);
+            let uri = Uri::from_static("/buy");
+            let checked = check.check(&headers, &uri);
             assert_eq!(checked.is_ok(), *is_good, "{sites:?} {origins:?} {host:?}");
+            // A token decides of one kind of request alone.
+            let is_unknown = sites.is_empty() && *origins == ["null"];
+            let verdict = check.judge(&headers, &uri);
+            assert_eq!(verdict == Verdict::Unknown, is_unknown, "{sites:?} {origins:?} {host:?}");
         }
     }
 
@@ -199,7 +312,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             headers.insert(header::HOST, HeaderValue::from_static("other.example"));
-            assert_eq!(check(&headers, &uri, &Vec::new()).is_ok(), is_good, "{origin}");
+            assert_eq!(OriginCheck::new().check(&headers, &uri).is_ok(), is_good, "{origin}");
         }
     }
 
@@ -233,6 +346,36 @@ mod tests {
             "https://päy.example",
         ] {
             assert!(parse(origin).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_compared_and_not_at_any_length() {
+        let long = format!("https://{}.example", "a".repeat(10_000));
+        for (origins, host, words) in [
+            (
+                &["https://shop.example"][..],
+                Some("backend:3000"),
+                "its origin is `https://shop.example`, and it was sent to `backend:3000`",
+            ),
+            (&[], None, "its origin is not given, and it was sent to no host"),
+            (&["a", "b"], Some("c"), "its origin is given several times, and it was sent to `c`"),
+            (&["\u{e9}\t\""], Some("c"), r#"its origin is `\xc3\xa9\t\"`,"#),
+            (&[&*long], Some(&*long), "aaa…` (10016 bytes), and it was sent to `https://aaa"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEC_FETCH_SITE, HeaderValue::from_static("cross-site"));
+            for origin in origins {
+                let origin = HeaderValue::from_bytes(origin.as_bytes()).unwrap();
+                headers.append(header::ORIGIN, origin);
+            }
+            if let Some(host) = host {
+                headers.insert(header::HOST, host.parse().unwrap());
+            }
+            let error = OriginCheck::new().check(&headers, &Uri::from_static("/buy")).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(words), "{message}");
+            assert!(message.len() < 500, "{} bytes", message.len());
         }
     }
 }

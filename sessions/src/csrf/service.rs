@@ -14,13 +14,21 @@ use axum_core::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Method, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{OUT_OF_DATE, layer::Settings, origin};
-use crate::{Error, Session, SessionData};
+use super::{
+    layer::Settings,
+    origin::{self, Verdict},
+};
+use crate::{
+    Error, Session, SessionData,
+    preflight::is_preflight,
+    rejection::{self, Rejection},
+};
 
 /// What a [`CsrfLayer`](super::CsrfLayer) makes of a service.
 pub struct CsrfService<S, T> {
@@ -47,12 +55,14 @@ impl<S: fmt::Debug, T> fmt::Debug for CsrfService<S, T> {
     }
 }
 
-impl<S, T> Service<Request> for CsrfService<S, T>
+/// Whatever the request's body is, it is axum's from here on.
+impl<S, T, B> Service<http::Request<B>> for CsrfService<S, T>
 where
     S: Service<Request> + Clone + Send + 'static,
     S::Response: IntoResponse,
     S::Future: Send,
     T: SessionData,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response;
     type Error = S::Error;
@@ -62,19 +72,25 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        if request.method().is_safe() {
-            return CsrfFuture { stage: Stage::Passed { inner: self.inner.call(request) } };
-        }
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let request = request.map(Body::new);
         let settings = &*self.settings;
-        if origin::check(request.headers(), request.uri(), &settings.trusted).is_err() {
-            tracing::info!(
-                origin = ?request.headers().get(header::ORIGIN),
-                "refused a request from another site"
-            );
-            return CsrfFuture { stage: Stage::Refused };
+        let (method, headers) = (request.method(), request.headers());
+        let check = Check::of(method, headers, settings.needs_token);
+        let is_good = check == Check::Nothing
+            || match settings.origins.judge(headers, request.uri()) {
+                Verdict::Good => true,
+                Verdict::Unknown => check == Check::OriginAndToken,
+                Verdict::Foreign => false,
+            };
+        if !is_good {
+            let error = origin::refusal(headers, request.uri());
+            tracing::info!("refused a request: {error}");
+            let (head, _) = request.into_parts();
+            let response = settings.respond(&Rejection::from(error), &head);
+            return CsrfFuture { stage: Stage::Refused { response: Some(Box::new(response)) } };
         }
-        if !settings.needs_token || request.method() == Method::CONNECT {
+        if check != Check::OriginAndToken {
             return CsrfFuture { stage: Stage::Passed { inner: self.inner.call(request) } };
         }
         // The service that is ready is the one to be called; the next request gets its clone.
@@ -82,12 +98,45 @@ where
         let mut inner = mem::replace(&mut self.inner, next);
         let settings = self.settings.clone();
         let checking = async move {
-            match with_token::<T>(&settings, request).await {
-                Ok(request) => inner.call(request).await.map(IntoResponse::into_response),
-                Err(refusal) => Ok(refusal.into_response(&settings)),
+            let (head, body) = request.into_parts();
+            match check_token::<T>(&settings, &head, body).await {
+                Ok(body) => {
+                    let request = Request::from_parts(head, body);
+                    inner.call(request).await.map(IntoResponse::into_response)
+                }
+                Err(refusal) => Ok(settings.respond(&refusal.into_rejection(&settings), &head)),
             }
         };
         CsrfFuture { stage: Stage::Checking { checking: Box::pin(checking) } }
+    }
+}
+
+impl Settings {
+    fn respond(&self, rejection: &Rejection, request: &Parts) -> Response {
+        rejection::respond(self.on_rejection.as_ref(), rejection, request).into_response()
+    }
+}
+
+/// What a request has to prove.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Nothing,
+    Origin,
+    OriginAndToken,
+}
+
+impl Check {
+    fn of(method: &Method, headers: &HeaderMap, needs_token: bool) -> Self {
+        // A page of any site can have its browser open a WebSocket; no page can put a token into that.
+        let is_upgrade = headers.contains_key(header::UPGRADE);
+        match *method {
+            Method::CONNECT => Self::Origin,
+            Method::GET | Method::HEAD | Method::TRACE if is_upgrade => Self::Origin,
+            Method::GET | Method::HEAD | Method::TRACE => Self::Nothing,
+            _ if is_preflight(method, headers) && !is_upgrade => Self::Nothing,
+            _ if needs_token => Self::OriginAndToken,
+            _ => Self::Origin,
+        }
     }
 }
 
@@ -110,7 +159,9 @@ pin_project! {
             #[pin]
             inner: F,
         },
-        Refused,
+        Refused {
+            response: Option<Box<Response>>,
+        },
         Checking {
             checking: Checking<E>,
         },
@@ -129,9 +180,9 @@ where
             StageProjection::Passed { inner } => {
                 Poll::Ready(ready!(inner.poll(cx)).map(IntoResponse::into_response))
             }
-            StageProjection::Refused => {
-                const ELSEWHERE: &str = "This request came from another site.";
-                Poll::Ready(Ok((StatusCode::FORBIDDEN, ELSEWHERE).into_response()))
+            StageProjection::Refused { response } => {
+                let response = response.take().expect("a future is polled until it is ready");
+                Poll::Ready(Ok(*response))
             }
             StageProjection::Checking { checking } => checking.as_mut().poll(cx),
         }
@@ -163,12 +214,15 @@ impl From<Error> for Refusal {
 }
 
 impl Refusal {
-    fn into_response(self, settings: &Settings) -> Response {
+    fn into_rejection(self, settings: &Settings) -> Rejection {
         match self {
-            Self::Session(error) => error.into_response(),
+            Self::Session(error) => {
+                error.log();
+                Rejection::from(error)
+            }
             Self::NewSession => {
                 tracing::info!("refused a request: a new session has no CSRF token yet");
-                (StatusCode::FORBIDDEN, OUT_OF_DATE).into_response()
+                Rejection::from(Error::csrf())
             }
             Self::NoToken => {
                 tracing::info!(
@@ -176,42 +230,42 @@ impl Refusal {
                     field = &*settings.field,
                     "refused a request: it has no CSRF token"
                 );
-                (StatusCode::FORBIDDEN, OUT_OF_DATE).into_response()
+                Rejection::from(Error::csrf())
             }
             Self::TooLarge => {
                 let limit = settings.form_limit;
                 tracing::info!(limit, "refused a form: it is too large to look for a CSRF token");
-                (StatusCode::PAYLOAD_TOO_LARGE, "The form is too large.").into_response()
+                Rejection::form_too_large()
             }
             Self::Broken(error) => {
                 tracing::debug!("a form did not arrive: {error}");
-                (StatusCode::BAD_REQUEST, "The form did not arrive.").into_response()
+                Rejection::form_broken()
             }
         }
     }
 }
 
-/// The request, if it has a token of its session.
-async fn with_token<T: SessionData>(
+/// The body, of a request that has a token of its session.
+async fn check_token<T: SessionData>(
     settings: &Settings,
-    request: Request,
-) -> Result<Request, Refusal> {
-    let (parts, mut body) = request.into_parts();
-    let session = Session::<T>::open(&parts.extensions).await?;
+    head: &Parts,
+    body: Body,
+) -> Result<Body, Refusal> {
+    let session = Session::<T>::open(&head.extensions).await?;
     // Before a body is read that cannot help.
     if session.is_new() {
         return Err(Refusal::NewSession);
     }
-    if let Some(token) = parts.headers.get(&settings.header) {
+    if let Some(token) = head.headers.get(&settings.header) {
         session.verify_csrf(token.to_str().unwrap_or_default())?;
-    } else if is_form(&parts.headers) {
-        let token;
-        (token, body) = take_token(body, settings).await?;
+        Ok(body)
+    } else if is_form(&head.headers) {
+        let (token, body) = take_token(body, settings).await?;
         session.verify_csrf(&token)?;
+        Ok(body)
     } else {
-        return Err(Refusal::NoToken);
+        Err(Refusal::NoToken)
     }
-    Ok(Request::from_parts(parts, body))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

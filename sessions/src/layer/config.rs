@@ -2,15 +2,19 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
+use http::{Response, request::Parts};
+
 use super::{SessionLayer, neighbours::Neighbour, plain_http::PlainHttpHint};
 use crate::{
     Codec, Keys, SameSite, SessionData,
+    body::BoxError,
     clock::Clock,
     cookie::{CookieConfig, SeenCookies},
     error::BuildError,
     expiry::Expiry,
     payload::LARGEST_PAYLOAD,
     registry::Registry,
+    rejection::{OnRejection, Rejection},
     shared::{Background, Marks, Shared},
     slot::{Defaults, rebase::Policy},
     storage::Storage,
@@ -75,6 +79,7 @@ pub struct SessionLayerBuilder<T> {
     lock_timeout: Duration,
     lease_time: Option<Duration>,
     store_timeout: Duration,
+    on_rejection: Option<OnRejection>,
     clock: Clock,
     is_another_process: bool,
     data: PhantomData<fn() -> T>,
@@ -94,6 +99,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             lock_timeout: Duration::from_secs(30),
             lease_time: None,
             store_timeout: Duration::from_secs(5),
+            on_rejection: None,
             clock: Clock::System,
             is_another_process: false,
             data: PhantomData,
@@ -134,6 +140,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// cookie comes along when a link is followed, and not with what other sites post: a provider that
     /// answers with a form (`response_mode=form_post`) needs a second layer for its callback, with a
     /// cookie name of its own, `SameSite::None` and a short timeout.
+    /// [`proxies`](crate::proxies#cookies-between-sites) has an example.
     pub fn with_same_site(mut self, same_site: SameSite) -> Self {
         self.cookie.same_site = same_site;
         self
@@ -278,6 +285,21 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
+    /// What a client gets in place of a handler's response if the session could not be saved; by
+    /// default the error's [status](crate::Error::status) and a line of text. The function is given
+    /// the head of the request, which is copied for it before the handler runs. See [`Rejection`], also
+    /// for what the extractors reject.
+    pub fn on_rejection<B>(
+        mut self,
+        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.on_rejection = Some(OnRejection::new(response));
+        self
+    }
+
     /// Another clock than the system's, to test expiry without waiting. The store needs the same.
     #[cfg(feature = "testing")]
     pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
@@ -352,7 +374,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             background: Background::new(),
             plain_http,
         };
-        Ok(SessionLayer { shared: Arc::new(shared) })
+        Ok(SessionLayer { shared: Arc::new(shared), on_rejection: self.on_rejection })
     }
 }
 

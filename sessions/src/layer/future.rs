@@ -4,13 +4,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{Response, request::Parts};
 use pin_project_lite::pin_project;
 
 use super::headers;
 use crate::{
     Session, SessionData,
+    body::ResponseBody,
     handle::{Handle, Outcome},
+    rejection::{self, OnRejection, Rejection},
 };
 
 pin_project! {
@@ -36,6 +38,7 @@ pin_project! {
         inner: F,
         // None inside of another layer, which does what there is to do.
         session: Option<Session<T>>,
+        on_rejection: Option<Box<(OnRejection, Parts)>>,
         waiting: Option<Finishing<F::Output>>,
         is_done: bool,
     }
@@ -51,13 +54,17 @@ pin_project! {
 }
 
 impl<F: Future, T: SessionData> ResponseFuture<F, T> {
-    pub(super) fn new(inner: F, session: Session<T>) -> Self {
-        Self { inner, session: Some(session), waiting: None, is_done: false }
+    pub(super) fn new(
+        inner: F,
+        session: Session<T>,
+        on_rejection: Option<Box<(OnRejection, Parts)>>,
+    ) -> Self {
+        Self { inner, session: Some(session), on_rejection, waiting: None, is_done: false }
     }
 
     /// The response of a request whose session another layer of the same application looks after.
     pub(super) fn inside(inner: F) -> Self {
-        Self { inner, session: None, waiting: None, is_done: false }
+        Self { inner, session: None, on_rejection: None, waiting: None, is_done: false }
     }
 }
 
@@ -65,13 +72,15 @@ impl<F, T, B, E> Future for ResponseFuture<F, T>
 where
     F: Future<Output = Result<Response<B>, E>>,
     T: SessionData,
-    B: Default,
 {
-    type Output = F::Output;
+    type Output = Result<Response<ResponseBody<B>>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(session) = this.session else { return this.inner.poll(cx) };
+        let Some(session) = this.session else {
+            let output = this.inner.poll(cx);
+            return output.map_ok(|response| response.map(ResponseBody::inner));
+        };
         if this.waiting.is_none() {
             let output = ready!(this.inner.poll(cx));
             let handle = session.handle();
@@ -80,7 +89,7 @@ where
             }
             if let Some(outcome) = handle.finish_now() {
                 *this.is_done = true;
-                return Poll::Ready(with_session(output, outcome, handle));
+                return Poll::Ready(with_session(output, outcome, handle, this.on_rejection));
             }
             let handle = handle.clone();
             let finishing = async move { handle.finish().await };
@@ -91,36 +100,46 @@ where
         let outcome = ready!(waiting.finishing.poll(cx));
         let output = waiting.output.take().expect("a future is polled until it is ready");
         *this.is_done = true;
-        Poll::Ready(with_session(output, outcome, session.handle()))
+        Poll::Ready(with_session(output, outcome, session.handle(), this.on_rejection))
     }
 }
 
 /// The error of an inner service that failed goes on as it is. A response whose session could not
 /// be saved is replaced; what has become of the session before that, the client is told all the
 /// same, or a renewal would leave it with a dead cookie.
-fn with_session<T: SessionData, B: Default, E>(
+fn with_session<T: SessionData, B, E>(
     output: Result<Response<B>, E>,
     outcome: Outcome,
     handle: &Handle<T>,
-) -> Result<Response<B>, E> {
+    on_rejection: &Option<Box<(OnRejection, Parts)>>,
+) -> Result<Response<ResponseBody<B>>, E> {
     if let Some(error) = &outcome.error {
         tracing::error!(
             "a session could not be saved, its response is replaced: {}",
             error.for_log()
         );
     }
-    let mut response = output?;
-    if let Some(error) = outcome.error {
-        response = Response::new(B::default());
-        *response.status_mut() = error.status();
-        headers::never_store(response.headers_mut());
-    }
+    let response = output?;
+    let mut response = match outcome.error {
+        None => response.map(ResponseBody::inner),
+        Some(error) => {
+            let rejection = Rejection::from(error);
+            let response = match on_rejection.as_deref() {
+                Some((function, request)) => function.response(&rejection, request),
+                None => rejection::default_response(&rejection),
+            };
+            response.map(ResponseBody::own)
+        }
+    };
+    let headers = response.headers_mut();
     if outcome.opened {
-        headers::vary_by_cookie(response.headers_mut());
+        headers::vary_by_cookie(headers);
     }
     if let Some(cookie) = outcome.cookie {
-        headers::never_store(response.headers_mut());
-        handle.shared.cookie.put(cookie, response.headers_mut());
+        headers::never_store(headers);
+        handle.shared.cookie.put(cookie, headers);
+    } else if outcome.opened {
+        headers::keep_private(headers);
     }
     Ok(response)
 }

@@ -7,16 +7,31 @@ use http::{
 
 /// The response depends on the session, and so on the cookie (RFC 9110, 12.5.5).
 pub(super) fn vary_by_cookie(headers: &mut HeaderMap) {
-    add_to_list(headers, header::VARY, "Cookie", &["Cookie", "*"]);
+    add_to_list(headers, header::VARY, "Cookie", |listed| listed == "cookie" || listed == "*");
+}
+
+/// The response may show what is in the session: no cache that several clients share keeps it, unless
+/// the handler has said for itself who may (RFC 9111, 5.2.2.7).
+pub(super) fn keep_private(headers: &mut HeaderMap) {
+    add_to_list(headers, header::CACHE_CONTROL, "private", |listed| {
+        matches!(listed, "private" | "public" | "no-store") || listed.starts_with("s-maxage=")
+    });
 }
 
 /// The response carries a session (OWASP Session Management Cheat Sheet, "Web Content Caching").
 pub(super) fn never_store(headers: &mut HeaderMap) {
-    add_to_list(headers, header::CACHE_CONTROL, "no-store", &["no-store"]);
+    add_to_list(headers, header::CACHE_CONTROL, "no-store", |listed| listed == "no-store");
 }
 
-/// Joins `item` to what the handler has put there, unless there is one of `enough` already.
-fn add_to_list(headers: &mut HeaderMap, name: HeaderName, item: &'static str, enough: &[&str]) {
+/// Joins `item` to what the handler has put there, unless an item is there that `is_enough`; items are
+/// lower case to it. What comes out is one line: of several, nginx before 1.23 heeds the last alone,
+/// and Apache Traffic Server the first.
+fn add_to_list(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    item: &'static str,
+    is_enough: impl Fn(&str) -> bool,
+) {
     let mut lines = match headers.entry(name) {
         // Nearly always, so that the header is looked up once.
         Entry::Vacant(place) => {
@@ -25,55 +40,107 @@ fn add_to_list(headers: &mut HeaderMap, name: HeaderName, item: &'static str, en
         }
         Entry::Occupied(lines) => lines,
     };
-    if lines.iter().any(|line| lists(line, enough)) {
-        return;
+    let items = || lines.iter().flat_map(|line| items(line.as_bytes()));
+    // `*` is what there is to say about all requests, and nginx knows it alone in its line only.
+    let is_any = items().any(|listed| listed == b"*");
+    let has_enough = items().any(|listed| {
+        std::str::from_utf8(listed).is_ok_and(|listed| is_enough(&listed.to_ascii_lowercase()))
+    });
+    let mut listed: Vec<&[u8]> = if is_any { vec![b"*"] } else { items().collect() };
+    if !has_enough {
+        listed.push(item.as_bytes());
     }
-    // The first of several lines; the others stay as they are.
-    let first = lines.get_mut();
-    let joined = match first.as_bytes().trim_ascii() {
-        [] => None,
-        listed => HeaderValue::from_bytes(&[listed, b", ", item.as_bytes()].concat()).ok(),
-    };
-    *first = joined.unwrap_or(HeaderValue::from_static(item));
+    let joined = HeaderValue::from_bytes(&listed.join(&b", "[..]));
+    lines.insert(joined.unwrap_or(HeaderValue::from_static(item)));
 }
 
-fn lists(line: &HeaderValue, items: &[&str]) -> bool {
-    let mut listed = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    listed.any(|listed| items.iter().any(|item| listed.eq_ignore_ascii_case(item.as_bytes())))
+/// The items of a list, without those that are empty; a comma between quotes is no end of one
+/// (RFC 9110, 5.6.1).
+fn items(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let items = line.split(move |&byte| {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_quoted => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            b',' if !is_quoted => return true,
+            _ => {}
+        }
+        false
+    });
+    items.map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_the_handler_said_is_joined_and_never_doubled() {
-        let table: [(&[&str], &[&str]); 7] = [
-            (&[], &["Cookie"]),
-            (&[""], &["Cookie"]),
-            (&["Accept"], &["Accept, Cookie"]),
-            (&["Accept", "Origin"], &["Accept, Cookie", "Origin"]),
-            (&["Accept, cookie"], &["Accept, cookie"]),
-            (&["Accept", "COOKIE , Origin"], &["Accept", "COOKIE , Origin"]),
-            (&["*"], &["*"]),
-        ];
+    type Table<'a> = &'a [(&'a [&'a str], &'a str)];
+
+    fn check(name: HeaderName, change: fn(&mut HeaderMap), table: Table<'_>) {
         for (before, after) in table {
             let mut headers = HeaderMap::new();
             before.iter().for_each(|line| {
-                headers.append(header::VARY, HeaderValue::from_static(line));
+                headers.append(&name, HeaderValue::from_str(line).unwrap());
             });
-            vary_by_cookie(&mut headers);
-            let lines: Vec<_> = headers.get_all(header::VARY).iter().collect();
-            assert_eq!(lines, after, "from {before:?}");
+            for _ in 0..2 {
+                change(&mut headers);
+                let lines: Vec<_> = headers.get_all(&name).iter().collect();
+                assert_eq!(lines, [after], "from {before:?}");
+            }
         }
     }
 
     #[test]
+    fn one_line_has_what_the_handler_said_and_cookie_once() {
+        let table: Table<'_> = &[
+            (&[], "Cookie"),
+            (&[""], "Cookie"),
+            (&["Accept"], "Accept, Cookie"),
+            (&["Accept", "Origin"], "Accept, Origin, Cookie"),
+            (&["Accept", "", " Origin ,, Cookie"], "Accept, Origin, Cookie"),
+            (&["Accept, cookie"], "Accept, cookie"),
+            (&["Accept", "COOKIE , Origin"], "Accept, COOKIE, Origin"),
+            (&["*"], "*"),
+            (&["Accept", "*"], "*"),
+            (&["Accept, *, Cookie"], "*"),
+            (&["Cookies"], "Cookies, Cookie"),
+        ];
+        check(header::VARY, vary_by_cookie, table);
+    }
+
+    #[test]
+    fn a_response_is_private_unless_its_handler_has_said_who_may_keep_it() {
+        let table: Table<'_> = &[
+            (&[], "private"),
+            (&["no-cache"], "no-cache, private"),
+            (&["max-age=60"], "max-age=60, private"),
+            (&["no-cache", "max-age=60"], "no-cache, max-age=60, private"),
+            (&["must-revalidate, max-age=0"], "must-revalidate, max-age=0, private"),
+            (&["Private"], "Private"),
+            (&["private, max-age=60"], "private, max-age=60"),
+            (&["public"], "public"),
+            (&["max-age=60", "PUBLIC"], "max-age=60, PUBLIC"),
+            (&["s-maxage=60"], "s-maxage=60"),
+            (&["max-age=1, S-MaxAge=60"], "max-age=1, S-MaxAge=60"),
+            (&["no-store"], "no-store"),
+            // Of these, only the fields that they name are not shared.
+            (&[r#"private="set-cookie""#], r#"private="set-cookie", private"#),
+            (&[r#"no-cache="a, public, b""#], r#"no-cache="a, public, b", private"#),
+            (&[r#"x="\", public, ""#], r#"x="\", public, ", private"#),
+            (&["publicity"], "publicity, private"),
+        ];
+        check(header::CACHE_CONTROL, keep_private, table);
+    }
+
+    #[test]
     fn no_store_goes_beside_what_is_there() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=60"));
-        never_store(&mut headers);
-        never_store(&mut headers);
-        assert_eq!(headers[header::CACHE_CONTROL], "private, max-age=60, no-store");
+        let table: Table<'_> = &[
+            (&[], "no-store"),
+            (&["private, max-age=60"], "private, max-age=60, no-store"),
+            (&["private", "max-age=60"], "private, max-age=60, no-store"),
+            (&["No-Store"], "No-Store"),
+        ];
+        check(header::CACHE_CONTROL, never_store, table);
     }
 }

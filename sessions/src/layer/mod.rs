@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use crate::{IntoStorage, Keys, SessionData, SessionUser, Sessions, UserIndex, shared::Shared};
+use crate::{
+    IntoStorage, Keys, SessionData, SessionUser, Sessions, UserIndex, rejection::OnRejection,
+    shared::Shared,
+};
 
 mod config;
 pub(crate) mod decide;
@@ -24,6 +27,10 @@ pub use service::SessionService;
 /// the cookie is not even parsed. Two layers with different types, and different cookie names, work
 /// side by side. A layer inside of its own clone, as on a nested router, leaves everything to the outer
 /// one: a request has one session.
+///
+/// Layers that append to `Vary`, as tower-http's for compression and CORS do, belong inside of it, and
+/// so does whatever is to see the session. What caches and proxies make of the responses stands in
+/// [`proxies`](crate::proxies).
 ///
 /// Cloning is cheap, and all clones share what they hold. An application should build the layer once:
 /// two layers are to each other like two processes.
@@ -85,6 +92,7 @@ pub use service::SessionService;
 /// ```
 pub struct SessionLayer<T: SessionData> {
     pub(crate) shared: Arc<Shared<T>>,
+    on_rejection: Option<OnRejection>,
 }
 
 impl<T: SessionData> SessionLayer<T> {
@@ -132,7 +140,7 @@ impl<T: SessionData> SessionLayer<T> {
 
 impl<T: SessionData> Clone for SessionLayer<T> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { shared: self.shared.clone(), on_rejection: self.on_rejection.clone() }
     }
 }
 
@@ -150,6 +158,6 @@ impl<S, T: SessionData> Layer<S> for SessionLayer<T> {
     type Service = SessionService<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService::new(inner, self.shared.clone())
+        SessionService::new(inner, self.shared.clone(), self.on_rejection.clone())
     }
 }

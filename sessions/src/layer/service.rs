@@ -8,26 +8,29 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::ResponseFuture;
-use crate::{Session, SessionData, session::Lazy, shared::Shared};
+use crate::{
+    Session, SessionData, body::ResponseBody, rejection::OnRejection, session::Lazy, shared::Shared,
+};
 
 /// What a [`SessionLayer`](super::SessionLayer) makes of a service.
 ///
-/// The response's body type must have a default: it stands in for the handler's when the session
-/// could not be saved.
+/// Its responses have a [`ResponseBody`]: the inner service's body, or, when the session could not be
+/// saved, what stands in for that.
 pub struct SessionService<S, T: SessionData> {
     inner: S,
     shared: Arc<Shared<T>>,
+    on_rejection: Option<OnRejection>,
 }
 
 impl<S, T: SessionData> SessionService<S, T> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<T>>) -> Self {
-        Self { inner, shared }
+    pub(super) fn new(inner: S, shared: Arc<Shared<T>>, on_rejection: Option<OnRejection>) -> Self {
+        Self { inner, shared, on_rejection }
     }
 }
 
 impl<S: Clone, T: SessionData> Clone for SessionService<S, T> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+        Self::new(self.inner.clone(), self.shared.clone(), self.on_rejection.clone())
     }
 }
 
@@ -37,13 +40,12 @@ impl<S: fmt::Debug, T: SessionData> fmt::Debug for SessionService<S, T> {
     }
 }
 
-impl<S, T, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S, T>
+impl<S, T, RequestBody, B> Service<Request<RequestBody>> for SessionService<S, T>
 where
-    S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
+    S: Service<Request<RequestBody>, Response = Response<B>>,
     T: SessionData,
-    ResponseBody: Default,
 {
-    type Response = S::Response;
+    type Response = Response<ResponseBody<B>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, T>;
 
@@ -59,7 +61,14 @@ where
             return ResponseFuture::inside(self.inner.call(request));
         }
         let session = Session::<T>::lazy(self.shared.clone(), request.headers());
+        let mut on_rejection = None;
+        if let Some(function) = &self.on_rejection {
+            // Before the session is in it, which the copy would keep in use.
+            let (head, body) = request.into_parts();
+            on_rejection = Some(Box::new((function.clone(), head.clone())));
+            request = Request::from_parts(head, body);
+        }
         request.extensions_mut().insert(Lazy(session.clone()));
-        ResponseFuture::new(self.inner.call(request), session)
+        ResponseFuture::new(self.inner.call(request), session, on_rejection)
     }
 }

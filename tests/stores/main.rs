@@ -5,6 +5,7 @@ mod app;
 mod checks;
 mod cut;
 mod memcached;
+mod nginx;
 mod processes;
 mod redis;
 mod redis_faults;

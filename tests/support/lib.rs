@@ -3,6 +3,7 @@
 
 mod client;
 pub mod history;
+pub mod nginx;
 pub mod proxy;
 pub mod servers;
 

@@ -578,7 +578,7 @@ fn is_mysql() -> bool {
 }
 
 /// A program on the path or where Debian has servers.
-fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), "/usr/bin".into()]);
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
@@ -649,11 +649,11 @@ impl Drop for Folder {
     }
 }
 
-fn log(folder: &Path) -> File {
+pub(crate) fn log(folder: &Path) -> File {
     let file = folder.join("log");
     File::options().create(true).append(true).open(file).expect("a folder of ours")
 }
 
-fn read_log(folder: &Path) -> String {
+pub(crate) fn read_log(folder: &Path) -> String {
     fs::read_to_string(folder.join("log")).unwrap_or_default()
 }

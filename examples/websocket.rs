@@ -1,7 +1,7 @@
 //! A session that is used after its response has left: a websocket counts messages in it.
 //!
 //! Run it with `cargo run -p sessions-examples --bin websocket`, and open the page in two tabs:
-//! they are two connections of one session.
+//! they are two connections of one session. It listens on port 3000, or the one that is its argument.
 
 use axum::{
     Router,
@@ -9,7 +9,7 @@ use axum::{
     response::{Html, Response},
     routing::{any, get},
 };
-use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use sessions::{CsrfLayer, Keys, MemoryStore, Session, SessionLayer};
 use tokio::net::TcpListener;
 
 #[derive(Session)]
@@ -73,8 +73,12 @@ async fn main() -> std::io::Result<()> {
     let app = Router::new()
         .route("/", get(page))
         .route("/socket", any(connect))
+        // A browser opens a websocket for the page of any site, with the cookies of its visitor. The
+        // layer lets pages of this site alone do so. A handler can ask for itself: `OriginCheck`.
+        .layer(CsrfLayer::<Chatter>::new())
         .layer(SessionLayer::<Chatter>::new(MemoryStore::new(), Keys::generate()));
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let port = std::env::args().nth(1).unwrap_or("3000".into());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("websocket listens on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await
 }

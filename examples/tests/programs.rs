@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::process::Command;
+use std::{net::SocketAddr, process::Command};
 
 use axum::http::Request;
 use sessions_tests::{Client, Reply, at_once, servers::Folder};
@@ -104,6 +104,29 @@ async fn a_form_without_its_token_is_refused_on_a_page() {
         reply.body.contains("<h1>That was not done</h1>") && !reply.body.contains("<b>&"),
         "{reply:?}"
     );
+}
+
+/// A page of any site can ask a browser for one, and the visitor's cookies come along.
+#[tokio::test]
+async fn a_websocket_opens_for_a_page_of_its_own_site_alone() {
+    let mut websocket = Command::new(env!("CARGO_BIN_EXE_websocket"));
+    let (_websocket, address) = Program::start::<SocketAddr>(websocket.arg("0"), LISTENS);
+    let client = Client::new(address);
+    client.get("/").await.text();
+    let open = async |origin: &str| {
+        let request = Request::get("/socket")
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("origin", origin);
+        client.call(request.body(String::new()).unwrap()).await
+    };
+    let reply = open("http://evil.example").await;
+    assert_eq!((reply.status.as_u16(), reply.set_cookies().len()), (403, 0));
+    let reply = open(&format!("http://{address}")).await;
+    assert_eq!((reply.status.as_u16(), reply.set_cookies().len()), (101, 1));
+    assert_eq!(open("http://evil.example").await.status, 403, "with a session too");
 }
 
 #[tokio::test]

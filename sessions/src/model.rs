@@ -167,7 +167,7 @@ fn all_at_once_on<S: Store + Clone>(
             }));
             let last = Request::builder().header(header::COOKIE, cookie).body(()).expect("one");
             let shown = service.oneshot(last).await.unwrap_or_else(|never| match never {});
-            let (plain, sum, other) = shown.into_body();
+            let (plain, sum, other) = shown.into_body().into_inner().expect("the service's own");
             check(plain, sum, other);
         });
     };

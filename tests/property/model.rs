@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use http::{Request, Response, header};
-use sessions::{ErrorKind, Keys, MemoryStore, Session, SessionLayer};
+use sessions::{ErrorKind, Keys, MemoryStore, ResponseBody, Session, SessionLayer};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::{Layer, ServiceExt};
 
@@ -139,7 +139,7 @@ struct Running {
     came_with: Option<usize>,
     ended_own: bool,
     finish: oneshot::Sender<()>,
-    response: JoinHandle<Response<()>>,
+    response: JoinHandle<Response<ResponseBody<()>>>,
 }
 
 struct World {

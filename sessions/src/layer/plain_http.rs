@@ -267,7 +267,10 @@ mod tests {
     const AGAIN: (&str, &str) = ("cache-control", "max-age=0");
     const COOKIE: (&str, &str) = ("cookie", "a=1; __Host-id=whatever");
 
-    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+    /// Of one request, beside those that all have.
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
+    fn headers(list: Headers<'_>) -> HeaderMap {
         let defaults =
             [("host", "localhost:3000"), ("user-agent", WEBKIT), ("accept-language", "en")];
         let mut headers = HeaderMap::new();
@@ -278,7 +281,7 @@ mod tests {
     }
 
     /// Whether requests with these headers, each answered with the cookie, end in a warning.
-    fn warns(requests: &[&[(&str, &str)]]) -> bool {
+    fn warns(requests: &[Headers<'_>]) -> bool {
         let cookie = CookieConfig::default();
         let hint = PlainHttpHint::new(&cookie);
         for request in requests {
@@ -292,7 +295,7 @@ mod tests {
     #[test]
     fn every_case() {
         let other = ("user-agent", "Mozilla/5.0 (Macintosh) Firefox/140.0");
-        let table: [(&str, &[&[(&str, &str)]], bool); _] = [
+        let table: [(&str, &[Headers<'_>], bool); _] = [
             ("one page", &[&[PAGE]], false),
             ("two pages", &[&[PAGE], &[PAGE]], false),
             ("three pages", &[&[PAGE], &[PAGE], &[PAGE]], true),
@@ -311,7 +314,7 @@ mod tests {
             ),
             ("another browser", &[&[PAGE], &[PAGE, HERE, other]], false),
             ("two browsers in turn", &[&[PAGE], &[PAGE, other], &[PAGE], &[PAGE, other]], false),
-            ("calls of a script", &[&[("accept", "*/*")] as &[_]; 9], false),
+            ("calls of a script", &[&[("accept", "*/*")] as Headers<'_>; 9], false),
             ("a frame", &[&[PAGE], &[PAGE, AGAIN, ("sec-fetch-dest", "iframe")]], false),
             ("from another site", &[&[PAGE], &[PAGE, ("sec-fetch-site", "cross-site")]], false),
             ("a page over TLS", &[&[PAGE], &[PAGE, ("referer", "https://localhost:3000/")]], false),

@@ -4,7 +4,12 @@ use std::{error::Error as StdError, fmt, panic::Location, sync::Arc, time::Durat
 
 use http::StatusCode;
 
-use crate::{lock::Access, payload::EncodeError, slot::rebase::Refusal, store::StoreError};
+use crate::{
+    lock::{Access, Reason},
+    payload::EncodeError,
+    slot::rebase::Refusal,
+    store::StoreError,
+};
 
 /// An operation on a session failed.
 ///
@@ -66,8 +71,29 @@ pub(crate) struct Wait {
     pub(crate) data: &'static str,
     pub(crate) wanted: Access,
     pub(crate) at: &'static Location<'static>,
+    pub(crate) reason: Reason,
     pub(crate) waited: Duration,
     pub(crate) held_by: String,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { data, wanted, at, reason, waited, held_by } = self;
+        write!(f, "no {wanted} guard of a `{data}` session for {at}")?;
+        match reason {
+            Reason::Late => write!(f, " after {waited:?}: {held_by}"),
+            Reason::Crowded { waiters } => write!(
+                f,
+                ": {waiters} others are waiting already \
+                 (`SessionLayerBuilder::with_waiter_limit`), {held_by}"
+            ),
+            Reason::Itself => write!(
+                f,
+                ": its request waits for itself: {held_by}; nothing can drop that guard before this \
+                 one is there"
+            ),
+        }
+    }
 }
 
 /// What an operation on a session gives.
@@ -105,7 +131,8 @@ pub enum ErrorKind {
     LeaseLost,
     /// The session is in its cookie, where nothing can be locked.
     NoLeases,
-    /// The session's lock was not free in time.
+    /// The session's lock was not free in time, too many were waiting for it already, or the request
+    /// was waiting for a guard that it holds itself.
     Locked,
     /// Nobody is logged in, or the login is too long ago.
     LoginRequired,
@@ -233,6 +260,11 @@ impl Error {
 }
 
 impl Error {
+    /// Whether it says that too many are waiting for a lock.
+    pub(crate) fn is_crowded(&self) -> bool {
+        matches!(&*self.0, Inner::Locked(Wait { reason: Reason::Crowded { .. }, .. }))
+    }
+
     /// Whether trying again may help.
     pub(crate) fn may_pass(&self) -> bool {
         match &*self.0 {
@@ -343,10 +375,7 @@ impl fmt::Display for Error {
             Inner::NoLeases => f.write_str(
                 "a session that is kept in its cookie cannot be locked: use a store, or `write`",
             ),
-            Inner::Locked(Wait { data, wanted, at, waited, held_by }) => write!(
-                f,
-                "no {wanted} guard of a `{data}` session for {at} after {waited:?}: {held_by}"
-            ),
+            Inner::Locked(wait) => write!(f, "{wait}"),
             Inner::LoginRequired => {
                 f.write_str("nobody is logged in, or the login is too long ago for this")
             }

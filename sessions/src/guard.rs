@@ -11,8 +11,9 @@ use std::{
 use crate::{
     Session, SessionData,
     lease::Leased,
-    lock::{Access, TimedOut},
+    lock::{Access, Patience, TimedOut},
     slot::{Lent, Slot},
+    wait::Holding,
 };
 
 /// A view of a session that nobody changes while it exists. Made by [`Session::read`].
@@ -27,7 +28,7 @@ pub struct ReadGuard<T: SessionData> {
     // session, whose last handle may start a save, goes last.
     fields: Arc<T::Fields>,
     _permit: Permit<T>,
-    _session: Session<T>,
+    _session: Holding<T>,
 }
 
 /// The only view of a session, through which its fields can be changed. Made by
@@ -51,7 +52,7 @@ pub struct WriteGuard<T: SessionData> {
     /// Of a guard that is exclusive across processes.
     lease: Option<Box<Leased<T>>>,
     permit: Permit<T>,
-    session: Session<T>,
+    session: Holding<T>,
 }
 
 /// A place in a slot's lock; gives it back when dropped, whatever happened before.
@@ -85,9 +86,9 @@ impl<T: SessionData> Permit<T> {
         slot: Arc<Slot<T>>,
         access: Access,
         at: &'static Location<'static>,
-        limit: std::time::Duration,
+        patience: Patience,
     ) -> Result<Self, TimedOut> {
-        slot.lock.acquire(access, at, limit).await?;
+        slot.lock.acquire(access, at, patience).await?;
         Ok(Self { slot, access, at })
     }
 
@@ -105,7 +106,7 @@ impl<T: SessionData> Drop for Permit<T> {
 impl<T: SessionData> ReadGuard<T> {
     pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
         let now = session.handle().shared.field_time();
-        Self { fields: permit.slot.view(now), _permit: permit, _session: session }
+        Self { fields: permit.slot.view(now), _permit: permit, _session: Holding::new(session) }
     }
 }
 
@@ -114,6 +115,7 @@ impl<T: SessionData> WriteGuard<T> {
         // Noted now, when there is a runtime, rather than when the guard is dropped.
         let _ = session.handle().writer();
         let (fields, lent) = permit.slot.lend(session.handle().shared.field_time());
+        let session = Holding::new(session);
         Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     shared::Shared,
     slot::{Slot, Stage, Wish},
     sync::{AtomicBool, Mutex, MutexGuard},
+    wait::Waits,
 };
 
 /// What all clones of a request's [`Session`](crate::Session) share. Every request makes one, so it
@@ -46,6 +47,7 @@ pub(crate) struct Handle<T: SessionData> {
     hung_up: AtomicBool,
     /// The request does not count as a use of the session.
     is_no_use: AtomicBool,
+    pub(crate) waits: Waits,
 }
 
 /// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
@@ -194,6 +196,7 @@ impl<T: SessionData> Handle<T> {
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
             is_no_use: AtomicBool::new(false),
+            waits: Waits::default(),
         }
     }
 

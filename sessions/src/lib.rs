@@ -57,6 +57,7 @@ mod sync;
 pub mod testing;
 mod tracked;
 mod varint;
+mod wait;
 
 pub use body::ResponseBody;
 pub use codec::Codec;

@@ -4,7 +4,6 @@
 //! too long can be told for whom.
 
 use std::{
-    collections::VecDeque,
     fmt::{self, Write},
     panic::Location,
     sync::PoisonError,
@@ -13,7 +12,10 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
+use self::queue::{Queue, Ticket};
 use crate::sync::{Mutex, MutexGuard, timeout};
+
+mod queue;
 
 /// A wait this long is logged, for one of the waiters of a lock in such a time.
 const LONG_WAIT: Duration = Duration::from_secs(5);
@@ -45,9 +47,10 @@ struct State {
     readers: usize,
     has_writer: bool,
     /// In the order in which they came. Nobody overtakes the first one, so that nobody starves.
-    waiters: VecDeque<Waiter>,
+    waiters: Queue<Waiter>,
     holders: Holders,
     last_warning: Option<Instant>,
+    last_crowd: Option<Instant>,
 }
 
 struct Waiter {
@@ -87,7 +90,7 @@ impl State {
         let mut admitted = Vec::new();
         while let Some(next) = self.waiters.front()
             && self.is_free_for(next.access)
-            && let Some(next) = self.waiters.pop_front()
+            && let Some(next) = self.waiters.pop()
         {
             self.enter(next.access, next.at);
             admitted.push(next);
@@ -141,11 +144,30 @@ impl Holders {
     }
 }
 
-/// The lock was not free in time: how long that was, and who had it.
+/// How long a guard is waited for, and how many others may be waiting already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) limit: Duration,
+    pub(crate) waiters: usize,
+}
+
+/// The lock was not to be had: why, how long that took to say, and who had it.
 #[derive(Debug)]
 pub(crate) struct TimedOut {
+    pub(crate) reason: Reason,
     pub(crate) waited: Duration,
     pub(crate) held_by: String,
+}
+
+/// Why a lock was not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It was not free in time.
+    Late,
+    /// As many as the layer allows are waiting already.
+    Crowded { waiters: usize },
+    /// Its own request holds it, and nothing in the request can go on before this wait ends.
+    Itself,
 }
 
 impl Lock {
@@ -157,7 +179,7 @@ impl Lock {
     pub(crate) fn try_acquire(&self, access: Access, at: Place) -> Result<(), TimedOut> {
         match self.take(access, at) {
             true => Ok(()),
-            false => Err(self.timed_out(Duration::ZERO)),
+            false => Err(self.timed_out(Reason::Late, Duration::ZERO)),
         }
     }
 
@@ -178,9 +200,16 @@ impl Lock {
         &self,
         access: Access,
         at: Place,
-        limit: Duration,
+        Patience { limit, waiters }: Patience,
     ) -> Result<(), TimedOut> {
-        let Some(mut waiting) = self.take_or_wait(access, at) else { return Ok(()) };
+        let mut waiting = match self.take_or_wait(access, at, waiters) {
+            Turn::Now => return Ok(()),
+            Turn::Later(waiting) => waiting,
+            Turn::Never => {
+                self.warn_of_crowd(waiters);
+                return Err(self.timed_out(Reason::Crowded { waiters }, Duration::ZERO));
+            }
+        };
         let start = Instant::now();
         let mut turn = timeout(LONG_WAIT.min(limit), &mut waiting.turn).await;
         if turn.is_err() && limit > LONG_WAIT {
@@ -193,18 +222,24 @@ impl Lock {
                 waiting.is_over = true;
                 Ok(())
             }
-            Err(_) => Err(self.timed_out(start.elapsed())),
+            Err(_) => Err(self.timed_out(Reason::Late, start.elapsed())),
         }
     }
 
-    /// A place among those that wait, if the lock is not free.
-    fn take_or_wait(&self, access: Access, at: Place) -> Option<Waiting<'_>> {
-        if self.take(access, at) {
-            return None;
+    /// A place among those that wait, if the lock is not free and there are fewer than this many.
+    fn take_or_wait(&self, access: Access, at: Place, most: usize) -> Turn<'_> {
+        let mut state = self.state();
+        if state.waiters.is_empty() && state.is_free_for(access) {
+            state.enter(access, at);
+            return Turn::Now;
+        }
+        if state.waiters.len() >= most {
+            return Turn::Never;
         }
         let (turn, wait) = oneshot::channel();
-        self.admit(|state| state.waiters.push_back(Waiter { access, at, turn }));
-        Some(Waiting { lock: self, access, at, turn: wait, is_over: false })
+        let ticket = state.waiters.push(Waiter { access, at, turn });
+        drop(state);
+        Turn::Later(Waiting { lock: self, access, at, ticket, turn: wait, is_over: false })
     }
 
     /// Tells those whose turn it is after a change.
@@ -214,27 +249,41 @@ impl Lock {
             change(&mut state);
             state.admit()
         };
-        for Waiter { access, at, turn } in admitted {
-            if turn.send(()).is_err() {
-                // It has given up in the meantime, and cannot know that it had got the lock.
-                self.release(access, at);
-            }
+        for Waiter { turn, .. } in admitted {
+            // One that has just given up finds that it is in the queue no more, and gives back what
+            // it has got.
+            let _ = turn.send(());
         }
     }
 
     fn warn(&self, access: Access, at: Place) {
+        if self.is_due(|state| &mut state.last_warning) {
+            tracing::warn!(
+                "a {access} guard for {at} has been waiting for {LONG_WAIT:?}: now {}",
+                self.held_by()
+            );
+        }
+    }
+
+    fn warn_of_crowd(&self, waiters: usize) {
+        if self.is_due(|state| &mut state.last_crowd) {
+            tracing::warn!(
+                "{waiters} requests are waiting for one session's lock, and more are refused: now {}",
+                self.held_by()
+            );
+        }
+    }
+
+    /// Whether that was not logged a moment ago: clients decide how often it happens.
+    fn is_due(&self, last: impl FnOnce(&mut State) -> &mut Option<Instant>) -> bool {
         let now = Instant::now();
-        {
-            let last = &mut self.state().last_warning;
-            if last.is_some_and(|last| now - last < LONG_WAIT) {
-                return;
-            }
+        let mut state = self.state();
+        let last = last(&mut state);
+        let is_due = last.is_none_or(|last| now - last >= LONG_WAIT);
+        if is_due {
             *last = Some(now);
         }
-        tracing::warn!(
-            "a {access} guard for {at} has been waiting for {LONG_WAIT:?}: now {}",
-            self.held_by()
-        );
+        is_due
     }
 
     /// Gives back what `acquire` took.
@@ -242,8 +291,8 @@ impl Lock {
         self.admit(|state| state.leave(access, at));
     }
 
-    fn timed_out(&self, waited: Duration) -> TimedOut {
-        TimedOut { waited, held_by: self.held_by() }
+    pub(crate) fn timed_out(&self, reason: Reason, waited: Duration) -> TimedOut {
+        TimedOut { reason, waited, held_by: self.held_by() }
     }
 
     fn held_by(&self) -> String {
@@ -267,11 +316,19 @@ impl Lock {
     }
 }
 
+/// What comes of asking for the lock.
+enum Turn<'a> {
+    Now,
+    Later(Waiting<'a>),
+    Never,
+}
+
 /// A place among those that wait.
 struct Waiting<'a> {
     lock: &'a Lock,
     access: Access,
     at: Place,
+    ticket: Ticket,
     turn: oneshot::Receiver<()>,
     is_over: bool,
 }
@@ -281,12 +338,17 @@ impl Drop for Waiting<'_> {
         if self.is_over {
             return;
         }
+        // So that its other half, when it goes, does not wake a task that has lost interest.
         self.turn.close();
-        match self.turn.try_recv() {
-            Ok(()) => self.lock.release(self.access, self.at),
-            // Those behind it need not wait for it any more.
-            Err(_) => self.lock.admit(|state| state.waiters.retain(|it| !it.turn.is_closed())),
-        }
+        let mut waiter = None;
+        // Those behind it need not wait for it any more.
+        self.lock.admit(|state| {
+            waiter = state.waiters.remove(self.ticket);
+            if waiter.is_none() {
+                // It has been given the lock, and may not have been told yet.
+                state.leave(self.access, self.at);
+            }
+        });
     }
 }
 
@@ -300,7 +362,7 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(30);
+    const LIMIT: Patience = Patience { limit: Duration::from_secs(30), waiters: 1_000 };
 
     fn here() -> Place {
         Location::caller()
@@ -426,6 +488,28 @@ mod tests {
         lock.try_acquire(Access::Write, at).unwrap();
     }
 
+    #[tokio::test]
+    async fn one_waiter_too_many_is_told_at_once() {
+        let lock = Lock::new();
+        let at = here();
+        let few = Patience { waiters: 2, ..LIMIT };
+        lock.try_acquire(Access::Write, at).unwrap();
+        let mut first = pin!(lock.acquire(Access::Read, at, few));
+        assert!(waits(first.as_mut()).await);
+        {
+            let mut second = pin!(lock.acquire(Access::Write, at, few));
+            assert!(waits(second.as_mut()).await);
+            let error = lock.acquire(Access::Read, at, few).await.unwrap_err();
+            assert_eq!(error.reason, Reason::Crowded { waiters: 2 });
+            assert_eq!(error.held_by, format!("held by a write guard taken at {at}"));
+        }
+        let mut third = pin!(lock.acquire(Access::Read, at, few));
+        assert!(waits(third.as_mut()).await, "one has left");
+        lock.release(Access::Write, at);
+        first.await.unwrap();
+        third.await.unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_and_names_the_holders() {
         let lock = Lock::new();
@@ -433,7 +517,7 @@ mod tests {
         lock.try_acquire(Access::Read, at).unwrap();
         lock.try_acquire(Access::Read, at).unwrap();
         let error = lock.acquire(Access::Write, here(), LIMIT).await.unwrap_err();
-        assert_eq!(error.waited, LIMIT);
+        assert_eq!((error.waited, error.reason), (LIMIT.limit, Reason::Late));
         assert_eq!(error.held_by, format!("held by 2 read guards taken at {at}"));
     }
 }

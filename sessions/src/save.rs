@@ -16,6 +16,7 @@ use crate::{
     id::SessionId,
     lease::LeaseWait,
     payload::{self, LARGEST_PAYLOAD, MOVED},
+    record::{LAST_VERSION, next_version},
     registry::Place,
     sealing,
     shared::Shared,
@@ -392,7 +393,9 @@ pub(crate) async fn load<T: SessionData>(
     key: &StoreKey,
 ) -> Result<Option<(Record, Head)>, Error> {
     let found = store.load(key).await?.and_then(|record| usable(shared, record));
-    Ok(found.map(|(record, head)| (sealing::opened::<T>(record, key, &shared.keys), head)))
+    Ok(found.map(|(record, head)| {
+        (sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets), head)
+    }))
 }
 
 /// A record with its head, unless it is over or unreadable.
@@ -490,7 +493,7 @@ fn learn<T: SessionData>(
     let has_moved = has_just_moved(&record, shared.now());
     match usable(shared, record) {
         Some((record, head)) => {
-            let record = sealing::opened::<T>(record, key, &shared.keys);
+            let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
             slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
         }
         None => {
@@ -543,6 +546,9 @@ pub(crate) async fn renew<T: SessionData>(
         }
         let now = shared.now();
         let based_on = slot.record().version;
+        // The old id has two more versions to go through.
+        let version = next_version(based_on)?;
+        next_version(version)?;
         let overlay = wish.overlay.map(|(overlay, _)| (overlay, slot.generation()));
         let record = match plan(shared, slot, Wish { overlay, ..wish }, overdue)? {
             Plan::Replace { record, .. } => {
@@ -556,7 +562,7 @@ pub(crate) async fn renew<T: SessionData>(
         };
         let lifetime = wish.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
         let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
-        let record = Record { version: based_on + 1, expires_at, ..record };
+        let record = Record { version, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);
         let Some(store) = shared.store() else {
             #[cfg(feature = "private-cookie")]
@@ -596,7 +602,7 @@ async fn retire<T: SessionData>(
 ) -> Result<Replaced, Error> {
     let now = shared.now();
     // However long the second step takes, the first one is still there.
-    let first = rest(based_on + 1, now, successor.expires_at)?;
+    let first = rest(next_version(based_on)?, now, successor.expires_at)?;
     let retired = match store.replace(key, &first, based_on).await {
         Err(error) => match store.load(key).await? {
             Some(found) if found.payload == first.payload => Replaced::Done,
@@ -607,8 +613,9 @@ async fn retire<T: SessionData>(
     if retired != Replaced::Done {
         return Ok(retired);
     }
-    let second = Record { version: based_on + 2, expires_at: shared.now() + MOVE, ..first };
-    match store.replace(key, &second, based_on + 1).await {
+    let version = next_version(first.version)?;
+    let second = Record { version, expires_at: shared.now() + MOVE, ..first };
+    match store.replace(key, &second, first.version).await {
         Ok(Replaced::Done) => Ok(Replaced::Done),
         // Somebody has ended the session in between.
         Ok(_) => Ok(Replaced::Missing),
@@ -632,17 +639,20 @@ pub(crate) async fn leave<T: SessionData>(
 ) -> Result<(), Error> {
     /// How often others may be faster. Each time they have saved something.
     const TRIES: usize = 8;
-    /// No save is ever based on it. All stores can keep it.
-    const LAST: u64 = u64::MAX >> 1;
     for _ in 0..TRIES {
         let now = shared.now();
         let is_left = match store.load(key).await? {
             Some(found) if found.payload.starts_with(MOVED) => true,
             Some(found) => {
-                let rest = rest(found.version.saturating_add(1).min(LAST), now, now + MOVE)?;
+                let version = found.version.saturating_add(1).min(LAST_VERSION);
+                let rest = rest(version, now, now + MOVE)?;
                 store.replace(key, &rest, found.version).await? == Replaced::Done
             }
-            None => store.create(key, &rest(LAST, now, now + MOVE)?).await? == Created::Done,
+            // No save is ever based on it.
+            None => {
+                let rest = rest(LAST_VERSION, now, now + MOVE)?;
+                store.create(key, &rest).await? == Created::Done
+            }
         };
         if is_left {
             return Ok(());

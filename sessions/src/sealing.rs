@@ -8,6 +8,10 @@
 //! XChaCha20-Poly1305, with a random nonce for every save and bound to the session and the field's key,
 //! so that no body can be moved. A body that cannot be opened stays in the record as it is: another
 //! process may have the key.
+//!
+//! What a seal cannot tell is when it was made: whoever can write to the store can put back an earlier
+//! sealed body of the same field of the same session. To find that out, something outside of the store
+//! would have to remember which one is the latest.
 
 use std::borrow::Cow;
 
@@ -48,13 +52,28 @@ pub(crate) fn sealed<'a, T: SessionData>(
     not(feature = "secret"),
     expect(clippy::extra_unused_type_parameters, reason = "no type has a secret field")
 )]
-pub(crate) fn opened<T: SessionData>(record: Record, key: &StoreKey, keys: &Keys) -> Record {
+pub(crate) fn opened<T: SessionData>(
+    record: Record,
+    key: &StoreKey,
+    keys: &Keys,
+    plain: Plain,
+) -> Record {
     #[cfg(feature = "secret")]
     if const { sealed_fields::growth(T::FIELDS) } > 0 {
-        return sealed_fields::opened::<T>(record, key, keys);
+        return sealed_fields::opened::<T>(record, key, keys, plain);
     }
-    let _ = (key, keys);
+    let _ = (key, keys, plain);
     record
+}
+
+/// What becomes of a value that the store has as it is, in a field that is a secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// It is read, and sealed with the next save: it may be from before the field was a secret.
+    #[default]
+    Read,
+    /// The field has its default: whoever can write to the store may have put it there.
+    Refused,
 }
 
 #[cfg(feature = "secret")]
@@ -109,11 +128,25 @@ mod sealed_fields {
         })
     }
 
-    pub(super) fn opened<T: SessionData>(record: Record, key: &StoreKey, keys: &Keys) -> Record {
+    pub(super) fn opened<T: SessionData>(
+        record: Record,
+        key: &StoreKey,
+        keys: &Keys,
+        plain: Plain,
+    ) -> Record {
         let payload = changed::<T, std::convert::Infallible>(&record.payload, |info, body| {
-            if !is_sealed(body) {
-                // From before the field was a secret.
-                return Ok(None);
+            match plain {
+                _ if is_sealed(body) => {}
+                Plain::Read => return Ok(None),
+                Plain::Refused => {
+                    tracing::warn!(
+                        field = info.key,
+                        "a secret field was not encrypted in the store \
+                         (`SessionLayerBuilder::refuse_plain_secrets`): default"
+                    );
+                    // Sealed, and by nobody.
+                    return Ok(Some(Zeroizing::new(vec![SEALED])));
+                }
             }
             let names = [info.key].into_iter().chain(info.aliases.iter().copied());
             let plain = names.into_iter().find_map(|name| open(body, &bound_to(name, key), keys));

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::{Extensions, HeaderMap};
+use tokio::time::Instant;
 
 use crate::{
     Lifetime, ReadGuard, SessionData, WriteGuard,
@@ -16,11 +17,15 @@ use crate::{
     guard::{self, Permit},
     handle::Handle,
     lease::Leased,
-    lock::{Access, TimedOut},
+    lock::{Access, Patience, Reason, TimedOut},
     save::{self, Saved, Saving},
     shared::Shared,
     slot::{Slot, Stage, Tried, Wish},
+    sync::sleep,
 };
+
+/// How long a task that outlives its response, and was refused a guard, waits before it asks again.
+const NEXT_TRY: Duration = Duration::from_secs(1);
 
 /// A request's session.
 ///
@@ -88,34 +93,40 @@ impl<T: SessionData> Session<T> {
     /// A guard to read with. Waits while another request of this session writes, and for nobody
     /// else.
     ///
-    /// # Panics
+    /// It cannot fail and does not panic. If the lock is not free within the layer's
+    /// [lock timeout](crate::SessionLayerBuilder::with_lock_timeout) (30 seconds by default), the
+    /// request is given up: the handler is dropped as if the client had hung up, the client gets 503,
+    /// what released guards have written is saved, and the log has both places, this one and that of
+    /// the guard that is in the way. So it is, and at once, if as many requests are waiting already as
+    /// the layer [allows](crate::SessionLayerBuilder::with_waiter_limit); and after half a second if
+    /// the request waits for itself, because the guard in the way is its own and nothing else in the
+    /// handler can go on. After the response, in a task or a streamed body, there is nothing to give
+    /// up: the wait goes on, and each lock timeout is logged.
     ///
-    /// If the lock is not free within the layer's lock timeout (30 seconds by default), with both
-    /// places in the message: the usual cause is a guard that the waiting task itself still holds.
-    /// [`try_read`](Self::try_read) and [`read_timeout`](Self::read_timeout) return an error
-    /// instead.
+    /// [`try_read`](Self::try_read) and [`read_timeout`](Self::read_timeout) return an error instead:
+    /// the forms for a task that outlives its request, and for a handler that has sent a guard to
+    /// another task and wants the next one.
     ///
     /// # Cancellation
     ///
     /// A dropped future gives up its place among the waiters.
     #[track_caller]
     pub fn read(&self) -> impl Future<Output = ReadGuard<T>> + Send + use<'_, T> {
-        self.or_panic(Access::Read, ReadGuard::new)
+        self.or_give_up(Access::Read, ReadGuard::new)
     }
 
     /// A guard to write with. Waits while other requests of this session read or write, and for
     /// nobody else.
     ///
-    /// # Panics
-    ///
-    /// Like [`read`](Self::read), if the lock is not free within the layer's lock timeout.
+    /// Cannot fail and does not panic: as with [`read`](Self::read), the request is given up with 503
+    /// if the lock is not to be had.
     ///
     /// # Cancellation
     ///
     /// A dropped future gives up its place among the waiters.
     #[track_caller]
     pub fn write(&self) -> impl Future<Output = WriteGuard<T>> + Send + use<'_, T> {
-        self.or_panic(Access::Write, WriteGuard::new)
+        self.or_give_up(Access::Write, WriteGuard::new)
     }
 
     /// Like [`read`](Self::read), with a limit and an error: [`Locked`](crate::ErrorKind::Locked)
@@ -153,17 +164,45 @@ impl<T: SessionData> Session<T> {
     }
 
     #[track_caller]
-    fn or_panic<G>(
+    fn or_give_up<G>(
         &self,
         access: Access,
         guard: fn(Permit<T>, Session<T>) -> G,
     ) -> impl Future<Output = G> + Send + use<'_, T, G> {
-        let waiting = self.within(self.handle.shared.lock_timeout, access, guard);
+        // An async fn would not see its caller.
+        let at = Location::caller();
         async move {
-            match waiting.await {
-                Ok(guard) => guard,
-                Err(error) => panic!("{error}"),
+            let permit = Permit::take(&self.handle.opened().slot, access, at);
+            let permit = match permit {
+                Some(permit) => permit,
+                // Boxed, as in `permit`.
+                None => Box::pin(self.wait_or_give_up(access, at)).await,
+            };
+            guard(permit, self.clone())
+        }
+    }
+
+    /// If this ends without a permit, it does so by being dropped together with the handler.
+    async fn wait_or_give_up(&self, access: Access, at: &'static Location<'static>) -> Permit<T> {
+        let handle = &self.handle;
+        loop {
+            match self.wait_for_permit(handle.shared.lock_timeout, access, at).await {
+                Ok(permit) => return permit,
+                Err(error) if handle.is_answered() => {
+                    tracing::warn!("a wait goes on after its response: {error}");
+                }
+                // The lock has said so, but not for each of them.
+                Err(error) if error.is_crowded() => {
+                    tracing::debug!("a request is given up with 503: {error}");
+                    handle.waits.give_up();
+                }
+                Err(error) => {
+                    tracing::error!("a request is given up with 503: {error}");
+                    handle.waits.give_up();
+                }
             }
+            // In the handler it ends here. A task of its own gets in line again.
+            sleep(NEXT_TRY).await;
         }
     }
 
@@ -215,10 +254,16 @@ impl<T: SessionData> Session<T> {
         access: Access,
         at: &'static Location<'static>,
     ) -> Result<Permit<T>, Error> {
+        let patience = Patience { limit, waiters: self.handle.shared.waiter_limit };
         loop {
-            let permit = Permit::acquire(self.handle.slot(), access, at, limit)
-                .await
-                .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            let start = Instant::now();
+            let slot = self.handle.slot();
+            let acquire = Permit::acquire(slot.clone(), access, at, patience);
+            let permit = match self.handle.waits.wait(acquire).await {
+                Some(permit) => permit,
+                None => Err(slot.lock.timed_out(Reason::Itself, start.elapsed())),
+            };
+            let permit = permit.map_err(|timed_out| locked::<T>(timed_out, access, at))?;
             if self.is_current(&permit) {
                 return Ok(permit);
             }
@@ -639,8 +684,8 @@ impl<T: SessionData> Session<T> {
 }
 
 fn locked<T>(timed_out: TimedOut, access: Access, at: &'static Location<'static>) -> Error {
-    let TimedOut { waited, held_by } = timed_out;
-    Error::locked(Wait { data: type_name::<T>(), wanted: access, at, waited, held_by })
+    let TimedOut { reason, waited, held_by } = timed_out;
+    Error::locked(Wait { data: type_name::<T>(), wanted: access, at, reason, waited, held_by })
 }
 
 impl<T: SessionData> Clone for Session<T> {

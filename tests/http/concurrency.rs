@@ -219,26 +219,209 @@ async fn a_nested_guard_ends_in_an_error_that_names_both_places() {
     assert!(message.text().contains("held by a write guard taken at"), "{message:?}");
 }
 
+/// Makes a panic of a handler a response that no test expects.
+fn without_panics(routes: Router) -> Router {
+    routes.layer(tower_http::catch_panic::CatchPanicLayer::new())
+}
+
 #[tokio::test]
-async fn a_nested_write_panics_after_the_lock_timeout_and_the_session_goes_on() {
+async fn a_handler_that_waits_for_itself_is_503_long_before_the_lock_timeout() {
     async fn nested(session: Session<Visitor>) {
+        session.write().await.set_theme("released before");
         let _outer = session.read().await;
         session.write().await.set_name("never");
     }
-    let routes = Router::new().route("/nested", get(nested)).layer(
-        tower_http::catch_panic::CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| {
-            let message = panic.downcast::<String>().expect("a formatted message");
-            http::Response::builder().status(500).body(*message).unwrap()
-        }),
-    );
-    let timeout = Duration::from_millis(50);
+    async fn branches(session: Session<Visitor>) {
+        let nested = async || {
+            let _outer = session.write().await;
+            drop(session.read().await);
+        };
+        tokio::join!(nested(), nested());
+    }
+    async fn update(session: Session<Visitor>) -> String {
+        let _outer = session.read().await;
+        session.update(|s| *s.visits_mut() += 1).await.unwrap_err().to_string()
+    }
+    async fn theme(session: Session<Visitor>) -> String {
+        session.read().await.theme().to_string()
+    }
+    let routes = Router::new()
+        .route("/nested", get(nested))
+        .route("/branches", get(branches))
+        .route("/update", get(update))
+        .route("/theme", get(theme));
+    let app = App::start(without_panics(routes)).await;
+    let client = app.visitor().await;
+    let replies = async {
+        for path in ["/nested", "/branches"] {
+            let reply = client.get(path).await;
+            assert_eq!((reply.status.as_u16(), reply.body.as_str()), (503, ""));
+            assert_eq!(reply.headers["cache-control"], "no-store");
+        }
+        let told = client.get("/update").await;
+        let told = told.text();
+        assert!(told.contains("waits for itself: held by a read guard taken at"), "{told}");
+        assert_eq!(told.matches("concurrency.rs:").count(), 2, "{told}");
+    };
+    // The lock timeout is 30 seconds.
+    tokio::time::timeout(Duration::from_secs(15), replies).await.expect("it is told early");
+    assert_eq!(client.get("/name").await.text(), "Zoe");
+    assert_eq!(client.get("/theme").await.text(), "released before");
+    assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+/// To wait for another branch of the same handler, or for another task of it, is no waiting for
+/// itself.
+#[tokio::test]
+async fn a_request_may_wait_for_a_guard_of_its_own_that_something_else_in_it_drops() {
+    const A_WHILE: Duration = Duration::from_millis(1_200);
+    async fn branches(session: Session<Visitor>) {
+        let slow = async {
+            let mut s = session.write().await;
+            sleep(A_WHILE).await;
+            s.set_theme("slow");
+        };
+        let quick = async {
+            let mut s = session.write().await;
+            let name = format!("after {}", s.theme());
+            s.set_name(name);
+        };
+        tokio::join!(slow, quick);
+    }
+    async fn tasks(session: Session<Visitor>) {
+        let mut s = session.write().await;
+        let own = session.clone();
+        let quick = tokio::spawn(async move {
+            let mut s = own.write().await;
+            let name = format!("{} and a task", s.name().unwrap());
+            s.set_name(name);
+        });
+        sleep(A_WHILE).await;
+        s.set_name("first");
+        drop(s);
+        quick.await.unwrap();
+    }
+    let routes = Router::new().route("/branches", get(branches)).route("/tasks", get(tasks));
+    let app = App::start(without_panics(routes)).await;
+    let client = app.visitor().await;
+    assert_eq!(client.get("/branches").await.status, 200);
+    assert_eq!(client.get("/name").await.text(), "after slow");
+    assert_eq!(client.get("/tasks").await.status, 200);
+    assert_eq!(client.get("/name").await.text(), "first and a task");
+}
+
+/// A client can have as many of its requests at once as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_makes_no_guard_panic() {
+    async fn slow(session: Session<Visitor>) {
+        let mut s = session.write().await;
+        sleep(Duration::from_millis(20)).await;
+        *s.visits_mut() += 1;
+    }
+    let timeout = Duration::from_millis(300);
+    let routes = without_panics(Router::new().route("/slow", get(slow)));
     let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
     let client = app.visitor().await;
-    let reply = client.get("/nested").await;
-    assert_eq!(reply.status, 500);
-    assert_eq!(reply.body.matches("concurrency.rs:").count(), 2, "{}", reply.body);
-    assert_eq!(client.get("/name").await.text(), "Zoe");
+    let statuses = at_once(60, |_| {
+        let client = client.clone();
+        async move { client.get("/slow").await.status.as_u16() }
+    })
+    .await;
+    let good = statuses.iter().filter(|&&status| status == 200).count();
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!((1..60).contains(&good), "{good}: some wait too long, and others do not");
+    assert_eq!(client.get("/visit").await.text(), (good + 1).to_string());
     assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+#[tokio::test]
+async fn of_a_request_that_is_given_up_everything_that_was_released_is_saved() {
+    async fn nested(session: Session<Visitor>) {
+        session.write().await.set_name("Ada");
+        let mut s = session.write().await;
+        s.set_theme("under a guard");
+        drop(session.write().await);
+    }
+    let timeout = Duration::from_millis(50);
+    let routes = without_panics(Router::new().route("/nested", get(nested)));
+    let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
+    // It has no session yet: the response that stands in for the handler's brings the cookie.
+    let client = app.client();
+    let reply = client.get("/nested").await;
+    assert_eq!((reply.status.as_u16(), reply.set_cookies().len()), (503, 1));
+    assert_eq!(client.get("/name").await.text(), "Ada");
+}
+
+/// Such a task has no response that could be given up: it waits on, and gets its turn.
+#[tokio::test]
+async fn a_task_waits_on_when_its_request_has_been_given_up() {
+    #[derive(Clone, Default)]
+    struct Both(Steps, Steps);
+    async fn holds(State(Both(steps, _)): State<Both>, session: Session<Visitor>) {
+        let _guard = session.write().await;
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    async fn spawns(State(Both(_, steps)): State<Both>, session: Session<Visitor>) {
+        let task = tokio::spawn(async move {
+            session.write().await.set_name("from the task");
+            steps.arrived.notify_one();
+        });
+        task.await.unwrap();
+    }
+    let both = Both::default();
+    let routes = Router::new().route("/holds", get(holds)).route("/spawns", get(spawns));
+    let timeout = Duration::from_millis(50);
+    let routes = without_panics(routes.with_state(both.clone()));
+    let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
+    let client = app.visitor().await;
+    let holding = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/holds").await.status }
+    });
+    both.0.arrived.notified().await;
+    assert_eq!(client.get("/spawns").await.status, 503, "its task waits, and it for its task");
+    both.0.go_on.notify_one();
+    assert_eq!(holding.await.unwrap(), 200);
+    both.1.arrived.notified().await;
+    eventually("the task's session is free", async || app.layer.sessions_in_use() == 0).await;
+    app.layer.background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "from the task");
+}
+
+#[tokio::test]
+async fn one_waiter_too_many_is_503_at_once() {
+    let steps = Steps::default();
+    async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
+        let _guard = session.write().await;
+        steps.arrived.notify_one();
+        steps.go_on.notified().await;
+    }
+    async fn waits(State(steps): State<Steps>, session: Session<Visitor>) {
+        steps.arrived.notify_one();
+        *session.write().await.visits_mut() += 1;
+    }
+    let routes = Router::new().route("/holds", get(holds)).route("/waits", get(waits));
+    let routes = without_panics(routes.with_state(steps.clone()));
+    let app = App::with(routes, |builder| builder.with_waiter_limit(3)).await;
+    let client = app.visitor().await;
+    let mut waiting = Vec::new();
+    for path in ["/holds", "/waits", "/waits", "/waits"] {
+        let client = client.clone();
+        waiting.push(tokio::spawn(async move { client.get(path).await.status.as_u16() }));
+        steps.arrived.notified().await;
+        tokio::task::yield_now().await;
+    }
+    // The lock timeout is 30 seconds.
+    let reply = tokio::time::timeout(Duration::from_secs(15), client.get("/waits")).await;
+    assert_eq!(reply.expect("at once").status, 503);
+    // Of another session any number may wait.
+    assert_eq!(app.visitor().await.get("/visit").await.text(), "1");
+    steps.go_on.notify_one();
+    for reply in waiting {
+        assert_eq!(reply.await.unwrap(), 200);
+    }
+    assert_eq!(client.get("/visit").await.text(), "4");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! A store that fails, hangs or answers too late; and the wrong turns that others have taken.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -10,7 +13,7 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use sessions::{Lifetime, Session, testing::Operation};
+use sessions::{Lifetime, Record, Replaced, Session, Store, testing::Operation};
 use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor};
@@ -157,6 +160,40 @@ async fn a_guard_held_over_the_rest_of_the_stack_is_an_error_that_names_both_pla
     let app = App::start(routes).await;
     let reply = app.client().get("/").await;
     assert_eq!(reply.text().matches("failing_stores.rs:").count(), 2, "{reply:?}");
+}
+
+/// Whoever can write to the store can put any number there.
+#[tokio::test]
+async fn a_record_whose_version_is_the_last_is_read_and_a_save_of_it_is_an_error() {
+    async fn update(session: Session<Visitor>) -> sessions::Result<()> {
+        session.update(|s| *s.visits_mut() += 1).await
+    }
+    let key = Arc::new(Mutex::new(None));
+    let tells = {
+        let key = key.clone();
+        move |session: Session<Visitor>| async move { *key.lock().unwrap() = session.store_key() }
+    };
+    let routes = Router::new().route("/update", get(update)).route("/key", get(tells));
+    let routes = routes.layer(tower_http::catch_panic::CatchPanicLayer::new());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    client.get("/key").await.text();
+    let key = key.lock().unwrap().take().expect("it is stored");
+    let record = app.store.store().load(&key).await.unwrap().unwrap();
+    for version in [u64::MAX, u64::MAX >> 1] {
+        let found = app.store.store().load(&key).await.unwrap().unwrap().version;
+        let last = Record { version, ..record.clone() };
+        let replaced = app.store.store().replace(&key, &last, found).await.unwrap();
+        assert_eq!(replaced, Replaced::Done);
+        assert_eq!(client.get("/name").await.text(), "Zoe");
+        for path in ["/name/Ada", "/visit", "/update", "/renew"] {
+            assert_eq!(client.get(path).await.status, 503, "{path}");
+        }
+        assert_eq!(client.get("/name").await.text(), "Zoe");
+    }
+    // It can be ended.
+    client.get("/destroy").await.text();
+    assert_eq!(client.get("/name").await.text(), "nobody");
 }
 
 #[tokio::test]

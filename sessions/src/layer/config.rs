@@ -15,6 +15,7 @@ use crate::{
     payload::LARGEST_PAYLOAD,
     registry::Registry,
     rejection::{OnRejection, Rejection},
+    sealing::Plain,
     shared::{Background, Marks, Shared},
     slot::{Defaults, rebase::Policy},
     storage::Storage,
@@ -45,6 +46,7 @@ pub enum Conflict {
 /// | absolute timeout | 24 hours |
 /// | largest payload | 1 MiB |
 /// | lock timeout | 30 seconds |
+/// | requests that wait for one session's lock | 1,000 |
 /// | store timeout | 5 seconds a call |
 /// | lease time | 10 seconds |
 /// | a field that is changed in two places at once | the later save wins |
@@ -77,6 +79,8 @@ pub struct SessionLayerBuilder<T> {
     conflict: Conflict,
     payload_limit: usize,
     lock_timeout: Duration,
+    waiter_limit: usize,
+    plain_secrets: Plain,
     lease_time: Option<Duration>,
     store_timeout: Duration,
     on_rejection: Option<OnRejection>,
@@ -97,6 +101,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             conflict: Conflict::default(),
             payload_limit: 1 << 20,
             lock_timeout: Duration::from_secs(30),
+            waiter_limit: 1_000,
+            plain_secrets: Plain::default(),
             lease_time: None,
             store_timeout: Duration::from_secs(5),
             on_rejection: None,
@@ -257,9 +263,33 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     }
 
     /// How long [`read`](crate::Session::read) and [`write`](crate::Session::write) wait for a lock
-    /// before they panic.
+    /// before the request is given up and answered with 503. What returns an error, as
+    /// [`update`](crate::Session::update) does, returns it after this time. Default: 30 seconds.
     pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// How many requests may wait for the lock of one session at a time; one more is answered with
+    /// 503 at once. The requests of one session wait for each other, so whoever has a cookie can have
+    /// as many wait as the server takes connections, each with its handler in memory. Default: 1,000,
+    /// more than the pages of one browser send at once (HTTP/2 servers commonly take 100 to 250
+    /// requests on a connection, RFC 9113, 6.5.2, and a browser opens one a site).
+    pub fn with_waiter_limit(mut self, requests: usize) -> Self {
+        self.waiter_limit = requests;
+        self
+    }
+
+    /// Reads no value of a `#[session(secret)]` field that is not encrypted in the store: the field has
+    /// its default then, and a warning says so. Without this such a value is read, and encrypted with
+    /// the next save, so that a field can become a secret while sessions are stored; and whoever can
+    /// write to the store can set the field to whatever they like, for ever.
+    ///
+    /// Right from the start for an application whose secret fields have always been secret; else as
+    /// soon as the longest session from before has ended.
+    #[cfg(feature = "secret")]
+    pub fn refuse_plain_secrets(mut self) -> Self {
+        self.plain_secrets = Plain::Refused;
         self
     }
 
@@ -320,9 +350,9 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// # Errors
     ///
     /// A cookie that browsers would reject, limits under which a session would never or at once
-    /// expire, a payload limit over 16 MiB, no codec compiled in; a layer of another type in this
-    /// process that has a key and the cookie's name in common with this one. The message says what to
-    /// change.
+    /// expire, a payload limit over 16 MiB, a waiter limit of zero, no codec compiled in; a layer of
+    /// another type in this process that has a key and the cookie's name in common with this one. The
+    /// message says what to change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
         self.cookie.check()?;
         self.expiry.check(self.has_absolute_timeout)?;
@@ -334,6 +364,11 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         }
         if self.store_timeout.is_zero() {
             return Err(BuildError::new("the store timeout is zero: no call could succeed"));
+        }
+        if self.waiter_limit == 0 {
+            return Err(BuildError::new(
+                "the waiter limit is zero: of two requests of a session at once, one would fail",
+            ));
         }
         if self.lease_time.is_some() && self.storage.is_cookie() {
             return Err(BuildError::new(
@@ -365,6 +400,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             defaults: Defaults::of::<T>(),
             payload_limit: self.payload_limit,
             lock_timeout: self.lock_timeout,
+            waiter_limit: self.waiter_limit,
+            plain_secrets: self.plain_secrets,
             lease_time,
             store_timeout: self.store_timeout,
             marks: Marks::new(),

@@ -11,14 +11,20 @@ use super::headers;
 use crate::{
     Session, SessionData,
     body::ResponseBody,
+    error::Error,
     handle::{Handle, Outcome},
     rejection::{self, OnRejection, Rejection},
+    wait::{Found, Probed, Waits},
 };
+
+/// What the inner service says; or why it says nothing, which is that it waits for a guard that is not
+/// to be had.
+type Answer<O> = Result<O, Error>;
 
 pin_project! {
     /// The inner service's response, while the session is being saved.
     struct Waiting<O, F: ?Sized> {
-        output: Option<O>,
+        output: Option<Answer<O>>,
         #[pin]
         finishing: F,
     }
@@ -31,11 +37,13 @@ pin_project! {
     /// session saved and its cookie on it.
     ///
     /// Where nothing has to be saved it allocates nothing. If it is dropped, what the request's
-    /// guards wrote is saved in the background.
+    /// guards wrote is saved in the background. If a guard is not to be had, it drops the inner
+    /// service's future, and is a 503.
     #[project = StageProjection]
     pub struct ResponseFuture<F: Future, T: SessionData> {
+        // Gone once it has been given up.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         // None inside of another layer, which does what there is to do.
         session: Option<Session<T>>,
         on_rejection: Option<Box<(OnRejection, Parts)>>,
@@ -59,12 +67,13 @@ impl<F: Future, T: SessionData> ResponseFuture<F, T> {
         session: Session<T>,
         on_rejection: Option<Box<(OnRejection, Parts)>>,
     ) -> Self {
-        Self { inner, session: Some(session), on_rejection, waiting: None, is_done: false }
+        let (inner, session) = (Some(inner), Some(session));
+        Self { inner, session, on_rejection, waiting: None, is_done: false }
     }
 
     /// The response of a request whose session another layer of the same application looks after.
     pub(super) fn inside(inner: F) -> Self {
-        Self { inner, session: None, on_rejection: None, waiting: None, is_done: false }
+        Self { inner: Some(inner), session: None, on_rejection: None, waiting: None, is_done: false }
     }
 }
 
@@ -78,13 +87,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(session) = this.session else {
-            let output = this.inner.poll(cx);
+            let output = this.inner.as_pin_mut().map_or(Poll::Pending, |inner| inner.poll(cx));
             return output.map_ok(|response| response.map(ResponseBody::inner));
         };
         if this.waiting.is_none() {
-            let output = ready!(this.inner.poll(cx));
             let handle = session.handle();
-            if output.is_err() {
+            let output = ready!(answer(this.inner, &handle.waits, cx));
+            if matches!(output, Ok(Err(_))) {
                 handle.cannot_answer();
             }
             if let Some(outcome) = handle.finish_now() {
@@ -104,11 +113,41 @@ where
     }
 }
 
+fn answer<F: Future>(
+    mut inner: Pin<&mut Option<F>>,
+    waits: &Waits,
+    cx: &mut Context<'_>,
+) -> Poll<Answer<F::Output>> {
+    loop {
+        let Some(mut handler) = inner.as_mut().as_pin_mut() else { return Poll::Pending };
+        if let Poll::Ready(output) = handler.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        match waits.look(cx.waker()) {
+            Found::Pending => return Poll::Pending,
+            Found::GivenUp(error) => {
+                // With its guards, for which others may be waiting.
+                inner.set(None);
+                return Poll::Ready(Err(error));
+            }
+            Found::Suspected => match waits.probe(handler.as_mut(), cx) {
+                Probed::Done(output) => return Poll::Ready(Ok(output)),
+                Probed::Alive => {}
+                Probed::WaitsForItself => {
+                    if let Poll::Ready(output) = waits.tell_that_it_waits_for_itself(handler, cx) {
+                        return Poll::Ready(Ok(output));
+                    }
+                }
+            },
+        }
+    }
+}
+
 /// The error of an inner service that failed goes on as it is. A response whose session could not
 /// be saved is replaced; what has become of the session before that, the client is told all the
 /// same, or a renewal would leave it with a dead cookie.
 fn with_session<T: SessionData, B, E>(
-    output: Result<Response<B>, E>,
+    output: Answer<Result<Response<B>, E>>,
     outcome: Outcome,
     handle: &Handle<T>,
     on_rejection: &Option<Box<(OnRejection, Parts)>>,
@@ -119,10 +158,14 @@ fn with_session<T: SessionData, B, E>(
             error.for_log()
         );
     }
-    let response = output?;
-    let mut response = match outcome.error {
-        None => response.map(ResponseBody::inner),
-        Some(error) => {
+    let output = match output {
+        Ok(output) => Ok(output?),
+        Err(given_up) => Err(given_up),
+    };
+    let output = outcome.error.map_or(output, Err);
+    let mut response = match output {
+        Ok(response) => response.map(ResponseBody::inner),
+        Err(error) => {
             let rejection = Rejection::from(error);
             let response = match on_rejection.as_deref() {
                 Some((function, request)) => function.response(&rejection, request),

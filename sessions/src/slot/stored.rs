@@ -20,6 +20,7 @@ use crate::{
     id::SessionId,
     patch::{Patch, Writer},
     payload,
+    record::next_version,
     registry::Place,
     sealing,
 };
@@ -588,7 +589,7 @@ impl<T: SessionData> State<T> {
         let (now, expiry) = (given.now, given.expiry);
         let created_at = if is_begun_now { now } else { self.record.created_at };
         let record = Record {
-            version: based_on + 1,
+            version: next_version(based_on)?,
             created_at,
             expires_at: match is_begun_now || self.has_own_lifetime() {
                 true => expiry.expires_at(head.lifetime, created_at, now),

@@ -394,4 +394,33 @@ mod before {
         assert!(!contains(&payload, "visible") && !contains(&payload, "moved"));
         assert_eq!(client.get("/show").await.text(), "visible moved 0  x");
     }
+
+    /// Once all of them are sealed.
+    #[tokio::test]
+    async fn a_value_that_is_not_sealed_can_be_refused() {
+        async fn fill(session: Session<Before>) {
+            session.write().await.set_token("planted").set_older("planted");
+        }
+        let (store, keys) = (Seen::new(), Keys::generate());
+        let layer = SessionLayer::<Before>::new(store.clone(), keys.clone());
+        let old = Server::start(Router::new().route("/", get(fill)).layer(layer)).await;
+        let first = old.client();
+        first.get("/").await.text();
+        let builder = SessionLayer::<Visitor>::builder(store.clone(), keys.clone());
+        let layer = builder.refuse_plain_secrets().build().unwrap();
+        let server = Server::start(routes().layer(layer)).await;
+        let client = server.client();
+        client.set_cookie(COOKIE, first.cookie(COOKIE).as_deref());
+        assert_eq!(client.get("/show").await.text(), "-  0  ");
+        client.get("/set/plain/x").await.text();
+        assert_eq!(client.get("/show").await.text(), "-  0  x");
+        assert!(!contains(&store.only().1.payload, "planted"));
+        // What is sealed is read, and what is written is sealed.
+        client.get("/set/token/real").await.text();
+        client.get("/set/code/four").await.text();
+        assert_eq!(client.get("/show").await.text(), "real  4  x");
+        let (_other, there) = process(&store, &keys).await;
+        there.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+        assert_eq!(there.get("/show").await.text(), "real  4  x");
+    }
 }

@@ -151,8 +151,8 @@ fn megabytes(bytes: usize) -> String {
 
 fn sweep(sessions: usize) {
     let clock = ManualClock::new();
-    let store =
-        MemoryStore::builder().with_clock(&clock).with_sweep_interval(SWEEP_INTERVAL).build();
+    let store = MemoryStore::builder().with_clock(&clock).with_sweep_interval(SWEEP_INTERVAL);
+    let store = store.with_memory_limit(usize::MAX).build();
     let empty = resident();
     // The sweep runs where the first call was made: all of it happens on this thread.
     let runtime = runtime();

@@ -127,10 +127,16 @@ async fn a_payload_is_shared_and_not_copied() {
 async fn debug_shows_numbers_only() {
     let store = MemoryStore::builder().with_capacity(7).build();
     create(&store, 0, &record(SystemTime::now(), SECOND * 60)).await;
-    let shown = "MemoryStore { len: 1, capacity: Some(7), \
-                 stats: MemoryStoreStats { swept: 0, evicted: 0 } }";
+    let used = store.memory_used();
+    let shown = format!(
+        "MemoryStore {{ len: 1, capacity: Some(7), memory_used: {used}, \
+         memory_limit: Some(134217728), \
+         stats: MemoryStoreStats {{ swept: 0, evicted: 0, refused: 0 }} }}"
+    );
     assert_eq!(format!("{store:?}"), shown);
-    assert!(format!("{:?}", MemoryStore::default()).contains("capacity: None"));
+    let unlimited = MemoryStore::builder().with_memory_limit(usize::MAX).build();
+    let shown = format!("{unlimited:?}");
+    assert!(shown.contains("capacity: None") && shown.contains("memory_limit: None"), "{shown}");
 }
 
 mod sweep {
@@ -412,5 +418,234 @@ mod capacity {
             create(&store, number, &record(SystemTime::now(), SECOND * 60)).await;
         }
         assert_eq!((store.len(), there(&store, 504).await.len()), (4, 4));
+    }
+}
+
+/// What gives way, and what does not.
+mod worth {
+    use std::error::Error;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    fn of(user: &str, life: Duration) -> Record {
+        Record { user: Some(user.into()), ..record(SystemTime::now(), life) }
+    }
+
+    fn nobodys(life: Duration) -> Record {
+        record(SystemTime::now(), life)
+    }
+
+    /// The finding of an audit: a store with a capacity of 1,000, 100 sessions that somebody is logged
+    /// in to, and 1,100 requests without a cookie.
+    #[tokio::test]
+    async fn a_flood_pushes_out_nobody_who_is_logged_in() {
+        let store = MemoryStore::builder().with_capacity(1_000).build();
+        for number in 0..100 {
+            create(&store, number, &of("ann", LONG)).await;
+        }
+        for number in 100..10_000 {
+            create(&store, number, &nobodys(LONG * 2)).await;
+        }
+        assert_eq!((store.len(), there(&store, 100).await.len()), (1_000, 100));
+        let stats = store.stats();
+        assert_eq!((stats.evicted, stats.refused), (9_000, 0));
+    }
+
+    #[tokio::test]
+    async fn the_unused_give_way_before_the_used() {
+        let store = MemoryStore::builder().with_capacity(30).build();
+        for number in 0..30 {
+            create(&store, number, &nobodys(LONG)).await;
+        }
+        // A request comes back to some: looks, or saves, or both.
+        for number in 0..5 {
+            assert!(store.load(&key(number)).await.unwrap().is_some());
+        }
+        for number in 5..10 {
+            let replaced = store.replace(&key(number), &nobodys(LONG), 1).await.unwrap();
+            assert_eq!(replaced, Replaced::Done);
+        }
+        for number in 30..1_000 {
+            create(&store, number, &nobodys(LONG * 2)).await;
+        }
+        let left = there(&store, 1_000).await;
+        assert_eq!(left[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!((left.len(), left[10]), (30, 980), "of the flood, the oldest went first");
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_gives_way_before_all_else() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).with_capacity(3).build();
+        let soon = Record { user: Some("ann".into()), ..record(clock.now(), SECOND) };
+        create(&store, 0, &soon).await;
+        create(&store, 1, &record(clock.now(), LONG)).await;
+        create(&store, 2, &record(clock.now(), LONG)).await;
+        clock.advance(SECOND);
+        create(&store, 3, &record(clock.now(), LONG)).await;
+        assert_eq!(there(&store, 4).await, [1, 2, 3]);
+        assert_eq!((store.stats().swept, store.stats().evicted), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn when_only_those_who_are_logged_in_are_left_the_newcomer_is_refused() {
+        for by_capacity in [true, false] {
+            let builder = MemoryStore::builder();
+            let store = match by_capacity {
+                true => builder.with_capacity(20),
+                false => builder.with_memory_limit(20 * cost(&of("ann", LONG)).await),
+            }
+            .build();
+            for number in 0..20 {
+                create(&store, number, &of("ann", LONG)).await;
+            }
+            for newcomer in [nobodys(LONG), of("bob", LONG)] {
+                let error = store.create(&key(99), &newcomer).await.unwrap_err();
+                assert!(error.is_retryable());
+                let cause = error.source().unwrap().to_string();
+                assert!(
+                    cause.contains("full of sessions that somebody is logged in to"),
+                    "{cause}"
+                );
+            }
+            assert_eq!((there(&store, 100).await.len(), store.stats().refused), (20, 2));
+            // What needs no room is done: a save, and the first of a key that is there.
+            assert_eq!(store.create(&key(0), &nobodys(LONG)).await.unwrap(), Created::Exists);
+            let saved = store.replace(&key(1), &of("ann", LONG), 1).await.unwrap();
+            assert_eq!(saved, Replaced::Done);
+            // After a logout there is room.
+            assert!(store.delete(&key(0)).await.unwrap());
+            create(&store, 99, &nobodys(LONG)).await;
+        }
+    }
+
+    /// What the store reckons for one such session.
+    async fn cost(record: &Record) -> usize {
+        let store = MemoryStore::new();
+        create(&store, 0, record).await;
+        store.memory_used()
+    }
+
+    #[tokio::test]
+    async fn what_a_session_takes_is_given_back_with_it() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        let large = |user: Option<&str>| Record {
+            user: user.map(Into::into),
+            payload: vec![0; 100_000].into(),
+            ..record(clock.now(), LONG)
+        };
+        create(&store, 0, &record(clock.now(), LONG)).await;
+        let small = store.memory_used();
+        for user in [None, Some("ann")] {
+            assert_eq!(store.replace(&key(0), &large(user), 1).await.unwrap(), Replaced::Done);
+            assert!((100_000..101_000).contains(&store.memory_used()));
+            let back = store.replace(&key(0), &record(clock.now(), LONG), 1).await.unwrap();
+            assert_eq!((back, store.memory_used()), (Replaced::Done, small));
+        }
+        create(&store, 1, &large(Some("ann"))).await;
+        assert!(store.delete(&key(1)).await.unwrap());
+        create(&store, 2, &large(None)).await;
+        assert_eq!(store.replace(&key(2), &large(Some("bob")), 1).await.unwrap(), Replaced::Done);
+        clock.advance(LONG);
+        assert!(!store.delete(&key(2)).await.unwrap(), "it had expired");
+        assert_eq!(store.memory_used(), small);
+        create(&store, 0, &large(Some("ann"))).await;
+        assert!(store.delete(&key(0)).await.unwrap());
+        assert_eq!(store.memory_used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_grows_makes_others_give_way_and_never_itself() {
+        let grown = Record { payload: vec![0; 5_000].into(), ..nobodys(LONG) };
+        let limit = 50 * cost(&nobodys(LONG)).await;
+        let store = MemoryStore::builder().with_memory_limit(limit).build();
+        create(&store, 0, &nobodys(SECOND * 60)).await;
+        for number in 1..50 {
+            create(&store, number, &nobodys(LONG)).await;
+        }
+        assert_eq!(store.len(), 50);
+        // It is the next to expire.
+        assert_eq!(store.replace(&key(0), &grown, 1).await.unwrap(), Replaced::Done);
+        assert!(store.memory_used() <= limit);
+        assert!(store.load(&key(0)).await.unwrap().is_some_and(|it| it.payload.len() == 5_000));
+        assert!((5..45).contains(&store.len()), "{store:?}");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_larger_than_the_limit_pushes_out_nobody() {
+        let store = MemoryStore::builder().with_memory_limit(10_000).build();
+        for number in 0..20 {
+            create(&store, number, &nobodys(LONG)).await;
+        }
+        let huge = Record { payload: vec![0; 10_000].into(), ..nobodys(LONG) };
+        for error in [
+            store.create(&key(99), &huge).await.unwrap_err(),
+            store.replace(&key(0), &huge, 1).await.unwrap_err(),
+        ] {
+            assert!(!error.is_retryable());
+            let cause = error.source().unwrap().to_string();
+            assert!(cause.contains("larger than all that it may take: 10000 bytes"), "{cause}");
+        }
+        assert_eq!((store.len(), store.stats().refused), (20, 2));
+    }
+
+    /// Many threads make, save, grow, use and end sessions in a store that is always full: no byte and
+    /// no place gets lost, and nobody who is logged in is.
+    #[test]
+    fn the_limit_holds_from_many_threads() {
+        let limit = 60_000;
+        let store = MemoryStore::builder().with_memory_limit(limit).with_capacity(150).build();
+        runtime().block_on(async {
+            for number in 1_000_000..1_000_020 {
+                create(&store, number, &of("ann", LONG)).await;
+            }
+        });
+        let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    most.fetch_max(store.memory_used(), SeqCst);
+                    thread::yield_now();
+                }
+            });
+            let workers: Vec<_> = (0..8_u64)
+                .map(|worker| {
+                    let store = &store;
+                    scope.spawn(move || {
+                        runtime().block_on(async {
+                            for n in 0..600 {
+                                let number = worker * 600 + n;
+                                let mut record = nobodys(LONG);
+                                record.payload = vec![0; number as usize * 7_919 % 900].into();
+                                // A place is given to every newcomer, and room as well.
+                                create(store, number, &record).await;
+                                record.payload = vec![0; number as usize * 104_729 % 900].into();
+                                match n % 5 {
+                                    0 => _ = store.delete(&key(number)).await.unwrap(),
+                                    1 => drop(store.load(&key(number)).await.unwrap()),
+                                    _ => _ = store.replace(&key(number), &record, 1).await.unwrap(),
+                                }
+                            }
+                        });
+                    })
+                })
+                .collect();
+            let outcomes: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            done.store(true, SeqCst);
+            outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        });
+        assert!(most.into_inner() <= limit);
+        runtime().block_on(async {
+            let mut left = 0;
+            for number in (0..4_800).chain(1_000_000..1_000_020) {
+                left += usize::from(store.delete(&key(number)).await.unwrap());
+                assert!(number < 1_000_000 || store.len() < 20);
+            }
+            assert!(left > 20 && left <= 150);
+        });
+        assert_eq!((store.len(), store.memory_used()), (0, 0));
     }
 }

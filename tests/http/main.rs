@@ -6,6 +6,7 @@ mod csrf;
 mod evolution;
 mod failing_stores;
 mod fields;
+mod flood;
 mod kinds;
 mod layers;
 mod lifecycle;

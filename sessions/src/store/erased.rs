@@ -16,7 +16,7 @@ pub(crate) type Boxed<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>
 /// A store's answer: in a box while it is waited for.
 pub(crate) enum Answer<'a, R> {
     #[cfg(feature = "memory")]
-    Ready(Option<R>),
+    Ready(Option<Result<R, StoreError>>),
     Waiting(Boxed<'a, R>),
 }
 
@@ -25,7 +25,7 @@ impl<R> Answer<'_, R> {
     pub(crate) fn now(self) -> Option<Result<R, StoreError>> {
         match self {
             #[cfg(feature = "memory")]
-            Self::Ready(answer) => answer.map(Ok),
+            Self::Ready(answer) => answer,
             Self::Waiting(_) => None,
         }
     }
@@ -39,7 +39,7 @@ impl<R> Future for Answer<'_, R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             #[cfg(feature = "memory")]
-            Self::Ready(answer) => Poll::Ready(Ok(answer.take().expect("polled once"))),
+            Self::Ready(answer) => Poll::Ready(answer.take().expect("polled once")),
             Self::Waiting(answer) => answer.as_mut().poll(cx),
         }
     }
@@ -128,7 +128,7 @@ impl ErasedStore for AtOnce {
     }
 
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {
-        Answer::Ready(Some(self.0.inner().load(key)))
+        Answer::Ready(Some(Ok(self.0.inner().load(key))))
     }
 
     fn create<'a>(&'a self, key: &'a StoreKey, record: &'a Record) -> Answer<'a, Created> {
@@ -146,10 +146,10 @@ impl ErasedStore for AtOnce {
 
     fn touch<'a>(&'a self, key: &'a StoreKey, expires_at: SystemTime) -> Answer<'a, ()> {
         self.0.inner().touch(key, expires_at);
-        Answer::Ready(Some(()))
+        Answer::Ready(Some(Ok(())))
     }
 
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
-        Answer::Ready(Some(self.0.inner().delete(key)))
+        Answer::Ready(Some(Ok(self.0.inner().delete(key))))
     }
 }

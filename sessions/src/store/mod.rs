@@ -39,6 +39,26 @@
 //! [`ExpirySweep`] to call it, and [`UserIndex`] for "log out everywhere".
 //!
 //! `examples/custom_store.rs` in the repository is a whole one, which keeps each session in a file.
+//!
+//! # A flood of new sessions
+//!
+//! Each request without a cookie whose handler writes to its session begins one, and keeps it in the
+//! store until it expires: a client that sends no cookies makes as many as it sends requests. What
+//! bounds that:
+//!
+//! - **A handler that only reads begins none.** Write to the session of a visitor when there is
+//!   something to keep, not to count page views.
+//! - **[`MemoryStore`]** has a limit in bytes, and what gives way first is what nobody is logged in
+//!   to. Logged-in sessions never do.
+//! - **A server knows nothing of logins.** An SQL database grows until its disk is full. memcached
+//!   forgets what was used least recently, whoever is logged in. Redis with `noeviction` answers with
+//!   errors, to those who are logged in too: their sessions stay and cannot be changed. With
+//!   `volatile-ttl` it removes what expires next: then give sessions a short idle timeout
+//!   ([`with_idle_timeout`](crate::SessionLayerBuilder::with_idle_timeout)), and those of users a
+//!   longer one ([`Login::lifetime`](crate::Login::lifetime)), so that the visitors' go first.
+//! - **Everywhere**: a short idle timeout for visitors, which bounds the flood to what arrives within
+//!   it; a [payload limit](crate::SessionLayerBuilder::with_payload_limit) near what the application
+//!   needs; and a limit of requests for each address, in front of the application.
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::SystemTime};
 

@@ -1,7 +1,8 @@
 //! Sessions in the memory of this process.
 //!
 //! [`MemoryStore`] is a handle to [`Inner`]: shards, each behind a lock of its own, and the few
-//! numbers that they share. `shard` has the data structure, `sweep` the cleanup on a schedule.
+//! numbers that they share. `shard` has the data structure, `room` the bounds and what gives way to
+//! keep them, `sweep` the cleanup on a schedule.
 
 use std::{
     fmt,
@@ -10,12 +11,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    thread,
     time::{Duration, SystemTime},
 };
 
 use self::{
-    shard::{Entry, Shard, Stamp},
+    room::{Full, Limits, Room},
+    shard::{Entry, Position, Shard, Stamp, Worth},
     sweep::Sweep,
     users::Users,
 };
@@ -25,14 +26,19 @@ use crate::{
     clock::{Clock, to_millis},
 };
 
+mod room;
 mod shard;
 mod sweep;
 mod users;
 
 /// How many shards there are. At a million sessions each holds five hundred of them, so that the
 /// longest thing that is ever done under a lock (moving a shard that grows) takes some tens of
-/// microseconds. Empty, they are 144 KiB.
+/// microseconds. Empty, they are 304 KiB.
 const SHARDS: usize = 2048;
+
+/// How many bytes the sessions of a store may take if nobody says anything else: little enough for
+/// the smallest servers, and enough for more sessions than these serve.
+const MEMORY_LIMIT: usize = 128 << 20;
 
 /// Keeps sessions in the memory of this process, and cleans up after itself.
 ///
@@ -67,46 +73,72 @@ const SHARDS: usize = 2048;
 /// and of its thread, and goes on. The sessions are sorted by expiry, so it touches only those
 /// that have expired.
 ///
-/// # Capacity
+/// # Bounds, and what gives way
 ///
-/// A store [with a capacity](MemoryStoreBuilder::with_capacity) never holds more sessions than
-/// that, not for a moment and from however many threads sessions are made: a `create` takes one of
-/// the places before it writes. When all are taken, the session nearest to expiry makes room,
-/// so expired ones go before live ones. Which one is nearest is exact as long as nobody else
-/// changes the store at the same moment; otherwise it is one that was the nearest a moment ago, or
-/// next to it. `create` of a key that is in use, `replace` and `touch` need no place and evict
-/// nothing. (The one exception: of two calls that create the same new key at the same time in a
-/// full store, the one that is told [`Exists`](Created::Exists) may have made room too.)
+/// A store never takes more memory than its
+/// [limit](MemoryStoreBuilder::with_memory_limit), 128 MiB by default, which holds some 700,000
+/// sessions of five small fields; nor, if it is given a
+/// [capacity](MemoryStoreBuilder::with_capacity), does it hold more sessions than that. Both hold at
+/// every moment and from however many threads sessions are made: a call takes the room that it needs
+/// before it writes. When there is none, the session that is worth least makes it:
+///
+/// 1. one that has expired;
+/// 2. one that nobody is logged in to and that no request has come back to: what a flood of requests
+///    without cookies makes, which so can only push out more of itself;
+/// 3. one that nobody is logged in to.
+///
+/// Of those that are worth the same, the one nearest to expiry goes first. That is exact as long as
+/// nobody else changes the store at the same moment; otherwise it is one that was the nearest a
+/// moment ago, or next to it.
+///
+/// A session that somebody is logged in to never gives way. When the others do not make enough room,
+/// the call is refused with a [`StoreError`] that may be gone the next time: the client gets 503,
+/// those who are logged in stay so, and [`stats`](MemoryStore::stats) counts it. An application where
+/// that happens has more users than memory.
+///
+/// `create` of a key that is in use, `touch`, and `replace` by a record that is no larger need no
+/// room. (The one exception: of two calls that create the same new key at the same time in a full
+/// store, the one that is told [`Exists`](Created::Exists) may have made room too.)
+///
+/// The stores on servers have no such order: there the server says what goes when it is full, which
+/// each store's documentation tells.
 ///
 /// # Details
 ///
 /// Times are kept in milliseconds, and end in the year 10889. A payload is shared with the
 /// [`Record`]s that it came in and goes out with, never copied. No method waits for anything: the
 /// futures of [`Store`]'s methods are ready when first polled, so that dropping one later undoes
-/// nothing. No call fails.
+/// nothing. No call fails but for want of room.
 #[derive(Clone)]
 pub struct MemoryStore {
     inner: Arc<Inner>,
 }
 
 impl MemoryStore {
-    /// A store without a capacity, swept every ten seconds.
+    /// A store of 128 MiB at most, for any number of sessions, swept every ten seconds.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// To set a capacity or the sweep's interval.
+    /// To set the memory limit, a capacity or the sweep's interval.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder {
             sweep_interval: Duration::from_secs(10),
-            capacity: usize::MAX,
+            limits: Limits { sessions: usize::MAX, bytes: MEMORY_LIMIT },
             clock: Clock::System,
         }
     }
 
     /// How many sessions the store holds. Expired ones count until the sweep has removed them.
     pub fn len(&self) -> usize {
-        self.inner.places.load(Relaxed)
+        self.inner.taken.sessions.load(Relaxed)
+    }
+
+    /// How many bytes of memory the sessions take: reckoned from their sizes, and rather more than
+    /// less. Does not count what an empty store takes, about 300 KiB, nor the room that sessions
+    /// which have gone leave to others until the next sweep.
+    pub fn memory_used(&self) -> usize {
+        self.inner.taken.bytes.load(Relaxed)
     }
 
     /// Whether the store holds no session.
@@ -119,6 +151,7 @@ impl MemoryStore {
         MemoryStoreStats {
             swept: self.inner.swept.load(Relaxed),
             evicted: self.inner.evicted.load(Relaxed),
+            refused: self.inner.refused.load(Relaxed),
         }
     }
 
@@ -147,10 +180,14 @@ impl Default for MemoryStore {
 /// Shows how many sessions there are, and nothing that is in them.
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let capacity = Some(self.inner.capacity).filter(|&capacity| capacity < usize::MAX);
+        let Limits { sessions, bytes } = self.inner.limits;
+        let [capacity, memory_limit] =
+            [sessions, bytes].map(|limit| Some(limit).filter(|&limit| limit < usize::MAX));
         f.debug_struct("MemoryStore")
             .field("len", &self.len())
             .field("capacity", &capacity)
+            .field("memory_used", &self.memory_used())
+            .field("memory_limit", &memory_limit)
             .field("stats", &self.stats())
             .finish()
     }
@@ -161,7 +198,7 @@ impl fmt::Debug for MemoryStore {
 #[must_use = "`build` makes the store"]
 pub struct MemoryStoreBuilder {
     sweep_interval: Duration,
-    capacity: usize,
+    limits: Limits,
     clock: Clock,
 }
 
@@ -175,10 +212,18 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// How many sessions the store holds at most; any number unless told otherwise, and at least
-    /// one. [What gives way](MemoryStore#capacity) is the session nearest to expiry.
+    /// How many bytes of memory the sessions may take, as [`MemoryStore::memory_used`] reckons them.
+    /// Default: 128 MiB. `usize::MAX` is no limit: then clients decide how much memory the process
+    /// takes. [What gives way](MemoryStore#bounds-and-what-gives-way) is what is worth least.
+    pub fn with_memory_limit(mut self, bytes: usize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// How many sessions the store holds at most: at least one. Default: any number within the
+    /// memory limit. [What gives way](MemoryStore#bounds-and-what-gives-way) is what is worth least.
     pub fn with_capacity(mut self, sessions: usize) -> Self {
-        self.capacity = sessions.max(1);
+        self.limits.sessions = sessions.max(1);
         self
     }
 
@@ -200,11 +245,13 @@ impl MemoryStoreBuilder {
     pub fn build(self) -> MemoryStore {
         let inner = Inner {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            nearest: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
-            places: AtomicUsize::new(0),
-            capacity: self.capacity,
+            nearest: (0..SHARDS).map(|_| Nearest::default()).collect(),
+            taken: Counts::default(),
+            logged_in: Counts::default(),
+            limits: self.limits,
             swept: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             clock: self.clock,
             users: Users::new(),
             sweep: Sweep::new(self.sweep_interval),
@@ -221,25 +268,62 @@ pub struct MemoryStoreStats {
     pub swept: u64,
     /// Live sessions that were removed because the store was full.
     pub evicted: u64,
+    /// Calls that failed because the store was full of sessions that somebody is logged in to, or the
+    /// record larger than the memory limit.
+    pub refused: u64,
 }
 
 pub(super) struct Inner {
     /// No lock is held across an await, and nobody holds two of these.
     shards: Box<[Mutex<Shard>]>,
-    /// When each shard's next session expires, readable without its lock. A hint: it may be old by
+    /// When each shard's next sessions expire, readable without its lock. A hint: it may be old by
     /// the time that it is acted on, so whoever acts on it looks again under the lock.
-    nearest: Box<[AtomicU64]>,
-    /// How many sessions there are, and creates that have taken a place but not written yet. A
-    /// place is taken before a session is written and given back after it is removed, so this is
-    /// never less than the number of sessions, and never more than the capacity.
-    places: AtomicUsize,
-    capacity: usize,
+    nearest: Box<[Nearest]>,
+    /// The sessions that there are, and the room that calls have taken and not written to yet. Room is
+    /// taken before a session is written and given back after it is removed, so this is never less
+    /// than what there is, and never more than the limits.
+    taken: Counts,
+    /// Of those, the ones that somebody is logged in to: they make no room.
+    logged_in: Counts,
+    limits: Limits,
     swept: AtomicU64,
     evicted: AtomicU64,
+    refused: AtomicU64,
     clock: Clock,
     /// Changed together with the sessions, under their shard's lock.
     users: Users,
     sweep: Sweep,
+}
+
+/// A session's user, and its cost.
+type LoggedIn<'a> = (&'a Arc<str>, usize);
+
+/// When the next session of each worth expires; `u64::MAX` if there is none.
+struct Nearest([AtomicU64; Worth::ALL.len()]);
+
+impl Default for Nearest {
+    fn default() -> Self {
+        Self(Worth::ALL.map(|_| AtomicU64::new(u64::MAX)))
+    }
+}
+
+/// How many sessions, and how many bytes.
+#[derive(Default)]
+struct Counts {
+    sessions: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Counts {
+    fn add(&self, cost: usize) {
+        self.sessions.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(cost, Relaxed);
+    }
+
+    fn subtract(&self, cost: usize) {
+        self.sessions.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(cost, Relaxed);
+    }
 }
 
 /// Which shard a key belongs to, by bytes that its hash does not use.
@@ -268,54 +352,60 @@ impl Inner {
     }
 
     pub(in crate::store) fn load(&self, key: &StoreKey) -> Option<Record> {
-        let (shard, now) = self.open(key);
-        shard.find_live(key, now).map(|at| shard.get(at).record())
+        let (mut shard, now) = self.open(key);
+        let at = shard.find_live(key, now)?;
+        let at = note_use(&mut shard, at);
+        Some(shard.get(at).record())
     }
 
     /// When the session expires, if this is its record: the same bytes at the same place.
     pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<SystemTime> {
-        let (shard, now) = self.open(key);
-        let entry = shard.get(shard.find_live(key, now)?);
+        let (mut shard, now) = self.open(key);
+        let at = shard.find_live(key, now)?;
+        let at = note_use(&mut shard, at);
+        let entry = shard.get(at);
         entry.is_of(known).then(|| entry.expires_at())
     }
 
-    pub(in crate::store) fn create(&self, key: &StoreKey, record: &Record) -> Created {
-        // All that allocates for the session itself happens before the lock.
+    pub(in crate::store) fn create(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+    ) -> Result<Created, StoreError> {
+        // All that allocates for the session itself happens before the lock, and what frees after it.
         let entry = Entry::new(key, record);
-        let mut has_place = false;
-        let answer = loop {
+        let (user, cost) = (record.user.as_ref(), entry.cost());
+        let mut room = Room::none(self);
+        let mut _expired = None;
+        loop {
             let (mut shard, now) = self.open(key);
-            match shard.find(key) {
-                Some(at) if !shard.get(at).is_expired(now) => break Created::Exists,
-                Some(at) => {
-                    // The expired one has left its place.
-                    let user = record.user.as_ref();
-                    let expired = shard.replace(at, entry);
-                    self.users.change(key, expired.user(), user);
-                    drop(shard);
-                    drop(expired);
-                    self.swept.fetch_add(1, Relaxed);
-                    break Created::Done;
+            if let Some(at) = shard.find(key) {
+                if !shard.get(at).is_expired(now) {
+                    return Ok(Created::Exists);
                 }
-                // It would never be seen: not worth a place, let alone somebody else's.
-                None if entry.is_expired(now) => break Created::Done,
-                None if has_place || self.take_place() => {
-                    shard.insert(entry);
-                    self.users.change(key, None, record.user.as_ref());
-                    return Created::Done;
-                }
-                None => {
-                    // Never two locks at once: ours is let go of, and when we are back the key is
-                    // looked up anew.
-                    drop(shard);
-                    has_place = self.make_room();
-                }
+                let removed = shard.remove(at);
+                self.note_end(&removed);
+                room.keep_of(&removed);
+                self.swept.fetch_add(1, Relaxed);
+                _expired = Some(removed);
             }
-        };
-        if has_place {
-            self.give_place_back();
+            if entry.is_expired(now) {
+                // It would never be seen: not worth a place, let alone somebody else's.
+                return Ok(Created::Done);
+            }
+            if room.take(1, cost) {
+                room.spend(1, cost);
+                let worth = entry.worth(Worth::Unused);
+                shard.insert(entry, worth);
+                self.note(key, None, user.map(|user| (user, cost)));
+                return Ok(Created::Done);
+            }
+            // Never two locks at once: ours is let go of, and when we are back the key is looked up
+            // anew.
+            drop(shard);
+            self.make_room(&mut room, cost, cost, None)
+                .map_err(|full| self.refuse("create", full))?;
         }
-        answer
     }
 
     pub(in crate::store) fn replace(
@@ -323,19 +413,36 @@ impl Inner {
         key: &StoreKey,
         record: &Record,
         based_on: u64,
-    ) -> Replaced {
+    ) -> Result<Replaced, StoreError> {
         let entry = Entry::new(key, record);
-        let (mut shard, now) = self.open(key);
-        let Some(at) = shard.find_live(key, now) else { return Replaced::Missing };
-        if shard.get(at).version() != based_on {
-            return Replaced::Changed;
+        let (user, cost) = (record.user.as_ref(), entry.cost());
+        let mut room = Room::none(self);
+        loop {
+            let (mut shard, now) = self.open(key);
+            let Some(at) = shard.find_live(key, now) else { return Ok(Replaced::Missing) };
+            if shard.get(at).version() != based_on {
+                return Ok(Replaced::Changed);
+            }
+            let cost_before = shard.get(at).cost();
+            let more = cost.saturating_sub(cost_before);
+            if room.take(0, more) {
+                room.exchange(cost_before, cost);
+                let worth = entry.worth(Worth::Used);
+                let old = shard.replace(at, entry, worth);
+                self.note(
+                    key,
+                    old.user().map(|user| (user, cost_before)),
+                    user.map(|user| (user, cost)),
+                );
+                // Memory is given back after the lock: it may take the allocator a while.
+                drop(shard);
+                drop(old);
+                return Ok(Replaced::Done);
+            }
+            drop(shard);
+            self.make_room(&mut room, more, cost, Some(key))
+                .map_err(|full| self.refuse("replace", full))?;
         }
-        let old = shard.replace(at, entry);
-        self.users.change(key, old.user(), record.user.as_ref());
-        // Memory is given back after the lock: it may take the allocator a while.
-        drop(shard);
-        drop(old);
-        Replaced::Done
     }
 
     pub(in crate::store) fn touch(&self, key: &StoreKey, expires_at: SystemTime) {
@@ -359,10 +466,10 @@ impl Inner {
             return false;
         }
         let removed = shard.remove(at);
-        self.users.change(key, removed.user(), None);
-        // As in `replace`; and the place is free only now that the session is gone.
+        self.note_end(&removed);
+        // As in `replace`; and the room is free only now that the session is gone.
         drop(shard);
-        self.give_place_back();
+        self.taken.subtract(removed.cost());
         if removed.is_expired(now) {
             self.swept.fetch_add(1, Relaxed);
             return false;
@@ -370,37 +477,34 @@ impl Inner {
         true
     }
 
-    /// Takes a place, if there is one. The counter alone decides, so that the bound needs no lock
-    /// and holds at every moment; it guards no other memory, so `Relaxed` is enough.
-    fn take_place(&self) -> bool {
-        let more = |places| (places < self.capacity).then_some(places + 1);
-        self.places.fetch_update(Relaxed, Relaxed, more).is_ok()
+    /// To be called for each change, under the lock of the session's shard: who is logged in to the
+    /// session, if anybody, and what it costs; before and now.
+    fn note(&self, key: &StoreKey, before: Option<LoggedIn<'_>>, now: Option<LoggedIn<'_>>) {
+        self.users.change(key, before.map(|it| it.0), now.map(|it| it.0));
+        if let Some((_, cost)) = now {
+            self.logged_in.add(cost);
+        }
+        if let Some((_, cost)) = before {
+            self.logged_in.subtract(cost);
+        }
     }
 
-    fn give_place_back(&self) {
-        self.places.fetch_sub(1, Relaxed);
+    /// The same of a session that has been removed. Its room is given back after that.
+    fn note_end(&self, removed: &Entry) {
+        self.note(removed.key(), removed.user().map(|user| (user, removed.cost())), None);
     }
 
-    /// Removes the session nearest to expiry, and keeps its place for the caller. `false` if there
-    /// was none: all places belong to other creates that are about to write.
-    fn make_room(&self) -> bool {
-        let nearest = (0..SHARDS).min_by_key(|&index| self.nearest[index].load(Relaxed));
-        let removed = nearest.and_then(|index| {
-            let mut shard = self.lock(index);
-            let removed = shard.remove_nearest()?;
-            self.users.change(removed.key(), removed.user(), None);
-            Some(removed)
-        });
-        match &removed {
-            Some(entry) if entry.is_expired(self.now()) => self.swept.fetch_add(1, Relaxed),
-            Some(_) => self.evicted.fetch_add(1, Relaxed),
-            None => {
-                // They need no more than a moment of this processor.
-                thread::yield_now();
-                return false;
-            }
-        };
-        true
+    fn refuse(&self, operation: &'static str, full: Full) -> StoreError {
+        self.refused.fetch_add(1, Relaxed);
+        full.error(operation, self.limits)
+    }
+}
+
+/// A request has come back to this session. Gives the place where it is then.
+fn note_use(shard: &mut Locked<'_>, at: Position) -> Position {
+    match at.worth() {
+        Worth::Unused => shard.set_worth(at, Worth::Used),
+        _ => at,
     }
 }
 
@@ -408,7 +512,7 @@ impl Inner {
 /// without a lock.
 struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
-    nearest: &'a AtomicU64,
+    nearest: &'a Nearest,
 }
 
 impl Deref for Locked<'_> {
@@ -429,9 +533,12 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         // Runs before the lock opens, so that the last one to write is the last one that changed
         // something. Most calls change nothing here; they only look, and leave the line shared.
-        let nearest = self.shard.nearest().map_or(u64::MAX, Entry::expires);
-        if self.nearest.load(Relaxed) != nearest {
-            self.nearest.store(nearest, Relaxed);
+        for worth in Worth::ALL {
+            let nearest = self.shard.nearest(worth).map_or(u64::MAX, Entry::expires);
+            let hint = &self.nearest.0[worth as usize];
+            if hint.load(Relaxed) != nearest {
+                hint.store(nearest, Relaxed);
+            }
         }
     }
 }
@@ -442,7 +549,7 @@ impl Store for MemoryStore {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        Ok(self.inner().create(key, record))
+        self.inner().create(key, record)
     }
 
     async fn replace(
@@ -451,7 +558,7 @@ impl Store for MemoryStore {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        Ok(self.inner().replace(key, record, based_on))
+        self.inner().replace(key, record, based_on)
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
@@ -466,6 +573,8 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[tokio::test]

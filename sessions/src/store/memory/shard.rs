@@ -1,10 +1,10 @@
 //! One shard: plain data, and nothing that locks, waits or looks at a clock.
 //!
-//! Its sessions stand in one array that is a heap: the session nearest to expiry is always the
-//! first. Beside it a hash table knows where each session stands. So the next one to expire and
-//! the one to give up when the store is full are found without a search, and an entry costs no
-//! pointers. A session of a hundred bytes is half overhead if one is not careful, which is why
-//! [`Entry`] is packed.
+//! Its sessions stand in one array for each [`Worth`]. Each array is a heap: the session nearest to
+//! expiry is always the first. Beside them a hash table knows where each session stands. So the next
+//! one to expire and the one to give up when the store is full are found without a search, and an
+//! entry costs no pointers. A session of a hundred bytes is half overhead if one is not careful,
+//! which is why [`Entry`] is packed.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -14,6 +14,22 @@ use crate::{
     Record, StoreKey,
     clock::{from_millis, to_millis},
 };
+
+/// What a session is worth when the store is full: the least is the first to give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// Nobody's, and no request has come back to it: all that a flood of requests without cookies
+    /// makes.
+    Unused,
+    /// Nobody's.
+    Used,
+    /// Somebody has logged in. It never gives way.
+    LoggedIn,
+}
+
+impl Worth {
+    pub(super) const ALL: [Self; 3] = [Self::Unused, Self::Used, Self::LoggedIn];
+}
 
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.
 const CHILDREN: usize = 4;
@@ -127,6 +143,33 @@ impl Entry {
         }
     }
 
+    /// About how many bytes of memory it takes, all in all: rather more than less.
+    pub(super) fn cost(&self) -> usize {
+        /// Its place in an array that grows by an eighth, and in a hash table that is a quarter full
+        /// just after it has grown.
+        const PLACE: usize = size_of::<Entry>() * 9 / 8 + 5 * 4;
+        /// The box, and an entry in the index of users: a place in its table, and a table of its own
+        /// for the user's sessions.
+        const USER: usize = allocated(size_of::<Wide>()) + 3 * size_of::<[usize; 8]>() + 224;
+        /// What an `Arc` counts with.
+        const COUNTS: usize = 2 * size_of::<usize>();
+        match &self.body {
+            Body::Slim(payload) => PLACE + allocated(COUNTS + payload.len()),
+            Body::Wide(wide) => {
+                let user = wide.user.as_ref().map_or(0, |user| allocated(COUNTS + user.len()));
+                PLACE + USER + user + allocated(COUNTS + wide.payload.len())
+            }
+        }
+    }
+
+    /// What a session that was worth this much before is worth with this record.
+    pub(super) fn worth(&self, before: Worth) -> Worth {
+        match self.user() {
+            Some(_) => Worth::LoggedIn,
+            None => before.min(Worth::Used),
+        }
+    }
+
     /// When it expires, in milliseconds since 1970.
     pub(super) fn expires(&self) -> u64 {
         self.expires.millis()
@@ -137,6 +180,11 @@ impl Entry {
     }
 }
 
+/// What an allocator takes for so many bytes: common ones round up to 16, after a word of their own.
+const fn allocated(bytes: usize) -> usize {
+    (bytes + 8).next_multiple_of(16)
+}
+
 /// The first bytes of a key are as good as random already, so they are the hash. The shard is
 /// picked by others ([`super::shard_of`]): within one shard all bits of the hash still differ.
 fn hash(key: &StoreKey) -> u64 {
@@ -144,144 +192,219 @@ fn hash(key: &StoreKey) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+/// Where a session stands: in which array, and where in that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position(u32);
+
+impl Position {
+    const INDEX_BITS: u32 = 30;
+
+    fn new(worth: Worth, index: usize) -> Self {
+        let index = u32::try_from(index).ok().filter(|index| index >> Self::INDEX_BITS == 0);
+        Self(
+            index.expect("a shard holds fewer than 2^30 sessions")
+                | (worth as u32) << Self::INDEX_BITS,
+        )
+    }
+
+    pub(super) fn worth(self) -> Worth {
+        Worth::ALL[(self.0 >> Self::INDEX_BITS) as usize]
+    }
+
+    fn index(self) -> usize {
+        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
+    }
+}
+
 /// Between two calls: `table` has exactly one position for each entry, the right one, and no entry
-/// expires before its parent in the heap.
+/// expires before its parent in its heap.
 #[derive(Default)]
 pub(super) struct Shard {
-    entries: Vec<Entry>,
-    table: HashTable<u32>,
+    heaps: [Vec<Entry>; Worth::ALL.len()],
+    table: HashTable<Position>,
 }
 
 impl Shard {
-    pub(super) fn get(&self, at: usize) -> &Entry {
-        &self.entries[at]
+    pub(super) fn get(&self, at: Position) -> &Entry {
+        &self.heaps[at.worth() as usize][at.index()]
     }
 
     /// Where the session `key` stands, expired or not. Good until the next change.
-    pub(super) fn find(&self, key: &StoreKey) -> Option<usize> {
-        let same = |&at: &u32| self.entries[at as usize].key == *key;
-        self.table.find(hash(key), same).map(|&at| at as usize)
+    pub(super) fn find(&self, key: &StoreKey) -> Option<Position> {
+        self.table.find(hash(key), |&at| self.get(at).key == *key).copied()
     }
 
     /// Where the session `key` stands, if it has not expired.
-    pub(super) fn find_live(&self, key: &StoreKey, now: u64) -> Option<usize> {
-        self.find(key).filter(|&at| !self.entries[at].is_expired(now))
+    pub(super) fn find_live(&self, key: &StoreKey, now: u64) -> Option<Position> {
+        self.find(key).filter(|&at| !self.get(at).is_expired(now))
     }
 
-    /// The session that is nearest to expiry.
-    pub(super) fn nearest(&self) -> Option<&Entry> {
-        self.entries.first()
+    /// Of the sessions that are worth so much, the one that is nearest to expiry.
+    pub(super) fn nearest(&self, worth: Worth) -> Option<&Entry> {
+        self.heaps[worth as usize].first()
     }
 
     /// Adds a session whose key is not here.
-    pub(super) fn insert(&mut self, entry: Entry) {
-        // What can fail for want of room comes first, so that a panic leaves all as it was. The
-        // array grows by an eighth: doubling would leave a quarter of it empty on average.
-        let at = self.entries.len();
-        let position = u32::try_from(at).expect("a shard holds fewer than 2^32 sessions");
-        if at == self.entries.capacity() {
-            self.entries.reserve_exact(at / 8 + 4);
-        }
-        self.table.reserve(1, |&at| hash(&self.entries[at as usize].key));
-
-        let hash_of = hash(&entry.key);
-        self.entries.push(entry);
-        self.table.insert_unique(hash_of, position, |&at| hash(&self.entries[at as usize].key));
+    pub(super) fn insert(&mut self, entry: Entry, worth: Worth) {
+        // What can fail for want of room comes first, so that a panic leaves all as it was.
+        self.make_room(worth);
+        let Self { heaps, table } = self;
+        let hash_of = |&at: &Position| hash(&heaps[at.worth() as usize][at.index()].key);
+        table.reserve(1, hash_of);
+        let at = Position::new(worth, heaps[worth as usize].len());
+        table.insert_unique(hash(&entry.key), at, hash_of);
+        heaps[worth as usize].push(entry);
         self.sift(at);
     }
 
-    /// Puts `entry` in the place of the one at `at`, which has the same key, and returns that.
-    pub(super) fn replace(&mut self, at: usize, entry: Entry) -> Entry {
-        let old = std::mem::replace(&mut self.entries[at], entry);
+    /// The array grows by an eighth: doubling would leave a quarter of it empty on average.
+    fn make_room(&mut self, worth: Worth) {
+        let heap = &mut self.heaps[worth as usize];
+        if heap.len() == heap.capacity() {
+            heap.reserve_exact(heap.len() / 8 + 4);
+        }
+    }
+
+    /// Puts `entry`, which is worth so much, in the place of the one at `at`, which has the same key,
+    /// and returns that.
+    pub(super) fn replace(&mut self, at: Position, entry: Entry, worth: Worth) -> Entry {
+        let at = self.set_worth(at, worth);
+        let old = std::mem::replace(&mut self.heaps[worth as usize][at.index()], entry);
         self.sift(at);
         old
     }
 
     /// Moves the expiry of the session at `at`.
-    pub(super) fn set_expiry(&mut self, at: usize, expires: Stamp) {
-        self.entries[at].expires = expires;
+    pub(super) fn set_expiry(&mut self, at: Position, expires: Stamp) {
+        self.heaps[at.worth() as usize][at.index()].expires = expires;
         self.sift(at);
     }
 
+    /// Says what the session at `at` is worth, and where it is then.
+    pub(super) fn set_worth(&mut self, at: Position, worth: Worth) -> Position {
+        if at.worth() == worth {
+            return at;
+        }
+        self.make_room(worth);
+        let last = Position::new(at.worth(), self.heaps[at.worth() as usize].len() - 1);
+        self.swap(at, last);
+        let to = Position::new(worth, self.heaps[worth as usize].len());
+        let hash_of = hash(&self.get(last).key);
+        if let Some(position) = self.table.find_mut(hash_of, |&at| at == last) {
+            *position = to;
+        }
+        let entry = self.heaps[at.worth() as usize].swap_remove(last.index());
+        self.heaps[worth as usize].push(entry);
+        if at != last {
+            self.sift(at);
+        }
+        self.sift(to)
+    }
+
     /// Takes out the session at `at`.
-    pub(super) fn remove(&mut self, at: usize) -> Entry {
+    pub(super) fn remove(&mut self, at: Position) -> Entry {
         // To the end, out of the table, out of the array; then the one that took its place finds
         // a better one.
-        let last = self.entries.len() - 1;
+        let last = Position::new(at.worth(), self.heaps[at.worth() as usize].len() - 1);
         self.swap(at, last);
-        let hash_of = hash(&self.entries[last].key);
-        if let Ok(position) = self.table.find_entry(hash_of, |&at| at as usize == last) {
+        let hash_of = hash(&self.get(last).key);
+        if let Ok(position) = self.table.find_entry(hash_of, |&at| at == last) {
             position.remove();
         }
-        let removed = self.entries.swap_remove(last);
-        if at < last {
+        let removed = self.heaps[at.worth() as usize].swap_remove(last.index());
+        if at != last {
             self.sift(at);
         }
         removed
     }
 
-    /// Takes out the session that is nearest to expiry.
-    pub(super) fn remove_nearest(&mut self) -> Option<Entry> {
-        (!self.entries.is_empty()).then(|| self.remove(0))
+    /// Of the sessions that are worth so much, takes out the one that is nearest to expiry.
+    pub(super) fn remove_nearest(&mut self, worth: Worth) -> Option<Entry> {
+        self.nearest(worth)?;
+        Some(self.remove(Position::new(worth, 0)))
+    }
+
+    /// Takes out a session that has expired, if there is one.
+    pub(super) fn remove_expired(&mut self, now: u64) -> Option<Entry> {
+        let has_expired =
+            |worth: &Worth| self.nearest(*worth).is_some_and(|entry| entry.is_expired(now));
+        let worth = Worth::ALL.into_iter().find(has_expired)?;
+        self.remove_nearest(worth)
     }
 
     /// Moves to smaller quarters when three quarters of these are empty. What comes back is the
     /// old memory, for the caller to free without the lock: it can take the allocator milliseconds
     /// to return a large heap to the system.
     pub(super) fn shrink(&mut self) -> Shard {
-        let used = self.entries.len();
-        if used > 0 && used > self.entries.capacity() / 4 && used > self.table.capacity() / 4 {
+        let (used, room) = (self.len(), self.capacity());
+        if used > 0 && used > room / 4 && used > self.table.capacity() / 4 {
             return Shard::default();
         }
+        let room_for = |heap: &Vec<Entry>| Vec::with_capacity(heap.len() + heap.len() / 16);
         let mut smaller = Shard {
-            entries: Vec::with_capacity(used + used / 16),
+            heaps: self.heaps.each_ref().map(room_for),
             table: HashTable::with_capacity(used),
         };
-        // In the same order, which keeps the heap in order.
-        for (position, entry) in (0..).zip(self.entries.drain(..)) {
-            // There is room: nothing is hashed again.
-            smaller.table.insert_unique(hash(&entry.key), position, |_| 0);
-            smaller.entries.push(entry);
+        // In the same order, which keeps the heaps in order.
+        for worth in Worth::ALL {
+            for entry in self.heaps[worth as usize].drain(..) {
+                let heap = &mut smaller.heaps[worth as usize];
+                // There is room: nothing is hashed again.
+                let at = Position::new(worth, heap.len());
+                smaller.table.insert_unique(hash(&entry.key), at, |_| 0);
+                heap.push(entry);
+            }
         }
         std::mem::replace(self, smaller)
     }
 
-    /// Moves the entry at `at` up or down until the heap is in order again.
-    fn sift(&mut self, mut at: usize) {
+    fn len(&self) -> usize {
+        self.heaps.iter().map(Vec::len).sum()
+    }
+
+    fn capacity(&self) -> usize {
+        self.heaps.iter().map(Vec::capacity).sum()
+    }
+
+    /// Moves the entry at `at` up or down until its heap is in order again, and says where it is.
+    fn sift(&mut self, at: Position) -> Position {
+        let (worth, mut at) = (at.worth(), at.index());
+        let place = |at| Position::new(worth, at);
+        let expires = |shard: &Self, at: usize| shard.heaps[worth as usize][at].expires();
         while at > 0 {
             let parent = (at - 1) / CHILDREN;
-            if self.entries[parent].expires() <= self.entries[at].expires() {
+            if expires(self, parent) <= expires(self, at) {
                 break;
             }
-            self.swap(at, parent);
+            self.swap(place(at), place(parent));
             at = parent;
         }
         loop {
-            let children = at * CHILDREN + 1..self.entries.len().min((at + 1) * CHILDREN + 1);
-            let Some(first) = children.min_by_key(|&child| self.entries[child].expires()) else {
-                return;
-            };
-            if self.entries[at].expires() <= self.entries[first].expires() {
-                return;
+            let len = self.heaps[worth as usize].len();
+            let children = at * CHILDREN + 1..len.min((at + 1) * CHILDREN + 1);
+            let Some(first) = children.min_by_key(|&child| expires(self, child)) else { break };
+            if expires(self, at) <= expires(self, first) {
+                break;
             }
-            self.swap(at, first);
+            self.swap(place(at), place(first));
             at = first;
         }
+        place(at)
     }
 
-    /// Lets two entries change places, in the array and in the table.
-    fn swap(&mut self, a: usize, b: usize) {
+    /// Lets two entries of one heap change places, in the array and in the table.
+    fn swap(&mut self, a: Position, b: Position) {
         if a == b {
             return;
         }
         // Both positions are looked up before either is written: in between, the same position
         // would stand in the table twice.
-        let hashes = [a, b].map(|at| hash(&self.entries[at].key));
-        let found = self.table.get_disjoint_mut(hashes, |which, &at| at as usize == [a, b][which]);
+        let hashes = [a, b].map(|at| hash(&self.get(at).key));
+        let found = self.table.get_disjoint_mut(hashes, |which, &at| at == [a, b][which]);
         if let [Some(one), Some(other)] = found {
             std::mem::swap(one, other);
         }
-        self.entries.swap(a, b);
+        self.heaps[a.worth() as usize].swap(a.index(), b.index());
     }
 }
 
@@ -310,11 +433,15 @@ mod tests {
 
     impl Shard {
         fn check(&self) {
-            assert_eq!(self.table.len(), self.entries.len());
-            for (at, entry) in self.entries.iter().enumerate() {
-                assert_eq!(self.find(&entry.key), Some(at));
-                let parent = &self.entries[at.saturating_sub(1) / CHILDREN];
-                assert!(parent.expires() <= entry.expires());
+            assert_eq!(self.table.len(), self.len());
+            for worth in Worth::ALL {
+                let heap = &self.heaps[worth as usize];
+                for (at, entry) in heap.iter().enumerate() {
+                    let found = self.find(&entry.key).unwrap();
+                    assert_eq!((found.worth(), found.index()), (worth, at));
+                    let parent = &heap[at.saturating_sub(1) / CHILDREN];
+                    assert!(parent.expires() <= entry.expires());
+                }
             }
         }
     }
@@ -324,6 +451,7 @@ mod tests {
     fn an_entry_has_64_bytes() {
         assert_eq!(size_of::<Body>(), size_of::<Arc<[u8]>>());
         assert_eq!(size_of::<Entry>(), 64);
+        assert_eq!(size_of::<Position>(), 4);
     }
 
     #[test]
@@ -346,6 +474,19 @@ mod tests {
         assert_eq!(Stamp::from_millis(u64::MAX).millis(), Stamp::MAX);
     }
 
+    #[test]
+    fn whose_it_is_and_whether_it_is_used_make_its_worth() {
+        let entry = |user: Option<&str>| {
+            Entry::new(&key(1), &Record { user: user.map(Into::into), ..record(1) })
+        };
+        for before in Worth::ALL {
+            assert_eq!(entry(Some("ann")).worth(before), Worth::LoggedIn);
+        }
+        // What has lost its user was in use.
+        let of_nobody = Worth::ALL.map(|before| entry(None).worth(before));
+        assert_eq!(of_nobody, [Worth::Unused, Worth::Used, Worth::Used]);
+    }
+
     /// Ten thousand random changes, each compared with the same change to a plain map.
     #[test]
     fn agrees_with_a_map() {
@@ -357,31 +498,48 @@ mod tests {
         let (mut shard, mut model) = (Shard::default(), HashMap::new());
         for _ in 0..10_000 {
             let (key, expires) = (key(next() as u8), next() % 1000);
-            match (next() % 5, shard.find(&key)) {
+            let worth = Worth::ALL[(next() % 3) as usize];
+            match (next() % 6, shard.find(&key)) {
                 (0 | 1, None) => {
-                    shard.insert(Entry::new(&key, &record(expires)));
-                    model.insert(key, expires);
+                    shard.insert(Entry::new(&key, &record(expires)), worth);
+                    model.insert(key, (worth, expires));
                 }
                 (0, Some(at)) => {
-                    let old = shard.replace(at, Entry::new(&key, &record(expires)));
-                    assert_eq!(model.insert(key, expires), Some(old.expires()));
+                    let before = at.worth();
+                    let old = shard.replace(at, Entry::new(&key, &record(expires)), worth);
+                    assert_eq!(model.insert(key, (worth, expires)), Some((before, old.expires())));
                 }
                 (1, Some(at)) => {
                     shard.set_expiry(at, Stamp::from_millis(expires));
-                    model.insert(key, expires);
+                    model.insert(key, (at.worth(), expires));
                 }
                 (2, Some(at)) => {
+                    let before = at.worth();
                     let removed = shard.remove(at);
                     assert!(removed.key == key);
-                    assert_eq!(model.remove(&key), Some(removed.expires()));
+                    assert_eq!(model.remove(&key), Some((before, removed.expires())));
+                }
+                (3, Some(at)) => {
+                    let to = shard.set_worth(at, worth);
+                    assert!(shard.find(&key) == Some(to));
+                    model.entry(key).and_modify(|it| it.0 = worth);
                 }
                 (2 | 3, None) => assert!(!model.contains_key(&key)),
-                (3, Some(at)) => assert_eq!(model[&key], shard.get(at).expires()),
+                (4, Some(at)) => assert_eq!(model[&key], (at.worth(), shard.get(at).expires())),
                 _ if next() % 3 == 0 => {
-                    let nearest = shard.remove_nearest().map(|entry| (entry.key, entry.expires()));
-                    assert_eq!(nearest.map(|(_, expires)| expires), model.values().min().copied());
+                    let nearest = shard.remove_nearest(worth);
+                    let nearest = nearest.map(|entry| (entry.key, entry.expires()));
+                    let of_worth = model.values().filter(|it| it.0 == worth).map(|it| it.1);
+                    assert_eq!(nearest.map(|(_, expires)| expires), of_worth.min());
                     if let Some((key, expires)) = nearest {
-                        assert_eq!(model.remove(&key), Some(expires));
+                        assert_eq!(model.remove(&key), Some((worth, expires)));
+                    }
+                }
+                _ if next() % 8 == 0 => {
+                    let expired = shard.remove_expired(100).map(|entry| entry.key);
+                    assert_eq!(expired.is_some(), model.values().any(|it| it.1 <= 100));
+                    if let Some(key) = expired {
+                        assert!(model.remove(&key).is_some_and(|it| it.1 <= 100));
                     }
                 }
                 _ => drop(shard.shrink()),
@@ -399,16 +557,17 @@ mod tests {
         for n in 0..2000_u32 {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&n.to_le_bytes());
-            shard.insert(Entry::new(&StoreKey::from_bytes(bytes), &record(n.into())));
+            let entry = Entry::new(&StoreKey::from_bytes(bytes), &record(n.into()));
+            shard.insert(entry, Worth::ALL[n as usize % 3]);
         }
-        while shard.entries.len() > 100 {
-            shard.remove_nearest();
+        while shard.len() > 100 {
+            shard.remove_expired(u64::MAX);
         }
         drop(shard.shrink());
         shard.check();
-        assert!(shard.entries.capacity() < 200 && shard.table.capacity() < 400);
-        while shard.remove_nearest().is_some() {}
+        assert!(shard.capacity() < 200 && shard.table.capacity() < 400);
+        while shard.remove_expired(u64::MAX).is_some() {}
         drop(shard.shrink());
-        assert_eq!((shard.entries.capacity(), shard.table.capacity()), (0, 0));
+        assert_eq!((shard.capacity(), shard.table.capacity()), (0, 0));
     }
 }

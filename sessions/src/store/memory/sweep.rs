@@ -122,11 +122,11 @@ impl Inner {
     pub(super) fn sweep_step(&self, index: usize, removed: &mut Vec<Entry>) -> bool {
         let now = self.now();
         let mut shard = self.lock(index);
-        while removed.len() < STEP && shard.nearest().is_some_and(|entry| entry.is_expired(now)) {
-            if let Some(entry) = shard.remove_nearest() {
-                self.users.change(entry.key(), entry.user(), None);
-                removed.push(entry);
-            }
+        while removed.len() < STEP
+            && let Some(entry) = shard.remove_expired(now)
+        {
+            self.note_end(&entry);
+            removed.push(entry);
         }
         if removed.is_empty() {
             // Not only after a sweep: sessions that were deleted leave room behind as well.
@@ -135,9 +135,10 @@ impl Inner {
             drop(unused);
             return false;
         }
-        // The sessions are gone, so their places are free; nobody needs the lock for that.
+        // The sessions are gone, so their room is free; nobody needs the lock for that.
         drop(shard);
-        self.places.fetch_sub(removed.len(), Relaxed);
+        self.taken.sessions.fetch_sub(removed.len(), Relaxed);
+        self.taken.bytes.fetch_sub(removed.iter().map(Entry::cost).sum(), Relaxed);
         self.swept.fetch_add(removed.len() as u64, Relaxed);
         true
     }
@@ -182,7 +183,7 @@ mod tests {
             assert_eq!(store.len(), left);
             removed.clear();
         }
-        assert_eq!((left, store.inner.nearest[0].load(Relaxed)), (0, u64::MAX));
+        assert_eq!((left, store.inner.nearest[0].0[0].load(Relaxed)), (0, u64::MAX));
     }
 
     #[test]

@@ -139,12 +139,16 @@ mod tests {
         assert_eq!(users(), 0, "a logout that keeps the session");
         store.delete(&key(1)).await.unwrap();
 
-        for number in 2..=4 {
-            let life = LONG * u32::from(number);
+        for number in 2..=3 {
             let user = format!("user {number}");
-            assert_eq!(create(number, &record(Some(&user), life)).await.unwrap(), Created::Done);
+            assert_eq!(create(number, &record(Some(&user), LONG)).await.unwrap(), Created::Done);
         }
-        assert_eq!((store.len(), users()), (2, 2), "one was evicted");
+        assert!(create(4, &record(Some("user 4"), LONG)).await.is_err());
+        assert_eq!((store.len(), users()), (2, 2), "one was refused");
+        store.delete(&key(2)).await.unwrap();
+        assert_eq!(create(2, &record(None, LONG)).await.unwrap(), Created::Done);
+        assert_eq!(create(4, &record(Some("user 4"), LONG)).await.unwrap(), Created::Done);
+        assert_eq!((store.len(), users()), (2, 2), "nobody's was evicted");
 
         let short = record(Some("carl"), Duration::from_millis(20));
         assert_eq!(store.replace(&key(4), &short, 1).await.unwrap(), Replaced::Done);

@@ -1,0 +1,208 @@
+//! The bounds of a store: room is taken before it is written to, and what is worth least makes some
+//! when there is none.
+
+use std::{sync::atomic::Ordering::Relaxed, thread};
+
+use super::{
+    Inner, SHARDS,
+    shard::{Entry, Worth},
+    shard_of,
+};
+use crate::{StoreError, StoreKey};
+
+/// How often a call lets others go first that have taken room, and not written to it yet: they need no
+/// more than a moment of this processor. It then counts as refused.
+const MOST_YIELDS: u32 = 1_000;
+
+/// The most that a store may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) sessions: usize,
+    pub(super) bytes: usize,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// What could give way does not make enough of it.
+    OfLoggedIn,
+    /// There could never be.
+    TooLarge { bytes: usize },
+}
+
+impl Full {
+    pub(super) fn error(self, operation: &'static str, limits: Limits) -> StoreError {
+        let Limits { sessions, bytes: limit } = limits;
+        match self {
+            Self::OfLoggedIn => {
+                let capacity = match sessions {
+                    usize::MAX => String::new(),
+                    sessions => format!(" or {sessions} sessions (`with_capacity`)"),
+                };
+                let text = format!(
+                    "it is full of sessions that somebody is logged in to: {limit} bytes \
+                     (`MemoryStoreBuilder::with_memory_limit`){capacity}"
+                );
+                StoreError::new("memory", operation, text)
+            }
+            Self::TooLarge { bytes } => {
+                let text = format!(
+                    "a session of {bytes} bytes is larger than all that it may take: {limit} bytes \
+                     (`MemoryStoreBuilder::with_memory_limit`)"
+                );
+                StoreError::permanent("memory", operation, text)
+            }
+        }
+    }
+}
+
+/// Room that a call has taken and not written to yet. What is left of it is given back.
+pub(super) struct Room<'a> {
+    store: &'a Inner,
+    sessions: usize,
+    bytes: usize,
+}
+
+impl<'a> Room<'a> {
+    pub(super) fn none(store: &'a Inner) -> Self {
+        Self { store, sessions: 0, bytes: 0 }
+    }
+
+    /// Takes what is missing until there is room for so much. The counters alone decide, so that the
+    /// bounds need no lock and hold at every moment; they guard no other memory, so `Relaxed` is
+    /// enough.
+    pub(super) fn take(&mut self, sessions: usize, bytes: usize) -> bool {
+        let Inner { taken, limits, .. } = self.store;
+        for (counter, limit, have, wanted) in [
+            (&taken.sessions, limits.sessions, &mut self.sessions, sessions),
+            (&taken.bytes, limits.bytes, &mut self.bytes, bytes),
+        ] {
+            let missing = wanted.saturating_sub(*have);
+            if missing == 0 {
+                continue;
+            }
+            let with_it = |now: usize| now.checked_add(missing).filter(|&then| then <= limit);
+            if counter.fetch_update(Relaxed, Relaxed, with_it).is_err() {
+                return false;
+            }
+            *have += missing;
+        }
+        true
+    }
+
+    /// So much of it is written to.
+    pub(super) fn spend(&mut self, sessions: usize, bytes: usize) {
+        self.sessions -= sessions;
+        self.bytes -= bytes;
+    }
+
+    /// The room of a session that has been removed.
+    pub(super) fn keep_of(&mut self, removed: &Entry) {
+        self.sessions += 1;
+        self.bytes += removed.cost();
+    }
+
+    /// A session that cost the one has been replaced by one that costs the other.
+    pub(super) fn exchange(&mut self, before: usize, now: usize) {
+        self.bytes = self.bytes + before - now;
+    }
+
+    fn give_back(&mut self) {
+        let taken = &self.store.taken;
+        // Nearly always there is nothing, and a counter that all threads write to is slow.
+        if self.sessions > 0 {
+            taken.sessions.fetch_sub(std::mem::take(&mut self.sessions), Relaxed);
+        }
+        if self.bytes > 0 {
+            taken.bytes.fetch_sub(std::mem::take(&mut self.bytes), Relaxed);
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Inner {
+    /// Has what is worth least give way until `room` has so many bytes for a session that costs so
+    /// much, and a place for it; or, if it replaces one, that one's, which does not give way.
+    pub(super) fn make_room(
+        &self,
+        room: &mut Room<'_>,
+        bytes: usize,
+        cost: usize,
+        replaces: Option<&StoreKey>,
+    ) -> Result<(), Full> {
+        if cost > self.limits.bytes {
+            return Err(Full::TooLarge { bytes: cost });
+        }
+        let sessions = usize::from(replaces.is_none());
+        let except = replaces.map(shard_of);
+        let mut yields = 0;
+        while yields < MOST_YIELDS {
+            if room.take(sessions, bytes) {
+                return Ok(());
+            }
+            if let Some(removed) = self.remove_least_worth(except) {
+                room.keep_of(&removed);
+                continue;
+            }
+            if self.is_full_of_logged_in(sessions, bytes) {
+                return Err(Full::OfLoggedIn);
+            }
+            // Others have what there is, as we have: two that want much must not wait for each other.
+            room.give_back();
+            thread::yield_now();
+            yields += 1;
+        }
+        Err(Full::OfLoggedIn)
+    }
+
+    /// Whether so much would not fit beside the sessions that never give way.
+    fn is_full_of_logged_in(&self, sessions: usize, bytes: usize) -> bool {
+        let is_over = |kept: usize, more, limit| kept.saturating_add(more) > limit;
+        let kept = &self.logged_in;
+        is_over(kept.sessions.load(Relaxed), sessions, self.limits.sessions)
+            || is_over(kept.bytes.load(Relaxed), bytes, self.limits.bytes)
+    }
+
+    /// Removes the session that is worth least, from any shard but that one.
+    fn remove_least_worth(&self, except: Option<usize>) -> Option<Entry> {
+        let now = self.now();
+        let (worth, index) = self.find_least_worth(now, except)?;
+        let mut shard = self.lock(index);
+        let removed = match worth {
+            // Somebody may have been faster, and the next one is alive.
+            Worth::LoggedIn => shard.remove_expired(now),
+            _ => shard.remove_nearest(worth),
+        }?;
+        self.note_end(&removed);
+        drop(shard);
+        match removed.is_expired(now) {
+            true => self.swept.fetch_add(1, Relaxed),
+            false => self.evicted.fetch_add(1, Relaxed),
+        };
+        Some(removed)
+    }
+
+    /// The first of what has expired, or else of what is worth least, and its shard.
+    fn find_least_worth(&self, now: u64, except: Option<usize>) -> Option<(Worth, usize)> {
+        let mut first = [(u64::MAX, 0); Worth::ALL.len()];
+        for (index, nearest) in (0..SHARDS).zip(&self.nearest) {
+            for (first, nearest) in first.iter_mut().zip(&nearest.0) {
+                let expires = nearest.load(Relaxed);
+                if expires < first.0 && Some(index) != except {
+                    *first = (expires, index);
+                }
+            }
+        }
+        let found = || Worth::ALL.into_iter().zip(first);
+        let expired = found().filter(|(_, (expires, _))| *expires <= now).min_by_key(|it| it.1);
+        let (worth, (_, index)) = expired.or_else(|| {
+            found().find(|(worth, (at, _))| *worth < Worth::LoggedIn && *at < u64::MAX)
+        })?;
+        Some((worth, index))
+    }
+}

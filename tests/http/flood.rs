@@ -1,0 +1,82 @@
+//! Many requests without a cookie, each of which begins a session. `SESSIONS_FLOOD=1000000` sends a
+//! million to a store with its default limit, as `tests/run flood` does.
+
+use std::{convert::Infallible, env};
+
+use http::{Request, Response, header};
+use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+#[derive(Session)]
+struct Customer {
+    #[session(user)]
+    user: Option<u64>,
+    cart: Vec<u32>,
+    note: String,
+}
+
+/// Says who is logged in, or logs in, or begins a session.
+async fn handle(request: Request<()>) -> Result<Response<String>, Infallible> {
+    let session = Session::<Customer>::open(request.extensions()).await.unwrap();
+    let text = match request.uri().path().strip_prefix("/login/") {
+        Some(user) => {
+            session.login(user.parse().unwrap()).await.unwrap();
+            String::new()
+        }
+        None if request.uri().path() == "/who" => format!("{:?}", session.read().await.user()),
+        None => {
+            session.write().await.set_cart([1, 2, 3]).set_note("as long as a few small fields are");
+            String::new()
+        }
+    };
+    Ok(Response::new(text))
+}
+
+#[tokio::test]
+async fn those_who_are_logged_in_outlive_a_flood_and_the_memory_stays_bounded() {
+    const USERS: u64 = 1_000;
+    let asked_for = env::var("SESSIONS_FLOOD").ok().map(|number| number.parse().unwrap());
+    let (requests, limit, store) = match asked_for {
+        Some(requests) => (requests, 128 << 20, MemoryStore::new()),
+        None => {
+            let limit = 2 << 20;
+            (20_000, limit, MemoryStore::builder().with_memory_limit(limit).build())
+        }
+    };
+    let layer = SessionLayer::<Customer>::new(store.clone(), Keys::generate());
+    let mut service = layer.layer(service_fn(handle));
+    let mut send = async |path: &str, cookie: Option<&str>| {
+        let mut request = Request::builder().uri(path);
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        service.ready().await.unwrap().call(request.body(()).unwrap()).await.unwrap()
+    };
+    let mut cookies = Vec::new();
+    for user in 0..USERS {
+        let response = send(&format!("/login/{user}"), None).await;
+        let line = response.headers()[header::SET_COOKIE].to_str().unwrap();
+        cookies.push(line.split(';').next().unwrap().to_string());
+    }
+    let mut most = 0;
+    for _ in 0..requests {
+        assert!(send("/", None).await.status().is_success());
+        most = most.max(store.memory_used());
+    }
+    let stats = store.stats();
+    assert!(most <= limit && most > limit - 1_000, "{most} of {limit}: it is full");
+    assert!(stats.evicted > 0 && stats.refused == 0, "{stats:?}");
+    for (user, cookie) in (0..).zip(&cookies) {
+        assert_eq!(send("/who", Some(cookie)).await.into_body(), format!("Some({user})"));
+    }
+    if asked_for.is_some() {
+        eprintln!("{requests} requests: {store:?}; of the system's memory: {}", resident());
+    }
+}
+
+/// What the system says of this process.
+fn resident() -> String {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.map_or("not known".into(), |line| line.trim().into())
+}

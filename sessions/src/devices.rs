@@ -37,7 +37,13 @@ const LONGEST_TEXT: usize = 256;
 /// # }
 /// ```
 ///
-/// Of each text no more than 256 bytes are kept.
+/// Of each text no more than 256 bytes are kept, without control characters and without those that
+/// change the direction of what stands beside them (UAX #9), so that it neither breaks a line of a log
+/// nor shows its neighbours in another order.
+///
+/// **Escape these texts where they are shown**, as a template engine does: they are what a client has
+/// sent, with whatever markup it likes. To whom they are shown is its user, or whoever is logged in as
+/// that user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     user_agent: Option<Arc<str>>,
@@ -94,9 +100,30 @@ impl Device {
 
 /// `None` for an empty one.
 fn shortened(text: &str) -> Option<Arc<str>> {
-    let ends = (0..=LONGEST_TEXT.min(text.len())).rev();
-    let end = ends.into_iter().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    (end > 0).then(|| text[..end].into())
+    let mut kept = String::new();
+    for character in text.chars().filter(|&character| !is_control(character)) {
+        if kept.len() + character.len_utf8() > LONGEST_TEXT {
+            break;
+        }
+        kept.push(character);
+    }
+    (!kept.is_empty()).then(|| kept.into())
+}
+
+/// Whether a character shows nothing itself, and changes what stands beside it.
+fn is_control(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            // Line and paragraph separators.
+            '\u{2028}' | '\u{2029}'
+            // Marks, embeddings, overrides and isolates of the bidirectional algorithm, and the
+            // deprecated controls behind them.
+            | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{206f}'
+            // What has no width: a space, a joiner of words, a byte order mark.
+            | '\u{200b}' | '\u{2060}' | '\u{feff}'
+            // Annotations, and the tags that repeat ASCII unseen.
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// One of a user's sessions, as [`Sessions::list`] found it.

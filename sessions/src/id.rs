@@ -1,9 +1,8 @@
 //! Session ids, and the keys under which stores know them.
 
-use std::{cell::RefCell, fmt, process};
+use std::fmt;
 
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
 
 /// How many random bytes a session id has: 128 bits, twice what OWASP asks for.
 pub(crate) const ID_LENGTH: usize = 16;
@@ -32,47 +31,21 @@ impl SessionId {
     }
 }
 
-/// As many random bytes as an id has, that nobody else gets.
+/// As many random bytes as an id has, that nobody else gets: asked of the system each time.
+///
+/// To draw many at once and keep the rest for later would be quicker by a few tenths of a
+/// microsecond, and would hand out the same ids twice in a process that is a copy of another: one that
+/// was forked off (which a process id does not tell, where both are number 1 of their own PID
+/// namespaces), or a virtual machine that was started twice from one snapshot. The kernel's generator
+/// is told of the latter, and never knows the former as anything but another caller.
 pub(crate) fn random() -> Result<[u8; ID_LENGTH], getrandom::Error> {
-    SUPPLY.with_borrow_mut(Supply::next)
+    random_from(getrandom::fill)
 }
 
-/// Random bytes of this thread for the next ids: to ask the system for each costs several times
-/// what everything else about an id does.
-struct Supply {
-    bytes: [u8; 32 * ID_LENGTH],
-    left: usize,
-    /// Whose bytes these are: a process that was forked off must not hand out the same ones.
-    process: u32,
-}
-
-impl Supply {
-    fn next(&mut self) -> Result<[u8; ID_LENGTH], getrandom::Error> {
-        if self.left == 0 || self.process != process::id() {
-            // Emptied first: if the system gives no bytes, there are none.
-            self.left = 0;
-            getrandom::fill(&mut self.bytes)?;
-            self.left = self.bytes.len();
-            self.process = process::id();
-        }
-        self.left -= ID_LENGTH;
-        let next = &mut self.bytes[self.left..][..ID_LENGTH];
-        let id = (&*next).try_into().expect("as long as an id");
-        // It is nobody's business any more.
-        next.zeroize();
-        Ok(id)
-    }
-}
-
-impl Drop for Supply {
-    fn drop(&mut self) {
-        self.bytes.zeroize();
-    }
-}
-
-thread_local! {
-    static SUPPLY: RefCell<Supply> =
-        const { RefCell::new(Supply { bytes: [0; 32 * ID_LENGTH], left: 0, process: 0 }) };
+fn random_from<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<[u8; ID_LENGTH], E> {
+    let mut bytes = [0; ID_LENGTH];
+    fill(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl fmt::Debug for SessionId {
@@ -131,26 +104,38 @@ mod tests {
         assert_eq!(format!("{one:?}"), "SessionId(<redacted>)");
     }
 
+    /// So that a copy of the process, or of the machine, has none left over that are the same.
     #[test]
-    fn an_id_is_handed_out_once_and_wiped() {
-        let mut supply = Supply { bytes: [0; 32 * ID_LENGTH], left: 0, process: 0 };
-        let mut seen: Vec<_> = (0..100).map(|_| supply.next().unwrap()).collect();
-        assert!(supply.bytes[supply.left..].iter().all(|byte| *byte == 0));
-        assert!(supply.bytes[..supply.left].iter().any(|byte| *byte != 0));
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!(seen.len(), 100);
+    fn each_id_is_drawn_by_itself_and_none_in_advance() {
+        let mut drawn = Vec::new();
+        for number in 0..100 {
+            let id = random_from(|bytes| {
+                drawn.push(bytes.len());
+                bytes.fill(number);
+                Ok::<(), ()>(())
+            });
+            assert_eq!(id, Ok([number; ID_LENGTH]));
+        }
+        assert_eq!(drawn, [ID_LENGTH; 100]);
+        assert_eq!(random_from(|_| Err("no bytes")), Err("no bytes"));
     }
 
     #[test]
-    fn a_forked_process_asks_for_bytes_of_its_own() {
-        let mut supply = Supply { bytes: [0; 32 * ID_LENGTH], left: 0, process: 0 };
-        supply.next().unwrap();
-        let (before, rest) = (supply.bytes, supply.left);
-        supply.process += 1;
-        supply.next().unwrap();
-        assert_eq!(supply.left, rest);
-        assert_ne!(supply.bytes, before);
+    fn of_many_ids_in_many_threads_no_two_are_the_same() {
+        let threads = [(); 4].map(|()| {
+            std::thread::spawn(|| -> Vec<_> {
+                (0..10_000).map(|_| *SessionId::generate().unwrap().as_bytes()).collect()
+            })
+        });
+        let mut ids: Vec<_> = threads.into_iter().flat_map(|it| it.join().unwrap()).collect();
+        // Each bit is as often set as not.
+        for bit in 0..128 {
+            let set = ids.iter().filter(|id| id[bit / 8] >> (bit % 8) & 1 == 1).count();
+            assert!((18_000..22_000).contains(&set), "bit {bit} is set in {set} of 40,000");
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 40_000);
     }
 
     #[test]

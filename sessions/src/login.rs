@@ -260,21 +260,24 @@ impl<T: SessionUser> Login<'_, T> {
 
     /// How long the login lasts, instead of what the layer says.
     ///
-    /// Unless told otherwise the layer's timeouts count; for a user who was logged in already, those
-    /// of that login.
+    /// Unless told otherwise, by this or by [`remember_for`](Self::remember_for), the layer's timeouts
+    /// count; for a user who was logged in already, those of that login.
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = Some(lifetime);
         self
     }
 
     /// "Remember me": the cookie outlives the browser's own session, and the login lasts this long
-    /// whether it is used or not. Nothing changes for `None`, so that the form's checkbox can be
-    /// passed on.
+    /// whether it is used or not. So that the form's checkbox can be passed on, `None` is a box that is
+    /// not ticked: the layer's timeouts count, and the cookie goes with the browser if the layer's
+    /// does, also for a user who was remembered before. A [`lifetime`](Self::lifetime) that this login
+    /// has been given stays.
     pub fn remember_for(self, time: impl Into<Option<Duration>>) -> Self {
-        match time.into() {
-            Some(time) => self.lifetime(Lifetime::new().idle(time).absolute(time).persistent(true)),
-            None => self,
-        }
+        let lifetime = match time.into() {
+            Some(time) => Lifetime::new().idle(time).absolute(time).persistent(true),
+            None => self.lifetime.unwrap_or_default(),
+        };
+        self.lifetime(lifetime)
     }
 
     /// What the user will recognise this session by in a list of all of them.

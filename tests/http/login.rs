@@ -178,9 +178,13 @@ where
     H: axum::handler::Handler<A, Sessions<Customer>>,
     A: 'static,
 {
+    shop_of(Router::new().route(path, get(handler))).await
+}
+
+async fn shop_of(more: Router<Sessions<Customer>>) -> Shop {
     let shop = Shop::start().await;
     let sessions = shop.layer.sessions(shop.store.store().clone());
-    let app = routes().route(path, get(handler)).with_state(sessions).layer(shop.layer.clone());
+    let app = routes().merge(more).with_state(sessions).layer(shop.layer.clone());
     Shop { server: Server::start(app).await, ..shop }
 }
 
@@ -277,10 +281,15 @@ async fn a_login_begins_both_timeouts_anew() {
 #[tokio::test]
 async fn remember_me_outlives_the_browser_and_the_layers_timeouts() {
     async fn remember(
-        Path((user, days)): Path<(u64, u32)>,
+        Path((user, days)): Path<(u64, String)>,
         session: Session<Customer>,
     ) -> sessions::Result<()> {
-        session.login(user).remember_for((days > 0).then_some(DAY * days)).await
+        let login = session.login(user);
+        match days.as_str() {
+            "not-asked" => login.await,
+            "unticked" => login.remember_for(None).await,
+            days => login.remember_for(DAY * days.parse::<u32>().unwrap()).await,
+        }
     }
     let shop = shop_with("/remember/{user}/{days}", remember).await;
     let client = shop.visitor().await;
@@ -290,20 +299,45 @@ async fn remember_me_outlives_the_browser_and_the_layers_timeouts() {
     assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
 
     // The password once more: nobody is forgotten for that.
-    let line = client.get("/remember/7/0").await.set_cookies().remove(0);
+    let line = client.get("/remember/7/not-asked").await.set_cookies().remove(0);
     assert!(line.contains("Max-Age=2592000"), "{line}");
     shop.clock.advance(29 * DAY);
     assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
 
     // Somebody else at the same browser has not asked to be remembered.
-    let line = client.get("/remember/8/0").await.set_cookies().remove(0);
+    let line = client.get("/remember/8/not-asked").await.set_cookies().remove(0);
     assert!(!line.contains("Max-Age"), "{line}");
     shop.clock.advance(3 * HOUR);
     assert_eq!(client.get("/account").await.status, StatusCode::UNAUTHORIZED);
 
     let client = shop.client();
-    let line = client.get("/remember/7/0").await.set_cookies().remove(0);
+    let line = client.get("/remember/7/unticked").await.set_cookies().remove(0);
     assert!(!line.contains("Max-Age"), "{line}");
+}
+
+#[tokio::test]
+async fn who_unticks_remember_me_at_the_next_login_is_not_remembered_any_more() {
+    async fn log_in(Path(days): Path<u32>, session: Session<Customer>) -> sessions::Result<()> {
+        session.login(7).remember_for((days > 0).then_some(DAY * days)).await
+    }
+    async fn own_limits(session: Session<Customer>) -> sessions::Result<()> {
+        let own = Lifetime::new().idle(MINUTE);
+        session.login(7).lifetime(own).remember_for(None).await
+    }
+    let routes = Router::new().route("/in/{days}", get(log_in)).route("/own", get(own_limits));
+    let shop = shop_of(routes).await;
+    let client = shop.visitor().await;
+    let line = client.get("/in/30").await.set_cookies().remove(0);
+    assert!(line.contains("Max-Age"), "{line}");
+    let line = client.get("/in/0").await.set_cookies().remove(0);
+    assert!(!line.contains("Max-Age"), "{line}");
+    assert_eq!(client.get("/account").await.text(), "user 7 with 1 items");
+    shop.clock.advance(3 * HOUR);
+    assert_eq!(client.get("/account").await.status, StatusCode::UNAUTHORIZED);
+    // What the login says of its limits besides stays.
+    client.get("/own").await.text();
+    shop.clock.advance(MINUTE * 2);
+    assert_eq!(client.get("/account").await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
@@ -1086,6 +1120,21 @@ async fn what_a_device_says_is_cut_to_a_bounded_length() {
     assert_eq!(device.user_agent(), Some(&*"ä".repeat(128)));
     assert_eq!(device.address().unwrap().len(), 256);
     assert_eq!(Device::new().with_user_agent("").user_agent(), None);
+}
+
+/// A list of devices is read in a terminal and in a log as well as in a page.
+#[test]
+fn a_device_has_no_characters_that_change_what_stands_beside_it() {
+    let of = |text| Device::new().with_user_agent(text).user_agent().map(str::to_string);
+    assert_eq!(of("a\r\nb\u{7}\u{1b}[31m\u{7f}\u{85}c\0"), Some("ab[31mc".into()));
+    // "gpj.exe" would be shown as "exe.jpg".
+    let overrides = "\u{202e}gpj.exe\u{202c}\u{2066}\u{2069}\u{200f}\u{61c}\u{2028}\u{feff}";
+    assert_eq!(of(overrides), Some("gpj.exe".into()));
+    assert_eq!(of("\u{e0041}\u{200b}"), None);
+    assert_eq!(Device::new().with_address("::1\n").address(), Some("::1"));
+    // Letters of all scripts stay, and markup: whoever shows it escapes it.
+    let text = "Mözilla <b> 浏览器 مرحبا 👩\u{200d}💻";
+    assert_eq!(of(text), Some(text.into()));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use sessions_tests::{
 };
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
@@ -66,6 +66,53 @@ async fn memcached_keeps_its_promises() {
 }
 
 /// A restart loses all sessions, as memcached does; the store goes on by itself.
+/// A user who logs in and out all day.
+#[tokio::test]
+async fn a_users_list_forgets_what_has_been_logged_out() {
+    let Some(server) = StoreServer::start(Kind::Memcached) else { return };
+    let store = MemcachedStore::connect(&server.url()).await.unwrap();
+    let address = server.url();
+    let address = address.trim_start_matches("memcached://");
+    let size_of_list = async || {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(b"lru_crawler metadump all\r\n").await.unwrap();
+        let (mut lines, mut size) = (BufReader::new(connection).lines(), None);
+        while let Some(line) = lines.next_line().await.unwrap().filter(|line| line != "END") {
+            if line.contains("user") {
+                assert_eq!(size, None, "there is one user");
+                let part = line.split(' ').find_map(|part| part.strip_prefix("size="));
+                size = Some(part.unwrap().parse::<usize>().unwrap());
+            }
+        }
+        size.expect("a list of the user's sessions")
+    };
+    let begin = async || {
+        let session = key();
+        let record = record(1, Some("ann"), b"x");
+        assert_eq!(store.create(&session, &record).await.unwrap(), Created::Done);
+        session
+    };
+    let stays = begin().await;
+    let of_one = size_of_list().await;
+    for _ in 0..20 {
+        let session = begin().await;
+        assert!(store.delete(&session).await.unwrap());
+    }
+    assert_eq!(size_of_list().await, of_one);
+    // A session that is somebody else's from now on, or nobody's: a login leaves such a record.
+    let session = begin().await;
+    let nobodys = record(2, None, b"x");
+    assert_eq!(store.replace(&session, &nobodys, 1).await.unwrap(), Replaced::Done);
+    assert_eq!(size_of_list().await, of_one);
+    for _ in 0..20 {
+        begin().await;
+    }
+    assert!(size_of_list().await > of_one + 20 * 32);
+    assert_eq!(store.delete_sessions_of("ann", Some(&stays)).await.unwrap(), 20);
+    assert_eq!(size_of_list().await, of_one);
+    assert_eq!(store.sessions_of("ann").await.unwrap().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memcached_comes_back_empty() {
     let Some(mut server) = StoreServer::start(Kind::Memcached) else { return };

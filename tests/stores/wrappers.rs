@@ -293,6 +293,87 @@ async fn mirrored_writes_to_all_and_a_replica_fails_no_request() {
     gate.release();
 }
 
+/// However a session ends while its save is on the way from the primary to the replica.
+#[tokio::test]
+async fn a_session_that_ends_while_its_save_is_mirrored_is_ended_in_the_replica() {
+    const LONG: Duration = Duration::from_secs(60);
+    for begins in [true, false] {
+        for by_user in [true, false] {
+            let (primary, replica) = (MemoryStore::new(), SpyStore::new(MemoryStore::new()));
+            let store = Mirrored::with_replica_timeout(primary.clone(), replica.clone(), LONG);
+            // Another process.
+            let other = Mirrored::new(primary.clone(), replica.store().clone());
+            let session = key();
+            if !begins {
+                let record = record(1, Some("ann"), b"x");
+                assert_eq!(store.create(&session, &record).await.unwrap(), Created::Done);
+            }
+            let gate = replica.hold(Operation::Load);
+            let saving = tokio::spawn({
+                let store = store.clone();
+                async move {
+                    if begins {
+                        let record = record(1, Some("ann"), b"x");
+                        assert_eq!(store.create(&session, &record).await.unwrap(), Created::Done);
+                    } else {
+                        let record = record(2, Some("ann"), b"y");
+                        let replaced = store.replace(&session, &record, 1).await.unwrap();
+                        assert_eq!(replaced, Replaced::Done);
+                    }
+                }
+            });
+            gate.wait_for_caller().await;
+            match by_user {
+                true => assert_eq!(other.delete_sessions_of("ann", None).await.unwrap(), 1),
+                false => assert!(other.delete(&session).await.unwrap()),
+            }
+            gate.release();
+            saving.await.unwrap();
+            assert_eq!(version(&replica, &session).await, None, "it lives on in the replica");
+            assert_eq!((store.stats().failures, other.stats().failures), (0, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mirrored_save_that_is_dropped_half_way_counts_as_missed() {
+    let replica = SpyStore::new(MemoryStore::new());
+    let store = Mirrored::new(MemoryStore::new(), replica.clone());
+    let session = create(&store, &record(1, None, b"x")).await;
+    for (operation, failures) in [(Operation::Load, 1), (Operation::Delete, 2)] {
+        let gate = replica.hold(operation);
+        let call = tokio::spawn({
+            let store = store.clone();
+            async move {
+                match operation {
+                    Operation::Load => {
+                        let _ = store.replace(&session, &record(2, None, b"y"), 1).await;
+                    }
+                    _ => drop(store.delete(&session).await),
+                }
+            }
+        });
+        gate.wait_for_caller().await;
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        assert_eq!(store.stats().failures, failures);
+        gate.release();
+    }
+}
+
+/// For one process alone: a copy may be as old as the session can get.
+#[tokio::test]
+async fn a_cache_may_keep_what_it_has_without_a_bound() {
+    let store = Cached::new(MemoryStore::new(), MemoryStore::new(), Duration::MAX);
+    let session = create(&store, &record(1, None, b"x")).await;
+    assert_eq!(version(&store, &session).await, Some(1));
+    assert_eq!(store.replace(&session, &record(2, None, b"y"), 1).await.unwrap(), Replaced::Done);
+    assert_eq!((version(&store, &session).await, store.stats().hits), (Some(2), 2));
+    assert!(store.delete(&session).await.unwrap());
+    assert_eq!(version(&store, &session).await, None);
+    conformance(store).await;
+}
+
 /// As a fleet would do it: from a file to a server, with the application running.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moving_house_from_sqlite_to_redis() {

@@ -57,6 +57,9 @@ struct Shared<L1, L2> {
     misses: AtomicU64,
 }
 
+/// Longer than any process runs: a hundred years.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// How often a [`Cached`] store had the record: [`Cached::stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,7 +71,8 @@ pub struct CachedStats {
 }
 
 impl<L1: Store, L2: Store> Cached<L1, L2> {
-    /// Puts `l1` in front of `l2`. A record is taken from the cache for at most `staleness`.
+    /// Puts `l1` in front of `l2`. A record is taken from the cache for at most `staleness`; with
+    /// `Duration::MAX` until it expires, which is right for a process that shares `l2` with no other.
     ///
     /// `l1` must be this process's own, and used for nothing else.
     pub fn new(l1: L1, l2: L2, staleness: Duration) -> Self {
@@ -105,7 +109,9 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
         Record {
             version: record.version,
             created_at: seen,
-            expires_at: record.expires_at.min(seen + self.shared.staleness),
+            expires_at: self
+                .stale_at(seen)
+                .map_or(record.expires_at, |at| at.min(record.expires_at)),
             user: None,
             payload: pack(record).into(),
         }
@@ -118,10 +124,15 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
         Record {
             version: u64::MAX,
             created_at: seen,
-            expires_at: seen + self.shared.staleness,
+            expires_at: self.stale_at(seen).unwrap_or(seen + FOR_EVER),
             user: None,
             payload: [].into(),
         }
+    }
+
+    /// `None` if no clock will ever show that time.
+    fn stale_at(&self, seen: SystemTime) -> Option<SystemTime> {
+        seen.checked_add(self.shared.staleness)
     }
 
     async fn evict(&self, key: &StoreKey) {

@@ -84,8 +84,8 @@ const MAX_VALUE: usize = 128 * 1024 * 1024;
 /// [retryable](StoreError::is_retryable). A user may be any text.
 ///
 /// The sessions of a user are listed in an item `sessions:user:` and the hash of the user, which is
-/// written before a session is, and at most once a day for each: two round trips more then. The list
-/// has room for some 29,000 sessions in an item of a megabyte.
+/// written before a session is, at most once a day for each, and after it has ended: two round trips more
+/// then. The list has room for some 29,000 sessions in an item of a megabyte.
 ///
 /// A server that forgets what was used least recently may forget a list before its sessions: those
 /// are not listed then, and "log out everywhere" misses them, until they are used. A process looks at
@@ -443,10 +443,10 @@ impl Store for MemcachedStore {
         const OPERATION: &str = "replace";
         let at = &self.place(key);
         for _ in 0..TRIES {
-            let unique = match self.find(OPERATION, key, at).await? {
+            let (before, unique) = match self.find(OPERATION, key, at).await? {
                 Found::Live(found, unique) if found.version == based_on => {
                     self.enter(OPERATION, key, record, Some(&found)).await?;
-                    unique
+                    (found.user, unique)
                 }
                 Found::Live(..) => return Ok(Replaced::Changed),
                 Found::Expired(_) | Found::Nothing => return Ok(Replaced::Missing),
@@ -454,6 +454,9 @@ impl Store for MemcachedStore {
             match self.put(OPERATION, at, record, Some(unique)).await? {
                 Stored::Done => {
                     self.shared.users.put(key, record.user.as_ref());
+                    if let Some(user) = before.filter(|user| Some(user) != record.user.as_ref()) {
+                        self.leave(OPERATION, &user, std::slice::from_ref(key)).await;
+                    }
                     return Ok(Replaced::Done);
                 }
                 Stored::Missing => return Ok(Replaced::Missing),
@@ -486,10 +489,25 @@ impl Store for MemcachedStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         const OPERATION: &str = "delete";
+        let Some(ended) = self.end(OPERATION, key).await? else { return Ok(false) };
+        if let Some(user) = &ended.user {
+            self.leave(OPERATION, user, std::slice::from_ref(key)).await;
+        }
+        Ok(true)
+    }
+}
+
+impl MemcachedStore {
+    /// Deletes a record, and gives it; but leaves it in its user's list.
+    async fn end(
+        &self,
+        operation: &'static str,
+        key: &StoreKey,
+    ) -> Result<Option<Record>, StoreError> {
         let at = &self.place(key);
-        let Found::Live(..) = self.get(OPERATION, at).await? else { return Ok(false) };
+        let Found::Live(record, _) = self.get(operation, at).await? else { return Ok(None) };
         let delete = async |connection: &mut _| delete(connection, &at.name).await;
-        self.on(OPERATION, at.server, delete).await
+        Ok(self.on(operation, at.server, delete).await?.then_some(record))
     }
 }
 

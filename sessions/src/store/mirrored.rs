@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     Created, DeleteExpired, Replaced, Store, StoreError, UserIndex,
-    upsert::{put_always, put_newer},
+    upsert::{Put, put_always, put_newer},
 };
 use crate::{Record, StoreKey};
 
@@ -27,7 +27,10 @@ use crate::{Record, StoreKey};
 /// ```
 ///
 /// Every answer is the primary's. What it has accepted is written to the replica too, before the
-/// call returns; of two saves on their way at once the newer one stays. For several replicas, nest:
+/// call returns; of two saves on their way at once the newer one stays, and a session that ends while
+/// a save of it is on its way is ended in the replica as well: a save that has put a record where
+/// there was none asks the primary whether the session is still there, which costs one more `load`
+/// for each session that begins. For several replicas, nest:
 /// `Mirrored::new(Mirrored::new(primary, one), other)`. Clones share everything.
 ///
 /// # Errors
@@ -37,6 +40,11 @@ use crate::{Record, StoreKey};
 /// counted in [`stats`](Self::stats). It may then lack records, or have old ones, until their next
 /// save: after an outage a logout may be missing in it. Before you make a replica the primary, let
 /// it run without failures for as long as a session can live.
+///
+/// # Cancellation
+///
+/// A call that is dropped when the primary has accepted a write and before the replica has it counts
+/// as a failure of the replica. One that is dropped earlier may be written to the primary alone.
 pub struct Mirrored<P, R> {
     shared: Arc<Shared<P, R>>,
 }
@@ -75,13 +83,56 @@ impl<P: Store, R: Store> Mirrored<P, R> {
 
     /// Waits for the replica, and goes on whatever becomes of it.
     async fn copy<T>(&self, call: impl Future<Output = Result<T, StoreError>>) {
-        let (error, cause) = match timeout(self.shared.replica_timeout, call).await {
-            Ok(Ok(_)) => return,
-            Ok(Err(error)) => (error.to_string(), error.source().map(ToString::to_string)),
-            Err(_) => ("it did not answer in time".to_string(), None),
-        };
-        self.shared.failures.fetch_add(1, Relaxed);
+        let mut attempt = Attempt { failures: &self.shared.failures, is_over: false };
+        match timeout(self.shared.replica_timeout, call).await {
+            Ok(Ok(_)) => attempt.is_over = true,
+            Ok(Err(error)) => {
+                let cause = error.source().map(ToString::to_string);
+                attempt.fails(&error.to_string(), cause.as_deref());
+            }
+            Err(_) => attempt.fails("it did not answer in time", None),
+        }
+    }
+
+    /// Copies a record that the primary has accepted.
+    async fn copy_record(
+        &self,
+        key: &StoreKey,
+        put: impl Future<Output = Result<Put, StoreError>>,
+    ) {
+        let Shared { primary, replica, .. } = &*self.shared;
+        self.copy(async {
+            // A session that has ended since the primary has accepted the record was deleted in the
+            // replica too: either after it came there, or just before. If the latter, it was created
+            // there, and is gone in the primary.
+            if put.await? == Put::Created && primary.load(key).await?.is_none() {
+                replica.delete(key).await?;
+            }
+            Ok(())
+        })
+        .await;
+    }
+}
+
+/// A write to the replica. One that is dropped half-way has failed.
+struct Attempt<'a> {
+    failures: &'a AtomicU64,
+    is_over: bool,
+}
+
+impl Attempt<'_> {
+    fn fails(&mut self, error: &str, cause: Option<&str>) {
+        self.is_over = true;
+        self.failures.fetch_add(1, Relaxed);
         tracing::warn!(error, cause, "a replica of the sessions has missed a write");
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.fails("the call was dropped", None);
+        }
     }
 }
 
@@ -109,7 +160,7 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         let created = self.shared.primary.create(key, record).await?;
         if created == Created::Done {
-            self.copy(put_always(&self.shared.replica, key, record)).await;
+            self.copy_record(key, put_always(&self.shared.replica, key, record)).await;
         }
         Ok(created)
     }
@@ -122,7 +173,9 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
     ) -> Result<Replaced, StoreError> {
         let replaced = self.shared.primary.replace(key, record, based_on).await?;
         match replaced {
-            Replaced::Done => self.copy(put_newer(&self.shared.replica, key, record)).await,
+            Replaced::Done => {
+                self.copy_record(key, put_newer(&self.shared.replica, key, record)).await;
+            }
             Replaced::Changed => {}
             Replaced::Missing => self.copy(self.shared.replica.delete(key)).await,
         }

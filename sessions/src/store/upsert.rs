@@ -7,13 +7,22 @@ use crate::{Record, StoreKey};
 /// newer, or removed the record.
 const TRIES: usize = 8;
 
+/// What became of the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    /// The store had none.
+    Created,
+    /// It took the place of an older one, or what is there is as new.
+    Kept,
+}
+
 /// Keeps `record` in `store` unless that has the same version or a newer one. So of two copies
 /// that are on their way at once the newer one stays, in whatever order they arrive.
 pub(super) async fn put_newer(
     store: &impl Store,
     key: &StoreKey,
     record: &Record,
-) -> Result<(), StoreError> {
+) -> Result<Put, StoreError> {
     put(store, key, record, |found| found.version < record.version).await
 }
 
@@ -22,7 +31,7 @@ pub(super) async fn put_always(
     store: &impl Store,
     key: &StoreKey,
     record: &Record,
-) -> Result<(), StoreError> {
+) -> Result<Put, StoreError> {
     put(store, key, record, |_| true).await
 }
 
@@ -31,21 +40,21 @@ async fn put(
     key: &StoreKey,
     record: &Record,
     gives_way: impl Fn(&Record) -> bool,
-) -> Result<(), StoreError> {
+) -> Result<Put, StoreError> {
     for _ in 0..TRIES {
         match store.load(key).await? {
             None => {
                 if store.create(key, record).await? == Created::Done {
-                    return Ok(());
+                    return Ok(Put::Created);
                 }
             }
             Some(found) if gives_way(&found) => {
                 if store.replace(key, record, found.version).await? == Replaced::Done {
-                    return Ok(());
+                    return Ok(Put::Kept);
                 }
             }
-            Some(_) => return Ok(()),
+            Some(_) => return Ok(Put::Kept),
         }
     }
-    Ok(())
+    Ok(Put::Kept)
 }

@@ -5,8 +5,9 @@
 //! payload = ( key of the session (32 bytes)  day until which to look for it (4 bytes) )*
 //! ```
 //!
-//! A session is entered before it is saved, so that none escapes. What a crash leaves in the list is
-//! found not to be there, and left out; its entry goes when its days are over.
+//! A session is entered before it is saved, so that none escapes, and taken out after it has ended.
+//! What a crash leaves in the list is found not to be there, and left out; its entry goes when its days
+//! are over.
 
 use std::{
     collections::VecDeque,
@@ -76,6 +77,14 @@ fn with_entry(list: &[u8], key: &StoreKey, last: u32, today: u32) -> Vec<u8> {
     new.extend(key.as_bytes());
     new.extend(last.to_be_bytes());
     new
+}
+
+/// The list without these sessions; `None` if it has none of them.
+fn without(list: &[u8], keys: &[StoreKey]) -> Option<Vec<u8>> {
+    let entries = list.as_chunks::<ENTRY>().0;
+    let stays = |entry: &&[u8; ENTRY]| !keys.iter().any(|key| entry[..KEY] == key.as_bytes()[..]);
+    let left: Vec<u8> = entries.iter().filter(stays).flatten().copied().collect();
+    (left.len() < list.len()).then_some(left)
 }
 
 fn day_of(entry: &[u8; ENTRY]) -> u32 {
@@ -198,6 +207,35 @@ impl MemcachedStore {
         });
     }
 
+    /// Takes sessions that have ended, or have another user now, out of a user's list. If that fails,
+    /// nothing but a little room is lost until their days are over.
+    pub(super) async fn leave(&self, operation: &'static str, user: &str, keys: &[StoreKey]) {
+        if let Err(error) = self.try_to_leave(operation, user, keys).await {
+            tracing::debug!(%error, "a user's list in memcached has sessions that have ended");
+        }
+    }
+
+    async fn try_to_leave(
+        &self,
+        operation: &'static str,
+        user: &str,
+        keys: &[StoreKey],
+    ) -> Result<(), StoreError> {
+        let at = &self.list_of(user);
+        for _ in 0..TRIES {
+            let Found::Live(list, unique) = self.get(operation, at).await? else { return Ok(()) };
+            let Some(left) = without(&list.payload, keys) else { return Ok(()) };
+            // An empty one too: it cannot be deleted unless nobody has entered a session meanwhile,
+            // and memcached knows no such command.
+            let list = Record { payload: left.into(), ..list };
+            match self.put(operation, at, &list, Some(unique)).await? {
+                Stored::Done | Stored::Missing => return Ok(()),
+                Stored::Exists => {}
+            }
+        }
+        Err(Self::overtaken(operation))
+    }
+
     /// Where a user's list is.
     fn list_of(&self, user: &str) -> Place<'_> {
         let hash = StoreKey::from_bytes(Sha256::digest(user).into());
@@ -221,6 +259,27 @@ impl UserIndex for MemcachedStore {
         }
         Ok(found)
     }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        let mut ended = Vec::new();
+        let mut outcome = Ok(());
+        for (key, _) in self.sessions_of(user).await? {
+            if Some(&key) != except {
+                match self.end("delete_sessions_of", &key).await {
+                    Ok(Some(_)) => ended.push(key),
+                    Ok(None) => {}
+                    Err(error) => outcome = Err(error),
+                }
+            }
+        }
+        // At once, whatever became of the others: the list is as long as there are sessions.
+        self.leave("delete_sessions_of", user, &ended).await;
+        outcome.map(|()| ended.len() as u64)
+    }
 }
 
 #[cfg(test)]
@@ -239,5 +298,8 @@ mod tests {
         assert_eq!(shown(&list), [(one, 10), (two, 21)]);
         assert_eq!(shown(&with_entry(&list, &two, 22, 10)), [(one, 10), (two, 22)]);
         assert_eq!(shown(&with_entry(&list, &two, 22, 11)), [(two, 22)]);
+        assert_eq!(without(&list, &[one]).as_deref().map(shown), Some(vec![(two, 21)]));
+        assert_eq!(without(&list, &[two, one]), Some(Vec::new()));
+        assert_eq!(without(&list, &[StoreKey::from_bytes([3; KEY])]), None);
     }
 }

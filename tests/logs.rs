@@ -8,13 +8,15 @@ use std::{
 };
 
 use axum::{Router, extract::State, routing::get};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use http::{Method, Request};
 use http_body_util::Full;
 use sessions::{
-    CsrfLayer, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
+    CsrfLayer, Device, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::Server;
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tracing::{
     Event, Metadata, Subscriber,
@@ -28,6 +30,8 @@ const COOKIE: &str = "__Host-id";
 struct Visitor {
     name: Option<String>,
     visits: u32,
+    #[session(user)]
+    user: Option<String>,
 }
 
 /// Keeps everything that is logged, of every level, as text.
@@ -87,6 +91,7 @@ impl Subscriber for Log {
 #[tokio::test]
 async fn everything_that_matters_is_logged_and_no_secret_is() {
     const VALUE: &str = "a value that is nobody's business";
+    const USER: &str = "a.user.whose.name.is.personal@data.example";
     async fn writes(session: Session<Visitor>) {
         session.write().await.set_name(VALUE);
     }
@@ -111,6 +116,12 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     async fn destroy(session: Session<Visitor>) -> sessions::Result<()> {
         session.destroy().await
     }
+    async fn login(session: Session<Visitor>) -> sessions::Result<()> {
+        session.login(USER.to_string()).device(Device::new().with_address("192.0.2.7")).await
+    }
+    async fn logout(session: Session<Visitor>) -> sessions::Result<()> {
+        session.logout().await
+    }
     async fn token(session: Session<Visitor>) -> sessions::Result<String> {
         Ok(session.csrf_token().await?.to_string())
     }
@@ -127,6 +138,8 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         .route("/waits", get(waits))
         .route("/renew", get(renew))
         .route("/destroy", get(destroy))
+        .route("/login", get(login))
+        .route("/logout", get(logout))
         .route("/token", get(token).post(token).layer(CsrfLayer::<Visitor>::new()))
         .layer(layer());
     let server = Server::start(app).await;
@@ -138,6 +151,11 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     for path in ["/visit", "/waits", "/renew"] {
         client.get(path).await.text();
         secrets.extend(client.cookie(COOKIE));
+    }
+    let user = server.client();
+    for path in ["/visit", "/login", "/visit", "/login", "/visit", "/logout"] {
+        user.get(path).await.text();
+        secrets.extend(user.cookie(COOKIE));
     }
     // Of the requests with these headers the first is good.
     let token = client.get("/token").await.text().to_string();
@@ -176,6 +194,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         "open_session",
         "save_session",
         "created a session",
+        "a user logged in",
         "opened a session",
         "saved a session",
         "renewed a session's id",
@@ -192,10 +211,28 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in:\n{text}");
     }
-    for secret in secrets {
-        assert!(!text.contains(&secret), "a secret in:\n{text}");
+    let text = text.to_lowercase();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for secret in &secrets {
+        assert!(!text.contains(&secret.to_lowercase()), "a secret in:\n{text}");
         // Nor the id alone, the front of the cookie, nor the key that the store knows.
-        assert!(!text.contains(&secret[..20]), "an id in:\n{text}");
+        assert!(!text.contains(&secret[..20].to_lowercase()), "an id in:\n{text}");
+        let Ok(Some(id)) = BASE64.decode(secret).map(|it| it.first_chunk::<16>().copied()) else {
+            continue;
+        };
+        for name in [&id[..], &Sha256::digest(id)[..]] {
+            // In whatever form: hexadecimal, as a list of numbers, in base64.
+            let numbers = format!("{:?}", &name[..6]);
+            let numbers = numbers.trim_matches(['[', ']']);
+            let texts = [&hex(&name[..4]), numbers, &BASE64.encode(&name[..12])];
+            for part in texts {
+                assert!(!text.contains(&part.to_lowercase()), "an id or a key in:\n{text}");
+            }
+        }
     }
-    assert!(!text.contains("StoreKey("), "a store's key in:\n{text}");
+    assert!(secrets.len() > 8, "there were cookies");
+    for personal in [USER, "data.example", "192.0.2.7", VALUE] {
+        assert!(!text.contains(personal), "who it is in:\n{text}");
+    }
+    assert!(!text.contains("storekey("), "a store's key in:\n{text}");
 }

@@ -456,9 +456,37 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_wiped_on_drop() {
+    fn what_keys_are_made_of_can_be_wiped() {
         fn wiped<T: ZeroizeOnDrop>() {}
         // An HMAC with a key is two states of this hash.
         wiped::<Sha256>();
+    }
+
+    /// Linux lets a process read all of its memory, also what it has given back to its allocator.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn keys_are_wiped_on_drop() {
+        use std::{fs::File, os::unix::fs::FileExt};
+
+        const WORD: usize = 8;
+        let memory = File::open("/proc/self/mem").unwrap();
+        let (keys, others) = (Keys::generate(), Keys::generate());
+        let place = |keys: &Keys| std::ptr::from_ref(&keys.ring[0]).addr() as u64;
+        // All of it now: nothing is to take the memory of the keys when they are gone.
+        let [mut before, mut other, mut after] = [(); 3].map(|()| vec![0; size_of::<Key>()]);
+        memory.read_exact_at(&mut before, place(&keys)).unwrap();
+        memory.read_exact_at(&mut other, place(&others)).unwrap();
+        let place = place(&keys);
+        drop(keys);
+        if memory.read_exact_at(&mut after, place).is_err() {
+            return; // the allocator has given it back to the system
+        }
+        // What differs from key to key is the key's.
+        let words = || before.chunks(WORD).zip(other.chunks(WORD)).zip(after.chunks(WORD));
+        let secret = words().filter(|((before, other), _)| before != other).count();
+        let left = words().filter(|((before, other), after)| before != other && before == after);
+        assert!(secret > 5 * 32 / WORD, "{secret} words: that cannot be all");
+        assert_eq!(left.count(), 0, "of {secret} words that are secret");
+        drop(others);
     }
 }

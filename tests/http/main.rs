@@ -17,6 +17,7 @@ mod private_cookie;
 mod races;
 mod responses;
 mod resting;
+mod security;
 
 use std::{convert::Infallible, time::Duration};
 

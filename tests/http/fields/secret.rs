@@ -252,6 +252,44 @@ async fn a_value_that_is_moved_does_not_decrypt() {
     assert_eq!(victim.get("/show").await.text(), "hidden hidden 0  ");
 }
 
+/// Two fields that differ in their keys alone: the type, the version and the length of what is in
+/// them are the same, so that nothing but the seal can tell one from the other.
+#[tokio::test]
+async fn a_value_that_is_moved_to_a_field_of_the_same_type_does_not_decrypt() {
+    #[derive(Session)]
+    #[session(name = "twins")]
+    struct Twins {
+        #[session(secret)]
+        left: Secret<String>,
+        #[session(secret)]
+        twin: Secret<String>,
+    }
+    async fn set(session: Session<Twins>) {
+        session.write().await.set_left("hidden").set_twin("secret");
+    }
+    async fn show(session: Session<Twins>) -> String {
+        let s = session.read().await;
+        format!("{} {}", s.left().expose(), s.twin().expose())
+    }
+    let (store, keys) = (Seen::new(), Keys::generate());
+    let layer = SessionLayer::<Twins>::new(store.clone(), keys);
+    let routes = Router::new().route("/set", get(set)).route("/show", get(show));
+    let server = Server::start(routes.layer(layer)).await;
+    let client = server.client();
+    client.get("/set").await.text();
+    let (at, record) = store.only();
+    let payload = record.payload.to_vec();
+    let (left, twin) = (entry(&payload, "left"), entry(&payload, "twin"));
+    assert_eq!(left.len(), twin.len());
+    let mut moved = payload.clone();
+    moved[twin.clone()].copy_from_slice(&payload[left.clone()]);
+    store.put(at, Record { payload: moved.into(), version: 10, ..record.clone() });
+    assert_eq!(client.get("/show").await.text(), "hidden ");
+    // As it was, it is good.
+    store.put(at, Record { version: 11, ..record });
+    assert_eq!(client.get("/show").await.text(), "hidden secret");
+}
+
 #[tokio::test]
 async fn old_keys_open_it_and_the_next_save_seals_it_with_the_first() {
     let (store, old, new) = (Seen::new(), Keys::generate(), Keys::generate());

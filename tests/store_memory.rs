@@ -468,7 +468,8 @@ mod worth {
             assert_eq!(replaced, Replaced::Done);
         }
         for number in 30..1_000 {
-            create(&store, number, &nobodys(LONG * 2)).await;
+            let later = Duration::from_millis(50 * number);
+            create(&store, number, &nobodys(LONG * 2 + later)).await;
         }
         let left = there(&store, 1_000).await;
         assert_eq!(left[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);

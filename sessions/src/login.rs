@@ -306,7 +306,7 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
         });
         Box::pin(async move {
             let ready = ready?;
-            let permit = session.permit(shared.lock_timeout, Access::Write, at).await?;
+            let permit = session.permit(None, Access::Write, at).await?;
             let session = session.clone();
             let own = session.clone();
             session.to_the_end(async move { own.login_under(permit, ready).await }).await

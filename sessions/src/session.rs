@@ -186,7 +186,7 @@ impl<T: SessionData> Session<T> {
     async fn wait_or_give_up(&self, access: Access, at: &'static Location<'static>) -> Permit<T> {
         let handle = &self.handle;
         loop {
-            match self.wait_for_permit(handle.shared.lock_timeout, access, at).await {
+            match self.wait_for_permit(None, access, at).await {
                 Ok(permit) => return permit,
                 Err(error) if handle.is_answered() => {
                     tracing::warn!("a wait goes on after its response: {error}");
@@ -215,7 +215,7 @@ impl<T: SessionData> Session<T> {
     ) -> impl Future<Output = Result<G, Error>> + Send + use<'_, T, G> {
         // An async fn would not see its caller.
         let at = Location::caller();
-        async move { Ok(guard(self.permit(limit, access, at).await?, self.clone())) }
+        async move { Ok(guard(self.permit(Some(limit), access, at).await?, self.clone())) }
     }
 
     fn at_once<G>(
@@ -233,9 +233,10 @@ impl<T: SessionData> Session<T> {
         }
     }
 
+    /// A place in the lock, within the layer's lock timeout unless the caller has a limit of its own.
     pub(crate) async fn permit(
         &self,
-        limit: Duration,
+        limit: Option<Duration>,
         access: Access,
         at: &'static Location<'static>,
     ) -> Result<Permit<T>, Error> {
@@ -250,18 +251,24 @@ impl<T: SessionData> Session<T> {
     /// another task of the same request may have exchanged the session.
     async fn wait_for_permit(
         &self,
-        limit: Duration,
+        own_limit: Option<Duration>,
         access: Access,
         at: &'static Location<'static>,
     ) -> Result<Permit<T>, Error> {
-        let patience = Patience { limit, waiters: self.handle.shared.waiter_limit };
+        let shared = &self.handle.shared;
+        let limit = own_limit.unwrap_or(shared.lock_timeout);
+        let patience = Patience { limit, waiters: shared.waiter_limit };
         loop {
             let start = Instant::now();
             let slot = self.handle.slot();
             let acquire = Permit::acquire(slot.clone(), access, at, patience);
-            let permit = match self.handle.waits.wait(acquire).await {
-                Some(permit) => permit,
-                None => Err(slot.lock.timed_out(Reason::Itself, start.elapsed())),
+            let permit = match own_limit {
+                // The caller has said how long, and goes on after that.
+                Some(_) => acquire.await,
+                None => {
+                    let itself = || slot.lock.timed_out(Reason::Itself, start.elapsed());
+                    self.handle.waits.wait(acquire).await.unwrap_or_else(|| Err(itself()))
+                }
             };
             let permit = permit.map_err(|timed_out| locked::<T>(timed_out, access, at))?;
             if self.is_current(&permit) {
@@ -349,8 +356,7 @@ impl<T: SessionData> Session<T> {
         // An async fn would not see its caller.
         let at = Location::caller();
         async move {
-            let limit = self.handle.shared.lock_timeout;
-            let permit = self.permit(limit, Access::Write, at).await?;
+            let permit = self.permit(None, Access::Write, at).await?;
             self.update_under(permit, change).await
         }
     }
@@ -435,7 +441,7 @@ impl<T: SessionData> Session<T> {
             if shared.storage.is_cookie() {
                 return Err(Error::no_leases());
             }
-            let permit = self.permit(shared.lock_timeout, Access::Write, at).await?;
+            let permit = self.permit(None, Access::Write, at).await?;
             let writer = handle.writer();
             let runtime = handle.runtime().cloned();
             let lease = Leased::take(shared, permit.slot(), writer, runtime);
@@ -510,8 +516,7 @@ impl<T: SessionData> Session<T> {
     pub fn renew_id(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
         let at = Location::caller();
         async move {
-            let limit = self.handle.shared.lock_timeout;
-            let permit = self.permit(limit, Access::Write, at).await?;
+            let permit = self.permit(None, Access::Write, at).await?;
             let session = self.clone();
             self.to_the_end(async move { session.renew_id_of(permit).await }).await
         }

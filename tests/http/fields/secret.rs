@@ -440,12 +440,13 @@ mod before {
             session.write().await.set_token("planted").set_older("planted");
         }
         let (store, keys) = (Seen::new(), Keys::generate());
-        let layer = SessionLayer::<Before>::new(store.clone(), keys.clone());
+        let layer = SessionLayer::<Before>::builder(store.clone(), keys.clone());
+        let layer = layer.in_another_process().build().unwrap();
         let old = Server::start(Router::new().route("/", get(fill)).layer(layer)).await;
         let first = old.client();
         first.get("/").await.text();
         let builder = SessionLayer::<Visitor>::builder(store.clone(), keys.clone());
-        let layer = builder.refuse_plain_secrets().build().unwrap();
+        let layer = builder.refuse_plain_secrets().in_another_process().build().unwrap();
         let server = Server::start(routes().layer(layer)).await;
         let client = server.client();
         client.set_cookie(COOKIE, first.cookie(COOKIE).as_deref());

@@ -191,14 +191,13 @@ impl<T: SessionData> Session<T> {
                 Err(error) if handle.is_answered() => {
                     tracing::warn!("a wait goes on after its response: {error}");
                 }
-                // The lock has said so, but not for each of them.
-                Err(error) if error.is_crowded() => {
-                    tracing::debug!("a request is given up with 503: {error}");
-                    handle.waits.give_up();
-                }
                 Err(error) => {
-                    tracing::error!("a request is given up with 503: {error}");
-                    handle.waits.give_up();
+                    match error.is_crowded() {
+                        // The lock has said so, but not for each of them.
+                        true => tracing::debug!("a request is given up with 503: {error}"),
+                        false => tracing::error!("a request is given up with 503: {error}"),
+                    }
+                    handle.waits.give_up(error);
                 }
             }
             // In the handler it ends here. A task of its own gets in line again.

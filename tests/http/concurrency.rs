@@ -255,7 +255,7 @@ async fn a_handler_that_waits_for_itself_is_503_long_before_the_lock_timeout() {
     let replies = async {
         for path in ["/nested", "/branches"] {
             let reply = client.get(path).await;
-            assert_eq!((reply.status.as_u16(), reply.body.as_str()), (503, ""));
+            assert_eq!(reply.status, 503);
             assert_eq!(reply.headers["cache-control"], "no-store");
         }
         let told = client.get("/update").await;

@@ -73,7 +73,13 @@ impl<F: Future, T: SessionData> ResponseFuture<F, T> {
 
     /// The response of a request whose session another layer of the same application looks after.
     pub(super) fn inside(inner: F) -> Self {
-        Self { inner: Some(inner), session: None, on_rejection: None, waiting: None, is_done: false }
+        Self {
+            inner: Some(inner),
+            session: None,
+            on_rejection: None,
+            waiting: None,
+            is_done: false,
+        }
     }
 }
 

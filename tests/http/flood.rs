@@ -4,6 +4,7 @@
 use std::{convert::Infallible, env};
 
 use http::{Request, Response, header};
+use http_body_util::BodyExt;
 use sessions::{Keys, MemoryStore, Session, SessionLayer};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -67,7 +68,8 @@ async fn those_who_are_logged_in_outlive_a_flood_and_the_memory_stays_bounded() 
     assert!(most <= limit && most > limit - 1_000, "{most} of {limit}: it is full");
     assert!(stats.evicted > 0 && stats.refused == 0, "{stats:?}");
     for (user, cookie) in (0..).zip(&cookies) {
-        assert_eq!(send("/who", Some(cookie)).await.into_body(), format!("Some({user})"));
+        let body = send("/who", Some(cookie)).await.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), format!("Some({user})"));
     }
     if asked_for.is_some() {
         eprintln!("{requests} requests: {store:?}; of the system's memory: {}", resident());

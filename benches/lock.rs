@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::http::{Request, Response, header};
-use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use sessions::{Keys, MemoryStore, ResponseBody, Session, SessionLayer};
 use sessions_benches::{client::Random, table};
 use tokio::runtime::Builder;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -23,7 +23,7 @@ struct Visitor {
     visits: u32,
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Response<()>, Infallible>>>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<()>>, Infallible>>>>;
 
 /// A request that writes to the session; or, on this path, takes a guard and keeps it.
 const HOLD: &str = "/hold";

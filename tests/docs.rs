@@ -40,3 +40,18 @@ fn every_test_that_the_documentation_names_is_there() {
         }
     }
 }
+
+/// Those that are no tests themselves, but parts of one that each store runs.
+const PARTS: [&str; 3] =
+    ["create_never_overwrites", "expired_counts_as_absent", "logs_out_everywhere"];
+
+#[test]
+fn every_test_that_the_page_on_security_names_has_a_change_that_it_must_notice() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
+    let (page, changes) = (read("sessions/docs/security.md"), read("tests/mutants/security.txt"));
+    for name in named(&page).into_iter().filter(|name| !PARTS.contains(name)) {
+        let is_run = changes.lines().any(|line| line.split([' ', ':']).next_back() == Some(name));
+        assert!(is_run, "`tests/mutations` does not run `{name}`");
+    }
+}

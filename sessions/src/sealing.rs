@@ -73,6 +73,7 @@ pub(crate) enum Plain {
     #[default]
     Read,
     /// The field has its default: whoever can write to the store may have put it there.
+    #[cfg(feature = "secret")]
     Refused,
 }
 

@@ -245,7 +245,7 @@ impl MemoryStoreBuilder {
     pub fn build(self) -> MemoryStore {
         let inner = Inner {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            nearest: (0..SHARDS).map(|_| Nearest::default()).collect(),
+            nearest: Nearest::default(),
             taken: Counts::default(),
             logged_in: Counts::default(),
             limits: self.limits,
@@ -276,9 +276,7 @@ pub struct MemoryStoreStats {
 pub(super) struct Inner {
     /// No lock is held across an await, and nobody holds two of these.
     shards: Box<[Mutex<Shard>]>,
-    /// When each shard's next sessions expire, readable without its lock. A hint: it may be old by
-    /// the time that it is acted on, so whoever acts on it looks again under the lock.
-    nearest: Box<[Nearest]>,
+    nearest: Nearest,
     /// The sessions that there are, and the room that calls have taken and not written to yet. Room is
     /// taken before a session is written and given back after it is removed, so this is never less
     /// than what there is, and never more than the limits.
@@ -298,12 +296,35 @@ pub(super) struct Inner {
 /// A session's user, and its cost.
 type LoggedIn<'a> = (&'a Arc<str>, usize);
 
-/// When the next session of each worth expires; `u64::MAX` if there is none.
-struct Nearest([AtomicU64; Worth::ALL.len()]);
+/// When each shard's next session of each worth expires, readable without its lock; `u64::MAX` if it has
+/// none. Hints: they may be old by the time that they are acted on, so whoever acts on one looks again
+/// under the lock.
+struct Nearest {
+    /// By worth, then by shard: those that are looked through together lie together.
+    of: [Box<[AtomicU64]>; Worth::ALL.len()],
+    /// No session that is worth more than the least expires before this.
+    others_from: AtomicU64,
+}
 
 impl Default for Nearest {
     fn default() -> Self {
-        Self(Worth::ALL.map(|_| AtomicU64::new(u64::MAX)))
+        let none = || AtomicU64::new(u64::MAX);
+        let of = Worth::ALL.map(|_| (0..SHARDS).map(|_| none()).collect());
+        Self { of, others_from: none() }
+    }
+}
+
+impl Nearest {
+    fn note(&self, worth: Worth, shard: usize, expires: u64) {
+        let hint = &self.of[worth as usize][shard];
+        let before = hint.load(Relaxed);
+        if before == expires {
+            return;
+        }
+        hint.store(expires, Relaxed);
+        if worth > Worth::Unused && expires < before {
+            self.others_from.fetch_min(expires, Relaxed);
+        }
     }
 }
 
@@ -341,7 +362,7 @@ impl Inner {
     /// there is an allocation that is refused, and that comes before the first change.
     fn lock(&self, index: usize) -> Locked<'_> {
         let shard = self.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { shard, nearest: &self.nearest[index] }
+        Locked { shard, index, nearest: &self.nearest, is_changed: false }
     }
 
     /// Locks the shard of a key, and then looks at the clock. In this order: a call that was held
@@ -512,7 +533,9 @@ fn note_use(shard: &mut Locked<'_>, at: Position) -> Position {
 /// without a lock.
 struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
+    index: usize,
     nearest: &'a Nearest,
+    is_changed: bool,
 }
 
 impl Deref for Locked<'_> {
@@ -525,20 +548,22 @@ impl Deref for Locked<'_> {
 
 impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Shard {
+        self.is_changed = true;
         &mut self.shard
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        // Most calls only look.
+        if !self.is_changed {
+            return;
+        }
         // Runs before the lock opens, so that the last one to write is the last one that changed
-        // something. Most calls change nothing here; they only look, and leave the line shared.
+        // something.
         for worth in Worth::ALL {
             let nearest = self.shard.nearest(worth).map_or(u64::MAX, Entry::expires);
-            let hint = &self.nearest.0[worth as usize];
-            if hint.load(Relaxed) != nearest {
-                hint.store(nearest, Relaxed);
-            }
+            self.nearest.note(worth, self.index, nearest);
         }
     }
 }

@@ -189,20 +189,29 @@ impl Inner {
 
     /// The first of what has expired, or else of what is worth least, and its shard.
     fn find_least_worth(&self, now: u64, except: Option<usize>) -> Option<(Worth, usize)> {
-        let mut first = [(u64::MAX, 0); Worth::ALL.len()];
-        for (index, nearest) in (0..SHARDS).zip(&self.nearest) {
-            for (first, nearest) in first.iter_mut().zip(&nearest.0) {
-                let expires = nearest.load(Relaxed);
+        let first = |worth: Worth| {
+            let mut first = (u64::MAX, 0);
+            for (index, hint) in self.nearest.of[worth as usize].iter().enumerate() {
+                let expires = hint.load(Relaxed);
                 if expires < first.0 && Some(index) != except {
-                    *first = (expires, index);
+                    first = (expires, index);
                 }
             }
+            Some(first).filter(|(expires, _)| *expires < u64::MAX)
+        };
+        // Those that are worth more are looked through for expired ones when there can be some: a flood
+        // would have each of its requests do so.
+        if self.nearest.others_from.load(Relaxed) <= now {
+            // Before the look: what is noted meanwhile counts.
+            self.nearest.others_from.store(u64::MAX, Relaxed);
+            let others = [Worth::Used, Worth::LoggedIn].map(|worth| Some((first(worth)?, worth)));
+            let next = others.into_iter().flatten().min();
+            let ((expires, index), worth) = next.unwrap_or(((u64::MAX, 0), Worth::Used));
+            self.nearest.others_from.fetch_min(expires, Relaxed);
+            if expires <= now {
+                return Some((worth, index));
+            }
         }
-        let found = || Worth::ALL.into_iter().zip(first);
-        let expired = found().filter(|(_, (expires, _))| *expires <= now).min_by_key(|it| it.1);
-        let (worth, (_, index)) = expired.or_else(|| {
-            found().find(|(worth, (at, _))| *worth < Worth::LoggedIn && *at < u64::MAX)
-        })?;
-        Some((worth, index))
+        [Worth::Unused, Worth::Used].into_iter().find_map(|worth| Some((worth, first(worth)?.1)))
     }
 }

@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(store.len(), left);
             removed.clear();
         }
-        assert_eq!((left, store.inner.nearest[0].0[0].load(Relaxed)), (0, u64::MAX));
+        assert_eq!((left, store.inner.nearest.of[0][0].load(Relaxed)), (0, u64::MAX));
     }
 
     #[test]

@@ -346,6 +346,122 @@ mod tests {
     }
 
     #[test]
+    fn what_is_worth_a_write_case_by_case() {
+        const NONE: Option<Duration> = None;
+        let second = Duration::from_secs(1);
+        // The layer's refresh window, the session's own idle timeout, for how long it was used since
+        // its expiry was noted, and when that ends, if it is earlier than the idle timeout would have it;
+        // whether it is extended.
+        let table = [
+            ("just used", NONE, NONE, second, 24 * HOUR, false),
+            (
+                "a twentieth of the idle timeout, nearly",
+                NONE,
+                NONE,
+                6 * MINUTE - second,
+                24 * HOUR,
+                false,
+            ),
+            ("a twentieth of the idle timeout", NONE, NONE, 6 * MINUTE, 24 * HOUR, true),
+            ("long ago", NONE, NONE, HOUR, 24 * HOUR, true),
+            (
+                "a window of its own, nearly",
+                Some(10 * MINUTE),
+                NONE,
+                10 * MINUTE - second,
+                24 * HOUR,
+                false,
+            ),
+            ("a window of its own", Some(10 * MINUTE), NONE, 10 * MINUTE, 24 * HOUR, true),
+            (
+                "a window of its own, long ago",
+                Some(10 * MINUTE),
+                NONE,
+                110 * MINUTE,
+                24 * HOUR,
+                true,
+            ),
+            (
+                "a session that asks for less, nearly",
+                Some(10 * MINUTE),
+                Some(4 * MINUTE),
+                2 * MINUTE - second,
+                24 * HOUR,
+                false,
+            ),
+            (
+                "a session that asks for less",
+                Some(10 * MINUTE),
+                Some(4 * MINUTE),
+                2 * MINUTE,
+                24 * HOUR,
+                true,
+            ),
+            (
+                "a long window, nearly half",
+                Some(100 * MINUTE),
+                NONE,
+                HOUR - second,
+                24 * HOUR,
+                false,
+            ),
+            ("a long window, half", Some(100 * MINUTE), NONE, HOUR, 24 * HOUR, true),
+            ("less gained than the window", NONE, NONE, 10 * MINUTE, 2 * HOUR + 5 * MINUTE, false),
+            ("as much gained as the window", NONE, NONE, 10 * MINUTE, 2 * HOUR + 6 * MINUTE, true),
+            ("any use, and none", Some(Duration::ZERO), NONE, Duration::ZERO, 24 * HOUR, false),
+            ("any use", Some(Duration::ZERO), NONE, Duration::from_millis(1), 24 * HOUR, true),
+        ];
+        for (case, refresh, own, used, absolute, is_extended) in table {
+            let layer = Expiry { refresh, absolute: Some(absolute), ..Expiry::default() };
+            let lifetime = own.map_or(Lifetime::new(), |idle| Lifetime::new().idle(idle));
+            let idle = own.unwrap_or(2 * HOUR);
+            let extended = layer.refresh(lifetime, &record(at(idle)), at(used));
+            let expected = is_extended.then(|| at((used + idle).min(absolute)));
+            assert_eq!(extended, expected, "{case}");
+        }
+        // Without an idle timeout nothing is ever extended.
+        let layer = Expiry { idle: None, ..Expiry::default() };
+        assert_eq!(layer.refresh(Lifetime::new(), &record(at(HOUR)), at(59 * MINUTE)), None);
+    }
+
+    #[test]
+    fn a_session_is_seen_anew_once_a_window() {
+        let layer = Expiry::default();
+        let table = [
+            (layer, 6 * MINUTE),
+            (Expiry { refresh: Some(MINUTE), ..layer }, MINUTE),
+            (Expiry { idle: None, ..layer }, 72 * MINUTE),
+        ];
+        for (layer, window) in table {
+            let is_seen = |now| layer.is_seen_anew(at(HOUR), at(now));
+            assert!(is_seen(HOUR + window) && is_seen(9 * HOUR), "{layer:?}");
+            assert!(!is_seen(HOUR + window - Duration::from_millis(1)), "{layer:?}");
+            assert!(!is_seen(59 * MINUTE), "a clock that is behind");
+        }
+        let always = Expiry { refresh: Some(Duration::ZERO), ..layer };
+        assert!(!always.is_seen_anew(at(HOUR), at(HOUR)));
+        assert!(always.is_seen_anew(at(HOUR), at(HOUR + Duration::from_millis(1))));
+    }
+
+    #[test]
+    fn limits_under_which_no_session_could_live_are_refused() {
+        let layer = Expiry::default();
+        for (expiry, word) in [
+            (Expiry { idle: None, absolute: None, ..layer }, "needs an idle or an absolute"),
+            (Expiry { idle: Some(Duration::ZERO), ..layer }, "idle timeout is zero"),
+            (Expiry { absolute: Some(Duration::ZERO), ..layer }, "absolute timeout is zero"),
+            (Expiry { refresh: Some(2 * HOUR), ..layer }, "refresh window"),
+        ] {
+            let error = expiry.check(true).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let good = Expiry { refresh: Some(2 * HOUR - MINUTE), ..layer };
+        assert_eq!(good.check(true), Ok(()));
+        let longest = Expiry { idle: Some(24 * HOUR), ..layer };
+        assert_eq!((longest.check(true), longest.check(false).is_err()), (Ok(()), true));
+    }
+
+    #[test]
     fn only_a_persistent_cookie_has_an_age() {
         let layer = Expiry::default();
         let age = |own| layer.max_age(own, at(Duration::ZERO), || at(HOUR));

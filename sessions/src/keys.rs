@@ -119,13 +119,17 @@ impl Keys {
                  `openssl rand -base64 32`"
             ))
         })?;
-        let text = Zeroizing::new(text);
+        Self::from_list(&Zeroizing::new(text))
+            .map_err(|error| BuildError::new(format!("environment variable {variable}: {error}")))
+    }
+
+    /// Keys in base64, separated by commas or white space.
+    fn from_list(text: &str) -> Result<Self, BuildError> {
         text.split(|c: char| c == ',' || c.is_whitespace())
             .filter(|key| !key.is_empty())
             .map(Self::from_base64)
             .reduce(|keys, older| Ok(keys?.with_previous(older?)))
             .unwrap_or_else(|| Err(BuildError::new("it is empty")))
-            .map_err(|error| BuildError::new(format!("environment variable {variable}: {error}")))
     }
 
     /// These keys, and behind them others that verify but do not sign.
@@ -448,6 +452,25 @@ mod tests {
         let error = message(Keys::from_base64("§ecret, not base64"));
         assert!(error.contains("not base64") && !error.contains("ecret,"), "{error}");
         assert!(message(Keys::from_env("SESSIONS_TEST_NO_SUCH_KEY")).contains("openssl rand"));
+    }
+
+    #[test]
+    fn a_list_of_keys_is_separated_by_commas_and_white_space() {
+        const OTHER: &str = "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=";
+        let [one, other] = [TEXT, OTHER].map(|text| Keys::from_base64(text).unwrap());
+        for (list, keys) in [
+            (format!("{TEXT}"), vec![&one]),
+            (format!(" {OTHER}\n"), vec![&other]),
+            (format!("{TEXT},{OTHER}"), vec![&one, &other]),
+            (format!("\t{OTHER} {TEXT}\n"), vec![&other, &one]),
+            (format!(",{TEXT},\n ,{OTHER},{TEXT}"), vec![&one, &other, &one]),
+        ] {
+            let found = Keys::from_list(&list).unwrap();
+            assert!(found.labels().eq(keys.iter().flat_map(|keys| keys.labels())), "{list:?}");
+        }
+        for wrong in ["", " , \n", &format!("{TEXT};{OTHER}"), &format!("{TEXT} short")] {
+            assert!(Keys::from_list(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ const MEMORY_LIMIT: usize = 128 << 20;
 /// # Bounds, and what gives way
 ///
 /// A store never takes more memory than its
-/// [limit](MemoryStoreBuilder::with_memory_limit), 128 MiB by default, which holds some 700,000
+/// [limit](MemoryStoreBuilder::with_memory_limit), 128 MiB by default, which holds some 600,000
 /// sessions of five small fields; nor, if it is given a
 /// [capacity](MemoryStoreBuilder::with_capacity), does it hold more sessions than that. Both hold at
 /// every moment and from however many threads sessions are made: a call takes the room that it needs

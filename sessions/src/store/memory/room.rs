@@ -4,7 +4,7 @@
 use std::{sync::atomic::Ordering::Relaxed, thread};
 
 use super::{
-    Inner, SHARDS,
+    Inner,
     shard::{Entry, Worth},
     shard_of,
 };

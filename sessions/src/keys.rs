@@ -459,7 +459,7 @@ mod tests {
         const OTHER: &str = "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=";
         let [one, other] = [TEXT, OTHER].map(|text| Keys::from_base64(text).unwrap());
         for (list, keys) in [
-            (format!("{TEXT}"), vec![&one]),
+            (TEXT.to_string(), vec![&one]),
             (format!(" {OTHER}\n"), vec![&other]),
             (format!("{TEXT},{OTHER}"), vec![&one, &other]),
             (format!("\t{OTHER} {TEXT}\n"), vec![&other, &one]),

@@ -93,7 +93,7 @@ async fn well_signed_cookies_of_dead_sessions_cost_a_handful_of_loads() {
     }
     let good = line(&app.visitor().await.cookie(COOKIE).unwrap());
     for (others, name, load) in [(3, "Zoe", 4), (4, "nobody", 4), (20, "nobody", 4)] {
-        let lines = [&dead[..others], &[good.clone()]].concat();
+        let lines = [&dead[..others], std::slice::from_ref(&good)].concat();
         app.store.reset();
         let reply = app.client().get_with("/name", &lines).await;
         assert_eq!(reply.text(), name, "behind {others} others");

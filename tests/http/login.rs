@@ -932,7 +932,7 @@ fn what_is_no_address_of_a_login_page_is_refused_in_words() {
         "/login\n",
         "/login\0",
     ] {
-        refused(|page| RequireLogin::redirect_to(page), page);
+        refused(RequireLogin::redirect_to, page);
     }
     for prefix in
         ["", "/", "shop", "/shop/", "//shop", "https://shop.example", "/a?b", "/a#b", "/a b"]

@@ -40,6 +40,7 @@ pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
         is_the_logins_if_user(field, errors);
         is_gone_when_taken(field, errors);
         lasts_for_some_time(field, errors);
+        has_a_codec_that_there_is(field, errors);
     }
     has_one_user(input, errors);
     let case = case(input, errors);
@@ -193,17 +194,21 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
 }
 
 fn is_not_stored_if_skipped(field: &Field<'_>, errors: &Errors) {
-    let Field { skip: Some(_), rename, aliases, version, merge, flash, ttl, secret, .. } = field
+    let Field { skip: Some(_), rename, aliases, codec, version, merge, flash, ttl, secret, .. } =
+        field
     else {
         return;
     };
+    let codec = codec.iter().map(|given| (&given.word, "bytes to encode"));
+    let with = field.with.word().into_iter().map(|word| (word, "form in the store"));
     let keys = rename.iter().chain(aliases).map(|given| (&given.word, "key"));
     let version = version.iter().map(|given| (&given.word, "version"));
     let merge = merge.iter().map(|given| (&given.word, "other save to be merged with"));
     let flash = flash.iter().map(|word| (word, "later request to be shown in"));
     let ttl = ttl.iter().map(|given| (&given.word, "end of its own"));
     let secret = secret.iter().map(|word| (word, "bytes to encrypt"));
-    for (word, what) in keys.chain(version).chain(merge).chain(flash).chain(ttl).chain(secret) {
+    let of_the_store = keys.chain(codec).chain(with).chain(version).chain(secret);
+    for (word, what) in of_the_store.chain(merge).chain(flash).chain(ttl) {
         let message = format!(
             "`skip` excludes `{word}`, as a field that is never stored has no {what}; \
              remove one of them"
@@ -286,6 +291,19 @@ fn lasts_for_some_time(field: &Field<'_>, errors: &Errors) {
         let message = "`ttl` excludes `merge`, as what is merged was set at two times; remove one of \
                        them";
         errors.at(word, message);
+    }
+}
+
+const CODECS: [&str; 4] = ["bincode", "json", "messagepack", "postcard"];
+
+/// Whether its feature is on is for the compiler to say.
+fn has_a_codec_that_there_is(field: &Field<'_>, errors: &Errors) {
+    let Some(Given { value, .. }) = &field.codec else { return };
+    let written = value.to_token_stream().to_string();
+    if !CODECS.contains(&&*written) {
+        let suggestion = suggestion(&written, CODECS);
+        errors
+            .at(value, format!("unknown codec `{written}`{suggestion} There are {}", list(CODECS)));
     }
 }
 
@@ -465,12 +483,17 @@ fn checked<'a>(
                 key: key(field, case),
                 aliases: field.aliases.iter().map(|given| given.value.value()).collect(),
                 version: field.version.as_ref().map(|given| given.value),
+                codec: field.codec.as_ref().and_then(|given| given.value.get_ident()),
                 merge: field.merge.as_ref().map(|given| merge(&given.value)),
                 secret: field.secret.is_some(),
                 ttl: field.ttl.as_ref().and_then(|given| duration::millis(&given.value.value())),
             },
         },
         is_user: field.user.is_some(),
+        with: field.with.word().map(|_| model::With {
+            serialize: field.with.serialize.as_ref().map(|given| &given.value),
+            deserialize: field.with.deserialize.as_ref().map(|given| &given.value),
+        }),
         flash: field.flash.is_some(),
         accessors: match field.flash {
             Some(_) => Accessors::of_flash(field.ident, matches!(kind, Kind::Vec(_))),

@@ -61,6 +61,7 @@ use syn::{DeriveInput, Error, Result};
 ///
 /// | `#[session(…)]` | means |
 /// | --- | --- |
+/// | `codec = json` | how the field is encoded, instead of the layer's codec: `bincode`, `json`, `messagepack` or `postcard` (`sessions::values`) |
 /// | `default = …` | where the field starts, instead of at `Default::default()`: an expression of the field's type, or a text that is converted into it (for an `Option`, into what it holds) |
 /// | `rename = "key"` | the key in the store, instead of the field's name |
 /// | `alias = "old key"` | a key under which earlier builds stored the field; can be repeated |
@@ -75,6 +76,16 @@ use syn::{DeriveInput, Error, Result};
 /// | `user` | whose session it is: an `Option<X>` that only `Session::login` sets. `X` is named by its `Display`: the stores list a user's sessions under that name |
 /// | `user = path::to::function` | the same, named by `fn(&X) -> impl ToString` |
 /// | `version = 2` | raise it when the meaning changes: what was stored with another version is dropped |
+///
+/// What is *set* is stored, also if it is the default: a later build whose default is another one reads
+/// what was set. A field that was never set, or set back with `reset_foo()` or `take_foo()`, has the
+/// default of the build that reads it. `foo_mut()` and `clear_foo()` set a field unless they leave the
+/// default of one that was never set.
+///
+/// Of serde's attributes those that mean something for one field are honoured, also where the struct
+/// has none of serde's derives: `#[serde(with = "…")]`, `serialize_with`, `deserialize_with`, `skip`,
+/// `rename`, `alias` and `default`; where `#[session(…)]` says the same, that counts. Any other is an
+/// error.
 ///
 /// # Attributes of the struct
 ///
@@ -91,7 +102,7 @@ use syn::{DeriveInput, Error, Result};
 /// to another module. **Who renames the struct logs everybody out**, and the lists of a user's
 /// sessions begin empty, unless the struct keeps its old name: `#[session(name = "Visitor")]`. Two
 /// structs of one name that share a store or keys need a `name` each.
-#[proc_macro_derive(Session, attributes(session))]
+#[proc_macro_derive(Session, attributes(session, serde))]
 pub fn derive_session(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     derive(input.into()).unwrap_or_else(Error::into_compile_error).into()
 }

@@ -50,6 +50,8 @@ pub(crate) struct Field<'a> {
     pub(crate) flash: bool,
     pub(crate) start: Start<'a>,
     pub(crate) storage: Storage<'a>,
+    /// The functions that give and take its stored form, if they are not its type's.
+    pub(crate) with: Option<With<'a>>,
     /// Whether only a login changes the field.
     pub(crate) is_user: bool,
     pub(crate) accessors: Accessors,
@@ -106,6 +108,8 @@ pub(crate) enum Storage<'a> {
         key: String,
         aliases: Vec<String>,
         version: Option<u32>,
+        /// Instead of the layer's.
+        codec: Option<&'a Ident>,
         merge: Option<Merge<'a>>,
         /// How many milliseconds it lasts.
         ttl: Option<u64>,
@@ -113,6 +117,12 @@ pub(crate) enum Storage<'a> {
         secret: bool,
     },
     Skipped,
+}
+
+/// The functions of `#[serde(with = …)]`; one of them may be the type's own.
+pub(crate) struct With<'a> {
+    pub(crate) serialize: Option<&'a Path>,
+    pub(crate) deserialize: Option<&'a Path>,
 }
 
 /// How a field is merged that two saves have changed at once.

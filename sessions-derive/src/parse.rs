@@ -15,7 +15,10 @@ use crate::{
     names::{list, suggestion},
 };
 
+mod serde;
+
 const ALIAS: &str = "alias";
+const CODEC: &str = "codec";
 const CRATE: &str = "crate";
 const DEFAULT: &str = "default";
 const FLASH: &str = "flash";
@@ -40,6 +43,7 @@ const ON_FIELD: Place = Place {
     name: "a field",
     words: &[
         (ALIAS, r#"alias = "old key""#),
+        (CODEC, "codec = json"),
         (DEFAULT, "default = …"),
         (FLASH, FLASH),
         (INTO, INTO),
@@ -74,6 +78,7 @@ impl Place {
 
 /// What `user` takes, if anything.
 const NAMES: &str = "nothing, or the path of a function, without quotes";
+const CODECS: &str = "`bincode`, `postcard`, `messagepack` or `json`, without quotes";
 const MERGES: &str = "`add`, `union` or the path of a function, without quotes";
 
 /// The struct as written.
@@ -90,6 +95,7 @@ pub(crate) struct Field<'a> {
     pub(crate) written: &'a syn::Field,
     pub(crate) ident: &'a Ident,
     pub(crate) aliases: Vec<Given<LitStr>>,
+    pub(crate) codec: Option<Given<Path>>,
     pub(crate) default: Option<Given<Expr>>,
     pub(crate) flash: Option<Ident>,
     pub(crate) into: Option<Ident>,
@@ -100,6 +106,20 @@ pub(crate) struct Field<'a> {
     pub(crate) ttl: Option<Given<LitStr>>,
     pub(crate) user: Option<Given<Option<Path>>>,
     pub(crate) version: Option<Given<u32>>,
+    pub(crate) with: With,
+}
+
+/// The functions that a field is stored with, of serde's attributes.
+#[derive(Default)]
+pub(crate) struct With {
+    pub(crate) serialize: Option<Given<Path>>,
+    pub(crate) deserialize: Option<Given<Path>>,
+}
+
+impl With {
+    pub(crate) fn word(&self) -> Option<&Ident> {
+        self.serialize.as_ref().or(self.deserialize.as_ref()).map(|given| &given.word)
+    }
 }
 
 /// What an attribute's word was given, and where the word stands.
@@ -119,6 +139,7 @@ pub(crate) fn parse<'a>(written: &'a DeriveInput, errors: &Errors) -> Input<'a> 
             word => entry.unknown(word, &ON_FIELD),
         }
     }
+    serde::on_struct(&mut input, errors);
     if let Data::Struct(data) = &written.data
         && let Fields::Named(fields) = &data.fields
     {
@@ -132,6 +153,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         written,
         ident: written.ident.as_ref()?,
         aliases: Vec::new(),
+        codec: None,
         default: None,
         flash: None,
         into: None,
@@ -142,10 +164,12 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
         ttl: None,
         user: None,
         version: None,
+        with: With::default(),
     };
     for entry in entries(&written.attrs, &ON_FIELD, errors) {
         match entry.word.to_string().as_str() {
             ALIAS => field.aliases.extend(entry.value("a string", string)),
+            CODEC => entry.once(&mut field.codec, CODECS, path),
             DEFAULT => entry.once(&mut field.default, "an expression", |value| Some(value.clone())),
             FLASH => entry.flag(&mut field.flash),
             INTO => entry.flag(&mut field.into),
@@ -160,6 +184,7 @@ fn field<'a>(written: &'a syn::Field, errors: &Errors) -> Option<Field<'a>> {
             word => entry.unknown(word, &ON_STRUCT),
         }
     }
+    serde::on_field(&mut field, errors);
     Some(field)
 }
 

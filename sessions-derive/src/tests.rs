@@ -137,7 +137,7 @@ fn all_errors_come_at_once() {
         },
         [
             "`skip` belongs on a field, not on the struct; write `#[session(skip)]` there",
-            "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, \
+            "unknown attribute `renam`; did you mean `rename`? On a field there are `alias`, `codec`, \
              `default`, `flash`, `into`, `merge`, `rename`, `secret`, `skip`, `ttl`, \
              `user` and `version`",
             "`version` takes a whole number below 2³²; write `version = 2`",

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    codec::{Codec, Probe},
     merge::{Merge, Merged},
     payload::{EncodeError, Encoder, Source},
     tracked::{DirtyBits, Tracked},
@@ -59,6 +60,12 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     fn __encode(&self, field: usize, encoder: &mut Encoder<'_>) -> Result<(), EncodeError>;
 
+    /// Whether any value of a field can be stored, as far as its type shows that.
+    #[doc(hidden)]
+    fn __probe(_field: usize, _probe: Probe) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
     /// Merges a field that two saves have changed at once, if it says how.
     #[doc(hidden)]
     fn __merge(_field: usize, merge: Merge<'_>) -> Merged {
@@ -88,6 +95,8 @@ pub struct FieldInfo {
     #[cfg(feature = "secret")]
     pub(crate) secret: bool,
     pub(crate) user: bool,
+    /// Instead of the layer's.
+    pub(crate) codec: Option<Codec>,
 }
 
 impl FieldInfo {
@@ -103,6 +112,7 @@ impl FieldInfo {
             #[cfg(feature = "secret")]
             secret: false,
             user: false,
+            codec: None,
         }
     }
 
@@ -146,6 +156,11 @@ impl FieldInfo {
     /// The field says whose session it is: a login changes it, and no guard.
     pub const fn user(self) -> Self {
         Self { user: true, ..self }
+    }
+
+    /// The field has a codec of its own.
+    pub const fn codec(self, codec: Codec) -> Self {
+        Self { codec: Some(codec), ..self }
     }
 
     /// Whether any of these fields depends on the time.

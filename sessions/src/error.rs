@@ -116,7 +116,8 @@ pub enum ErrorKind {
     /// The session is new and the response has left without its cookie: no request could ever find
     /// it. Write to a new session before the response leaves.
     NoCookie,
-    /// A field's `Serialize`, or the codec, refused the value.
+    /// A field has a value that its codec would not give back, or that its own `Serialize` refuses.
+    /// Nothing of it is saved; the message says what to write instead.
     Encode,
     /// The fields of the session are larger than the layer allows, or than a cookie can be.
     TooLarge,
@@ -335,7 +336,11 @@ impl fmt::Display for Error {
                 "the session is new, and the response has left without its cookie: write to a new \
                  session before the response leaves",
             ),
-            Inner::Encode { field, .. } => write!(f, "the field `{field}` could not be encoded"),
+            Inner::Encode { field, source } => write!(
+                f,
+                "the field `{field}` (`{}`) could not be encoded: {source}",
+                source.type_name()
+            ),
             Inner::TooLarge { size, limit } => write!(
                 f,
                 "the session takes {size} bytes, the limit is {limit} \
@@ -398,7 +403,8 @@ impl StdError for Error {
             // Its text is ours already.
             Inner::Store(source) => source.source(),
             Inner::NoRandomness(source) => Some(source),
-            Inner::Encode { source, .. } => Some(&**source),
+            // Its text is ours already.
+            Inner::Encode { source, .. } => source.source(),
             _ => None,
         }
     }

@@ -21,6 +21,8 @@ mod error;
 mod expiry;
 #[doc = include_str!("../docs/fields.md")]
 pub mod fields {}
+#[doc = include_str!("../docs/values.md")]
+pub mod values {}
 #[cfg(feature = "axum")]
 mod extract;
 mod guard;

@@ -11,11 +11,12 @@ use std::{
 
 use crate::{
     Device, Lifetime, Session, SessionData,
+    codec::Codec,
     error::{Error, ErrorKind},
     guard::Permit,
     lock::Access,
     patch::Patch,
-    payload::{Encoder, Source},
+    payload::{EncodeError, Encoder, Source},
     save::{self, Saved, Saving},
     slot::{Begin, Slot, Wish, rebase::Refusal},
 };
@@ -340,6 +341,24 @@ impl Ready {
     }
 }
 
+/// Whether the next request would take the bytes for the same user: nobody is told welcome to be
+/// asked again for the password.
+fn is_known_again<T: SessionUser>(
+    data: &mut T,
+    body: &[u8],
+    name_of: impl Fn(&T::User) -> Arc<str>,
+    name: &Arc<str>,
+    codec: Codec,
+) -> Result<(), EncodeError> {
+    let mut source = Source::empty(T::FIELDS);
+    source.set_body(T::__FIELD, body);
+    data.__load_field(T::__FIELD, &source);
+    match data.__user().map(name_of) {
+        Some(read) if read == *name => Ok(()),
+        _ => Err(EncodeError::not_read_back::<T::User>(codec)),
+    }
+}
+
 /// The user's name, and the change of the field that says who it is.
 fn patch_with<T: SessionUser>(
     user: T::User,
@@ -351,7 +370,13 @@ fn patch_with<T: SessionUser>(
     let mut data = T::__load(&Source::empty(T::FIELDS));
     data.__begin_as(user);
     let mut body = Vec::new();
-    data.__encode(T::__FIELD, &mut Encoder::new(handle.shared.policy.codec, info, &mut body))
+    let codec = handle.shared.policy.codec;
+    let encoded = data.__encode(T::__FIELD, &mut Encoder::new(codec, info, &mut body));
+    encoded
+        .and_then(|()| {
+            let name_of = |user: &T::User| handle.shared.user_name(user);
+            is_known_again::<T>(&mut data, &body, name_of, &name, codec)
+        })
         .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error))))?;
     let mut patch = Patch::default();
     patch.set(T::__FIELD, body[..].into(), handle.writer());

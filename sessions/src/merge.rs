@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    codec::Codec,
+    codec::{Codec, Form, Own},
     data::{FieldInfo, FieldValue},
-    payload::{self, EncodeError, Encoder},
+    payload::{self, EncodeError, Encoder, Found},
 };
 
 /// The three states of one field, as stored bytes, for generated code to merge.
@@ -25,21 +25,36 @@ pub struct Merge<'a> {
 pub type Merged = Option<Result<Box<[u8]>, EncodeError>>;
 
 impl Merge<'_> {
-    /// Merges the values with `merge(base, theirs, ours)`. Where nothing is stored, or nothing that
-    /// can be read, the field has its default.
+    /// Merges the values with `merge(base, theirs, ours)`. Where nothing is stored, the field has its
+    /// default; what is stored and cannot be read is not merged with.
     pub fn by<F: FieldValue>(
         self,
         default: impl Fn() -> F,
         merge: impl FnOnce(&F, &F, &F) -> F,
     ) -> Merged {
-        let value = |body: Option<&[u8]>| {
-            body.and_then(|body| payload::decode(body, self.info.version).ok().flatten())
+        self.by_as::<Own<F>>(default, merge)
+    }
+
+    /// The same of a field whose value is stored in another form.
+    pub fn by_as<W: Form>(
+        self,
+        default: impl Fn() -> W::Value,
+        merge: impl FnOnce(&W::Value, &W::Value, &W::Value) -> W::Value,
+    ) -> Merged {
+        let value = |body: Option<&[u8]>| match body {
+            None => Some(default()),
+            Some(body) => match payload::decode::<W>(body, self.info.version) {
+                Ok(Found::Value(value)) => Some(value),
+                Ok(Found::Unset | Found::OtherVersion) => Some(default()),
+                Err(_) => None,
+            },
         };
-        let or_default = |body| value(body).unwrap_or_else(&default);
         let ours = value(Some(self.ours))?;
-        let merged = merge(&or_default(self.base), &or_default(self.theirs), &ours);
+        // As the writer has seen it.
+        let base = value(self.base).unwrap_or_else(&default);
+        let merged = merge(&base, &value(self.theirs)?, &ours);
         let mut body = Vec::new();
-        let encoded = Encoder::new(self.codec, self.info, &mut body).put(&merged);
+        let encoded = Encoder::new(self.codec, self.info, &mut body).put_as::<W>(&merged);
         Some(encoded.map(|()| body.into()))
     }
 

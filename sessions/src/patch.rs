@@ -31,8 +31,8 @@ struct Entry {
     writer: Writer,
 }
 
-/// The encoded value of a field, which may be known to be the default of the field; a short one without
-/// an allocation.
+/// The encoded value of a field, or that it has its default, which leaves a field unstored that is;
+/// a short one without an allocation.
 #[derive(Clone)]
 pub(crate) enum Body {
     Short { bytes: [u8; SHORT], length: u8, is_default: bool },

@@ -4,31 +4,42 @@
 //! payload  = format (1)  head-length  head  entry*,  or a zero: the session has moved
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  [end]  value
-//! tag      = codec (low three bits) | 8 if a field-version follows | 16 if an end follows
+//! tag      = layout (low three bits) | 8 if a field-version follows | 16 if an end follows
 //!          | 32 if the rest is [sealed](crate::sealing), and nothing else
 //!          | 64 if whoever wrote it took what was there before | other bits: not used yet
 //! ```
 //!
+//! The layout says how the [codec](crate::codec) wrote the value; 0 that there is none, and that the
+//! field has its default, whatever that is by then.
+//!
 //! The end is when the field falls back to its default, in milliseconds since 1970. The
-//! [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says which codec
-//! wrote it, so that fields can be added, removed, reordered and moved to another codec one by one,
+//! [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says how it
+//! was written, so that fields can be added, removed, reordered and moved to another codec one by one,
 //! and an entry that this build does not know, or whose tag it does not understand, is kept as it
 //! is.
 
-use std::{error::Error as StdError, fmt};
+use std::{
+    any::type_name,
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{
-    codec::{Codec, CodecError},
+    codec::{self, Codec, DecodeError, Form, Own, Unreadable},
     data::{FieldInfo, FieldValue},
     patch::{Body, Patch},
     varint,
 };
 
+pub use crate::codec::EncodeError;
+
 /// No payload may be larger, whatever a layer allows: 16 MiB.
 pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
 
 const FORMAT: u8 = 1;
-const CODEC_BITS: u8 = 0b0111;
+const LAYOUT_BITS: u8 = 0b0111;
+/// The layout of a field that was set back to its default.
+const UNSET: u8 = 0;
 const HAS_VERSION: u8 = 0b1000;
 const HAS_END: u8 = 0b0001_0000;
 #[cfg(feature = "secret")]
@@ -49,20 +60,34 @@ pub struct Source<'a> {
     bodies: Bodies<'a>,
     /// Keys and bodies of the fields that this build does not have.
     unknown: Vec<Entry<'a>>,
+    /// Where it is noted which fields fall back to their defaults, if anybody asks.
+    #[cfg(feature = "testing")]
+    fallbacks: Option<&'a Fallbacks>,
     /// In milliseconds; zero for whoever wants what was stored, whether it has ended or not.
     now: u64,
 }
+
+/// Fields by number, their types, and why they could not be read.
+#[cfg(feature = "testing")]
+pub(crate) type Fallbacks = std::cell::RefCell<Vec<(usize, &'static str, DecodeError)>>;
 
 /// A key and its body.
 type Entry<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> Source<'a> {
     pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
-        Self { fields, bodies: Bodies::none(fields.len()), unknown: Vec::new(), now: 0 }
+        Self {
+            fields,
+            bodies: Bodies::none(fields.len()),
+            unknown: Vec::new(),
+            #[cfg(feature = "testing")]
+            fallbacks: None,
+            now: 0,
+        }
     }
 
     /// Takes `payload` apart. An empty one is that of a session without any field.
-    #[cfg(any(test, feature = "secret"))]
+    #[cfg(any(test, feature = "secret", feature = "testing"))]
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
         let mut source = Self::empty(fields);
         source.read(payload)?;
@@ -115,6 +140,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn note_fallbacks(&mut self, fallbacks: &'a Fallbacks) {
+        self.fallbacks = Some(fallbacks);
+    }
+
     /// As it is at this time: a field that has ended has its default.
     pub(crate) fn look_at(&mut self, now: u64) {
         self.now = now;
@@ -130,7 +160,6 @@ impl<'a> Source<'a> {
         self.bodies.get(field)
     }
 
-    #[cfg(feature = "secret")]
     pub(crate) fn set_body(&mut self, field: usize, body: &'a [u8]) {
         self.bodies.set(field, body);
     }
@@ -162,23 +191,55 @@ impl<'a> Source<'a> {
     /// The value of a stored field, or its default: also when its bytes do not decode, or were
     /// written under another field version. That costs the field its value, and no other field.
     pub fn field<F: FieldValue>(&self, field: usize, default: impl FnOnce() -> F) -> F {
+        self.field_as::<Own<F>>(field, default)
+    }
+
+    /// The same of a field whose value is stored in another form.
+    pub fn field_as<W: Form>(&self, field: usize, default: impl FnOnce() -> W::Value) -> W::Value {
         let Some(body) = self.bodies.get(field) else { return default() };
         if self.now > 0 && has_ended(body, self.now) {
             return default();
         }
         let info = &self.fields[field];
-        match decode(body, info.version) {
-            Ok(Some(value)) => value,
-            Ok(None) => {
+        match decode::<W>(body, info.version) {
+            Ok(Found::Value(value)) => value,
+            Ok(Found::Unset) => default(),
+            Ok(Found::OtherVersion) => {
                 tracing::debug!(field = info.key, "stored under another field version: default");
                 default()
             }
-            // Not the error itself: serde's errors quote the value.
-            Err(_) => {
-                tracing::warn!(field = info.key, "a stored field does not decode: default");
+            Err(error) => {
+                #[cfg(feature = "testing")]
+                if let Some(fallbacks) = self.fallbacks {
+                    fallbacks.borrow_mut().push((field, type_name::<W::Value>(), error));
+                    return default();
+                }
+                fell_back(info, type_name::<W::Value>(), error.why);
                 default()
             }
         }
+    }
+}
+
+/// Says once in a process that a field has its default instead of what is stored, and why. Not in the
+/// words of the error: serde's errors quote the value.
+#[cold]
+pub(crate) fn fell_back(info: &'static FieldInfo, type_name: &'static str, why: Unreadable) {
+    static TOLD: Mutex<Option<HashSet<(usize, Unreadable)>>> = Mutex::new(None);
+    let place = std::ptr::from_ref(info).addr();
+    let is_news = {
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get_or_insert_default().insert((place, why))
+    };
+    if is_news {
+        tracing::warn!(
+            field = info.key,
+            r#type = type_name,
+            "what is stored of a field is not read, and the field has its default: {why}. (This is \
+             said once)"
+        );
+    } else {
+        tracing::debug!(field = info.key, "a stored field is not read: default");
     }
 }
 
@@ -281,26 +342,47 @@ fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, boo
     }
 }
 
-/// `None` if the bytes were written under another field version.
-pub(crate) fn decode<F: FieldValue>(
+/// What a body has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<V> {
+    Value(V),
+    /// The field was set back to its default.
+    Unset,
+    /// A value of another field version.
+    OtherVersion,
+}
+
+pub(crate) fn decode<W: Form>(
     mut body: &[u8],
     version: u32,
-) -> Result<Option<F>, CodecError> {
-    let tag = *body.split_off_first().ok_or("an empty entry")?;
-    let written_under = match tag & HAS_VERSION {
-        0 => 0,
-        _ => varint::take(&mut body).ok_or("cut short")?,
-    };
-    if tag & HAS_END != 0 {
-        varint::take(&mut body).ok_or("cut short")?;
+) -> Result<Found<W::Value>, DecodeError> {
+    let damaged = DecodeError::from(Unreadable::Damaged);
+    let Some(&tag) = body.split_off_first() else { return Err(damaged) };
+    if tag & !(LAYOUT_BITS | HAS_VERSION | HAS_END | TOOK) != 0 {
+        return Err(Unreadable::Later.into());
     }
-    if tag & !(CODEC_BITS | HAS_VERSION | HAS_END | TOOK) != 0 {
-        return Err("an entry of a later format".into());
+    let mut written_under = 0;
+    if tag & HAS_VERSION != 0 {
+        written_under = varint::take(&mut body).ok_or(Unreadable::Damaged)?;
+    }
+    if tag & HAS_END != 0 {
+        varint::take(&mut body).ok_or(Unreadable::Damaged)?;
+    }
+    if tag & LAYOUT_BITS == UNSET {
+        return Ok(Found::Unset);
     }
     if written_under != u64::from(version) {
-        return Ok(None);
+        return Ok(Found::OtherVersion);
     }
-    Codec::from_number(tag & CODEC_BITS)?.decode(body).map(Some)
+    codec::decode::<W>(tag & LAYOUT_BITS, body).map(Found::Value)
+}
+
+/// The body of a field that was set back to its default: not that value, but whatever the default is
+/// when it is read.
+pub(crate) const UNSET_BODY: &[u8] = &[UNSET];
+
+pub(crate) fn is_unset(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & LAYOUT_BITS == UNSET)
 }
 
 #[cfg(feature = "secret")]
@@ -414,45 +496,45 @@ impl<'a> Bodies<'a> {
 pub struct Encoder<'a> {
     codec: Codec,
     version: u32,
+    /// Whether every value is read back.
+    is_thorough: bool,
     out: &'a mut Vec<u8>,
 }
 
 impl<'a> Encoder<'a> {
+    /// `codec` is the layer's; a field may have its own.
     pub(crate) fn new(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
-        Self { codec, version: info.version, out }
+        let (codec, version) = (info.codec.unwrap_or(codec), info.version);
+        Self { codec, version, is_thorough: false, out }
+    }
+
+    /// In this codec, whatever the field says, and with a value that is read back.
+    #[cfg(feature = "testing")]
+    pub(crate) fn thorough(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
+        Self { codec, version: info.version, is_thorough: true, out }
     }
 
     /// Encodes `value` as the field's body.
     pub fn put<F: FieldValue>(&mut self, value: &F) -> Result<(), EncodeError> {
+        self.put_as::<Own<F>>(value)
+    }
+
+    /// The same in another form than the type's own.
+    pub fn put_as<W: Form>(&mut self, value: &W::Value) -> Result<(), EncodeError> {
+        let plan = self.codec.plan::<W>(value)?;
         match self.version {
-            0 => self.out.push(self.codec.number()),
+            0 => self.out.push(plan.number()),
             version => {
-                self.out.push(self.codec.number() | HAS_VERSION);
+                self.out.push(plan.number() | HAS_VERSION);
                 varint::put(version.into(), self.out);
             }
         }
-        self.codec.encode(value, self.out).map_err(EncodeError)
+        plan.write(self.out, self.is_thorough)
     }
 
     /// For a number that no field has.
     pub fn nothing(&mut self) -> Result<(), EncodeError> {
         Ok(())
-    }
-}
-
-/// A value that its own `Serialize`, or the codec, refused.
-#[derive(Debug)]
-pub struct EncodeError(CodecError);
-
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the value could not be encoded")
-    }
-}
-
-impl StdError for EncodeError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
     }
 }
 
@@ -485,8 +567,8 @@ mod tests {
         let (name, visits) = (body(&FIELDS[0], "Zoë".to_string()), body(&FIELDS[1], 300_u32));
         let golden = [
             &b"\x01\x00"[..],
-            b"\x04name\x06\x01\x04Zo\xc3\xab",
-            b"\x06visits\x05\x09\x02\xfb\x2c\x01",
+            b"\x04name\x07\x05\x0b\x04Zo\xc3\xab",
+            b"\x06visits\x06\x0d\x02\x03\xfb\x2c\x01",
         ]
         .concat();
         assert_eq!(payload(&[("name", &name), ("visits", &visits)]), golden);
@@ -518,7 +600,7 @@ mod tests {
     fn a_field_with_an_end_has_its_default_from_then_on() {
         let mut ending = body(&FIELDS[1], 7_u32);
         set_end(&mut ending, 300);
-        assert_eq!(ending, [&[1 | HAS_VERSION | HAS_END, 2, 0xac, 2][..], &[7]].concat());
+        assert_eq!(ending, [&[5 | HAS_VERSION | HAS_END, 2, 0xac, 2][..], &[3, 7]].concat());
         let mut name = body(&FIELDS[0], "Zoë".to_string());
         set_end(&mut name, 1_000);
         assert_eq!((end(&ending), end(&name)), (Some(300), Some(1_000)));
@@ -535,7 +617,7 @@ mod tests {
         }
         for cut in 0..ending.len() {
             let _ = end(&ending[..cut]);
-            assert!(decode::<u32>(&ending[..cut], 2).is_err());
+            assert!(decode::<Own<u32>>(&ending[..cut], 2).is_err());
         }
     }
 
@@ -592,7 +674,7 @@ mod tests {
     #[test]
     fn corrupt_bytes_are_refused_wherever_they_are_cut() {
         let whole = payload(&[("name", &body(&FIELDS[0], "x".to_string())), ("other", b"abc")]);
-        let ends = [0, 2, 2 + 9, whole.len()];
+        let ends = [0, 2, 2 + 10, whole.len()];
         for cut in 0..=whole.len() {
             let parsed = Source::parse(FIELDS, &whole[..cut]);
             assert_eq!(parsed.is_ok(), ends.contains(&cut), "cut at {cut}");

@@ -1,6 +1,9 @@
 //! All that generated code names, and nothing else. Not part of the public API.
 
+pub use serde::{Deserializer, Serializer};
+
 pub use crate::{
+    codec::{Form, Probe},
     data::{FieldDefault, FieldInfo, FieldValue},
     login::UserName,
     merge::{Merge, Merged},
@@ -50,6 +53,109 @@ impl<X: zeroize::Zeroize> SecretField for Option<crate::Secret<X>> {}
 #[cfg(feature = "secret")]
 impl<X: zeroize::Zeroize> SecretField for Vec<crate::Secret<X>> {}
 
+/// The codecs that a field can ask for, as they are written there; each a function that cannot be called
+/// without the feature.
+pub mod codecs {
+    use crate::Codec;
+
+    #[diagnostic::on_unimplemented(
+        message = "`codec = bincode` needs the feature `bincode` of the crate `sessions`",
+        label = "is not compiled in",
+        note = "in Cargo.toml: `sessions = {{ version = \"…\", features = [\"bincode\"] }}`"
+    )]
+    pub trait Bincode {
+        const CODEC: Codec;
+    }
+
+    #[cfg(feature = "bincode")]
+    impl Bincode for () {
+        const CODEC: Codec = Codec::Bincode;
+    }
+
+    pub const fn bincode<Feature: Bincode>() -> Codec {
+        Feature::CODEC
+    }
+
+    #[diagnostic::on_unimplemented(
+        message = "`codec = json` needs the feature `json` of the crate `sessions`",
+        label = "is not compiled in",
+        note = "in Cargo.toml: `sessions = {{ version = \"…\", features = [\"json\"] }}`"
+    )]
+    pub trait Json {
+        const CODEC: Codec;
+    }
+
+    #[cfg(feature = "json")]
+    impl Json for () {
+        const CODEC: Codec = Codec::Json;
+    }
+
+    pub const fn json<Feature: Json>() -> Codec {
+        Feature::CODEC
+    }
+
+    #[diagnostic::on_unimplemented(
+        message = "`codec = messagepack` needs the feature `messagepack` of the crate `sessions`",
+        label = "is not compiled in",
+        note = "in Cargo.toml: `sessions = {{ version = \"…\", features = [\"messagepack\"] }}`"
+    )]
+    pub trait MessagePack {
+        const CODEC: Codec;
+    }
+
+    #[cfg(feature = "messagepack")]
+    impl MessagePack for () {
+        const CODEC: Codec = Codec::MessagePack;
+    }
+
+    pub const fn messagepack<Feature: MessagePack>() -> Codec {
+        Feature::CODEC
+    }
+
+    #[diagnostic::on_unimplemented(
+        message = "`codec = postcard` needs the feature `postcard` of the crate `sessions`",
+        label = "is not compiled in",
+        note = "in Cargo.toml: `sessions = {{ version = \"…\", features = [\"postcard\"] }}`"
+    )]
+    pub trait Postcard {
+        const CODEC: Codec;
+    }
+
+    #[cfg(feature = "postcard")]
+    impl Postcard for () {
+        const CODEC: Codec = Codec::Postcard;
+    }
+
+    pub const fn postcard<Feature: Postcard>() -> Codec {
+        Feature::CODEC
+    }
+}
+
+/// For a field that is serialized by its type, and deserialized by a function.
+pub fn serialize<F: serde::Serialize, S: Serializer>(
+    value: &F,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.serialize(serializer)
+}
+
+/// For one that is deserialized by its type.
+pub fn deserialize<'de, F: serde::Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<F, D::Error> {
+    F::deserialize(deserializer)
+}
+
+/// For `merge = add` of a field that is stored in another form.
+pub fn add<F: crate::merge::Add>(base: &F, theirs: &F, ours: &F) -> F {
+    F::add(base, theirs, ours)
+}
+
+/// For `merge = union` of one.
+pub fn union<F: crate::merge::Union>(base: &F, theirs: &F, ours: &F) -> F {
+    F::union(base, theirs, ours)
+}
+
 pub fn get<T: SessionData>(tracked: &Tracked<T>) -> &T {
     tracked.data()
 }
@@ -64,6 +170,24 @@ pub fn field_mut<T: SessionData, F>(
     project: impl FnOnce(&mut T) -> &mut F,
 ) -> &mut F {
     tracked.field_mut(field, project)
+}
+
+/// For a setter.
+pub fn set<T: SessionData, F>(
+    tracked: &mut Tracked<T>,
+    field: usize,
+    project: impl FnOnce(&mut T) -> &mut F,
+) -> &mut F {
+    tracked.assign(field, project)
+}
+
+/// For what sets a field back to its default.
+pub fn reset<T: SessionData, F>(
+    tracked: &mut Tracked<T>,
+    field: usize,
+    project: impl FnOnce(&mut T) -> &mut F,
+) -> &mut F {
+    tracked.reset(field, project)
 }
 
 pub fn skipped_mut<T: SessionData, F>(

@@ -11,6 +11,10 @@ pub struct Tracked<T: SessionData> {
     touched: T::Dirty,
     /// Of the flash fields, those that this guard has taken.
     taken: T::Dirty,
+    /// Set by this guard, to whatever: that is stored, and be it the default.
+    assigned: T::Dirty,
+    /// Set back by this guard to whatever the default is.
+    reset: T::Dirty,
     /// Changed by any guard, since they were loaded.
     changed: T::Dirty,
     /// Those are to be loaded anew before anybody sees them.
@@ -25,8 +29,9 @@ impl<T: SessionData> Tracked<T> {
     pub(crate) fn clean(data: T) -> Self {
         let none = || T::Dirty::NONE;
         let (unsaved, touched, taken, changed) = (none(), none(), none(), none());
+        let (assigned, reset) = (none(), none());
         let (is_stale, until, lent_to) = (false, u64::MAX, 0);
-        Self { data, unsaved, touched, taken, changed, is_stale, until, lent_to }
+        Self { data, unsaved, touched, taken, assigned, reset, changed, is_stale, until, lent_to }
     }
 
     /// It shows what there was before one of its fields ends, at the latest at this time.
@@ -96,10 +101,21 @@ impl<T: SessionData> Tracked<T> {
         self.taken.contains(field)
     }
 
+    /// Whether the guard's last word on the field was to set it.
+    pub(crate) fn is_assigned(&self, field: usize) -> bool {
+        self.assigned.contains(field)
+    }
+
+    /// Whether it was to set the field back.
+    pub(crate) fn is_reset(&self, field: usize) -> bool {
+        self.reset.contains(field)
+    }
+
     /// The guard is done with it; `unsaved` are the fields that are still to be saved.
     pub(crate) fn settle(&mut self, unsaved: impl Iterator<Item = usize>) {
         self.changed.add(&self.touched);
         (self.touched, self.taken, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE, T::Dirty::NONE);
+        (self.assigned, self.reset) = (T::Dirty::NONE, T::Dirty::NONE);
         unsaved.for_each(|field| self.unsaved.set(field, true));
     }
 
@@ -113,6 +129,29 @@ impl<T: SessionData> Tracked<T> {
         project(&mut self.data)
     }
 
+    /// The same to give it a value.
+    pub(crate) fn assign<F>(
+        &mut self,
+        field: usize,
+        project: impl FnOnce(&mut T) -> &mut F,
+    ) -> &mut F {
+        self.assigned.set(field, true);
+        self.reset.set(field, false);
+        self.field_mut(field, project)
+    }
+
+    /// The same to give it its default. To change it in place after that changes nothing, unless it
+    /// then has another value.
+    pub(crate) fn reset<F>(
+        &mut self,
+        field: usize,
+        project: impl FnOnce(&mut T) -> &mut F,
+    ) -> &mut F {
+        self.reset.set(field, true);
+        self.assigned.set(field, false);
+        self.field_mut(field, project)
+    }
+
     /// Takes the value of a flash field.
     pub(crate) fn take<F>(
         &mut self,
@@ -121,7 +160,7 @@ impl<T: SessionData> Tracked<T> {
         default: F,
     ) -> F {
         self.taken.set(field, true);
-        std::mem::replace(self.field_mut(field, project), default)
+        std::mem::replace(self.reset(field, project), default)
     }
 
     /// A skipped field is never stored, so that there is nothing to track.

@@ -18,6 +18,7 @@ mod races;
 mod responses;
 mod resting;
 mod security;
+mod values;
 
 use std::{convert::Infallible, time::Duration};
 

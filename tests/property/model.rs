@@ -24,25 +24,42 @@ struct Data {
 const FIELDS: usize = 4;
 
 /// The same, plainly.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 struct Fields {
     a: u8,
     b: String,
     c: Vec<u8>,
     d: Option<u8>,
+    /// Which of them are stored, be it with their defaults.
+    set: [bool; FIELDS],
+}
+
+/// Alike to whoever looks at them.
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        (self.a, &self.b, &self.c, self.d) == (other.a, &other.b, &other.c, other.d)
+    }
 }
 
 impl Fields {
     fn of(data: &Data) -> Self {
-        Self { a: data.a, b: data.b.clone(), c: data.c.clone(), d: data.d }
+        let set = [false; FIELDS];
+        Self { a: data.a, b: data.b.clone(), c: data.c.clone(), d: data.d, set }
     }
 
-    /// Which fields are not the same.
+    /// Which fields have another value than the default.
+    fn is_off_default(&self) -> [bool; FIELDS] {
+        [self.a != 0, !self.b.is_empty(), !self.c.is_empty(), self.d.is_some()]
+    }
+
+    /// Which fields are not the same: their values, or whether they are stored at all.
     fn differ(&self, other: &Self) -> [bool; FIELDS] {
-        [self.a != other.a, self.b != other.b, self.c != other.c, self.d != other.d]
+        let values = [self.a != other.a, self.b != other.b, self.c != other.c, self.d != other.d];
+        std::array::from_fn(|field| values[field] || self.set[field] != other.set[field])
     }
 
     fn take(&mut self, field: usize, from: &Self) {
+        self.set[field] = from.set[field];
         match field {
             0 => self.a = from.a,
             1 => self.b = from.b.clone(),
@@ -208,10 +225,13 @@ impl World {
         assert_eq!(Fields::of(&s), life.shown);
         let before = life.shown.clone();
         let mut touched = [false; FIELDS];
+        // The last word of the guard on each field, if it was to set it, or to set it back.
+        let mut was_set = [None; FIELDS];
         for _ in 0..1 + random.below(3) {
             let value = random.below(3) as u8;
             let shown = &mut life.shown;
-            let (field, ()) = match random.below(9) {
+            let what = random.below(9);
+            let (field, ()) = match what {
                 0 => (0, (shown.a = value, s.set_a(value)).0),
                 1 => (1, (shown.b = value.to_string(), s.set_b(value.to_string())).0),
                 2 => (2, (shown.c.push(value), s.c_mut().push(value)).0),
@@ -223,7 +243,20 @@ impl World {
                 _ => (0, *s.a_mut() = shown.a),
             };
             touched[field] = true;
+            match what {
+                0 | 1 | 3 => was_set[field] = Some(true),
+                5..8 => was_set[field] = Some(false),
+                _ => {}
+            }
             assert_eq!(Fields::of(&s), *shown);
+        }
+        // What was set is stored, and be it the default.
+        for field in (0..FIELDS).filter(|field| touched[*field]) {
+            let may_be_unset = match was_set[field] {
+                Some(was_set) => !was_set,
+                None => !before.set[field],
+            };
+            life.shown.set[field] = !may_be_unset || life.shown.is_off_default()[field];
         }
         // Who writes what somebody else has not saved yet answers for it too.
         let changed = life.shown.differ(&before);

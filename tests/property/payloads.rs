@@ -107,7 +107,7 @@ async fn fill(session: &Session<Everything>) {
 
 #[test]
 fn whatever_the_store_holds_the_session_works() {
-    let codecs = [Codec::Bincode, Codec::Postcard, Codec::Json];
+    let codecs = [Codec::Bincode, Codec::Postcard, Codec::MessagePack, Codec::Json];
     let store = Arc::new(Fixed(Mutex::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let good = codecs.map(|codec| {

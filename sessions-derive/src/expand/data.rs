@@ -1,11 +1,11 @@
 //! `impl SessionData`: the table of stored fields, and how to load and encode each of them.
 
-use proc_macro2::{Literal, Span, TokenStream};
+use proc_macro2::{Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote_spanned};
-use syn::{Expr, Type, ext::IdentExt, spanned::Spanned};
+use syn::{Expr, Path, Type, ext::IdentExt, spanned::Spanned};
 
 use super::hygienic;
-use crate::model::{Field, Kind, Merge, Model, Start, Storage};
+use crate::model::{Field, Kind, Merge, Model, Start, Storage, With};
 
 pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     let Model { krate, ident, name, fields_ident, fields, .. } = model;
@@ -20,6 +20,7 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
     });
     let load_arms = fields.iter().filter_map(|field| load_again(field, private));
     let arms = fields.iter().filter_map(encode);
+    let probes = fields.iter().filter_map(probe);
     let merge = merge(fields, private);
     let loads_alike = (!fields.iter().all(loads_alike)).then(|| {
         hygienic!(
@@ -65,6 +66,17 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
                 }
             }
 
+            fn __probe(
+                __field: usize,
+                __probe: #private::Probe,
+            ) -> ::core::result::Result<(), #private::EncodeError> {
+                #(#checks)*
+                match __field {
+                    #(#probes,)*
+                    _ => ::core::result::Result::Ok(()),
+                }
+            }
+
             #merge
 
             fn __wrap(__tracked: #private::Tracked<Self>) -> Self::Fields {
@@ -83,9 +95,16 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
 }
 
 fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
-    let Storage::Stored { key, aliases, version, merge, ttl, secret, .. } = &field.storage else {
+    let Storage::Stored { key, aliases, version, codec, merge, ttl, secret, .. } = &field.storage
+    else {
         return None;
     };
+    let codec = codec.map(|codec| {
+        let at = Span::mixed_site().located_at(codec.span());
+        let codec = format_ident!("{}", codec, span = at);
+        let private = respanned(private.clone(), at);
+        quote_spanned!(at=> .codec(#private::codecs::#codec::<()>()))
+    });
     let aliases = (!aliases.is_empty()).then(|| hygienic!(.aliases(&[#(#aliases),*])));
     let version = version.map(Literal::u32_unsuffixed).map(|version| hygienic!(.version(#version)));
     let merges = merge.as_ref().map(|_| hygienic!(.merges()));
@@ -94,7 +113,7 @@ fn info(field: &Field<'_>, private: &TokenStream) -> Option<TokenStream> {
     let secret = secret.then(|| hygienic!(.secret()));
     let user = field.is_user.then(|| hygienic!(.user()));
     let info = hygienic!(#private::FieldInfo::new(#key) #aliases #version #merges);
-    Some(hygienic!(#info #flash #ttl #secret #user))
+    Some(hygienic!(#info #flash #ttl #secret #user #codec))
 }
 
 /// Whether the field is the same whenever it is loaded from the same bytes: it is stored, and its
@@ -122,7 +141,10 @@ fn is_fixed(value: &Expr) -> bool {
 fn check(field: &Field<'_>) -> TokenStream {
     let ty = field.ty;
     match field.storage {
-        Storage::Stored { .. } => quote_spanned!(at(ty)=> __stored::<#ty>();),
+        Storage::Stored { .. } if field.with.is_none() => {
+            quote_spanned!(at(ty)=> __stored::<#ty>();)
+        }
+        Storage::Stored { .. } => quote_spanned!(at(ty)=> __skipped::<#ty>();),
         Storage::Skipped => quote_spanned!(at(ty)=> __skipped::<#ty>();),
     }
 }
@@ -149,7 +171,10 @@ fn load(field: &Field<'_>, private: &TokenStream) -> TokenStream {
     match field.storage {
         Storage::Stored { index, .. } => {
             let index = Literal::usize_unsuffixed(index);
-            quote_spanned!(at(ty)=> __source.field::<#ty>(#index, || #start))
+            match form(field) {
+                None => quote_spanned!(at(ty)=> __source.field::<#ty>(#index, || #start)),
+                Some(form) => hygienic!(__source.field_as::<#form>(#index, || #start)),
+            }
         }
         Storage::Skipped => start,
     }
@@ -166,7 +191,21 @@ fn encode(field: &Field<'_>) -> Option<TokenStream> {
         return None;
     };
     let index = Literal::usize_unsuffixed(*index);
-    Some(quote_spanned!(at(ty)=> #index => __encoder.put::<#ty>(&self.#ident)))
+    Some(match form(field) {
+        None => quote_spanned!(at(ty)=> #index => __encoder.put::<#ty>(&self.#ident)),
+        Some(form) => hygienic!(#index => __encoder.put_as::<#form>(&self.#ident)),
+    })
+}
+
+fn probe(field: &Field<'_>) -> Option<TokenStream> {
+    let Field { ty, storage: Storage::Stored { index, .. }, .. } = field else {
+        return None;
+    };
+    let index = Literal::usize_unsuffixed(*index);
+    Some(match form(field) {
+        None => quote_spanned!(at(ty)=> #index => __probe.of::<#ty>()),
+        Some(form) => hygienic!(#index => __probe.of_as::<#form>()),
+    })
 }
 
 /// The merges of the fields that have one; nothing if none has.
@@ -179,14 +218,25 @@ fn merge(fields: &[Field<'_>], private: &TokenStream) -> Option<TokenStream> {
             };
             let index = Literal::usize_unsuffixed(*index);
             let start = start(field, private);
-            let merged = match merge.as_ref()? {
-                Merge::Add => quote_spanned!(at(ty)=> by_adding::<#ty>(|| #start)),
-                Merge::Union => quote_spanned!(at(ty)=> by_uniting::<#ty>(|| #start)),
-                // Called, and not passed on: a function of `&str` will do for a `String`.
-                Merge::By(path) => {
-                    let merge = quote_spanned! { Span::mixed_site().located_at(path.span())=>
-                        |__base, __theirs, __ours| #path(__base, __theirs, __ours)
+            let by_path = |path: &Path| {
+                quote_spanned! { Span::mixed_site().located_at(path.span())=>
+                    |__base, __theirs, __ours| #path(__base, __theirs, __ours)
+                }
+            };
+            let merged = match (merge.as_ref()?, form(field)) {
+                (merge, Some(form)) => {
+                    let merge = match merge {
+                        Merge::Add => quote_spanned!(at(ty)=> #private::add::<#ty>),
+                        Merge::Union => quote_spanned!(at(ty)=> #private::union::<#ty>),
+                        Merge::By(path) => by_path(path),
                     };
+                    hygienic!(by_as::<#form>(|| #start, #merge))
+                }
+                (Merge::Add, None) => quote_spanned!(at(ty)=> by_adding::<#ty>(|| #start)),
+                (Merge::Union, None) => quote_spanned!(at(ty)=> by_uniting::<#ty>(|| #start)),
+                // Called, and not passed on: a function of `&str` will do for a `String`.
+                (Merge::By(path), None) => {
+                    let merge = by_path(path);
                     quote_spanned!(at(ty)=> by::<#ty>(|| #start, #merge))
                 }
             };
@@ -246,6 +296,60 @@ pub(super) fn session_user(model: &Model<'_>) -> Option<TokenStream> {
     })
 }
 
+/// The name of the form in which a field is stored, if it is not the type's own.
+fn form(field: &Field<'_>) -> Option<Ident> {
+    let is_stored = matches!(field.storage, Storage::Stored { .. });
+    let name = || format_ident!("__Form_{}", field.ident.unraw(), span = Span::mixed_site());
+    (is_stored && field.with.is_some()).then(name)
+}
+
+/// The forms of the fields that are stored with functions of their own.
+pub(super) fn forms(model: &Model<'_>) -> TokenStream {
+    let private = &model.private();
+    let forms = model.fields.iter().filter_map(|field| {
+        let (name, ty) = (form(field)?, field.ty);
+        let With { serialize, deserialize } = field.with.as_ref()?;
+        let serialize = match serialize {
+            None => quote_spanned! {at(ty)=>
+                #private::serialize::<#ty, __S>(__value, __serializer)
+            },
+            Some(path) => quote_spanned! { Span::mixed_site().located_at(path.span())=>
+                #path(__value, __serializer)
+            },
+        };
+        let deserialize = match deserialize {
+            None => quote_spanned! {at(ty)=>
+                #private::deserialize::<#ty, __D>(__deserializer)
+            },
+            Some(path) => quote_spanned! { Span::mixed_site().located_at(path.span())=>
+                #path(__deserializer)
+            },
+        };
+        Some(hygienic! {
+            struct #name;
+
+            #[automatically_derived]
+            impl #private::Form for #name {
+                type Value = #ty;
+
+                fn serialize<__S: #private::Serializer>(
+                    __value: &#ty,
+                    __serializer: __S,
+                ) -> ::core::result::Result<__S::Ok, __S::Error> {
+                    #serialize
+                }
+
+                fn deserialize<'__de, __D: #private::Deserializer<'__de>>(
+                    __deserializer: __D,
+                ) -> ::core::result::Result<#ty, __D::Error> {
+                    #deserialize
+                }
+            }
+        })
+    });
+    forms.collect()
+}
+
 /// The functions that give the fields with a `default` of their own its value.
 pub(super) fn defaults(model: &Model<'_>) -> TokenStream {
     let private = &model.private();
@@ -274,6 +378,15 @@ pub(super) fn start(field: &Field<'_>, private: &TokenStream) -> TokenStream {
             hygienic!(#name())
         }
     }
+}
+
+/// The same with another place, where an error is to be shown.
+fn respanned(tokens: TokenStream, at: Span) -> TokenStream {
+    let respanned = |mut token: TokenTree| {
+        token.set_span(at);
+        token
+    };
+    tokens.into_iter().map(respanned).collect()
 }
 
 /// The place of a type, with the hygiene of generated code.

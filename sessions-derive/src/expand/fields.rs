@@ -80,20 +80,20 @@ impl Method<'_> {
     }
 }
 
-/// All accessors of a field. Whatever changes it goes through `foo_mut()`, and of a flash field
-/// through what would be in that.
+/// All accessors of a field. What sets it or sets it back says so; whatever else changes it goes
+/// through `foo_mut()`, and of a flash field through what would be in that.
 pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Method<'a>> {
     let Field { ident, ty, accessors: names, .. } = field;
     let at = field.at();
     let name = ident.unraw();
     let start = start(field, private);
     let (argument, value) = setter(field);
-    let (write, is_dirty) = storage(field, private);
+    let Ways { write, set, reset, is_dirty } = ways(field, private);
     let place = match &names.get_mut {
         Some(get_mut) => hygienic!(self.#get_mut()),
         None => write.clone(),
     };
-    let take = take(field, private, &place, &start);
+    let take = take(field, private, &reset, &start);
     let method = |name, does, signature, body| Method { name, does, signature, body };
     let chained = quote_spanned!(at=> (&mut self) -> &mut Self);
 
@@ -110,7 +110,7 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
             _ => format!(" Sets `{name}`."),
         },
         quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
-        hygienic!(*#place = #value; self),
+        hygienic!(*#set = #value; self),
     ));
     methods.extend(names.clear.as_ref().map(|clear| {
         let body = hygienic!(*#place = ::core::option::Option::None; self);
@@ -135,9 +135,9 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
         quote_spanned!(at=> (&mut self) -> #ty),
         take,
     ));
-    methods.extend(names.reset.as_ref().map(|reset| {
-        let body = hygienic!(*#place = #start; self);
-        method(reset, format!(" Sets `{name}` back to its default."), chained, body)
+    methods.extend(names.reset.as_ref().map(|name_of_reset| {
+        let body = hygienic!(*#reset = #start; self);
+        method(name_of_reset, format!(" Sets `{name}` back to its default."), chained, body)
     }));
     methods.push(method(
         &names.is_dirty,
@@ -207,21 +207,33 @@ fn element(field: &Field<'_>) -> (TokenStream, TokenStream) {
     }
 }
 
-/// The bodies of `foo_mut()` and `foo_is_dirty()`.
-fn storage(field: &Field<'_>, private: &TokenStream) -> (TokenStream, TokenStream) {
+/// The ways to a field: to change it in place, to give it a value, to give it its default; and whether
+/// it has been changed.
+struct Ways {
+    write: TokenStream,
+    set: TokenStream,
+    reset: TokenStream,
+    is_dirty: TokenStream,
+}
+
+fn ways(field: &Field<'_>, private: &TokenStream) -> Ways {
     let ident = field.ident;
     match field.storage {
         Storage::Stored { index, .. } => {
             let index = Literal::usize_unsuffixed(index);
             let place = hygienic!(&mut self.__tracked, #index, |__data| &mut __data.#ident);
-            (
-                hygienic!(#private::field_mut(#place)),
-                hygienic!(#private::is_dirty(&self.__tracked, #index)),
-            )
+            Ways {
+                write: hygienic!(#private::field_mut(#place)),
+                set: hygienic!(#private::set(#place)),
+                reset: hygienic!(#private::reset(#place)),
+                is_dirty: hygienic!(#private::is_dirty(&self.__tracked, #index)),
+            }
         }
         Storage::Skipped => {
             let place = hygienic!(&mut self.__tracked, |__data| &mut __data.#ident);
-            (hygienic!(#private::skipped_mut(#place)), hygienic!(false))
+            let write = hygienic!(#private::skipped_mut(#place));
+            let (set, reset) = (write.clone(), write.clone());
+            Ways { write, set, reset, is_dirty: hygienic!(false) }
         }
     }
 }

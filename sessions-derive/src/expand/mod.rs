@@ -71,6 +71,18 @@
 //                     _ => __encoder.nothing(),
 //                 }
 //             }
+//             fn __probe(
+//                 __field: usize,
+//                 __probe: ::sessions::__private::Probe,
+//             ) -> ::core::result::Result<(), ::sessions::__private::EncodeError> {
+//                 __stored::<Option<String>>();
+//                 __stored::<String>();
+//                 match __field {
+//                     0 => __probe.of::<Option<String>>(),
+//                     1 => __probe.of::<String>(),
+//                     _ => ::core::result::Result::Ok(()),
+//                 }
+//             }
 //             fn __wrap(__tracked: ::sessions::__private::Tracked<Self>) -> Self::Fields {
 //                 VisitorFields { __tracked }
 //             }
@@ -97,9 +109,11 @@
 //                 )
 //             }
 //             fn set_name(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
-//                 *self.name_mut() = ::core::option::Option::Some(
-//                     ::core::convert::Into::into(value),
-//                 );
+//                 *::sessions::__private::set(
+//                     &mut self.__tracked,
+//                     0,
+//                     |__data| &mut __data.name,
+//                 ) = ::core::option::Option::Some(::core::convert::Into::into(value));
 //                 self
 //             }
 //             fn clear_name(&mut self) -> &mut Self {
@@ -115,12 +129,20 @@
 //             }
 //             fn take_name(&mut self) -> Option<String> {
 //                 ::core::mem::replace(
-//                     self.name_mut(),
+//                     ::sessions::__private::reset(
+//                         &mut self.__tracked,
+//                         0,
+//                         |__data| &mut __data.name,
+//                     ),
 //                     ::sessions::__private::default_of::<Option<String>>(),
 //                 )
 //             }
 //             fn reset_name(&mut self) -> &mut Self {
-//                 *self.name_mut() = ::sessions::__private::default_of::<Option<String>>();
+//                 *::sessions::__private::reset(
+//                     &mut self.__tracked,
+//                     0,
+//                     |__data| &mut __data.name,
+//                 ) = ::sessions::__private::default_of::<Option<String>>();
 //                 self
 //             }
 //             fn name_is_dirty(&self) -> bool {
@@ -130,7 +152,11 @@
 //                 &::sessions::__private::get(&self.__tracked).theme
 //             }
 //             fn set_theme(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
-//                 *self.theme_mut() = ::core::convert::Into::into(value);
+//                 *::sessions::__private::set(
+//                     &mut self.__tracked,
+//                     1,
+//                     |__data| &mut __data.theme,
+//                 ) = ::core::convert::Into::into(value);
 //                 self
 //             }
 //             fn theme_mut(&mut self) -> &mut String {
@@ -141,10 +167,21 @@
 //                 )
 //             }
 //             fn take_theme(&mut self) -> String {
-//                 ::core::mem::replace(self.theme_mut(), __default_theme())
+//                 ::core::mem::replace(
+//                     ::sessions::__private::reset(
+//                         &mut self.__tracked,
+//                         1,
+//                         |__data| &mut __data.theme,
+//                     ),
+//                     __default_theme(),
+//                 )
 //             }
 //             fn reset_theme(&mut self) -> &mut Self {
-//                 *self.theme_mut() = __default_theme();
+//                 *::sessions::__private::reset(
+//                     &mut self.__tracked,
+//                     1,
+//                     |__data| &mut __data.theme,
+//                 ) = __default_theme();
 //                 self
 //             }
 //             fn theme_is_dirty(&self) -> bool {
@@ -173,15 +210,19 @@ use hygienic;
 pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
     let structure = fields::structure(model);
     let defaults = data::defaults(model);
+    let forms = data::forms(model);
     let session_data = data::session_data(model);
     let accessors = fields::accessors(model);
     let session_user = data::session_user(model);
     hygienic! {
         #structure
 
-        #[allow(dead_code, deprecated, non_snake_case, unreachable_pub)]
+        #[allow(
+            dead_code, deprecated, non_camel_case_types, non_snake_case, unreachable_pub
+        )]
         const _: () = {
             #defaults
+            #forms
             #session_data
             #accessors
             #session_user

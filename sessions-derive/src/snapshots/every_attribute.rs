@@ -3,7 +3,7 @@
 pub(crate) struct VisitorFields {
     __tracked: crate::runtime::__private::Tracked<Visitor>,
 }
-#[allow(dead_code, deprecated, non_snake_case, unreachable_pub)]
+#[allow(dead_code, deprecated, non_camel_case_types, non_snake_case, unreachable_pub)]
 const _: () = {
     fn __default_theme() -> Theme {
         Visitor::THEME
@@ -195,6 +195,35 @@ const _: () = {
                 _ => __encoder.nothing(),
             }
         }
+        fn __probe(
+            __field: usize,
+            __probe: crate::runtime::__private::Probe,
+        ) -> ::core::result::Result<(), crate::runtime::__private::EncodeError> {
+            __stored::<Option<u32>>();
+            __stored::<Url>();
+            __stored::<Theme>();
+            __stored::<Option<Name>>();
+            __stored::<u64>();
+            __stored::<Option<Person>>();
+            __stored::<Vec<u32>>();
+            __stored::<Vec<String>>();
+            __stored::<Option<u32>>();
+            __stored::<Option<Secret<String>>>();
+            __skipped::<Vec<Visitor>>();
+            match __field {
+                0 => __probe.of::<Option<u32>>(),
+                1 => __probe.of::<Url>(),
+                2 => __probe.of::<Theme>(),
+                3 => __probe.of::<Option<Name>>(),
+                4 => __probe.of::<u64>(),
+                5 => __probe.of::<Option<Person>>(),
+                6 => __probe.of::<Vec<u32>>(),
+                7 => __probe.of::<Vec<String>>(),
+                8 => __probe.of::<Option<u32>>(),
+                9 => __probe.of::<Option<Secret<String>>>(),
+                _ => ::core::result::Result::Ok(()),
+            }
+        }
         fn __merge(
             __field: usize,
             __merge: crate::runtime::__private::Merge<'_>,
@@ -267,7 +296,11 @@ const _: () = {
         /// in days.
         #[inline]
         pub(crate) fn set_first_day(&mut self, value: u32) -> &mut Self {
-            *self.first_day_mut() = ::core::option::Option::Some(value);
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                0,
+                |__data| &mut __data.first_day,
+            ) = ::core::option::Option::Some(value);
             self
         }
         /// Sets `first_day` to `None`.
@@ -298,7 +331,11 @@ const _: () = {
         #[inline]
         pub(crate) fn take_first_day(&mut self) -> Option<u32> {
             ::core::mem::replace(
-                self.first_day_mut(),
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    0,
+                    |__data| &mut __data.first_day,
+                ),
                 crate::runtime::__private::default_of::<Option<u32>>(),
             )
         }
@@ -308,9 +345,11 @@ const _: () = {
         /// in days.
         #[inline]
         pub(crate) fn reset_first_day(&mut self) -> &mut Self {
-            *self.first_day_mut() = crate::runtime::__private::default_of::<
-                Option<u32>,
-            >();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                0,
+                |__data| &mut __data.first_day,
+            ) = crate::runtime::__private::default_of::<Option<u32>>();
             self
         }
         /// Whether `first_day` has changes that are not saved yet.
@@ -329,7 +368,11 @@ const _: () = {
         /// Sets `home`.
         #[inline]
         fn set_home(&mut self, value: impl ::core::convert::Into<Url>) -> &mut Self {
-            *self.home_mut() = ::core::convert::Into::into(value);
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                1,
+                |__data| &mut __data.home,
+            ) = ::core::convert::Into::into(value);
             self
         }
         /// Lends `home` for changes, and counts it as changed.
@@ -345,14 +388,22 @@ const _: () = {
         #[inline]
         fn take_home(&mut self) -> Url {
             ::core::mem::replace(
-                self.home_mut(),
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    1,
+                    |__data| &mut __data.home,
+                ),
                 crate::runtime::__private::default_of::<Url>(),
             )
         }
         /// Sets `home` back to its default.
         #[inline]
         fn reset_home(&mut self) -> &mut Self {
-            *self.home_mut() = crate::runtime::__private::default_of::<Url>();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                1,
+                |__data| &mut __data.home,
+            ) = crate::runtime::__private::default_of::<Url>();
             self
         }
         /// Whether `home` has changes that are not saved yet.
@@ -368,7 +419,11 @@ const _: () = {
         /// Sets `theme`.
         #[inline]
         fn set_theme(&mut self, value: Theme) -> &mut Self {
-            *self.theme_mut() = value;
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                2,
+                |__data| &mut __data.theme,
+            ) = value;
             self
         }
         /// Lends `theme` for changes, and counts it as changed.
@@ -383,12 +438,23 @@ const _: () = {
         /// Takes `theme` out, and leaves its default.
         #[inline]
         fn take_theme(&mut self) -> Theme {
-            ::core::mem::replace(self.theme_mut(), __default_theme())
+            ::core::mem::replace(
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    2,
+                    |__data| &mut __data.theme,
+                ),
+                __default_theme(),
+            )
         }
         /// Sets `theme` back to its default.
         #[inline]
         fn reset_theme(&mut self) -> &mut Self {
-            *self.theme_mut() = __default_theme();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                2,
+                |__data| &mut __data.theme,
+            ) = __default_theme();
             self
         }
         /// Whether `theme` has changes that are not saved yet.
@@ -406,7 +472,11 @@ const _: () = {
         /// Sets `type` to `Some(value)`.
         #[inline]
         pub fn set_type(&mut self, value: Name) -> &mut Self {
-            *self.type_mut() = ::core::option::Option::Some(value);
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                3,
+                |__data| &mut __data.r#type,
+            ) = ::core::option::Option::Some(value);
             self
         }
         /// Sets `type` to `None`.
@@ -427,12 +497,23 @@ const _: () = {
         /// Takes `type` out, and leaves its default.
         #[inline]
         pub fn take_type(&mut self) -> Option<Name> {
-            ::core::mem::replace(self.type_mut(), __default_type())
+            ::core::mem::replace(
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    3,
+                    |__data| &mut __data.r#type,
+                ),
+                __default_type(),
+            )
         }
         /// Sets `type` back to its default.
         #[inline]
         pub fn reset_type(&mut self) -> &mut Self {
-            *self.type_mut() = __default_type();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                3,
+                |__data| &mut __data.r#type,
+            ) = __default_type();
             self
         }
         /// Whether `type` has changes that are not saved yet.
@@ -448,7 +529,11 @@ const _: () = {
         /// Sets `visits`.
         #[inline]
         fn set_visits(&mut self, value: u64) -> &mut Self {
-            *self.visits_mut() = value;
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                4,
+                |__data| &mut __data.visits,
+            ) = value;
             self
         }
         /// Lends `visits` for changes, and counts it as changed.
@@ -463,12 +548,23 @@ const _: () = {
         /// Takes `visits` out, and leaves its default.
         #[inline]
         fn take_visits(&mut self) -> u64 {
-            ::core::mem::replace(self.visits_mut(), __default_visits())
+            ::core::mem::replace(
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    4,
+                    |__data| &mut __data.visits,
+                ),
+                __default_visits(),
+            )
         }
         /// Sets `visits` back to its default.
         #[inline]
         fn reset_visits(&mut self) -> &mut Self {
-            *self.visits_mut() = __default_visits();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                4,
+                |__data| &mut __data.visits,
+            ) = __default_visits();
             self
         }
         /// Whether `visits` has changes that are not saved yet.
@@ -499,7 +595,11 @@ const _: () = {
             &mut self,
             value: impl ::core::convert::Into<Vec<u32>>,
         ) -> &mut Self {
-            *self.seen_mut() = ::core::convert::Into::into(value);
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                6,
+                |__data| &mut __data.seen,
+            ) = ::core::convert::Into::into(value);
             self
         }
         /// Lends `seen` for changes, and counts it as changed.
@@ -515,14 +615,22 @@ const _: () = {
         #[inline]
         fn take_seen(&mut self) -> Vec<u32> {
             ::core::mem::replace(
-                self.seen_mut(),
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    6,
+                    |__data| &mut __data.seen,
+                ),
                 crate::runtime::__private::default_of::<Vec<u32>>(),
             )
         }
         /// Sets `seen` back to its default.
         #[inline]
         fn reset_seen(&mut self) -> &mut Self {
-            *self.seen_mut() = crate::runtime::__private::default_of::<Vec<u32>>();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                6,
+                |__data| &mut __data.seen,
+            ) = crate::runtime::__private::default_of::<Vec<u32>>();
             self
         }
         /// Whether `seen` has changes that are not saved yet.
@@ -536,7 +644,7 @@ const _: () = {
             &mut self,
             value: impl ::core::convert::Into<Vec<String>>,
         ) -> &mut Self {
-            *crate::runtime::__private::field_mut(
+            *crate::runtime::__private::set(
                 &mut self.__tracked,
                 7,
                 |__data| &mut __data.messages,
@@ -580,7 +688,11 @@ const _: () = {
         /// Sets `code` to `Some(value)`.
         #[inline]
         fn set_code(&mut self, value: u32) -> &mut Self {
-            *self.code_mut() = ::core::option::Option::Some(value);
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                8,
+                |__data| &mut __data.code,
+            ) = ::core::option::Option::Some(value);
             self
         }
         /// Sets `code` to `None`.
@@ -602,14 +714,22 @@ const _: () = {
         #[inline]
         fn take_code(&mut self) -> Option<u32> {
             ::core::mem::replace(
-                self.code_mut(),
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    8,
+                    |__data| &mut __data.code,
+                ),
                 crate::runtime::__private::default_of::<Option<u32>>(),
             )
         }
         /// Sets `code` back to its default.
         #[inline]
         fn reset_code(&mut self) -> &mut Self {
-            *self.code_mut() = crate::runtime::__private::default_of::<Option<u32>>();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                8,
+                |__data| &mut __data.code,
+            ) = crate::runtime::__private::default_of::<Option<u32>>();
             self
         }
         /// Whether `code` has changes that are not saved yet.
@@ -630,9 +750,11 @@ const _: () = {
             &mut self,
             value: impl ::core::convert::Into<Secret<String>>,
         ) -> &mut Self {
-            *self.token_mut() = ::core::option::Option::Some(
-                ::core::convert::Into::into(value),
-            );
+            *crate::runtime::__private::set(
+                &mut self.__tracked,
+                9,
+                |__data| &mut __data.token,
+            ) = ::core::option::Option::Some(::core::convert::Into::into(value));
             self
         }
         /// Sets `token` to `None`.
@@ -654,16 +776,22 @@ const _: () = {
         #[inline]
         fn take_token(&mut self) -> Option<Secret<String>> {
             ::core::mem::replace(
-                self.token_mut(),
+                crate::runtime::__private::reset(
+                    &mut self.__tracked,
+                    9,
+                    |__data| &mut __data.token,
+                ),
                 crate::runtime::__private::default_of::<Option<Secret<String>>>(),
             )
         }
         /// Sets `token` back to its default.
         #[inline]
         fn reset_token(&mut self) -> &mut Self {
-            *self.token_mut() = crate::runtime::__private::default_of::<
-                Option<Secret<String>>,
-            >();
+            *crate::runtime::__private::reset(
+                &mut self.__tracked,
+                9,
+                |__data| &mut __data.token,
+            ) = crate::runtime::__private::default_of::<Option<Secret<String>>>();
             self
         }
         /// Whether `token` has changes that are not saved yet.
@@ -684,7 +812,10 @@ const _: () = {
             &mut self,
             value: impl ::core::convert::Into<Vec<Visitor>>,
         ) -> &mut Self {
-            *self.others_mut() = ::core::convert::Into::into(value);
+            *crate::runtime::__private::skipped_mut(
+                &mut self.__tracked,
+                |__data| &mut __data.others,
+            ) = ::core::convert::Into::into(value);
             self
         }
         /// Lends `others` for changes, and counts it as changed.
@@ -700,13 +831,22 @@ const _: () = {
         #[deprecated = "unused"]
         #[inline]
         fn take_others(&mut self) -> Vec<Visitor> {
-            ::core::mem::replace(self.others_mut(), __default_others())
+            ::core::mem::replace(
+                crate::runtime::__private::skipped_mut(
+                    &mut self.__tracked,
+                    |__data| &mut __data.others,
+                ),
+                __default_others(),
+            )
         }
         /// Sets `others` back to its default.
         #[deprecated = "unused"]
         #[inline]
         fn reset_others(&mut self) -> &mut Self {
-            *self.others_mut() = __default_others();
+            *crate::runtime::__private::skipped_mut(
+                &mut self.__tracked,
+                |__data| &mut __data.others,
+            ) = __default_others();
             self
         }
         /// Always `false`, as `others` is never saved.

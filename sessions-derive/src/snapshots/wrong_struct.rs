@@ -1,5 +1,5 @@
 ::core::compile_error! {
-    "unknown attribute `defualt`; did you mean `default`? On a field there are `alias`, `default`, `flash`, `into`, `merge`, `rename`, `secret`, `skip`, `ttl`, `user` and `version`"
+    "unknown attribute `defualt`; did you mean `default`? On a field there are `alias`, `codec`, `default`, `flash`, `into`, `merge`, `rename`, `secret`, `skip`, `ttl`, `user` and `version`"
 }
 ::core::compile_error! {
     "a session cannot have generic parameters; write the type out, or make a struct for each"

@@ -1,10 +1,10 @@
 use bincode::{
     config::{self, Configuration, Limit, LittleEndian, Varint},
-    serde::{decode_from_slice, encode_into_std_write},
+    serde::{borrow_decode_from_slice, encode_into_std_write},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-use super::{CodecError, nothing_left};
+use super::{error::CodecError, plain::Positional};
 use crate::payload::LARGEST_PAYLOAD;
 
 /// bincode reserves memory for the length that a string claims before it looks for the bytes: the
@@ -12,13 +12,17 @@ use crate::payload::LARGEST_PAYLOAD;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<LARGEST_PAYLOAD>> =
     config::standard().with_limit();
 
-pub(super) fn encode<F: Serialize>(value: &F, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    encode_into_std_write(value, out, CONFIG)?;
-    Ok(())
-}
+pub(super) struct Bincode;
 
-pub(super) fn decode<F: DeserializeOwned>(bytes: &[u8]) -> Result<F, CodecError> {
-    let (value, used) = decode_from_slice(bytes, CONFIG)?;
-    nothing_left(bytes.len() - used)?;
-    Ok(value)
+impl Positional for Bincode {
+    fn put<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        encode_into_std_write(value, out, CONFIG)?;
+        Ok(())
+    }
+
+    fn take<'de, V: Deserialize<'de>>(bytes: &mut &'de [u8]) -> Result<V, CodecError> {
+        let (value, used) = borrow_decode_from_slice(bytes, CONFIG)?;
+        *bytes = &bytes[used..];
+        Ok(value)
+    }
 }

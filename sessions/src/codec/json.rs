@@ -1,12 +1,18 @@
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::CodecError;
+use super::{
+    careful::{Careful, Notes},
+    error::{CodecError, DecodeError},
+};
 
-pub(super) fn encode<F: Serialize>(value: &F, out: &mut Vec<u8>) -> Result<(), CodecError> {
+pub(super) fn encode<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), CodecError> {
     Ok(serde_json::to_writer(out, value)?)
 }
 
-/// `from_slice` itself refuses what is left over.
-pub(super) fn decode<F: DeserializeOwned>(bytes: &[u8]) -> Result<F, CodecError> {
-    Ok(serde_json::from_slice(bytes)?)
+pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, DecodeError> {
+    let notes = Notes::default();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = V::deserialize(Careful::new(&mut reader, &notes));
+    let value = value.and_then(|value| reader.end().map(|()| value));
+    value.map_err(|error| notes.error(error))
 }

@@ -1,14 +1,18 @@
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-use super::{CodecError, nothing_left};
+use super::{error::CodecError, plain::Positional};
 
-pub(super) fn encode<F: Serialize>(value: &F, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    postcard::to_io(value, out)?;
-    Ok(())
-}
+pub(super) struct Postcard;
 
-pub(super) fn decode<F: DeserializeOwned>(bytes: &[u8]) -> Result<F, CodecError> {
-    let (value, rest) = postcard::take_from_bytes(bytes)?;
-    nothing_left(rest.len())?;
-    Ok(value)
+impl Positional for Postcard {
+    fn put<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        postcard::to_io(value, out)?;
+        Ok(())
+    }
+
+    fn take<'de, V: Deserialize<'de>>(bytes: &mut &'de [u8]) -> Result<V, CodecError> {
+        let (value, rest) = postcard::take_from_bytes(bytes)?;
+        *bytes = rest;
+        Ok(value)
+    }
 }

@@ -9,6 +9,7 @@ use crate::{
     Codec, Keys, SameSite, SessionData,
     body::BoxError,
     clock::Clock,
+    codec::Probe,
     cookie::{CookieConfig, SeenCookies},
     error::BuildError,
     expiry::Expiry,
@@ -248,8 +249,9 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
-    /// How fields are encoded from now on. Those that another codec wrote are still read, if its
-    /// feature is on.
+    /// How fields are encoded from now on, but for those with `#[session(codec = …)]`. Those that
+    /// another codec wrote are still read, if its feature is on. What each codec can hold stands in
+    /// [`values`](crate::values).
     pub fn with_codec(mut self, codec: Codec) -> Self {
         self.codec = Some(codec);
         self
@@ -350,9 +352,9 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// # Errors
     ///
     /// A cookie that browsers would reject, limits under which a session would never or at once
-    /// expire, a payload limit over 16 MiB, a waiter limit of zero, no codec compiled in; a layer of
-    /// another type in this process that has a key and the cookie's name in common with this one. The
-    /// message says what to change.
+    /// expire, a payload limit over 16 MiB, a waiter limit of zero, no codec compiled in, a field no
+    /// value of which its codec would give back; a layer of another type in this process that has a key
+    /// and the cookie's name in common with this one. The message says what to change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
         self.cookie.check()?;
         self.expiry.check(self.has_absolute_timeout)?;
@@ -384,8 +386,21 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             )));
         }
         let codec = self.codec.ok_or_else(|| {
-            BuildError::new("no codec: enable one of the features `bincode`, `postcard`, `json`")
+            BuildError::new(
+                "no codec: enable one of the features `bincode`, `postcard`, `messagepack`, `json`",
+            )
         })?;
+        for (field, info) in T::FIELDS.iter().enumerate() {
+            let codec = info.codec.unwrap_or(codec);
+            if let Err(error) = T::__probe(field, Probe { codec }) {
+                return Err(BuildError::new(format!(
+                    "the field `{}` (`{}`) of `{}` cannot be stored: {error}",
+                    info.key,
+                    error.type_name(),
+                    std::any::type_name::<T>(),
+                )));
+            }
+        }
         let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
         let neighbour = if self.is_another_process { None } else { Some(neighbour.settle()?) };
         let plain_http = PlainHttpHint::new(&self.cookie);

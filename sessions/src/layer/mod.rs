@@ -102,8 +102,9 @@ impl<T: SessionData> SessionLayer<T> {
     ///
     /// If the process has a layer of another type with the same keys and the default cookie's name:
     /// a browser keeps one cookie of that name. [`build`](SessionLayerBuilder::build) gives an error
-    /// instead.
-    #[cfg(any(feature = "bincode", feature = "postcard", feature = "json"))]
+    /// instead. If the default codec would give no value of a field back: the message says what to
+    /// write.
+    #[cfg(any(feature = "messagepack", feature = "json"))]
     pub fn new(store: impl IntoStorage, keys: Keys) -> Self {
         match Self::builder(store, keys).build() {
             Ok(layer) => layer,

@@ -71,8 +71,12 @@ impl Writing<'_> {
             }
             let stored = source.body(field);
             let before = lent.pending.body(field).map(Deref::deref).or(stored);
+            let was_unset = before.is_none_or(payload::is_unset);
             let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
-            let default = match flash || ttl > 0 || stored.is_none() {
+            let (is_assigned, is_reset) = (tracked.is_assigned(field), tracked.is_reset(field));
+            // What was set is stored, and be it the default.
+            let may_be_unset = !is_assigned && (is_reset || was_unset);
+            let default = match flash || may_be_unset {
                 true => self.default_of::<T>(field, &mut own_defaults),
                 false => None,
             };
@@ -82,16 +86,23 @@ impl Writing<'_> {
                 && (!T::__LOADS_ALIKE
                     || tracked.is_taken(field)
                     || self.default_now(field, &mut own_defaults).as_deref() == Some(&*body));
-            if ttl > 0 && !is_default {
+            let is_unset = may_be_unset && is_default;
+            let was_empty = flash
+                && before.is_none_or(|before| {
+                    let is_default = |default| payload::is_same(before, default);
+                    was_unset
+                        || default.as_deref().is_some_and(is_default)
+                        || payload::has_ended(before, now)
+                });
+            if is_unset {
+                body.clear();
+                body.extend_from_slice(payload::UNSET_BODY);
+            } else if ttl > 0 {
                 let end = now.saturating_add(ttl);
                 payload::set_end(&mut body, end);
                 first_end = first_end.min(end);
             }
             if flash {
-                let was_empty = before.is_none_or(|before| {
-                    let is_default = |default| payload::is_same(before, default);
-                    default.as_deref().is_some_and(is_default) || payload::has_ended(before, now)
-                });
                 let takes = tracked.is_taken(field) && tracked.is_lent_to(borrower);
                 if takes && was_empty && is_default {
                     return Change::Nothing;
@@ -101,10 +112,10 @@ impl Writing<'_> {
                     payload::set_took(&mut body);
                 }
             }
-            let new = Body::new(&body, is_default);
+            let new = Body::new(&body, is_unset);
             match before {
                 Some(before) if payload::is_same(before, &body) => Change::None(new),
-                None if is_default => Change::None(new),
+                None if is_unset => Change::None(new),
                 _ => Change::To(new),
             }
         };

@@ -38,7 +38,7 @@ pub(crate) enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Encode(_) => "it could not be encoded",
+            Self::Encode(error) => return write!(f, "it could not be encoded: {error}"),
             Self::Conflict => "somebody else has changed the same field",
             Self::Taken => "somebody else has taken the same flash field",
             Self::LeaseLost => "its lease was lost",
@@ -116,7 +116,7 @@ fn is_untaken<T: SessionData>(
     if empty.__encode(field, &mut Encoder::new(codec, info, &mut nothing)).is_err() {
         return false;
     }
-    if base.is_none_or(|base| payload::is_same(base, &nothing)) {
+    if base.is_none_or(|base| payload::is_unset(base) || payload::is_same(base, &nothing)) {
         return true;
     }
     // What they have put to it, and then what we have taken with that behind it: if that is what they

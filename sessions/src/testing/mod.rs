@@ -5,6 +5,8 @@
 //! - [`FaultyStore`] makes a store fail now and then, in every way, as a seed says.
 //! - [`TestClient`] drives an application, logged in with one line, and says what each response
 //!   did to the session.
+//! - [`stored_payload`] and [`read_payload`] keep a release's bytes readable; [`survival`] says which
+//!   fields survive which codec.
 //! - [`ManualClock`] is a time of day that is set by hand.
 
 mod client;
@@ -12,6 +14,7 @@ mod clock;
 mod conformance;
 mod faulty;
 mod spy;
+mod values;
 
 pub use self::{
     client::{SessionChange, TestClient, TestResponse},
@@ -19,4 +22,7 @@ pub use self::{
     conformance::conformance,
     faulty::{Fault, FaultyStore},
     spy::{Calls, Gate, Operation, SpyStore},
+    values::{
+        FieldFallback, Survival, read_payload, read_value, stored_payload, stored_value, survival,
+    },
 };

@@ -182,7 +182,10 @@ async fn the_store_has_neither_a_value_nor_a_stable_image_of_it() {
     client.get("/renew").await.text();
     payloads.push(store.only().1.payload);
     for payload in &payloads {
-        assert_eq!(contains(payload, "hidden"), contains(payload, "plain\u{8}\u{1}\u{6}hidden"));
+        assert_eq!(
+            contains(payload, "hidden"),
+            contains(payload, "plain\u{9}\u{5}\u{b}\u{6}hidden")
+        );
         assert!(contains(payload, "token"));
     }
     // The same value, saved seven times: what follows the key is another nonce and other bytes.
@@ -371,7 +374,7 @@ async fn it_counts_towards_the_limit_as_it_is_stored() {
     let layer = builder.with_payload_limit(1_000).build().expect("possible settings");
     let server = Server::start(routes().layer(layer)).await;
     let client = server.client();
-    for length in [700, 740, 780, 820, 900, 950] {
+    for length in [700, 730, 780, 820, 900, 950] {
         // Five fields of the struct can grow by 43 bytes each.
         let status = client.get(&format!("/set/token/{}", "x".repeat(length))).await.status;
         assert_eq!(status.is_success(), length < 760, "{length}");

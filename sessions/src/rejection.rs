@@ -219,13 +219,17 @@ impl From<Error> for Rejection {
                 "This page is out of date. Please load it again and repeat what you did.",
             ),
             ErrorKind::LoginRequired => (RejectionKind::LoginRequired, "Please log in."),
-            _ => (
+            kind => (
                 RejectionKind::Session,
-                match status {
-                    StatusCode::SERVICE_UNAVAILABLE => {
+                match (kind, status) {
+                    (_, StatusCode::SERVICE_UNAVAILABLE) => {
                         "The session is not available just now. Please try again."
                     }
-                    StatusCode::CONFLICT => "The session has ended in the meantime.",
+                    (ErrorKind::Ended, _) => "The session has ended in the meantime.",
+                    (_, StatusCode::CONFLICT) => {
+                        "Another request has changed the session in the meantime. Please repeat \
+                         what you did."
+                    }
                     _ => "The session could not be used.",
                 },
             ),
@@ -279,5 +283,25 @@ pub(crate) fn default_response(rejection: &Rejection) -> Response<OwnBody> {
 impl fmt::Debug for OnRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnRejection")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::rebase::Refusal;
+
+    #[test]
+    fn only_a_session_that_has_ended_is_told_to_have_ended() {
+        let words = |error: Error| Rejection::from(error).to_string();
+        assert_eq!(words(Error::ended()), "The session has ended in the meantime.");
+        for conflict in [Refusal::Conflict, Refusal::LeaseLost] {
+            let conflict = Error::refused("theme", conflict);
+            assert_eq!(conflict.status(), StatusCode::CONFLICT, "{conflict}");
+            let words = words(conflict);
+            assert!(words.starts_with("Another request has changed"), "{words}");
+        }
+        assert!(words(Error::contended(7)).ends_with("Please try again."));
+        assert_eq!(words(Error::no_cookie()), "The session could not be used.");
     }
 }

@@ -252,3 +252,39 @@ pub(crate) async fn hangs(store: impl Store + Clone, server: &StoreServer) {
     assert_eq!(store.create(&key, &record(1, None, b"x")).await.unwrap(), Created::Done);
     assert!(store.load(&key).await.unwrap().is_some());
 }
+
+/// Calls that are dropped in the middle leave nothing on a connection that another call takes for its
+/// own answer. The store has two connections at most.
+pub(crate) async fn dropped_calls_answer_nobody_else(store: &impl Store) {
+    let payload = |version: u64| vec![version as u8; 100_000];
+    let keys: Vec<_> = (0..20).map(|_| key()).collect();
+    for key in &keys {
+        assert_eq!(store.create(key, &record(1, None, &payload(1))).await.unwrap(), Created::Done);
+    }
+    let mut known = [1; 20];
+    for round in 0..300 {
+        let at = round % keys.len();
+        let wait = Duration::from_micros(round as u64 % 100 * 20);
+        // Until it is dropped, somewhere between its beginning and its end.
+        if let Ok(found) = timeout(wait, store.load(&keys[at])).await {
+            let found = found.unwrap().expect("a record that nobody has deleted");
+            assert!((known[at]..=known[at] + 1).contains(&found.version), "{found:?}");
+            assert_eq!(*found.payload, *payload(found.version), "another version's payload");
+            known[at] = found.version;
+        }
+        let next = record(known[at] + 1, None, &payload(known[at] + 1));
+        match timeout(wait, store.replace(&keys[at], &next, known[at])).await {
+            Ok(Ok(Replaced::Done)) => known[at] += 1,
+            // An earlier one that was dropped has been carried out.
+            Ok(Ok(Replaced::Changed)) => {}
+            Ok(Err(error)) => assert!(error.is_retryable(), "{error}"),
+            Ok(answer) => panic!("{answer:?}"),
+            Err(_) => {}
+        }
+        let found = timeout(Duration::from_secs(3), store.load(&keys[at])).await;
+        let found = found.expect("the store goes on").unwrap().expect("it is there");
+        assert!((known[at]..=known[at] + 1).contains(&found.version), "{found:?}");
+        assert_eq!(*found.payload, *payload(found.version), "another version's payload");
+        known[at] = found.version;
+    }
+}

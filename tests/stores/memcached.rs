@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     app,
-    checks::{HANGS, hangs, key, record, recovers, user_index},
+    checks::{HANGS, dropped_calls_answer_nobody_else, hangs, key, record, recovers, user_index},
     cut::Proxy,
     under_test,
 };
@@ -224,22 +224,7 @@ async fn dropped_calls_do_not_answer_others() {
     let Some(server) = StoreServer::start(Kind::Memcached) else { return };
     let builder = MemcachedStore::builder().with_max_connections(2);
     let store = builder.connect(&server.url()).await.unwrap();
-    let keys: Vec<_> = (1..=20).map(|version| (version, key())).collect();
-    for (version, key) in &keys {
-        let payload = vec![*version as u8; 100_000];
-        assert_eq!(
-            store.create(key, &record(*version, None, &payload)).await.unwrap(),
-            Created::Done
-        );
-    }
-    for round in 0..200 {
-        let (version, key) = &keys[round % keys.len()];
-        let load = store.load(key);
-        let wait = Duration::from_micros(round as u64 * 10);
-        if let Ok(found) = tokio::time::timeout(wait, load).await {
-            assert_eq!(found.unwrap().unwrap().version, *version);
-        }
-    }
+    dropped_calls_answer_nobody_else(&store).await;
 }
 
 /// A server that says anything at all is an error, never a panic, and never a session.

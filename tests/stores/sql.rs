@@ -22,7 +22,10 @@ use tokio::time::sleep;
 
 use crate::{
     app,
-    checks::{HANGS, Load, all_retryable, hangs, key, record, recovers, user_index},
+    checks::{
+        HANGS, Load, all_retryable, dropped_calls_answer_nobody_else, hangs, key, record, recovers,
+        user_index,
+    },
     under_test,
 };
 
@@ -50,6 +53,8 @@ async fn promises<D: Dialect>(url: &str) {
     app::logs_out_everywhere(store.clone()).await;
     sweep::<D>(url).await;
     sweep_beside_requests::<D>(url).await;
+    let builder = SqlStore::<D>::builder().with_max_connections(2);
+    dropped_calls_answer_nobody_else(&builder.connect(url).await.unwrap()).await;
     counted_as_promised(store.clone()).await;
 
     // A user that no index takes is refused, and not cut off.

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    checks::{key, record, user_index},
+    checks::{dropped_calls_answer_nobody_else, key, record, user_index},
     under_test,
 };
 
@@ -407,17 +407,7 @@ async fn mariadb_commits_where_autocommit_is_off() {
         assert!(writer.delete(&session).await.unwrap());
         assert!(reader.load(&session).await.unwrap().is_none());
     }
-    // A call that is dropped leaves nothing behind that others wait for.
-    let session = key();
-    assert_eq!(theirs.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
-    for millis in 0..20 {
-        let next = record(2, None, b"y");
-        let call = theirs.replace(&session, &next, 1);
-        let _ = timeout(Duration::from_micros(200 * millis), call).await;
-    }
-    let version = own.load(&session).await.unwrap().unwrap().version;
-    let next = record(version + 1, None, b"z");
-    assert_eq!(own.replace(&session, &next, version).await.unwrap(), Replaced::Done);
+    dropped_calls_answer_nobody_else(&theirs).await;
     user_index(&theirs).await;
     // The application's connections are as the application has them.
     let (off,): (i64,) = sqlx::query_as("SELECT @@autocommit").fetch_one(&pool).await.unwrap();

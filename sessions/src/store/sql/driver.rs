@@ -82,6 +82,9 @@ pub trait Driver: Database {
     const SWEEP_BATCH: u32;
     /// Whether there is a network between us, and a server that may never answer.
     const CAN_HANG: bool;
+    /// Whether a call that is dropped before its end leaves its connection in disorder: the next call
+    /// would take the rest of the answer for its own.
+    const LEAVES_ANSWERS: bool = false;
     /// Whether [`connect`](Self::connect) sees to it that its connections need no transactions.
     const CONNECTS_WITHOUT_NEED: bool;
     /// After what time to ask again whether statements need transactions.
@@ -97,8 +100,9 @@ pub trait Driver: Database {
     ) -> impl Future<Output = Result<(Pool<Self>, Pool<Self>), sqlx::Error>> + Send;
 
     /// Whether each statement has to be a transaction of its own, with a beginning and an end, and
-    /// must not be prepared under a name.
+    /// must not be prepared under a name. Asks on a connection of the pool.
     fn needs_transactions(
+        connection: &mut Self::Connection,
         pool: &Pool<Self>,
         timeout: Duration,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
@@ -111,12 +115,14 @@ pub trait Driver: Database {
     }
 
     /// Runs statements without values.
-    fn run(pool: &Pool<Self>, script: &str)
-    -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    fn run(
+        connection: &mut Self::Connection,
+        script: &str,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// The first column of each row that a statement without values finds.
     fn names(
-        pool: &Pool<Self>,
+        connection: &mut Self::Connection,
         statement: &str,
     ) -> impl Future<Output = Result<Vec<String>, sqlx::Error>> + Send;
 
@@ -234,16 +240,16 @@ pub(super) use row;
 /// The parts that read the same for every dialect, but have other types.
 macro_rules! run_statements {
     ($user:ty) => {
-        async fn run(pool: &sqlx::Pool<Self>, script: &str) -> Result<(), sqlx::Error> {
-            sqlx::raw_sql(script).execute(pool).await.map(|_| ())
+        async fn run(connection: &mut Self::Connection, script: &str) -> Result<(), sqlx::Error> {
+            sqlx::Executor::execute(connection, script).await.map(|_| ())
         }
 
         async fn names(
-            pool: &sqlx::Pool<Self>,
+            connection: &mut Self::Connection,
             statement: &str,
         ) -> Result<Vec<String>, sqlx::Error> {
             use sqlx::Row as _;
-            let rows = sqlx::raw_sql(statement).fetch_all(pool).await?;
+            let rows = sqlx::Executor::fetch_all(connection, statement).await?;
             rows.iter().map(|row| row.try_get_unchecked(0)).collect()
         }
 

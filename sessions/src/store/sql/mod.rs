@@ -301,7 +301,9 @@ pub trait Dialect: Driver {}
 ///
 /// # Cancellation
 ///
-/// A future that is dropped may have been carried out or not, never in part.
+/// A future that is dropped may have been carried out or not, never in part. With MySQL and MariaDB its
+/// connection is closed, because sqlx 0.8 would leave the rest of the answer for the next call; with
+/// PostgreSQL it is, if the server has not answered for a second.
 pub struct SqlStore<D: Dialect> {
     core: Arc<Core<D>>,
     sweep: Option<Arc<ExpirySweep>>,
@@ -564,10 +566,19 @@ fn pause(tries: u32) -> Duration {
     Duration::from_millis(u64::from(tries * tries))
 }
 
-/// Gives the pool its connection back, unless it may be hung: then it is closed.
+/// A connection out of the pool, which gets the connection back unless that may be hung or in disorder:
+/// then the connection is closed.
 struct Checkout<D: Dialect> {
     connection: sqlx::pool::PoolConnection<D>,
+    /// When the call began that has not ended.
     begun: Option<Instant>,
+}
+
+impl<D: Dialect> Checkout<D> {
+    /// The call has come to its end, and the connection with it.
+    fn end(&mut self) {
+        self.begun = None;
+    }
 }
 
 impl<D: Dialect> Drop for Checkout<D> {
@@ -575,7 +586,8 @@ impl<D: Dialect> Drop for Checkout<D> {
         // The call was dropped before its answer. After a short time that is a request whose client
         // hung up; after a long one it is the server that does not answer, and the pool would wait
         // for it.
-        if D::CAN_HANG && self.begun.is_some_and(|at| at.elapsed() > Duration::from_secs(1)) {
+        let is_hung = |begun: Instant| D::CAN_HANG && begun.elapsed() > Duration::from_secs(1);
+        if self.begun.is_some_and(|begun| D::LEAVES_ANSWERS || is_hung(begun)) {
             self.connection.close_on_drop();
         }
     }
@@ -618,8 +630,11 @@ impl<D: Dialect> Core<D> {
             return Ok(is_so);
         }
         // Several calls may ask at once. The answer of each is as good as that of the others.
-        let asked = timeout(self.timeout, D::needs_transactions(&self.write, self.timeout)).await;
+        let mut checkout = self.check_out(operation, &self.write).await?;
+        let ask = D::needs_transactions(&mut checkout.connection, &self.write, self.timeout);
+        let asked = timeout(self.timeout, ask).await;
         let Ok(needs) = asked else { return Err(self.too_late(operation)) };
+        checkout.end();
         let needs = needs.map_err(|error| self.error(operation, error))?;
         if needs {
             tracing::info!(
@@ -680,6 +695,18 @@ impl<D: Dialect> Core<D> {
         tries < REPLACED
     }
 
+    /// A connection of `pool` for a call that begins now, within the timeout.
+    async fn check_out(
+        &self,
+        operation: &'static str,
+        pool: &Pool<D>,
+    ) -> Result<Checkout<D>, StoreError> {
+        let acquired = timeout(self.timeout, pool.acquire()).await;
+        let Ok(acquired) = acquired else { return Err(self.too_late(operation)) };
+        let connection = acquired.map_err(|error| self.error(operation, error))?;
+        Ok(Checkout { connection, begun: Some(Instant::now()) })
+    }
+
     /// Does `work` on a connection of `pool`, within the timeout; repeats it if the database has
     /// undone it in favour of others, or has not done it because of the connection.
     async fn on<R>(
@@ -691,14 +718,11 @@ impl<D: Dialect> Core<D> {
         let (mut tries, mut replaced) = (0, 0);
         loop {
             let in_transaction = self.in_transactions(operation).await?;
-            let acquired = timeout(self.timeout, pool.acquire()).await;
-            let Ok(acquired) = acquired else { return Err(self.too_late(operation)) };
-            let connection = acquired.map_err(|error| self.error(operation, error))?;
-            let mut checkout = Checkout { connection, begun: Some(Instant::now()) };
+            let mut checkout = self.check_out(operation, pool).await?;
             let work = self.attempt(&mut checkout.connection, &work, in_transaction);
             let answer = timeout(self.timeout, work).await;
             let Ok(answer) = answer else { return Err(self.too_late(operation)) };
-            checkout.begun = None;
+            checkout.end();
             let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -757,15 +781,17 @@ impl<D: Dialect> Core<D> {
         loop {
             // Of many at once some may still be refused, as by a file that is locked. What one of
             // them has made is there for all.
-            let error = match timeout(self.timeout * 4, D::run(&self.write, script)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => error,
-                Err(_) => return Err(ScriptError { answer: None, told: self.too_late(operation) }),
-            };
+            let unanswered = |told| ScriptError { answer: None, told };
+            let mut checkout = self.check_out(operation, &self.write).await.map_err(unanswered)?;
+            let run = timeout(self.timeout * 4, D::run(&mut checkout.connection, script)).await;
+            let Ok(done) = run else { return Err(unanswered(self.too_late(operation))) };
+            checkout.end();
+            let Err(error) = done else { return Ok(()) };
             let answer = meaning::<D>(&error);
             if answer != Some(Meaning::InTheWay) || tries >= RETRIES {
                 return Err(ScriptError { answer, told: self.error(operation, error) });
             }
+            drop(checkout);
             tries += 1;
             sleep(pause(tries)).await;
         }
@@ -773,7 +799,16 @@ impl<D: Dialect> Core<D> {
 
     /// Whether the table has all columns; with no table it is `otherwise` that is told.
     async fn check_columns(&self, otherwise: Option<StoreError>) -> Result<(), StoreError> {
-        let names = timeout(self.timeout, D::names(&self.write, &self.statements.columns)).await;
+        let mut checkout = match (self.check_out("migrate", &self.write).await, &otherwise) {
+            (Ok(checkout), _) => checkout,
+            (Err(error), None) => return Err(error),
+            (Err(_), Some(_)) => return otherwise.map_or(Ok(()), Err),
+        };
+        let names = D::names(&mut checkout.connection, &self.statements.columns);
+        let names = timeout(self.timeout, names).await;
+        if names.is_ok() {
+            checkout.end();
+        }
         let there = match (names, otherwise) {
             (Ok(Ok(there)), None) => there,
             (Ok(Ok(there)), Some(_)) if !there.is_empty() => there,

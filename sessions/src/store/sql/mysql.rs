@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    Executor, MySql, Pool, Row as _,
+    Executor, MySql, MySqlConnection, Pool, Row as _,
     error::DatabaseError,
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions},
 };
@@ -20,6 +20,8 @@ impl Driver for MySql {
     const INSERT_TAKES_OVER: bool = false;
     const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
+    // sqlx 0.8.6: a call that is dropped while it is being prepared, or within a packet.
+    const LEAVES_ANSWERS: bool = true;
     const CONNECTS_WITHOUT_NEED: bool = true;
     // A server that is running can be told another default, for the connections that come.
     const ASKED_FOR: Duration = Duration::from_secs(60);
@@ -79,10 +81,14 @@ impl Driver for MySql {
         }
     }
 
-    async fn needs_transactions(pool: &Pool<Self>, _: Duration) -> Result<bool, sqlx::Error> {
+    async fn needs_transactions(
+        connection: &mut MySqlConnection,
+        _: &Pool<Self>,
+        _: Duration,
+    ) -> Result<bool, sqlx::Error> {
         // This connection's, and that of the connections which the pool has yet to make.
         let ask = "SELECT @@SESSION.autocommit, @@GLOBAL.autocommit";
-        let row = sqlx::raw_sql(ask).fetch_one(pool).await?;
+        let row = connection.fetch_one(ask).await?;
         let (this, next): (i64, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
         Ok(this == 0 || next == 0)
     }

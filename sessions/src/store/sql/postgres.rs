@@ -74,16 +74,18 @@ impl Driver for Postgres {
         }
     }
 
-    async fn needs_transactions(pool: &Pool<Self>, timeout: Duration) -> Result<bool, sqlx::Error> {
-        let mut ours = pool.acquire().await?;
+    async fn needs_transactions(
+        ours: &mut PgConnection,
+        pool: &Pool<Self>,
+        timeout: Duration,
+    ) -> Result<bool, sqlx::Error> {
         // Not of the pool, which may have no second one to give.
         let options = pool.connect_options();
         let other = tokio::time::timeout(timeout, options.connect()).await;
         let Ok(Ok(mut other)) = other else { return Ok(false) };
         // A server has a process for each connection. Two connections have the same one only where a
         // pooler is between.
-        let is_shared = backend(&mut ours).await? == backend(&mut other).await?;
-        drop(ours);
+        let is_shared = backend(ours).await? == backend(&mut other).await?;
         let needs = is_shared && keeps_names(&mut other).await?;
         let _ = other.close().await;
         Ok(needs)

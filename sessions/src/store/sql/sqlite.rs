@@ -1,7 +1,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Pool, Sqlite,
+    ConnectOptions, Pool, Sqlite, SqliteConnection,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -128,7 +128,11 @@ impl Driver for Sqlite {
     run_statements!(String);
 
     /// Each statement is a transaction by itself.
-    async fn needs_transactions(_: &Pool<Self>, _: Duration) -> Result<bool, sqlx::Error> {
+    async fn needs_transactions(
+        _: &mut SqliteConnection,
+        _: &Pool<Self>,
+        _: Duration,
+    ) -> Result<bool, sqlx::Error> {
         Ok(false)
     }
 
@@ -163,7 +167,7 @@ fn meaning(code: &str, message: &str) -> Meaning {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{Connection, Row as _, SqliteConnection};
+    use sqlx::{Connection, Row as _};
 
     use super::*;
 

@@ -56,6 +56,11 @@ enum Inner {
     },
     NoLeases,
     Locked(Wait),
+    GuardHeld {
+        data: &'static str,
+        at: &'static Location<'static>,
+        held_by: String,
+    },
     LoginRequired,
     Aborted,
     Csrf,
@@ -132,9 +137,12 @@ pub enum ErrorKind {
     LeaseLost,
     /// The session is in its cookie, where nothing can be locked.
     NoLeases,
-    /// The session's lock was not free in time, too many were waiting for it already, or the request
-    /// was waiting for a guard that it holds itself.
+    /// The session's lock was not free in time, or too many were waiting for it already.
     Locked,
+    /// The request holds a guard of the session that is in its own way: it waits for another one, or
+    /// saves what that guard has not released. The message says where the guard was taken. Trying
+    /// again does not help; dropping the guard first does.
+    GuardHeld,
     /// Nobody is logged in, or the login is too long ago.
     LoginRequired,
     /// The background task of the operation panicked or was shut down with its runtime.
@@ -196,6 +204,14 @@ impl Error {
         Inner::Locked(wait).into()
     }
 
+    pub(crate) fn guard_held(
+        data: &'static str,
+        at: &'static Location<'static>,
+        held_by: String,
+    ) -> Self {
+        Inner::GuardHeld { data, at, held_by }.into()
+    }
+
     pub(crate) fn login_required() -> Self {
         Inner::LoginRequired.into()
     }
@@ -230,6 +246,9 @@ impl Error {
             Inner::Conflict { .. } | Inner::Taken { .. } => ErrorKind::Conflict,
             Inner::LeaseLost => ErrorKind::LeaseLost,
             Inner::NoLeases => ErrorKind::NoLeases,
+            Inner::Locked(Wait { reason: Reason::Itself, .. }) | Inner::GuardHeld { .. } => {
+                ErrorKind::GuardHeld
+            }
             Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
             Inner::LoginRequired => ErrorKind::LoginRequired,
             Inner::Aborted => ErrorKind::Aborted,
@@ -253,6 +272,7 @@ impl Error {
             ErrorKind::Csrf | ErrorKind::CrossSite => StatusCode::FORBIDDEN,
             ErrorKind::NoLayer
             | ErrorKind::NoCookie
+            | ErrorKind::GuardHeld
             | ErrorKind::Encode
             | ErrorKind::TooLarge
             | ErrorKind::NoLeases => StatusCode::INTERNAL_SERVER_ERROR,
@@ -381,6 +401,11 @@ impl fmt::Display for Error {
                 "a session that is kept in its cookie cannot be locked: use a store, or `write`",
             ),
             Inner::Locked(wait) => write!(f, "{wait}"),
+            Inner::GuardHeld { data, at, held_by } => write!(
+                f,
+                "the save at {at} would not include what the request's own write guard of the \
+                 `{data}` session has written: {held_by}; drop that guard first"
+            ),
             Inner::LoginRequired => {
                 f.write_str("nobody is logged in, or the login is too long ago for this")
             }

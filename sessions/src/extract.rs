@@ -62,8 +62,7 @@ pub struct LoggedIn<T: SessionUser> {
 
 impl<T: SessionUser<User: Clone>> LoggedIn<T> {
     async fn of(session: Session<T>) -> Result<Option<Self>, Error> {
-        let limit = session.handle().shared.lock_timeout;
-        let user = session.read_timeout(limit).await?.__user().cloned();
+        let user = session.read_or_error().await?.__user().cloned();
         // The store has to know too whose session it is, or nobody could end it.
         let user = user.filter(|_| session.logged_in_at().is_some());
         Ok(user.map(|user| Self { user, session }))

@@ -106,7 +106,11 @@ impl<T: SessionData> Drop for Permit<T> {
 impl<T: SessionData> ReadGuard<T> {
     pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
         let now = session.handle().shared.field_time();
-        Self { fields: permit.slot.view(now), _permit: permit, _session: Holding::new(session) }
+        Self {
+            fields: permit.slot.view(now),
+            _permit: permit,
+            _session: Holding::new(session, Access::Read),
+        }
     }
 }
 
@@ -115,7 +119,7 @@ impl<T: SessionData> WriteGuard<T> {
         // Noted now, when there is a runtime, rather than when the guard is dropped.
         let _ = session.handle().writer();
         let (fields, lent) = permit.slot.lend(session.handle().shared.field_time());
-        let session = Holding::new(session);
+        let session = Holding::new(session, Access::Write);
         Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
     }
 

@@ -295,7 +295,7 @@ impl Lock {
         TimedOut { reason, waited, held_by: self.held_by() }
     }
 
-    fn held_by(&self) -> String {
+    pub(crate) fn held_by(&self) -> String {
         let mut text = String::new();
         for Holder { access, at, guards } in self.state().holders.iter() {
             let and = if text.is_empty() { "held by" } else { " and" };

@@ -116,9 +116,10 @@ impl<T: SessionUser> Session<T> {
     /// # Errors
     ///
     /// [`NoCookie`](ErrorKind::NoCookie) after the response has left;
-    /// [`Locked`](ErrorKind::Locked) if the caller holds a guard itself, or another process has the
-    /// session [locked](Session::lock) for as long; [`Store`](ErrorKind::Store) and the other errors of [`save`](Self::save): the session is what
-    /// it was. If the store was asked and did not answer, the session may have ended instead, or a
+    /// [`GuardHeld`](ErrorKind::GuardHeld) if the caller holds a guard itself;
+    /// [`Locked`](ErrorKind::Locked) if others do for as long as the layer's lock timeout, or another
+    /// process has the session [locked](Session::lock) for as long; [`Store`](ErrorKind::Store) and the
+    /// other errors of [`save`](Self::save): the session is what it was. If the store was asked and did not answer, the session may have ended instead, or a
     /// session of the user may have begun that nobody has the cookie of.
     ///
     /// # Cancellation

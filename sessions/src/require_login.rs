@@ -159,7 +159,7 @@ impl<T: SessionUser> RequireLogin<T> {
     /// What becomes of a request with these extensions.
     async fn judge(&self, extensions: &Extensions) -> Result<(), Refusal> {
         let session = Session::<T>::open(extensions).await?;
-        let fields = session.read_timeout(session.handle().shared.lock_timeout).await?;
+        let fields = session.read_or_error().await?;
         // The store has to know too whose session it is, or nobody could end it.
         if fields.__user().is_none() || session.logged_in_at().is_none() {
             return Err(Error::login_required().into());

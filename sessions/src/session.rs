@@ -98,10 +98,10 @@ impl<T: SessionData> Session<T> {
     /// request is given up: the handler is dropped as if the client had hung up, the client gets 503,
     /// what released guards have written is saved, and the log has both places, this one and that of
     /// the guard that is in the way. So it is, and at once, if as many requests are waiting already as
-    /// the layer [allows](crate::SessionLayerBuilder::with_waiter_limit); and after half a second if
-    /// the request waits for itself, because the guard in the way is its own and nothing else in the
-    /// handler can go on. After the response, in a task or a streamed body, there is nothing to give
-    /// up: the wait goes on, and each lock timeout is logged.
+    /// the layer [allows](crate::SessionLayerBuilder::with_waiter_limit); and after half a second,
+    /// with 500, if the request waits for itself, because the guard in the way is its own and nothing
+    /// else in the handler can go on. After the response, in a task or a streamed body, there is
+    /// nothing to give up: the wait goes on, and each lock timeout is logged.
     ///
     /// [`try_read`](Self::try_read) and [`read_timeout`](Self::read_timeout) return an error instead:
     /// the forms for a task that outlives its request, and for a handler that has sent a guard to
@@ -194,8 +194,8 @@ impl<T: SessionData> Session<T> {
                 Err(error) => {
                     match error.is_crowded() {
                         // The lock has said so, but not for each of them.
-                        true => tracing::debug!("a request is given up with 503: {error}"),
-                        false => tracing::error!("a request is given up with 503: {error}"),
+                        true => tracing::debug!("a request is given up: {error}"),
+                        false => tracing::error!("a request is given up: {error}"),
                     }
                     handle.waits.give_up(error);
                 }
@@ -203,6 +203,12 @@ impl<T: SessionData> Session<T> {
             // In the handler it ends here. A task of its own gets in line again.
             sleep(NEXT_TRY).await;
         }
+    }
+
+    /// [`read`](Self::read) for extractors and guards of routes, which can say what went wrong.
+    pub(crate) async fn read_or_error(&self) -> Result<ReadGuard<T>, Error> {
+        let permit = self.permit(None, Access::Read, Location::caller()).await?;
+        Ok(ReadGuard::new(permit, self.clone()))
     }
 
     #[track_caller]
@@ -283,8 +289,12 @@ impl<T: SessionData> Session<T> {
     /// Saves now what released guards have written, instead of with the response. Does nothing if
     /// there is nothing to save.
     ///
+    /// What a guard that is still held has written is not part of it: drop the guard first.
+    ///
     /// # Errors
     ///
+    /// - [`GuardHeld`](crate::ErrorKind::GuardHeld), at once: this request holds a write guard of the
+    ///   session itself. The message says where it was taken. A guard of another request is no error.
     /// - [`Store`](crate::ErrorKind::Store): nothing is lost, a later save may succeed.
     /// - [`Ended`](crate::ErrorKind::Ended): somebody else has ended the session; it does not come
     ///   back.
@@ -296,9 +306,18 @@ impl<T: SessionData> Session<T> {
     ///
     /// If the future is dropped the writes may be stored or not; if not, they are saved with the
     /// response or in the background.
-    pub async fn save(&self) -> Result<(), Error> {
-        let handle = &self.handle;
-        save::save(&handle.shared, &handle.slot(), handle.wish()).await
+    #[track_caller]
+    pub fn save(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move {
+            let handle = &self.handle;
+            let slot = handle.slot();
+            if handle.waits.has_write_guard() {
+                return Err(Error::guard_held(type_name::<T>(), at, slot.lock.held_by()));
+            }
+            save::save(&handle.shared, &slot, handle.wish()).await
+        }
     }
 
     /// Changes the session exactly, however many processes do so at once: runs `change` on the
@@ -477,8 +496,21 @@ impl<T: SessionData> Session<T> {
 
     /// Forgets what released guards of this request have written and nobody has saved yet. Of a
     /// field that another request has written since, that one's value stays.
+    ///
+    /// What a guard that is still held has written is not part of it, and is saved when the guard is
+    /// gone: drop the guard first. If this request holds one, the log says so.
+    #[track_caller]
     pub fn discard(&self) {
-        self.handle.slot().discard(self.handle.writer());
+        let slot = self.handle.slot();
+        if self.handle.waits.has_write_guard() {
+            let at = Location::caller();
+            tracing::warn!(
+                "`discard` at {at} does not forget what the request's own write guard has written: \
+                 {}",
+                slot.lock.held_by()
+            );
+        }
+        slot.discard(self.handle.writer());
     }
 
     /// Gives the session another id, and the client another cookie. To be called whenever the user's
@@ -503,7 +535,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// [`Ended`](crate::ErrorKind::Ended) if somebody else has ended or renewed the session first;
     /// [`NoCookie`](crate::ErrorKind::NoCookie) after the response has left;
-    /// [`Locked`](crate::ErrorKind::Locked) if the caller holds a guard itself;
+    /// [`GuardHeld`](crate::ErrorKind::GuardHeld) if the caller holds a guard itself;
     /// [`Store`](crate::ErrorKind::Store) and the errors of [`save`](Self::save), after which the
     /// session is still good under its old id; unless the store has carried out the end of that and
     /// not said so, which nobody can tell: then it is over.

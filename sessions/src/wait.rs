@@ -26,7 +26,7 @@ use std::{
 use crate::{
     Session, SessionData,
     error::Error,
-    lock::TimedOut,
+    lock::{Access, TimedOut},
     sync::{Mutex, MutexGuard, timeout},
 };
 
@@ -38,6 +38,8 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(crate) struct Waits {
     guards: AtomicUsize,
+    /// Those of them that write.
+    write_guards: AtomicUsize,
     response: Mutex<Response>,
 }
 
@@ -65,6 +67,11 @@ impl Waits {
     /// Whether the request holds a guard right now.
     pub(crate) fn has_guard(&self) -> bool {
         self.guards.load(SeqCst) > 0
+    }
+
+    /// Whether the request holds a guard right now whose changes nobody else sees yet.
+    pub(crate) fn has_write_guard(&self) -> bool {
+        self.write_guards.load(SeqCst) > 0
     }
 
     /// Has the response leave without its handler. Does nothing if it has left.
@@ -264,12 +271,19 @@ impl Wake for Counting {
 }
 
 /// The session of a guard, counted among those of its request that have one.
-pub(crate) struct Holding<T: SessionData>(Session<T>);
+pub(crate) struct Holding<T: SessionData> {
+    session: Session<T>,
+    access: Access,
+}
 
 impl<T: SessionData> Holding<T> {
-    pub(crate) fn new(session: Session<T>) -> Self {
-        session.handle().waits.guards.fetch_add(1, SeqCst);
-        Self(session)
+    pub(crate) fn new(session: Session<T>, access: Access) -> Self {
+        let waits = &session.handle().waits;
+        waits.guards.fetch_add(1, SeqCst);
+        if access == Access::Write {
+            waits.write_guards.fetch_add(1, SeqCst);
+        }
+        Self { session, access }
     }
 }
 
@@ -277,13 +291,17 @@ impl<T: SessionData> Deref for Holding<T> {
     type Target = Session<T>;
 
     fn deref(&self) -> &Session<T> {
-        &self.0
+        &self.session
     }
 }
 
 impl<T: SessionData> Drop for Holding<T> {
     fn drop(&mut self) {
-        self.0.handle().waits.guards.fetch_sub(1, SeqCst);
+        let waits = &self.session.handle().waits;
+        waits.guards.fetch_sub(1, SeqCst);
+        if self.access == Access::Write {
+            waits.write_guards.fetch_sub(1, SeqCst);
+        }
     }
 }
 

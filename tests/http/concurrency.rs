@@ -225,7 +225,7 @@ fn without_panics(routes: Router) -> Router {
 }
 
 #[tokio::test]
-async fn a_handler_that_waits_for_itself_is_503_long_before_the_lock_timeout() {
+async fn a_handler_that_waits_for_itself_is_told_long_before_the_lock_timeout() {
     async fn nested(session: Session<Visitor>) {
         session.write().await.set_theme("released before");
         let _outer = session.read().await;
@@ -255,7 +255,8 @@ async fn a_handler_that_waits_for_itself_is_503_long_before_the_lock_timeout() {
     let replies = async {
         for path in ["/nested", "/branches"] {
             let reply = client.get(path).await;
-            assert_eq!(reply.status, 503);
+            // Trying again would not help.
+            assert_eq!(reply.status, 500);
             assert_eq!(reply.headers["cache-control"], "no-store");
         }
         let told = client.get("/update").await;
@@ -268,6 +269,88 @@ async fn a_handler_that_waits_for_itself_is_503_long_before_the_lock_timeout() {
     assert_eq!(client.get("/name").await.text(), "Zoe");
     assert_eq!(client.get("/theme").await.text(), "released before");
     assert_eq!(app.layer.sessions_in_use(), 0);
+}
+
+/// What the guard has written is not released yet: the save would store nothing of that, and say that
+/// all is well.
+#[tokio::test]
+async fn a_save_under_the_requests_own_write_guard_is_an_error_at_once() {
+    async fn saves(session: Session<Visitor>) -> String {
+        session.write().await.set_theme("released before");
+        let mut s = session.write().await;
+        s.set_name("Ada");
+        let error = session.save().await.unwrap_err();
+        drop(s);
+        session.save().await.expect("nothing is in the way");
+        format!("{:?}: {error}", error.kind())
+    }
+    async fn locks(session: Session<Visitor>) -> String {
+        let mut s = session.lock().await.unwrap();
+        s.set_name("Grace");
+        format!("{:?}", session.save().await.unwrap_err().kind())
+    }
+    async fn reads(session: Session<Visitor>) {
+        session.write().await.set_theme("read");
+        let _s = session.read().await;
+        session.save().await.expect("a read guard holds nothing back");
+    }
+    async fn discards(session: Session<Visitor>) {
+        session.write().await.set_theme("discarded");
+        let mut s = session.write().await;
+        s.set_name("Edith");
+        session.discard();
+    }
+    async fn both(session: Session<Visitor>) -> String {
+        let s = session.read().await;
+        format!("{} {}", s.name().unwrap(), s.theme())
+    }
+    let routes = Router::new()
+        .route("/saves", get(saves))
+        .route("/locks", get(locks))
+        .route("/reads", get(reads))
+        .route("/discards", get(discards))
+        .route("/both", get(both));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let replies = async {
+        let told = client.get("/saves").await;
+        let told = told.text();
+        assert!(told.starts_with("GuardHeld: the save at "), "{told}");
+        assert!(told.contains("held by a write guard taken at"), "{told}");
+        assert_eq!(told.matches("concurrency.rs:").count(), 2, "{told}");
+        assert_eq!(client.get("/both").await.text(), "Ada released before");
+        assert_eq!(client.get("/locks").await.text(), "GuardHeld");
+        assert_eq!(client.get("/both").await.text(), "Grace released before");
+        client.get("/reads").await.text();
+        assert_eq!(client.get("/both").await.text(), "Grace read");
+        client.get("/discards").await.text();
+        assert_eq!(client.get("/both").await.text(), "Edith read");
+    };
+    // The lock timeout is 30 seconds.
+    tokio::time::timeout(Duration::from_secs(15), replies).await.expect("it is told at once");
+
+    // Another request's guard is no error: what this one has released is saved.
+    let [released, held, saved] = [(); 3].map(|()| Arc::new(Notify::new()));
+    let (is_released, is_held, is_saved) = (released.clone(), held.clone(), saved.clone());
+    let holds = async move |session: Session<Visitor>| {
+        is_released.notified().await;
+        let _s = session.write().await;
+        is_held.notify_one();
+        is_saved.notified().await;
+    };
+    let saves = async move |session: Session<Visitor>| {
+        session.write().await.set_theme("beside a guard");
+        released.notify_one();
+        held.notified().await;
+        let outcome = session.save().await.map_err(|error| error.kind());
+        saved.notify_one();
+        format!("{outcome:?}")
+    };
+    let routes = Router::new().route("/holds", get(holds)).route("/saves", get(saves));
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let (told, held) = tokio::join!(client.get("/saves"), client.get("/holds"));
+    assert_eq!((told.text(), held.status.as_u16()), ("Ok(())", 200));
 }
 
 /// To wait for another branch of the same handler, or for another task of it, is no waiting for

@@ -135,12 +135,9 @@ async fn a_renewal_under_ones_own_guard_is_an_error_and_no_hang() {
         let _guard = session.write().await;
         format!("{:?}", session.renew_id().await.unwrap_err().kind())
     }
-    let app = App::with(Router::new().route("/nested", get(nested)), |builder| {
-        builder.with_lock_timeout(Duration::from_millis(30))
-    })
-    .await;
+    let app = App::start(Router::new().route("/nested", get(nested))).await;
     let client = app.visitor().await;
-    assert_eq!(client.get("/nested").await.text(), format!("{:?}", ErrorKind::Locked));
+    assert_eq!(client.get("/nested").await.text(), format!("{:?}", ErrorKind::GuardHeld));
     assert_eq!(client.get("/name").await.text(), "Zoe");
 }
 

@@ -373,12 +373,11 @@ async fn a_login_that_cannot_be_is_an_error() {
         format!("{:?}", session.login(7).await.map_err(|error| error.kind()))
     }
     let shop = Shop::start().await;
-    let builder = SessionLayer::<Customer>::builder(shop.store.clone(), Keys::generate());
-    let layer = builder.with_lock_timeout(Duration::from_millis(50)).build().unwrap();
+    let layer = SessionLayer::<Customer>::new(shop.store.clone(), Keys::generate());
     let app = Router::new().route("/", get(under_a_guard)).layer(layer);
     let server = Server::start(app).await;
-    let locked = format!("Err({:?})", ErrorKind::Locked);
-    assert_eq!(server.client().get("/").await.text(), locked);
+    let held = format!("Err({:?})", ErrorKind::GuardHeld);
+    assert_eq!(server.client().get("/").await.text(), held);
 
     // In a task that outlives its request.
     let (told, outcome) = tokio::sync::oneshot::channel();

@@ -87,7 +87,7 @@ impl<'a> Source<'a> {
     }
 
     /// Takes `payload` apart. An empty one is that of a session without any field.
-    #[cfg(any(test, feature = "secret", feature = "testing"))]
+    #[cfg(any(test, feature = "secret"))]
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
         let mut source = Self::empty(fields);
         source.read(payload)?;

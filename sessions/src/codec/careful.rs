@@ -2,7 +2,8 @@
 //!
 //! - a struct that has lost fields and got others since it was stored is refused: the new ones may be
 //!   the lost ones under other names, and would silently begin at their defaults;
-//! - a number is neither taken for the number of a variant nor for that of a field.
+//! - a number is neither taken for the number of a variant nor for that of a field;
+//! - what is nested too deeply is refused before the stack ends.
 //!
 //! What a type reads by way of serde's own buffers (`untagged`, `tag`, `flatten`) is read without.
 
@@ -12,21 +13,35 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::error::{CodecError, DecodeError, Unreadable};
+use super::{
+    DEEPEST_READ,
+    error::{CodecError, DecodeError, Unreadable},
+};
 
-/// What was found on the way.
+/// What was found on the way, and how deep in the value that is.
 #[derive(Default)]
 pub(super) struct Notes {
-    is_renamed: Cell<bool>,
+    found: Cell<Option<Unreadable>>,
+    depth: Cell<u32>,
 }
 
 impl Notes {
     pub(super) fn error(&self, error: impl Into<CodecError>) -> DecodeError {
-        let why = match self.is_renamed.get() {
-            true => Unreadable::Renamed,
-            false => Unreadable::OtherType,
-        };
-        DecodeError::new(why, error)
+        DecodeError::new(self.found.get().unwrap_or(Unreadable::OtherType), error)
+    }
+
+    /// Reads what may have an inside.
+    #[inline]
+    fn deeper<R, E: Error>(&self, read: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
+        let depth = self.depth.get();
+        if depth == DEEPEST_READ {
+            self.found.set(Some(Unreadable::TooDeep));
+            return Err(E::custom("nested too deeply"));
+        }
+        self.depth.set(depth + 1);
+        let result = read();
+        self.depth.set(depth);
+        result
     }
 }
 
@@ -60,7 +75,7 @@ macro_rules! pass_on_with {
             visitor: V,
         ) -> Result<V::Value, Self::Error> {
             let visitor = self.$wrap(visitor);
-            self.inner.$method($($argument,)* visitor)
+            self.notes.deeper(|| self.inner.$method($($argument,)* visitor))
         }
     )*};
 }
@@ -106,7 +121,7 @@ impl<'de, X: Deserializer<'de>> Deserializer<'de> for Careful<'_, X> {
         visitor: V,
     ) -> Result<V::Value, X::Error> {
         let visitor = Inside { fields: Some(fields), ..self.inside(visitor) };
-        self.inner.deserialize_struct(name, fields, visitor)
+        self.notes.deeper(|| self.inner.deserialize_struct(name, fields, visitor))
     }
 }
 
@@ -274,7 +289,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
     ) -> Result<Option<S::Value>, A::Error> {
         let key = self.inner.next_key_seed(ByName { inner, names: Some(&mut self.names) })?;
         if key.is_none() && self.names.has_unknown && self.names.known < self.names.fields.len() {
-            self.notes.is_renamed.set(true);
+            self.notes.found.set(Some(Unreadable::Renamed));
             return Err(A::Error::custom("fields were lost and others added"));
         }
         Ok(key)
@@ -325,7 +340,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Careful<'_, A> {
         visitor: V,
     ) -> Result<V::Value, A::Error> {
         let visitor = Inside { visitor, fields: None, notes: self.notes };
-        self.inner.tuple_variant(length, visitor)
+        self.notes.deeper(|| self.inner.tuple_variant(length, visitor))
     }
 
     #[inline]
@@ -335,7 +350,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Careful<'_, A> {
         visitor: V,
     ) -> Result<V::Value, A::Error> {
         let visitor = Inside { visitor, fields: Some(fields), notes: self.notes };
-        self.inner.struct_variant(fields, visitor)
+        self.notes.deeper(|| self.inner.struct_variant(fields, visitor))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{error::Error as StdError, fmt};
 
-use super::Codec;
+use super::{Codec, DEEPEST};
 
 /// An error of a codec, or of a type's serde implementation. Its text may quote the value.
 pub(crate) type CodecError = Box<dyn StdError + Send + Sync>;
@@ -18,6 +18,8 @@ pub(crate) enum Problem {
     NotFinite,
     /// A key of a map that is not a text or a number in JSON.
     NoKey,
+    /// It is nested so deeply that to read it back may take more stack than there is.
+    TooDeep,
     /// The type's own `Serialize`, or the codec, refused it.
     Refused,
     /// What is written of it does not decode, or to something else. If another codec does better,
@@ -65,6 +67,12 @@ impl fmt::Display for EncodeError {
                 "keys of a map in JSON are texts or numbers; write \
                  `#[session(codec = messagepack)]` on the field",
             ),
+            Problem::TooDeep => write!(
+                f,
+                "it is nested more than {DEEPEST} levels deep; store it flat, as a list whose \
+                 elements say which of them holds them, or as a text with `#[serde(with = \"…\")]` on \
+                 the field"
+            ),
             Problem::Refused => f.write_str(
                 "the type's own `Serialize` refuses this value; store another form of it with \
                  `#[serde(with = \"…\")]` on the field, or write `#[session(skip)]`",
@@ -109,6 +117,8 @@ pub(crate) enum Unreadable {
     Damaged,
     /// A struct in it has lost fields and got others: it cannot be told whether they were renamed.
     Renamed,
+    /// It is nested deeper than what this version stores.
+    TooDeep,
     /// It is the value of another type.
     OtherType,
 }
@@ -131,6 +141,10 @@ impl fmt::Display for Unreadable {
                 "a struct in it has lost fields and got others, which may be the same under new \
                  names: write `#[serde(alias = \"old name\")]` on those that are, or raise the \
                  field's `#[session(version = …)]`",
+            ),
+            Self::TooDeep => f.write_str(
+                "it is nested deeper than anything that this version stores, and to read it may take \
+                 more stack than there is. It goes with the next write of the field",
             ),
             Self::OtherType => f.write_str(
                 "it is not what the type reads: if the type was changed on purpose, raise the \

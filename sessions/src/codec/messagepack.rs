@@ -5,6 +5,7 @@ use serde::{
 };
 
 use super::{
+    DEEPEST_READ,
     careful::{Careful, Notes},
     error::{CodecError, DecodeError, Unreadable},
 };
@@ -17,6 +18,8 @@ pub(super) fn encode<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), C
 pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, DecodeError> {
     let notes = Notes::default();
     let mut reader = Deserializer::from_read_ref(bytes);
+    // For what is skipped. Whatever else is too deep, `Careful` says so first.
+    reader.set_max_depth(2 * DEEPEST_READ as usize);
     let value = V::deserialize(Careful::new(&mut reader, &notes));
     let value = value.map_err(|error| notes.error(error))?;
     // The reader does not say where it is; at the end it has no marker any more.

@@ -18,6 +18,8 @@ mod form;
 mod json;
 #[cfg(feature = "messagepack")]
 mod messagepack;
+#[cfg(all(test, feature = "bincode", feature = "postcard", feature = "json"))]
+mod nesting;
 #[cfg(any(feature = "bincode", feature = "postcard"))]
 mod plain;
 #[cfg(feature = "postcard")]
@@ -74,6 +76,15 @@ pub enum Codec {
     #[doc(hidden)]
     Missing,
 }
+
+/// How deep a value may be nested that is stored: each struct, list, map, `Some` and newtype around a
+/// part of it is a level, and so is a variant with data, which is two if that has names or is more than
+/// one. Whoever reads it back needs stack for each of them, and a stack that ends ends the process.
+const DEEPEST: u32 = 64;
+
+/// How deep what is read may be nested. The type may have got more layers than it had when it was
+/// stored. Less than where serde_json stops by itself.
+const DEEPEST_READ: u32 = 120;
 
 /// How the bytes of one value are laid out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,8 +208,7 @@ impl Codec {
     #[inline]
     pub(crate) fn plan<W: Form>(self, value: &W::Value) -> Result<Plan<'_, W>, EncodeError> {
         let place = Place::of::<W>(self as u8);
-        let purpose = Purpose::Look(place);
-        let mut survey = Survey { rules: self.rules(), purpose, has_news: false };
+        let mut survey = Survey::new(self.rules(), Purpose::Look(place));
         let node = survey.of(&In::<W>(value)).map_err(|error| self.refused::<W>(error))?;
         let Some(layout) = self.layout(&node) else {
             return Err(self.error::<W>(Problem::NoCodec, None));
@@ -272,10 +282,9 @@ impl<W: Form> Plan<'_, W> {
     fn check(&self, bytes: &[u8]) -> Result<(), EncodeError> {
         match self.reads_back(bytes) {
             Ok(()) => {
-                let purpose = Purpose::Note(self.place);
-                let rules = self.codec.rules();
+                let mut survey = Survey::new(self.codec.rules(), Purpose::Note(self.place));
                 // It went well a moment ago.
-                let _ = Survey { rules, purpose, has_news: false }.of(&In::<W>(self.value));
+                let _ = survey.of(&In::<W>(self.value));
                 self.place.note(self.node.shape);
                 Ok(())
             }
@@ -290,8 +299,7 @@ impl<W: Form> Plan<'_, W> {
     fn reads_back(&self, bytes: &[u8]) -> Result<(), Option<CodecError>> {
         let read = decode::<W>(self.number(), bytes).map_err(|error| error.source)?;
         let sum_of = |value| {
-            let rules = self.codec.rules();
-            let mut survey = Survey { rules, purpose: Purpose::Compare, has_news: false };
+            let mut survey = Survey::new(self.codec.rules(), Purpose::Compare);
             survey.of(&In::<W>(value)).map(|node| node.sum)
         };
         match (sum_of(self.value), sum_of(&read)) {

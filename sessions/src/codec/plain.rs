@@ -13,6 +13,7 @@ use serde::{
 };
 
 use super::{
+    DEEPEST_READ,
     error::{CodecError, DecodeError, Unreadable},
     survey::{Kind, Plain},
 };
@@ -51,7 +52,8 @@ pub(super) fn decode<P: Positional, V: for<'de> Deserialize<'de>>(
         true => varint::take(&mut bytes).ok_or(Unreadable::Damaged)?,
         false => 0,
     };
-    let reader = Reader::<'_, '_, P> { plain, length, bytes: &mut bytes, codec: PhantomData };
+    let rest = &mut bytes;
+    let reader = Reader::<'_, '_, P> { plain, length, bytes: rest, depth: 0, codec: PhantomData };
     let value = V::deserialize(reader).map_err(|e| DecodeError::new(Unreadable::OtherType, e))?;
     match bytes {
         [] => Ok(value),
@@ -65,6 +67,9 @@ struct Reader<'de, 'a, P> {
     /// Of an array.
     length: u64,
     bytes: &'a mut &'de [u8],
+    /// So many `Option`s were asked for around it. Each takes it for what is in it, so that a type that
+    /// is an `Option` of itself would never come to an end.
+    depth: u32,
     codec: PhantomData<P>,
 }
 
@@ -165,6 +170,10 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
             self.is(0)?;
             return visitor.visit_none();
         }
+        if self.depth == DEEPEST_READ {
+            return Err(Error::custom("nested too deeply"));
+        }
+        self.depth += 1;
         visitor.visit_some(self.inner()?)
     }
 
@@ -246,8 +255,8 @@ impl<'de, P: Positional> SeqAccess<'de> for Elements<'de, '_, P> {
             return Ok(None);
         }
         self.left -= 1;
-        let element =
-            Reader::<P> { plain: self.kind, length: 0, bytes: self.bytes, codec: PhantomData };
+        let (plain, bytes) = (self.kind, &mut *self.bytes);
+        let element = Reader::<P> { plain, length: 0, bytes, depth: 0, codec: PhantomData };
         seed.deserialize(element).map(Some)
     }
 

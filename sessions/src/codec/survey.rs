@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::{error::Problem, seen::Place};
+use super::{DEEPEST, error::Problem, seen::Place};
 
 /// What a codec cannot tell apart, or has no words for.
 #[derive(Clone, Copy)]
@@ -158,6 +158,8 @@ pub(super) struct Survey {
     pub(super) purpose: Purpose,
     /// Whether an element of a list or map in it is of a shape that has not been read back yet.
     pub(super) has_news: bool,
+    /// How deep in the value it is.
+    depth: u32,
 }
 
 /// What a survey is for.
@@ -172,8 +174,24 @@ pub(super) enum Purpose {
 }
 
 impl Survey {
+    pub(super) fn new(rules: Rules, purpose: Purpose) -> Self {
+        Self { rules, purpose, has_news: false, depth: 0 }
+    }
+
     pub(super) fn of(&mut self, value: &impl Serialize) -> Result<Node, SurveyError> {
         value.serialize(self)
+    }
+
+    /// Looks at what is in another value. It needs stack for each level, and so does whoever reads the
+    /// value back.
+    fn inside<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
+        if self.depth >= DEEPEST {
+            return Err(Problem::TooDeep.into());
+        }
+        self.depth += 1;
+        let node = value.serialize(&mut *self);
+        self.depth -= 1;
+        node
     }
 
     fn scalar(&self, kind: Kind) -> Result<Node, SurveyError> {
@@ -214,6 +232,12 @@ impl Survey {
 
     fn structured(shape: u64, sum: u64) -> Node {
         Node { plain: None, shape, sum, is_nothing: false, is_key: false, length: 0 }
+    }
+
+    /// The end of a variant with several values, which is a level of its own.
+    fn many(&mut self, variant: &'static str, of: Node) -> Node {
+        self.depth -= 1;
+        self.variant(variant, of)
     }
 
     fn variant(&self, variant: &'static str, of: Node) -> Node {
@@ -341,7 +365,7 @@ impl<'s> Serializer for &'s mut Survey {
     }
 
     fn serialize_some<V: Serialize + ?Sized>(self, value: &V) -> Result<Node, SurveyError> {
-        let node = value.serialize(self)?;
+        let node = self.inside(value)?;
         if node.is_nothing {
             return Err(Problem::SomeNothing.into());
         }
@@ -376,7 +400,7 @@ impl<'s> Serializer for &'s mut Survey {
         name: &'static str,
         value: &V,
     ) -> Result<Node, SurveyError> {
-        let node = value.serialize(&mut *self)?;
+        let node = self.inside(value)?;
         // MessagePack has a special meaning for some names.
         Ok(if name.starts_with('_') { Node { plain: None, ..node } } else { node })
     }
@@ -388,7 +412,7 @@ impl<'s> Serializer for &'s mut Survey {
         variant: &'static str,
         value: &V,
     ) -> Result<Node, SurveyError> {
-        let node = value.serialize(&mut *self)?;
+        let node = self.inside(value)?;
         Ok(self.variant(variant, node))
     }
 
@@ -415,6 +439,7 @@ impl<'s> Serializer for &'s mut Survey {
         variant: &'static str,
         _: usize,
     ) -> Result<Elements<'s>, SurveyError> {
+        self.depth += 1;
         Ok(Elements { variant: Some(variant), ..Elements::new(self, TUPLE, 0) })
     }
 
@@ -434,6 +459,7 @@ impl<'s> Serializer for &'s mut Survey {
         variant: &'static str,
         _: usize,
     ) -> Result<Members<'s>, SurveyError> {
+        self.depth += 1;
         Ok(Members { variant: Some(variant), ..Members::new(self, 0) })
     }
 }
@@ -461,7 +487,7 @@ impl<'s> Elements<'s> {
     }
 
     fn add<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
-        let node = value.serialize(&mut *self.survey)?;
+        let node = self.survey.inside(value)?;
         self.length += 1;
         let is_scalar = node.plain.is_some_and(Plain::is_scalar);
         match (self.kind, node.plain) {
@@ -489,7 +515,7 @@ impl<'s> Elements<'s> {
         let node = Survey::structured(shape, self.sum);
         let node = Node { plain: self.plain(), length: self.length, ..node };
         match self.variant {
-            Some(variant) => self.survey.variant(variant, node),
+            Some(variant) => self.survey.many(variant, node),
             None => node,
         }
     }
@@ -593,7 +619,7 @@ impl<'s> Members<'s> {
         key: &'static str,
         value: &V,
     ) -> Result<(), SurveyError> {
-        let node = value.serialize(&mut *self.survey)?;
+        let node = self.survey.inside(value)?;
         self.shape = mix(mix(self.shape, place_of(key)), node.shape);
         if self.survey.compares() {
             self.sum = self.sum.wrapping_add(mix(letters_of(key), node.sum));
@@ -604,7 +630,7 @@ impl<'s> Members<'s> {
     fn node(self) -> Node {
         let node = Survey::structured(self.shape, self.sum);
         match self.variant {
-            Some(variant) => self.survey.variant(variant, node),
+            Some(variant) => self.survey.many(variant, node),
             None => node,
         }
     }

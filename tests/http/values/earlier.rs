@@ -118,7 +118,7 @@ impl Store for Fixed {
 }
 
 /// What this build makes of a payload in its store.
-async fn read<T: SessionData, R>(payload: &[&[u8]], read: impl Fn(&T) -> R) -> R {
+pub(super) async fn read<T: SessionData, R>(payload: &[&[u8]], read: impl Fn(&T) -> R) -> R {
     let store = Arc::new(Fixed(Mutex::new(None)));
     let layer = SessionLayer::<T>::new(store.clone(), Keys::generate());
     let (read, value) = (&read, &Mutex::new(None));

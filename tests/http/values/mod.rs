@@ -3,6 +3,7 @@
 mod attributes;
 mod earlier;
 mod evolution;
+mod nesting;
 mod unset;
 
 use std::{

@@ -16,6 +16,7 @@ use sessions::{
     Store, StoreError, StoreKey,
 };
 use sessions_tests::{Client, Server, eventually};
+use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor};
 
@@ -276,28 +277,49 @@ async fn a_session_with_a_secret_does_not_rest() {
 }
 
 #[tokio::test]
-async fn what_was_saved_under_a_guard_is_not_dirty_for_the_next_one() {
+async fn what_was_saved_beside_a_guard_is_not_dirty_for_the_next_one() {
     #[derive(Session)]
     struct Tally {
         count: u32,
     }
-    async fn count(session: Session<Tally>) -> String {
+    // One request saves while another one has the guard.
+    let [released, held, saved] = [(); 3].map(|()| Arc::new(Notify::new()));
+    let (is_released, is_held, is_saved) = (released.clone(), held.clone(), saved.clone());
+    let count = async move |session: Session<Tally>| {
         *session.write().await.count_mut() += 1;
-        let guard = session.write().await;
+        released.notify_one();
+        held.notified().await;
         session.save().await.unwrap();
+        saved.notify_one();
+        session.read().await.count_is_dirty().to_string()
+    };
+    let hold = async move |session: Session<Tally>| {
+        is_released.notified().await;
+        let guard = session.write().await;
+        is_held.notify_one();
+        is_saved.notified().await;
         drop(guard);
         session.read().await.count_is_dirty().to_string()
-    }
+    };
     async fn is_dirty(session: Session<Tally>) -> String {
         session.read().await.count_is_dirty().to_string()
     }
-    let routes = Router::new().route("/", get(is_dirty)).route("/count", get(count));
+    async fn begin(session: Session<Tally>) {
+        session.write().await.set_count(7);
+    }
+    let routes = Router::new()
+        .route("/", get(is_dirty))
+        .route("/begin", get(begin))
+        .route("/count", get(count))
+        .route("/hold", get(hold));
     let server = serve::<Tally>(routes, MemoryStore::new(), Keys::generate()).await;
     let client = server.client();
+    client.get("/begin").await.text();
     let mut seen = Vec::new();
     for _ in 0..3 {
-        seen.push(client.get("/count").await.text().to_string());
+        let (count, hold) = tokio::join!(client.get("/count"), client.get("/hold"));
+        seen.extend([count.text().to_string(), hold.text().to_string()]);
         seen.push(client.get("/").await.text().to_string());
     }
-    assert_eq!(seen, ["false"; 6]);
+    assert_eq!(seen, ["false"; 9]);
 }

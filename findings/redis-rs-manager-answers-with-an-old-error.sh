@@ -46,6 +46,7 @@ impl Server {
         let port = port.to_string();
         let child = Command::new("redis-server")
             .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .current_dir(std::env::args().nth(1).unwrap())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -95,7 +96,7 @@ async fn main() -> ExitCode {
     if as_described { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
-if cargo run --quiet --manifest-path "$T/Cargo.toml"; then
+if cargo run --quiet --manifest-path "$T/Cargo.toml" -- "$T"; then
     echo "as described: refused once, by a server that is up"
 else
     echo "CHANGED: it no longer behaves as described"

@@ -45,6 +45,7 @@ impl Server {
         let text = port.to_string();
         let child = Command::new("redis-server")
             .args(["--port", &text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .current_dir(std::env::args().nth(1).unwrap())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -110,7 +111,7 @@ async fn main() -> ExitCode {
     if refused == 50 && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
-if cargo run --quiet --manifest-path "$T/Cargo.toml"; then
+if cargo run --quiet --manifest-path "$T/Cargo.toml" -- "$T"; then
     echo "as described: it stays with the replica"
 else
     echo "CHANGED: it no longer behaves as described"

@@ -99,7 +99,9 @@ impl Neighbour {
     fn relation(&self, other: &Self) -> Relation {
         let (cookie, others) = (&self.cookie, &other.cookie);
         let have_a_key_in_common = self.labels.iter().any(|label| other.labels.contains(label));
-        let is_one_cookie = (&cookie.domain, &cookie.path) == (&others.domain, &others.path);
+        // A partitioned cookie and one that is not are two to a browser.
+        let place = |it: &CookieConfig| (it.domain.clone(), it.path.clone(), it.partitioned);
+        let is_one_cookie = place(cookie) == place(others);
         if !have_a_key_in_common || cookie.name != others.name {
             Relation::Strangers
         } else if self.data == other.data {
@@ -143,6 +145,8 @@ mod tests {
         let keys = Keys::generate();
         let ring = Keys::generate().with_previous(keys.clone());
         let one = layer::<One>("One", ("id", "/"), &keys);
+        let mut partitioned = layer::<Two>("Two", ("id", "/"), &keys);
+        partitioned.cookie.partitioned = true;
         let table = [
             ("the same again", layer::<One>("One", ("id", "/"), &keys), SameType),
             ("a key in common", layer::<One>("One", ("id", "/"), &ring), SameType),
@@ -152,6 +156,7 @@ mod tests {
             ("a tenant", layer::<One>("One", ("id", "/"), &keys.for_tenant("a")), Strangers),
             ("another type", layer::<Two>("Two", ("id", "/"), &keys), SameCookie),
             ("another type and path", layer::<Two>("Two", ("id", "/a"), &keys), Strangers),
+            ("another type, partitioned", partitioned, Strangers),
             ("another type and cookie", layer::<Two>("Two", ("id2", "/"), &keys), Strangers),
             ("another type's name", layer::<Two>("One", ("id", "/"), &keys), SameName),
             ("another type's name and path", layer::<Two>("One", ("id", "/a"), &ring), SameName),

@@ -30,7 +30,9 @@ fn every_test_that_the_documentation_names_is_there() {
     for folder in ["tests", "sessions/src", "examples/tests"] {
         sources(&repository.join(folder), &mut text);
     }
-    for (page, at_least) in [("concurrency", 20), ("security", 20), ("proxies", 5)] {
+    for (page, at_least) in
+        [("concurrency", 20), ("security", 20), ("proxies", 5), ("surprises", 15)]
+    {
         let path = repository.join(format!("sessions/docs/{page}.md"));
         let page = fs::read_to_string(path).expect("the page");
         let named = named(&page);
@@ -38,6 +40,27 @@ fn every_test_that_the_documentation_names_is_there() {
         for name in named {
             assert!(text.contains(&format!("fn {name}(")), "no test is called `{name}`");
         }
+    }
+}
+
+#[test]
+fn the_documentation_and_the_list_of_findings_name_the_scripts_that_are_there() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
+    let (page, list) = (read("sessions/docs/surprises.md"), read("findings/README.md"));
+    let files = fs::read_dir(repository.join("findings")).expect("the folder");
+    let files = files.map(|file| file.expect("an entry").file_name().into_string().expect("UTF-8"));
+    let scripts: Vec<_> = files.filter(|name| name.ends_with(".sh")).collect();
+    for script in &scripts {
+        let name = script.trim_end_matches(".sh");
+        assert!(list.contains(&format!("| `{name}` |")), "`{name}` is not in the list");
+    }
+    let last = page.lines().filter_map(|row| row.strip_suffix(" |")?.rsplit(" | ").next());
+    let named = last.flat_map(|column| column.split('`').skip(1).step_by(2));
+    let named: Vec<_> = named.filter(|name| name.contains('-')).collect();
+    assert!(named.len() > 15, "the tables are not read: {named:?}");
+    for name in named {
+        assert!(scripts.contains(&format!("{name}.sh")), "no finding is called `{name}`");
     }
 }
 

@@ -13,6 +13,8 @@ pub mod concurrency {}
 pub mod proxies {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
+#[doc = include_str!("../docs/surprises.md")]
+pub mod surprises {}
 mod cookie;
 mod csrf;
 mod data;

@@ -204,6 +204,24 @@ async fn the_first_call_after_a_cut_is_answered() {
     }
 }
 
+/// With the third version of the protocol a manager connects again by itself, and when its attempts are
+/// used up, the next call gets the error of the last, however long ago that was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_has_given_up_is_asked_once_more() {
+    let Some(mut server) = StoreServer::start(Kind::Redis) else { return };
+    let client = redis::Client::open(format!("{}/?protocol=resp3", server.url())).unwrap();
+    let config = redis::aio::ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_millis(10));
+    let manager = client.get_connection_manager_with_config(config).await.unwrap();
+    let store = RedisStore::new(manager);
+    let session = create(&store, None, b"x").await;
+    server.kill();
+    sleep(Duration::from_millis(600)).await;
+    server.restart();
+    assert!(store.load(&session).await.unwrap().is_some());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_call_after_a_cut_is_answered_behind_sentinel() {
     let Some(redis) = RedisSentinels::start() else { return };

@@ -63,6 +63,7 @@ fn main() -> ExitCode {
     if bincode && postcard { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
+cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }
 if cargo run --quiet --manifest-path "$T/Cargo.toml"; then
     echo "as described: other values, and no error"
 else

@@ -28,7 +28,7 @@ edition = "2024"
 [dependencies]
 axum-extra = { version = "=0.12.6", features = ["cookie"] }
 cookie = "=0.18.2"
-http = "1"
+http = "=1.5.0"
 END
 cat >"$T/src/main.rs" <<'END'
 use std::process::ExitCode;
@@ -54,6 +54,7 @@ fn main() -> ExitCode {
     if as_described { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
+cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }
 if cargo run --quiet --manifest-path "$T/Cargo.toml"; then
     echo "as described: one cookie for a name, and the last one"
 else

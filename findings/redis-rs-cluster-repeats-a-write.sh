@@ -27,7 +27,7 @@ edition = "2024"
 
 [dependencies]
 redis = { version = "=1.8.1", features = ["tokio-comp", "cluster-async"] }
-tokio = { version = "1", features = ["full"] }
+tokio = { version = "=1.54.1", features = ["full"] }
 END
 cat >"$T/src/main.rs" <<'END'
 use std::{
@@ -133,6 +133,7 @@ async fn main() -> ExitCode {
     if as_described { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
+cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }
 if cargo run --quiet --manifest-path "$T/Cargo.toml" -- "$T/data"; then
     echo "as described: one call, carried out twice, no error"
 else

@@ -30,7 +30,7 @@ edition = "2024"
 
 [dependencies]
 redis = { version = "=1.8.1", features = ["tokio-comp", "connection-manager"] }
-tokio = { version = "1", features = ["full"] }
+tokio = { version = "=1.54.1", features = ["full"] }
 END
 cat >"$T/src/main.rs" <<'END'
 use std::{
@@ -96,6 +96,7 @@ async fn main() -> ExitCode {
     if as_described { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
+cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }
 if cargo run --quiet --manifest-path "$T/Cargo.toml" -- "$T"; then
     echo "as described: refused once, by a server that is up"
 else

@@ -85,6 +85,7 @@ fn main() -> ExitCode {
     if back[..3] == [true; 3] && !back[3] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
+cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }
 if cargo run --quiet --manifest-path "$T/Cargo.toml"; then
     echo "as described: written, and not to be read"
 else

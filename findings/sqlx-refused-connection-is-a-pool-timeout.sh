@@ -29,7 +29,7 @@ edition = "2024"
 
 [dependencies]
 sqlx = { version = "=0.8.6", default-features = false, features = ["runtime-tokio", "postgres"] }
-tokio = { version = "1", features = ["full"] }
+tokio = { version = "=1.54.1", features = ["full"] }
 END
 cat >"$T/src/main.rs" <<'END'
 use std::{
@@ -67,6 +67,7 @@ async fn main() -> ExitCode {
     if as_described { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END
+cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }
 if cargo run --quiet --manifest-path "$T/Cargo.toml"; then
     echo "as described: nothing says that the connection was refused"
 else

@@ -25,6 +25,9 @@ use crate::{
     sealing,
 };
 
+#[cfg(all(test, feature = "derive"))]
+mod tests;
+
 /// How many saves whose answer was lost are remembered.
 const ATTEMPTS_KEPT: usize = 16;
 

@@ -9,6 +9,8 @@ pub(crate) const CODECS: [Codec; 4] =
 pub(crate) enum Change {
     /// The value came back, in so many bytes.
     Kept(usize),
+    /// It came back without what its own `Serialize` leaves out.
+    LeftOut,
     /// The stored value was converted into the new type.
     Converted,
     /// The field has its default, and a warning says why.
@@ -25,6 +27,7 @@ impl Change {
     fn text(&self) -> String {
         match self {
             Self::Kept(bytes) => format!("ok ({bytes} B)"),
+            Self::LeftOut => "left out by its `Serialize`".to_string(),
             Self::Converted => "converted".to_string(),
             Self::Default => "default, warned".to_string(),
             Self::Refused(line) => format!("refused: {line}"),
@@ -53,19 +56,20 @@ impl Table {
         }
         println!();
         println!(
-            "| of {} | kept or converted | default, warned | refused | WRONG or LOST |",
+            "| of {} | kept or converted | default, warned | refused | left out | WRONG or LOST |",
             self.rows.len()
         );
-        println!("| --- | --- | --- | --- | --- |");
+        println!("| --- | --- | --- | --- | --- | --- |");
         for (at, codec) in CODECS.iter().enumerate() {
             let count = |is: fn(&Change) -> bool| {
                 self.rows.iter().filter(|(_, outcomes)| is(&outcomes[at])).count()
             };
             println!(
-                "| {codec} | {} | {} | {} | {} |",
+                "| {codec} | {} | {} | {} | {} | {} |",
                 count(|it| matches!(it, Change::Kept(_) | Change::Converted)),
                 count(|it| matches!(it, Change::Default)),
                 count(|it| matches!(it, Change::Refused(_))),
+                count(|it| matches!(it, Change::LeftOut)),
                 count(Change::is_bad),
             );
         }

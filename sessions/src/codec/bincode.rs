@@ -25,4 +25,20 @@ impl Positional for Bincode {
         *bytes = &bytes[used..];
         Ok(value)
     }
+
+    /// The first byte is the number, or says in how many bytes the number follows.
+    #[inline]
+    fn number(bytes: &mut &[u8]) -> Option<u64> {
+        Some(match *bytes.split_off_first()? {
+            small @ ..=250 => small.into(),
+            251 => u16::from_le_bytes(chunk(bytes)?).into(),
+            252 => u32::from_le_bytes(chunk(bytes)?).into(),
+            253 => u64::from_le_bytes(chunk(bytes)?),
+            _ => return None,
+        })
+    }
+}
+
+fn chunk<const LENGTH: usize>(bytes: &mut &[u8]) -> Option<[u8; LENGTH]> {
+    bytes.split_off(..LENGTH)?.try_into().ok()
 }

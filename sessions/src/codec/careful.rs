@@ -2,7 +2,8 @@
 //!
 //! - a struct that has lost fields and got others since it was stored is refused: the new ones may be
 //!   the lost ones under other names, and would silently begin at their defaults;
-//! - a number is neither taken for the number of a variant nor for that of a field;
+//! - a number is neither taken for the number of a variant nor for that of a field, and bytes that happen
+//!   to be a text are none;
 //! - what is nested too deeply is refused before the stack ends.
 //!
 //! What a type reads by way of serde's own buffers (`untagged`, `tag`, `flatten`) is read without.
@@ -96,9 +97,18 @@ impl<'de, X: Deserializer<'de>> Deserializer<'de> for Careful<'_, X> {
     pass_on! {
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
         deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
-        deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_str
-        deserialize_string deserialize_bytes deserialize_byte_buf deserialize_unit
-        deserialize_identifier deserialize_ignored_any
+        deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char deserialize_bytes
+        deserialize_byte_buf deserialize_unit deserialize_identifier deserialize_ignored_any
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, X::Error> {
+        self.inner.deserialize_str(NoBytes(visitor))
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, X::Error> {
+        self.inner.deserialize_string(NoBytes(visitor))
     }
 
     pass_on_with! { inside:
@@ -134,12 +144,30 @@ struct Inside<'n, V> {
 }
 
 macro_rules! visit {
-    ($($method:ident: $ty:ty)*) => {$(
+    ($visitor:tt: $($method:ident: $ty:ty)*) => {$(
         #[inline]
         fn $method<E: Error>(self, value: $ty) -> Result<V::Value, E> {
-            self.visitor.$method(value)
+            self.$visitor.$method(value)
         }
     )*};
+}
+
+/// A visitor of whatever is written as one scalar, without bytes: those are refused by `Visitor` itself.
+struct NoBytes<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for NoBytes<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    visit! { 0:
+        visit_bool: bool visit_i8: i8 visit_i16: i16 visit_i32: i32 visit_i64: i64 visit_i128: i128
+        visit_u8: u8 visit_u16: u16 visit_u32: u32 visit_u64: u64 visit_u128: u128 visit_f32: f32
+        visit_f64: f64 visit_char: char visit_str: &str visit_borrowed_str: &'de str
+        visit_string: String
+    }
 }
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<'_, V> {
@@ -149,7 +177,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<'_, V> {
         self.visitor.expecting(f)
     }
 
-    visit! {
+    visit! { visitor:
         visit_bool: bool visit_i8: i8 visit_i16: i16 visit_i32: i32 visit_i64: i64 visit_i128: i128
         visit_u8: u8 visit_u16: u16 visit_u32: u32 visit_u64: u64 visit_u128: u128 visit_f32: f32
         visit_f64: f64 visit_char: char visit_str: &str visit_borrowed_str: &'de str

@@ -86,8 +86,8 @@ impl fmt::Display for EncodeError {
             Problem::NotReadBack { instead: None } => write!(
                 f,
                 "{codec} would not give this value back, for the type's `Deserialize` does not take \
-                 what its `Serialize` makes; store another form of it with `#[serde(with = \"…\")]` \
-                 on the field, or write `#[session(skip)]`"
+                 what its `Serialize` makes, or takes it for another value; store another form of it \
+                 with `#[serde(with = \"…\")]` on the field, or write `#[session(skip)]`"
             ),
             Problem::NoCodec => f.write_str("no codec is compiled in"),
         }

@@ -9,7 +9,6 @@ use serde::{
         Error as _, IntoDeserializer, SeqAccess, Unexpected, Visitor,
         value::{Error, SeqDeserializer},
     },
-    forward_to_deserialize_any,
 };
 
 use super::{
@@ -25,6 +24,10 @@ pub(super) trait Positional {
 
     /// Takes a value off the front of `bytes`.
     fn take<'de, V: Deserialize<'de>>(bytes: &mut &'de [u8]) -> Result<V, CodecError>;
+
+    /// The same of an unsigned number of 16 to 64 bits, of which most values are made: also signed
+    /// numbers, and the lengths of texts and bytes.
+    fn number(bytes: &mut &[u8]) -> Option<u64>;
 }
 
 /// Writes a value of which a survey has said that it is plain. `length` is that of an array.
@@ -73,14 +76,39 @@ struct Reader<'de, 'a, P> {
     codec: PhantomData<P>,
 }
 
-fn taken<'de, P: Positional, V: Deserialize<'de>>(bytes: &mut &'de [u8]) -> Result<V, Error> {
-    // The codec's own error quotes nothing, but says nothing either.
-    P::take(bytes).map_err(|_| Error::custom("cut short"))
+/// The codecs' own errors quote nothing, but say nothing either.
+#[cold]
+fn cut_short() -> Error {
+    Error::custom("cut short")
 }
 
 impl<'de, P: Positional> Reader<'de, '_, P> {
     fn take<V: Deserialize<'de>>(&mut self) -> Result<V, Error> {
-        taken::<P, V>(self.bytes)
+        P::take(self.bytes).map_err(|_| cut_short())
+    }
+
+    #[inline]
+    fn unsigned(&mut self) -> Result<u64, Error> {
+        P::number(self.bytes).ok_or_else(cut_short)
+    }
+
+    /// Both codecs write the small ones of either sign as small numbers (zigzag).
+    #[inline]
+    fn signed(&mut self) -> Result<i64, Error> {
+        let number = self.unsigned()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// So many bytes as a number says that stands before them.
+    #[inline]
+    fn sized(&mut self) -> Result<&'de [u8], Error> {
+        let length = usize::try_from(self.unsigned()?).unwrap_or(usize::MAX);
+        self.bytes.split_off(..length).ok_or_else(cut_short)
+    }
+
+    #[inline]
+    fn text(&mut self) -> Result<&'de str, Error> {
+        str::from_utf8(self.sized()?).map_err(|_| Error::custom("no text"))
     }
 
     /// Takes off the byte that says whether an `Option` is set.
@@ -110,28 +138,22 @@ impl<'de, P: Positional> Reader<'de, '_, P> {
 
     fn elements(&mut self) -> Result<u64, Error> {
         match self.plain.has(Plain::LIST) {
-            true => self.take(),
+            true => self.unsigned(),
             false => Ok(self.length),
         }
     }
 
     fn octets(mut self) -> Result<&'de [u8], Error> {
         if self.plain.kind() == Some(Kind::Bytes) {
-            return self.take();
+            return self.sized();
         }
         let length = usize::try_from(self.elements()?).unwrap_or(usize::MAX);
-        self.bytes.split_off(..length).ok_or_else(|| Error::custom("cut short"))
-    }
-}
-
-impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
-    type Error = Error;
-
-    fn is_human_readable(&self) -> bool {
-        false
+        self.bytes.split_off(..length).ok_or_else(cut_short)
     }
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    /// Gives what there is.
+    #[inline]
+    fn give<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let mut this = self.inner()?;
         if this.is_list() {
             let left = this.elements()?;
@@ -152,16 +174,66 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
             }
             Kind::Bool => visitor.visit_bool(this.take()?),
             Kind::U8 => visitor.visit_u8(this.take()?),
-            Kind::Unsigned => visitor.visit_u64(this.take()?),
+            Kind::Unsigned => visitor.visit_u64(this.unsigned()?),
             Kind::U128 => visitor.visit_u128(this.take()?),
             Kind::I8 => visitor.visit_i8(this.take()?),
-            Kind::Signed => visitor.visit_i64(this.take()?),
+            Kind::Signed => visitor.visit_i64(this.signed()?),
             Kind::I128 => visitor.visit_i128(this.take()?),
             Kind::F32 => visitor.visit_f32(this.take()?),
             Kind::F64 => visitor.visit_f64(this.take()?),
             Kind::Char => visitor.visit_char(this.take()?),
-            Kind::Text => visitor.visit_borrowed_str(this.take()?),
-            Kind::Bytes => visitor.visit_borrowed_bytes(this.take()?),
+            Kind::Text => visitor.visit_borrowed_str(this.text()?),
+            Kind::Bytes => visitor.visit_borrowed_bytes(this.sized()?),
+        }
+    }
+}
+
+fn narrow<'de, V: Visitor<'de>>(number: u64, visitor: V) -> Result<V::Value, Error> {
+    match (u8::try_from(number), u16::try_from(number), u32::try_from(number)) {
+        (Ok(number), ..) => visitor.visit_u8(number),
+        (_, Ok(number), _) => visitor.visit_u16(number),
+        (.., Ok(number)) => visitor.visit_u32(number),
+        _ => visitor.visit_u64(number),
+    }
+}
+
+macro_rules! give {
+    ($($method:ident($($argument:ty),*))*) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, $(_: $argument,)* visitor: V) -> Result<V::Value, Error> {
+            self.give(visitor)
+        }
+    )*};
+}
+
+impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
+    type Error = Error;
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    /// A number comes as small as it is, as MessagePack and JSON give it: types that take whatever there
+    /// is know the wide one for another.
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let mut this = self.inner()?;
+        match this.plain {
+            Plain(kind) if kind == Kind::Unsigned as u8 => narrow(this.unsigned()?, visitor),
+            Plain(kind) if kind == Kind::Signed as u8 => {
+                let number = this.signed()?;
+                match u64::try_from(number) {
+                    Ok(number) => narrow(number, visitor),
+                    Err(_) => match (i8::try_from(number), i16::try_from(number)) {
+                        (Ok(number), _) => visitor.visit_i8(number),
+                        (_, Ok(number)) => visitor.visit_i16(number),
+                        _ => match i32::try_from(number) {
+                            Ok(number) => visitor.visit_i32(number),
+                            Err(_) => visitor.visit_i64(number),
+                        },
+                    },
+                }
+            }
+            _ => this.give(visitor),
         }
     }
 
@@ -195,7 +267,7 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
         let mut this = self.inner()?;
         match this.plain {
             Plain(kind) if kind == Kind::Text as u8 => {
-                visitor.visit_enum(this.take::<&str>()?.into_deserializer())
+                visitor.visit_enum(this.text()?.into_deserializer())
             }
             _ => Err(Error::invalid_type(Unexpected::Other("no name"), &"the name of a variant")),
         }
@@ -210,7 +282,7 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
                 octets.end()?;
                 Ok(value)
             }
-            _ => this.deserialize_any(visitor),
+            _ => this.give(visitor),
         }
     }
 
@@ -222,7 +294,7 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
         let this = self.inner()?;
         match this.is_list() && this.plain.kind() == Some(Kind::U8) {
             true => visitor.visit_borrowed_bytes(this.octets()?),
-            false => this.deserialize_any(visitor),
+            false => this.give(visitor),
         }
     }
 
@@ -230,9 +302,26 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
         self.deserialize_bytes(visitor)
     }
 
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string unit unit_struct
-        tuple_struct map struct identifier ignored_any
+    /// Bytes that happen to be one are no text.
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.plain.kind() {
+            Some(Kind::Bytes) => Err(Error::invalid_type(Unexpected::Other("bytes"), &visitor)),
+            _ => self.give(visitor),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    give! {
+        deserialize_bool() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
+        deserialize_i128() deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64()
+        deserialize_u128() deserialize_f32() deserialize_f64() deserialize_char()
+        deserialize_unit() deserialize_unit_struct(&'static str) deserialize_map()
+        deserialize_struct(&'static str, &'static [&'static str])
+        deserialize_tuple_struct(&'static str, usize) deserialize_identifier()
+        deserialize_ignored_any()
     }
 }
 

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{error::CodecError, plain::Positional};
+use crate::varint;
 
 pub(super) struct Postcard;
 
@@ -14,5 +15,10 @@ impl Positional for Postcard {
         let (value, rest) = postcard::take_from_bytes(bytes)?;
         *bytes = rest;
         Ok(value)
+    }
+
+    #[inline]
+    fn number(bytes: &mut &[u8]) -> Option<u64> {
+        varint::take(bytes)
     }
 }

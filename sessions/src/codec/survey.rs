@@ -1,8 +1,8 @@
 //! What a value is made of, found out by serializing it to nowhere: which codec suits it, and what
 //! in it no codec would read back.
 //!
-//! Strings and numbers are not looked at, only what they are. A value that formats itself
-//! (`collect_str`) does not get to.
+//! Strings and numbers are only looked at where two values are compared: otherwise only what they are
+//! counts, and a value that formats itself (`collect_str`) does not get to.
 
 use std::fmt;
 
@@ -26,8 +26,8 @@ pub(super) struct Node {
     /// What it is made of: fields, variants, kinds of scalars. Of a list only which kinds there are:
     /// two values of one shape are read back in the same way.
     pub(super) shape: u64,
-    /// The same with the numbers of elements, and without what a type may choose anew when it is read
-    /// back, as the width of a number.
+    /// The same with all numbers and texts in it, where values are compared: what is alike has the same.
+    /// In whatever order elements come.
     pub(super) sum: u64,
     /// Whether it is written as nothing.
     is_nothing: bool,
@@ -105,23 +105,17 @@ impl Kind {
         Self::Text,
         Self::Bytes,
     ];
+}
 
-    /// Whatever a type may read back in another width, or as one letter instead of a text.
-    fn family(self) -> u64 {
-        match self {
-            Self::None => 0,
-            Self::Bool => 1,
-            Self::U8
-            | Self::Unsigned
-            | Self::U128
-            | Self::I8
-            | Self::Signed
-            | Self::I128
-            | Self::F32
-            | Self::F64 => 2,
-            Self::Char | Self::Text => 3,
-            Self::Bytes => 4,
-        }
+/// A kind, or one of a width of its own: a type may write each in a variant of its own, which codecs do
+/// not tell apart.
+const fn width_of(kind: Kind, bytes: usize) -> u64 {
+    match (kind, bytes) {
+        (Kind::Unsigned, 2) => 13,
+        (Kind::Unsigned, 8) => 14,
+        (Kind::Signed, 2) => 15,
+        (Kind::Signed, 8) => 16,
+        _ => kind as u64,
     }
 }
 
@@ -147,9 +141,13 @@ fn place_of(name: &'static str) -> u64 {
     mix(name.as_ptr().addr() as u64, name.len() as u64)
 }
 
-/// A name by its letters, for what has to be alike in both directions.
-fn letters_of(name: &str) -> u64 {
-    name.bytes().fold(name.len() as u64, |hash, byte| mix(hash, u64::from(byte)))
+/// A name or text by its letters, for what has to be alike in both directions.
+fn letters_of(text: &str) -> u64 {
+    octets_of(text.as_bytes())
+}
+
+fn octets_of(octets: &[u8]) -> u64 {
+    octets.iter().fold(octets.len() as u64, |hash, byte| mix(hash, u64::from(*byte)))
 }
 
 /// A survey of one value.
@@ -194,31 +192,50 @@ impl Survey {
         node
     }
 
-    fn scalar(&self, kind: Kind) -> Result<Node, SurveyError> {
+    /// `bytes` is how wide it is, and `value` what it is.
+    #[inline]
+    fn scalar(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        value: impl FnOnce() -> u64,
+    ) -> Result<Node, SurveyError> {
+        let sum = if self.compares() { mix(mix(kind as u64, bytes as u64), value()) } else { 0 };
         Ok(Node {
             plain: Some(Plain(kind as u8)),
-            shape: kind as u64,
-            sum: kind.family(),
+            shape: width_of(kind, bytes),
+            sum,
             is_nothing: false,
             is_key: !matches!(kind, Kind::Bytes),
             length: 0,
         })
     }
 
-    fn float(&self, kind: Kind, is_finite: bool) -> Result<Node, SurveyError> {
+    #[inline]
+    fn float(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        is_finite: bool,
+        value: impl FnOnce() -> u64,
+    ) -> Result<Node, SurveyError> {
         match is_finite || !self.rules.is_json {
-            true => self.scalar(kind),
+            true => self.scalar(kind, bytes, value),
             false => Err(Problem::NotFinite.into()),
         }
     }
 
-    fn nothing(&self, plain: Option<Plain>) -> Result<Node, SurveyError> {
-        let (shape, sum) = (NOTHING, NOTHING);
-        Ok(Node { plain, shape, sum, is_nothing: true, is_key: false, length: 0 })
+    fn nothing(&self, plain: Option<Plain>, sum: u64) -> Result<Node, SurveyError> {
+        Ok(Node { plain, shape: NOTHING, sum, is_nothing: true, is_key: false, length: 0 })
     }
 
     fn compares(&self) -> bool {
         matches!(self.purpose, Purpose::Compare)
+    }
+
+    /// A sum of what has this name.
+    fn named(&self, sum: u64, name: &str) -> u64 {
+        if self.compares() { mix(letters_of(name), sum) } else { 0 }
     }
 
     /// Of a list or map, elements that look like this.
@@ -241,8 +258,10 @@ impl Survey {
     }
 
     fn variant(&self, variant: &'static str, of: Node) -> Node {
-        let sum = if self.compares() { mix(letters_of(variant), of.sum) } else { 0 };
-        Self::structured(mix(mix(VARIANT, place_of(variant)), of.shape), sum)
+        Self::structured(
+            mix(mix(VARIANT, place_of(variant)), of.shape),
+            self.named(of.sum, variant),
+        )
     }
 }
 
@@ -277,6 +296,15 @@ impl ser::Error for SurveyError {
     }
 }
 
+macro_rules! scalars {
+    ($($method:ident: $ty:ty, $kind:ident;)*) => {$(
+        #[inline]
+        fn $method(self, value: $ty) -> Result<Node, SurveyError> {
+            self.scalar(Kind::$kind, size_of::<$ty>(), || value as u64)
+        }
+    )*};
+}
+
 impl<'s> Serializer for &'s mut Survey {
     type Ok = Node;
     type Error = SurveyError;
@@ -292,76 +320,50 @@ impl<'s> Serializer for &'s mut Survey {
         self.rules.is_human_readable
     }
 
-    fn serialize_bool(self, _: bool) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Bool)
+    scalars! {
+        serialize_bool: bool, Bool;
+        serialize_i8: i8, I8;
+        serialize_i16: i16, Signed;
+        serialize_i32: i32, Signed;
+        serialize_i64: i64, Signed;
+        serialize_u8: u8, U8;
+        serialize_u16: u16, Unsigned;
+        serialize_u32: u32, Unsigned;
+        serialize_u64: u64, Unsigned;
+        serialize_char: char, Char;
     }
 
-    fn serialize_i8(self, _: i8) -> Result<Node, SurveyError> {
-        self.scalar(Kind::I8)
+    fn serialize_i128(self, value: i128) -> Result<Node, SurveyError> {
+        self.scalar(Kind::I128, 16, || octets_of(&value.to_le_bytes()))
     }
 
-    fn serialize_i16(self, _: i16) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Signed)
-    }
-
-    fn serialize_i32(self, _: i32) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Signed)
-    }
-
-    fn serialize_i64(self, _: i64) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Signed)
-    }
-
-    fn serialize_i128(self, _: i128) -> Result<Node, SurveyError> {
-        self.scalar(Kind::I128)
-    }
-
-    fn serialize_u8(self, _: u8) -> Result<Node, SurveyError> {
-        self.scalar(Kind::U8)
-    }
-
-    fn serialize_u16(self, _: u16) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Unsigned)
-    }
-
-    fn serialize_u32(self, _: u32) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Unsigned)
-    }
-
-    fn serialize_u64(self, _: u64) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Unsigned)
-    }
-
-    fn serialize_u128(self, _: u128) -> Result<Node, SurveyError> {
-        self.scalar(Kind::U128)
+    fn serialize_u128(self, value: u128) -> Result<Node, SurveyError> {
+        self.scalar(Kind::U128, 16, || octets_of(&value.to_le_bytes()))
     }
 
     fn serialize_f32(self, value: f32) -> Result<Node, SurveyError> {
-        self.float(Kind::F32, value.is_finite())
+        self.float(Kind::F32, 4, value.is_finite(), || value.to_bits().into())
     }
 
     fn serialize_f64(self, value: f64) -> Result<Node, SurveyError> {
-        self.float(Kind::F64, value.is_finite())
+        self.float(Kind::F64, 8, value.is_finite(), || value.to_bits())
     }
 
-    fn serialize_char(self, _: char) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Char)
+    fn serialize_str(self, text: &str) -> Result<Node, SurveyError> {
+        self.scalar(Kind::Text, 0, || letters_of(text))
     }
 
-    fn serialize_str(self, _: &str) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Text)
+    fn collect_str<D: fmt::Display + ?Sized>(self, value: &D) -> Result<Node, SurveyError> {
+        // As a codec does.
+        self.scalar(Kind::Text, 0, || letters_of(&value.to_string()))
     }
 
-    fn collect_str<D: fmt::Display + ?Sized>(self, _: &D) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Text)
-    }
-
-    fn serialize_bytes(self, _: &[u8]) -> Result<Node, SurveyError> {
-        self.scalar(Kind::Bytes)
+    fn serialize_bytes(self, octets: &[u8]) -> Result<Node, SurveyError> {
+        self.scalar(Kind::Bytes, 0, || octets_of(octets))
     }
 
     fn serialize_none(self) -> Result<Node, SurveyError> {
-        self.nothing(Some(Plain(Kind::None as u8)))
+        self.nothing(Some(Plain(Kind::None as u8)), NOTHING)
     }
 
     fn serialize_some<V: Serialize + ?Sized>(self, value: &V) -> Result<Node, SurveyError> {
@@ -370,17 +372,19 @@ impl<'s> Serializer for &'s mut Survey {
             return Err(Problem::SomeNothing.into());
         }
         let plain = node.plain.filter(|plain| !plain.has(Plain::SOME));
-        Ok(Node { plain: plain.map(|plain| Plain(plain.0 | Plain::SOME)), is_key: false, ..node })
+        let plain = plain.map(|plain| Plain(plain.0 | Plain::SOME));
+        Ok(Node { plain, sum: mix(NOTHING, node.sum), is_key: false, ..node })
     }
 
     fn serialize_unit(self) -> Result<Node, SurveyError> {
-        self.nothing(None)
+        self.nothing(None, TUPLE)
     }
 
-    fn serialize_unit_struct(self, _: &'static str) -> Result<Node, SurveyError> {
+    fn serialize_unit_struct(self, name: &'static str) -> Result<Node, SurveyError> {
+        let sum = self.named(TUPLE, name);
         match self.rules.is_json {
-            true => self.nothing(None),
-            false => Ok(Survey::structured(TUPLE, TUPLE)),
+            true => self.nothing(None, sum),
+            false => Ok(Survey::structured(TUPLE, sum)),
         }
     }
 
@@ -390,8 +394,8 @@ impl<'s> Serializer for &'s mut Survey {
         _: u32,
         variant: &'static str,
     ) -> Result<Node, SurveyError> {
-        let sum = if self.compares() { letters_of(variant) } else { 0 };
         let shape = mix(VARIANT, place_of(variant));
+        let sum = self.named(VARIANT, variant);
         Ok(Node { is_key: true, ..Survey::structured(shape, sum) })
     }
 
@@ -401,8 +405,10 @@ impl<'s> Serializer for &'s mut Survey {
         value: &V,
     ) -> Result<Node, SurveyError> {
         let node = self.inside(value)?;
+        let sum = self.named(node.sum, name);
         // MessagePack has a special meaning for some names.
-        Ok(if name.starts_with('_') { Node { plain: None, ..node } } else { node })
+        let plain = node.plain.filter(|_| !name.starts_with('_'));
+        Ok(Node { plain, sum, ..node })
     }
 
     fn serialize_newtype_variant<V: Serialize + ?Sized>(
@@ -426,10 +432,11 @@ impl<'s> Serializer for &'s mut Survey {
 
     fn serialize_tuple_struct(
         self,
-        _: &'static str,
+        name: &'static str,
         _: usize,
     ) -> Result<Elements<'s>, SurveyError> {
-        Ok(Elements::new(self, TUPLE, 0))
+        let sum = self.named(TUPLE, name);
+        Ok(Elements { sum, ..Elements::new(self, TUPLE, 0) })
     }
 
     fn serialize_tuple_variant(
@@ -449,7 +456,9 @@ impl<'s> Serializer for &'s mut Survey {
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Members<'s>, SurveyError> {
         // serde_json's own names mean something.
-        Ok(Members::new(self, if name.starts_with('$') { place_of(name) } else { 0 }))
+        let place = if name.starts_with('$') { place_of(name) } else { 0 };
+        let sum = self.named(STRUCT, name);
+        Ok(Members { sum, ..Members::new(self, place) })
     }
 
     fn serialize_struct_variant(

@@ -27,7 +27,8 @@ pub fn stored_value<F>(codec: Codec, value: &F) -> Result<Vec<u8>, Error>
 where
     F: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    let mut bytes = Vec::new();
+    // As much as a save has ready.
+    let mut bytes = Vec::with_capacity(64);
     let encoded = Encoder::new(codec, &FIELD, &mut bytes).put(value);
     encoded.map_err(|error| refused(FIELD.key, error))?;
     Ok(bytes)

@@ -352,12 +352,12 @@ pub(crate) enum Found<V> {
     OtherVersion,
 }
 
+#[inline]
 pub(crate) fn decode<W: Form>(
     mut body: &[u8],
     version: u32,
 ) -> Result<Found<W::Value>, DecodeError> {
-    let damaged = DecodeError::from(Unreadable::Damaged);
-    let Some(&tag) = body.split_off_first() else { return Err(damaged) };
+    let tag = *body.split_off_first().ok_or(Unreadable::Damaged)?;
     if tag & !(LAYOUT_BITS | HAS_VERSION | HAS_END | TOOK) != 0 {
         return Err(Unreadable::Later.into());
     }

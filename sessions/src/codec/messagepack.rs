@@ -15,6 +15,7 @@ pub(super) fn encode<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), C
     Ok(write_named(out, value)?)
 }
 
+#[inline]
 pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, DecodeError> {
     let notes = Notes::default();
     let mut reader = Deserializer::from_read_ref(bytes);

@@ -332,6 +332,7 @@ impl<W: Form> Plan<'_, W> {
     not(any(feature = "messagepack", feature = "json")),
     expect(unused_variables, reason = "there is nothing to use them")
 )]
+#[inline]
 pub(crate) fn decode<W: Form>(layout: u8, bytes: &[u8]) -> Result<W::Value, DecodeError> {
     let value: Result<Out<W>, DecodeError> = match layout {
         #[cfg(feature = "bincode")]

@@ -44,6 +44,7 @@ pub(super) fn encode<P: Positional, V: Serialize>(
     P::put(value, out)
 }
 
+#[inline]
 pub(super) fn decode<P: Positional, V: for<'de> Deserialize<'de>>(
     mut bytes: &[u8],
 ) -> Result<V, DecodeError> {

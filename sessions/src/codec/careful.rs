@@ -24,6 +24,8 @@ use super::{
 pub(super) struct Notes {
     found: Cell<Option<Unreadable>>,
     depth: Cell<u32>,
+    /// Whether the type has asked what there is, somewhere in it.
+    asks: Cell<bool>,
 }
 
 impl Notes {
@@ -31,9 +33,19 @@ impl Notes {
         DecodeError::new(self.found.get().unwrap_or(Unreadable::OtherType), error)
     }
 
+    #[inline]
+    pub(super) fn ask(&self) {
+        self.asks.set(true);
+    }
+
+    /// Whether what it reads may be decided by what is in the value, and not by what that is made of.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asks.get()
+    }
+
     /// Reads what may have an inside.
     #[inline]
-    fn deeper<R, E: Error>(&self, read: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
+    pub(super) fn deeper<R, E: Error>(&self, read: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
         let depth = self.depth.get();
         if depth == DEEPEST_READ {
             self.found.set(Some(Unreadable::TooDeep));
@@ -111,8 +123,14 @@ impl<'de, X: Deserializer<'de>> Deserializer<'de> for Careful<'_, X> {
         self.inner.deserialize_string(NoBytes(visitor))
     }
 
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, X::Error> {
+        self.notes.ask();
+        let visitor = self.inside(visitor);
+        self.notes.deeper(|| self.inner.deserialize_any(visitor))
+    }
+
     pass_on_with! { inside:
-        deserialize_any()
         deserialize_option()
         deserialize_unit_struct(name: &'static str)
         deserialize_newtype_struct(name: &'static str)

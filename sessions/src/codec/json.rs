@@ -9,10 +9,9 @@ pub(super) fn encode<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), C
     Ok(serde_json::to_writer(out, value)?)
 }
 
-pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, DecodeError> {
-    let notes = Notes::default();
+pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8], notes: &Notes) -> Result<V, DecodeError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = V::deserialize(Careful::new(&mut reader, &notes));
+    let value = V::deserialize(Careful::new(&mut reader, notes));
     let value = value.and_then(|value| reader.end().map(|()| value));
     value.map_err(|error| notes.error(error))
 }

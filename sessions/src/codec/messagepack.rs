@@ -16,12 +16,11 @@ pub(super) fn encode<V: Serialize>(value: &V, out: &mut Vec<u8>) -> Result<(), C
 }
 
 #[inline]
-pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, DecodeError> {
-    let notes = Notes::default();
+pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8], notes: &Notes) -> Result<V, DecodeError> {
     let mut reader = Deserializer::from_read_ref(bytes);
     // For what is skipped. Whatever else is too deep, `Careful` says so first.
     reader.set_max_depth(2 * DEEPEST_READ as usize);
-    let value = V::deserialize(Careful::new(&mut reader, &notes));
+    let value = V::deserialize(Careful::new(&mut reader, notes));
     let value = value.map_err(|error| notes.error(error))?;
     // The reader does not say where it is; at the end it has no marker any more.
     match IgnoredAny::deserialize(&mut reader) {

@@ -5,7 +5,7 @@
 //! lists of scalars alone, with a byte before them that says what they are; whatever has names or a
 //! structure is written with them, in MessagePack or JSON. And what a codec would not give back is
 //! not written: each value is [looked over](survey) first, and the first one of each shape is read
-//! back.
+//! back; of a type that asks the codec what there is, each.
 
 use std::fmt;
 
@@ -33,6 +33,7 @@ use self::bincode::Bincode;
 #[cfg(feature = "postcard")]
 use self::postcard::Postcard;
 use self::{
+    careful::Notes,
     error::{CodecError, Problem},
     form::{In, Out},
     seen::Place,
@@ -237,7 +238,7 @@ impl Codec {
         others.into_iter().find(|codec| {
             codec.plan::<W>(value).is_ok_and(|plan| {
                 let mut bytes = Vec::new();
-                plan.put(&mut bytes).is_ok() && plan.reads_back(&bytes).is_ok()
+                plan.put(&mut bytes).is_ok() && plan.reads_back(&bytes, &Notes::default()).is_ok()
             })
         })
     }
@@ -266,8 +267,8 @@ impl<W: Form> Plan<'_, W> {
         self.layout.number()
     }
 
-    /// Writes the value behind what is in `out`, and reads it back: one that is alike has been
-    /// already, unless that does not do.
+    /// Writes the value behind what is in `out`, and reads it back, unless one of the same shape has
+    /// been already; if `is_thorough`, in any case.
     #[inline]
     pub(crate) fn write(&self, out: &mut Vec<u8>, is_thorough: bool) -> Result<(), EncodeError> {
         let start = out.len();
@@ -280,7 +281,10 @@ impl<W: Form> Plan<'_, W> {
 
     #[cold]
     fn check(&self, bytes: &[u8]) -> Result<(), EncodeError> {
-        match self.reads_back(bytes) {
+        let notes = Notes::default();
+        match self.reads_back(bytes, &notes) {
+            // What decides is in the value: the next one of this shape is another matter.
+            Ok(()) if notes.has_asked() => Ok(()),
             Ok(()) => {
                 let mut survey = Survey::new(self.codec.rules(), Purpose::Note(self.place));
                 // It went well a moment ago.
@@ -296,8 +300,8 @@ impl<W: Form> Plan<'_, W> {
     }
 
     /// Whether it decodes to the same.
-    fn reads_back(&self, bytes: &[u8]) -> Result<(), Option<CodecError>> {
-        let read = decode::<W>(self.number(), bytes).map_err(|error| error.source)?;
+    fn reads_back(&self, bytes: &[u8], notes: &Notes) -> Result<(), Option<CodecError>> {
+        let read = decode_noting::<W>(self.number(), bytes, notes).map_err(|error| error.source)?;
         let of = |value| {
             let mut survey = Survey::new(self.codec.rules(), Purpose::Compare);
             survey.of(&In::<W>(value)).ok()
@@ -328,21 +332,30 @@ impl<W: Form> Plan<'_, W> {
 }
 
 /// Decodes all of `bytes`; bytes left over are an error. `layout` is what the stored field says.
+#[inline]
+pub(crate) fn decode<W: Form>(layout: u8, bytes: &[u8]) -> Result<W::Value, DecodeError> {
+    decode_noting::<W>(layout, bytes, &Notes::default())
+}
+
+#[inline]
 #[cfg_attr(
     not(any(feature = "messagepack", feature = "json")),
     expect(unused_variables, reason = "there is nothing to use them")
 )]
-#[inline]
-pub(crate) fn decode<W: Form>(layout: u8, bytes: &[u8]) -> Result<W::Value, DecodeError> {
+fn decode_noting<W: Form>(
+    layout: u8,
+    bytes: &[u8],
+    notes: &Notes,
+) -> Result<W::Value, DecodeError> {
     let value: Result<Out<W>, DecodeError> = match layout {
         #[cfg(feature = "bincode")]
-        BINCODE => plain::decode::<Bincode, _>(bytes),
+        BINCODE => plain::decode::<Bincode, _>(bytes, notes),
         #[cfg(feature = "postcard")]
-        POSTCARD => plain::decode::<Postcard, _>(bytes),
+        POSTCARD => plain::decode::<Postcard, _>(bytes, notes),
         #[cfg(feature = "messagepack")]
-        MESSAGEPACK => messagepack::decode(bytes),
+        MESSAGEPACK => messagepack::decode(bytes, notes),
         #[cfg(feature = "json")]
-        JSON => json::decode(bytes),
+        JSON => json::decode(bytes, notes),
         OLD_BINCODE | OLD_POSTCARD => Err(Unreadable::NotNoted.into()),
         #[cfg(not(feature = "bincode"))]
         BINCODE => Err(Unreadable::FeatureOff("bincode").into()),
@@ -713,6 +726,18 @@ mod tests {
         let name = Called::Name(Name { name: text("Ada") });
         second(Some(name), Called::Title(Title { name: text("Countess") }));
         second(None, Confused(7));
+
+        // In a release build too, where a shape that has been read back counts for all of its values.
+        fn is_seen<F: FieldValue>(codec: Codec, value: &F) -> bool {
+            encode(codec, value).unwrap();
+            let plan = codec.plan::<Own<F>>(value).unwrap();
+            plan.place.has_seen(plan.node.shape)
+        }
+        for &codec in Codec::ALL {
+            assert!(!is_seen(codec, &Numbers::Long(500)), "{codec}");
+            assert!(!is_seen(codec, &vec![Numbers::Long(500)]), "{codec}");
+            assert!(is_seen(codec, &Name { name: text("Ada") }), "{codec}");
+        }
     }
 
     #[test]

@@ -189,7 +189,8 @@ fn nor_does_what_is_skipped_or_has_no_end() {
                 encode(codec, &vec![7_u32]).unwrap(),
                 encode(codec, &[7_u8; 2]).unwrap(),
             ] {
-                assert!(decode::<Onion>(layout, &bytes).is_err(), "{codec}");
+                let error = decode::<Onion>(layout, &bytes).unwrap_err();
+                assert_eq!(error.why, Unreadable::TooDeep, "{codec}");
                 assert!(decode::<Chain>(layout, &bytes).is_err());
             }
             let (layout, bytes) = encode(codec, &Onion(None)).unwrap();

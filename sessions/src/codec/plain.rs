@@ -12,7 +12,7 @@ use serde::{
 };
 
 use super::{
-    DEEPEST_READ,
+    careful::Notes,
     error::{CodecError, DecodeError, Unreadable},
     survey::{Kind, Plain},
 };
@@ -47,6 +47,7 @@ pub(super) fn encode<P: Positional, V: Serialize>(
 #[inline]
 pub(super) fn decode<P: Positional, V: for<'de> Deserialize<'de>>(
     mut bytes: &[u8],
+    notes: &Notes,
 ) -> Result<V, DecodeError> {
     let plain = Plain(*bytes.split_off_first().ok_or(Unreadable::Damaged)?);
     if plain.kind().is_none() || plain.has(0x80) {
@@ -57,8 +58,8 @@ pub(super) fn decode<P: Positional, V: for<'de> Deserialize<'de>>(
         false => 0,
     };
     let rest = &mut bytes;
-    let reader = Reader::<'_, '_, P> { plain, length, bytes: rest, depth: 0, codec: PhantomData };
-    let value = V::deserialize(reader).map_err(|e| DecodeError::new(Unreadable::OtherType, e))?;
+    let reader = Reader::<'_, '_, P> { plain, length, bytes: rest, notes, codec: PhantomData };
+    let value = V::deserialize(reader).map_err(|error| notes.error(error))?;
     match bytes {
         [] => Ok(value),
         _ => Err(Unreadable::Damaged.into()),
@@ -71,9 +72,7 @@ struct Reader<'de, 'a, P> {
     /// Of an array.
     length: u64,
     bytes: &'a mut &'de [u8],
-    /// So many `Option`s were asked for around it. Each takes it for what is in it, so that a type that
-    /// is an `Option` of itself would never come to an end.
-    depth: u32,
+    notes: &'a Notes,
     codec: PhantomData<P>,
 }
 
@@ -159,8 +158,8 @@ impl<'de, P: Positional> Reader<'de, '_, P> {
         if this.is_list() {
             let left = this.elements()?;
             let kind = Plain(this.plain.0).without(Plain::LIST).without(Plain::ARRAY);
-            let mut list =
-                Elements::<'_, '_, P> { left, kind, bytes: this.bytes, codec: PhantomData };
+            let (bytes, notes) = (this.bytes, this.notes);
+            let mut list = Elements::<'_, '_, P> { left, kind, bytes, notes, codec: PhantomData };
             let value = visitor.visit_seq(&mut list)?;
             return match list.left {
                 0 => Ok(value),
@@ -217,6 +216,7 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
     /// A number comes as small as it is, as MessagePack and JSON give it: types that take whatever there
     /// is know the wide one for another.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.notes.ask();
         let mut this = self.inner()?;
         match this.plain {
             Plain(kind) if kind == Kind::Unsigned as u8 => narrow(this.unsigned()?, visitor),
@@ -243,11 +243,9 @@ impl<'de, P: Positional> Deserializer<'de> for Reader<'de, '_, P> {
             self.is(0)?;
             return visitor.visit_none();
         }
-        if self.depth == DEEPEST_READ {
-            return Err(Error::custom("nested too deeply"));
-        }
-        self.depth += 1;
-        visitor.visit_some(self.inner()?)
+        // Each `Option` takes it for what is in it, so that a type that is an `Option` of itself would
+        // never come to an end.
+        self.notes.deeper(|| visitor.visit_some(self.inner()?))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -331,6 +329,7 @@ struct Elements<'de, 'a, P> {
     left: u64,
     kind: Plain,
     bytes: &'a mut &'de [u8],
+    notes: &'a Notes,
     codec: PhantomData<P>,
 }
 
@@ -346,7 +345,8 @@ impl<'de, P: Positional> SeqAccess<'de> for Elements<'de, '_, P> {
         }
         self.left -= 1;
         let (plain, bytes) = (self.kind, &mut *self.bytes);
-        let element = Reader::<P> { plain, length: 0, bytes, depth: 0, codec: PhantomData };
+        let (length, notes) = (0, self.notes);
+        let element = Reader::<P> { plain, length, bytes, notes, codec: PhantomData };
         seed.deserialize(element).map(Some)
     }
 

@@ -7,6 +7,12 @@
 //! not written: each value is [looked over](survey) first, and the first one of each shape is read
 //! back; of a type that asks the codec what there is, each.
 
+// No layer can be built without a codec.
+#![cfg_attr(
+    not(any(feature = "messagepack", feature = "json")),
+    allow(dead_code, unreachable_code, unused_imports, unused_variables)
+)]
+
 use std::fmt;
 
 #[cfg(feature = "bincode")]
@@ -32,12 +38,14 @@ mod survey;
 use self::bincode::Bincode;
 #[cfg(feature = "postcard")]
 use self::postcard::Postcard;
+#[cfg(any(feature = "bincode", feature = "postcard"))]
+use self::survey::Plain;
 use self::{
     careful::Notes,
     error::{CodecError, Problem},
     form::{In, Out},
     seen::Place,
-    survey::{Node, Plain, Purpose, Rules, Survey, SurveyError},
+    survey::{Node, Purpose, Rules, Survey, SurveyError},
 };
 
 pub(crate) use self::error::{DecodeError, Unreadable};
@@ -129,8 +137,6 @@ pub(crate) struct Plan<'a, W: Form> {
     value: &'a W::Value,
     codec: Codec,
     layout: Layout,
-    /// Of an array.
-    length: usize,
     node: Node,
     place: Place,
     is_new: bool,
@@ -217,7 +223,7 @@ impl Codec {
         // In development each value is read back, so that a type that does not take all of its own
         // values is found there.
         let is_new = cfg!(debug_assertions) || survey.has_news || !place.has_seen(node.shape);
-        Ok(Plan { value, codec: self, layout, length: node.length, node, place, is_new })
+        Ok(Plan { value, codec: self, layout, node, place, is_new })
     }
 
     #[cold]
@@ -320,9 +326,13 @@ impl<W: Form> Plan<'_, W> {
         let value = &In::<W>(self.value);
         match self.layout {
             #[cfg(feature = "bincode")]
-            Layout::Bincode(plain) => plain::encode::<Bincode, _>(value, plain, self.length, out),
+            Layout::Bincode(plain) => {
+                plain::encode::<Bincode, _>(value, plain, self.node.length, out)
+            }
             #[cfg(feature = "postcard")]
-            Layout::Postcard(plain) => plain::encode::<Postcard, _>(value, plain, self.length, out),
+            Layout::Postcard(plain) => {
+                plain::encode::<Postcard, _>(value, plain, self.node.length, out)
+            }
             #[cfg(feature = "messagepack")]
             Layout::MessagePack => messagepack::encode(value, out),
             #[cfg(feature = "json")]
@@ -338,10 +348,6 @@ pub(crate) fn decode<W: Form>(layout: u8, bytes: &[u8]) -> Result<W::Value, Deco
 }
 
 #[inline]
-#[cfg_attr(
-    not(any(feature = "messagepack", feature = "json")),
-    expect(unused_variables, reason = "there is nothing to use them")
-)]
 fn decode_noting<W: Form>(
     layout: u8,
     bytes: &[u8],

@@ -51,6 +51,7 @@ impl Plain {
     pub(super) const SOME: u8 = 0x40;
     const KIND: u8 = 0x0f;
 
+    #[cfg(any(feature = "bincode", feature = "postcard"))]
     pub(super) fn kind(self) -> Option<Kind> {
         Kind::ALL.get(usize::from(self.0 & Self::KIND)).copied()
     }
@@ -59,6 +60,7 @@ impl Plain {
         self.0 & mark != 0
     }
 
+    #[cfg(any(feature = "bincode", feature = "postcard"))]
     pub(super) fn without(self, mark: u8) -> Self {
         Self(self.0 & !mark)
     }
@@ -89,6 +91,7 @@ pub(super) enum Kind {
     Bytes = 12,
 }
 
+#[cfg(any(feature = "bincode", feature = "postcard"))]
 impl Kind {
     const ALL: [Self; 13] = [
         Self::None,

@@ -101,7 +101,8 @@ use syn::{DeriveInput, Error, Result};
 /// name of the struct. It is the struct's name alone, without its path, so that the struct can move
 /// to another module. **Who renames the struct logs everybody out**, and the lists of a user's
 /// sessions begin empty, unless the struct keeps its old name: `#[session(name = "Visitor")]`. Two
-/// structs of one name that share a store or keys need a `name` each.
+/// structs of one name that share a store or keys need a `name` each: if both have users, the second
+/// layer in a process warns of that.
 #[proc_macro_derive(Session, attributes(session, serde))]
 pub fn derive_session(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     derive(input.into()).unwrap_or_else(Error::into_compile_error).into()

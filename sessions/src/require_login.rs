@@ -57,7 +57,9 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::SessionData>::Fields) -> bool + Sen
 /// It has to be inside of the [`SessionLayer`](crate::SessionLayer). A CORS preflight passes, `OPTIONS`
 /// with `Origin` and `Access-Control-Request-Method`: a browser sends it without cookies, to ask whether
 /// it may send the real request. Anybody can send one by hand, so its response goes out without its
-/// body; a layer that answers preflights, as tower-http's `CorsLayer`, is best outside of this one.
+/// body; but a handler that takes every method (`axum::routing::any`, a fallback) does run, without a
+/// login. A layer that answers preflights, as tower-http's `CorsLayer`, is best outside of this one:
+/// then none comes here.
 ///
 /// The user and the session come into a handler by the extractor `LoggedIn`.
 ///

@@ -64,7 +64,8 @@ pub(crate) fn save_at_once<T: SessionData>(
         return false;
     }
     let Ok(_saving) = slot.saving.try_lock() else { return false };
-    let given = circumstances(shared, None);
+    // No other process looks for it.
+    let given = circumstances(shared, shared.marks.next(), None);
     if let Some(place) = slot.place() {
         return slot.save_at_once(wish, given, |record, based_on| {
             let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
@@ -234,16 +235,20 @@ fn plan<T: SessionData>(
     wish: Wish<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    slot.plan(wish, circumstances(shared, overdue))
+    slot.plan(wish, circumstances(shared, shared.marks.draw(), overdue))
 }
 
-fn circumstances<T: SessionData>(shared: &Shared<T>, overdue: Option<u64>) -> Circumstances<'_> {
+fn circumstances<T: SessionData>(
+    shared: &Shared<T>,
+    mark: u32,
+    overdue: Option<u64>,
+) -> Circumstances<'_> {
     Circumstances {
         now: shared.now(),
         expiry: &shared.expiry,
         limit: shared.payload_limit,
         sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
-        mark: shared.marks.next(),
+        mark,
         conflict: shared.policy.conflict,
         overdue,
     }

@@ -73,6 +73,10 @@ impl<T: SessionData> Session<T> {
     /// Without a valid cookie, or with one whose session is over, the session is a new one, of which
     /// nothing is stored and no cookie sent until something is written to it.
     ///
+    /// A streamed body that shows something of the session must not be the first to open it: by then
+    /// the response's headers have left, without `Vary: Cookie` and `Cache-Control: private`
+    /// ([`proxies`](crate::proxies#caches)).
+    ///
     /// # Errors
     ///
     /// [`NoLayer`](crate::ErrorKind::NoLayer) outside of a `SessionLayer<T>`, and

@@ -153,18 +153,25 @@ impl<T: SessionData> Drop for Shared<T> {
     }
 }
 
-/// Numbers by which saves are found again: a random first one for each layer, and then the next.
+/// Numbers by which saves are found again.
 pub(crate) struct Marks(AtomicU32);
 
 impl Marks {
     pub(crate) fn new() -> Self {
-        // Two layers that begin at the same number only differ in nothing that matters: a mark is
-        // looked for among the last few saves of one session.
-        let mut first = [0; 4];
-        let _ = getrandom::fill(&mut first);
-        Self(AtomicU32::new(u32::from_ne_bytes(first)))
+        Self(AtomicU32::new(getrandom::u32().unwrap_or_default()))
     }
 
+    /// A mark for a save that its process may look for in a store. Not one after another: two copies of
+    /// a process, as a virtual machine's snapshot makes them, would give the same number to two saves,
+    /// and the one that came too late would take the other for its own.
+    pub(crate) fn draw(&self) -> u32 {
+        match getrandom::u32() {
+            Ok(mark) if mark != NO_MARK => mark,
+            _ => self.next(),
+        }
+    }
+
+    /// A number for what stays in this process.
     pub(crate) fn next(&self) -> u32 {
         match self.0.fetch_add(1, Relaxed) {
             NO_MARK => self.next(),
@@ -255,5 +262,81 @@ impl Drop for Running {
             tracing::error!("a session's background work was cut short, as by the runtime's end");
         }
         self.running.send_modify(|running| *running -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_copies_of_a_process_draw_different_marks() {
+        let copies = [(); 2].map(|()| Marks(AtomicU32::new(7)));
+        let [one, other] = copies.map(|marks| [(); 4].map(|()| marks.draw()));
+        assert_ne!(one, other);
+        assert!(!one.contains(&NO_MARK));
+    }
+
+    #[cfg(all(feature = "derive", feature = "memory", feature = "bincode", feature = "testing"))]
+    mod copies {
+        use std::{convert::Infallible, sync::Arc};
+
+        use http::{Request, Response, header};
+        use tokio::sync::Barrier;
+        use tower::{Layer, ServiceExt, service_fn};
+
+        use super::*;
+        use crate::{Keys, MemoryStore, Session, SessionLayer, testing::SpyStore};
+
+        #[derive(crate::Session)]
+        #[session(crate = crate)]
+        struct Data {
+            one: u32,
+            other: u32,
+        }
+
+        /// What is changed, and the cookie of the response.
+        async fn request(
+            layer: &SessionLayer<Data>,
+            cookie: &str,
+            change: impl Fn(&mut DataFields) + Clone + Send + 'static,
+            together: Arc<Barrier>,
+        ) -> Option<String> {
+            let service = service_fn(move |request: Request<()>| {
+                let (change, together) = (change.clone(), together.clone());
+                async move {
+                    let session = Session::<Data>::open(request.extensions()).await.unwrap();
+                    change(&mut *session.write().await);
+                    together.wait().await;
+                    Ok::<_, Infallible>(Response::new(()))
+                }
+            });
+            let request = Request::builder().header(header::COOKIE, cookie).body(()).unwrap();
+            let response = layer.layer(service).oneshot(request).await.unwrap();
+            let cookie = response.headers().get(header::SET_COOKIE)?.to_str().unwrap();
+            cookie.split(';').next().map(ToString::to_string)
+        }
+
+        /// As of a virtual machine that was started twice from one snapshot.
+        #[tokio::test]
+        async fn do_not_take_each_others_saves_for_their_own() {
+            let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+            let [one, other] = [(); 2].map(|()| {
+                let layer = SessionLayer::<Data>::builder(store.clone(), keys.clone());
+                layer.in_another_process().build().unwrap()
+            });
+            let alone = || Arc::new(Barrier::new(1));
+            let cookie = request(&one, "", |it| _ = it.set_one(1), alone()).await.unwrap();
+            for layer in [&one, &other] {
+                layer.shared.marks.0.store(7, Relaxed);
+            }
+            let both = Arc::new(Barrier::new(2));
+            tokio::join!(
+                request(&one, &cookie, |it| _ = it.set_one(2), both.clone()),
+                request(&other, &cookie, |it| _ = it.set_other(3), both.clone()),
+            );
+            let check = |it: &mut DataFields| assert_eq!((it.one, it.other), (2, 3));
+            request(&one, &cookie, check, alone()).await;
+        }
     }
 }

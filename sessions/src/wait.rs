@@ -109,7 +109,7 @@ impl Waits {
             if response.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
                 return Found::Pending;
             }
-            response.waker.replace(waker.clone())
+            response.waker.replace(clone_for_waits(waker))
         };
         drop(old);
         Found::Pending
@@ -208,6 +208,23 @@ impl Waits {
     fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
+}
+
+/// A clone for what wakes a response only to tell it of its own request's waits. To a response around
+/// it, of another layer, that is one more wait: by itself it has nothing drop a guard.
+fn clone_for_waits(waker: &Waker) -> Waker {
+    let clones =
+        || ASKED.with_borrow(|asked| asked.as_ref()?.counting.as_ref().map(Arc::strong_count));
+    let before = clones();
+    let waker = waker.clone();
+    if before < clones() {
+        ASKED.with_borrow_mut(|asked| {
+            if let Some(asked) = asked {
+                asked.by_waits += 1;
+            }
+        });
+    }
+    waker
 }
 
 /// What comes of a [`Waits::probe`].

@@ -7,9 +7,15 @@ use axum::{
     extract::{Path, State},
     routing::get,
 };
-use sessions::{ErrorKind, Session, WriteGuard, testing::Operation};
-use sessions_tests::{at_once, eventually};
-use tokio::{sync::Notify, time::sleep};
+use sessions::{
+    ErrorKind, Keys, MemoryStore, Session, SessionData, SessionLayer, WriteGuard,
+    testing::Operation,
+};
+use sessions_tests::{Server, at_once, eventually};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use crate::{App, COOKIE, Visitor};
 
@@ -271,6 +277,38 @@ async fn a_handler_that_waits_for_itself_is_told_long_before_the_lock_timeout() 
     assert_eq!(app.layer.sessions_in_use(), 0);
 }
 
+/// Each response waits to be told of its own request's waits; that is no reason for the one around it to
+/// think that the handler can go on.
+#[tokio::test]
+async fn so_it_is_whichever_layer_is_inside_of_another_one() {
+    #[derive(Session)]
+    struct Other {
+        number: u32,
+    }
+    async fn nested<T: SessionData>(session: Session<T>) {
+        let _outer = session.write().await;
+        drop(session.write().await);
+    }
+    let layers = || {
+        let visitors = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+        let others = SessionLayer::<Other>::new(MemoryStore::new(), Keys::generate());
+        (visitors, others)
+    };
+    let routes = || {
+        let visitor = get(nested::<Visitor>);
+        Router::new().route("/visitor", visitor).route("/other", get(nested::<Other>))
+    };
+    let ((one, other), (another, last)) = (layers(), layers());
+    for app in [routes().layer(one).layer(other), routes().layer(last).layer(another)] {
+        let server = Server::start(app).await;
+        for path in ["/visitor", "/other"] {
+            // The lock timeout is 30 seconds.
+            let reply = timeout(Duration::from_secs(15), server.client().get(path)).await;
+            assert_eq!(reply.expect("it is told early").status, 500, "{path}");
+        }
+    }
+}
+
 /// What the guard has written is not released yet: the save would store nothing of that, and say that
 /// all is well.
 #[tokio::test]
@@ -401,9 +439,9 @@ async fn a_client_makes_no_guard_panic() {
         sleep(Duration::from_millis(20)).await;
         *s.visits_mut() += 1;
     }
-    let timeout = Duration::from_millis(300);
+    let limit = Duration::from_millis(300);
     let routes = without_panics(Router::new().route("/slow", get(slow)));
-    let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
+    let app = App::with(routes, |builder| builder.with_lock_timeout(limit)).await;
     let client = app.visitor().await;
     let statuses = at_once(60, |_| {
         let client = client.clone();
@@ -425,9 +463,9 @@ async fn of_a_request_that_is_given_up_everything_that_was_released_is_saved() {
         s.set_theme("under a guard");
         drop(session.write().await);
     }
-    let timeout = Duration::from_millis(50);
+    let limit = Duration::from_millis(50);
     let routes = without_panics(Router::new().route("/nested", get(nested)));
-    let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
+    let app = App::with(routes, |builder| builder.with_lock_timeout(limit)).await;
     // It has no session yet: the response that stands in for the handler's brings the cookie.
     let client = app.client();
     let reply = client.get("/nested").await;
@@ -454,9 +492,9 @@ async fn a_task_waits_on_when_its_request_has_been_given_up() {
     }
     let both = Both::default();
     let routes = Router::new().route("/holds", get(holds)).route("/spawns", get(spawns));
-    let timeout = Duration::from_millis(50);
+    let limit = Duration::from_millis(50);
     let routes = without_panics(routes.with_state(both.clone()));
-    let app = App::with(routes, |builder| builder.with_lock_timeout(timeout)).await;
+    let app = App::with(routes, |builder| builder.with_lock_timeout(limit)).await;
     let client = app.visitor().await;
     let holding = tokio::spawn({
         let client = client.clone();

@@ -1,9 +1,18 @@
 //! Stores made of stores.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
 use sessions::{
-    Created, MemoryStore, Record, Replaced, Store, StoreKey, UserIndex,
+    Created, MemoryStore, Record, Replaced, Store, StoreError, StoreKey, UserIndex,
     store::{Cached, Migrating, Mirrored},
     testing::{Calls, ManualClock, Operation, SpyStore, conformance},
 };
@@ -391,4 +400,154 @@ async fn moving_house_from_sqlite_to_redis() {
     let replaced = store.replace(&session, &record(2, Some("emil"), b"y"), 1).await.unwrap();
     assert_eq!(replaced, Replaced::Done);
     assert_eq!((version(&old, &session).await, version(&new, &session).await), (None, Some(2)));
+}
+
+/// A store whose answers to writes are lost on the way, if it is told to lose them.
+#[derive(Clone, Default)]
+struct Lossy {
+    store: MemoryStore,
+    is_deaf: Arc<AtomicBool>,
+}
+
+impl Lossy {
+    fn answer<R>(&self, answer: Result<R, StoreError>) -> Result<R, StoreError> {
+        match self.is_deaf.load(Relaxed) {
+            true => Err(StoreError::new("lossy", "write", "the answer was lost")),
+            false => answer,
+        }
+    }
+}
+
+impl Store for Lossy {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.store.load(key).await
+    }
+
+    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        self.answer(self.store.create(key, record).await)
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<Replaced, StoreError> {
+        self.answer(self.store.replace(key, record, based_on).await)
+    }
+
+    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+        self.answer(self.store.touch(key, expires_at).await)
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        self.answer(self.store.delete(key).await)
+    }
+}
+
+impl UserIndex for Lossy {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        self.store.sessions_of(user).await
+    }
+
+    async fn delete_sessions_of(
+        &self,
+        user: &str,
+        except: Option<&StoreKey>,
+    ) -> Result<u64, StoreError> {
+        self.answer(self.store.delete_sessions_of(user, except).await)
+    }
+}
+
+/// The session ends while it is moved, and then the client whose request has moved it hangs up.
+#[tokio::test]
+async fn a_move_that_is_dropped_in_the_middle_brings_nothing_back() {
+    let (old, new) = (SpyStore::new(MemoryStore::new()), SpyStore::new(MemoryStore::new()));
+    let store = Migrating::new(old.clone(), new.clone());
+    let session = create(old.store(), &record(1, None, b"x")).await;
+    let creating = new.hold(Operation::Create);
+    let moving = tokio::spawn({
+        let store = store.clone();
+        async move { store.replace(&session, &record(2, None, b"y"), 1).await }
+    });
+    creating.wait_for_caller().await;
+    assert!(store.delete(&session).await.unwrap());
+    let deleting = old.hold(Operation::Delete);
+    creating.release();
+    deleting.wait_for_caller().await;
+    moving.abort();
+    assert!(moving.await.unwrap_err().is_cancelled());
+    deleting.release();
+    let is_gone = async {
+        while version(&store, &session).await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), is_gone).await.expect("it has ended");
+}
+
+/// Nobody knows whether the primary has carried it out.
+#[tokio::test]
+async fn what_the_primary_has_not_answered_is_in_doubt_and_an_end_is_one_in_the_replica() {
+    for by_user in [true, false] {
+        let (primary, replica) = (Lossy::default(), MemoryStore::new());
+        let store = Mirrored::new(primary.clone(), replica.clone());
+        let session = create(&store, &record(1, Some("ann"), b"x")).await;
+        primary.is_deaf.store(true, Relaxed);
+        assert!(store.replace(&session, &record(2, Some("ann"), b"y"), 1).await.is_err());
+        assert_eq!(store.stats().in_doubt, 1);
+        match by_user {
+            true => assert!(store.delete_sessions_of("ann", None).await.is_err()),
+            false => assert!(store.delete(&session).await.is_err()),
+        }
+        assert_eq!((store.stats().in_doubt, store.stats().failures), (2, 0));
+        assert_eq!(version(&primary, &session).await, None);
+        assert_eq!(version(&replica, &session).await, None, "it lives on in the replica");
+    }
+    // And whether it will, if the call is dropped.
+    let primary = SpyStore::new(MemoryStore::new());
+    let store = Mirrored::new(primary.clone(), MemoryStore::new());
+    let session = create(&store, &record(1, None, b"x")).await;
+    let gate = primary.hold(Operation::Delete);
+    let deleting = tokio::spawn({
+        let store = store.clone();
+        async move { store.delete(&session).await }
+    });
+    gate.wait_for_caller().await;
+    assert_eq!(store.stats().in_doubt, 0);
+    deleting.abort();
+    assert!(deleting.await.unwrap_err().is_cancelled());
+    assert_eq!((store.stats().in_doubt, store.stats().failures), (1, 0));
+}
+
+/// A login that meets the end of all of its user's sessions, and an end whose answer is lost: what is
+/// gone is not in the cache either.
+#[tokio::test]
+async fn a_cache_without_a_bound_forgets_what_has_ended_with_all_of_its_user() {
+    let (cache, remote) = (SpyStore::new(MemoryStore::new()), Lossy::default());
+    let store = Cached::new(cache.clone(), remote.clone(), Duration::MAX);
+    let session = key();
+    let gate = cache.hold(Operation::Create);
+    let login = tokio::spawn({
+        let store = store.clone();
+        async move { store.create(&session, &record(1, Some("ann"), b"x")).await }
+    });
+    gate.wait_for_caller().await;
+    let mut ending = pin!(store.delete_sessions_of("ann", None));
+    assert!(look_once(ending.as_mut()).await.is_pending(), "it waits for the login");
+    gate.release();
+    assert_eq!(ending.await.unwrap(), 1);
+    assert_eq!(login.await.unwrap().unwrap(), Created::Done);
+    assert_eq!(version(&store, &session).await, None);
+
+    let session = create(&store, &record(1, Some("ann"), b"x")).await;
+    assert_eq!(version(&store, &session).await, Some(1));
+    remote.is_deaf.store(true, Relaxed);
+    assert!(store.delete_sessions_of("ann", None).await.is_err());
+    assert_eq!(version(&store, &session).await, None);
+}
+
+/// Whether it is done after one look.
+async fn look_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }

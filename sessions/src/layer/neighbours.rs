@@ -8,6 +8,9 @@
 //! 3. One type, twice: each opens what the other began, as two processes do. A warning, because that
 //!    may be what the application wants, and because a test of several processes does just that.
 //!
+//! And of two layers that have neither in common: different types with one name, both with users. Their
+//! users are the same to a store. A warning, because nobody sees here whether they share one.
+//!
 //! Clones of a layer are one layer.
 
 use std::{
@@ -31,11 +34,14 @@ pub(crate) struct Neighbour {
     data_name: &'static str,
     cookie: CookieConfig,
     labels: Vec<Label>,
+    has_users: bool,
+    tenant: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
     Strangers,
+    SameUsers,
     SameName,
     SameCookie,
     SameType,
@@ -50,6 +56,8 @@ impl Neighbour {
             data_name: T::__NAME,
             cookie: cookie.clone(),
             labels: keys.labels().collect(),
+            has_users: T::FIELDS.iter().any(|field| field.user),
+            tenant: keys.tenant().map(Into::into),
         }
     }
 
@@ -71,6 +79,15 @@ impl Neighbour {
         let (other_path, cookie) = (other.data_path, &cookie.name);
         match self.relation(other) {
             Relation::Strangers => Ok(()),
+            Relation::SameUsers => {
+                tracing::warn!(
+                    "`{other_path}` and `{data_path}` are both called `{data_name}`: in a store that \
+                     they share, the users of one are the users of the other, who see and end each \
+                     other's sessions. Give one of the types another name, as in \
+                     `#[session(name = \"other-{data_name}\")]`"
+                );
+                Ok(())
+            }
             Relation::SameName => Err(BuildError::new(format!(
                 "the layers of `{other_path}` and `{data_path}` have a key and the cookie `{cookie}` \
                  in common, and both types are called `{data_name}`: the cookie of one would open \
@@ -102,8 +119,13 @@ impl Neighbour {
         // A partitioned cookie and one that is not are two to a browser.
         let place = |it: &CookieConfig| (it.domain.clone(), it.path.clone(), it.partitioned);
         let is_one_cookie = place(cookie) == place(others);
+        let have_the_same_users = self.data != other.data
+            && self.data_name == other.data_name
+            && self.tenant == other.tenant
+            && self.has_users
+            && other.has_users;
         if !have_a_key_in_common || cookie.name != others.name {
-            Relation::Strangers
+            if have_the_same_users { Relation::SameUsers } else { Relation::Strangers }
         } else if self.data == other.data {
             Relation::SameType
         } else if self.data_name == other.data_name {
@@ -136,6 +158,34 @@ mod tests {
             data_name: name,
             cookie: settings,
             labels: keys.labels().collect(),
+            has_users: false,
+            tenant: keys.tenant().map(Into::into),
+        }
+    }
+
+    #[test]
+    fn types_of_one_name_have_the_same_users() {
+        let keys = Keys::generate();
+        let with_users = |neighbour| Neighbour { has_users: true, ..neighbour };
+        let one = with_users(layer::<One>("Member", ("one", "/"), &keys));
+        let others = Keys::generate();
+        let table = [
+            ("another cookie", layer::<Two>("Member", ("two", "/"), &keys), Relation::SameUsers),
+            ("other keys", layer::<Two>("Member", ("one", "/"), &others), Relation::SameUsers),
+            ("another name", layer::<Two>("Other", ("two", "/"), &keys), Relation::Strangers),
+            ("one type", layer::<One>("Member", ("two", "/"), &keys), Relation::Strangers),
+            (
+                "a tenant",
+                layer::<Two>("Member", ("two", "/"), &keys.for_tenant("a")),
+                Relation::Strangers,
+            ),
+        ];
+        for (case, other, relation) in table {
+            let other = with_users(other);
+            assert_eq!(other.relation(&one), relation, "{case}");
+            assert_eq!(one.relation(&other), relation, "{case}, the other way round");
+            let without = Neighbour { has_users: false, ..other };
+            assert_eq!(one.relation(&without), Relation::Strangers, "{case}, no users");
         }
     }
 

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::sync::RwLock;
+
 use super::{
     Created, DeleteExpired, Replaced, Store, StoreError, UserIndex,
     packed::{pack, unpack},
@@ -53,6 +55,8 @@ struct Shared<L1, L2> {
     l2: L2,
     staleness: Duration,
     clock: Clock,
+    /// Read while a session begins, written while all of a user's end.
+    beginnings: RwLock<()>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -91,8 +95,8 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
     }
 
     fn assemble(l1: L1, l2: L2, staleness: Duration, clock: Clock) -> Self {
-        let (hits, misses) = Default::default();
-        Self { shared: Arc::new(Shared { l1, l2, staleness, clock, hits, misses }) }
+        let (beginnings, hits, misses) = Default::default();
+        Self { shared: Arc::new(Shared { l1, l2, staleness, clock, beginnings, hits, misses }) }
     }
 
     /// How often the cache had the record.
@@ -191,10 +195,13 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        let _begins = self.shared.beginnings.read().await;
+        // A tombstone from before; one that comes from here on says that this session has ended.
+        self.evict(key).await;
         let seen = self.shared.clock.now();
         let created = self.shared.l2.create(key, record).await?;
         if created == Created::Done {
-            note(put_always(&self.shared.l1, key, &self.entry(record, seen)).await);
+            note(put_newer(&self.shared.l1, key, &self.entry(record, seen)).await);
         }
         Ok(created)
     }
@@ -254,11 +261,21 @@ impl<L1: Store, L2: UserIndex> UserIndex for Cached<L1, L2> {
         user: &str,
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        let found = self.shared.l2.sessions_of(user).await?;
-        let deleted = self.shared.l2.delete_sessions_of(user, except).await?;
-        for (key, _) in found.iter().filter(|(key, _)| Some(key) != except) {
+        // No session begins between the look and the end, of which the cache would not hear.
+        let _ends = self.shared.beginnings.write().await;
+        let mut found = self.shared.l2.sessions_of(user).await?;
+        found.retain(|(key, _)| Some(key) != except);
+        // As `delete` does it, for each.
+        for (key, _) in &found {
             self.bury(key).await;
         }
-        Ok(deleted)
+        let deleted = self.shared.l2.delete_sessions_of(user, except).await;
+        for (key, _) in &found {
+            match &deleted {
+                Ok(_) => self.bury(key).await,
+                Err(_) => self.evict(key).await,
+            }
+        }
+        deleted
     }
 }

@@ -1,5 +1,8 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
+use tokio::runtime::Handle as Runtime;
+use tracing::Instrument;
+
 use super::{Created, DeleteExpired, Replaced, Store, StoreError, UserIndex};
 use crate::{Record, StoreKey};
 
@@ -34,7 +37,12 @@ use crate::{Record, StoreKey};
 /// # Errors
 ///
 /// Those of either store: while sessions are in both, both are needed. A save that fails in the
-/// middle of a move leaves the session where it was, or moved.
+/// middle of a move leaves the session where it was, or moved; or ended, if `old` has deleted it and
+/// not said so, which looks as if somebody else had ended it.
+///
+/// # Cancellation
+///
+/// A move that has begun is carried to its end even if the call is dropped.
 pub struct Migrating<Old, New> {
     stores: Arc<(Old, New)>,
 }
@@ -43,6 +51,31 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
     /// Moves sessions from `old` to `new`.
     pub fn new(old: Old, new: New) -> Self {
         Self { stores: Arc::new((old, new)) }
+    }
+}
+
+impl<Old: Store, New: Store> Migrating<Old, New> {
+    /// Takes a session out of `old`, where it is in the version that `record` follows.
+    async fn move_over(&self, key: &StoreKey, record: &Record) -> Result<Replaced, StoreError> {
+        let (old, new) = (self.old(), self.new_store());
+        // Of several that move it at once, the one whose `create` wins.
+        if new.create(key, record).await? == Created::Exists {
+            return Ok(Replaced::Changed);
+        }
+        // Nobody else takes it out of `old` now, unless to end it; then ours must go too. (`delete`
+        // goes the same way, old before new, so one of us sees the other.)
+        match old.delete(key).await {
+            Ok(true) => Ok(Replaced::Done),
+            Ok(false) => {
+                new.delete(key).await?;
+                Ok(Replaced::Missing)
+            }
+            Err(error) => {
+                // Two copies would be one too many when the newer one ends.
+                let _ = new.delete(key).await;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -104,23 +137,15 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
             Some(found) if found.version != based_on => return Ok(Replaced::Changed),
             Some(_) => {}
         }
-        // Of several that move it at once, the one whose `create` wins.
-        if new.create(key, record).await? == Created::Exists {
-            return Ok(Replaced::Changed);
-        }
-        // Nobody else takes it out of `old` now, unless to end it; then ours must go too. (`delete`
-        // goes the same way, old before new, so one of us sees the other.)
-        match old.delete(key).await {
-            Ok(true) => Ok(Replaced::Done),
-            Ok(false) => {
-                new.delete(key).await?;
-                Ok(Replaced::Missing)
+        // In a task of its own: dropped in the middle, it would leave in `new` what has ended meanwhile.
+        let (store, key, record) = (self.clone(), *key, record.clone());
+        let moving = async move { store.move_over(&key, &record).await };
+        match Runtime::try_current() {
+            Ok(runtime) => {
+                let moved = runtime.spawn(moving.in_current_span()).await;
+                moved.unwrap_or_else(|error| Err(StoreError::new("migrating", "replace", error)))
             }
-            Err(error) => {
-                // Two copies would be one too many when the newer one ends.
-                let _ = new.delete(key).await;
-                Err(error)
-            }
+            Err(_) => moving.await,
         }
     }
 

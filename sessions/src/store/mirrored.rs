@@ -38,13 +38,16 @@ use crate::{Record, StoreKey};
 /// Those of the primary. A replica that fails, or does not answer within a second (see
 /// [`with_replica_timeout`](Self::with_replica_timeout)), fails no request: it is logged, and
 /// counted in [`stats`](Self::stats). It may then lack records, or have old ones, until their next
-/// save: after an outage a logout may be missing in it. Before you make a replica the primary, let
-/// it run without failures for as long as a session can live.
+/// save: after an outage a logout may be missing in it. A write that the primary failed is counted
+/// there too, as one in doubt: it may have been carried out, and the replica has it only if it was a
+/// logout. Before you make a replica the primary, let it run with neither for as long as a session can
+/// live; when the primary fails for good, those in doubt since are all that the replica may lack.
 ///
 /// # Cancellation
 ///
 /// A call that is dropped when the primary has accepted a write and before the replica has it counts
-/// as a failure of the replica. One that is dropped earlier may be written to the primary alone.
+/// as a failure of the replica. One that is dropped earlier may be written to the primary alone, and
+/// counts as one in doubt.
 pub struct Mirrored<P, R> {
     shared: Arc<Shared<P, R>>,
 }
@@ -54,6 +57,7 @@ struct Shared<P, R> {
     replica: R,
     replica_timeout: Duration,
     failures: AtomicU64,
+    in_doubt: AtomicU64,
 }
 
 /// What a [`Mirrored`] store's replica has missed: [`Mirrored::stats`].
@@ -62,6 +66,9 @@ struct Shared<P, R> {
 pub struct MirroredStats {
     /// Writes that the replica failed or was too slow for.
     pub failures: u64,
+    /// Writes that the primary has neither accepted nor refused, because it failed, or because the call
+    /// was dropped: it may have carried them out, and the replica may lack them.
+    pub in_doubt: u64,
 }
 
 impl<P: Store, R: Store> Mirrored<P, R> {
@@ -72,13 +79,25 @@ impl<P: Store, R: Store> Mirrored<P, R> {
 
     /// The same, with another time that a call waits for the replica.
     pub fn with_replica_timeout(primary: P, replica: R, replica_timeout: Duration) -> Self {
-        let failures = AtomicU64::new(0);
-        Self { shared: Arc::new(Shared { primary, replica, replica_timeout, failures }) }
+        let (failures, in_doubt) = Default::default();
+        Self { shared: Arc::new(Shared { primary, replica, replica_timeout, failures, in_doubt }) }
     }
 
     /// What the replica has missed so far.
     pub fn stats(&self) -> MirroredStats {
-        MirroredStats { failures: self.shared.failures.load(Relaxed) }
+        let Shared { failures, in_doubt, .. } = &*self.shared;
+        MirroredStats { failures: failures.load(Relaxed), in_doubt: in_doubt.load(Relaxed) }
+    }
+
+    /// A write to the primary. One that fails, or is dropped half-way, is in doubt.
+    async fn write<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let mut doubt = Doubt { in_doubt: &self.shared.in_doubt, is_over: false };
+        let answer = call.await;
+        doubt.is_over = answer.is_ok();
+        answer
     }
 
     /// Waits for the replica, and goes on whatever becomes of it.
@@ -136,6 +155,20 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// Of what the primary has made of a write.
+struct Doubt<'a> {
+    in_doubt: &'a AtomicU64,
+    is_over: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.in_doubt.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 impl<P, R> Clone for Mirrored<P, R> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
@@ -148,6 +181,7 @@ impl<P: fmt::Debug, R: fmt::Debug> fmt::Debug for Mirrored<P, R> {
             .field("primary", &self.shared.primary)
             .field("replica", &self.shared.replica)
             .field("failures", &self.shared.failures)
+            .field("in_doubt", &self.shared.in_doubt)
             .finish()
     }
 }
@@ -158,7 +192,7 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let created = self.shared.primary.create(key, record).await?;
+        let created = self.write(self.shared.primary.create(key, record)).await?;
         if created == Created::Done {
             self.copy_record(key, put_always(&self.shared.replica, key, record)).await;
         }
@@ -171,7 +205,8 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let replaced = self.shared.primary.replace(key, record, based_on).await?;
+        let primary = &self.shared.primary;
+        let replaced = self.write(primary.replace(key, record, based_on)).await?;
         match replaced {
             Replaced::Done => {
                 self.copy_record(key, put_newer(&self.shared.replica, key, record)).await;
@@ -183,15 +218,17 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.shared.primary.touch(key, expires_at).await?;
+        self.write(self.shared.primary.touch(key, expires_at)).await?;
         self.copy(self.shared.replica.touch(key, expires_at)).await;
         Ok(())
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let deleted = self.shared.primary.delete(key).await?;
+        let deleted = self.write(self.shared.primary.delete(key)).await;
+        // Also if the primary has failed: it may have ended the session all the same. If not, the next
+        // save brings that back.
         self.copy(self.shared.replica.delete(key)).await;
-        Ok(deleted)
+        deleted
     }
 }
 
@@ -224,8 +261,8 @@ impl<P: UserIndex, R: UserIndex> UserIndex for Mirrored<P, R> {
         user: &str,
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        let deleted = self.shared.primary.delete_sessions_of(user, except).await?;
+        let deleted = self.write(self.shared.primary.delete_sessions_of(user, except)).await;
         self.copy(self.shared.replica.delete_sessions_of(user, except)).await;
-        Ok(deleted)
+        deleted
     }
 }

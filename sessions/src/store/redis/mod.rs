@@ -185,7 +185,7 @@ struct Shared {
     prefix: String,
     clock: Clock,
     scripts: Scripts,
-    /// The next save's mark. It begins anywhere, so that no two processes have the same.
+    /// The next save's mark, where the system has no random numbers.
     mark: AtomicU64,
     known: KnownRecords,
     users: KnownUsers,
@@ -399,8 +399,11 @@ impl RedisStore {
         Ok(answer)
     }
 
+    /// Not one after another: two copies of a process, as a virtual machine's snapshot makes them, would
+    /// take each other's saves for their own.
     fn next_mark(&self) -> [u8; MARK] {
-        self.shared.mark.fetch_add(1, Relaxed).to_be_bytes()
+        let next = || self.shared.mark.fetch_add(1, Relaxed);
+        getrandom::u64().unwrap_or_else(|_| next()).to_be_bytes()
     }
 
     /// Sends only the bytes of a payload that have changed. False if the server has not this very
@@ -634,7 +637,7 @@ impl RedisStoreBuilder {
 
     fn assemble(self, server: Server) -> RedisStore {
         // Without random numbers there are no session ids either; the time will do for this.
-        let mark = getrandom::u64().unwrap_or_else(|_| stored_millis(SystemTime::now()) << 20);
+        let mark = stored_millis(SystemTime::now()) << 20;
         let shared = Shared {
             connection: Connection::new(server, self.timeout),
             prefix: self.prefix,

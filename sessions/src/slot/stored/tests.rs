@@ -1,10 +1,14 @@
 //! The planner as tables: what a slot knows and what is wished for, and what is to be done. And what
 //! the slot makes of the store's answers.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use super::*;
-use crate::{codec::Codec, payload::Source, registry::Registry};
+use crate::{
+    codec::Codec,
+    payload::{Encoder, Source},
+    registry::Registry,
+};
 
 /// Saves of it need no mark.
 #[derive(crate::Session)]
@@ -18,8 +22,23 @@ struct Data {
 #[derive(crate::Session)]
 #[session(crate = crate)]
 struct Counter {
-    #[session(merge = add)]
+    #[session(merge = added)]
     sum: u32,
+    plain: u32,
+}
+
+type Meanwhile = Box<dyn FnOnce()>;
+
+thread_local! {
+    /// What happens while two sums are merged.
+    static MEANWHILE: Cell<Option<Meanwhile>> = const { Cell::new(None) };
+}
+
+fn added(base: &u32, theirs: &u32, ours: &u32) -> u32 {
+    if let Some(meanwhile) = MEANWHILE.take() {
+        meanwhile();
+    }
+    theirs + ours - base
 }
 
 const POLICY: Policy = Policy { codec: Codec::Bincode, conflict: Conflict::LastWins };
@@ -535,4 +554,582 @@ fn what_the_store_refused_is_forgotten_and_nothing_else() {
     slot.not_saved(&two);
     assert!(left().is_empty());
     assert_eq!(pending(&slot), [(A, "new".into())]);
+}
+
+// ---- what others have stored ----
+
+fn later(record: Record) -> Record {
+    Record { expires_at: record.expires_at + HOUR, ..record }
+}
+
+fn plain_record(version: u64, a: &str) -> Record {
+    record::<Data>(version, &Head::default(), a)
+}
+
+/// Whether the slot shows this record, to the last bit.
+fn shows<T: SessionData>(slot: &Slot<T>, record: &Record) -> bool {
+    slot.record() == *record
+}
+
+#[test]
+fn only_a_newer_record_is_news() {
+    let observe = |slot: &Slot<Data>, record: &Record| {
+        assert!(slot.observe(record.clone(), Head::default(), POLICY, false));
+    };
+    let slot: Slot<Data> = Slot::loading(place());
+    observe(&slot, &plain_record(1, "one"));
+    assert_eq!((slot.stage(), slot.record()), (Stage::Live, plain_record(1, "one")));
+
+    let slot = stored();
+    let generation = slot.generation();
+    observe(&slot, &later(plain_record(2, "older")));
+    assert!(shows(&slot, &plain_record(3, "old")), "an older one");
+    observe(&slot, &later(plain_record(3, "old")));
+    assert!(shows(&slot, &later(plain_record(3, "old"))), "touched by somebody else");
+    assert_eq!(slot.generation(), generation, "with the same fields");
+    observe(&slot, &plain_record(4, "new"));
+    assert!(shows(&slot, &plain_record(4, "new")));
+    assert_ne!(slot.generation(), generation);
+
+    for (stage, change) in
+        [(Stage::Ended, Slot::end as fn(&Slot<Data>)), (Stage::Late, Slot::close)]
+    {
+        let slot = stored();
+        change(&slot);
+        observe(&slot, &plain_record(4, "new"));
+        assert_eq!((slot.stage(), slot.record()), (stage, plain_record(3, "old")));
+    }
+    let slot = fresh();
+    observe(&slot, &plain_record(4, "new"));
+    assert_eq!((slot.stage(), slot.record().version), (Stage::Fresh, 0));
+}
+
+#[test]
+fn a_lifetime_is_the_records_unless_the_slot_has_another() {
+    let theirs = Lifetime::new().idle(HOUR);
+    let head = Head { lifetime: theirs, ..Head::default() };
+    let newer = record::<Data>(4, &head, "new");
+    let slot = stored();
+    assert!(slot.observe(newer.clone(), head.clone(), POLICY, true));
+    assert_eq!(slot.lifetime(), theirs);
+    let slot = stored();
+    let own = Lifetime::new().idle(3 * HOUR);
+    let _ = slot.set_lifetime(own, OURS);
+    assert!(slot.observe(newer, head, POLICY, true));
+    assert_eq!(slot.lifetime(), own);
+    assert!(slot.is_dirty());
+}
+
+#[test]
+fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
+    let resting = || {
+        let slot = stored();
+        assert!(slot.lie_down(&mut None));
+        slot
+    };
+    let known = || plain_record(3, "old");
+    let user = || Record { user: Some("Data:1".into()), ..known() };
+    let nothing = Record { version: 0, payload: [][..].into(), ..known() };
+    let never = || Slot::loading(place());
+    let late = || {
+        let slot = stored();
+        slot.close();
+        slot
+    };
+    let table: [(&str, fn() -> Slot<Data>, Record, bool, Option<Stage>); _] = [
+        ("the same", stored, known(), false, Some(Stage::Live)),
+        ("touched", stored, later(known()), false, Some(Stage::Live)),
+        ("over", stored, known(), true, None),
+        ("newer", stored, plain_record(4, "old"), false, None),
+        ("older", stored, plain_record(2, "old"), false, None),
+        ("other fields", stored, plain_record(3, "new"), false, None),
+        ("other fields of the same size", stored, plain_record(3, "odd"), false, None),
+        ("another user's", stored, user(), false, None),
+        ("the same, rested", resting, known(), false, Some(Stage::Live)),
+        ("touched, rested", resting, later(known()), false, Some(Stage::Live)),
+        ("over, rested", resting, known(), true, None),
+        ("newer, rested", resting, plain_record(4, "old"), false, None),
+        ("other fields, rested", resting, plain_record(3, "new"), false, None),
+        ("never loaded", never, known(), false, None),
+        ("never loaded, nothing", never, nothing, false, None),
+        ("late", late, known(), false, None),
+    ];
+    for (case, slot, found, is_over, stage) in table {
+        let slot = slot();
+        let before = (slot.stage(), slot.record());
+        let outcome = slot.recognize(found.clone(), |record, _| {
+            assert_eq!(*record, found, "{case}");
+            is_over
+        });
+        match stage {
+            Some(stage) => {
+                assert_eq!(outcome, Ok(()), "{case}");
+                assert_eq!((slot.stage(), slot.record()), (stage, found), "{case}");
+            }
+            None => {
+                assert_eq!(outcome, Err(found), "{case}");
+                assert_eq!((slot.stage(), slot.record()), before, "{case}");
+            }
+        }
+    }
+    // Of the very same bytes too.
+    let slot = stored();
+    assert_eq!(slot.recognize(slot.record(), |_, _| false), Ok(()));
+}
+
+#[test]
+fn a_slot_is_current_as_long_as_the_store_has_its_record() {
+    let resting = || {
+        let slot = stored();
+        assert!(slot.lie_down(&mut None));
+        slot
+    };
+    let never = || Slot::loading(place());
+    let ended = || {
+        let slot = stored();
+        slot.end();
+        slot
+    };
+    let until = Some(expiry() + HOUR);
+    // What the store says, if it is asked; whether that is over; and what is made of it.
+    let table: [(&str, fn() -> Slot<Data>, Option<Option<SystemTime>>, bool, bool, Stage); _] = [
+        ("live", stored, Some(until), false, true, Stage::Live),
+        ("live, gone", stored, Some(None), false, false, Stage::Live),
+        ("live, over", stored, Some(until), true, false, Stage::Live),
+        ("resting", resting, Some(until), false, true, Stage::Live),
+        ("resting, gone", resting, Some(None), false, false, Stage::Loading),
+        ("resting, over", resting, Some(until), true, false, Stage::Loading),
+        ("never loaded", never, None, false, false, Stage::Loading),
+        ("new", fresh, None, false, false, Stage::Fresh),
+        ("ended", ended, None, false, false, Stage::Ended),
+    ];
+    for (case, slot, answer, is_over, is_current, stage) in table {
+        let slot = slot();
+        let is = slot.is_current(
+            |record| {
+                assert_eq!(record.version, 3, "{case}");
+                answer.unwrap_or_else(|| panic!("{case}: the store is asked"))
+            },
+            |record, _| {
+                assert_eq!(Some(record.expires_at), until, "{case}");
+                is_over
+            },
+        );
+        assert_eq!((is, slot.stage()), (is_current, stage), "{case}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_instead_of_a_version_may_be_older() {
+    // The version that the slot has, the one that the record was asked for instead of, the record,
+    // and whether the slot then has its fields, its expiry alone, or nothing of it.
+    let same = |version| later(plain_record(version, "old"));
+    let other = |version| later(plain_record(version, "new"));
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Taken {
+        All,
+        Expiry,
+        Nothing,
+    }
+    use Taken::{All, Expiry, Nothing};
+    let table = [
+        ("newer", 3, 3, other(5), All),
+        ("newer, with the same fields", 3, 3, same(5), All),
+        ("the store has gone back", 3, 3, other(2), All),
+        ("to the same fields", 3, 3, same(2), All),
+        ("the same", 3, 3, same(3), Expiry),
+        ("the same version of something else", 3, 3, other(3), All),
+        ("we have got a newer one since", 4, 3, other(3), Nothing),
+        ("but this is newer still", 4, 3, other(5), All),
+        ("but this is the same", 4, 3, same(4), Expiry),
+        ("but this is another of its version", 4, 3, other(4), All),
+    ];
+    for (case, known, instead_of, record, taken) in table {
+        let slot: Slot<Data> = live(known, Head::default());
+        let (generation, before) = (slot.generation(), slot.record());
+        slot.rebase(record.clone(), Head::default(), POLICY, instead_of);
+        let (is_anew, now) = (slot.generation() != generation, slot.record());
+        let is = match now {
+            now if now == before => Nothing,
+            now if now == record && is_anew => All,
+            now if now == record => Expiry,
+            _ => panic!("{case}: something of both"),
+        };
+        assert_eq!(is, taken, "{case}");
+    }
+    for change in [Slot::end as fn(&Slot<Data>), Slot::close] {
+        let slot = stored();
+        change(&slot);
+        slot.rebase(plain_record(5, "new"), Head::default(), POLICY, 3);
+        assert!(shows(&slot, &plain_record(3, "old")), "nothing comes back");
+    }
+}
+
+#[test]
+fn what_is_pending_lies_upon_what_others_have_stored() {
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    write(&slot, B, "theirs", OURS);
+    let theirs = {
+        let (a, b) = (body("theirs"), body("theirs"));
+        let mut source = Source::empty(Data::FIELDS);
+        source.set_body(A, &a);
+        source.set_body(B, &b);
+        Record { payload: source.write(&[]).into(), ..plain_record(4, "") }
+    };
+    slot.rebase(theirs.clone(), Head::default(), POLICY, 3);
+    assert_eq!(pending(&slot), [(A, "ours".into())], "and what they have stored too is no change");
+    assert!(shows(&slot, &theirs));
+    let saved = planned(&slot, ours(), given());
+    assert_eq!((saved.version, field(&saved, A)), (5, Some("ours".into())));
+
+    // Where a conflict is refused, all that its writer has pending is; not what others have.
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    write(&slot, B, "ours", OURS);
+    write(&slot, B, "third", THEIRS);
+    let reject = Policy { conflict: Conflict::Reject, ..POLICY };
+    slot.rebase(plain_record(4, "theirs"), Head::default(), reject, 3);
+    assert_eq!(pending(&slot), [(B, "third".into())]);
+    assert_eq!(told(slot.plan(ours(), given())), "Conflict");
+    let refused: Vec<usize> = slot.state().refused.iter().map(|refused| refused.field).collect();
+    assert_eq!(refused, [A, B], "the field that it is about first");
+    assert_eq!(told(slot.plan(Wish::of(Some(THEIRS)), given())), "4 becomes 5");
+}
+
+// ---- saves whose answer was lost ----
+
+fn landed(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
+    let head = Head { marks: marks.into(), ..Head::default() };
+    match slot.state().landed(&record::<Data>(version, &head, "new"), &head) {
+        Landed::None => "none".into(),
+        Landed::One(record) => format!("version {}", record.version),
+        Landed::Unknown(record) => format!("version {} or not", record.version),
+    }
+}
+
+/// With that many saves of version 4 whose answer was lost, the marks of which begin with 1.
+fn in_doubt(attempts: u32, conflict: Conflict) -> Slot<Data> {
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    for mark in 1..=attempts {
+        planned(&slot, ours(), Circumstances { mark, conflict, ..given() });
+    }
+    slot
+}
+
+#[test]
+fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
+    const KEPT: u64 = MARKS_KEPT as u64;
+    let many = ATTEMPTS_KEPT as u32;
+    let table: [(&str, u32, Conflict, u64, &[u32], &str); _] = [
+        ("nothing was tried", 0, Conflict::Reject, 4, &[1], "none"),
+        ("another's", 1, Conflict::Reject, 4, &[9], "none"),
+        ("ours", 1, Conflict::Reject, 4, &[1], "version 4"),
+        ("ours, and others' since", 1, Conflict::Reject, 6, &[9, 8, 1], "version 4"),
+        ("ours is not the newest", 3, Conflict::Reject, 4, &[2], "version 4"),
+        ("others', as many as have marks", 1, Conflict::Reject, 3 + KEPT, &[9], "none"),
+        ("more than have marks", 1, Conflict::Reject, 4 + KEPT, &[9], "version 4 or not"),
+        ("unmarked", 1, Conflict::LastWins, 4, &[1], "none"),
+        ("unmarked, far behind", 1, Conflict::LastWins, 4 + KEPT, &[9], "none"),
+        ("almost too many", many - 1, Conflict::Reject, 4, &[99], "none"),
+        ("too many", many, Conflict::Reject, 4, &[99], "version 4 or not"),
+        ("too many, ours", many, Conflict::Reject, 4, &[many], "version 4"),
+        ("too many, and none was carried out", many, Conflict::Reject, 3, &[99], "none"),
+        ("the store has gone back", many, Conflict::Reject, 2, &[99], "none"),
+    ];
+    for (case, attempts, conflict, version, marks, found) in table {
+        assert_eq!(landed(&in_doubt(attempts, conflict), version, marks), found, "{case}");
+    }
+}
+
+#[test]
+fn a_record_that_does_not_tell_waits_for_the_answer() {
+    let far = || record::<Data>(100, &Head::default(), "new");
+    let slot = in_doubt(1, Conflict::Reject);
+    assert!(!slot.observe(far(), Head::default(), POLICY, false));
+    assert_eq!(slot.record().version, 3);
+    assert!(slot.observe(far(), Head::default(), POLICY, true), "which never came");
+    assert_eq!(slot.record().version, 100);
+    let slot = in_doubt(1, Conflict::Reject);
+    let near = record::<Data>(4, &Head::default(), "new");
+    assert!(slot.observe(near, Head::default(), POLICY, false), "it was not carried out");
+    assert_eq!(slot.record().version, 4);
+}
+
+#[test]
+fn how_sure_it_is_what_changes_were_made_of() {
+    let [marked, unmarked] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
+    let base = |slot: &Slot<Data>, landed| {
+        let Base { record, certainty, .. } = slot.state().base_of_pending(landed);
+        let certainty = match certainty {
+            Certainty::Known => "known",
+            Certainty::Unmarked => "unmarked",
+            Certainty::Doubtful => "doubtful",
+        };
+        (record.version, certainty)
+    };
+    let other = || plain_record(7, "new");
+    assert_eq!(base(&stored(), Landed::None), (3, "known"));
+    assert_eq!(base(&marked, Landed::None), (3, "known"));
+    assert_eq!(base(&unmarked, Landed::None), (3, "unmarked"));
+    for slot in [&marked, &unmarked] {
+        assert_eq!(base(slot, Landed::One(other())), (7, "known"));
+        assert_eq!(base(slot, Landed::Unknown(other())), (7, "doubtful"));
+    }
+}
+
+#[test]
+fn an_answer_says_nothing_of_what_came_after_it() {
+    let marked = || live::<Data>(3, Head { marks: vec![5], ..Head::default() });
+    // The store went back while ours was on its way.
+    let slot = marked();
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    slot.rebase(plain_record(2, "older"), Head::default(), POLICY, 3);
+    slot.saved(saved.clone());
+    assert!(shows(&slot, &saved));
+
+    // The same was written and is on its way again.
+    let slot = marked();
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
+    let theirs = record::<Data>(5, &head, "theirs");
+    assert!(slot.observe(theirs.clone(), head, POLICY, true));
+    write(&slot, A, "ours", OURS);
+    planned(&slot, ours(), Circumstances { mark: 10, ..given() });
+    slot.saved(saved);
+    assert_eq!(pending(&slot), [(A, "ours".into())]);
+    assert!(shows(&slot, &theirs));
+
+    // The record that was seen since goes before one of the same version.
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    assert!(slot.observe(plain_record(4, "theirs"), Head::default(), POLICY, true));
+    slot.saved(saved);
+    assert!(shows(&slot, &plain_record(4, "theirs")));
+}
+
+// ---- what happens at the same time ----
+
+fn encoded(field: usize, number: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    let data = Counter { sum: number, plain: number };
+    let mut encoder = Encoder::new(Codec::Bincode, &Counter::FIELDS[field], &mut body);
+    data.__encode(field, &mut encoder).unwrap();
+    body
+}
+
+/// As this version of a counter's record.
+fn counted(version: u64, marks: &[u32], sum: u32) -> (Record, Head) {
+    let head = Head { marks: marks.into(), ..Head::default() };
+    let sum = encoded(A, sum);
+    let mut source = Source::empty(Counter::FIELDS);
+    source.set_body(A, &sum);
+    let payload = source.write(&head.to_bytes()).into();
+    let record = record::<Counter>(version, &head, "");
+    (Record { payload, ..record }, head)
+}
+
+fn counter() -> Arc<Slot<Counter>> {
+    let slot = Slot::loading(place());
+    let (record, head) = counted(3, &[], 100);
+    assert!(slot.observe(record, head, POLICY, true));
+    Arc::new(slot)
+}
+
+fn count(slot: &Slot<Counter>, field: usize, number: u32) {
+    let mut state = slot.state();
+    state.revision += 1;
+    state.pending.set(field, encoded(field, number)[..].into(), OURS);
+}
+
+/// What the store will have once all of it is saved.
+fn total(slot: &Slot<Counter>) -> (u32, u32) {
+    let state = slot.state();
+    let mut source = state.stored();
+    source.lay_over(&state.pending);
+    let Counter { sum, plain } = Counter::__load(&source);
+    (sum, plain)
+}
+
+#[test]
+fn what_happens_while_others_changes_are_merged_is_not_lost() {
+    // Ours adds 1 to 100, and theirs adds 10.
+    let merging = |meanwhile: fn(&Slot<Counter>)| {
+        let slot = counter();
+        count(&slot, A, 101);
+        let other = slot.clone();
+        MEANWHILE.set(Some(Box::new(move || meanwhile(&other))));
+        let (theirs, head) = counted(4, &[9], 110);
+        slot.rebase(theirs, head, POLICY, 3);
+        assert!(MEANWHILE.take().is_none(), "they are merged");
+        slot
+    };
+    assert_eq!(total(&merging(|_| {})), (111, 0));
+    assert_eq!(total(&merging(|slot| count(slot, A, 102))), (112, 0), "a write of the same field");
+    assert_eq!(total(&merging(|slot| count(slot, B, 7))), (111, 7), "a write of another");
+    assert_eq!(total(&merging(|slot| slot.discard(OURS))), (110, 0), "a request takes it back");
+
+    // A save of ours is on its way, and its answer comes in the middle of it: then theirs does not
+    // count any more, which it was based on.
+    let slot = counter();
+    count(&slot, A, 101);
+    let saved = planned(&slot, ours(), given());
+    let other = slot.clone();
+    MEANWHILE.set(Some(Box::new(move || other.saved(saved))));
+    let (theirs, head) = counted(4, &[9], 110);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (110, 0), "nothing is pending that would be added to it");
+
+    // A save is begun in the middle of it: then the record may be that save's.
+    let slot = counter();
+    count(&slot, A, 101);
+    let other = slot.clone();
+    MEANWHILE.set(Some(Box::new(move || drop(planned(&other, ours(), given())))));
+    let (theirs, head) = counted(5, &[9, MARK], 111);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (111, 0), "it has it already");
+}
+
+#[test]
+fn what_was_merged_is_not_what_an_earlier_save_has() {
+    let slot = counter();
+    count(&slot, A, 101);
+    let saved = planned(&slot, ours(), given());
+    // The store has gone back to another one of the same version.
+    let (theirs, head) = counted(3, &[], 200);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (201, 0));
+    slot.saved(saved);
+    assert_eq!(total(&slot), (201, 0));
+}
+
+// ---- at once ----
+
+#[test]
+fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
+    let written: Change = |slot| write(slot, A, "new", OURS);
+    let doubt: Change = |slot| drop(planned(slot, ours(), given()));
+    let leased: Change = |slot| slot.want_lease(LEASE, OURS);
+    let creating: Change = |slot| {
+        slot.id_to_create_under(SessionId::generate).unwrap();
+    };
+    let ended: Change = |slot| slot.end();
+    let long: Change = |slot| write(slot, B, &"x".repeat(20_000), THEIRS);
+    let overlay = patch(A, "over");
+    let generation = stored().generation();
+    let overlaid = Wish { overlay: Some((&overlay, generation)), ..ours() };
+    let begins = Wish { begins: true, ..ours() };
+    let table: [(&str, fn() -> Slot<Data>, &[Change], Wish<'_>, Option<Option<u64>>); _] = [
+        ("new, written", fresh, &[written], ours(), Some(None)),
+        ("new, to begin", fresh, &[], begins, Some(None)),
+        ("new", fresh, &[], ours(), None),
+        ("new, tried before", fresh, &[written, creating], ours(), None),
+        ("stored, written", stored, &[written], ours(), Some(Some(3))),
+        ("stored", stored, &[], ours(), None),
+        ("stored, in doubt", stored, &[written, doubt], ours(), None),
+        ("stored, leased", stored, &[written, leased], ours(), None),
+        ("stored, another's does not fit", stored, &[written, long], ours(), None),
+        ("stored, an overlay", stored, &[], overlaid, None),
+        ("ended", stored, &[written, ended], ours(), None),
+    ];
+    for (case, slot, changes, wish, expected) in table {
+        for is_taken in [true, false] {
+            let slot = slot();
+            changes.iter().for_each(|change| change(&slot));
+            let before = (slot.stage(), slot.record(), pending(&slot));
+            let mut asked = None;
+            let is_saved = slot.save_at_once(wish, given(), |record, based_on| {
+                asked = Some((record.clone(), based_on));
+                is_taken
+            });
+            assert_eq!(asked.as_ref().map(|(_, based_on)| *based_on), expected, "{case}");
+            assert_eq!(is_saved, expected.is_some() && is_taken, "{case}");
+            let after = (slot.stage(), slot.record(), pending(&slot));
+            match asked {
+                Some((record, _)) if is_saved => {
+                    assert_eq!(after, (Stage::Live, record, vec![]), "{case}");
+                }
+                _ => assert_eq!(after, before, "{case}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_save_at_once_in_the_middle_of_a_merge_counts_once() {
+    let slot = counter();
+    count(&slot, A, 101);
+    let other = slot.clone();
+    MEANWHILE.set(Some(Box::new(move || {
+        assert!(other.save_at_once(ours(), given(), |_, _| true));
+    })));
+    let (theirs, head) = counted(5, &[9, MARK], 111);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (111, 0));
+}
+
+// ---- ends and beginnings ----
+
+#[test]
+fn an_end_says_whether_the_session_has_moved() {
+    for has_moved in [true, false] {
+        let slot = stored();
+        slot.end_as(has_moved);
+        assert_eq!((slot.stage(), slot.has_moved()), (Stage::Ended, has_moved));
+    }
+}
+
+#[test]
+fn the_id_that_was_tried_stays_until_it_is_forgotten() {
+    let slot = in_doubt(2, Conflict::Reject);
+    assert_eq!(slot.forget_id_to_create_under(), None);
+    assert!(!slot.state().is_in_doubt());
+    let under = || slot.id_to_create_under(SessionId::generate).unwrap();
+    let (id, is_again) = under();
+    assert!(!is_again);
+    assert_eq!(under(), (id, true));
+    assert_eq!(slot.forget_id_to_create_under(), Some(id));
+    assert_eq!(slot.forget_id_to_create_under(), None);
+    let (next, is_again) = slot.id_to_create_under(SessionId::generate).unwrap();
+    assert!(next != id && !is_again);
+}
+
+#[test]
+fn a_lease_does_not_move_with_the_session() {
+    let head = |lease| Head { lease, marks: vec![5], ..Head::default() };
+    let slot: Slot<Data> = live(3, head(Some(FOREIGN)));
+    let moved = slot.record_without_lease();
+    assert_eq!((head_in(&moved), field(&moved, A)), (head(None), Some("old".into())));
+    assert_eq!((moved.version, moved.expires_at), (3, expiry()));
+    let slot: Slot<Data> = live(3, head(None));
+    assert_eq!(slot.record_without_lease(), slot.record());
+}
+
+#[test]
+fn a_request_takes_back_what_is_its_own() {
+    let [own, others] = [1, 2].map(|hours| Lifetime::new().idle(hours * HOUR));
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    write(&slot, B, "theirs", THEIRS);
+    refuse(&slot, OURS);
+    refuse(&slot, THEIRS);
+    let _ = slot.set_lifetime(others, THEIRS);
+    let generation = slot.generation();
+    slot.discard(OURS);
+    assert_eq!(pending(&slot), [(B, "theirs".into())]);
+    assert_eq!(slot.lifetime(), others);
+    assert_ne!(slot.generation(), generation);
+    let refused = || slot.state().refused.iter().map(|it| it.writer).collect::<Vec<_>>();
+    assert_eq!(refused(), [THEIRS]);
+    slot.forget_refused(OURS);
+    assert_eq!(refused(), [THEIRS]);
+    slot.forget_refused(THEIRS);
+    assert!(refused().is_empty());
+    let _ = slot.set_lifetime(own, OURS);
+    slot.discard(OURS);
+    assert_eq!(slot.lifetime(), Lifetime::new());
 }

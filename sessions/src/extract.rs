@@ -8,7 +8,13 @@ use axum_core::{
 };
 use http::request::Parts;
 
-use crate::{Error, ErrorKind, Rejection, Session, SessionData, SessionUser};
+use crate::{
+    data::SessionData,
+    error::{Error, ErrorKind},
+    login::SessionUser,
+    session::Session,
+    web::rejection::Rejection,
+};
 
 /// Rejects with the error's [status](Error::status): 503 if the store does not answer, 500 if the
 /// route is not inside a [`SessionLayer`](crate::SessionLayer) of this type. The body says no more

@@ -4,90 +4,64 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
-mod body;
 mod clock;
-mod codec;
+mod cookie;
+mod csrf;
+mod data;
+mod error;
+#[cfg(feature = "axum")]
+mod extract;
+mod identity;
+mod layer;
+mod login;
+#[cfg(all(test, shuttle))]
+mod model_tests;
+mod record;
+mod save;
+mod session;
+mod slot;
+pub mod store;
+mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod varint;
+mod web;
+
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
+#[doc = include_str!("../docs/fields.md")]
+pub mod fields {}
 #[doc = include_str!("../docs/proxies.md")]
 pub mod proxies {}
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
 #[doc = include_str!("../docs/surprises.md")]
 pub mod surprises {}
-mod cookie;
-mod csrf;
-mod data;
-mod devices;
-mod error;
-mod expiry;
-#[doc = include_str!("../docs/fields.md")]
-pub mod fields {}
 #[doc = include_str!("../docs/values.md")]
 pub mod values {}
-#[cfg(feature = "axum")]
-mod extract;
-mod guard;
-mod handle;
-mod head;
-mod id;
-mod keys;
-mod layer;
-mod lease;
-mod lock;
-mod login;
-mod merge;
-#[cfg(all(test, shuttle))]
-mod model;
-mod next;
-mod patch;
-mod payload;
-mod preflight;
-mod record;
-mod registry;
-mod rejection;
-mod require_login;
-mod save;
-mod sealing;
-#[cfg(feature = "secret")]
-mod secret;
-mod session;
-mod shared;
-mod slot;
-mod storage;
-pub mod store;
-mod sync;
-#[cfg(feature = "testing")]
-pub mod testing;
-mod tracked;
-mod varint;
-mod wait;
 
-pub use body::ResponseBody;
-pub use codec::Codec;
 pub use cookie::SameSite;
 #[cfg(feature = "axum")]
 pub use csrf::{CsrfFuture, CsrfLayer, CsrfService};
 pub use csrf::{CsrfToken, OriginCheck};
 pub use data::SessionData;
-pub use devices::{Device, SessionInfo, Sessions};
+pub use data::codec::Codec;
+#[cfg(feature = "secret")]
+pub use data::secret::Secret;
 pub use error::{BuildError, Error, ErrorKind, Result};
-pub use expiry::Lifetime;
 #[cfg(feature = "axum")]
 pub use extract::LoggedIn;
-pub use guard::{ReadGuard, WriteGuard};
-pub use id::StoreKey;
-pub use keys::Keys;
+pub use identity::id::StoreKey;
+pub use identity::keys::Keys;
 pub use layer::{Conflict, ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
+pub use login::require::{RequireLogin, RequireLoginService};
+pub use login::sessions::{Device, SessionInfo, Sessions};
+pub use login::way_back::local_path;
 pub use login::{Login, SessionUser};
-pub use next::local_path;
 pub use record::Record;
-pub use rejection::{Rejection, RejectionKind};
-pub use require_login::{RequireLogin, RequireLoginService};
-#[cfg(feature = "secret")]
-pub use secret::Secret;
+pub use record::expiry::Lifetime;
 pub use session::Session;
-pub use storage::IntoStorage;
+pub use session::guard::{ReadGuard, WriteGuard};
 #[cfg(feature = "memcached")]
 pub use store::MemcachedStore;
 #[cfg(feature = "memory")]
@@ -102,7 +76,10 @@ pub use store::PrivateCookie;
 pub use store::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
+pub use store::storage::IntoStorage;
 pub use store::{Created, DeleteExpired, Replaced, Store, StoreError, UserIndex};
+pub use web::body::ResponseBody;
+pub use web::rejection::{Rejection, RejectionKind};
 
 /// ```
 /// use sessions::Session;

@@ -3,17 +3,19 @@
 pub use serde::{Deserializer, Serializer};
 
 pub use crate::{
-    codec::{Form, Probe},
-    data::{FieldDefault, FieldInfo, FieldValue},
+    data::{
+        FieldDefault, FieldInfo, FieldValue,
+        codec::{EncodeError, Form, Probe},
+        merge::{Merge, Merged},
+        payload::{Encoder, Source},
+        tracked::{DirtyBits, Tracked},
+    },
     login::UserName,
-    merge::{Merge, Merged},
-    payload::{EncodeError, Encoder, Source},
-    tracked::{DirtyBits, Tracked},
 };
 
 pub use std::string::String;
 
-use crate::SessionData;
+use crate::data::SessionData;
 
 /// What a field that is never stored must be able to do.
 #[diagnostic::on_unimplemented(
@@ -45,18 +47,18 @@ impl<F: Send + Sync + 'static> SkippedValue for F {}
 pub trait SecretField {}
 
 #[cfg(feature = "secret")]
-impl<X: zeroize::Zeroize> SecretField for crate::Secret<X> {}
+impl<X: zeroize::Zeroize> SecretField for crate::data::secret::Secret<X> {}
 
 #[cfg(feature = "secret")]
-impl<X: zeroize::Zeroize> SecretField for Option<crate::Secret<X>> {}
+impl<X: zeroize::Zeroize> SecretField for Option<crate::data::secret::Secret<X>> {}
 
 #[cfg(feature = "secret")]
-impl<X: zeroize::Zeroize> SecretField for Vec<crate::Secret<X>> {}
+impl<X: zeroize::Zeroize> SecretField for Vec<crate::data::secret::Secret<X>> {}
 
 /// The codecs that a field can ask for, as they are written there; each a function that cannot be called
 /// without the feature.
 pub mod codecs {
-    use crate::Codec;
+    use crate::data::codec::Codec;
 
     #[diagnostic::on_unimplemented(
         message = "`codec = bincode` needs the feature `bincode` of the crate `sessions`",
@@ -147,12 +149,12 @@ pub fn deserialize<'de, F: serde::Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// For `merge = add` of a field that is stored in another form.
-pub fn add<F: crate::merge::Add>(base: &F, theirs: &F, ours: &F) -> F {
+pub fn add<F: crate::data::merge::Add>(base: &F, theirs: &F, ours: &F) -> F {
     F::add(base, theirs, ours)
 }
 
 /// For `merge = union` of one.
-pub fn union<F: crate::merge::Union>(base: &F, theirs: &F, ours: &F) -> F {
+pub fn union<F: crate::data::merge::Union>(base: &F, theirs: &F, ours: &F) -> F {
     F::union(base, theirs, ours)
 }
 

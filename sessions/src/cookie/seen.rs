@@ -108,7 +108,7 @@ impl Drop for Set {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SessionId;
+    use crate::identity::id::SessionId;
 
     /// A value and what it stands for, different for each number, as it is found again.
     fn cookie(number: u32) -> (Value, VerifiedCookie) {

@@ -3,12 +3,14 @@ use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 use http::{HeaderName, Response, request::Parts};
 use tower_layer::Layer;
 
-use super::{CsrfService, OriginCheck};
+use crate::csrf::{origin::OriginCheck, service::CsrfService};
 use crate::{
-    SessionData,
-    body::BoxError,
+    data::SessionData,
     error::BuildError,
-    rejection::{OnRejection, Rejection},
+    web::{
+        body::BoxError,
+        rejection::{OnRejection, Rejection},
+    },
 };
 
 /// Refuses requests that another site has made its visitor's browser send (cross-site request

@@ -1,11 +1,11 @@
 //! Whether a request was meant by the site's own pages.
 
 #[cfg(feature = "axum")]
-mod layer;
-mod origin;
+pub(crate) mod layer;
+pub(crate) mod origin;
 #[cfg(feature = "axum")]
-mod service;
-mod token;
+pub(crate) mod service;
+pub(crate) mod token;
 
 #[cfg(feature = "axum")]
 pub use layer::CsrfLayer;

@@ -25,9 +25,13 @@ use super::{
     origin::{self, Verdict},
 };
 use crate::{
-    Error, Session, SessionData,
-    preflight::is_preflight,
-    rejection::{self, Rejection},
+    data::SessionData,
+    error::Error,
+    session::Session,
+    web::{
+        preflight::is_preflight,
+        rejection::{self, Rejection},
+    },
 };
 
 /// What a [`CsrfLayer`](super::CsrfLayer) makes of a service.

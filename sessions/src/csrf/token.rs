@@ -11,13 +11,15 @@ use std::{fmt, sync::Arc};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 
 use crate::{
-    Session, SessionData,
+    data::SessionData,
     error::Error,
-    id::{self, ID_LENGTH, SessionId},
-    keys::TAG_LENGTH,
-    save::{self, Saving},
-    shared::Shared,
-    slot::Wish,
+    identity::{
+        id::{self, ID_LENGTH, SessionId},
+        keys::TAG_LENGTH,
+    },
+    save::{self, Saving, shared::Shared},
+    session::Session,
+    slot::plan::Wish,
 };
 
 const TOKEN_LENGTH: usize = 2 * TAG_LENGTH;

@@ -9,12 +9,17 @@ use pin_project_lite::pin_project;
 
 use super::headers;
 use crate::{
-    Session, SessionData,
-    body::ResponseBody,
+    data::SessionData,
     error::Error,
-    handle::{Handle, Outcome},
-    rejection::{self, OnRejection, Rejection},
-    wait::{Found, Probed, Waits},
+    session::{
+        Session,
+        request::{Handle, Outcome},
+        wait::{Found, Probed, Waits},
+    },
+    web::{
+        body::ResponseBody,
+        rejection::{self, OnRejection, Rejection},
+    },
 };
 
 /// What the inner service says; or why it says nothing, which is that it waits for a guard that is not

@@ -5,19 +5,22 @@ use std::{fmt, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    IntoStorage, Keys, SessionData, SessionUser, Sessions, UserIndex, rejection::OnRejection,
-    shared::Shared,
+    data::SessionData,
+    identity::keys::Keys,
+    login::{SessionUser, sessions::Sessions},
+    save::shared::Shared,
+    store::{UserIndex, storage::IntoStorage},
+    web::rejection::OnRejection,
 };
 
-mod config;
-pub(crate) mod decide;
-mod future;
-mod headers;
+pub(crate) mod builder;
+pub(crate) mod future;
+pub(crate) mod headers;
 pub(crate) mod neighbours;
 pub(crate) mod plain_http;
-mod service;
+pub(crate) mod service;
 
-pub use config::{Conflict, SessionLayerBuilder};
+pub use builder::{Conflict, SessionLayerBuilder};
 pub use future::ResponseFuture;
 pub use service::SessionService;
 

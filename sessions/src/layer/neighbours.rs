@@ -19,10 +19,10 @@ use std::{
 };
 
 use crate::{
-    SessionData,
     cookie::CookieConfig,
+    data::SessionData,
     error::BuildError,
-    keys::{Keys, Label},
+    identity::keys::{Keys, Label},
 };
 
 static LAYERS: Mutex<Vec<Weak<Neighbour>>> = Mutex::new(Vec::new());

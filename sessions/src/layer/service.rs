@@ -7,9 +7,12 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::ResponseFuture;
+use crate::layer::future::ResponseFuture;
 use crate::{
-    Session, SessionData, body::ResponseBody, rejection::OnRejection, session::Lazy, shared::Shared,
+    data::SessionData,
+    save::shared::Shared,
+    session::{Lazy, Session},
+    web::{body::ResponseBody, rejection::OnRejection},
 };
 
 /// What a [`SessionLayer`](super::SessionLayer) makes of a service.

@@ -10,12 +10,11 @@ use super::{
     Lent,
     rebase::{Policy, Refusal},
 };
-use crate::{
-    SessionData,
-    codec::Codec,
-    data::FieldInfo,
+use crate::data::{
+    FieldInfo, SessionData,
+    codec::{Codec, EncodeError},
     patch::{Body, Writer},
-    payload::{self, EncodeError, Encoder, Source},
+    payload::{self, Encoder, Source},
     tracked::Tracked,
 };
 

@@ -2,9 +2,8 @@
 
 use super::{Slot, State, rebase::Refusal};
 use crate::{
-    SessionData,
-    head::{Head, Lease},
-    patch::Writer,
+    data::{SessionData, patch::Writer},
+    record::head::{Head, Lease},
 };
 
 /// How often a process hands a lease on to itself before others have their turn.

@@ -4,11 +4,15 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use super::{Lent, changes::Change, source};
 use crate::{
-    Conflict, Record, SessionData,
-    codec::Codec,
-    merge::Merge,
-    patch::{Body, Patch, Writer},
-    payload::{self, EncodeError, Encoder, Source},
+    data::{
+        SessionData,
+        codec::{Codec, EncodeError},
+        merge::Merge,
+        patch::{Body, Patch, Writer},
+        payload::{self, Encoder, Source},
+    },
+    layer::builder::Conflict,
+    record::Record,
 };
 
 /// How a layer's changes meet those of others.

@@ -6,10 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-#[cfg(feature = "memory")]
-use super::MemoryStore;
 use super::{Created, Replaced, Store, StoreError, UserIndex};
-use crate::{Record, StoreKey};
+#[cfg(feature = "memory")]
+use crate::store::memory::MemoryStore;
+use crate::{identity::id::StoreKey, record::Record};
 
 pub(crate) type Boxed<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
 

@@ -93,7 +93,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::StoreError;
+    use crate::store::StoreError;
 
     /// How many records are left, and how often it was asked.
     #[derive(Clone, Default)]

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::StoreKey;
+use crate::identity::id::StoreKey;
 
 /// Of two sessions in one place the later one stays. An empty place is 24 bytes.
 const PLACES: usize = 4096;

@@ -62,28 +62,24 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::SystemTime};
 
-use crate::{Record, StoreKey};
+use crate::{identity::id::StoreKey, record::Record};
 
-mod cached;
 pub(crate) mod erased;
-mod expiry_sweep;
+pub(crate) mod expiry_sweep;
 #[cfg(any(feature = "redis", feature = "memcached"))]
-mod known_users;
+pub(crate) mod known_users;
 #[cfg(feature = "memcached")]
-mod memcached;
+pub(crate) mod memcached;
 #[cfg(feature = "memory")]
-mod memory;
-mod migrating;
-mod mirrored;
-mod packed;
-#[cfg(feature = "private-cookie")]
-pub(crate) mod private_cookie;
+pub(crate) mod memory;
+pub(crate) mod packed;
 #[cfg(feature = "redis")]
-mod redis;
+pub(crate) mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod sql;
+pub(crate) mod sql;
+pub(crate) mod storage;
 pub(crate) mod timed;
-mod upsert;
+pub(crate) mod wrap;
 #[cfg(feature = "memcached")]
 pub use self::memcached::{MemcachedStore, MemcachedStoreBuilder};
 #[cfg(feature = "redis")]
@@ -96,16 +92,18 @@ pub use self::sql::PostgresStore;
 pub use self::sql::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use self::sql::{Dialect, SqlStore, SqlStoreBuilder};
+#[cfg(feature = "private-cookie")]
+pub use self::storage::PrivateCookie;
 pub use self::{
-    cached::{Cached, CachedStats},
     expiry_sweep::ExpirySweep,
-    migrating::Migrating,
-    mirrored::{Mirrored, MirroredStats},
+    wrap::{
+        cached::{Cached, CachedStats},
+        migrating::Migrating,
+        mirrored::{Mirrored, MirroredStats},
+    },
 };
 #[cfg(feature = "memory")]
 pub use memory::{MemoryStore, MemoryStoreBuilder, MemoryStoreStats};
-#[cfg(feature = "private-cookie")]
-pub use private_cookie::PrivateCookie;
 
 /// Where sessions are kept.
 ///

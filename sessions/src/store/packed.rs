@@ -13,8 +13,8 @@
 use std::io::Write;
 
 use crate::{
-    Record,
     clock::{from_millis, to_millis},
+    record::Record,
 };
 
 /// The first byte of every packed record.

@@ -13,7 +13,7 @@ use super::{
     Created, Replaced, StoreError,
     erased::{Answer, ErasedStore},
 };
-use crate::{Record, StoreKey, sync::timeout};
+use crate::{identity::id::StoreKey, record::Record, sync::timeout};
 
 /// A store whose calls end in an error when the limit has passed. Their futures are dropped then:
 /// the store may have carried them out or not, or may still do so.

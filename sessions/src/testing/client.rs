@@ -5,7 +5,10 @@ use axum_core::body::Body;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_service::Service;
 
-use crate::{Session, SessionData, SessionLayer, SessionUser, id::SessionId, shared::Shared};
+use crate::{
+    data::SessionData, identity::id::SessionId, layer::SessionLayer, login::SessionUser,
+    save::shared::Shared, session::Session,
+};
 
 /// Drives an application in a test as a browser would: without a socket, and with the session's
 /// cookie from one request to the next.

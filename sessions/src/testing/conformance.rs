@@ -15,8 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    Created, Record, Replaced, Store, StoreError, StoreKey,
     clock::{from_millis, to_millis},
+    identity::id::StoreKey,
+    record::Record,
+    store::{Created, Replaced, Store, StoreError},
 };
 
 #[cfg(test)]

@@ -8,7 +8,11 @@ use std::{
 
 use tokio::time::sleep;
 
-use crate::{Created, Record, Replaced, Store, StoreError, StoreKey};
+use crate::{
+    identity::id::StoreKey,
+    record::Record,
+    store::{Created, Replaced, Store, StoreError},
+};
 
 /// What can go wrong with a call of a [`FaultyStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -231,7 +235,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::MemoryStore;
+    use crate::store::memory::MemoryStore;
 
     const KEY: StoreKey = StoreKey::from_bytes([1; 32]);
 

@@ -5,7 +5,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{Created, Record, Replaced, Store, StoreError, StoreKey};
+use crate::{
+    identity::id::StoreKey,
+    record::Record,
+    store::{Created, Replaced, Store, StoreError},
+};
 
 /// A store that counts the calls of another one, and fails or holds them when it is told to.
 ///
@@ -301,7 +305,7 @@ mod tests {
     use tokio::{spawn, time::timeout};
 
     use super::*;
-    use crate::MemoryStore;
+    use crate::store::memory::MemoryStore;
 
     const KEY: StoreKey = StoreKey::from_bytes([1; 32]);
 

@@ -6,14 +6,15 @@ use std::{any::type_name, fmt};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Codec, SessionData,
-    codec::{Own, Unreadable},
-    data::FieldInfo,
+    data::{
+        FieldInfo, SessionData,
+        codec::{Codec, EncodeError, error::Unreadable, form::Own},
+        patch::Patch,
+        payload::{self, Encoder, Fallbacks, Found, Source},
+        tracked::Tracked,
+    },
     error::Error,
-    patch::Patch,
-    payload::{self, EncodeError, Encoder, Fallbacks, Found, Source},
     slot::rebase::Refusal,
-    tracked::Tracked,
 };
 
 const FIELD: FieldInfo = FieldInfo::new("value");

@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::{Found, MemcachedStore, Place, Stored, TRIES, gets, server_of};
 use crate::{
-    Record, StoreKey,
+    identity::id::StoreKey,
+    record::Record,
     store::{Store, StoreError, UserIndex, packed::stored_millis},
 };
 

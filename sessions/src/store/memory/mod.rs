@@ -22,8 +22,9 @@ use self::{
 };
 use super::{Created, Replaced, Store, StoreError};
 use crate::{
-    Record, StoreKey,
     clock::{Clock, to_millis},
+    identity::id::StoreKey,
+    record::Record,
 };
 
 mod room;

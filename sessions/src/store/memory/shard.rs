@@ -11,8 +11,9 @@ use std::{sync::Arc, time::SystemTime};
 use hashbrown::HashTable;
 
 use crate::{
-    Record, StoreKey,
     clock::{from_millis, to_millis},
+    identity::id::StoreKey,
+    record::Record,
 };
 
 /// What a session is worth when the store is full: the least is the first to give way.

@@ -149,7 +149,12 @@ mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
-    use crate::{Created, MemoryStore, Record, Store, StoreKey, testing::ManualClock};
+    use crate::{
+        identity::id::StoreKey,
+        record::Record,
+        store::{Created, Store, memory::MemoryStore},
+        testing::ManualClock,
+    };
 
     async fn create(store: &MemoryStore, clock: &ManualClock, number: u8) {
         // All in the first shard: their last bytes are the same.

@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{Inner, MemoryStore, shard::Entry};
-use crate::{Record, StoreError, StoreKey, UserIndex};
+use crate::{
+    identity::id::StoreKey,
+    record::Record,
+    store::{StoreError, UserIndex},
+};
 
 /// How many locks there are. Each is held for one look-up.
 const SHARDS: usize = 64;
@@ -108,7 +112,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{Created, Replaced, Store, store::memory::shard_of};
+    use crate::store::{Created, Replaced, Store, memory::shard_of};
 
     fn key(number: u8) -> StoreKey {
         StoreKey::from_bytes([number; 32])

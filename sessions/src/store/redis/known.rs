@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Record, StoreKey, store::packed::stored_millis};
+use crate::{identity::id::StoreKey, record::Record, store::packed::stored_millis};
 
 /// As many as may be between their load and their save at the same time; of two in one place the
 /// later one stays.

@@ -26,7 +26,7 @@ use super::{
     known_users::KnownUsers,
     packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
 };
-use crate::{Record, StoreKey, clock::Clock};
+use crate::{clock::Clock, identity::id::StoreKey, record::Record};
 
 mod check;
 mod connection;

@@ -21,8 +21,9 @@ use super::{
     packed::stored_millis,
 };
 use crate::{
-    Record, StoreKey,
     clock::{Clock, from_millis},
+    identity::id::StoreKey,
+    record::Record,
 };
 
 mod driver;

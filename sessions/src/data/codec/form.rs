@@ -1,0 +1,53 @@
+//! In which form a field's value is given to serde.
+
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::data::FieldValue;
+
+/// How a value is serialized and deserialized: by its own implementations, or by the
+/// functions that a field names with `#[serde(with = …)]`.
+pub trait Form: Send + Sync + 'static {
+    /// The type of the field.
+    type Value: Send + Sync + 'static;
+
+    /// Serializes a value of the field.
+    fn serialize<S: Serializer>(value: &Self::Value, serializer: S) -> Result<S::Ok, S::Error>;
+
+    /// Deserializes a value of the field.
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self::Value, D::Error>;
+}
+
+/// The form of a type that has serde's traits.
+pub(crate) struct Own<F>(PhantomData<fn() -> F>);
+
+impl<F: FieldValue> Form for Own<F> {
+    type Value = F;
+
+    fn serialize<S: Serializer>(value: &F, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<F, D::Error> {
+        F::deserialize(deserializer)
+    }
+}
+
+/// A value on its way to a codec.
+pub(crate) struct In<'a, W: Form>(pub(crate) &'a W::Value);
+
+impl<W: Form> Serialize for In<'_, W> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        W::serialize(self.0, serializer)
+    }
+}
+
+/// A value that comes from a codec.
+pub(crate) struct Out<W: Form>(pub(crate) W::Value);
+
+impl<'de, W: Form> Deserialize<'de> for Out<W> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        W::deserialize(deserializer).map(Self)
+    }
+}

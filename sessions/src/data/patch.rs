@@ -1,0 +1,252 @@
+//! The fields that were changed and are not saved yet, as bytes.
+
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::data::payload::{self, Source};
+
+/// Which request has written something. No two in this process have the same, ever: what a request
+/// leaves behind must not be taken for a later one's.
+pub(crate) type Writer = u64;
+
+/// The next request's.
+pub(crate) fn new_writer() -> Writer {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+/// In the order in which they were written: of the entries of one field the last one counts. Those
+/// of other requests stay below it, for when its own request takes it back.
+///
+/// There are few: a list does.
+#[derive(Clone, Default)]
+pub(crate) struct Patch(Vec<Entry>);
+
+#[derive(Clone)]
+struct Entry {
+    field: usize,
+    body: Body,
+    writer: Writer,
+}
+
+/// The encoded value of a field, or that it has its default, which leaves a field unstored that is;
+/// a short one without an allocation.
+#[derive(Clone)]
+pub(crate) enum Body {
+    Short { bytes: [u8; SHORT], length: u8, is_default: bool },
+    Long { bytes: Box<[u8]>, is_default: bool },
+}
+
+/// So many that a short body takes no more room than a long one does beside its bytes and their
+/// length.
+const SHORT: usize = 21;
+
+impl Body {
+    pub(crate) fn new(body: &[u8], is_default: bool) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..body.len()) {
+            Some(place) => {
+                place.copy_from_slice(body);
+                Self::Short { bytes, length: body.len() as u8, is_default }
+            }
+            None => Self::Long { bytes: body.into(), is_default },
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        match self {
+            Self::Short { is_default, .. } | Self::Long { is_default, .. } => *is_default,
+        }
+    }
+}
+
+impl From<&[u8]> for Body {
+    fn from(body: &[u8]) -> Self {
+        Self::new(body, false)
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short { bytes, length, .. } => &bytes[..usize::from(*length)],
+            Self::Long { bytes, .. } => bytes,
+        }
+    }
+}
+
+impl Patch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Field, body and writer.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &Body, Writer)> {
+        self.0.iter().map(|entry| (entry.field, &entry.body, entry.writer))
+    }
+
+    /// One that several requests have written, as often.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|entry| entry.field)
+    }
+
+    pub(crate) fn body(&self, field: usize) -> Option<&Body> {
+        self.0.iter().rev().find(|entry| entry.field == field).map(|entry| &entry.body)
+    }
+
+    pub(crate) fn contains(&self, field: usize) -> bool {
+        self.0.iter().any(|entry| entry.field == field)
+    }
+
+    /// Whether another request has written the field too.
+    pub(crate) fn is_shared(&self, field: usize, writer: Writer) -> bool {
+        self.0.iter().any(|entry| entry.field == field && entry.writer != writer)
+    }
+
+    /// Whether this request has taken what was in a flash field.
+    pub(crate) fn took(&self, field: usize, writer: Writer) -> bool {
+        let mut entries = self.0.iter();
+        entries.any(|it| (it.field, it.writer) == (field, writer) && payload::took(&it.body))
+    }
+
+    pub(crate) fn set(&mut self, field: usize, body: Body, writer: Writer) {
+        let is_it = |entry: &Entry| (entry.field, entry.writer) == (field, writer);
+        if let Some(at) = self.0.iter().position(is_it) {
+            self.0.remove(at);
+        }
+        self.0.push(Entry { field, body, writer });
+    }
+
+    pub(crate) fn reserve(&mut self, fields: usize) {
+        self.0.reserve(fields);
+    }
+
+    pub(crate) fn remove(&mut self, field: usize) {
+        self.0.retain(|entry| entry.field != field);
+    }
+
+    /// What one request has written.
+    pub(crate) fn of(&self, writer: Writer) -> Self {
+        Self(self.0.iter().filter(|entry| entry.writer == writer).cloned().collect())
+    }
+
+    pub(crate) fn forget(&mut self, writer: Writer) {
+        self.0.retain(|entry| entry.writer != writer);
+    }
+
+    /// Forgets what a save has stored, with all that lay below it.
+    pub(crate) fn forget_saved(&mut self, stored: &Source<'_>) {
+        let mut at = self.0.len();
+        while at > 0 {
+            at -= 1;
+            let Entry { field, body, .. } = &self.0[at];
+            if stored.body(*field) == Some(&**body) {
+                let (field, mut index) = (*field, 0);
+                self.0.retain(|entry| {
+                    let is_below = index <= at && entry.field == field;
+                    index += 1;
+                    !is_below
+                });
+                at = at.min(self.0.len());
+            }
+        }
+    }
+
+    /// Forgets changes that are none, because they leave what is stored, or the default of what is not.
+    pub(crate) fn forget_unchanged(&mut self, stored: &Source<'_>) {
+        let is_no_change = |field: usize, body: &Body| match stored.body(field) {
+            Some(stored) => *stored == **body,
+            None => body.is_default(),
+        };
+        let unchanged: Vec<usize> = self
+            .entries()
+            .filter(|(field, body, writer)| {
+                is_no_change(*field, body) && !self.is_shared(*field, *writer)
+            })
+            .map(|(field, ..)| field)
+            .collect();
+        unchanged.into_iter().for_each(|field| self.remove(field));
+    }
+
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{FieldInfo, payload::Source};
+
+    const FIELDS: &[FieldInfo] = &[FieldInfo::new("a"), FieldInfo::new("b")];
+
+    fn patch(entries: &[(usize, &str, Writer)]) -> Patch {
+        let mut patch = Patch::default();
+        for (field, body, writer) in entries {
+            patch.set(*field, body.as_bytes().into(), *writer);
+        }
+        patch
+    }
+
+    fn texts(patch: &Patch) -> Vec<(usize, &str, Writer)> {
+        let entries = patch.0.iter();
+        entries.map(|it| (it.field, str::from_utf8(&it.body).unwrap(), it.writer)).collect()
+    }
+
+    fn stored(payload: &[u8]) -> Source<'_> {
+        Source::parse(FIELDS, payload).unwrap()
+    }
+
+    #[test]
+    fn a_body_is_what_it_was_made_of() {
+        for length in 0..50 {
+            let bytes: Vec<u8> = (0..length).collect();
+            assert_eq!(*Body::from(&bytes[..]), bytes);
+        }
+        assert_eq!(size_of::<Body>(), 24);
+    }
+
+    #[test]
+    fn the_last_one_counts_and_can_be_taken_back() {
+        let mut patch = patch(&[(0, "x", 1), (0, "y", 2), (0, "z", 1), (1, "b", 1)]);
+        assert_eq!(texts(&patch), [(0, "y", 2), (0, "z", 1), (1, "b", 1)]);
+        assert_eq!(patch.body(0).unwrap()[..], *b"z");
+        patch.forget(1);
+        assert_eq!(texts(&patch), [(0, "y", 2)]);
+    }
+
+    #[test]
+    fn the_default_of_what_is_not_stored_is_no_change_once_it_is_alone() {
+        // Of the field `a`, "y" is stored.
+        let payload = b"\x01\x00\x01a\x01y";
+        let mut patch = patch(&[(0, "x", 1), (1, "b", 1)]);
+        patch.set(0, Body::new(b"", true), 2);
+        patch.set(1, Body::new(b"", true), 2);
+        patch.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&patch).len(), 4, "there are another's below");
+        patch.forget(1);
+        patch.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&patch), [(0, "", 2)]);
+    }
+
+    #[test]
+    fn what_is_saved_goes_with_all_that_is_below() {
+        // Of the field `a`, "y" is stored.
+        let payload = b"\x01\x00\x01a\x01y";
+        let all = [(0, "x", 1), (1, "b", 1), (0, "y", 2), (0, "z", 3)];
+        let mut saved = patch(&all);
+        saved.forget_saved(&stored(payload));
+        assert_eq!(texts(&saved), [(1, "b", 1), (0, "z", 3)]);
+
+        let mut unchanged = patch(&all[..3]);
+        unchanged.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&unchanged).len(), 3, "there is another's below");
+        let mut unchanged = patch(&[(1, "b", 1), (0, "y", 2)]);
+        unchanged.forget_unchanged(&stored(payload));
+        assert_eq!(texts(&unchanged), [(1, "b", 1)]);
+    }
+}

@@ -1,0 +1,691 @@
+//! The fields of a session as bytes.
+//!
+//! ```text
+//! payload  = format (1)  head-length  head  entry*,  or a zero: the session has moved
+//! entry    = key-length (one byte)  key  body-length  body
+//! body     = tag  [field-version]  [end]  value
+//! tag      = layout (low three bits) | 8 if a field-version follows | 16 if an end follows
+//!          | 32 if the rest is [sealed](crate::sealing), and nothing else
+//!          | 64 if whoever wrote it took what was there before | other bits: not used yet
+//! ```
+//!
+//! The layout says how the [codec](crate::codec) wrote the value; 0 that there is none, and that the
+//! field has its default, whatever that is by then.
+//!
+//! The end is when the field falls back to its default, in milliseconds since 1970. The
+//! [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says how it
+//! was written, so that fields can be added, removed, reordered and moved to another codec one by one,
+//! and an entry that this build does not know, or whose tag it does not understand, is kept as it
+//! is.
+
+use std::{
+    any::type_name,
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    data::{
+        FieldInfo, FieldValue,
+        codec::{
+            self, Codec, Form,
+            error::{DecodeError, EncodeError, Unreadable},
+            form::Own,
+        },
+        patch::{Body, Patch},
+    },
+    varint,
+};
+
+/// No payload may be larger, whatever a layer allows: 16 MiB.
+pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
+
+const FORMAT: u8 = 1;
+const LAYOUT_BITS: u8 = 0b0111;
+/// The layout of a field that was set back to its default.
+const UNSET: u8 = 0;
+const HAS_VERSION: u8 = 0b1000;
+const HAS_END: u8 = 0b0001_0000;
+#[cfg(feature = "secret")]
+pub(crate) const SEALED: u8 = 0b0010_0000;
+const TOOK: u8 = 0b0100_0000;
+
+/// Begins what is left for a moment under an id that has been renewed: no payload, so that it opens
+/// nothing.
+pub(crate) const MOVED: &[u8] = &[0];
+
+/// The bytes are not a payload, or of a format that this version does not know.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt;
+
+/// A payload taken apart, for one struct's table of fields.
+pub struct Source<'a> {
+    fields: &'static [FieldInfo],
+    bodies: Bodies<'a>,
+    /// Keys and bodies of the fields that this build does not have.
+    unknown: Vec<Entry<'a>>,
+    /// Where it is noted which fields fall back to their defaults, if anybody asks.
+    #[cfg(feature = "testing")]
+    fallbacks: Option<&'a Fallbacks>,
+    /// In milliseconds; zero for whoever wants what was stored, whether it has ended or not.
+    now: u64,
+}
+
+/// Fields by number, their types, and why they could not be read.
+#[cfg(feature = "testing")]
+pub(crate) type Fallbacks = std::cell::RefCell<Vec<(usize, &'static str, DecodeError)>>;
+
+/// A key and its body.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+impl<'a> Source<'a> {
+    pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
+        Self {
+            fields,
+            bodies: Bodies::none(fields.len()),
+            unknown: Vec::new(),
+            #[cfg(feature = "testing")]
+            fallbacks: None,
+            now: 0,
+        }
+    }
+
+    /// Takes `payload` apart. An empty one is that of a session without any field.
+    #[cfg(any(test, feature = "secret"))]
+    pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
+        let mut source = Self::empty(fields);
+        source.read(payload)?;
+        Ok(source)
+    }
+
+    /// Takes `payload` apart in place: a source is large enough that moving it costs as much.
+    pub(crate) fn read(&mut self, payload: &'a [u8]) -> Result<(), Corrupt> {
+        let (_, mut rest) = take_head(payload)?;
+        // Entries are written in the order of the table, so that the next one is mostly the next.
+        let mut expected = 0;
+        while let Some((key, body)) = take_entry(&mut rest)? {
+            match find(self.fields, expected, key) {
+                Some((field, by_alias)) => {
+                    if !by_alias || self.bodies.get(field).is_none() {
+                        self.bodies.set(field, body);
+                    }
+                    expected = field + 1;
+                }
+                None => self.unknown.push((key, body)),
+            }
+        }
+        Ok(())
+    }
+
+    /// With some fields at least.
+    pub(crate) fn of_some(
+        fields: &'static [FieldInfo],
+        payload: &'a [u8],
+        wanted: impl Iterator<Item = usize> + Clone,
+    ) -> Self {
+        let mut source = Self::empty(fields);
+        if wanted.clone().count() > FEW {
+            // A payload was checked when it was loaded.
+            let _ = source.read(payload);
+            return source;
+        }
+        for field in wanted {
+            if let Some(body) = body(&fields[field], payload) {
+                source.bodies.set(field, body);
+            }
+        }
+        source
+    }
+
+    /// Lays what has been changed over what was stored.
+    pub(crate) fn lay_over(&mut self, patch: &'a Patch) {
+        for (field, body, _) in patch.entries() {
+            self.bodies.set(field, body);
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn note_fallbacks(&mut self, fallbacks: &'a Fallbacks) {
+        self.fallbacks = Some(fallbacks);
+    }
+
+    /// As it is at this time: a field that has ended has its default.
+    pub(crate) fn look_at(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// When the next of the fields ends.
+    pub(crate) fn next_end(&self) -> u64 {
+        let bodies = (0..self.fields.len()).filter_map(|field| self.bodies.get(field));
+        bodies.filter_map(end).filter(|end| *end > self.now).min().unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn body(&self, field: usize) -> Option<&'a [u8]> {
+        self.bodies.get(field)
+    }
+
+    pub(crate) fn set_body(&mut self, field: usize, body: &'a [u8]) {
+        self.bodies.set(field, body);
+    }
+
+    /// The payload of these fields and this head.
+    pub(crate) fn write(&self, head: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.written_len(head));
+        put_head(head, &mut out);
+        for (field, info) in self.fields.iter().enumerate() {
+            if let Some(body) = self.bodies.get(field) {
+                put_entry(info.key.as_bytes(), body, &mut out);
+            }
+        }
+        for (key, body) in &self.unknown {
+            put_entry(key, body, &mut out);
+        }
+        out
+    }
+
+    /// A little more than [`write`](Self::write) needs, so that it allocates once.
+    fn written_len(&self, head: &[u8]) -> usize {
+        let known = self.fields.iter().enumerate().filter_map(|(field, info)| {
+            self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS)
+        });
+        let unknown = self.unknown.iter().map(|(key, body)| key.len() + body.len() + LENGTHS);
+        head.len() + LENGTHS + known.sum::<usize>() + unknown.sum::<usize>()
+    }
+
+    /// The value of a stored field, or its default: also when its bytes do not decode, or were
+    /// written under another field version. That costs the field its value, and no other field.
+    pub fn field<F: FieldValue>(&self, field: usize, default: impl FnOnce() -> F) -> F {
+        self.field_as::<Own<F>>(field, default)
+    }
+
+    /// The same of a field whose value is stored in another form.
+    pub fn field_as<W: Form>(&self, field: usize, default: impl FnOnce() -> W::Value) -> W::Value {
+        let Some(body) = self.bodies.get(field) else { return default() };
+        if self.now > 0 && has_ended(body, self.now) {
+            return default();
+        }
+        let info = &self.fields[field];
+        match decode::<W>(body, info.version) {
+            Ok(Found::Value(value)) => value,
+            Ok(Found::Unset) => default(),
+            Ok(Found::OtherVersion) => {
+                tracing::debug!(field = info.key, "stored under another field version: default");
+                default()
+            }
+            Err(error) => {
+                #[cfg(feature = "testing")]
+                if let Some(fallbacks) = self.fallbacks {
+                    fallbacks.borrow_mut().push((field, type_name::<W::Value>(), error));
+                    return default();
+                }
+                fell_back(info, type_name::<W::Value>(), error.why);
+                default()
+            }
+        }
+    }
+}
+
+/// Says once in a process that a field has its default instead of what is stored, and why. Not in the
+/// words of the error: serde's errors quote the value.
+#[cold]
+pub(crate) fn fell_back(info: &'static FieldInfo, type_name: &'static str, why: Unreadable) {
+    static TOLD: Mutex<Option<HashSet<(usize, Unreadable)>>> = Mutex::new(None);
+    let place = std::ptr::from_ref(info).addr();
+    let is_news = {
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get_or_insert_default().insert((place, why))
+    };
+    if is_news {
+        tracing::warn!(
+            field = info.key,
+            r#type = type_name,
+            "what is stored of a field is not read, and the field has its default: {why}. (This is \
+             said once)"
+        );
+    } else {
+        tracing::debug!(field = info.key, "a stored field is not read: default");
+    }
+}
+
+/// The stored body of one field, without taking the whole payload apart.
+pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> {
+    let (_, mut entries) = take_head(payload).ok()?;
+    let mut by_alias = None;
+    while let Some((key, body)) = take_entry(&mut entries).ok()? {
+        if key == info.key.as_bytes() {
+            return Some(body);
+        }
+        if by_alias.is_none() && info.is_stored_under(key) {
+            by_alias = Some(body);
+        }
+    }
+    by_alias
+}
+
+/// Up to so many fields it is quicker to look for each of them than to take a payload apart.
+pub(crate) const FEW: usize = 8;
+
+/// The payload with another head, and with what `patch` has changed: what lies between two changes is
+/// copied as it is. `None` if more than a [`FEW`] have changed, or a field is stored under an alias,
+/// which takes more than that.
+pub(crate) fn patched(
+    fields: &'static [FieldInfo],
+    payload: &[u8],
+    head: &[u8],
+    patch: &Patch,
+) -> Option<Vec<u8>> {
+    if patch.entries().count() > FEW {
+        return None;
+    }
+    let (_, mut rest) = take_head(payload).ok()?;
+    let size = |(field, body, _): (usize, &Body, _)| fields[field].key.len() + body.len() + LENGTHS;
+    let more = LENGTHS + head.len() + patch.entries().map(size).sum::<usize>();
+    let mut out = Vec::with_capacity(rest.len() + more);
+    put_head(head, &mut out);
+    // What is not copied yet begins here.
+    let (mut unchanged, mut expected) = (rest, 0);
+    while !rest.is_empty() {
+        let before = unchanged.len() - rest.len();
+        let (key, _) = take_entry(&mut rest).ok()??;
+        let Some((field, by_alias)) = find(fields, expected, key) else { continue };
+        if by_alias {
+            return None;
+        }
+        expected = field + 1;
+        if let Some(body) = patch.body(field) {
+            out.extend_from_slice(&unchanged[..before]);
+            put_entry(key, body, &mut out);
+            unchanged = rest;
+        }
+    }
+    out.extend_from_slice(unchanged);
+    for (at, (field, ..)) in patch.entries().enumerate() {
+        let is_first = patch.entries().take(at).all(|(earlier, ..)| earlier != field);
+        if is_first && body(&fields[field], payload).is_none() {
+            put_entry(fields[field].key.as_bytes(), patch.body(field)?, &mut out);
+        }
+    }
+    Some(out)
+}
+
+/// Whether all of `payload` is one, and the encoded head in it.
+pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
+    let (head, mut entries) = take_head(payload)?;
+    while take_entry(&mut entries)?.is_some() {}
+    Ok(head)
+}
+
+/// The head, and the bytes of the entries. An empty payload has neither.
+fn take_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Corrupt> {
+    match payload.split_first() {
+        None => Ok((&[], &[])),
+        Some((&FORMAT, mut rest)) => {
+            let head = take_sized(&mut rest).ok_or(Corrupt)?;
+            Ok((head, rest))
+        }
+        Some(_) => Err(Corrupt),
+    }
+}
+
+fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> {
+    let Some(&key_length) = entries.split_off_first() else { return Ok(None) };
+    let key = entries.split_off(..usize::from(key_length)).ok_or(Corrupt)?;
+    let body = take_sized(entries).ok_or(Corrupt)?;
+    Ok(Some((key, body)))
+}
+
+/// The field that is stored under `key`, looking first where it is expected, and whether that is an
+/// alias.
+fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, bool)> {
+    match fields.get(expected) {
+        Some(info) if info.key.as_bytes() == key => Some((expected, false)),
+        _ => {
+            let field = fields.iter().position(|info| info.is_stored_under(key))?;
+            Some((field, fields[field].key.as_bytes() != key))
+        }
+    }
+}
+
+/// What a body has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<V> {
+    Value(V),
+    /// The field was set back to its default.
+    Unset,
+    /// A value of another field version.
+    OtherVersion,
+}
+
+#[inline]
+pub(crate) fn decode<W: Form>(
+    mut body: &[u8],
+    version: u32,
+) -> Result<Found<W::Value>, DecodeError> {
+    let tag = *body.split_off_first().ok_or(Unreadable::Damaged)?;
+    if tag & !(LAYOUT_BITS | HAS_VERSION | HAS_END | TOOK) != 0 {
+        return Err(Unreadable::Later.into());
+    }
+    let mut written_under = 0;
+    if tag & HAS_VERSION != 0 {
+        written_under = varint::take(&mut body).ok_or(Unreadable::Damaged)?;
+    }
+    if tag & HAS_END != 0 {
+        varint::take(&mut body).ok_or(Unreadable::Damaged)?;
+    }
+    if tag & LAYOUT_BITS == UNSET {
+        return Ok(Found::Unset);
+    }
+    if written_under != u64::from(version) {
+        return Ok(Found::OtherVersion);
+    }
+    codec::decode::<W>(tag & LAYOUT_BITS, body).map(Found::Value)
+}
+
+/// The body of a field that was set back to its default: not that value, but whatever the default is
+/// when it is read.
+pub(crate) const UNSET_BODY: &[u8] = &[UNSET];
+
+pub(crate) fn is_unset(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & LAYOUT_BITS == UNSET)
+}
+
+#[cfg(feature = "secret")]
+pub(crate) fn is_sealed(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & SEALED != 0)
+}
+
+/// When the field ends, if it does.
+pub(crate) fn end(mut body: &[u8]) -> Option<u64> {
+    let tag = *body.split_off_first()?;
+    if tag & HAS_END == 0 {
+        return None;
+    }
+    if tag & HAS_VERSION != 0 {
+        varint::take(&mut body)?;
+    }
+    varint::take(&mut body)
+}
+
+pub(crate) fn has_ended(body: &[u8], now: u64) -> bool {
+    end(body).is_some_and(|end| end <= now)
+}
+
+/// Has a body that an [`Encoder`] has written end at this time.
+pub(crate) fn set_end(body: &mut Vec<u8>, end: u64) {
+    let Some((tag, rest)) = body.split_first_mut() else { return };
+    *tag |= HAS_END;
+    let mut after_version = &*rest;
+    if *tag & HAS_VERSION != 0 {
+        let _ = varint::take(&mut after_version);
+    }
+    let at = 1 + rest.len() - after_version.len();
+    let mut bytes = Vec::new();
+    varint::put(end, &mut bytes);
+    body.splice(at..at, bytes);
+}
+
+/// Notes that whoever wrote `body` took the value that its flash field had before: of two that did
+/// so, one is refused.
+pub(crate) fn set_took(body: &mut [u8]) {
+    if let Some(tag) = body.first_mut() {
+        *tag |= TOOK;
+    }
+}
+
+pub(crate) fn took(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & TOOK != 0)
+}
+
+/// Whether two bodies have the same value, whoever took something.
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    match (a.split_first(), b.split_first()) {
+        (Some((tag, a)), Some((other, b))) => tag | TOOK == other | TOOK && a == b,
+        (a, b) => a == b,
+    }
+}
+
+fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(varint::take(bytes)?).ok()?;
+    bytes.split_off(..length)
+}
+
+/// No two lengths before an entry, nor what stands before the head, take more bytes in a payload of the
+/// usual size.
+const LENGTHS: usize = 6;
+
+fn put_sized(bytes: &[u8], out: &mut Vec<u8>) {
+    varint::put(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_head(head: &[u8], out: &mut Vec<u8>) {
+    out.push(FORMAT);
+    put_sized(head, out);
+}
+
+fn put_entry(key: &[u8], body: &[u8], out: &mut Vec<u8>) {
+    // The derive refuses keys over 255 bytes.
+    out.push(key.len() as u8);
+    out.extend_from_slice(key);
+    put_sized(body, out);
+}
+
+/// A body for each field of the table; those of a usual struct without an allocation.
+struct Bodies<'a> {
+    first: [Option<&'a [u8]>; 16],
+    more: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Bodies<'a> {
+    fn none(fields: usize) -> Self {
+        Self { first: [None; 16], more: vec![None; fields.saturating_sub(16)] }
+    }
+
+    fn get(&self, field: usize) -> Option<&'a [u8]> {
+        match self.first.get(field) {
+            Some(body) => *body,
+            None => *self.more.get(field - self.first.len())?,
+        }
+    }
+
+    fn set(&mut self, field: usize, body: &'a [u8]) {
+        match self.first.get_mut(field) {
+            Some(place) => *place = Some(body),
+            None => self.more[field - self.first.len()] = Some(body),
+        }
+    }
+}
+
+/// Writes the body of one field.
+pub struct Encoder<'a> {
+    codec: Codec,
+    version: u32,
+    /// Whether every value is read back.
+    is_thorough: bool,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    /// `codec` is the layer's; a field may have its own.
+    pub(crate) fn new(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
+        let (codec, version) = (info.codec.unwrap_or(codec), info.version);
+        Self { codec, version, is_thorough: false, out }
+    }
+
+    /// In this codec, whatever the field says, and with a value that is read back.
+    #[cfg(feature = "testing")]
+    pub(crate) fn thorough(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
+        Self { codec, version: info.version, is_thorough: true, out }
+    }
+
+    /// Encodes `value` as the field's body.
+    pub fn put<F: FieldValue>(&mut self, value: &F) -> Result<(), EncodeError> {
+        self.put_as::<Own<F>>(value)
+    }
+
+    /// The same in another form than the type's own.
+    pub fn put_as<W: Form>(&mut self, value: &W::Value) -> Result<(), EncodeError> {
+        let plan = self.codec.plan::<W>(value)?;
+        match self.version {
+            0 => self.out.push(plan.number()),
+            version => {
+                self.out.push(plan.number() | HAS_VERSION);
+                varint::put(version.into(), self.out);
+            }
+        }
+        plan.write(self.out, self.is_thorough)
+    }
+
+    /// For a number that no field has.
+    pub fn nothing(&mut self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "bincode"))]
+mod tests {
+    use super::*;
+
+    const FIELDS: &[FieldInfo] =
+        &[FieldInfo::new("name"), FieldInfo::new("visits").aliases(&["count"]).version(2)];
+
+    fn body(info: &FieldInfo, value: impl FieldValue) -> Vec<u8> {
+        let mut out = Vec::new();
+        Encoder::new(Codec::Bincode, info, &mut out).put(&value).unwrap();
+        out
+    }
+
+    fn payload(entries: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut out = vec![FORMAT, 0];
+        entries.iter().for_each(|(key, body)| put_entry(key.as_bytes(), body, &mut out));
+        out
+    }
+
+    fn visits(payload: &[u8]) -> u32 {
+        Source::parse(FIELDS, payload).unwrap().field(1, || 99)
+    }
+
+    /// Old payloads must stay readable: this is what the first release wrote.
+    #[test]
+    fn golden() {
+        let (name, visits) = (body(&FIELDS[0], "Zoë".to_string()), body(&FIELDS[1], 300_u32));
+        let golden = [
+            &b"\x01\x00"[..],
+            b"\x04name\x07\x05\x0b\x04Zo\xc3\xab",
+            b"\x06visits\x06\x0d\x02\x03\xfb\x2c\x01",
+        ]
+        .concat();
+        assert_eq!(payload(&[("name", &name), ("visits", &visits)]), golden);
+        let source = Source::parse(FIELDS, &golden).unwrap();
+        assert_eq!(source.field(0, String::new), "Zoë");
+        assert_eq!(source.field(1, || 0_u32), 300);
+        assert_eq!(source.write(&[]), golden);
+    }
+
+    #[test]
+    fn an_alias_counts_where_the_key_is_missing_and_goes_with_the_next_save() {
+        let (old, new) = (body(&FIELDS[1], 1_u32), body(&FIELDS[1], 2_u32));
+        assert_eq!(visits(&payload(&[("count", &old)])), 1);
+        assert_eq!(visits(&payload(&[("count", &old), ("visits", &new)])), 2);
+        assert_eq!(visits(&payload(&[("visits", &new), ("count", &old)])), 2);
+        let stored = payload(&[("count", &old)]);
+        let saved = Source::parse(FIELDS, &stored).unwrap().write(&[]);
+        assert_eq!(saved, payload(&[("visits", &old)]));
+    }
+
+    #[test]
+    fn another_field_version_is_not_read() {
+        assert_eq!(visits(&payload(&[("visits", &body(&FIELDS[0], 7_u32))])), 99);
+        let later = FieldInfo::new("visits").version(3);
+        assert_eq!(visits(&payload(&[("visits", &body(&later, 7_u32))])), 99);
+    }
+
+    #[test]
+    fn a_field_with_an_end_has_its_default_from_then_on() {
+        let mut ending = body(&FIELDS[1], 7_u32);
+        set_end(&mut ending, 300);
+        assert_eq!(ending, [&[5 | HAS_VERSION | HAS_END, 2, 0xac, 2][..], &[3, 7]].concat());
+        let mut name = body(&FIELDS[0], "Zoë".to_string());
+        set_end(&mut name, 1_000);
+        assert_eq!((end(&ending), end(&name)), (Some(300), Some(1_000)));
+        let payload = payload(&[("name", &name), ("visits", &ending)]);
+        for (now, visits, length, next) in
+            [(0, 7, 4, 300), (299, 7, 4, 300), (300, 99, 4, 1_000), (1_000, 99, 0, u64::MAX)]
+        {
+            let mut source = Source::parse(FIELDS, &payload).unwrap();
+            source.look_at(now);
+            assert_eq!(source.field(1, || 99_u32), visits, "at {now}");
+            assert_eq!(source.field(0, String::new).len(), length, "at {now}");
+            assert_eq!(source.next_end(), next);
+            assert_eq!(source.write(&[]), payload, "kept as it is");
+        }
+        for cut in 0..ending.len() {
+            let _ = end(&ending[..cut]);
+            assert!(decode::<Own<u32>>(&ending[..cut], 2).is_err());
+        }
+    }
+
+    #[test]
+    fn what_this_build_does_not_know_is_kept() {
+        let stored =
+            payload(&[("later", b"\xf0anything"), ("visits", b"\xf0later tag"), ("", b"")]);
+        let source = Source::parse(FIELDS, &stored).unwrap();
+        assert_eq!(source.field(1, || 99_u32), 99);
+        let kept = [("visits", &b"\xf0later tag"[..]), ("later", b"\xf0anything"), ("", b"")];
+        assert_eq!(source.write(&[]), payload(&kept));
+    }
+
+    #[test]
+    fn patched_or_taken_apart_it_is_the_same() {
+        const FIELDS: &[FieldInfo] = &[
+            FieldInfo::new("a"),
+            FieldInfo::new("bb").aliases(&["old"]),
+            FieldInfo::new("c"),
+            FieldInfo::new("d"),
+        ];
+        let stored: [&[(&str, &[u8])]; 5] = [
+            &[],
+            &[("a", b"1"), ("bb", b"2"), ("c", b"3"), ("d", b"4")],
+            &[("d", b"4"), ("later", b""), ("a", b"1")],
+            &[("c", &[7; 300]), ("bb", b"")],
+            &[("a", b"1"), ("old", b"2")],
+        ];
+        for entries in stored {
+            let payload = payload(entries);
+            for changed in 0..1_usize << FIELDS.len() {
+                let mut patch = Patch::default();
+                for field in (0..FIELDS.len()).rev().filter(|field| changed & 1 << field != 0) {
+                    patch.set(field, [9; 200][..50 * field].into(), 1);
+                    patch.set(field, [field as u8; 200][..40 * field].into(), 2);
+                }
+                let mut whole = Source::parse(FIELDS, &payload).unwrap();
+                whole.lay_over(&patch);
+                let patched = patched(FIELDS, &payload, b"head", &patch);
+                assert_eq!(patched.is_none(), entries.iter().any(|(key, _)| *key == "old"));
+                let Some(patched) = patched else { continue };
+                assert_eq!(check(&patched), Ok(&b"head"[..]));
+                let read = Source::parse(FIELDS, &patched).unwrap();
+                for (field, info) in FIELDS.iter().enumerate() {
+                    assert_eq!(read.body(field), whole.body(field), "{entries:?}, {changed:b}");
+                    assert_eq!(super::body(info, &patched), whole.body(field));
+                }
+                assert_eq!(read.unknown, whole.unknown);
+                assert_eq!(patched.len(), whole.write(b"head").len());
+            }
+        }
+    }
+
+    #[test]
+    fn corrupt_bytes_are_refused_wherever_they_are_cut() {
+        let whole = payload(&[("name", &body(&FIELDS[0], "x".to_string())), ("other", b"abc")]);
+        let ends = [0, 2, 2 + 10, whole.len()];
+        for cut in 0..=whole.len() {
+            let parsed = Source::parse(FIELDS, &whole[..cut]);
+            assert_eq!(parsed.is_ok(), ends.contains(&cut), "cut at {cut}");
+            assert_eq!(check(&whole[..cut]).is_ok(), parsed.is_ok());
+        }
+        assert!(Source::parse(FIELDS, &[2]).is_err(), "a later format");
+        let huge = [&[FORMAT, 0, 1, b'x'][..], &[0xff; 8], &[1]].concat();
+        assert!(Source::parse(FIELDS, &huge).is_err(), "a body longer than memory");
+    }
+}

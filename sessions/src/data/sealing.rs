@@ -1,0 +1,215 @@
+//! Secret fields between the slot, which has them as they are, and the store, which has them
+//! encrypted.
+//!
+//! ```text
+//! sealed body = 32  nonce (24 bytes)  encrypted body, with its tag (16 bytes)
+//! ```
+//!
+//! XChaCha20-Poly1305, with a random nonce for every save and bound to the session and the field's key,
+//! so that no body can be moved. A body that cannot be opened stays in the record as it is: another
+//! process may have the key.
+//!
+//! What a seal cannot tell is when it was made: whoever can write to the store can put back an earlier
+//! sealed body of the same field of the same session. To find that out, something outside of the store
+//! would have to remember which one is the latest.
+
+use std::borrow::Cow;
+
+use crate::{
+    data::SessionData,
+    error::Error,
+    identity::{id::StoreKey, keys::Keys},
+    record::Record,
+};
+
+/// By how much a payload of this type can grow when it is sealed.
+#[cfg_attr(
+    not(feature = "secret"),
+    expect(clippy::extra_unused_type_parameters, reason = "no type has a secret field")
+)]
+pub(crate) const fn growth<T: SessionData>() -> usize {
+    #[cfg(feature = "secret")]
+    return sealed_fields::growth(T::FIELDS);
+    #[cfg(not(feature = "secret"))]
+    0
+}
+
+/// The record as the store `key` is for gets it.
+#[cfg_attr(
+    not(feature = "secret"),
+    expect(clippy::extra_unused_type_parameters, reason = "no type has a secret field")
+)]
+pub(crate) fn sealed<'a, T: SessionData>(
+    record: &'a Record,
+    key: &StoreKey,
+    keys: &Keys,
+) -> Result<Cow<'a, Record>, Error> {
+    #[cfg(feature = "secret")]
+    if const { sealed_fields::growth(T::FIELDS) } > 0 {
+        return sealed_fields::sealed::<T>(record, key, keys);
+    }
+    let _ = (key, keys);
+    Ok(Cow::Borrowed(record))
+}
+
+/// The record as the slot gets it.
+#[cfg_attr(
+    not(feature = "secret"),
+    expect(clippy::extra_unused_type_parameters, reason = "no type has a secret field")
+)]
+pub(crate) fn opened<T: SessionData>(
+    record: Record,
+    key: &StoreKey,
+    keys: &Keys,
+    plain: Plain,
+) -> Record {
+    #[cfg(feature = "secret")]
+    if const { sealed_fields::growth(T::FIELDS) } > 0 {
+        return sealed_fields::opened::<T>(record, key, keys, plain);
+    }
+    let _ = (key, keys, plain);
+    record
+}
+
+/// What becomes of a value that the store has as it is, in a field that is a secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// It is read, and sealed with the next save: it may be from before the field was a secret.
+    #[default]
+    Read,
+    /// The field has its default: whoever can write to the store may have put it there.
+    #[cfg(feature = "secret")]
+    Refused,
+}
+
+#[cfg(feature = "secret")]
+mod sealed_fields {
+    use chacha20poly1305::{
+        XChaCha20Poly1305,
+        aead::{Aead, Nonce, Payload},
+    };
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::data::{
+        FieldInfo,
+        payload::{self, SEALED, Source, is_sealed},
+    };
+
+    type SealNonce = Nonce<XChaCha20Poly1305>;
+
+    /// The tag of the body, nonce and tag of the cipher, and a longer length before it all.
+    const OVERHEAD: usize = 1 + 24 + 16 + 2;
+
+    pub(crate) const fn growth(fields: &[FieldInfo]) -> usize {
+        let (mut rest, mut growth) = (fields, 0);
+        while let [first, others @ ..] = rest {
+            if first.secret {
+                growth += OVERHEAD;
+            }
+            rest = others;
+        }
+        growth
+    }
+
+    pub(crate) fn sealed<'a, T: SessionData>(
+        record: &'a Record,
+        key: &StoreKey,
+        keys: &Keys,
+    ) -> Result<Cow<'a, Record>, Error> {
+        let payload = changed::<T, Error>(&record.payload, |info, body| {
+            if is_sealed(body) {
+                return Ok(None);
+            }
+            let mut nonce = SealNonce::default();
+            getrandom::fill(&mut nonce)?;
+            let message = Payload { msg: body, aad: &bound_to(info.key, key) };
+            let encrypted = keys.first_secret().encrypt(&nonce, message);
+            let encrypted = encrypted.expect("it is far below 256 GiB");
+            Ok(Some(Zeroizing::new([&[SEALED], &nonce[..], &encrypted].concat())))
+        })?;
+        Ok(match payload {
+            Some(payload) => Cow::Owned(Record { payload: payload[..].into(), ..record.clone() }),
+            None => Cow::Borrowed(record),
+        })
+    }
+
+    pub(crate) fn opened<T: SessionData>(
+        record: Record,
+        key: &StoreKey,
+        keys: &Keys,
+        plain: Plain,
+    ) -> Record {
+        let payload = changed::<T, std::convert::Infallible>(&record.payload, |info, body| {
+            match plain {
+                _ if is_sealed(body) => {}
+                Plain::Read => return Ok(None),
+                Plain::Refused => {
+                    tracing::warn!(
+                        field = info.key,
+                        "a secret field was not encrypted in the store \
+                         (`SessionLayerBuilder::refuse_plain_secrets`): default"
+                    );
+                    // Sealed, and by nobody.
+                    return Ok(Some(Zeroizing::new(vec![SEALED])));
+                }
+            }
+            let names = [info.key].into_iter().chain(info.aliases.iter().copied());
+            let plain = names.into_iter().find_map(|name| open(body, &bound_to(name, key), keys));
+            if plain.is_none() {
+                tracing::warn!(
+                    field = info.key,
+                    "a secret field was sealed with another key, or for another session or field: \
+                     default"
+                );
+            }
+            Ok(plain)
+        });
+        match payload {
+            Ok(Some(payload)) => Record { payload: payload[..].into(), ..record },
+            Ok(None) => record,
+            Err(never) => match never {},
+        }
+    }
+
+    fn open(body: &[u8], bound_to: &[u8], keys: &Keys) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, encrypted) = body.get(1..)?.split_at_checked(size_of::<SealNonce>())?;
+        let nonce = SealNonce::try_from(nonce).ok()?;
+        let message = || Payload { msg: encrypted, aad: bound_to };
+        let plain = keys.secrets().find_map(|cipher| cipher.decrypt(&nonce, message()).ok())?;
+        Some(Zeroizing::new(plain))
+    }
+
+    /// What a body is bound to: the length of the field's key stands in front, so that no other field
+    /// and session give the same.
+    fn bound_to(name: &str, key: &StoreKey) -> Vec<u8> {
+        // The derive refuses keys over 255 bytes.
+        [&[name.len() as u8], name.as_bytes(), key.as_bytes()].concat()
+    }
+
+    /// The payload with other bodies of its secret fields, if there are any.
+    fn changed<T: SessionData, E>(
+        payload: &[u8],
+        change: impl Fn(&FieldInfo, &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, E>,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, E> {
+        // A payload was checked when it was loaded.
+        let Ok(head) = payload::check(payload) else { return Ok(None) };
+        let Ok(source) = Source::parse(T::FIELDS, payload) else { return Ok(None) };
+        let mut changed = Vec::new();
+        for (field, info) in T::FIELDS.iter().enumerate().filter(|(_, info)| info.secret) {
+            if let Some(body) = source.body(field)
+                && let Some(body) = change(info, body)?
+            {
+                changed.push((field, body));
+            }
+        }
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        let mut source = source;
+        for (field, body) in &changed {
+            source.set_body(*field, body);
+        }
+        Ok(Some(Zeroizing::new(source.write(head))))
+    }
+}

@@ -1,0 +1,457 @@
+//! What can go wrong, and what it means to the client.
+
+use std::{error::Error as StdError, fmt, panic::Location, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use crate::{
+    data::codec::EncodeError,
+    slot::{
+        lock::{Access, Reason},
+        rebase::Refusal,
+    },
+    store::StoreError,
+};
+
+/// An operation on a session failed.
+///
+/// [`kind`](Self::kind) tells what to do about it, the message tells a person, and
+/// [`source`](StdError::source) holds the cause. The message contains neither ids nor values.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+enum Inner {
+    NoLayer {
+        data: &'static str,
+    },
+    Store(StoreError),
+    NoRandomness(getrandom::Error),
+    Ended,
+    NoCookie,
+    Encode {
+        field: &'static str,
+        source: Arc<EncodeError>,
+    },
+    TooLarge {
+        size: usize,
+        limit: usize,
+    },
+    #[cfg(feature = "private-cookie")]
+    CookieTooLarge {
+        size: usize,
+        limit: usize,
+    },
+    Contended {
+        attempts: u32,
+    },
+    UnknownOutcome,
+    Conflict {
+        field: &'static str,
+    },
+    Taken {
+        field: &'static str,
+    },
+    LeaseLost,
+    Leased {
+        waited: Duration,
+    },
+    NoLeases,
+    Locked(Wait),
+    GuardHeld {
+        data: &'static str,
+        at: &'static Location<'static>,
+        held_by: String,
+    },
+    LoginRequired,
+    Aborted,
+    Csrf,
+    CrossSite {
+        origin: String,
+        host: String,
+    },
+}
+
+/// A lock that was not to be had, and everything that is known about why.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) data: &'static str,
+    pub(crate) wanted: Access,
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) reason: Reason,
+    pub(crate) waited: Duration,
+    pub(crate) held_by: String,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { data, wanted, at, reason, waited, held_by } = self;
+        write!(f, "no {wanted} guard of a `{data}` session for {at}")?;
+        match reason {
+            Reason::Late => write!(f, " after {waited:?}: {held_by}"),
+            Reason::Crowded { waiters } => write!(
+                f,
+                ": {waiters} others are waiting already \
+                 (`SessionLayerBuilder::with_waiter_limit`), {held_by}"
+            ),
+            Reason::Itself => write!(
+                f,
+                ": its request waits for itself: {held_by}; nothing can drop that guard before this \
+                 one is there"
+            ),
+        }
+    }
+}
+
+/// What an operation on a session gives.
+pub type Result<R, E = Error> = std::result::Result<R, E>;
+
+/// What an [`Error`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request did not pass through a [`SessionLayer`](crate::SessionLayer) of this type.
+    NoLayer,
+    /// The store did not answer. Nothing is lost yet: unsaved fields stay unsaved, and a later
+    /// save may succeed.
+    Store,
+    /// The operating system gave no random bytes for an id.
+    NoRandomness,
+    /// The session has ended: by `destroy`, `renew_id` or expiry, here or in another request. What
+    /// was written to it since is not kept, and it does not come back.
+    Ended,
+    /// The session is new and the response has left without its cookie: no request could ever find
+    /// it. Write to a new session before the response leaves.
+    NoCookie,
+    /// A field has a value that its codec would not give back, or that its own `Serialize` refuses.
+    /// Nothing of it is saved; the message says what to write instead.
+    Encode,
+    /// The fields of the session are larger than the layer allows, or than a cookie can be.
+    TooLarge,
+    /// Other processes saved the same session at the same time, again and again.
+    Contended,
+    /// Somebody else has changed the same field at the same time, and the layer is
+    /// [told](crate::SessionLayerBuilder::on_conflict) not to overwrite that; or has taken the same
+    /// `flash` field. Nothing of it is saved.
+    Conflict,
+    /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and somebody else has
+    /// taken over. What was written under it is not saved.
+    LeaseLost,
+    /// The session is in its cookie, where nothing can be locked.
+    NoLeases,
+    /// The session's lock was not free in time, or too many were waiting for it already.
+    Locked,
+    /// The request holds a guard of the session that is in its own way: it waits for another one, or
+    /// saves what that guard has not released. The message says where the guard was taken. Trying
+    /// again does not help; dropping the guard first does.
+    GuardHeld,
+    /// Nobody is logged in, or the login is too long ago.
+    LoginRequired,
+    /// The background task of the operation panicked or was shut down with its runtime.
+    Aborted,
+    /// What was to be verified is no [CSRF token](crate::Session::csrf_token) of this session.
+    Csrf,
+    /// The request comes from a page of another site, or of one that does not say which:
+    /// [`OriginCheck`](crate::OriginCheck).
+    CrossSite,
+}
+
+impl Error {
+    pub(crate) fn no_layer(data: &'static str) -> Self {
+        Inner::NoLayer { data }.into()
+    }
+
+    pub(crate) fn ended() -> Self {
+        Inner::Ended.into()
+    }
+
+    pub(crate) fn no_cookie() -> Self {
+        Inner::NoCookie.into()
+    }
+
+    pub(crate) fn refused(field: &'static str, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Encode(source) => Inner::Encode { field, source }.into(),
+            Refusal::Conflict => Inner::Conflict { field }.into(),
+            Refusal::Taken => Inner::Taken { field }.into(),
+            Refusal::LeaseLost => Inner::LeaseLost.into(),
+            Refusal::Unknown => Inner::UnknownOutcome.into(),
+            Refusal::TooLarge { size, limit } => Self::too_large(size, limit),
+        }
+    }
+
+    /// Somebody else has had a lease for all of this time.
+    pub(crate) fn leased(waited: Duration) -> Self {
+        Inner::Leased { waited }.into()
+    }
+
+    pub(crate) fn no_leases() -> Self {
+        Inner::NoLeases.into()
+    }
+
+    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
+        Inner::TooLarge { size, limit }.into()
+    }
+
+    #[cfg(feature = "private-cookie")]
+    pub(crate) fn cookie_too_large(size: usize, limit: usize) -> Self {
+        Inner::CookieTooLarge { size, limit }.into()
+    }
+
+    pub(crate) fn contended(attempts: u32) -> Self {
+        Inner::Contended { attempts }.into()
+    }
+
+    pub(crate) fn locked(wait: Wait) -> Self {
+        Inner::Locked(wait).into()
+    }
+
+    pub(crate) fn guard_held(
+        data: &'static str,
+        at: &'static Location<'static>,
+        held_by: String,
+    ) -> Self {
+        Inner::GuardHeld { data, at, held_by }.into()
+    }
+
+    pub(crate) fn login_required() -> Self {
+        Inner::LoginRequired.into()
+    }
+
+    pub(crate) fn aborted() -> Self {
+        Inner::Aborted.into()
+    }
+
+    pub(crate) fn csrf() -> Self {
+        Inner::Csrf.into()
+    }
+
+    /// Both are cut and escaped: they come from the client.
+    pub(crate) fn cross_site(origin: String, host: String) -> Self {
+        Inner::CrossSite { origin, host }.into()
+    }
+
+    /// What the error is about.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Inner::NoLayer { .. } => ErrorKind::NoLayer,
+            Inner::Store(_) => ErrorKind::Store,
+            Inner::NoRandomness(_) => ErrorKind::NoRandomness,
+            Inner::Ended => ErrorKind::Ended,
+            Inner::NoCookie => ErrorKind::NoCookie,
+            Inner::Encode { .. } => ErrorKind::Encode,
+            Inner::TooLarge { .. } => ErrorKind::TooLarge,
+            #[cfg(feature = "private-cookie")]
+            Inner::CookieTooLarge { .. } => ErrorKind::TooLarge,
+            Inner::Contended { .. } => ErrorKind::Contended,
+            Inner::UnknownOutcome => ErrorKind::Store,
+            Inner::Conflict { .. } | Inner::Taken { .. } => ErrorKind::Conflict,
+            Inner::LeaseLost => ErrorKind::LeaseLost,
+            Inner::NoLeases => ErrorKind::NoLeases,
+            Inner::Locked(Wait { reason: Reason::Itself, .. }) | Inner::GuardHeld { .. } => {
+                ErrorKind::GuardHeld
+            }
+            Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
+            Inner::LoginRequired => ErrorKind::LoginRequired,
+            Inner::Aborted => ErrorKind::Aborted,
+            Inner::Csrf => ErrorKind::Csrf,
+            Inner::CrossSite { .. } => ErrorKind::CrossSite,
+        }
+    }
+
+    /// What the client is told: 503 where trying again may help, 409 where another request of the
+    /// same session got in between, 401 where a login has to come first, 403 where the request proves
+    /// nothing of where it comes from, 500 where the program has to change.
+    pub fn status(&self) -> StatusCode {
+        match self.kind() {
+            ErrorKind::Store
+            | ErrorKind::NoRandomness
+            | ErrorKind::Contended
+            | ErrorKind::Locked
+            | ErrorKind::Aborted => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
+            ErrorKind::Ended | ErrorKind::Conflict | ErrorKind::LeaseLost => StatusCode::CONFLICT,
+            ErrorKind::Csrf | ErrorKind::CrossSite => StatusCode::FORBIDDEN,
+            ErrorKind::NoLayer
+            | ErrorKind::NoCookie
+            | ErrorKind::GuardHeld
+            | ErrorKind::Encode
+            | ErrorKind::TooLarge
+            | ErrorKind::NoLeases => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl Error {
+    /// Whether it says that too many are waiting for a lock.
+    pub(crate) fn is_crowded(&self) -> bool {
+        matches!(&*self.0, Inner::Locked(Wait { reason: Reason::Crowded { .. }, .. }))
+    }
+
+    /// Whether trying again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        match &*self.0 {
+            Inner::Store(error) => error.is_retryable(),
+            _ => self.status() == StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// What a request is refused for.
+    #[cfg(feature = "axum")]
+    pub(crate) fn log(&self) {
+        if self.status().is_server_error() {
+            tracing::error!("a session failed a request: {}", self.for_log());
+        } else {
+            tracing::info!("a session refused a request: {self}");
+        }
+    }
+
+    /// With its causes; but not those of an encoding that failed, which quote the value.
+    pub(crate) fn for_log(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = match &*self.0 {
+            Inner::Encode { .. } => None,
+            _ => self.source(),
+        };
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl From<Inner> for Error {
+    fn from(inner: Inner) -> Self {
+        Self(Box::new(inner))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(source: StoreError) -> Self {
+        Inner::Store(source).into()
+    }
+}
+
+impl From<getrandom::Error> for Error {
+    fn from(source: getrandom::Error) -> Self {
+        Inner::NoRandomness(source).into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Inner::NoLayer { data } => write!(
+                f,
+                "no session for `{data}`: the route is not inside a `SessionLayer::<{data}>`"
+            ),
+            Inner::Store(source) => write!(f, "{source}"),
+            Inner::NoRandomness(_) => {
+                f.write_str("the operating system gave no random bytes for a session id")
+            }
+            Inner::Ended => {
+                f.write_str("the session has ended; what was written to it is not kept")
+            }
+            Inner::NoCookie => f.write_str(
+                "the session is new, and the response has left without its cookie: write to a new \
+                 session before the response leaves",
+            ),
+            Inner::Encode { field, source } => write!(
+                f,
+                "the field `{field}` (`{}`) could not be encoded: {source}",
+                source.type_name()
+            ),
+            Inner::TooLarge { size, limit } => write!(
+                f,
+                "the session takes {size} bytes, the limit is {limit} \
+                 (`SessionLayerBuilder::with_payload_limit`)"
+            ),
+            #[cfg(feature = "private-cookie")]
+            Inner::CookieTooLarge { size, limit } => write!(
+                f,
+                "the session's cookie would take {size} bytes, browsers take {limit}: keep less in \
+                 the session, or keep it in a store"
+            ),
+            Inner::Contended { attempts } => write!(
+                f,
+                "the session was saved by somebody else in the meantime, {attempts} times in a row"
+            ),
+            Inner::UnknownOutcome => f.write_str(
+                "the store did not say whether it has carried out a save, and too much has been \
+                 saved since to tell: it is not tried again, or it might count twice",
+            ),
+            Inner::Conflict { field } => write!(
+                f,
+                "the field `{field}` was changed by somebody else at the same time; nothing of it \
+                 is saved (`SessionLayerBuilder::on_conflict`)"
+            ),
+            Inner::Taken { field } => write!(
+                f,
+                "the flash field `{field}` was taken by another process at the same time; nothing \
+                 of this is saved (with `Session::update` this does not happen)"
+            ),
+            Inner::LeaseLost => f.write_str(
+                "the session's lease was not renewed in time and somebody else has taken over; \
+                 what was written under it is not saved",
+            ),
+            Inner::Leased { waited } => {
+                write!(f, "another process has had the session locked for the last {waited:?}")
+            }
+            Inner::NoLeases => f.write_str(
+                "a session that is kept in its cookie cannot be locked: use a store, or `write`",
+            ),
+            Inner::Locked(wait) => write!(f, "{wait}"),
+            Inner::GuardHeld { data, at, held_by } => write!(
+                f,
+                "the save at {at} would not include what the request's own write guard of the \
+                 `{data}` session has written: {held_by}; drop that guard first"
+            ),
+            Inner::LoginRequired => {
+                f.write_str("nobody is logged in, or the login is too long ago for this")
+            }
+            Inner::Aborted => f.write_str("the session's background task was cut short"),
+            Inner::Csrf => f.write_str(
+                "that is no CSRF token of this session: it is another session's, or from before the \
+                 id was renewed",
+            ),
+            Inner::CrossSite { origin, host } => write!(
+                f,
+                "the request comes from another site: its origin is {origin}, and it was sent to {host}"
+            ),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            // Its text is ours already.
+            Inner::Store(source) => source.source(),
+            Inner::NoRandomness(source) => Some(source),
+            // Its text is ours already.
+            Inner::Encode { source, .. } => source.source(),
+            _ => None,
+        }
+    }
+}
+
+/// A [`SessionLayer`](crate::SessionLayer) or [`Keys`](crate::Keys) cannot be built like this. The
+/// message says what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildError(String);
+
+impl BuildError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for BuildError {}

@@ -1,0 +1,453 @@
+//! The settings of a layer, checked once, when it is built.
+
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
+
+use http::{Response, request::Parts};
+
+use crate::layer::{SessionLayer, neighbours::Neighbour, plain_http::PlainHttpHint};
+use crate::{
+    clock::Clock,
+    cookie::{CookieConfig, SameSite, seen::SeenCookies},
+    data::{
+        SessionData,
+        codec::{Codec, Probe},
+        payload::LARGEST_PAYLOAD,
+        sealing::Plain,
+    },
+    error::BuildError,
+    identity::keys::Keys,
+    record::expiry::Expiry,
+    save::shared::{Background, Marks, Shared},
+    slot::{changes::Defaults, rebase::Policy, registry::Registry},
+    store::storage::Storage,
+    web::{
+        body::BoxError,
+        rejection::{OnRejection, Rejection},
+    },
+};
+
+/// A lease is renewed three times in this time.
+const SHORTEST_LEASE: Duration = Duration::from_millis(30);
+
+/// What a save does about a field that somebody else has changed at the same time:
+/// [`SessionLayerBuilder::on_conflict`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The later save wins, and a `tracing` warning names the field.
+    #[default]
+    LastWins,
+    /// The later save is refused: a [`Conflict`](crate::ErrorKind::Conflict) error, and 409 for the
+    /// client.
+    Reject,
+}
+
+/// The settings of a [`SessionLayer`], with defaults that are safe as they are:
+///
+/// | setting | default |
+/// | --- | --- |
+/// | cookie | `__Host-id`, `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`, gone with the browser's session |
+/// | idle timeout | 2 hours, slid forward at most once in 6 minutes |
+/// | absolute timeout | 24 hours |
+/// | largest payload | 1 MiB |
+/// | lock timeout | 30 seconds |
+/// | requests that wait for one session's lock | 1,000 |
+/// | store timeout | 5 seconds a call |
+/// | lease time | 10 seconds |
+/// | a field that is changed in two places at once | the later save wins |
+/// | codec | bincode, if that feature is on |
+///
+/// ```
+/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))]
+/// # fn main() -> Result<(), sessions::BuildError> {
+/// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+/// use std::time::Duration;
+/// use sessions::{Keys, MemoryStore, SameSite, SessionLayer};
+///
+/// let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
+///     .with_cookie_name("__Host-shop")
+///     .with_same_site(SameSite::Strict)
+///     .with_idle_timeout(Duration::from_secs(30 * 60))
+///     .build()?;
+/// # Ok(()) }
+/// # #[cfg(not(all(feature = "derive", feature = "memory", feature = "bincode")))]
+/// # fn main() {}
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct SessionLayerBuilder<T> {
+    storage: Storage,
+    keys: Keys,
+    cookie: CookieConfig,
+    expiry: Expiry,
+    has_absolute_timeout: bool,
+    codec: Option<Codec>,
+    conflict: Conflict,
+    payload_limit: usize,
+    lock_timeout: Duration,
+    waiter_limit: usize,
+    plain_secrets: Plain,
+    lease_time: Option<Duration>,
+    store_timeout: Duration,
+    on_rejection: Option<OnRejection>,
+    clock: Clock,
+    is_another_process: bool,
+    data: PhantomData<fn() -> T>,
+}
+
+impl<T: SessionData> SessionLayerBuilder<T> {
+    pub(super) fn new(storage: Storage, keys: Keys) -> Self {
+        Self {
+            storage,
+            keys,
+            cookie: CookieConfig::default(),
+            expiry: Expiry::default(),
+            has_absolute_timeout: false,
+            codec: Codec::preferred(),
+            conflict: Conflict::default(),
+            payload_limit: 1 << 20,
+            lock_timeout: Duration::from_secs(30),
+            waiter_limit: 1_000,
+            plain_secrets: Plain::default(),
+            lease_time: None,
+            store_timeout: Duration::from_secs(5),
+            on_rejection: None,
+            clock: Clock::System,
+            is_another_process: false,
+            data: PhantomData,
+        }
+    }
+
+    /// The name of the cookie. The prefix `__Host-` binds it to this very host over TLS, `__Secure-`
+    /// to TLS (RFC 6265bis, 4.1.3). Two layers that serve the same requests need two names.
+    pub fn with_cookie_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.cookie.name = name.into();
+        self
+    }
+
+    /// Sends the cookie to this domain and all of its subdomains. Needs another name than a
+    /// `__Host-` one.
+    ///
+    /// A domain is a name such as `example.com`, of the host itself or of one above it; it has no
+    /// scheme, no port, no path and no `*`, and a name in other letters is written in Punycode. From
+    /// anything else browsers drop the cookie without a word (RFC 6265bis, 5.7), so that
+    /// [`build`](Self::build) refuses it. They drop it also for a name under which everybody can have
+    /// one, such as `co.uk` or `github.io` (<https://publicsuffix.org>), which nobody is told of here.
+    pub fn with_cookie_domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
+        self.cookie.domain = Some(domain.into());
+        self
+    }
+
+    /// Sends the cookie to this path and those below it only. Needs another name than a `__Host-`
+    /// one.
+    pub fn with_cookie_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
+        self.cookie.path = path.into();
+        self
+    }
+
+    /// When the cookie is sent along from other sites.
+    ///
+    /// `Strict` keeps it back also when a link leads here: whoever comes from an identity provider, or
+    /// from a mail, is nobody on the first page and known on the second. With the default `Lax` the
+    /// cookie comes along when a link is followed, and not with what other sites post: a provider that
+    /// answers with a form (`response_mode=form_post`) needs a second layer for its callback, with a
+    /// cookie name of its own, `SameSite::None` and a short timeout.
+    /// [`proxies`](crate::proxies#cookies-between-sites) has an example.
+    pub fn with_same_site(mut self, same_site: SameSite) -> Self {
+        self.cookie.same_site = same_site;
+        self
+    }
+
+    /// Whether the cookie outlives the browser's own session, for as long as the absolute timeout
+    /// lets it. Browsers keep a cookie for 400 days at most: that of a session which may last longer is
+    /// sent again while the session is in use, every 30 days. A session can ask for itself: [`Lifetime::persistent`](crate::Lifetime::persistent).
+    pub fn with_persistent_cookie(mut self, persistent: bool) -> Self {
+        self.expiry.persistent = persistent;
+        self
+    }
+
+    /// One cookie for each site in whose pages the application is shown in a frame (`Partitioned`,
+    /// [CHIPS](https://datatracker.ietf.org/doc/draft-cutler-httpbis-partitioned-cookies/)). Browsers that block the cookies of other
+    /// sites let a partitioned one through; the session in one site's frame is another than in the next
+    /// one's, and than where the application is opened by itself.
+    ///
+    /// Needs `Secure`, and [`SameSite::None`](Self::with_same_site), without which a browser sends no
+    /// cookie into a frame. That lets other sites' requests come with it too: have a
+    /// [`CsrfLayer`](crate::CsrfLayer).
+    ///
+    /// A partitioned cookie and one that is not are two to a browser: where a running application
+    /// changes over, sessions begin anew in frames, and it may be sent both for a while.
+    pub fn with_partitioned_cookie(mut self, partitioned: bool) -> Self {
+        self.cookie.partitioned = partitioned;
+        self
+    }
+
+    /// Lets scripts in the page read the cookie: whoever injects one then has the session.
+    pub fn insecure_script_access(mut self) -> Self {
+        self.cookie.http_only = false;
+        self
+    }
+
+    /// For development over plain HTTP: drops `Secure`, and a prefix that demands it, as `__Host-`,
+    /// from the name. Whoever can listen then has the session.
+    ///
+    /// Over plain HTTP no browser keeps a `Secure` cookie, and every request begins a new session:
+    ///
+    /// | at | Chromium, Firefox | Safari and other WebKit |
+    /// | --- | --- | --- |
+    /// | `https://` | keep it | keep it |
+    /// | `http://localhost`, `http://127.0.0.1` | keep it | drop it |
+    /// | `http://` and any other name or address, as of the local network | drop it | drop it |
+    ///
+    /// The first time that a browser seems to be at this, a warning in the log says so.
+    pub fn insecure_plain_http(mut self) -> Self {
+        self.cookie.secure = false;
+        for prefix in ["__Host-Http-", "__Host-", "__Secure-", "__Http-"] {
+            // Browsers compare prefixes without regard to case.
+            match self.cookie.name.split_at_checked(prefix.len()) {
+                Some((start, name)) if start.eq_ignore_ascii_case(prefix) => {
+                    self.cookie.name = name.to_string().into();
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// A session ends when it has not been used for this long; to the millisecond. With `None` it is
+    /// the absolute timeout alone that ends it.
+    ///
+    /// The absolute timeout ends a session that is in use, too, and is 24 hours by default: an idle
+    /// timeout of as much or more needs it set as well, or [`build`](Self::build) refuses the two.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # use std::time::Duration;
+    /// # use sessions::{Keys, MemoryStore, SessionLayer};
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    /// let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
+    ///     .with_idle_timeout(7 * DAY)
+    ///     .with_absolute_timeout(90 * DAY)
+    ///     .build();
+    /// # layer.unwrap();
+    /// # }
+    /// ```
+    pub fn with_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.expiry.idle = timeout.into();
+        self
+    }
+
+    /// A session ends this long after it was first saved, however much it is used; to the
+    /// millisecond. With `None` a session that is in use never ends.
+    pub fn with_absolute_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.expiry.absolute = timeout.into();
+        self.has_absolute_timeout = true;
+        self
+    }
+
+    /// How much later a session must expire before that is worth a write: a session that is only
+    /// read is written to the store at most once in this time, and one that is written to keeps its
+    /// expiry meanwhile. A twentieth of the idle timeout by default.
+    pub fn with_refresh_window(mut self, window: Duration) -> Self {
+        self.expiry.refresh = Some(window);
+        self
+    }
+
+    /// How fields are encoded from now on, but for those with `#[session(codec = …)]`. Those that
+    /// another codec wrote are still read, if its feature is on. What each codec can hold stands in
+    /// [`values`](crate::values).
+    pub fn with_codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
+    /// The most bytes that a session's fields may take in the store, up to 16 MiB. A save of more is
+    /// an error.
+    pub fn with_payload_limit(mut self, bytes: usize) -> Self {
+        self.payload_limit = bytes;
+        self
+    }
+
+    /// How long [`read`](crate::Session::read) and [`write`](crate::Session::write) wait for a lock
+    /// before the request is given up and answered with 503. What returns an error, as
+    /// [`update`](crate::Session::update) does, returns it after this time. Default: 30 seconds.
+    pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// How many requests may wait for the lock of one session at a time; one more is answered with
+    /// 503 at once. The requests of one session wait for each other, so whoever has a cookie can have
+    /// as many wait as the server takes connections, each with its handler in memory. Default: 1,000,
+    /// more than the pages of one browser send at once (HTTP/2 servers commonly take 100 to 250
+    /// requests on a connection, RFC 9113, 6.5.2, and a browser opens one a site).
+    pub fn with_waiter_limit(mut self, requests: usize) -> Self {
+        self.waiter_limit = requests;
+        self
+    }
+
+    /// Reads no value of a `#[session(secret)]` field that is not encrypted in the store: the field has
+    /// its default then, and a warning says so. Without this such a value is read, and encrypted with
+    /// the next save, so that a field can become a secret while sessions are stored; and whoever can
+    /// write to the store can set the field to whatever they like, for ever.
+    ///
+    /// Right from the start for an application whose secret fields have always been secret; else as
+    /// soon as the longest session from before has ended.
+    #[cfg(feature = "secret")]
+    pub fn refuse_plain_secrets(mut self) -> Self {
+        self.plain_secrets = Plain::Refused;
+        self
+    }
+
+    /// How long the lease of a [`lock`](crate::Session::lock) lasts without being renewed; it is
+    /// renewed three times as often. So long a process that dies with a lease holds up the others.
+    /// Ten seconds by default.
+    pub fn with_lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = Some(time);
+        self
+    }
+
+    /// How long one call of the store may take before it is given up, and the request answered with
+    /// 503. Five seconds by default.
+    pub fn with_store_timeout(mut self, timeout: Duration) -> Self {
+        self.store_timeout = timeout;
+        self
+    }
+
+    /// What a save does about a field that somebody else has changed at the same time, in another
+    /// process or without having saved yet here, if the field has no `merge` of its own.
+    pub fn on_conflict(mut self, conflict: Conflict) -> Self {
+        self.conflict = conflict;
+        self
+    }
+
+    /// What a client gets in place of a handler's response if the session could not be saved; by
+    /// default the error's [status](crate::Error::status) and a line of text. The function is given
+    /// the head of the request, which is copied for it before the handler runs. See [`Rejection`], also
+    /// for what the extractors reject.
+    pub fn on_rejection<B>(
+        mut self,
+        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.on_rejection = Some(OnRejection::new(response));
+        self
+    }
+
+    /// Another clock than the system's, to test expiry without waiting. The store needs the same.
+    #[cfg(feature = "testing")]
+    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+        self.clock = clock.clock();
+        self
+    }
+
+    /// Stands for a layer of another process: it is not compared with those of this one. For tests in
+    /// which two builds of an application, or two servers, share a store.
+    #[cfg(feature = "testing")]
+    pub fn in_another_process(mut self) -> Self {
+        self.is_another_process = true;
+        self
+    }
+
+    /// The layer, unless the settings contradict each other.
+    ///
+    /// # Errors
+    ///
+    /// A cookie that browsers would reject, limits under which a session would never or at once
+    /// expire, a payload limit over 16 MiB, a waiter limit of zero, no codec compiled in, a field no
+    /// value of which its codec would give back; a layer of another type in this process that has a key
+    /// and the cookie's name in common with this one. The message says what to change.
+    pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
+        self.cookie.check()?;
+        self.expiry.check(self.has_absolute_timeout)?;
+        if self.payload_limit > LARGEST_PAYLOAD {
+            return Err(BuildError::new(format!(
+                "the payload limit is {} bytes, the most is {LARGEST_PAYLOAD}",
+                self.payload_limit
+            )));
+        }
+        if self.store_timeout.is_zero() {
+            return Err(BuildError::new("the store timeout is zero: no call could succeed"));
+        }
+        if self.waiter_limit == 0 {
+            return Err(BuildError::new(
+                "the waiter limit is zero: of two requests of a session at once, one would fail",
+            ));
+        }
+        if self.lease_time.is_some() && self.storage.is_cookie() {
+            return Err(BuildError::new(
+                "a session that is kept in its cookie cannot be locked across processes: use a \
+                 store, or leave out `with_lease_time`",
+            ));
+        }
+        let lease_time = self.lease_time.unwrap_or(Duration::from_secs(10));
+        if lease_time < SHORTEST_LEASE {
+            return Err(BuildError::new(format!(
+                "the lease time is {lease_time:?}: it could not be renewed in time; the shortest is \
+                 {SHORTEST_LEASE:?}"
+            )));
+        }
+        let codec = self.codec.ok_or_else(|| {
+            BuildError::new(
+                "no codec: enable one of the features `bincode`, `postcard`, `messagepack`, `json`",
+            )
+        })?;
+        for (field, info) in T::FIELDS.iter().enumerate() {
+            let codec = info.codec.unwrap_or(codec);
+            if let Err(error) = T::__probe(field, Probe { codec }) {
+                return Err(BuildError::new(format!(
+                    "the field `{}` (`{}`) of `{}` cannot be stored: {error}",
+                    info.key,
+                    error.type_name(),
+                    std::any::type_name::<T>(),
+                )));
+            }
+        }
+        let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
+        let neighbour = if self.is_another_process { None } else { Some(neighbour.settle()?) };
+        let plain_http = PlainHttpHint::new(&self.cookie);
+        let shared = Shared {
+            user_prefix: user_prefix(T::__NAME, self.keys.tenant()),
+            storage: self.storage,
+            keys: self.keys.for_type(T::__NAME),
+            _neighbour: neighbour,
+            cookie: self.cookie,
+            expiry: self.expiry,
+            policy: Policy { codec, conflict: self.conflict },
+            defaults: Defaults::of::<T>(),
+            payload_limit: self.payload_limit,
+            lock_timeout: self.lock_timeout,
+            waiter_limit: self.waiter_limit,
+            plain_secrets: self.plain_secrets,
+            lease_time,
+            store_timeout: self.store_timeout,
+            marks: Marks::new(),
+            clock: self.clock,
+            registry: Arc::new(Registry::new()),
+            seen_cookies: SeenCookies::new(),
+            background: Background::new(),
+            plain_http,
+        };
+        Ok(SessionLayer { shared: Arc::new(shared), on_rejection: self.on_rejection })
+    }
+}
+
+/// What stands before a user in a store. Neither a type's name nor a tenant has a `:` in it.
+fn user_prefix(name: &str, tenant: Option<&str>) -> Box<str> {
+    match tenant {
+        None => format!("{name}:").into(),
+        Some(tenant) => format!("{name}@{tenant}:").into(),
+    }
+}
+
+impl<T> fmt::Debug for SessionLayerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayerBuilder")
+            .field("keys", &self.keys)
+            .field("cookie", &self.cookie)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,397 @@
+//! Whose session it is: login, logout, and how long ago that was.
+
+pub(crate) mod require;
+pub(crate) mod sessions;
+pub(crate) mod way_back;
+
+use std::{
+    fmt,
+    future::IntoFuture,
+    panic::Location,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    data::{
+        SessionData,
+        codec::{Codec, EncodeError},
+        patch::Patch,
+        payload::{Encoder, Source},
+    },
+    error::{Error, ErrorKind},
+    login::sessions::Device,
+    record::expiry::Lifetime,
+    save::{self, Saved, Saving},
+    session::{Session, guard::Permit},
+    slot::{
+        Slot,
+        lock::Access,
+        plan::{Begin, Wish},
+        rebase::Refusal,
+    },
+};
+
+/// A session that says whose it is: a struct with a field that is marked `#[session(user)]`.
+///
+/// ```
+/// # #[cfg(feature = "derive")] {
+/// #[derive(sessions::Session)]
+/// struct Visitor {
+///     #[session(user)]
+///     user: Option<u64>,
+///     cart: Vec<u32>,
+/// }
+/// # }
+/// ```
+///
+/// The field is `None` until [`Session::login`] sets it. Nothing else can: a user that is written
+/// into a session whose id stays what it was is an invitation to session fixation.
+///
+/// Implemented by the derive. Not meant to be implemented by hand.
+#[diagnostic::on_unimplemented(
+    message = "no field of `{Self}` says whose session it is",
+    note = "mark one: `#[session(user)] user: Option<…>`"
+)]
+pub trait SessionUser: SessionData {
+    /// Who logs in: what the field's `Option` holds.
+    type User: Send + Sync + 'static;
+
+    #[doc(hidden)]
+    const __FIELD: usize;
+
+    #[doc(hidden)]
+    fn __user(&self) -> Option<&Self::User>;
+
+    #[doc(hidden)]
+    fn __begin_as(&mut self, user: Self::User);
+
+    /// What stores call the user.
+    #[doc(hidden)]
+    fn __name(user: &Self::User) -> String;
+}
+
+/// How a user is called in a store. Implemented for every type with `Display`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what the user is called in the store",
+    label = "has no `Display`",
+    note = "implement `Display` for `{Self}`, or name a function that gives the user's id: \
+            `#[session(user = path::to::function)]` with `fn(&{Self}) -> impl ToString`"
+)]
+pub trait UserName {
+    /// The same name for the same user, and no other user's.
+    fn user_name(&self) -> String;
+}
+
+impl<U: fmt::Display> UserName for U {
+    fn user_name(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl<T: SessionUser> Session<T> {
+    /// Makes this the session of `user`, from whom the caller has just seen a password or whatever
+    /// else proves who it is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> sessions::Result<()> {
+    /// # let (user, remember_me) = (7, true);
+    /// use std::time::Duration;
+    ///
+    /// const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    /// session.login(user).remember_for(remember_me.then_some(MONTH)).await?;
+    /// # Ok(()) }
+    /// # }
+    /// ```
+    ///
+    /// The session gets another id, and the client another cookie, whatever it had before. The old
+    /// id is dead when this returns, in every process and for requests under way: whoever planted
+    /// or stole it before has nothing (session fixation; OWASP Session Management Cheat Sheet,
+    /// "Renew the Session ID After Any Privilege Level Change"). Both timeouts begin anew. What a
+    /// visitor had before the login stays, unless [told otherwise](Login::keep_data). What another
+    /// user had who was logged in does not: that session ends, and the new one begins without its
+    /// data, rights among them.
+    ///
+    /// The session is saved at once, with what released guards have written. Waits for the guards of
+    /// this session, as [`write`](Self::write) does. The old id is dead; for requests that come late
+    /// with its cookie see [`renew_id`](Self::renew_id).
+    ///
+    /// A user who is logged in already can log in again, which is how to ask for the password once
+    /// more before something important: see [`require_recent_login`](Self::require_recent_login).
+    ///
+    /// If somebody else has ended the session in the meantime, as another tab that logged in with it
+    /// does, the user has a new session, without the data of the old one.
+    ///
+    /// # Errors
+    ///
+    /// [`NoCookie`](ErrorKind::NoCookie) after the response has left;
+    /// [`GuardHeld`](ErrorKind::GuardHeld) if the caller holds a guard itself;
+    /// [`Locked`](ErrorKind::Locked) if others do for as long as the layer's lock timeout, or another
+    /// process has the session [locked](Session::lock) for as long; [`Store`](ErrorKind::Store) and the
+    /// other errors of [`save`](Self::save): the session is what it was. If the store was asked and did not answer, the session may have ended instead, or a
+    /// session of the user may have begun that nobody has the cookie of.
+    ///
+    /// # Cancellation
+    ///
+    /// Once it has the lock it is carried to its end even if the future is dropped. A client that has
+    /// hung up gets no cookie: the old id is dead all the same, and the new session waits for nobody
+    /// until it expires or the user ends it.
+    #[track_caller]
+    pub fn login(&self, user: T::User) -> Login<'_, T> {
+        let at = Location::caller();
+        Login { session: self, user, keeps_data: true, lifetime: None, device: None, at }
+    }
+
+    /// Ends the session, here and everywhere, and removes the client's cookie: the same as
+    /// [`destroy`](Self::destroy), with the same errors.
+    ///
+    /// The user's other sessions go on: see [`Sessions`](crate::Sessions).
+    pub async fn logout(&self) -> Result<(), Error> {
+        self.destroy().await
+    }
+
+    /// When the user logged in, last; `None` if nobody is logged in. By the clock of the process that
+    /// the login was sent to.
+    pub fn logged_in_at(&self) -> Option<SystemTime> {
+        let record = self.handle().slot().record();
+        record.user.is_some().then_some(record.created_at)
+    }
+
+    /// Asks for a login that is not older than `limit`, for what a forgotten open browser should not
+    /// be able to do: change the password, pay, delete the account.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginRequired`](ErrorKind::LoginRequired), 401 for the client, if nobody is logged in or
+    /// the login is older. The application then asks for the password, and calls
+    /// [`login`](Self::login) again.
+    pub fn require_recent_login(&self, limit: Duration) -> Result<(), Error> {
+        let now = self.handle().shared.now();
+        let is_recent = self.logged_in_at().is_some_and(|at| {
+            // One in the future is by a clock that is ahead of ours: by no more than that.
+            now.duration_since(at).unwrap_or_else(|ahead| ahead.duration()) <= limit
+        });
+        if is_recent { Ok(()) } else { Err(Error::login_required()) }
+    }
+
+    async fn login_under(&self, permit: Permit<T>, login: Ready) -> Result<(), Error> {
+        let handle = self.handle();
+        let _exchange = handle.exchange().await;
+        if handle.is_answered() {
+            return Err(Error::no_cookie());
+        }
+        let user = permit.slot().record().user;
+        let is_anothers = user.is_some_and(|user| user != login.user);
+        if login.keeps_data && !is_anothers {
+            match self.carry_over(permit.slot(), &login).await {
+                // There is nothing to keep any more.
+                Err(error) if error.kind() == ErrorKind::Ended => {}
+                outcome => return outcome,
+            }
+        }
+        self.begin_anew(permit.slot(), &login).await
+    }
+
+    /// Makes the session that there is the user's.
+    async fn carry_over(&self, slot: &Arc<Slot<T>>, login: &Ready) -> Result<(), Error> {
+        let (handle, shared) = (self.handle(), &*self.handle().shared);
+        let writer = handle.writer();
+        let mut saving = Saving::of(slot).await;
+        let is_same = slot.record().user.as_ref() == Some(&login.user);
+        let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
+        let lifetime = login.lifetime.unwrap_or(as_before);
+        loop {
+            let wish = login.wish(lifetime, writer, slot.forget_view());
+            if slot.place().is_some() {
+                let (record, place) = save::renew(shared, slot, &mut saving, wish).await?;
+                let successor = slot.succeed(record, place, shared.payload_limit);
+                let _ = successor.set_lifetime(lifetime, writer);
+                self.go_on_as(successor);
+                tracing::debug!("a user logged in");
+                return Ok(());
+            }
+            let saved = save::attempts(shared, slot, &mut saving, wish).await;
+            if saved.is_err() {
+                save::take_back_creation(shared, slot).await;
+            }
+            if saved? == Saved::Done {
+                let _ = slot.set_lifetime(lifetime, writer);
+                tracing::debug!("a user logged in");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Begins a session of the user in place of the one that there is, if it is not over already.
+    async fn begin_anew(&self, old: &Arc<Slot<T>>, login: &Ready) -> Result<(), Error> {
+        let (handle, shared) = (self.handle(), &*self.handle().shared);
+        let writer = handle.writer();
+        let next = Arc::new(Slot::fresh(shared.now()));
+        let lifetime = login.lifetime.unwrap_or_default();
+        let _ = next.set_lifetime(lifetime, writer);
+        let wish = login.wish(lifetime, writer, next.generation());
+        save::attempts(shared, &next, &mut Saving::of(&next).await, wish).await?;
+        // A save of the old one that is under way has to end first: it may be creating the record.
+        let _saving = old.saving.lock().await;
+        if let (Some(ended), Some(store)) = (old.place(), shared.store())
+            && let Err(error) = save::leave(shared, store, &ended.key).await
+        {
+            if let Some(begun) = next.place() {
+                save::drop_record(store, &begun.key).await;
+            }
+            next.end();
+            return Err(error);
+        }
+        old.end_as(true);
+        handle.opened().slot = next;
+        tracing::debug!("a user logged in");
+        Ok(())
+    }
+}
+
+/// A login that is about to happen: await it. Made by [`Session::login`].
+#[must_use = "a login does nothing until it is awaited"]
+pub struct Login<'a, T: SessionUser> {
+    session: &'a Session<T>,
+    user: T::User,
+    keeps_data: bool,
+    lifetime: Option<Lifetime>,
+    device: Option<Device>,
+    at: &'static Location<'static>,
+}
+
+impl<T: SessionUser> Login<'_, T> {
+    /// Whether the other fields stay what they are, as a cart should; they do unless told otherwise.
+    /// Without them the user has a new session, and the old one ends; as always where another user
+    /// was logged in.
+    pub fn keep_data(mut self, keep: bool) -> Self {
+        self.keeps_data = keep;
+        self
+    }
+
+    /// How long the login lasts, instead of what the layer says.
+    ///
+    /// Unless told otherwise, by this or by [`remember_for`](Self::remember_for), the layer's timeouts
+    /// count; for a user who was logged in already, those of that login.
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+
+    /// "Remember me": the cookie outlives the browser's own session, and the login lasts this long
+    /// whether it is used or not. So that the form's checkbox can be passed on, `None` is a box that is
+    /// not ticked: the layer's timeouts count, and the cookie goes with the browser if the layer's
+    /// does, also for a user who was remembered before. A [`lifetime`](Self::lifetime) that this login
+    /// has been given stays.
+    pub fn remember_for(self, time: impl Into<Option<Duration>>) -> Self {
+        let lifetime = match time.into() {
+            Some(time) => Lifetime::new().idle(time).absolute(time).persistent(true),
+            None => self.lifetime.unwrap_or_default(),
+        };
+        self.lifetime(lifetime)
+    }
+
+    /// What the user will recognise this session by in a list of all of them.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+}
+
+impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { session, user, keeps_data, lifetime, device, at } = self;
+        let shared = &session.handle().shared;
+        if let Some(lifetime) = lifetime {
+            shared.expiry.check_lifetime(lifetime);
+        }
+        let ready = patch_with::<T>(user, session).map(|(user, overlay)| Ready {
+            user,
+            overlay,
+            keeps_data,
+            lifetime,
+            device,
+        });
+        Box::pin(async move {
+            let ready = ready?;
+            let permit = session.permit(None, Access::Write, at).await?;
+            let session = session.clone();
+            let own = session.clone();
+            session.to_the_end(async move { own.login_under(permit, ready).await }).await
+        })
+    }
+}
+
+impl<T: SessionUser> fmt::Debug for Login<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("keeps_data", &self.keeps_data)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A login, with the user as a name and as bytes.
+struct Ready {
+    user: Arc<str>,
+    overlay: Patch,
+    keeps_data: bool,
+    lifetime: Option<Lifetime>,
+    device: Option<Device>,
+}
+
+impl Ready {
+    fn wish(&self, lifetime: Lifetime, writer: u64, generation: u64) -> Wish<'_> {
+        let begin = Begin { user: &self.user, lifetime, device: self.device.as_ref() };
+        let overlay = Some((&self.overlay, generation));
+        Wish { overlay, login: Some(begin), ..Wish::of(Some(writer)) }
+    }
+}
+
+/// Whether the next request would take the bytes for the same user: nobody is told welcome to be
+/// asked again for the password.
+fn is_known_again<T: SessionUser>(
+    data: &mut T,
+    body: &[u8],
+    name_of: impl Fn(&T::User) -> Arc<str>,
+    name: &Arc<str>,
+    codec: Codec,
+) -> Result<(), EncodeError> {
+    let mut source = Source::empty(T::FIELDS);
+    source.set_body(T::__FIELD, body);
+    data.__load_field(T::__FIELD, &source);
+    match data.__user().map(name_of) {
+        Some(read) if read == *name => Ok(()),
+        _ => Err(EncodeError::not_read_back::<T::User>(codec)),
+    }
+}
+
+/// The user's name, and the change of the field that says who it is.
+fn patch_with<T: SessionUser>(
+    user: T::User,
+    session: &Session<T>,
+) -> Result<(Arc<str>, Patch), Error> {
+    let handle = session.handle();
+    let info = &T::FIELDS[T::__FIELD];
+    let name = handle.shared.user_name(&user);
+    let mut data = T::__load(&Source::empty(T::FIELDS));
+    data.__begin_as(user);
+    let mut body = Vec::new();
+    let codec = handle.shared.policy.codec;
+    let encoded = data.__encode(T::__FIELD, &mut Encoder::new(codec, info, &mut body));
+    encoded
+        .and_then(|()| {
+            let name_of = |user: &T::User| handle.shared.user_name(user);
+            is_known_again::<T>(&mut data, &body, name_of, &name, codec)
+        })
+        .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error))))?;
+    let mut patch = Patch::default();
+    patch.set(T::__FIELD, body[..].into(), handle.writer());
+    Ok((name, patch))
+}

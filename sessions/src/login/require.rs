@@ -1,0 +1,353 @@
+//! A middleware that lets only those pass who are logged in.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Extensions, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    error::{Error, ErrorKind},
+    login::{
+        SessionUser,
+        way_back::{local_path, with_next},
+    },
+    session::Session,
+    web::{
+        body::{BoxError, ResponseBody},
+        preflight::is_preflight,
+        rejection::{self, OnRejection, Rejection},
+    },
+};
+
+type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool + Send + Sync>;
+
+/// Lets only those requests pass whose session's user is logged in; for a route, or for a whole
+/// router.
+///
+/// ```
+/// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
+/// # async fn page() {}
+/// use std::time::Duration;
+///
+/// use axum::{Router, routing::get};
+/// use sessions::{Keys, MemoryStore, RequireLogin, Session, SessionLayer};
+///
+/// #[derive(Session)]
+/// struct Visitor {
+///     #[session(user)]
+///     user: Option<u64>,
+///     is_admin: bool,
+/// }
+///
+/// const RECENT: Duration = Duration::from_secs(10 * 60);
+/// let login = RequireLogin::<Visitor>::redirect_to("/login");
+///
+/// let app: Router = Router::new()
+///     .route("/account", get(page))
+///     .route("/password", get(page).layer(login.clone().within(RECENT)))
+///     .route("/admin", get(page).layer(login.clone().require(|fields| fields.is_admin)))
+///     .route_layer(login)
+///     .route("/login", get(page))
+///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+/// # }
+/// ```
+///
+/// It has to be inside of the [`SessionLayer`](crate::SessionLayer). A CORS preflight passes, `OPTIONS`
+/// with `Origin` and `Access-Control-Request-Method`: a browser sends it without cookies, to ask whether
+/// it may send the real request. Anybody can send one by hand, so its response goes out without its
+/// body; but a handler that takes every method (`axum::routing::any`, a fallback) does run, without a
+/// login. A layer that answers preflights, as tower-http's `CorsLayer`, is best outside of this one:
+/// then none comes here.
+///
+/// The user and the session come into a handler by the extractor `LoggedIn`.
+///
+/// # Responses
+///
+/// | who asks | response |
+/// | --- | --- |
+/// | nobody is logged in, or the login is too long ago | 401, or 303 to the login page |
+/// | a user for whom [`require`](Self::require) says no | 403 |
+/// | the store does not answer | 503 |
+///
+/// with a line of text, or what [`on_rejection`](Self::on_rejection) makes of it.
+///
+/// A redirect carries the way back in the query parameter `next`, for requests that can be made
+/// again (`GET` and `HEAD`). The login page must check it before it sends anybody there:
+/// [`local_path`](crate::local_path). In a nested router too it is the whole path, as axum keeps it
+/// (`axum::extract::OriginalUri`). For a proxy that takes a prefix away there is
+/// [`with_path_prefix`](Self::with_path_prefix).
+pub struct RequireLogin<T: SessionUser> {
+    login_page: Option<Arc<str>>,
+    prefix: Option<Arc<str>>,
+    recent: Option<Duration>,
+    predicate: Option<Predicate<T>>,
+    on_rejection: Option<OnRejection>,
+}
+
+impl<T: SessionUser> RequireLogin<T> {
+    /// Who is not logged in gets 401: for an API.
+    #[allow(clippy::new_without_default, reason = "`RequireLogin::default()` says less")]
+    pub fn new() -> Self {
+        Self { login_page: None, prefix: None, recent: None, predicate: None, on_rejection: None }
+    }
+
+    /// Who is not logged in is sent to this page: for browsers. It is a path of this site as browsers
+    /// see it (`/login`), or the address of another one (`https://id.example/login`).
+    ///
+    /// # Panics
+    ///
+    /// If that is neither: a browser would look for `login` beside whatever page was asked for. Or if a
+    /// header cannot carry it.
+    pub fn redirect_to(login_page: impl Into<Arc<str>>) -> Self {
+        let login_page = login_page.into();
+        assert!(
+            is_address(&login_page),
+            "`{login_page}` is no address of a login page: it is a path that begins with one `/`, as \
+             `/login`, or begins with `https://`"
+        );
+        Self { login_page: Some(login_page), ..Self::new() }
+    }
+
+    /// The beginning of all paths that a proxy takes away before it hands a request on, as
+    /// `proxy_pass http://127.0.0.1:3000/;` in nginx's `location /shop/` does: it is put before the
+    /// way back, so that this leads through the proxy. To be given as browsers see it: `/shop`.
+    ///
+    /// # Panics
+    ///
+    /// If that is no path of this site, or ends with a `/`.
+    #[must_use]
+    pub fn with_path_prefix(self, prefix: impl Into<Arc<str>>) -> Self {
+        let prefix = prefix.into();
+        let is_path = local_path(&prefix).is_some() && !prefix.contains(['?', '#']);
+        assert!(
+            is_path && !prefix.ends_with('/'),
+            "`{prefix}` is no beginning of a path: it begins with one `/` and does not end with one, \
+             as `/shop`"
+        );
+        Self { prefix: Some(prefix), ..self }
+    }
+
+    /// What a client gets that does not pass, in place of a line of text or the redirect: see
+    /// [`Rejection`], with an example.
+    #[must_use]
+    pub fn on_rejection<B>(
+        self,
+        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        Self { on_rejection: Some(OnRejection::new(response)), ..self }
+    }
+
+    /// The login must not be older: [`Session::require_recent_login`].
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { recent: Some(limit), ..self }
+    }
+
+    /// And this must be true of the session, or the user gets 403: for roles.
+    #[must_use]
+    pub fn require(self, predicate: impl Fn(&T::Fields) -> bool + Send + Sync + 'static) -> Self {
+        let predicate: Predicate<T> = match self.predicate {
+            Some(first) => Arc::new(move |fields| first(fields) && predicate(fields)),
+            None => Arc::new(predicate),
+        };
+        Self { predicate: Some(predicate), ..self }
+    }
+
+    /// What becomes of a request with these extensions.
+    async fn judge(&self, extensions: &Extensions) -> Result<(), Refusal> {
+        let session = Session::<T>::open(extensions).await?;
+        let fields = session.read_or_error().await?;
+        // The store has to know too whose session it is, or nobody could end it.
+        if fields.__user().is_none() || session.logged_in_at().is_none() {
+            return Err(Error::login_required().into());
+        }
+        if let Some(limit) = self.recent {
+            session.require_recent_login(limit)?;
+        }
+        match &self.predicate {
+            Some(predicate) if !predicate(&fields) => Err(Refusal::Forbidden),
+            _ => Ok(()),
+        }
+    }
+
+    fn reject(&self, refusal: Refusal, request: &Parts) -> Rejection {
+        match refusal {
+            Refusal::Login(error) if error.kind() == ErrorKind::LoginRequired => {
+                tracing::debug!("a request without a login");
+                match &self.login_page {
+                    Some(page) => Rejection::to_login_page(self.way_to(page, request), error),
+                    None => Rejection::from(error),
+                }
+            }
+            Refusal::Login(error) => {
+                if error.status().is_server_error() {
+                    tracing::error!("a session failed a request: {}", error.for_log());
+                }
+                Rejection::from(error)
+            }
+            Refusal::Forbidden => {
+                tracing::info!("a user asked for what is not theirs");
+                Rejection::forbidden()
+            }
+        }
+    }
+
+    /// With the way back to what was asked for, if the client can ask for it again.
+    fn way_to(&self, login_page: &str, request: &Parts) -> String {
+        match request.method {
+            Method::GET | Method::HEAD => with_next(
+                login_page,
+                self.prefix.as_deref().unwrap_or_default(),
+                asked_for(request),
+            ),
+            _ => login_page.to_string(),
+        }
+    }
+}
+
+/// What the request was sent to. axum takes the prefix of a nested router from the request's address,
+/// and keeps the address as it was.
+fn asked_for(request: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = request.extensions.get::<axum::extract::OriginalUri>() {
+        return original;
+    }
+    &request.uri
+}
+
+fn is_address(login_page: &str) -> bool {
+    let is_path = login_page.starts_with('/') && !login_page.starts_with("//");
+    let is_elsewhere = || {
+        let uri = login_page.split('#').next().unwrap_or_default().parse::<Uri>();
+        uri.is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host() != Some("")
+        })
+    };
+    (is_path || is_elsewhere()) && HeaderValue::from_str(login_page).is_ok()
+}
+
+/// What a preflight asks for is in the headers.
+fn without_body<R>(response: Response<R>) -> Response<ResponseBody<R>> {
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, ResponseBody::default())
+}
+
+/// Why a request does not pass.
+enum Refusal {
+    /// There is no login that would do, or no session to be had.
+    Login(Error),
+    Forbidden,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Login(error)
+    }
+}
+
+impl<T: SessionUser> Clone for RequireLogin<T> {
+    fn clone(&self) -> Self {
+        let Self { login_page, prefix, recent, predicate, on_rejection } = self;
+        Self {
+            login_page: login_page.clone(),
+            prefix: prefix.clone(),
+            recent: *recent,
+            predicate: predicate.clone(),
+            on_rejection: on_rejection.clone(),
+        }
+    }
+}
+
+impl<T: SessionUser> fmt::Debug for RequireLogin<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireLogin")
+            .field("login_page", &self.login_page)
+            .field("within", &self.recent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, T: SessionUser> Layer<S> for RequireLogin<T> {
+    type Service = RequireLoginService<S, T>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireLoginService { inner, require: self.clone(), data: PhantomData }
+    }
+}
+
+/// What [`RequireLogin`] makes of a service.
+pub struct RequireLoginService<S, T: SessionUser> {
+    inner: S,
+    require: RequireLogin<T>,
+    data: PhantomData<fn() -> T>,
+}
+
+impl<S: Clone, T: SessionUser> Clone for RequireLoginService<S, T> {
+    fn clone(&self) -> Self {
+        let (inner, require) = (self.inner.clone(), self.require.clone());
+        Self { inner, require, data: PhantomData }
+    }
+}
+
+impl<S: fmt::Debug, T: SessionUser> fmt::Debug for RequireLoginService<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireLoginService")
+            .field("inner", &self.inner)
+            .field("require", &self.require)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, T, B, R> Service<Request<B>> for RequireLoginService<S, T>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    T: SessionUser,
+    B: Send + 'static,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The one that is ready, and another for the next request.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        if is_preflight(request.method(), request.headers()) {
+            let answering = inner.call(request);
+            return Box::pin(async move { answering.await.map(without_body) });
+        }
+        let require = self.require.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            match require.judge(&parts.extensions).await {
+                Ok(()) => {
+                    let response = inner.call(Request::from_parts(parts, body)).await;
+                    response.map(|response| response.map(ResponseBody::inner))
+                }
+                Err(refusal) => {
+                    let rejection = require.reject(refusal, &parts);
+                    let on_rejection = require.on_rejection.as_ref();
+                    let response = rejection::respond(on_rejection, &rejection, &parts);
+                    Ok(response.map(ResponseBody::own))
+                }
+            }
+        })
+    }
+}

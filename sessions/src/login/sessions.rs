@@ -1,0 +1,330 @@
+//! The sessions of a user: what each is recognised by, and how to end them.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, header};
+
+use crate::{
+    data::SessionData,
+    error::Error,
+    identity::id::StoreKey,
+    login::SessionUser,
+    record::Record,
+    save,
+    save::shared::Shared,
+    session::Session,
+    store::{StoreError, erased::ErasedIndex, timed::overdue},
+    sync::timeout,
+};
+
+/// The most bytes that are kept of each text of a device.
+const LONGEST_TEXT: usize = 256;
+
+/// What a user recognises a session by, kept with the session if a [login](crate::Login::device)
+/// says so. Personal data: an application that keeps it should say so to its users.
+///
+/// ```
+/// # #[cfg(feature = "derive")] {
+/// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
+/// # async fn handler(session: sessions::Session<Visitor>, headers: http::HeaderMap,
+/// # peer: std::net::SocketAddr) -> sessions::Result<()> {
+/// # let user = 7;
+/// use sessions::Device;
+///
+/// let device = Device::of(&headers).with_address(peer.ip());
+/// session.login(user).device(device).await?;
+/// # Ok(()) }
+/// # }
+/// ```
+///
+/// Of each text no more than 256 bytes are kept, without control characters and without those that
+/// change the direction of what stands beside them (UAX #9), so that it neither breaks a line of a log
+/// nor shows its neighbours in another order.
+///
+/// **Escape these texts where they are shown**, as a template engine does: they are what a client has
+/// sent, with whatever markup it likes. To whom they are shown is its user, or whoever is logged in as
+/// that user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    user_agent: Option<Arc<str>>,
+    address: Option<Arc<str>>,
+}
+
+impl Device {
+    /// Without anything but the time at which it was last seen.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With the `User-Agent` of a request. Which address a request came from only the application
+    /// knows: there may be proxies in front of it.
+    pub fn of(headers: &HeaderMap) -> Self {
+        match headers.get(header::USER_AGENT) {
+            Some(user_agent) => {
+                Self::new().with_user_agent(&String::from_utf8_lossy(user_agent.as_bytes()))
+            }
+            None => Self::new(),
+        }
+    }
+
+    /// What the browser calls itself, or a shorter text made of that.
+    #[must_use]
+    pub fn with_user_agent(self, user_agent: &str) -> Self {
+        Self { user_agent: shortened(user_agent), ..self }
+    }
+
+    /// Where the client is.
+    #[must_use]
+    pub fn with_address(self, address: impl fmt::Display) -> Self {
+        Self { address: shortened(&address.to_string()), ..self }
+    }
+
+    /// What the browser called itself at the login.
+    pub fn user_agent(&self) -> Option<&str> {
+        self.user_agent.as_deref()
+    }
+
+    /// Where the client was at the login.
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    pub(crate) fn texts(&self) -> [Option<&str>; 2] {
+        [self.user_agent(), self.address()]
+    }
+
+    pub(crate) fn from_texts(user_agent: &str, address: &str) -> Self {
+        Self { user_agent: shortened(user_agent), address: shortened(address) }
+    }
+}
+
+/// `None` for an empty one.
+fn shortened(text: &str) -> Option<Arc<str>> {
+    let mut kept = String::new();
+    for character in text.chars().filter(|&character| !is_control(character)) {
+        if kept.len() + character.len_utf8() > LONGEST_TEXT {
+            break;
+        }
+        kept.push(character);
+    }
+    (!kept.is_empty()).then(|| kept.into())
+}
+
+/// Whether a character shows nothing itself, and changes what stands beside it.
+fn is_control(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            // Line and paragraph separators.
+            '\u{2028}' | '\u{2029}'
+            // Marks, embeddings, overrides and isolates of the bidirectional algorithm, and the
+            // deprecated controls behind them.
+            | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{206f}'
+            // What has no width: a space, a joiner of words, a byte order mark.
+            | '\u{200b}' | '\u{2060}' | '\u{feff}'
+            // Annotations, and the tags that repeat ASCII unseen.
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// One of a user's sessions, as [`Sessions::list`] found it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Names the session to [`Sessions::end`]. It opens nothing, and may stand in a page.
+    pub key: StoreKey,
+    /// When the user logged in.
+    pub logged_in_at: SystemTime,
+    /// When the session was last used, to within the layer's
+    /// [refresh window](crate::SessionLayerBuilder::with_refresh_window); known if the login had a
+    /// [`Device`].
+    pub last_seen: Option<SystemTime>,
+    /// When the session ends if it is not used again.
+    pub expires_at: SystemTime,
+    /// What the login said about where it came from; empty if nothing.
+    pub device: Device,
+}
+
+impl<T: SessionData> Session<T> {
+    /// What the store calls this session, to find it in the [list](Sessions::list) of its user's
+    /// sessions: `Some(info.key) == session.store_key()`. `None` until it is saved.
+    ///
+    /// It changes with the id, and opens nothing.
+    pub fn store_key(&self) -> Option<StoreKey> {
+        self.handle().slot().place().map(|place| place.key)
+    }
+}
+
+/// All sessions of a user: to show where one is logged in, and to log out there.
+///
+/// ```
+/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
+/// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
+/// use sessions::{Keys, MemoryStore, Session, SessionLayer, Sessions};
+///
+/// let store = MemoryStore::new();
+/// let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
+/// // For the application's state.
+/// let sessions: Sessions<Visitor> = layer.sessions(store);
+///
+/// async fn change_password(
+///     session: Session<Visitor>,
+///     sessions: Sessions<Visitor>,
+/// ) -> sessions::Result<()> {
+///     // …
+///     session.renew_id().await?;
+///     sessions.end_others(&session).await?;
+///     Ok(())
+/// }
+/// # }
+/// ```
+///
+/// A session that has ended is gone at once from the store: in every process its cookie opens
+/// nothing any more. Requests that are under way with it keep what they have read, and can save
+/// nothing.
+///
+/// Made by [`SessionLayer::sessions`](crate::SessionLayer::sessions); cloning is cheap.
+///
+/// # Errors
+///
+/// [`Store`](crate::ErrorKind::Store) from every method, if the store does not answer within the
+/// layer's [store timeout](crate::SessionLayerBuilder::with_store_timeout). Some of the sessions may
+/// have ended then.
+///
+/// # Cancellation
+///
+/// If a future is dropped, some of the sessions may have ended.
+pub struct Sessions<T: SessionData> {
+    shared: Arc<Shared<T>>,
+    index: Arc<dyn ErasedIndex>,
+}
+
+impl<T: SessionUser> Sessions<T> {
+    pub(crate) fn new(shared: Arc<Shared<T>>, index: Arc<dyn ErasedIndex>) -> Self {
+        Self { shared, index }
+    }
+
+    /// The user's sessions that are not over, the one that was used or begun last first.
+    pub async fn list(&self, user: &T::User) -> Result<Vec<SessionInfo>, Error> {
+        let found = self.sessions_of(&self.shared.user_name(user)).await?;
+        let infos = found.into_iter().filter_map(|(key, record)| {
+            let (record, head) = save::usable(&self.shared, record)?;
+            let (device, last_seen) = head.device.map(|it| *it).unzip();
+            Some(SessionInfo {
+                key,
+                logged_in_at: record.created_at,
+                last_seen,
+                expires_at: record.expires_at,
+                device: device.unwrap_or_default(),
+            })
+        });
+        let mut infos: Vec<SessionInfo> = infos.collect();
+        infos.sort_by_key(|info| std::cmp::Reverse(info.last_seen.unwrap_or(info.logged_in_at)));
+        Ok(infos)
+    }
+
+    /// Ends the session that [`list`](Self::list) gave under this key, if it is one of the user's:
+    /// nobody ends another's by guessing. Says whether it was there.
+    pub async fn end(&self, user: &T::User, key: &StoreKey) -> Result<bool, Error> {
+        if !self.keys_of(&self.shared.user_name(user)).await?.contains(key) {
+            return Ok(false);
+        }
+        let Some(store) = self.shared.store() else { return Ok(false) };
+        let was_there = store.delete(key).await?;
+        self.end_here(key);
+        Ok(was_there)
+    }
+
+    /// Ends all sessions of the user, and says how many. For when the account is closed or taken
+    /// over.
+    ///
+    /// A login that is under way at the same time may begin one more.
+    pub async fn end_all(&self, user: &T::User) -> Result<u64, Error> {
+        self.end_all_but(&self.shared.user_name(user), None).await
+    }
+
+    /// Ends all sessions of this session's user but this one, and says how many: "log out everywhere
+    /// else", and what a change of the password should do.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, and
+    /// [`Ended`](crate::ErrorKind::Ended) if this session has ended meanwhile, as by another login in
+    /// the same browser: it has no say any more. Beside those of the others.
+    pub async fn end_others(&self, session: &Session<T>) -> Result<u64, Error> {
+        let slot = session.handle().slot();
+        let (Some(user), Some(place)) = (slot.record().user, slot.place()) else {
+            return Err(Error::login_required());
+        };
+        session.reload().await?;
+        self.end_all_but(&user, Some(&place.key)).await
+    }
+
+    /// A session that exchanges its id meanwhile is in the list under the new one before the old one
+    /// is gone. One look may miss both all the same, if it goes on while that happens: the index says
+    /// which sessions there are, and then the store what has become of each. The next look finds the
+    /// new one. So whoever has looked twice, and found nothing, has ended it.
+    async fn end_all_but(&self, user: &str, except: Option<&StoreKey>) -> Result<u64, Error> {
+        /// Somebody who logs in all the time cannot hold us up for ever.
+        const MOST_ROUNDS: u32 = 10;
+        let (mut ended, mut was_empty) = (0, false);
+        for _ in 0..MOST_ROUNDS {
+            let mut others = self.keys_of(user).await?;
+            others.retain(|key| Some(key) != except);
+            if others.is_empty() {
+                if was_empty {
+                    break;
+                }
+                was_empty = true;
+                continue;
+            }
+            was_empty = false;
+            ended += self.within("delete_sessions_of", self.index.delete_of(user, except)).await?;
+            others.iter().for_each(|key| self.end_here(key));
+        }
+        Ok(ended)
+    }
+
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, Error> {
+        self.within("sessions_of", self.index.sessions_of(user)).await
+    }
+
+    async fn keys_of(&self, user: &str) -> Result<Vec<StoreKey>, Error> {
+        Ok(self.sessions_of(user).await?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// What requests of this process that are under way write to it from now on is refused before
+    /// the store is asked.
+    fn end_here(&self, key: &StoreKey) {
+        if let Some(slot) = self.shared.registry.find(key) {
+            slot.end();
+        }
+    }
+
+    async fn within<R>(
+        &self,
+        operation: &'static str,
+        answer: impl Future<Output = Result<R, StoreError>>,
+    ) -> Result<R, Error> {
+        let limit: Duration = self.shared.store_timeout;
+        match timeout(limit, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(overdue(operation, limit).into()),
+        }
+    }
+}
+
+impl<T: SessionData> Clone for Sessions<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), index: self.index.clone() }
+    }
+}
+
+impl<T: SessionData> fmt::Debug for Sessions<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,238 @@
+//! What stands in a payload before its fields: nothing at all for the usual session.
+//!
+//! ```text
+//! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  mark (4 bytes)*]
+//!        [last-seen  length  user-agent  length  address]  [cookie-sent]
+//! ```
+//!
+//! Flags and times, in milliseconds, are [varints](crate::varint). A mark of zero is none: there is room
+//! for all that are kept from the first one on, so that a head does not grow from save to save, and a
+//! store that sends what has changed finds the rest where it was. What a later version may add behind is
+//! ignored, and lost with the next save.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    clock::{from_millis, to_millis},
+    login::sessions::Device,
+    record::expiry::{Lifetime, as_stored},
+    varint,
+};
+
+const IDLE: u8 = 1;
+const ABSOLUTE: u8 = 2;
+const PERSISTENCE: u8 = 4;
+const PERSISTENT: u8 = 8;
+const LEASE: u8 = 16;
+const MARKS: u8 = 32;
+const DEVICE: u8 = 64;
+const COOKIE_SENT: u8 = 128;
+
+/// How many saves a record remembers. Whoever looks for one that is further back cannot tell
+/// whether it was ever carried out.
+pub(crate) const MARKS_KEPT: usize = 8;
+
+/// The place of a mark that is not there yet. No save has it.
+pub(crate) const NO_MARK: u32 = 0;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) lifetime: Lifetime,
+    /// Who alone may save this session just now.
+    pub(crate) lease: Option<Lease>,
+    /// The marks of the last saves, the newest first: by its mark a save whose answer was lost is
+    /// found again.
+    pub(crate) marks: Vec<u32>,
+    /// What the user recognises the session by, and when it was last saved.
+    pub(crate) device: Option<Box<(Device, SystemTime)>>,
+    /// When a persistent cookie was sent again, last, only because it was old.
+    pub(crate) cookie_sent: Option<SystemTime>,
+}
+
+/// The right to be the only one who saves a session, for as long as it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// A random number for each lease that is taken.
+    pub(crate) holder: u64,
+    /// Whoever sees the record unchanged for so long may take over. No clock is compared with
+    /// another's.
+    pub(crate) time: Duration,
+}
+
+impl Head {
+    /// Notes one more save.
+    pub(crate) fn mark(&mut self, mark: u32) {
+        self.marks.insert(0, mark);
+        self.marks.truncate(MARKS_KEPT);
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if *self == Self::default() {
+            return out;
+        }
+        let Self { lifetime, lease, marks, device, cookie_sent } = self;
+        let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
+        let flags = flag(IDLE, lifetime.idle.is_some())
+            | flag(ABSOLUTE, lifetime.absolute.is_some())
+            | flag(PERSISTENCE, lifetime.persistent.is_some())
+            | flag(PERSISTENT, lifetime.persistent == Some(true))
+            | flag(LEASE, lease.is_some())
+            | flag(MARKS, !marks.is_empty())
+            | flag(DEVICE, device.is_some())
+            | flag(COOKIE_SENT, cookie_sent.is_some());
+        varint::put(u64::from(flags), &mut out);
+        for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
+            varint::put(timeout.as_millis() as u64, &mut out);
+        }
+        if let Some(Lease { holder, time }) = lease {
+            out.extend(holder.to_le_bytes());
+            varint::put(time.as_millis() as u64, &mut out);
+        }
+        if !marks.is_empty() {
+            out.push(MARKS_KEPT as u8);
+            let places = marks.iter().copied().chain(std::iter::repeat(NO_MARK));
+            out.extend(places.take(MARKS_KEPT).flat_map(u32::to_le_bytes));
+        }
+        if let Some((device, last_seen)) = device.as_deref() {
+            varint::put(to_millis(*last_seen), &mut out);
+            for text in device.texts() {
+                let text = text.unwrap_or_default();
+                varint::put(text.len() as u64, &mut out);
+                out.extend(text.as_bytes());
+            }
+        }
+        if let Some(sent) = cookie_sent {
+            varint::put(to_millis(*sent), &mut out);
+        }
+        out
+    }
+
+    /// `None` if the bytes are no head.
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return Some(Self::default());
+        }
+        let flags = varint::take(&mut bytes)?;
+        let has = |flag: u8| flags & u64::from(flag) != 0;
+        let time = |bytes: &mut &[u8]| {
+            varint::take(bytes).map(|millis| as_stored(Duration::from_millis(millis)))
+        };
+        let mut head = Self::default();
+        if has(IDLE) {
+            head.lifetime.idle = Some(time(&mut bytes)?);
+        }
+        if has(ABSOLUTE) {
+            head.lifetime.absolute = Some(time(&mut bytes)?);
+        }
+        if has(PERSISTENCE) {
+            head.lifetime.persistent = Some(has(PERSISTENT));
+        }
+        if has(LEASE) {
+            let (holder, rest) = bytes.split_first_chunk()?;
+            bytes = rest;
+            let holder = u64::from_le_bytes(*holder);
+            head.lease = Some(Lease { holder, time: time(&mut bytes)? });
+        }
+        if has(MARKS) {
+            let count = usize::from(*bytes.split_off_first()?);
+            let (marks, _) = bytes.as_chunks();
+            let marks = marks.get(..count)?;
+            bytes = &bytes[4 * count..];
+            let marks = marks.iter().map(|mark| u32::from_le_bytes(*mark));
+            head.marks = marks.filter(|mark| *mark != NO_MARK).collect();
+        }
+        if has(DEVICE) {
+            let last_seen = from_millis(varint::take(&mut bytes)?);
+            let device = Device::from_texts(take_text(&mut bytes)?, take_text(&mut bytes)?);
+            head.device = Some(Box::new((device, last_seen)));
+        }
+        if has(COOKIE_SENT) {
+            head.cookie_sent = Some(from_millis(varint::take(&mut bytes)?));
+        }
+        Some(head)
+    }
+}
+
+fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(varint::take(bytes)?).ok()?;
+    str::from_utf8(bytes.split_off(..length)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn heads_come_back() {
+        let lifetimes = [
+            Lifetime::new(),
+            Lifetime::new().persistent(false),
+            Lifetime::new().persistent(true).idle(HOUR),
+            Lifetime::new().absolute(Duration::from_millis(1)),
+            Lifetime::new().idle(Duration::ZERO).absolute(HOUR).persistent(true),
+        ];
+        let leases = [None, Some(Lease { holder: u64::MAX - 7, time: HOUR })];
+        for lifetime in lifetimes {
+            for lease in leases {
+                let time = from_millis(u64::from(u32::MAX));
+                for (marks, device, cookie_sent) in [
+                    (vec![], None, None),
+                    (vec![1], Some(Device::new()), Some(time)),
+                    (
+                        vec![u32::MAX; MARKS_KEPT],
+                        Some(Device::new().with_user_agent("Zoë's")),
+                        None,
+                    ),
+                ] {
+                    let device = device.map(|it| Box::new((it, time)));
+                    let head = Head { lifetime, lease, marks, device, cookie_sent };
+                    let bytes = head.to_bytes();
+                    assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
+                    let later = [&bytes[..], b"later"].concat();
+                    assert!(bytes.is_empty() || Head::from_bytes(&later) == Some(head.clone()));
+                    for cut in 1..bytes.len() {
+                        assert_eq!(Head::from_bytes(&bytes[..cut]), None, "{head:?} cut at {cut}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Old payloads must stay readable.
+    #[test]
+    fn golden() {
+        assert!(Head::default().to_bytes().is_empty());
+        let lifetime = Lifetime::new().idle(Duration::from_millis(300)).persistent(true);
+        let lease = Some(Lease { holder: 0x0807_0605_0403_0201, time: Duration::from_millis(5) });
+        let head = Head { lifetime, lease, marks: vec![0x0403_0201], ..Head::default() };
+        let begin = b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x08\x01\x02\x03\x04";
+        assert_eq!(head.to_bytes(), [&begin[..], &[0; 28]].concat());
+        let device = Device::new().with_user_agent("Zoë").with_address("::1");
+        let head = Head { device: Some(Box::new((device, from_millis(300)))), ..Head::default() };
+        assert_eq!(head.to_bytes(), b"\x40\xac\x02\x04Zo\xc3\xab\x03::1");
+        let head = Head { cookie_sent: Some(from_millis(300)), ..Head::default() };
+        assert_eq!(head.to_bytes(), b"\x80\x01\xac\x02");
+    }
+
+    /// A save changes the marks and nothing else.
+    #[test]
+    fn a_head_with_marks_does_not_grow() {
+        let mut head = Head::default();
+        head.mark(1);
+        let length = head.to_bytes().len();
+        for mark in 2..20 {
+            head.mark(mark);
+            assert_eq!(head.to_bytes().len(), length);
+        }
+    }
+
+    #[test]
+    fn only_the_last_saves_are_remembered() {
+        let mut head = Head::default();
+        (0..100).for_each(|mark| head.mark(mark));
+        assert_eq!(head.marks, [99, 98, 97, 96, 95, 94, 93, 92]);
+    }
+}

@@ -1,0 +1,707 @@
+//! From a slot to the store: the only place that creates and replaces records.
+
+pub(crate) mod lease;
+pub(crate) mod shared;
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+use tracing::{Instrument, Level};
+
+use crate::{
+    data::{
+        SessionData,
+        payload::{self, LARGEST_PAYLOAD, MOVED},
+        sealing,
+    },
+    error::Error,
+    identity::id::{SessionId, StoreKey},
+    record::{
+        LAST_VERSION, Record,
+        expiry::Lifetime,
+        head::{Head, MARKS_KEPT},
+        next_version,
+    },
+    save::{lease::LeaseWait, shared::Shared},
+    slot::{
+        Slot, Stage,
+        plan::{Circumstances, Plan, Wish},
+        registry::Place,
+    },
+    store::{
+        Created, Replaced, StoreError,
+        erased::ErasedStore,
+        timed::{Timed, is_overdue},
+    },
+    sync::sleep,
+};
+
+/// The right to talk to the store about one session, for one purpose; whoever has it may let go of
+/// it for a moment. Knows for how long others have been in the way.
+pub(crate) struct Saving<'a> {
+    mutex: &'a tokio::sync::Mutex<()>,
+    guard: Option<tokio::sync::MutexGuard<'a, ()>>,
+    pub(crate) lease_wait: LeaseWait,
+    lost: Lost,
+}
+
+impl<'a> Saving<'a> {
+    pub(crate) async fn of<T: SessionData>(slot: &'a Slot<T>) -> Self {
+        let guard = Some(slot.saving.lock().await);
+        Self { mutex: &slot.saving, guard, lease_wait: LeaseWait::default(), lost: Lost::default() }
+    }
+
+    /// Lets others go first for so long.
+    pub(crate) async fn pause(&mut self, pause: Duration) {
+        self.guard = None;
+        sleep(pause).await;
+        self.guard = Some(self.mutex.lock().await);
+    }
+}
+
+/// Saves what has been released, if the store answers at once and there is nothing else to it: no
+/// other save is under way, nobody was faster, nothing is encrypted. False if there is: then nothing
+/// has happened, and [`attempts`] is what does it.
+pub(crate) fn save_at_once<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    wish: Wish<'_>,
+) -> bool {
+    let Some(store) = shared.storage.store_at_once() else { return false };
+    if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
+        return false;
+    }
+    let Ok(_saving) = slot.saving.try_lock() else { return false };
+    // No other process looks for it.
+    let given = circumstances(shared, shared.marks.next(), None);
+    if let Some(place) = slot.place() {
+        return slot.save_at_once(wish, given, |record, based_on| {
+            let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
+            matches!(answer, Some(Some(Ok(Replaced::Done))))
+        });
+    }
+    let Ok(id) = SessionId::generate() else { return false };
+    let mut place = Some(shared.registry.place(id));
+    let is_created = slot.save_at_once(wish, given, |record, based_on| {
+        let answer = match (&place, based_on) {
+            (Some(place), None) => store.create(&place.key, record).now(),
+            _ => None,
+        };
+        let is_created = matches!(answer, Some(Ok(Created::Done)));
+        if let Some(place) = place.take_if(|_| is_created) {
+            slot.settle_in(place);
+        }
+        is_created
+    });
+    if is_created {
+        shared.registry.enter(slot);
+    }
+    is_created
+}
+
+/// Saves what has been released and is not stored yet.
+///
+/// Dropped half-way, it leaves everything pending that is not known to be stored, and the slot in
+/// doubt of what the store has: the next save finds out.
+pub(crate) async fn save<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    wish: Wish<'_>,
+) -> Result<(), Error> {
+    let mut saving = Saving::of(slot).await;
+    attempts(shared, slot, &mut saving, wish).await?;
+    Ok(())
+}
+
+/// What has become of a wish.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// It is stored, or there was nothing to store.
+    Done,
+    /// The overlay was made of fields that have changed since. It is not stored.
+    Outdated,
+}
+
+/// Tries until the store has what is wished for, for as long as a guard would wait for its lock.
+pub(crate) async fn attempts<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    saving: &mut Saving<'_>,
+    wish: Wish<'_>,
+) -> Result<Saved, Error> {
+    let attempts = attempts_in_span(shared, slot, saving, wish);
+    // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+    if tracing::enabled!(Level::DEBUG) {
+        return Box::pin(attempts.instrument(tracing::debug_span!("save_session"))).await;
+    }
+    attempts.await
+}
+
+async fn attempts_in_span<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Arc<Slot<T>>,
+    saving: &mut Saving<'_>,
+    wish: Wish<'_>,
+) -> Result<Saved, Error> {
+    loop {
+        let plan = plan(shared, slot, wish, saving.lease_wait.overdue)?;
+        #[cfg(feature = "private-cookie")]
+        if shared.storage.is_cookie() {
+            return keep_for_cookie(shared, slot, plan);
+        }
+        let Some(store) = shared.store() else { return Ok(Saved::Done) };
+        match plan {
+            Plan::Nothing => return Ok(Saved::Done),
+            Plan::Outdated => return Ok(Saved::Outdated),
+            Plan::Create(record) => {
+                if create(shared, store, slot, record).await? {
+                    return Ok(Saved::Done);
+                }
+            }
+            // A login never happens in place, not even under an id that an earlier save has just
+            // turned out to have created.
+            Plan::Replace { record, .. } if wish.login.is_some() => {
+                slot.not_saved(&record);
+                return Ok(Saved::Outdated);
+            }
+            Plan::Replace { record, based_on } => {
+                let key = &slot.place().ok_or_else(Error::ended)?.key;
+                let sealed = sealed(shared, slot, &record, key)?;
+                match replace(store, key, &sealed, based_on).await? {
+                    Replaced::Done => {
+                        tracing::debug!(version = record.version, "saved a session");
+                        slot.saved(record);
+                        return Ok(Saved::Done);
+                    }
+                    Replaced::Missing => {
+                        slot.end();
+                        continue;
+                    }
+                    Replaced::Changed => {}
+                }
+                reload_instead_of(shared, store, slot, Some(&record)).await?;
+                saving.lost.pause(shared).await?;
+            }
+            Plan::Wait(lease, version) => {
+                saving.wait_for(lease, version, shared).await?;
+                reload(shared, store, slot).await?;
+            }
+        }
+    }
+}
+
+/// The record as the store gets it, once for each attempt: the same is sealed to other bytes each time.
+/// A private cookie is encrypted as a whole.
+fn sealed<'a, T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    record: &'a Record,
+    key: &StoreKey,
+) -> Result<Cow<'a, Record>, Error> {
+    let sealed = sealing::sealed::<T>(record, key, &shared.keys);
+    sealed.inspect_err(|_| slot.not_saved(record))
+}
+
+/// Has the slot show what the store has by now.
+async fn reload<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    slot: &Slot<T>,
+) -> Result<(), Error> {
+    reload_instead_of(shared, store, slot, None).await
+}
+
+/// The same after the store has refused a record, which counts as not saved unless what is there says
+/// otherwise: clients of clusters, and proxies, repeat a save that was not answered without a word,
+/// and between the two somebody else may have saved.
+async fn reload_instead_of<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    slot: &Slot<T>,
+    refused: Option<&Record>,
+) -> Result<(), Error> {
+    let key = &slot.place().ok_or_else(Error::ended)?.key;
+    let known = slot.record().version;
+    let found = load(shared, store, key).await?;
+    if let Some(refused) = refused {
+        let mark = mark_of(refused);
+        let has_it = |(_, head): &(Record, Head)| mark.is_some_and(|it| head.marks.contains(&it));
+        if !found.as_ref().is_some_and(has_it) {
+            slot.not_saved(refused);
+        }
+    }
+    match found {
+        Some((record, head)) => slot.rebase(record, head, shared.policy, known),
+        None => slot.end(),
+    }
+    Ok(())
+}
+
+fn plan<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    wish: Wish<'_>,
+    overdue: Option<u64>,
+) -> Result<Plan, Error> {
+    slot.plan(wish, circumstances(shared, shared.marks.draw(), overdue))
+}
+
+fn circumstances<T: SessionData>(
+    shared: &Shared<T>,
+    mark: u32,
+    overdue: Option<u64>,
+) -> Circumstances<'_> {
+    Circumstances {
+        now: shared.now(),
+        expiry: &shared.expiry,
+        limit: shared.payload_limit,
+        sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
+        mark,
+        conflict: shared.policy.conflict,
+        overdue,
+    }
+}
+
+/// Whether the store has what the slot had at this generation; if not, the slot then has what the
+/// store has.
+pub(crate) async fn confirm<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    generation: u64,
+) -> Result<Saved, Error> {
+    if let (Some(_), Some(store)) = (slot.place(), shared.store()) {
+        reload(shared, store, slot).await?;
+    }
+    match slot.stage() {
+        Stage::Ended => Err(Error::ended()),
+        _ if slot.generation() == generation => Ok(Saved::Done),
+        _ => Ok(Saved::Outdated),
+    }
+}
+
+/// Counts the compare-and-swaps that somebody else was faster with.
+#[derive(Default)]
+struct Lost {
+    times: u32,
+    since: Option<Instant>,
+}
+
+impl Lost {
+    /// Steps back a little, the further the more often it happens: the first times not at all, and
+    /// never for more than some 50 ms.
+    ///
+    /// An error once it has happened for as long as a guard would wait for its lock. Each time
+    /// somebody else has made progress, so that this takes many others who save all the time.
+    async fn pause<T: SessionData>(&mut self, shared: &Shared<T>) -> Result<(), Error> {
+        const AT_ONCE: u32 = 2;
+        const LONGEST: u32 = 6;
+        self.times += 1;
+        if self.times <= AT_ONCE {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now - *self.since.get_or_insert(now) >= shared.lock_timeout {
+            return Err(Error::contended(self.times));
+        }
+        let most = Duration::from_millis(1 << (self.times - AT_ONCE).min(LONGEST));
+        Box::pin(sleep(shared.marks.jitter(most))).await;
+        Ok(())
+    }
+}
+
+/// A compare-and-swap whose answer is looked for in the store if it does not come.
+async fn replace(
+    store: Timed<'_>,
+    key: &StoreKey,
+    record: &Record,
+    based_on: u64,
+) -> Result<Replaced, StoreError> {
+    match store.replace(key, record, based_on).await {
+        // A store that hangs would only hang once more.
+        Err(error) if !is_overdue(&error) => match store.load(key).await {
+            Ok(Some(found)) if is_ours(record, &found) => Ok(Replaced::Done),
+            // Others were faster, and ours would be among their marks.
+            Ok(Some(found)) if is_overtaken(record, &found) => Ok(Replaced::Changed),
+            _ => Err(error),
+        },
+        answer => answer,
+    }
+}
+
+fn head_of(record: &Record) -> Option<Head> {
+    payload::check(&record.payload).ok().and_then(Head::from_bytes)
+}
+
+/// The mark of the save that `record` was made for, if it has one.
+fn mark_of(record: &Record) -> Option<u32> {
+    head_of(record).and_then(|head| head.marks.first().copied())
+}
+
+/// Whether `found` was saved by others instead of ours, and tells so.
+fn is_overtaken(ours: &Record, found: &Record) -> bool {
+    let behind = found.version.saturating_sub(ours.version);
+    found.version >= ours.version && behind < MARKS_KEPT as u64 && mark_of(ours).is_some()
+}
+
+/// Whether `found` is what we have tried to save, or was made of it.
+fn is_ours(ours: &Record, found: &Record) -> bool {
+    match mark_of(ours) {
+        Some(mark) => head_of(found).is_some_and(|head| head.marks.contains(&mark)),
+        None => ours.version == found.version && ours.payload == found.payload,
+    }
+}
+
+/// Stores a new session; false if it has to be tried again.
+async fn create<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    slot: &Arc<Slot<T>>,
+    record: Record,
+) -> Result<bool, Error> {
+    // The same id again if an earlier attempt never heard how it ended: or that record would stay
+    // in the store under an id that nobody knows.
+    let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
+    let place = shared.registry.place(id);
+    let sealed = sealed(shared, slot, &record, &place.key)?;
+    match store.create(&place.key, &sealed).await? {
+        Created::Done => {
+            tracing::debug!("created a session");
+            enter(shared, slot, place);
+            slot.saved(record);
+            Ok(true)
+        }
+        Created::Exists => {
+            slot.not_saved(&record);
+            if is_retry && let Some((record, _)) = load(shared, store, &place.key).await? {
+                enter(shared, slot, place);
+                slot.saved(record);
+            } else {
+                let _ = slot.forget_id_to_create_under();
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// Takes back a login of a session that is new: if the store has it after all, nobody is to go on
+/// with it.
+pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
+    if slot.place().is_none()
+        && let Some(id) = slot.forget_id_to_create_under()
+        && let Some(store) = shared.store()
+    {
+        drop_record(store, &id.store_key()).await;
+    }
+}
+
+fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, place: Place<T>) {
+    slot.settle_in(place);
+    shared.registry.enter(slot);
+}
+
+/// The record under `key` with its head, unless it is over or unreadable.
+pub(crate) async fn load<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+) -> Result<Option<(Record, Head)>, Error> {
+    let found = store.load(key).await?.and_then(|record| usable(shared, record));
+    Ok(found.map(|(record, head)| {
+        (sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets), head)
+    }))
+}
+
+/// A record with its head, unless it is over or unreadable.
+pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Option<(Record, Head)> {
+    if record.payload.starts_with(MOVED) {
+        return None;
+    }
+    let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
+    let head = is_bearable
+        .then(|| payload::check(&record.payload).ok())
+        .flatten()
+        .and_then(Head::from_bytes);
+    let Some(head) = head else {
+        tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
+        return None;
+    };
+    let is_over = shared.expiry.is_over(&record, head.lifetime, shared.now());
+    (!is_over).then_some((record, head))
+}
+
+/// Looks at the store for whoever opens the session: a slot in use learns what is new there. A
+/// session that is in its cookie has nowhere else to be looked up.
+///
+/// The caller does not hold `slot.saving`: there may be a save to wait for.
+pub(crate) async fn refresh<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Result<Stage, Error> {
+    if let Some(stage) = look(shared, slot, key, false).await? {
+        return Ok(stage);
+    }
+    let _saving = slot.saving.lock().await;
+    refresh_locked(shared, slot, key).await
+}
+
+/// [`refresh`] for a caller that holds `slot.saving`.
+pub(crate) async fn refresh_locked<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Result<Stage, Error> {
+    let stage = look(shared, slot, key, true).await?;
+    Ok(stage.unwrap_or_else(|| slot.stage()))
+}
+
+/// The slot's stage after a look at the store, if that has not to wait for a save.
+async fn look<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    is_answered: bool,
+) -> Result<Option<Stage>, Error> {
+    let Some(store) = shared.store() else { return Ok(Some(slot.stage())) };
+    let found = store.load(key).await?;
+    Ok(learn(shared, slot, key, found, is_answered))
+}
+
+/// The same in a store that answers at once; nothing also if it does not.
+pub(crate) fn look_at_once<T: SessionData>(
+    shared: &Shared<T>,
+    store: &dyn ErasedStore,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Option<Stage> {
+    // Mostly it is the record that the slot knows.
+    if slot.is_current(|known| store.has_still(key, known), is_over(shared)) {
+        return Some(Stage::Live);
+    }
+    let found = store.load(key).now()?.ok()?;
+    learn(shared, slot, key, found, false)
+}
+
+fn is_over<T: SessionData>(shared: &Shared<T>) -> impl FnOnce(&Record, Lifetime) -> bool {
+    |record, lifetime| shared.expiry.is_over(record, lifetime, shared.now())
+}
+
+/// The slot's stage now that it knows what the store has, if that has not to wait for a save.
+fn learn<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    found: Option<Record>,
+    is_answered: bool,
+) -> Option<Stage> {
+    let Some(record) = found else {
+        slot.end_as(false);
+        return Some(Stage::Ended);
+    };
+    // Mostly it is the record that the slot knows: nothing is looked at twice.
+    let record = match slot.recognize(record, is_over(shared)) {
+        Ok(()) => return Some(Stage::Live),
+        Err(record) => record,
+    };
+    let has_moved = has_just_moved(&record, shared.now());
+    match usable(shared, record) {
+        Some((record, head)) => {
+            let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
+            slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
+        }
+        None => {
+            slot.end_as(has_moved);
+            Some(Stage::Ended)
+        }
+    }
+}
+
+/// For so long a client may not have got the response with its new cookie, or have sent a request
+/// just before.
+const MOVE: Duration = Duration::from_secs(10);
+
+/// What is left under the id that a session had before its client got another.
+fn rest(version: u64, now: SystemTime, expires_at: SystemTime) -> Result<Record, Error> {
+    // Told apart from what another renewal leaves, for when we have to ask whose it is.
+    let payload = [MOVED, SessionId::generate()?.as_bytes()].concat().into();
+    Ok(Record { version, created_at: now, expires_at, user: None, payload })
+}
+
+/// Whether it is the rest of a session that has another id since a moment ago. A `touch` may have made
+/// it last longer.
+fn has_just_moved(record: &Record, now: SystemTime) -> bool {
+    // By the clock of another process it may be in the future.
+    let age = now.duration_since(record.created_at).unwrap_or_else(|ahead| ahead.duration());
+    record.payload.starts_with(MOVED) && age < MOVE
+}
+
+/// Stores the session, with all that has been released, under a new id, and ends the old one.
+///
+/// An overlay of the wish must mean the same whatever the fields are.
+///
+/// The caller holds the slot's lock for writing, and the slot has a record. After an error the
+/// session is still good under its old id, unless it has ended.
+pub(crate) async fn renew<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    saving: &mut Saving<'_>,
+    wish: Wish<'_>,
+) -> Result<(Record, Place<T>), Error> {
+    let old = &slot.place().ok_or_else(Error::ended)?.key;
+    loop {
+        if refresh_locked(shared, slot, old).await? != Stage::Live {
+            return Err(Error::ended());
+        }
+        let overdue = saving.lease_wait.overdue;
+        if let Some((lease, version)) = slot.foreign_lease(overdue) {
+            saving.wait_for(lease, version, shared).await?;
+            continue;
+        }
+        let now = shared.now();
+        let based_on = slot.record().version;
+        // The old id has two more versions to go through.
+        let version = next_version(based_on)?;
+        next_version(version)?;
+        let overlay = wish.overlay.map(|(overlay, _)| (overlay, slot.generation()));
+        let record = match plan(shared, slot, Wish { overlay, ..wish }, overdue)? {
+            Plan::Replace { record, .. } => {
+                // It goes to another id: what the store has under this one is not in doubt.
+                slot.not_saved(&record);
+                record
+            }
+            // Somebody has loaded a newer record since we looked; it may have a lease.
+            Plan::Outdated | Plan::Wait(..) => continue,
+            _ => slot.record_without_lease(),
+        };
+        let lifetime = wish.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
+        let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
+        let record = Record { version, expires_at, ..record };
+        let place = shared.registry.place(SessionId::generate()?);
+        let Some(store) = shared.store() else {
+            #[cfg(feature = "private-cookie")]
+            shared.cookie.sealed_fits(&record)?;
+            return Ok((record, place));
+        };
+        // Anew for the new id.
+        let sealed = sealed(shared, slot, &record, &place.key)?;
+        if store.create(&place.key, &sealed).await? == Created::Exists {
+            continue;
+        }
+        match retire(shared, store, old, &record, based_on).await {
+            Ok(Replaced::Done) => return Ok((record, place)),
+            Ok(Replaced::Changed) => drop_record(store, &place.key).await,
+            Ok(Replaced::Missing) => {
+                slot.end();
+                drop_record(store, &place.key).await;
+                return Err(Error::ended());
+            }
+            Err(error) => {
+                drop_record(store, &place.key).await;
+                return Err(error);
+            }
+        }
+        saving.lost.pause(shared).await?;
+    }
+}
+
+/// Ends the record that a renewal was based on, and no later one: what another process saves until
+/// then is not lost, and of several renewals one wins. What is left there for a moment says so.
+async fn retire<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+    successor: &Record,
+    based_on: u64,
+) -> Result<Replaced, Error> {
+    let now = shared.now();
+    // However long the second step takes, the first one is still there.
+    let first = rest(next_version(based_on)?, now, successor.expires_at)?;
+    let retired = match store.replace(key, &first, based_on).await {
+        Err(error) => match store.load(key).await? {
+            Some(found) if found.payload == first.payload => Replaced::Done,
+            _ => return Err(error.into()),
+        },
+        Ok(retired) => retired,
+    };
+    if retired != Replaced::Done {
+        return Ok(retired);
+    }
+    let version = next_version(first.version)?;
+    let second = Record { version, expires_at: shared.now() + MOVE, ..first };
+    match store.replace(key, &second, first.version).await {
+        Ok(Replaced::Done) => Ok(Replaced::Done),
+        // Somebody has ended the session in between.
+        Ok(_) => Ok(Replaced::Missing),
+        Err(_) => match store.load(key).await {
+            Ok(Some(found)) if found.payload == second.payload => Ok(Replaced::Done),
+            Ok(_) => Ok(Replaced::Missing),
+            Err(_) => {
+                tracing::warn!("nobody knows whether a session was ended while it was renewed");
+                Ok(Replaced::Done)
+            }
+        },
+    }
+}
+
+/// Ends a session, whatever its version, whose client goes on with another one. What is left there
+/// for a moment says so.
+pub(crate) async fn leave<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+) -> Result<(), Error> {
+    /// How often others may be faster. Each time they have saved something.
+    const TRIES: usize = 8;
+    for _ in 0..TRIES {
+        let now = shared.now();
+        let is_left = match store.load(key).await? {
+            Some(found) if found.payload.starts_with(MOVED) => true,
+            Some(found) => {
+                let version = found.version.saturating_add(1).min(LAST_VERSION);
+                let rest = rest(version, now, now + MOVE)?;
+                store.replace(key, &rest, found.version).await? == Replaced::Done
+            }
+            // No save is ever based on it.
+            None => {
+                let rest = rest(LAST_VERSION, now, now + MOVE)?;
+                store.create(key, &rest).await? == Created::Done
+            }
+        };
+        if is_left {
+            return Ok(());
+        }
+    }
+    store.delete(key).await?;
+    Ok(())
+}
+
+/// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
+pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
+    if store.delete(key).await.is_err() {
+        tracing::warn!("the record of a renewal or login that failed stays until it expires");
+    }
+}
+
+/// Notes what the response's cookie will hold.
+#[cfg(feature = "private-cookie")]
+fn keep_for_cookie<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    plan: Plan,
+) -> Result<Saved, Error> {
+    let record = match plan {
+        Plan::Create(record) | Plan::Replace { record, .. } => record,
+        Plan::Outdated => return Ok(Saved::Outdated),
+        Plan::Nothing | Plan::Wait(..) => return Ok(Saved::Done),
+    };
+    shared.cookie.sealed_fits(&record)?;
+    if slot.place().is_none() {
+        slot.settle_in(shared.registry.place(SessionId::generate()?));
+    }
+    slot.saved(record);
+    Ok(Saved::Done)
+}

@@ -1,0 +1,342 @@
+//! What all requests of one layer share.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{runtime::Handle as Runtime, sync::watch};
+use tracing::Instrument;
+
+use crate::{
+    clock::{Clock, to_millis},
+    cookie::{CookieConfig, seen::SeenCookies},
+    data::{FieldInfo, SessionData, patch::Writer, sealing::Plain},
+    error::ErrorKind,
+    identity::keys::Keys,
+    layer::{neighbours::Neighbour, plain_http::PlainHttpHint},
+    login::SessionUser,
+    record::{expiry::Expiry, head::NO_MARK},
+    save::save,
+    slot::{
+        Slot,
+        changes::{Defaults, Writing},
+        plan::Wish,
+        rebase::Policy,
+        registry::Registry,
+    },
+    store::{storage::Storage, timed::Timed},
+    sync::sleep,
+};
+
+/// How often a background save is tried, and how long the first pause is; each further one is
+/// four times as long.
+const BACKGROUND_ATTEMPTS: u32 = 5;
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) struct Shared<T: SessionData> {
+    pub(crate) storage: Storage,
+    /// Those of this type of session.
+    pub(crate) keys: Keys,
+    /// What stands before the user in a store: the type's name, and whose keys they are.
+    pub(crate) user_prefix: Box<str>,
+    /// Keeps the layer among those of the process.
+    pub(crate) _neighbour: Option<Arc<Neighbour>>,
+    pub(crate) cookie: CookieConfig,
+    pub(crate) expiry: Expiry,
+    pub(crate) policy: Policy,
+    pub(crate) defaults: Defaults,
+    pub(crate) payload_limit: usize,
+    pub(crate) lease_time: Duration,
+    pub(crate) store_timeout: Duration,
+    pub(crate) marks: Marks,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) waiter_limit: usize,
+    pub(crate) plain_secrets: Plain,
+    pub(crate) clock: Clock,
+    pub(crate) registry: Arc<Registry<T>>,
+    pub(crate) seen_cookies: SeenCookies,
+    pub(crate) background: Background,
+    pub(crate) plain_http: PlainHttpHint,
+}
+
+impl<T: SessionData> Shared<T> {
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// Milliseconds since 1970, if any field depends on the time; if none does, the clock is not
+    /// asked, and this is zero.
+    pub(crate) fn field_time(&self) -> u64 {
+        if const { FieldInfo::any_has_ttl(T::FIELDS) } { to_millis(self.now()) } else { 0 }
+    }
+
+    /// What stores call the user: users of another type of session, or of another tenant, have other
+    /// names.
+    pub(crate) fn user_name(&self, user: &T::User) -> Arc<str>
+    where
+        T: SessionUser,
+    {
+        [&*self.user_prefix, &T::__name(user)].concat().into()
+    }
+
+    /// Whether the two are one layer, or open each other's cookies.
+    pub(crate) fn is_or_answers_for(&self, other: &Arc<Self>) -> bool {
+        let have_a_key_in_common =
+            || self.keys.labels().any(|label| other.keys.labels().any(|others| others == label));
+        std::ptr::eq(self, &**other)
+            || (self.cookie.name == other.cookie.name && have_a_key_in_common())
+    }
+
+    pub(crate) fn writing(&self, writer: Writer) -> Writing<'_> {
+        let (now, policy) = (self.field_time(), self.policy);
+        Writing { writer, now, policy, defaults: &self.defaults }
+    }
+
+    /// The store, unless the sessions are in their cookies; no call of it lasts longer than the
+    /// store timeout.
+    pub(crate) fn store(&self) -> Option<Timed<'_>> {
+        self.storage.store().map(|store| Timed { store, limit: self.store_timeout })
+    }
+
+    /// Saves what a request wrote that is gone before it could save it itself; `gone` if nobody has
+    /// its session any more who could be told of what cannot be saved. The wish is nobody's, for nobody
+    /// waits for it.
+    pub(crate) fn save_in_background(
+        self: &Arc<Self>,
+        slot: Arc<Slot<T>>,
+        runtime: Option<&Runtime>,
+        gone: Option<Writer>,
+        wish: Wish<'static>,
+    ) {
+        let shared = self.clone();
+        self.background.spawn(runtime, async move {
+            shared.save_again_and_again(&slot, wish).await;
+            if let Some(writer) = gone {
+                slot.forget_refused(writer);
+            }
+        });
+    }
+
+    async fn save_again_and_again(&self, slot: &Arc<Slot<T>>, wish: Wish<'static>) {
+        let mut pause = BACKGROUND_PAUSE;
+        for attempt in 1.. {
+            match save(self, slot, wish).await {
+                Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::Ended => {
+                    return tracing::debug!(
+                        "a session ended before a dropped request's writes were saved"
+                    );
+                }
+                Err(error) if attempt < BACKGROUND_ATTEMPTS && error.may_pass() => {
+                    sleep(pause).await;
+                    pause *= 4;
+                }
+                Err(error) => {
+                    return tracing::error!(
+                        "what a dropped request wrote could not be saved: {}",
+                        error.for_log()
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl<T: SessionData> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // They hold the registry that holds them.
+        self.registry.forget_resting();
+    }
+}
+
+/// Numbers by which saves are found again.
+pub(crate) struct Marks(AtomicU32);
+
+impl Marks {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(getrandom::u32().unwrap_or_default()))
+    }
+
+    /// A mark for a save that its process may look for in a store. Not one after another: two copies of
+    /// a process, as a virtual machine's snapshot makes them, would give the same number to two saves,
+    /// and the one that came too late would take the other for its own.
+    pub(crate) fn draw(&self) -> u32 {
+        match getrandom::u32() {
+            Ok(mark) if mark != NO_MARK => mark,
+            _ => self.next(),
+        }
+    }
+
+    /// A number for what stays in this process.
+    pub(crate) fn next(&self) -> u32 {
+        match self.0.fetch_add(1, Relaxed) {
+            NO_MARK => self.next(),
+            mark => mark,
+        }
+    }
+
+    /// Some time up to `most`, for pauses of several processes to differ.
+    pub(crate) fn jitter(&self, most: Duration) -> Duration {
+        // Neighbouring numbers give times that look random (the multiplier is 2³² over the golden
+        // ratio).
+        let random = self.next().wrapping_mul(0x9e37_79b9);
+        most.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+}
+
+/// Work that goes on after its request is gone.
+pub(crate) struct Background {
+    running: watch::Sender<usize>,
+    /// One that requests were seen in.
+    runtime: OnceLock<Runtime>,
+}
+
+impl Background {
+    pub(crate) fn new() -> Self {
+        Self { running: watch::Sender::new(0), runtime: OnceLock::new() }
+    }
+
+    /// Asked of every request that opens its session, so that there is a runtime also if none is
+    /// around later.
+    pub(crate) fn note_runtime(&self) {
+        if self.runtime.get().is_none()
+            && let Ok(runtime) = Runtime::try_current()
+        {
+            let _ = self.runtime.set(runtime);
+        }
+    }
+
+    /// In the runtime where the request was, rather than wherever its last handle is dropped: that
+    /// may be no runtime at all, or one that is about to end.
+    pub(crate) fn spawn(
+        &self,
+        runtime: Option<&Runtime>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let current = || Runtime::try_current().ok();
+        let Some(runtime) =
+            runtime.cloned().or_else(current).or_else(|| self.runtime.get().cloned())
+        else {
+            tracing::error!("there is no tokio runtime to save a dropped request's writes in");
+            return;
+        };
+        let running = Running::start(&self.running);
+        let work = async move {
+            work.await;
+            running.done();
+        };
+        runtime.spawn(work.in_current_span());
+    }
+
+    /// Waits until nothing is running.
+    pub(crate) async fn finished(&self) {
+        // The sender lives in `self`: it cannot be gone.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+}
+
+/// Counts itself out also when its task panics or is dropped with the runtime.
+struct Running {
+    running: watch::Sender<usize>,
+    is_done: bool,
+}
+
+impl Running {
+    fn start(running: &watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self { running: running.clone(), is_done: false }
+    }
+
+    fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_done {
+            tracing::error!("a session's background work was cut short, as by the runtime's end");
+        }
+        self.running.send_modify(|running| *running -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_copies_of_a_process_draw_different_marks() {
+        let copies = [(); 2].map(|()| Marks(AtomicU32::new(7)));
+        let [one, other] = copies.map(|marks| [(); 4].map(|()| marks.draw()));
+        assert_ne!(one, other);
+        assert!(!one.contains(&NO_MARK));
+    }
+
+    #[cfg(all(feature = "derive", feature = "memory", feature = "bincode", feature = "testing"))]
+    mod copies {
+        use std::{convert::Infallible, sync::Arc};
+
+        use http::{Request, Response, header};
+        use tokio::sync::Barrier;
+        use tower::{Layer, ServiceExt, service_fn};
+
+        use super::*;
+        use crate::{Keys, MemoryStore, Session, SessionLayer, testing::SpyStore};
+
+        #[derive(crate::Session)]
+        #[session(crate = crate)]
+        struct Data {
+            one: u32,
+            other: u32,
+        }
+
+        /// What is changed, and the cookie of the response.
+        async fn request(
+            layer: &SessionLayer<Data>,
+            cookie: &str,
+            change: impl Fn(&mut DataFields) + Clone + Send + 'static,
+            together: Arc<Barrier>,
+        ) -> Option<String> {
+            let service = service_fn(move |request: Request<()>| {
+                let (change, together) = (change.clone(), together.clone());
+                async move {
+                    let session = Session::<Data>::open(request.extensions()).await.unwrap();
+                    change(&mut *session.write().await);
+                    together.wait().await;
+                    Ok::<_, Infallible>(Response::new(()))
+                }
+            });
+            let request = Request::builder().header(header::COOKIE, cookie).body(()).unwrap();
+            let response = layer.layer(service).oneshot(request).await.unwrap();
+            let cookie = response.headers().get(header::SET_COOKIE)?.to_str().unwrap();
+            cookie.split(';').next().map(ToString::to_string)
+        }
+
+        /// As of a virtual machine that was started twice from one snapshot.
+        #[tokio::test]
+        async fn do_not_take_each_others_saves_for_their_own() {
+            let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+            let [one, other] = [(); 2].map(|()| {
+                let layer = SessionLayer::<Data>::builder(store.clone(), keys.clone());
+                layer.in_another_process().build().unwrap()
+            });
+            let alone = || Arc::new(Barrier::new(1));
+            let cookie = request(&one, "", |it| _ = it.set_one(1), alone()).await.unwrap();
+            for layer in [&one, &other] {
+                layer.shared.marks.0.store(7, Relaxed);
+            }
+            let both = Arc::new(Barrier::new(2));
+            tokio::join!(
+                request(&one, &cookie, |it| _ = it.set_one(2), both.clone()),
+                request(&other, &cookie, |it| _ = it.set_other(3), both.clone()),
+            );
+            let check = |it: &mut DataFields| assert_eq!((it.one, it.other), (2, 3));
+            request(&one, &cookie, check, alone()).await;
+        }
+    }
+}

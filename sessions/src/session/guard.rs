@@ -1,0 +1,190 @@
+//! The locked views of a session.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    panic::Location,
+    sync::Arc,
+    thread,
+};
+
+use crate::{
+    data::SessionData,
+    save::lease::Leased,
+    session::{Session, wait::Holding},
+    slot::{
+        Lent, Slot,
+        lock::{Access, Patience, TimedOut},
+    },
+};
+
+/// A view of a session that nobody changes while it exists. Made by [`Session::read`].
+///
+/// Derefs to the generated fields struct and through it to the session's data. Any number of read
+/// guards of a session exist together, and no write guard beside them.
+///
+/// Has no methods of its own, so that no field's name is taken.
+#[must_use = "a guard that is not used only makes others wait"]
+pub struct ReadGuard<T: SessionData> {
+    // Dropped in this order: the permit must not be free while the view is still shared, and the
+    // session, whose last handle may start a save, goes last.
+    fields: Arc<T::Fields>,
+    _permit: Permit<T>,
+    _session: Holding<T>,
+}
+
+/// The only view of a session, through which its fields can be changed. Made by
+/// [`Session::write`].
+///
+/// Derefs to the generated fields struct, whose setters are the way to change a field, and through
+/// it to the session's data, which cannot be assigned to.
+///
+/// When the guard is dropped, what it wrote becomes visible to the next guard, and is saved with the
+/// response or by [`Session::save`]. If it is dropped by a panic, what it wrote is undone: nobody
+/// sees half of it. If it is dropped because the client hung up, what it wrote stays.
+///
+/// Can be held across an await and sent to another task; others that use this session wait so long.
+///
+/// Has no methods of its own, so that no field's name is taken.
+#[must_use = "a guard that is not used only makes others wait"]
+pub struct WriteGuard<T: SessionData> {
+    fields: Arc<T::Fields>,
+    lent: Lent,
+    was_panicking: bool,
+    /// Of a guard that is exclusive across processes.
+    lease: Option<Box<Leased<T>>>,
+    permit: Permit<T>,
+    session: Holding<T>,
+}
+
+/// A place in a slot's lock; gives it back when dropped, whatever happened before.
+pub(crate) struct Permit<T: SessionData> {
+    slot: Arc<Slot<T>>,
+    access: Access,
+    at: &'static Location<'static>,
+}
+
+impl<T: SessionData> Permit<T> {
+    /// If it is free.
+    pub(crate) fn take(
+        slot: &Arc<Slot<T>>,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Option<Self> {
+        slot.lock.take(access, at).then(|| Self { slot: slot.clone(), access, at })
+    }
+
+    pub(crate) fn try_acquire(
+        slot: Arc<Slot<T>>,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Result<Self, TimedOut> {
+        slot.lock.try_acquire(access, at)?;
+        Ok(Self { slot, access, at })
+    }
+
+    /// Dropped while it waits, it leaves nothing behind.
+    pub(crate) async fn acquire(
+        slot: Arc<Slot<T>>,
+        access: Access,
+        at: &'static Location<'static>,
+        patience: Patience,
+    ) -> Result<Self, TimedOut> {
+        slot.lock.acquire(access, at, patience).await?;
+        Ok(Self { slot, access, at })
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot<T>> {
+        &self.slot
+    }
+}
+
+impl<T: SessionData> Drop for Permit<T> {
+    fn drop(&mut self) {
+        self.slot.lock.release(self.access, self.at);
+    }
+}
+
+impl<T: SessionData> ReadGuard<T> {
+    pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
+        let now = session.handle().shared.field_time();
+        Self {
+            fields: permit.slot.view(now),
+            _permit: permit,
+            _session: Holding::new(session, Access::Read),
+        }
+    }
+}
+
+impl<T: SessionData> WriteGuard<T> {
+    pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
+        // Noted now, when there is a runtime, rather than when the guard is dropped.
+        let _ = session.handle().writer();
+        let (fields, lent) = permit.slot.lend(session.handle().shared.field_time());
+        let session = Holding::new(session, Access::Write);
+        Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
+    }
+
+    pub(crate) fn with_lease(permit: Permit<T>, session: Session<T>, lease: Leased<T>) -> Self {
+        let mut guard = Self::new(permit, session);
+        guard.lease = Some(Box::new(lease));
+        guard
+    }
+}
+
+/// The version that the guard's lease was taken or renewed with.
+pub(crate) fn version<T: SessionData>(guard: &WriteGuard<T>) -> u64 {
+    guard.permit.slot.lock_version()
+}
+
+impl<T: SessionData> Deref for ReadGuard<T> {
+    type Target = T::Fields;
+
+    fn deref(&self) -> &T::Fields {
+        &self.fields
+    }
+}
+
+impl<T: SessionData> Deref for WriteGuard<T> {
+    type Target = T::Fields;
+
+    fn deref(&self) -> &T::Fields {
+        &self.fields
+    }
+}
+
+impl<T: SessionData> DerefMut for WriteGuard<T> {
+    fn deref_mut(&mut self) -> &mut T::Fields {
+        Arc::get_mut(&mut self.fields).expect("a writer has the only copy of its fields")
+    }
+}
+
+impl<T: SessionData> Drop for WriteGuard<T> {
+    fn drop(&mut self) {
+        if thread::panicking() && !self.was_panicking {
+            // The copy goes with the guard, and what it wrote with the copy.
+            return;
+        }
+        let handle = self.session.handle();
+        let writing = handle.shared.writing(handle.writer());
+        if self.permit.slot.take_back(&mut self.fields, &self.lent, writing) {
+            handle.note_write(&self.permit.slot);
+        }
+        // Behind what was written under it, so that one save does both, and before the permit, so
+        // that the next one here knows of it.
+        self.lease = None;
+        // The fields are dropped next, and the permit after them: the slot then has the only copy.
+    }
+}
+
+impl<T: SessionData + fmt::Debug> fmt::Debug for ReadGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, f)
+    }
+}
+
+impl<T: SessionData + fmt::Debug> fmt::Debug for WriteGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, f)
+    }
+}

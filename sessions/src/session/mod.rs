@@ -1,0 +1,750 @@
+//! The handle of one request on its session.
+
+pub(crate) mod guard;
+pub(crate) mod request;
+pub(crate) mod wait;
+
+use std::{
+    any::type_name,
+    fmt,
+    panic::Location,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Extensions, HeaderMap};
+use tokio::time::Instant;
+
+use crate::{
+    data::SessionData,
+    error::{Error, Wait},
+    record::expiry::Lifetime,
+    save::{self, Saved, Saving, lease::Leased, shared::Shared},
+    session::{
+        guard::{Permit, ReadGuard, WriteGuard},
+        request::Handle,
+    },
+    slot::{
+        Slot, Stage, Tried,
+        lock::{Access, Patience, Reason, TimedOut},
+        plan::Wish,
+    },
+    sync::sleep,
+};
+
+/// How long a task that outlives its response, and was refused a guard, waits before it asks again.
+const NEXT_TRY: Duration = Duration::from_secs(1);
+
+/// A request's session.
+///
+/// An axum handler takes it as an argument; elsewhere [`Session::open`] finds it in the request's
+/// extensions. Cheap to clone: all clones are the same session of the same request, and can be sent
+/// to other tasks.
+///
+/// ```
+/// # #[cfg(all(feature = "axum", feature = "derive"))] {
+/// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+/// async fn count(session: sessions::Session<Visitor>) -> String {
+///     let mut s = session.write().await;
+///     let visits = s.visits() + 1;
+///     s.set_visits(visits);
+///     format!("visit number {visits}")
+/// }
+/// # }
+/// ```
+///
+/// What the guards of a session have written is saved before the response leaves; if that fails the
+/// client gets 503 and not the handler's response. What is written later, by a websocket or a
+/// streamed body, is saved by [`save`](Self::save), or when the last clone and guard are dropped.
+pub struct Session<T: SessionData> {
+    handle: Arc<Handle<T>>,
+}
+
+/// A request's unopened session, as the layer leaves it in the extensions.
+pub(crate) struct Lazy<T: SessionData>(pub(crate) Session<T>);
+
+impl<T: SessionData> Clone for Lazy<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: SessionData> Session<T> {
+    pub(crate) fn lazy(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
+        Self { handle: Arc::new(Handle::new(shared, headers)) }
+    }
+
+    /// Opens the session of the request that has these extensions: for middleware, and for tower
+    /// services outside of axum.
+    ///
+    /// The first opening in a request looks at the store; any other gives the same session again.
+    /// Without a valid cookie, or with one whose session is over, the session is a new one, of which
+    /// nothing is stored and no cookie sent until something is written to it.
+    ///
+    /// A streamed body that shows something of the session must not be the first to open it: by then
+    /// the response's headers have left, without `Vary: Cookie` and `Cache-Control: private`
+    /// ([`proxies`](crate::proxies#caches)).
+    ///
+    /// # Errors
+    ///
+    /// [`NoLayer`](crate::ErrorKind::NoLayer) outside of a `SessionLayer<T>`, and
+    /// [`Store`](crate::ErrorKind::Store) if the store does not answer.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens if the future is dropped; the session can be opened again.
+    pub async fn open(extensions: &Extensions) -> Result<Self, Error> {
+        let Some(Lazy(session)) = extensions.get::<Lazy<T>>() else {
+            return Err(Error::no_layer(type_name::<T>()));
+        };
+        let session = session.clone();
+        session.handle.open().await?;
+        Ok(session)
+    }
+
+    /// A guard to read with. Waits while another request of this session writes, and for nobody
+    /// else.
+    ///
+    /// It cannot fail and does not panic. If the lock is not free within the layer's
+    /// [lock timeout](crate::SessionLayerBuilder::with_lock_timeout) (30 seconds by default), the
+    /// request is given up: the handler is dropped as if the client had hung up, the client gets 503,
+    /// what released guards have written is saved, and the log has both places, this one and that of
+    /// the guard that is in the way. So it is, and at once, if as many requests are waiting already as
+    /// the layer [allows](crate::SessionLayerBuilder::with_waiter_limit); and after half a second,
+    /// with 500, if the request waits for itself, because the guard in the way is its own and nothing
+    /// else in the handler can go on. After the response, in a task or a streamed body, there is
+    /// nothing to give up: the wait goes on, and each lock timeout is logged.
+    ///
+    /// [`try_read`](Self::try_read) and [`read_timeout`](Self::read_timeout) return an error instead:
+    /// the forms for a task that outlives its request, and for a handler that has sent a guard to
+    /// another task and wants the next one.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future gives up its place among the waiters.
+    #[track_caller]
+    pub fn read(&self) -> impl Future<Output = ReadGuard<T>> + Send + use<'_, T> {
+        self.or_give_up(Access::Read, ReadGuard::new)
+    }
+
+    /// A guard to write with. Waits while other requests of this session read or write, and for
+    /// nobody else.
+    ///
+    /// Cannot fail and does not panic: as with [`read`](Self::read), the request is given up with 503
+    /// if the lock is not to be had.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future gives up its place among the waiters.
+    #[track_caller]
+    pub fn write(&self) -> impl Future<Output = WriteGuard<T>> + Send + use<'_, T> {
+        self.or_give_up(Access::Write, WriteGuard::new)
+    }
+
+    /// Like [`read`](Self::read), with a limit and an error: [`Locked`](crate::ErrorKind::Locked)
+    /// when the lock was not free in time.
+    #[track_caller]
+    pub fn read_timeout(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<ReadGuard<T>, Error>> + Send + use<'_, T> {
+        self.within(limit, Access::Read, ReadGuard::new)
+    }
+
+    /// Like [`write`](Self::write), with a limit and an error:
+    /// [`Locked`](crate::ErrorKind::Locked) when the lock was not free in time.
+    #[track_caller]
+    pub fn write_timeout(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<WriteGuard<T>, Error>> + Send + use<'_, T> {
+        self.within(limit, Access::Write, WriteGuard::new)
+    }
+
+    /// A guard to read with, if nobody writes and nobody waits to; else
+    /// [`Locked`](crate::ErrorKind::Locked).
+    #[track_caller]
+    pub fn try_read(&self) -> Result<ReadGuard<T>, Error> {
+        self.at_once(Access::Read, Location::caller(), ReadGuard::new)
+    }
+
+    /// A guard to write with, if nobody has another guard or waits for one; else
+    /// [`Locked`](crate::ErrorKind::Locked).
+    #[track_caller]
+    pub fn try_write(&self) -> Result<WriteGuard<T>, Error> {
+        self.at_once(Access::Write, Location::caller(), WriteGuard::new)
+    }
+
+    #[track_caller]
+    fn or_give_up<G>(
+        &self,
+        access: Access,
+        guard: fn(Permit<T>, Session<T>) -> G,
+    ) -> impl Future<Output = G> + Send + use<'_, T, G> {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move {
+            let permit = Permit::take(&self.handle.opened().slot, access, at);
+            let permit = match permit {
+                Some(permit) => permit,
+                // Boxed, as in `permit`.
+                None => Box::pin(self.wait_or_give_up(access, at)).await,
+            };
+            guard(permit, self.clone())
+        }
+    }
+
+    /// If this ends without a permit, it does so by being dropped together with the handler.
+    async fn wait_or_give_up(&self, access: Access, at: &'static Location<'static>) -> Permit<T> {
+        let handle = &self.handle;
+        loop {
+            match self.wait_for_permit(None, access, at).await {
+                Ok(permit) => return permit,
+                Err(error) if handle.is_answered() => {
+                    tracing::warn!("a wait goes on after its response: {error}");
+                }
+                Err(error) => {
+                    match error.is_crowded() {
+                        // The lock has said so, but not for each of them.
+                        true => tracing::debug!("a request is given up: {error}"),
+                        false => tracing::error!("a request is given up: {error}"),
+                    }
+                    handle.waits.give_up(error);
+                }
+            }
+            // In the handler it ends here. A task of its own gets in line again.
+            sleep(NEXT_TRY).await;
+        }
+    }
+
+    /// [`read`](Self::read) for extractors and guards of routes, which can say what went wrong.
+    pub(crate) async fn read_or_error(&self) -> Result<ReadGuard<T>, Error> {
+        let permit = self.permit(None, Access::Read, Location::caller()).await?;
+        Ok(ReadGuard::new(permit, self.clone()))
+    }
+
+    #[track_caller]
+    fn within<G>(
+        &self,
+        limit: Duration,
+        access: Access,
+        guard: fn(Permit<T>, Session<T>) -> G,
+    ) -> impl Future<Output = Result<G, Error>> + Send + use<'_, T, G> {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move { Ok(guard(self.permit(Some(limit), access, at).await?, self.clone())) }
+    }
+
+    fn at_once<G>(
+        &self,
+        access: Access,
+        at: &'static Location<'static>,
+        guard: fn(Permit<T>, Session<T>) -> G,
+    ) -> Result<G, Error> {
+        loop {
+            let permit = Permit::try_acquire(self.handle.slot(), access, at)
+                .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            if self.is_current(&permit) {
+                return Ok(guard(permit, self.clone()));
+            }
+        }
+    }
+
+    /// A place in the lock, within the layer's lock timeout unless the caller has a limit of its own.
+    pub(crate) async fn permit(
+        &self,
+        limit: Option<Duration>,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Result<Permit<T>, Error> {
+        if let Some(permit) = Permit::take(&self.handle.opened().slot, access, at) {
+            return Ok(permit);
+        }
+        // Boxed, because its timers would make every handler's future a kilobyte larger.
+        Box::pin(self.wait_for_permit(limit, access, at)).await
+    }
+
+    /// A place in the lock of the session that the request has when it gets it: while it waited,
+    /// another task of the same request may have exchanged the session.
+    async fn wait_for_permit(
+        &self,
+        own_limit: Option<Duration>,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> Result<Permit<T>, Error> {
+        let shared = &self.handle.shared;
+        let limit = own_limit.unwrap_or(shared.lock_timeout);
+        let patience = Patience { limit, waiters: shared.waiter_limit };
+        loop {
+            let start = Instant::now();
+            let slot = self.handle.slot();
+            let acquire = Permit::acquire(slot.clone(), access, at, patience);
+            let permit = match own_limit {
+                // The caller has said how long, and goes on after that.
+                Some(_) => acquire.await,
+                None => {
+                    let itself = || slot.lock.timed_out(Reason::Itself, start.elapsed());
+                    self.handle.waits.wait(acquire).await.unwrap_or_else(|| Err(itself()))
+                }
+            };
+            let permit = permit.map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            if self.is_current(&permit) {
+                return Ok(permit);
+            }
+        }
+    }
+
+    fn is_current(&self, permit: &Permit<T>) -> bool {
+        Arc::ptr_eq(permit.slot(), &self.handle.opened().slot)
+    }
+
+    /// Saves now what released guards have written, instead of with the response. Does nothing if
+    /// there is nothing to save.
+    ///
+    /// What a guard that is still held has written is not part of it: drop the guard first.
+    ///
+    /// # Errors
+    ///
+    /// - [`GuardHeld`](crate::ErrorKind::GuardHeld), at once: this request holds a write guard of the
+    ///   session itself. The message says where it was taken. A guard of another request is no error.
+    /// - [`Store`](crate::ErrorKind::Store): nothing is lost, a later save may succeed.
+    /// - [`Ended`](crate::ErrorKind::Ended): somebody else has ended the session; it does not come
+    ///   back.
+    /// - [`NoCookie`](crate::ErrorKind::NoCookie): a new session after its response has left.
+    /// - [`Encode`](crate::ErrorKind::Encode), [`TooLarge`](crate::ErrorKind::TooLarge): what was
+    ///   written cannot be stored.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped the writes may be stored or not; if not, they are saved with the
+    /// response or in the background.
+    #[track_caller]
+    pub fn save(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move {
+            let handle = &self.handle;
+            let slot = handle.slot();
+            if handle.waits.has_write_guard() {
+                return Err(Error::guard_held(type_name::<T>(), at, slot.lock.held_by()));
+            }
+            save::save(&handle.shared, &slot, handle.wish()).await
+        }
+    }
+
+    /// Changes the session exactly, however many processes do so at once: runs `change` on the
+    /// session as it is in the store, saves at once, and starts over if somebody else has saved in
+    /// between. A thousand concurrent updates that add one add a thousand.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { credit: u32 }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> sessions::Result<bool> {
+    /// let paid = session
+    ///     .update(|s| {
+    ///         let enough = s.credit() >= 5;
+    ///         if enough {
+    ///             *s.credit_mut() -= 5;
+    ///         }
+    ///         enough
+    ///     })
+    ///     .await?;
+    /// # Ok(paid) }
+    /// # }
+    /// ```
+    ///
+    /// `change` may run several times: whatever else it does, it does as often. What released guards
+    /// have written is saved before. In this process it has the session to itself, as a write guard
+    /// has; it must not wait for another guard of the session.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save`](Self::save), and [`Locked`](crate::ErrorKind::Locked) if a guard or another
+    /// process's [`lock`](Self::lock) is in the way for as long as the layer's lock timeout,
+    /// [`Contended`](crate::ErrorKind::Contended) if others were faster for as long. After a
+    /// [`Store`](crate::ErrorKind::Store) error the change may be stored or not: if it was a lost
+    /// connection, nobody can tell.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, the change may be stored or not, but not in part.
+    #[track_caller]
+    pub fn update<R: Send>(
+        &self,
+        mut change: impl FnMut(&mut T::Fields) -> R + Send,
+    ) -> impl Future<Output = Result<R, Error>> + Send {
+        self.try_update(move |fields| Ok::<R, Error>(change(fields)))
+    }
+
+    /// Like [`update`](Self::update), with a `change` that may refuse: after its error the session is
+    /// as it was.
+    #[track_caller]
+    pub fn try_update<R: Send, E: From<Error> + Send>(
+        &self,
+        change: impl FnMut(&mut T::Fields) -> Result<R, E> + Send,
+    ) -> impl Future<Output = Result<R, E>> + Send {
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        async move {
+            let permit = self.permit(None, Access::Write, at).await?;
+            self.update_under(permit, change).await
+        }
+    }
+
+    async fn update_under<R, E: From<Error>>(
+        &self,
+        permit: Permit<T>,
+        mut change: impl FnMut(&mut T::Fields) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let (shared, slot) = (&*self.handle.shared, permit.slot());
+        let writer = self.handle.writer();
+        let mut saving = Saving::of(slot).await;
+        // So that nothing lies between the store and the change, and the change alone is repeated.
+        save::attempts(shared, slot, &mut saving, self.handle.wish()).await?;
+        loop {
+            let Tried { outcome, view, patch } =
+                slot.try_change(shared.writing(writer), &mut change)?;
+            let outcome = outcome?;
+            let saved = match patch.is_empty() {
+                // What it has seen, and left as it was, must be what the store has.
+                true => save::confirm(shared, slot, view.1).await?,
+                false => {
+                    let wish = Wish { overlay: Some((&patch, view.1)), ..self.handle.wish() };
+                    save::attempts(shared, slot, &mut saving, wish).await?
+                }
+            };
+            if saved == Saved::Done {
+                slot.keep_view(view);
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// A guard to write with that is exclusive across all processes on the store, for sections that
+    /// must not run twice.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { order: Option<u64> }
+    /// # async fn pay() -> u64 { 1 }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> sessions::Result<()> {
+    /// let mut s = session.lock().await?;
+    /// if s.order().is_none() {
+    ///     s.set_order(pay().await);
+    /// }
+    /// drop(s);
+    /// session.save().await?;
+    /// # Ok(()) }
+    /// # }
+    /// ```
+    ///
+    /// It takes a lease, which stands in the session's record, and renews it as long as the guard
+    /// lives. Meanwhile everybody else's saves of the session wait; reads do not, and
+    /// [`destroy`](Self::destroy) does not. When the guard is dropped, what it wrote is saved and
+    /// the lease given back, in one save in the background; [`save`](Self::save) waits for that and
+    /// says how it went. A process that dies with a lease holds up the others for the
+    /// [lease time](crate::SessionLayerBuilder::with_lease_time), 10 seconds by default.
+    ///
+    /// A process that was cut off from the store for that long has lost its lease: what the guard
+    /// writes is then refused by the store, and not merged ([`LeaseLost`](crate::ErrorKind::LeaseLost)).
+    /// To fence off other resources, hand them [`lock_version`](Self::lock_version).
+    ///
+    /// In this process it is a write guard, and waits like one; others that want a guard wait while it
+    /// waits for another process. Costs one save more than [`write`](Self::write). A session that is not stored yet is known to
+    /// nobody else, and locked in this process alone. Among processes there is no order of waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Locked`](crate::ErrorKind::Locked) if the session was not free within the layer's lock
+    /// timeout, [`Ended`](crate::ErrorKind::Ended), [`Store`](crate::ErrorKind::Store) and the other
+    /// errors of [`save`](Self::save); [`NoLeases`](crate::ErrorKind::NoLeases) on a `PrivateCookie`.
+    ///
+    /// # Cancellation
+    ///
+    /// A dropped future gives back, in the background, what it may have got.
+    #[track_caller]
+    pub fn lock(&self) -> impl Future<Output = Result<WriteGuard<T>, Error>> + Send + use<'_, T> {
+        let at = Location::caller();
+        async move {
+            let handle = &self.handle;
+            let shared = &handle.shared;
+            if shared.storage.is_cookie() {
+                return Err(Error::no_leases());
+            }
+            let permit = self.permit(None, Access::Write, at).await?;
+            let writer = handle.writer();
+            let runtime = handle.runtime().cloned();
+            let lease = Leased::take(shared, permit.slot(), writer, runtime);
+            let lease = Box::pin(lease).await?;
+            Ok(WriteGuard::with_lease(permit, self.clone(), lease))
+        }
+    }
+
+    /// The version of the session's record that a [`lock`](Self::lock) was taken with, or renewed to
+    /// since: it only ever grows, and a later holder's is larger. A resource outside of the session
+    /// that remembers the largest it has seen can refuse a holder who came too late (a fencing
+    /// token).
+    pub fn lock_version(guard: &WriteGuard<T>) -> u64 {
+        guard::version(guard)
+    }
+
+    /// Looks at the store again, for what other processes have saved since this request opened the
+    /// session. The next guard shows it, with what this process has not saved yet on top.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store); [`Ended`](crate::ErrorKind::Ended) if there is no such
+    /// session any more.
+    pub async fn reload(&self) -> Result<(), Error> {
+        let slot = self.handle.slot();
+        let Some(place) = slot.place() else {
+            return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
+        };
+        match save::refresh(&self.handle.shared, &slot, &place.key).await? {
+            Stage::Ended => Err(Error::ended()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets what released guards of this request have written and nobody has saved yet. Of a
+    /// field that another request has written since, that one's value stays.
+    ///
+    /// What a guard that is still held has written is not part of it, and is saved when the guard is
+    /// gone: drop the guard first. If this request holds one, the log says so.
+    #[track_caller]
+    pub fn discard(&self) {
+        let slot = self.handle.slot();
+        if self.handle.waits.has_write_guard() {
+            let at = Location::caller();
+            tracing::warn!(
+                "`discard` at {at} does not forget what the request's own write guard has written: \
+                 {}",
+                slot.lock.held_by()
+            );
+        }
+        slot.discard(self.handle.writer());
+    }
+
+    /// Gives the session another id, and the client another cookie. To be called whenever the user's
+    /// rights change, as after a password check: an id that somebody planted before is then worth
+    /// nothing (session fixation; OWASP Session Management Cheat Sheet, "Renew the Session ID After
+    /// Any Privilege Level Change").
+    ///
+    /// All that released guards have written comes along. The old id ends at once: requests that
+    /// still hold it keep what they see, and cannot save any more. A session that is not stored yet
+    /// has no id, and nothing happens.
+    ///
+    /// Waits for the guards of this session, as [`write`](Self::write) does.
+    ///
+    /// A request that comes with the old cookie within ten seconds, because it was sent before the
+    /// client had the new one, has an empty session that has [ended](crate::ErrorKind::Ended): what it
+    /// writes is not kept, and its response sets no cookie that would take the new one's place. What
+    /// saves at once, as [`save`](Self::save) and [`update`](Self::update) do, is told so; a page that
+    /// does that only to count its visitors can be shown all the same. Later requests have a new
+    /// session, as any without a good cookie has.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`](crate::ErrorKind::Ended) if somebody else has ended or renewed the session first;
+    /// [`NoCookie`](crate::ErrorKind::NoCookie) after the response has left;
+    /// [`GuardHeld`](crate::ErrorKind::GuardHeld) if the caller holds a guard itself;
+    /// [`Store`](crate::ErrorKind::Store) and the errors of [`save`](Self::save), after which the
+    /// session is still good under its old id; unless the store has carried out the end of that and
+    /// not said so, which nobody can tell: then it is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Once it has the lock it is carried to its end even if the future is dropped.
+    #[track_caller]
+    pub fn renew_id(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
+        let at = Location::caller();
+        async move {
+            let permit = self.permit(None, Access::Write, at).await?;
+            let session = self.clone();
+            self.to_the_end(async move { session.renew_id_of(permit).await }).await
+        }
+    }
+
+    async fn renew_id_of(&self, permit: Permit<T>) -> Result<(), Error> {
+        let shared = &*self.handle.shared;
+        let slot = permit.slot();
+        let _exchange = self.handle.exchange().await;
+        let mut saving = Saving::of(slot).await;
+        if slot.place().is_none() {
+            return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
+        }
+        if self.handle.is_answered() {
+            return Err(Error::no_cookie());
+        }
+        let wish = Wish::of(Some(self.handle.writer()));
+        let (record, place) = save::renew(shared, slot, &mut saving, wish).await?;
+        self.go_on_as(slot.succeed(record, place, shared.payload_limit));
+        tracing::debug!("renewed a session's id");
+        Ok(())
+    }
+
+    /// The request has another session from now on, which is stored already.
+    pub(crate) fn go_on_as(&self, successor: Slot<T>) {
+        let successor = Arc::new(successor);
+        self.handle.shared.registry.enter(&successor);
+        self.handle.opened().slot = successor;
+    }
+
+    /// Ends the session: its record is deleted, and the response removes the cookie. Requests that
+    /// still hold it, here and in other processes, keep what they see and cannot save any more; it
+    /// does not come back.
+    ///
+    /// From here on this request has a new, empty session. What is written to that is stored under
+    /// an id of its own, whose cookie then replaces the removal.
+    ///
+    /// Does not wait for guards. What a guard of the old session writes later is not kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store): the session may still be there; try again.
+    ///
+    /// # Cancellation
+    ///
+    /// It is carried to its end even if the future is dropped.
+    pub async fn destroy(&self) -> Result<(), Error> {
+        let session = self.clone();
+        self.to_the_end(async move { session.destroy_now().await }).await
+    }
+
+    async fn destroy_now(&self) -> Result<(), Error> {
+        let shared = &*self.handle.shared;
+        let _exchange = self.handle.exchange().await;
+        let slot = self.handle.slot();
+        // A save of this slot that is under way has to end first: it may be creating the record.
+        let _saving = slot.saving.lock().await;
+        // What is left of one that has moved on is for those who come late.
+        if let Some(place) = slot.place().filter(|_| !slot.has_moved()) {
+            if let Some(store) = shared.store() {
+                store.delete(&place.key).await?;
+            }
+            tracing::debug!("ended a session");
+        }
+        slot.end();
+        self.handle.start_over();
+        Ok(())
+    }
+
+    /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
+    pub(crate) async fn to_the_end(
+        &self,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Error> {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        self.handle.shared.background.spawn(self.handle.runtime(), async move {
+            // Nobody may be listening any more.
+            let _ = done.send(work.await);
+        });
+        outcome.await.unwrap_or_else(|_| Err(Error::aborted()))
+    }
+
+    /// Gives this session limits of its own instead of the layer's, for this and all later
+    /// requests. Stored with the session; on a new session, once something else has been written.
+    ///
+    /// Limits that are shorter than what has passed end the session with the next save.
+    pub fn set_lifetime(&self, lifetime: Lifetime) {
+        self.handle.shared.expiry.check_lifetime(lifetime);
+        let slot = {
+            let mut opened = self.handle.opened();
+            let before = opened.slot.set_lifetime(lifetime, self.handle.writer());
+            opened.lifetime_before.get_or_insert(before);
+            opened.slot.clone()
+        };
+        self.handle.note_write(&slot);
+    }
+
+    /// What this session asks for instead of the layer's limits.
+    pub fn lifetime(&self) -> Lifetime {
+        self.handle.slot().lifetime()
+    }
+
+    /// Has this request not count as a use of the session: for a page that only asks how long is left,
+    /// or whether there is news, and does so by itself as long as it is open.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # use sessions::Session;
+    /// use std::time::SystemTime;
+    ///
+    /// async fn seconds_left(session: Session<Visitor>) -> String {
+    ///     let session = session.without_refresh();
+    ///     let left = session.expires_at().duration_since(SystemTime::now());
+    ///     left.unwrap_or_default().as_secs().to_string()
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// The session expires when it would have without the request. Neither its expiry nor the time when
+    /// its device was last seen moves, and no cookie is sent again only because it is old. What the
+    /// request writes is saved all the same, and does not move them either. Other requests of the
+    /// session, also such as run at the same time, count as always; so do a login, [`renew_id`], a
+    /// [`lock`] and [`set_lifetime`] of this one.
+    ///
+    /// It holds for the whole request and all clones, from whenever it is called before the response is
+    /// done: a middleware can do it for a group of routes.
+    ///
+    /// [`renew_id`]: Self::renew_id
+    /// [`lock`]: Self::lock
+    /// [`set_lifetime`]: Self::set_lifetime
+    pub fn without_refresh(self) -> Self {
+        self.handle.note_no_use();
+        self
+    }
+
+    /// Whether this request has begun the session instead of finding it.
+    pub fn is_new(&self) -> bool {
+        self.handle.opened().is_new
+    }
+
+    /// Whether released guards of this process have written something that is not saved yet.
+    pub fn is_dirty(&self) -> bool {
+        self.handle.slot().is_dirty()
+    }
+
+    /// When the session was first saved; for one that is not saved yet, when it was opened.
+    pub fn created_at(&self) -> SystemTime {
+        self.handle.slot().record().created_at
+    }
+
+    /// When the session ends if it is not used again: as stored, which may be up to a refresh window
+    /// earlier than its use would allow. For one that is not saved yet, when it would end if it were
+    /// saved now.
+    pub fn expires_at(&self) -> SystemTime {
+        let (slot, shared) = (self.handle.slot(), &self.handle.shared);
+        let record = slot.record();
+        match slot.place() {
+            Some(_) => record.expires_at,
+            None => {
+                let now = shared.now();
+                shared.expiry.expires_at(slot.lifetime(), now, now)
+            }
+        }
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<Handle<T>> {
+        &self.handle
+    }
+}
+
+fn locked<T>(timed_out: TimedOut, access: Access, at: &'static Location<'static>) -> Error {
+    let TimedOut { reason, waited, held_by } = timed_out;
+    Error::locked(Wait { data: type_name::<T>(), wanted: access, at, reason, waited, held_by })
+}
+
+impl<T: SessionData> Clone for Session<T> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone() }
+    }
+}
+
+/// Shows neither id nor fields.
+impl<T: SessionData> fmt::Debug for Session<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("data", &type_name::<T>()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,792 @@
+//! One request's session, from its cookie to its response.
+
+use std::{
+    sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue, header};
+use tokio::runtime::Handle as Runtime;
+use tracing::{Instrument, Level, Span};
+
+#[cfg(feature = "private-cookie")]
+use crate::record::expiry::LONGEST_COOKIE;
+use crate::{
+    cookie::{
+        VerifiedCookie,
+        change::{CookieChange, Facts, decide},
+    },
+    data::{
+        SessionData,
+        patch::{Writer, new_writer},
+    },
+    error::{Error, ErrorKind},
+    identity::id::SessionId,
+    layer::plain_http::ClientId,
+    record::{Record, expiry::Lifetime, head::Head},
+    save::{self, Saving, shared::Shared},
+    session::wait::Waits,
+    slot::{Slot, Stage, plan::Wish},
+    sync::{AtomicBool, Mutex, MutexGuard},
+};
+
+/// What all clones of a request's [`Session`](crate::Session) share. Every request makes one, so it
+/// is small: what only an opened session needs is in a box.
+pub(crate) struct Handle<T: SessionData> {
+    pub(crate) shared: Arc<Shared<T>>,
+    cookies: Cookies,
+    /// Who sent the request, where it is worth noting that it is sent a cookie.
+    client: Option<ClientId>,
+    opened: OnceLock<Box<Open<T>>>,
+    /// The response depends on the cookie, also if the store did not answer.
+    asked: AtomicBool,
+    /// A guard of this request has changed something: it is this request's to save.
+    wrote: AtomicBool,
+    /// The response is being made ready: a session that is not stored by then will have no cookie.
+    answered: AtomicBool,
+    /// The client is gone: what is released from now on is nobody's to save but ours.
+    hung_up: AtomicBool,
+    /// The request does not count as a use of the session.
+    is_no_use: AtomicBool,
+    pub(crate) waits: Waits,
+}
+
+/// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
+enum Cookies {
+    None,
+    One(HeaderValue),
+    Many(Box<[HeaderValue]>),
+}
+
+impl Cookies {
+    /// A header's clone shares its bytes.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut cookies = headers.get_all(header::COOKIE).iter();
+        match (cookies.next(), cookies.next()) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one.clone()),
+            _ => Self::Many(headers.get_all(header::COOKIE).iter().cloned().collect()),
+        }
+    }
+
+    fn iter(&self) -> std::slice::Iter<'_, HeaderValue> {
+        match self {
+            Self::None => [].iter(),
+            Self::One(cookie) => std::slice::from_ref(cookie).iter(),
+            Self::Many(cookies) => cookies.iter(),
+        }
+    }
+}
+
+/// What there is once the session has been opened.
+struct Open<T: SessionData> {
+    current: Mutex<Opened<T>>,
+    /// Held while the request exchanges its session for another, so that the response does not tell
+    /// the client of the one while the other takes its place.
+    exchange: tokio::sync::Mutex<()>,
+    /// Set by the first guard that can write.
+    writing: OnceLock<AsWriter>,
+}
+
+/// A request among those that write to a slot.
+struct AsWriter {
+    writer: Writer,
+    /// Where the request was when it began to write, for work that has to go on without it.
+    runtime: Option<Runtime>,
+}
+
+/// The session that a request has now, and how it came by it.
+pub(crate) struct Opened<T: SessionData> {
+    pub(crate) slot: Arc<Slot<T>>,
+    /// The cookie that opened a session.
+    cookie: Option<VerifiedCookie>,
+    /// The request has begun its session, and not found it.
+    pub(crate) is_new: bool,
+    /// The request has ended the session that its cookie opened.
+    ended: bool,
+    /// Somebody has an [`Exchange`].
+    is_in_exchange: bool,
+    /// The lifetime that the session had before this request gave it another.
+    pub(crate) lifetime_before: Option<Lifetime>,
+    #[cfg(feature = "private-cookie")]
+    private: PrivateCookies,
+}
+
+/// What is known of the private cookies that a request came with.
+#[cfg(feature = "private-cookie")]
+#[derive(Default)]
+struct PrivateCookies {
+    /// What the newest held: whatever differs from that has to be sent.
+    held: Option<(u64, SystemTime)>,
+    /// When the newest was written.
+    written_at: Option<SystemTime>,
+    /// The browser may have others of the name, of another domain or path.
+    has_rivals: bool,
+}
+
+impl<T: SessionData> Opened<T> {
+    fn found(slot: Arc<Slot<T>>, cookie: VerifiedCookie) -> Self {
+        Self { cookie: Some(cookie), is_new: false, ..Self::fresh(slot) }
+    }
+
+    fn fresh(slot: Arc<Slot<T>>) -> Self {
+        Self {
+            slot,
+            cookie: None,
+            is_new: true,
+            ended: false,
+            is_in_exchange: false,
+            lifetime_before: None,
+            #[cfg(feature = "private-cookie")]
+            private: PrivateCookies::default(),
+        }
+    }
+}
+
+/// The right to exchange the request's session for another.
+pub(crate) struct Exchange<'a, T: SessionData> {
+    handle: &'a Handle<T>,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl<T: SessionData> Drop for Exchange<'_, T> {
+    fn drop(&mut self) {
+        self.handle.opened().is_in_exchange = false;
+    }
+}
+
+/// How a response has to change for what its request did to the session.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// The request looked at its session, or tried to.
+    pub(crate) opened: bool,
+    pub(crate) cookie: Option<HeaderValue>,
+    /// Something was not saved.
+    pub(crate) error: Option<Error>,
+}
+
+/// What a slot shows in one look.
+#[derive(Clone, Copy)]
+struct Seen {
+    stage: Stage,
+    lifetime: Lifetime,
+    /// A cookie of the session that the client has should be sent again.
+    is_cookie_old: bool,
+}
+
+/// Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+fn open_span() -> Span {
+    if tracing::enabled!(Level::DEBUG) {
+        tracing::debug_span!("open_session")
+    } else {
+        Span::none()
+    }
+}
+
+impl<T: SessionData> Handle<T> {
+    /// Does no work yet.
+    pub(crate) fn new(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
+        let client = shared.plain_http.look_at(headers, &shared.cookie);
+        Self {
+            shared,
+            cookies: Cookies::of(headers),
+            client,
+            opened: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            wrote: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
+            is_no_use: AtomicBool::new(false),
+            waits: Waits::default(),
+        }
+    }
+
+    /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
+    /// the future is dropped, the next call tries again.
+    pub(crate) async fn open(&self) -> Result<(), Error> {
+        self.asked.store(true, SeqCst);
+        if self.opened.get().is_none() && !self.find_at_once() {
+            // Boxed, because it would make every handler's future some hundred bytes larger.
+            Box::pin(self.find().instrument(open_span())).await?;
+        }
+        // The response may have left while we looked; its `finish` then found nothing to close.
+        if self.is_answered() {
+            self.close(&self.slot());
+        }
+        Ok(())
+    }
+
+    /// Where the store answers at once it takes no future. False if it does not, or if there is a save
+    /// to wait for.
+    fn find_at_once(&self) -> bool {
+        let shared = &self.shared;
+        #[cfg(feature = "private-cookie")]
+        if shared.storage.is_cookie() {
+            self.found(self.find_in_cookie());
+            return true;
+        }
+        let Some(store) = shared.storage.store_at_once() else { return false };
+        let mut has_moved = false;
+        for cookie in self.verified_cookies() {
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
+            let Some(place) = slot.place() else { continue };
+            match save::look_at_once(shared, store, &slot, &place.key) {
+                Some(Stage::Live) => {
+                    self.found_live(slot, cookie);
+                    return true;
+                }
+                Some(_) => has_moved |= slot.has_moved(),
+                None => return false,
+            }
+        }
+        self.found_none(has_moved);
+        true
+    }
+
+    async fn find(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        let mut has_moved = false;
+        for cookie in self.verified_cookies() {
+            // First the slot, then the record: whatever is saved in this process after the record
+            // was loaded is then known to the slot.
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
+            let Some(place) = slot.place() else { continue };
+            if save::refresh(shared, &slot, &place.key).await? == Stage::Live {
+                self.found_live(slot, cookie);
+                return Ok(());
+            }
+            has_moved |= slot.has_moved();
+        }
+        self.found_none(has_moved);
+        Ok(())
+    }
+
+    fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> {
+        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
+        cookie.verified(keys, seen_cookies, self.cookies.iter())
+    }
+
+    fn found_live(&self, slot: Arc<Slot<T>>, cookie: VerifiedCookie) {
+        tracing::debug!("opened a session");
+        self.found(Opened::found(slot, cookie));
+    }
+
+    /// A client whose session has another id since a moment ago has the cookie of that, or is just
+    /// getting it: one of a session that begins here would take its place.
+    fn found_none(&self, has_moved: bool) {
+        let slot = Slot::fresh(self.shared.now());
+        if has_moved {
+            tracing::debug!("the session goes on under another id");
+            slot.end_as(true);
+        }
+        self.found(Opened::fresh(Arc::new(slot)));
+    }
+
+    /// Of two tasks of the request that open at the same time, the first one's counts.
+    fn found(&self, opened: Opened<T>) {
+        let open = Box::new(Open {
+            current: Mutex::new(opened),
+            exchange: tokio::sync::Mutex::new(()),
+            writing: OnceLock::new(),
+        });
+        self.opened.get_or_init(|| open);
+        self.shared.background.note_runtime();
+    }
+
+    /// The session that the newest private cookie holds, if it is not over. It is this request's alone, and not entered anywhere.
+    #[cfg(feature = "private-cookie")]
+    fn find_in_cookie(&self) -> Opened<T> {
+        let shared = &self.shared;
+        let fresh = || Opened::fresh(Arc::new(Slot::fresh(shared.now())));
+        let Some(newest) = shared.cookie.newest(&shared.keys, self.cookies.iter()) else {
+            return fresh();
+        };
+        let mut private = PrivateCookies {
+            held: None,
+            written_at: Some(newest.written_at),
+            has_rivals: !newest.is_alone,
+        };
+        if let Some((cookie, record)) = newest.session {
+            private.held = Some((record.version, record.expires_at));
+            if let Some((record, head)) = save::usable(shared, record) {
+                let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
+                slot.observe(record, head, shared.policy, true);
+                tracing::debug!("opened a session");
+                return Opened { private, ..Opened::found(slot, cookie) };
+            }
+        }
+        Opened { private, ..fresh() }
+    }
+
+    /// A [`Session`](crate::Session) comes out of `Session::open` alone.
+    fn open_one(&self) -> &Open<T> {
+        self.opened.get().expect("a session is opened before it is handed out")
+    }
+
+    pub(crate) fn opened(&self) -> MutexGuard<'_, Opened<T>> {
+        // Each change is one assignment or a few that cannot panic.
+        self.open_one().current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else does.
+    pub(crate) async fn exchange(&self) -> Exchange<'_, T> {
+        let turn = self.open_one().exchange.lock().await;
+        self.opened().is_in_exchange = true;
+        Exchange { handle: self, _turn: turn }
+    }
+
+    pub(crate) fn slot(&self) -> Arc<Slot<T>> {
+        self.opened().slot.clone()
+    }
+
+    /// Stands for this request among those that write to a slot.
+    pub(crate) fn writer(&self) -> Writer {
+        let begin = || AsWriter { writer: new_writer(), runtime: Runtime::try_current().ok() };
+        self.open_one().writing.get_or_init(begin).writer
+    }
+
+    /// What this request wants of a save.
+    pub(crate) fn wish(&self) -> Wish<'static> {
+        Wish { keeps_expiry: self.is_no_use(), ..Wish::of(Some(self.writer())) }
+    }
+
+    /// The request does not count as a use of its session, however it ends.
+    pub(crate) fn note_no_use(&self) {
+        self.is_no_use.store(true, SeqCst);
+    }
+
+    fn is_no_use(&self) -> bool {
+        self.is_no_use.load(SeqCst)
+    }
+
+    /// Where this request was when it began to write.
+    pub(crate) fn runtime(&self) -> Option<&Runtime> {
+        self.opened.get()?.writing.get()?.runtime.as_ref()
+    }
+
+    /// Something of this request's in `slot` is not saved yet.
+    pub(crate) fn note_write(&self, slot: &Arc<Slot<T>>) {
+        self.wrote.store(true, SeqCst);
+        if self.hung_up.load(SeqCst) {
+            self.save_without_response(slot, None);
+        }
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.load(SeqCst)
+    }
+
+    /// Gives the request a new session in place of the one that it has ended.
+    pub(crate) fn start_over(&self) {
+        let mut opened = self.opened();
+        opened.slot = Arc::new(Slot::fresh(self.shared.now()));
+        opened.ended = opened.cookie.is_some();
+        opened.is_new = true;
+        if self.is_answered() {
+            self.close(&opened.slot);
+        }
+    }
+
+    /// The client is gone, and the response with it. Tasks of the request may still have its session.
+    pub(crate) fn hang_up(&self) {
+        self.hung_up.store(true, SeqCst);
+        self.cannot_answer();
+        if self.opened.get().is_some() {
+            self.save_without_response(&self.slot(), None);
+        }
+    }
+
+    /// What a request wrote before it was dropped, or after its response had left.
+    fn save_without_response(&self, slot: &Arc<Slot<T>>, gone: Option<Writer>) {
+        if !self.has_unsaved(slot) {
+            return;
+        }
+        match slot.stage() {
+            Stage::Live if !self.shared.storage.is_cookie() => {
+                let wish = Wish { keeps_expiry: self.is_no_use(), ..Wish::of(None) };
+                self.shared.save_in_background(slot.clone(), self.runtime(), gone, wish);
+            }
+            Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
+            // Nobody has its cookie.
+            _ => tracing::debug!("written to a session that has no response: not saved"),
+        }
+    }
+
+    /// There will be no response that could carry a cookie.
+    pub(crate) fn cannot_answer(&self) {
+        self.answered.store(true, SeqCst);
+        if self.opened.get().is_some() {
+            self.close(&self.slot());
+        }
+    }
+
+    /// What the response needs, if that can be said without waiting for anything: nothing to save, or
+    /// a store that answers at once, and nobody in the middle of something.
+    pub(crate) fn finish_now(&self) -> Option<Outcome> {
+        // First this, then the look at `opened`: `open` does it the other way round, so that one of
+        // the two sees the other.
+        self.answered.store(true, SeqCst);
+        if self.opened.get().is_none() {
+            return Some(Outcome { opened: self.asked.load(SeqCst), ..Outcome::default() });
+        }
+        // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
+        let is_saved = self.save_at_once()?;
+        let opened = self.opened();
+        let slot = &opened.slot;
+        let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key) && !self.is_no_use();
+        if opened.is_in_exchange || by_old_key || self.has_unsaved(slot) {
+            return None;
+        }
+        // What has just been saved has its expiry extended with that.
+        let (mut seen, refresh) = match is_saved {
+            true => (self.look(slot), None),
+            false => self.look_for_refresh(slot),
+        };
+        if refresh.is_some() || is_to_send_again(&opened, seen) {
+            return None;
+        }
+        let mut _saving = None;
+        if self.needs_cookie(seen.stage) {
+            _saving = Some(slot.saving.try_lock().ok()?);
+            seen = self.look(slot);
+        }
+        Some(self.outcome(&opened, seen, false, None))
+    }
+
+    /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
+    fn save_at_once(&self) -> Option<bool> {
+        if !self.wrote.load(SeqCst) {
+            return Some(false);
+        }
+        let slot = self.slot();
+        if !slot.has_unsaved() {
+            return Some(false);
+        }
+        save::save_at_once(&self.shared, &slot, self.wish()).then_some(true)
+    }
+
+    /// Saves what this request wrote, and says what the response needs.
+    ///
+    /// That the session has been ended by somebody else is no error: the request did nothing wrong,
+    /// and there is nothing to save it to.
+    pub(crate) async fn finish(&self) -> Outcome {
+        let _exchange = self.exchange().await;
+        let slot = self.slot();
+        let (seen, refresh) = self.look_for_refresh(&slot);
+        let sends_again = is_to_send_again(&self.opened(), seen);
+        let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
+        let mut saving = match is_due || self.needs_cookie(slot.stage()) {
+            true => Some(Saving::of(&slot).await),
+            false => None,
+        };
+        let mut error = None;
+        let has_saved = self.has_unsaved(&slot);
+        if let Some(saving) = &mut saving
+            && has_saved
+        {
+            error = self.save(&slot, saving).await.err();
+        }
+        let is_noted = match &mut saving {
+            // Unless another request has just done so.
+            Some(saving) if sends_again && error.is_none() && self.look(&slot).is_cookie_old => {
+                self.note_cookie(&slot, saving).await
+            }
+            _ => false,
+        };
+        if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot).1 {
+            match &mut saving {
+                Some(saving) if slot.has_device() => self.note_seen(&slot, saving).await,
+                _ => self.touch(&slot, expires_at).await,
+            }
+        }
+        let is_aged = is_noted || self.may_sign_again(&slot, saving.is_some()).await;
+        self.outcome(&self.opened(), self.look(&slot), is_aged, error)
+    }
+
+    fn is_signed_by_old_key(&self) -> bool {
+        self.opened().cookie.is_some_and(|cookie| cookie.by_old_key)
+    }
+
+    /// Whether a cookie that an old key signed can be signed anew: not before another look at the
+    /// store, because another process may have ended the session since, and sent a better cookie.
+    async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
+        let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
+        let Some(place) = slot.place().filter(|_| is_wanted) else { return false };
+        let stage = match is_saving {
+            true => save::refresh_locked(&self.shared, slot, &place.key).await,
+            false => save::refresh(&self.shared, slot, &place.key).await,
+        };
+        matches!(stage, Ok(Stage::Live))
+    }
+
+    async fn touch(&self, slot: &Slot<T>, expires_at: SystemTime) {
+        // Noted first, so that of many requests at once one writes. If it fails, nobody's data is
+        // lost, and the next request tries again.
+        let before = slot.set_expiry(expires_at);
+        if let (Some(place), Some(store)) = (slot.place(), self.shared.store())
+            && let Err(error) = store.touch(&place.key, expires_at).await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a session's expiry could not be extended"
+            );
+            slot.set_expiry(before);
+        }
+    }
+
+    /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
+    /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
+    async fn note_cookie(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> bool {
+        let wish = Wish { is_seen: true, sends_cookie: true, ..Wish::of(None) };
+        if let Err(error) = save::attempts(&self.shared, slot, saving, wish).await
+            && error.kind() != ErrorKind::Ended
+        {
+            tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
+        }
+        let seen = self.look(slot);
+        seen.stage == Stage::Live && !seen.is_cookie_old
+    }
+
+    /// Extends the expiry with a save, which says when the session was last seen; without one while
+    /// another process has a lease on the session, or if it is too large by now.
+    async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
+        let wish = Wish { is_seen: true, ..Wish::of(None) };
+        match save::attempts(&self.shared, slot, saving, wish).await {
+            Err(error) if error.kind() == ErrorKind::Ended => return,
+            Err(error) => {
+                tracing::warn!("a session's use could not be noted: {}", error.for_log());
+                if error.kind() == ErrorKind::Store {
+                    return;
+                }
+            }
+            Ok(_) => {}
+        }
+        if let Some(expires_at) = self.look_for_refresh(slot).1
+            && expires_at > slot.record().expires_at
+        {
+            self.touch(slot, expires_at).await;
+        }
+    }
+
+    /// Whether a save after the response would need a cookie that cannot be sent any more.
+    fn needs_cookie(&self, stage: Stage) -> bool {
+        stage == Stage::Fresh || self.shared.storage.is_cookie()
+    }
+
+    fn close(&self, slot: &Slot<T>) {
+        if self.needs_cookie(slot.stage()) {
+            slot.close();
+        }
+    }
+
+    /// With it, until when the session's use now extends it, if that is worth a write; or until when
+    /// it lasts anyhow, if it is to be noted that it was seen.
+    fn look_for_refresh(&self, slot: &Slot<T>) -> (Seen, Option<SystemTime>) {
+        let now = self.shared.now();
+        let expiry = &self.shared.expiry;
+        let is_no_use = self.is_no_use();
+        slot.look(|stage, lifetime, record, head| {
+            let is_seen_anew =
+                || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
+            let refresh = match stage {
+                Stage::Live if !is_no_use => expiry
+                    .refresh(lifetime, record, now)
+                    .or_else(|| is_seen_anew().then_some(record.expires_at)),
+                _ => None,
+            };
+            (self.seen(stage, lifetime, record, head), refresh)
+        })
+    }
+
+    fn look(&self, slot: &Slot<T>) -> Seen {
+        slot.look(|stage, lifetime, record, head| self.seen(stage, lifetime, record, head))
+    }
+
+    fn seen(&self, stage: Stage, lifetime: Lifetime, record: &Record, head: &Head) -> Seen {
+        let Shared { expiry, storage, .. } = &*self.shared;
+        // A private cookie says itself when it was sent.
+        let is_cookie_old = stage == Stage::Live && !storage.is_cookie() && !self.is_no_use() && {
+            let (created_at, sent) = (record.created_at, head.cookie_sent);
+            let sent = sent.unwrap_or(created_at);
+            expiry.is_cookie_old(lifetime, created_at, sent, || self.shared.now())
+        };
+        Seen { stage, lifetime, is_cookie_old }
+    }
+
+    async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
+        let writer = self.writer();
+        match save::attempts(&self.shared, slot, saving, self.wish()).await {
+            Err(error) if error.kind() == ErrorKind::Ended => {
+                tracing::info!("a session ended while a request wrote to it: not saved");
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::NoCookie => {
+                tracing::debug!("a new session has no response to begin with: not saved");
+                Ok(())
+            }
+            Err(error) => {
+                // The client is told; nothing is to be saved behind its back, nor shown to others.
+                self.wrote.store(false, SeqCst);
+                slot.discard(writer);
+                Err(error)
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn has_unsaved(&self, slot: &Slot<T>) -> bool {
+        self.wrote.load(SeqCst) && slot.has_unsaved()
+    }
+
+    /// What the response needs. From here on no cookie can be sent: if a save would need one, the
+    /// caller holds `slot.saving`.
+    fn outcome(
+        &self,
+        opened: &Opened<T>,
+        seen: Seen,
+        is_aged: bool,
+        error: Option<Error>,
+    ) -> Outcome {
+        let shared = &self.shared;
+        let slot = &opened.slot;
+        let place = slot.place().filter(|_| seen.stage == Stage::Live);
+        let has_other_lifetime =
+            opened.lifetime_before.is_some_and(|before| before != seen.lifetime);
+        let change = decide(Facts {
+            session: place.map(|place| place.id),
+            cookie: opened.cookie.map(|cookie| cookie.id),
+            ended: opened.ended,
+            changed: has_other_lifetime || self.holds_another(opened),
+            aged: is_aged || self.is_private_cookie_old(opened, seen),
+            refreshes: !self.is_no_use(),
+            has_rivals: self.has_rivals(opened),
+        });
+        let cookie = match change {
+            CookieChange::Keep => Ok(None),
+            CookieChange::Remove => Ok(Some(shared.cookie.removal())),
+            CookieChange::SetEnded => self.cookie_of_none(opened).map(Some),
+            CookieChange::Set(id) => {
+                if let Some(client) = self.client {
+                    shared.plain_http.note_sent(client);
+                }
+                let record = slot.record();
+                let age = shared.expiry.max_age(seen.lifetime, record.created_at, || shared.now());
+                self.cookie_for(opened, &id, record, age).map(Some)
+            }
+        };
+        if self.needs_cookie(seen.stage) {
+            slot.close();
+        }
+        match cookie {
+            Ok(cookie) => Outcome { opened: true, cookie, error },
+            Err(unsealed) => {
+                Outcome { opened: true, cookie: None, error: error.or(Some(unsealed)) }
+            }
+        }
+    }
+
+    #[cfg(feature = "private-cookie")]
+    fn cookie_for(
+        &self,
+        opened: &Opened<T>,
+        id: &SessionId,
+        record: Record,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, Error> {
+        let Shared { cookie, keys, storage, .. } = &*self.shared;
+        match storage.is_cookie() {
+            true => {
+                Ok(cookie.sealed(keys, self.write_time(opened), Some((*id, record)), max_age)?)
+            }
+            false => Ok(cookie.signed(keys, id, max_age)),
+        }
+    }
+
+    #[cfg(not(feature = "private-cookie"))]
+    fn cookie_for(
+        &self,
+        _opened: &Opened<T>,
+        id: &SessionId,
+        _record: Record,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, Error> {
+        Ok(self.shared.cookie.signed(&self.shared.keys, id, max_age))
+    }
+
+    /// A private cookie that says that the session has ended.
+    fn cookie_of_none(&self, opened: &Opened<T>) -> Result<HeaderValue, Error> {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            let Shared { cookie, keys, .. } = &*self.shared;
+            // An older one, of a layer with whatever limits, is gone by then.
+            let age = Some(LONGEST_COOKIE);
+            return Ok(cookie.sealed(keys, self.write_time(opened), None, age)?);
+        }
+        let _ = opened;
+        Ok(self.shared.cookie.removal())
+    }
+
+    /// When a private cookie counts as written: later than those that the request came with, also if
+    /// one of them was written by a process whose clock is ahead.
+    #[cfg(feature = "private-cookie")]
+    fn write_time(&self, opened: &Opened<T>) -> SystemTime {
+        const STEP: Duration = Duration::from_millis(1);
+        let after = opened.private.written_at.and_then(|before| before.checked_add(STEP));
+        after.map_or(self.shared.now(), |after| after.max(self.shared.now()))
+    }
+
+    /// Whether the session is not what its private cookie holds any more.
+    fn holds_another(&self, opened: &Opened<T>) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            let record = opened.slot.record();
+            return opened.private.held != Some((record.version, record.expires_at));
+        }
+        let _ = opened;
+        false
+    }
+
+    fn is_private_cookie_old(&self, opened: &Opened<T>, seen: Seen) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if let Some(sent) = opened.private.written_at {
+            let (shared, created_at) = (&self.shared, opened.slot.record().created_at);
+            let Seen { lifetime, .. } = seen;
+            return shared.expiry.is_cookie_old(lifetime, created_at, sent, || shared.now());
+        }
+        let _ = (opened, seen);
+        false
+    }
+
+    /// Whether the browser may have another cookie of the name, which holds a session itself.
+    fn has_rivals(&self, opened: &Opened<T>) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            return opened.private.has_rivals;
+        }
+        let _ = opened;
+        false
+    }
+}
+
+/// Whether the request's cookie is of the session that it has, and should be sent again.
+fn is_to_send_again<T: SessionData>(opened: &Opened<T>, seen: Seen) -> bool {
+    let is_same = |id| opened.cookie.is_some_and(|cookie| cookie.id == id);
+    seen.is_cookie_old && opened.slot.place().is_some_and(|place| is_same(place.id))
+}
+
+/// What a request wrote after its response had left is saved when nobody has it any more.
+impl<T: SessionData> Drop for Handle<T> {
+    fn drop(&mut self) {
+        if *self.wrote.get_mut() {
+            self.save_without_response(&self.slot(), Some(self.writer()));
+        }
+        if let Some(open) = self.opened.take() {
+            let opened = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
+            // What one request alone is made of is quicker made anew than fetched from memory that
+            // has left the processor's cache, and most new sessions are not seen again.
+            if opened.cookie.is_some_and(|cookie| cookie.is_repeated) {
+                self.shared.registry.give_back(opened.slot);
+            }
+        }
+    }
+}

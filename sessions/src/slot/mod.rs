@@ -1,0 +1,542 @@
+//! The live copy of one session, shared by every request that uses the session now.
+//!
+//! ```text
+//! record     what the store has, as far as we know
+//! pending    what released guards have changed since, as bytes
+//! view       the fields decoded from the two, for the next guard; lent to a writer while it writes
+//! ```
+//!
+//! A guard's writes become bytes when the guard is released. A save needs the bytes alone: it never
+//! waits for a guard, and it saves all that has been released and nothing that has not.
+//!
+//! The state's mutex is held for a moment at a time, never across an await, and never while code of
+//! a user's runs (`Serialize`, `Deserialize`, `Default`, `Drop`). A store that answers at once is asked
+//! under it: there is one, ours, and it knows nothing of slots.
+
+use std::{
+    sync::{Arc, OnceLock, PoisonError},
+    time::SystemTime,
+};
+
+use self::{changes::Change, hold::Hold, rebase::Refusal};
+use crate::{
+    data::{
+        FieldInfo, SessionData,
+        patch::{Patch, Writer},
+        payload::{self, Source},
+        tracked::Tracked,
+    },
+    error::Error,
+    identity::id::SessionId,
+    record::{Record, expiry::Lifetime, head::Head},
+    slot::{lock::Lock, registry::Place},
+    sync::{Mutex, MutexGuard},
+};
+
+pub(crate) mod changes;
+pub(crate) mod hold;
+pub(crate) mod lock;
+pub(crate) mod plan;
+pub(crate) mod rebase;
+pub(crate) mod registry;
+
+use self::changes::Writing;
+
+pub(crate) struct Slot<T: SessionData> {
+    /// Held by guards, over the view.
+    pub(crate) lock: Lock,
+    /// Held by whoever talks to the store about this session, so that no two saves of one slot run
+    /// at the same time.
+    pub(crate) saving: tokio::sync::Mutex<()>,
+    /// Unset until the session has been stored for the first time.
+    place: OnceLock<Place<T>>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T: SessionData> {
+    stage: Stage,
+    /// It has ended because it goes on under another id.
+    has_moved: bool,
+    record: Record,
+    /// As the record has it.
+    head: Head,
+    /// As wished for.
+    lifetime: Lifetime,
+    /// Who has wished for it last.
+    lifetime_writer: Option<Writer>,
+    pending: Patch,
+    /// Changes that cannot be stored. Their writer's saves fail until the fields are set to
+    /// something else.
+    refused: Vec<Refused>,
+    /// Saves that are under way, or whose answer was lost: the store may have one of them instead
+    /// of `record`. Until that is known, nothing counts as stored.
+    attempts: Vec<Attempt>,
+    view: Option<Arc<T::Fields>>,
+    /// The id of an attempt to store the session that may or may not have succeeded.
+    creating: Option<SessionId>,
+    /// The lease that somebody in this process wants, has or gives back.
+    hold: Option<Box<Hold>>,
+    /// How often one lease has followed the other without a moment between.
+    handed_on: u32,
+    /// Counts the changes to `record` and `pending` that a lent-out view knows nothing of.
+    generation: u64,
+    /// Counts all changes to `record` and `pending`.
+    revision: u64,
+}
+
+/// A change that is not in `pending`, because it cannot be stored.
+struct Refused {
+    field: usize,
+    refusal: Refusal,
+    writer: Writer,
+}
+
+/// A save that the store may have carried out.
+struct Attempt {
+    /// Stands in the record, if `is_marked`.
+    mark: u32,
+    is_marked: bool,
+    record: Record,
+    head: Head,
+    /// It holds all that was pending at this revision.
+    holds_all_of: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its record is on the way. So it is with a slot that rests, whose record then is the one of
+    /// before.
+    Loading,
+    /// New: no record yet, and no id.
+    Fresh,
+    /// What is written now would need a cookie, and the response has left.
+    Late,
+    /// The store has a record.
+    Live,
+    /// Over. What is written now is refused.
+    Ended,
+}
+
+/// What a writer was lent: the state of the fields that its copy shows.
+pub(crate) struct Lent {
+    generation: u64,
+    record: Record,
+    pending: Patch,
+}
+
+/// What has been tried on a copy of the fields.
+pub(crate) struct Tried<T: SessionData, R, E> {
+    pub(crate) outcome: Result<R, E>,
+    pub(crate) view: (Arc<T::Fields>, u64),
+    pub(crate) patch: Patch,
+}
+
+impl<T: SessionData> Slot<T> {
+    /// The slot of a session that is not stored yet.
+    pub(crate) fn fresh(now: SystemTime) -> Self {
+        Self::new(Stage::Fresh, now, OnceLock::new())
+    }
+
+    /// The slot of a stored session whose record is still to be loaded.
+    pub(crate) fn loading(place: Place<T>) -> Self {
+        Self::new(Stage::Loading, SystemTime::UNIX_EPOCH, OnceLock::from(place))
+    }
+
+    fn new(stage: Stage, now: SystemTime, place: OnceLock<Place<T>>) -> Self {
+        // Not `Arc::default`: all threads would count in the one place that has the default.
+        let payload = [][..].into();
+        let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
+        Self {
+            lock: Lock::new(),
+            saving: tokio::sync::Mutex::new(()),
+            place,
+            state: Mutex::new(State {
+                stage,
+                has_moved: false,
+                record,
+                head: Head::default(),
+                lifetime: Lifetime::new(),
+                lifetime_writer: None,
+                pending: Patch::default(),
+                refused: Vec::new(),
+                attempts: Vec::new(),
+                view: None,
+                creating: None,
+                hold: None,
+                handed_on: 0,
+                generation: 0,
+                revision: 0,
+            }),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Option<&Place<T>> {
+        self.place.get()
+    }
+
+    /// Notes under which id the session has been stored.
+    pub(crate) fn settle_in(&self, place: Place<T>) {
+        // Whoever stores a session holds `saving`, and does so once.
+        let _ = self.place.set(place);
+    }
+
+    /// No statement in here panics between two changes that belong together: a poisoned state is a
+    /// good one.
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.state().stage
+    }
+
+    pub(crate) fn has_moved(&self) -> bool {
+        self.state().has_moved
+    }
+
+    /// Stage, lifetime, record and its head, in one look. `at` runs under the state's lock.
+    pub(crate) fn look<R>(&self, at: impl FnOnce(Stage, Lifetime, &Record, &Head) -> R) -> R {
+        let state = self.state();
+        at(state.stage, state.lifetime, &state.record, &state.head)
+    }
+
+    /// The record as we know it, without its payload's changes since.
+    pub(crate) fn record(&self) -> Record {
+        self.state().record.clone()
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.state().lifetime
+    }
+
+    /// Gives back the one before.
+    pub(crate) fn set_lifetime(&self, lifetime: Lifetime, writer: Writer) -> Lifetime {
+        let mut state = self.state();
+        state.lifetime_writer = Some(writer);
+        std::mem::replace(&mut state.lifetime, lifetime)
+    }
+
+    /// Whether the session's record says when it was last seen.
+    pub(crate) fn has_device(&self) -> bool {
+        self.state().head.device.is_some()
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.state().is_dirty()
+    }
+
+    /// Changes with what the next guard will show, unless a guard has changed it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// Whether a save would have something to do, or to find out.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        let state = self.state();
+        state.is_dirty() || state.is_in_doubt()
+    }
+
+    /// The next guard decodes the fields anew, whatever happens to them. The caller holds the lock
+    /// for writing; the generation is what its changes are made of.
+    pub(crate) fn forget_view(&self) -> u64 {
+        let mut state = self.state();
+        let _outdated = state.outdate_view();
+        let generation = state.generation;
+        drop(state);
+        generation
+    }
+
+    // ---- guards ----
+
+    /// The fields for a reader, who holds the lock. `now` is the layer's `field_time`, here as
+    /// everywhere.
+    pub(crate) fn view(&self, now: u64) -> Arc<T::Fields> {
+        let (generation, stale, record, pending) = {
+            let mut state = self.state();
+            let stale = match &state.view {
+                Some(view) if T::__tracked(view).is_stale() => state.view.take(),
+                Some(view) if is_valid::<T>(view, now) => return view.clone(),
+                _ => None,
+            };
+            (state.generation, stale, state.record.clone(), state.pending.clone())
+        };
+        let view = loaded::<T>(stale, &record, &pending, now);
+        let _outdated = {
+            let mut state = self.state();
+            // Another reader may have been as fast; each then has its own.
+            let is_news = !state.view.as_ref().is_some_and(|view| is_valid::<T>(view, now));
+            match state.generation == generation && is_news {
+                true => state.view.replace(view.clone()),
+                false => None,
+            }
+        };
+        view
+    }
+
+    /// The fields for a writer, who holds the lock: nobody else has this copy.
+    pub(crate) fn lend(&self, now: u64) -> (Arc<T::Fields>, Lent) {
+        let (view, lent) = {
+            let mut state = self.state();
+            let view = state.view.take();
+            let (generation, pending) = (state.generation, state.pending.clone());
+            (view, Lent { generation, record: state.record.clone(), pending })
+        };
+        // Readers are gone while a writer has the lock, and their copies with them.
+        let mut view = loaded::<T>(view, &lent.record, &lent.pending, now);
+        if let Some(fields) = Arc::get_mut(&mut view) {
+            T::__tracked_mut(fields).lend_to(self.address());
+        }
+        (view, lent)
+    }
+
+    /// Changes a copy of the fields, and keeps nothing of that: neither for the next guard nor for
+    /// the next save. The caller holds the lock for writing.
+    pub(crate) fn try_change<R, E>(
+        &self,
+        writing: Writing<'_>,
+        change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,
+    ) -> Result<Tried<T, R, E>, Error> {
+        let (mut view, lent) = self.lend(writing.now);
+        let fields = Arc::get_mut(&mut view).expect("a writer has the only copy of its fields");
+        let outcome = change(fields);
+        let mut patch = Patch::default();
+        if outcome.is_ok() {
+            let tracked = T::__tracked_mut(fields);
+            for (field, change) in writing.changes(tracked, self.address(), &lent) {
+                match change {
+                    Change::Nothing | Change::None(_) => {}
+                    Change::To(body) => patch.set(field, body, writing.writer),
+                    Change::Refused(refusal) => {
+                        return Err(Error::refused(T::FIELDS[field].key, refusal));
+                    }
+                }
+            }
+        }
+        Ok(Tried { outcome, view: (view, lent.generation), patch })
+    }
+
+    /// The changes of a copy are stored: the next guard can have it, unless more has changed, or it
+    /// has changed places with another session's.
+    pub(crate) fn keep_view(&self, (mut view, generation): (Arc<T::Fields>, u64)) {
+        let mut state = self.state();
+        if state.generation == generation
+            && let Some(fields) = Arc::get_mut(&mut view)
+            && T::__tracked(fields).is_lent_to(self.address())
+        {
+            T::__tracked_mut(fields).settle(state.unsaved());
+            state.view = Some(view);
+        }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Takes a writer's fields back and makes what it has changed into bytes. Says whether the
+    /// writer now answers for something that is not saved.
+    ///
+    /// A copy that is not taken back, because the writer panicked, is forgotten: the next guard
+    /// decodes another from what was there before.
+    pub(crate) fn take_back(
+        &self,
+        view: &mut Arc<T::Fields>,
+        lent: &Lent,
+        writing: Writing<'_>,
+    ) -> bool {
+        let Writing { policy, writer, .. } = writing;
+        let Some(fields) = Arc::get_mut(view) else { return false };
+        let tracked = T::__tracked_mut(fields);
+        let is_ours = tracked.is_lent_to(self.address());
+        let changes = writing.changes(tracked, self.address(), lent);
+        if changes.is_empty() {
+            let mut state = self.state();
+            if state.generation == lent.generation && is_ours {
+                // What earlier guards changed may have been saved meanwhile.
+                tracked.settle(state.unsaved());
+                state.view = Some(view.clone());
+            }
+            return false;
+        }
+
+        // What the copy was made of may have changed since. Merging runs code of a user's, so that
+        // it happens outside of the lock, and again if something has changed meanwhile.
+        let (mut known, mut rebased) = (lent.generation, None);
+        let mut state = loop {
+            let state = self.state();
+            if state.generation == known {
+                break state;
+            }
+            known = state.generation;
+            let (record, pending) = (state.record.clone(), state.pending.clone());
+            drop(state);
+            rebased = Some(rebase::onto::<T>(&changes, lent, &record, &pending, policy));
+        };
+        let changes = rebased.unwrap_or(changes);
+        state.revision += 1;
+        let is_fenced_off = state.is_fenced_off(writer);
+        let mut answers = false;
+        state.pending.reserve(changes.len());
+        for (field, change) in changes {
+            state.refused.retain(|it| (it.field, it.writer) != (field, writer));
+            let change = match change {
+                Change::To(_) if is_fenced_off => Change::Refused(Refusal::LeaseLost),
+                change => change,
+            };
+            answers |= match change {
+                Change::Nothing => false,
+                Change::To(body) => {
+                    state.pending.set(field, body, writer);
+                    true
+                }
+                // Somebody else's unsaved write of the same value is now this one's too; and if the
+                // store may have something else by now, to leave a field as it was is a change.
+                Change::None(body) => {
+                    let is_unsaved = state.pending.contains(field) || state.is_in_doubt();
+                    if is_unsaved {
+                        state.pending.set(field, body, writer);
+                    }
+                    is_unsaved
+                }
+                Change::Refused(refusal) => {
+                    state.refused.push(Refused { field, refusal, writer });
+                    true
+                }
+            };
+        }
+        // What is stored may have changed since the copy was lent out; and a field that an earlier
+        // guard changed may have been changed back.
+        let is_same_record = Arc::ptr_eq(&state.record.payload, &lent.record.payload);
+        if answers && !(is_same_record && lent.pending.is_empty()) {
+            state.forget_unchanged();
+        }
+        if state.generation == lent.generation && is_ours && !is_fenced_off {
+            tracked.settle(state.unsaved());
+            state.view = Some(view.clone());
+        }
+        answers
+    }
+}
+
+impl<T: SessionData> State<T> {
+    fn stored(&self) -> Source<'_> {
+        source::<T>(&self.record)
+    }
+
+    /// A lifetime alone makes no session, but it changes one.
+    fn has_own_lifetime(&self) -> bool {
+        self.record.version > 0 && self.lifetime != self.head.lifetime
+    }
+
+    fn is_dirty(&self) -> bool {
+        !self.pending.is_empty() || !self.refused.is_empty() || self.has_own_lifetime()
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
+    /// The fields that are still to be saved, some of them perhaps twice.
+    fn unsaved(&self) -> impl Iterator<Item = usize> {
+        self.pending.fields().chain(self.refused.iter().map(|refused| refused.field))
+    }
+
+    fn forget_unchanged(&mut self) {
+        if !self.is_in_doubt() && !self.pending.is_empty() {
+            self.pending.forget_unchanged(&source::<T>(&self.record));
+        }
+    }
+
+    /// The view is not what the next guard should see, and no lent-out copy of it may come back.
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn outdate_view(&mut self) -> Option<Arc<T::Fields>> {
+        self.generation += 1;
+        self.view.take()
+    }
+
+    /// The view is to be what the record would be decoded to: what a writer has changed of it is
+    /// loaded anew before the next guard sees it, or all of it if that is not enough.
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn let_view_rest(&mut self) -> Option<Arc<T::Fields>> {
+        let view = self.view.as_mut()?;
+        if T::__LOADS_ALIKE && !T::__tracked(view).was_lent() {
+            return None;
+        }
+        if T::__LOADS_ALIKE
+            && !const { FieldInfo::any_has_ttl(T::FIELDS) }
+            && let Some(fields) = Arc::get_mut(view)
+        {
+            T::__tracked_mut(fields).go_stale();
+            return None;
+        }
+        self.outdate_view()
+    }
+
+    /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when
+    /// it comes back: what it has is what is stored.
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn mark_view_saved(&mut self) -> Option<Arc<T::Fields>> {
+        let mut view = self.view.take()?;
+        // If a reader looks at it, the next guard gets a new one.
+        let Some(fields) = Arc::get_mut(&mut view) else { return Some(view) };
+        T::__tracked_mut(fields).settle(self.unsaved());
+        self.view = Some(view);
+        None
+    }
+}
+
+/// Whether no field of a view has ended since it was made. Without a field that can there is nothing
+/// to look at.
+fn is_valid<T: SessionData>(view: &T::Fields, now: u64) -> bool {
+    !const { FieldInfo::any_has_ttl(T::FIELDS) } || T::__tracked(view).is_valid(now)
+}
+
+/// A view of these that nobody else has: `known`, if it is one or can be made into one.
+fn loaded<T: SessionData>(
+    known: Option<Arc<T::Fields>>,
+    record: &Record,
+    pending: &Patch,
+    now: u64,
+) -> Arc<T::Fields> {
+    if let Some(mut view) = known.filter(|view| is_valid::<T>(view, now))
+        && let Some(fields) = Arc::get_mut(&mut view)
+    {
+        let tracked = T::__tracked_mut(fields);
+        if !tracked.is_stale() {
+            return view;
+        }
+        // It comes from a slot that has rested, with nothing pending.
+        if pending.is_empty() {
+            tracked.freshen(&record.payload);
+            return view;
+        }
+    }
+    Arc::new(decode::<T>(record, pending, now))
+}
+
+fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fields {
+    let mut source = source::<T>(record);
+    // Usually nothing is pending: then no bit is set either.
+    source.lay_over(pending);
+    if const { FieldInfo::any_has_ttl(T::FIELDS) } {
+        source.look_at(now);
+    }
+    let mut tracked = Tracked::clean(T::__load(&source));
+    if const { FieldInfo::any_has_ttl(T::FIELDS) } {
+        tracked.expire_at(source.next_end());
+    }
+    if !pending.is_empty() {
+        tracked.settle(pending.fields());
+    }
+    T::__wrap(tracked)
+}
+
+fn head_in(record: &Record) -> Head {
+    payload::check(&record.payload).ok().and_then(Head::from_bytes).unwrap_or_default()
+}
+
+fn source<T: SessionData>(record: &Record) -> Source<'_> {
+    let mut source = Source::empty(T::FIELDS);
+    // A payload was checked when it was loaded; no other gets here.
+    let _ = source.read(&record.payload);
+    source
+}

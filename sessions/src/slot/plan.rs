@@ -1,0 +1,735 @@
+//! A slot's half towards the store: what has to be saved, and what the store turned out to have.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use crate::slot::{
+    Attempt, Refused, Slot, Stage, State, head_in,
+    rebase::{self, Base, Certainty, Policy, Refusal},
+    source,
+};
+use crate::{
+    data::{
+        FieldInfo, SessionData,
+        patch::{Patch, Writer},
+        payload, sealing,
+    },
+    error::Error,
+    identity::id::SessionId,
+    layer::builder::Conflict,
+    login::sessions::Device,
+    record::{
+        Record,
+        expiry::{Expiry, Lifetime},
+        head::{Head, Lease, MARKS_KEPT},
+        next_version,
+    },
+    slot::registry::Place,
+};
+
+#[cfg(all(test, feature = "derive"))]
+mod tests;
+
+/// How many saves whose answer was lost are remembered.
+const ATTEMPTS_KEPT: usize = 16;
+
+/// The slots of larger records do not rest: they are worth more memory than time.
+const LARGEST_RESTING: usize = 2048;
+
+/// What a save is wanted for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// Who is told of what cannot be stored.
+    pub(crate) writer: Option<Writer>,
+    /// Changes on top of what is pending, to be stored now or never: if the slot is still at this
+    /// generation, which they were made of.
+    pub(crate) overlay: Option<(&'a Patch, u64)>,
+    /// The lease is to be renewed, whether anything else has changed or not.
+    pub(crate) renews_lease: bool,
+    /// The session begins anew as that of a user.
+    pub(crate) login: Option<Begin<'a>>,
+    /// The session is in use, which is to be noted whether anything else has changed or not.
+    pub(crate) is_seen: bool,
+    /// A session that is not stored yet is to be stored, with whatever it has.
+    pub(crate) begins: bool,
+    /// The session's cookie is sent again because it is old, which is to be noted. Only where the
+    /// session is seen, too.
+    pub(crate) sends_cookie: bool,
+    /// What is saved does not count as a use of the session: it expires when it would have.
+    pub(crate) keeps_expiry: bool,
+}
+
+impl Wish<'_> {
+    /// All that is pending.
+    pub(crate) fn of(writer: Option<Writer>) -> Self {
+        Self {
+            writer,
+            overlay: None,
+            renews_lease: false,
+            login: None,
+            is_seen: false,
+            begins: false,
+            sends_cookie: false,
+            keeps_expiry: false,
+        }
+    }
+}
+
+/// What a login makes of a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Begin<'a> {
+    pub(crate) user: &'a Arc<str>,
+    pub(crate) lifetime: Lifetime,
+    /// Unless it stays what it is.
+    pub(crate) device: Option<&'a Device>,
+}
+
+/// What a plan rests on, beside the wish.
+#[derive(Clone, Copy)]
+pub(crate) struct Circumstances<'a> {
+    pub(crate) now: SystemTime,
+    pub(crate) expiry: &'a Expiry,
+    pub(crate) limit: usize,
+    /// By how much the payload may grow on its way to the store.
+    pub(crate) sealing: usize,
+    /// The mark of this save.
+    pub(crate) mark: u32,
+    pub(crate) conflict: Conflict,
+    /// The holder of a lease that has not been renewed in time.
+    pub(crate) overdue: Option<u64>,
+}
+
+/// What a save has to do.
+pub(crate) enum Plan {
+    Nothing,
+    Create(Record),
+    Replace {
+        record: Record,
+        based_on: u64,
+    },
+    /// Wait: somebody else has a lease on this version of the record.
+    Wait(Lease, u64),
+    /// The overlay was made of something else than what is there now.
+    Outdated,
+}
+
+/// A record on its way to the store.
+struct Next {
+    record: Record,
+    head: Head,
+    is_marked: bool,
+    /// Nothing that is pending was left out, and nothing is in it that is not.
+    holds_all: bool,
+}
+
+/// What has become of the saves whose answer was lost.
+enum Landed {
+    /// There were none, or none of them was carried out.
+    None,
+    /// This is what one of them has stored.
+    One(Record),
+    /// It cannot be told: too much has been saved since.
+    Unknown(Record),
+}
+
+impl Attempt {
+    fn is_of(&self, record: &Record) -> bool {
+        Arc::ptr_eq(&self.record.payload, &record.payload)
+    }
+}
+
+impl<T: SessionData> Slot<T> {
+    /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
+    /// was loaded before our last save.
+    ///
+    /// False if that has to wait: a save of ours is on its way, or has never been answered, and the
+    /// record does not say any more what has become of it. Its answer may. Once the caller has
+    /// waited for that (`is_answered`), whatever is still open stays so.
+    pub(crate) fn observe(
+        &self,
+        record: Record,
+        head: Head,
+        policy: Policy,
+        is_answered: bool,
+    ) -> bool {
+        {
+            let mut state = self.state();
+            match state.stage {
+                Stage::Loading => {}
+                Stage::Live if record.version > state.record.version => {}
+                Stage::Live if record.version == state.record.version => {
+                    // Touched by somebody else, or not touched by us after all.
+                    state.record.expires_at = record.expires_at;
+                    return true;
+                }
+                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return true,
+            }
+            if !is_answered && matches!(state.landed(&record, &head), Landed::Unknown(_)) {
+                return false;
+            }
+        }
+        let version = record.version;
+        self.adopt(record, head, policy, |state| {
+            state.stage == Stage::Loading || version > state.record.version
+        });
+        true
+    }
+
+    /// Whether `found` is what the slot knows already; it comes back if not, or if it is over.
+    ///
+    /// Compared byte by byte: a store that has gone back may have given the version to another one.
+    pub(crate) fn recognize(
+        &self,
+        found: Record,
+        is_over: impl FnOnce(&Record, Lifetime) -> bool,
+    ) -> Result<(), Record> {
+        let mut state = self.state();
+        let known = &state.record;
+        let is_known = known.version == found.version
+            && known.user == found.user
+            && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
+            && !is_over(&found, state.head.lifetime);
+        match state.stage {
+            // Touched by somebody else, or not touched by us after all.
+            Stage::Live if is_known => state.record.expires_at = found.expires_at,
+            // It has rested.
+            Stage::Loading if is_known && found.version > 0 => {
+                (state.stage, state.record) = (Stage::Live, found);
+            }
+            _ => return Err(found),
+        }
+        Ok(())
+    }
+
+    /// The same without the record: whether the slot knows a record, and the store, which is asked for
+    /// when it expires, still has that.
+    pub(crate) fn is_current(
+        &self,
+        store: impl FnOnce(&Record) -> Option<SystemTime>,
+        is_over: impl FnOnce(&Record, Lifetime) -> bool,
+    ) -> bool {
+        let mut state = self.state();
+        if !matches!(state.stage, Stage::Live | Stage::Loading) || state.record.version == 0 {
+            return false;
+        }
+        let Some(expires_at) = store(&state.record) else { return false };
+        // Touched by somebody else, or not touched by us after all.
+        state.record.expires_at = expires_at;
+        let is_current = !is_over(&state.record, state.head.lifetime);
+        if is_current {
+            // If it has rested.
+            state.stage = Stage::Live;
+        }
+        is_current
+    }
+
+    /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
+    /// it knows what it has been loaded with. False if it knows more than that: something that is
+    /// not saved, that the store may have or not, that has ended; or if it has secrets, which are in
+    /// memory no longer than they are used, and never look like what the store has.
+    ///
+    /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
+    /// lock any more.
+    pub(crate) fn lie_down(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
+        let mut state = self.state();
+        let is_as_loaded = state.stage == Stage::Live
+            && !state.is_dirty()
+            && !state.is_in_doubt()
+            && state.hold.is_none()
+            && sealing::growth::<T>() == 0
+            && state.record.payload.len() <= LARGEST_RESTING;
+        if is_as_loaded {
+            state.stage = Stage::Loading;
+            *outdated = state.let_view_rest();
+        }
+        is_as_loaded
+    }
+
+    /// Takes over the record that the store turned out to have instead of the one of the version
+    /// `instead_of`, which a save was based on. It may be an older one: a store may have gone back.
+    /// But if we have got another one since it was asked for, an older one is no news.
+    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy, instead_of: u64) {
+        {
+            let mut state = self.state();
+            let known = &mut state.record;
+            if known.version != instead_of && known.version > record.version {
+                return;
+            }
+            if known.version == record.version && known.payload == record.payload {
+                known.expires_at = record.expires_at;
+                return;
+            }
+        }
+        let version = record.version;
+        self.adopt(record, head, policy, |state| {
+            state.record.version == instead_of || state.record.version <= version
+        });
+    }
+
+    /// Makes `record` the one that everything else lies upon, if it still is news.
+    ///
+    /// What is pending is put on top of it, which may run code of a user's: outside of the state's
+    /// mutex, and again if something has changed meanwhile.
+    fn adopt(
+        &self,
+        record: Record,
+        head: Head,
+        policy: Policy,
+        is_news: impl Fn(&State<T>) -> bool,
+    ) {
+        let mut rebased = None;
+        loop {
+            let mut state = self.state();
+            if !matches!(state.stage, Stage::Loading | Stage::Live) || !is_news(&state) {
+                return;
+            }
+            let landed = state.landed(&record, &head);
+            if let Landed::One(base) = &landed {
+                // As `saved` would have done, whose answer comes later.
+                state.pending.forget_saved(&source::<T>(base));
+            }
+            let (kept, refused) = match rebased.take() {
+                Some((revision, rebased)) if revision == state.revision => rebased,
+                _ if state.pending.is_empty() => (Patch::default(), Vec::new()),
+                _ => {
+                    let (revision, pending) = (state.revision, state.pending.clone());
+                    let base = state.base_of_pending(landed);
+                    drop(state);
+                    let done = rebase::pending::<T>(&pending, &base, &record, policy);
+                    rebased = Some((revision, done));
+                    continue;
+                }
+            };
+            let outdated = state.apply(record, head, &landed, kept, refused);
+            // Its fields may have a `Drop`, which may look at the session.
+            drop(state);
+            drop(outdated);
+            return;
+        }
+    }
+
+    /// The session is over, here or wherever the store was told.
+    pub(crate) fn end(&self) {
+        self.state().stage = Stage::Ended;
+    }
+
+    /// The same, by somebody who knows whether it goes on under another id since a moment ago.
+    pub(crate) fn end_as(&self, has_moved: bool) {
+        let mut state = self.state();
+        (state.stage, state.has_moved) = (Stage::Ended, has_moved);
+    }
+
+    /// No cookie can be sent any more, and this session cannot be saved without one.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        if matches!(state.stage, Stage::Fresh | Stage::Live) {
+            state.stage = Stage::Late;
+        }
+    }
+
+    /// The id under which to create the record, and whether that has been tried before.
+    pub(crate) fn id_to_create_under<E>(
+        &self,
+        generate: impl FnOnce() -> Result<SessionId, E>,
+    ) -> Result<(SessionId, bool), E> {
+        let mut state = self.state();
+        if let Some(id) = state.creating {
+            return Ok((id, true));
+        }
+        let id = generate()?;
+        state.creating = Some(id);
+        Ok((id, false))
+    }
+
+    /// The id is somebody else's, or what was tried under it is to be forgotten.
+    pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
+        let mut state = self.state();
+        state.attempts.clear();
+        state.creating.take()
+    }
+
+    /// The record for another id: without the lease of whoever has let it expire.
+    pub(crate) fn record_without_lease(&self) -> Record {
+        let state = self.state();
+        let record = state.record.clone();
+        if state.head.lease.is_none() {
+            return record;
+        }
+        let head = Head { lease: None, ..state.head.clone() };
+        let payload = state.payload(&Patch::default(), None, &head);
+        Record { payload, ..record }
+    }
+
+    /// What has to be written for the store to have all that has been released.
+    ///
+    /// What another request has written that cannot be stored is no error of this one's.
+    pub(crate) fn plan(&self, wish: Wish<'_>, given: Circumstances<'_>) -> Result<Plan, Error> {
+        let mut state = self.state();
+        let Next { record, head, is_marked, holds_all } = match state.next(wish, &given)? {
+            ControlFlow::Continue(next) => next,
+            ControlFlow::Break(plan) => return Ok(plan),
+        };
+        if state.attempts.len() == ATTEMPTS_KEPT {
+            // The oldest but one: that the first is still there says that there were too many.
+            state.attempts.remove(1);
+        }
+        state.revision += 1;
+        let holds_all_of = holds_all.then_some(state.revision);
+        let attempt =
+            Attempt { mark: given.mark, is_marked, record: record.clone(), head, holds_all_of };
+        state.attempts.push(attempt);
+        let based_on = state.record.version;
+        Ok(match state.stage {
+            Stage::Fresh => Plan::Create(record),
+            _ => Plan::Replace { record, based_on },
+        })
+    }
+
+    /// Saves all that has been released, if `store` does what it is told at once: then nobody sees
+    /// the slot in between, and nothing has to be remembered of the attempt. It gets the record, and
+    /// the version that it replaces unless it is new.
+    ///
+    /// False if that was not all there is to be done: then nothing has happened.
+    pub(crate) fn save_at_once(
+        &self,
+        wish: Wish<'_>,
+        given: Circumstances<'_>,
+        store: impl FnOnce(&Record, Option<u64>) -> bool,
+    ) -> bool {
+        let mut state = self.state();
+        if state.is_in_doubt() || state.hold.is_some() || state.creating.is_some() {
+            return false;
+        }
+        let next = state.next(wish, &given);
+        let Ok(ControlFlow::Continue(Next { record, head, holds_all: true, .. })) = next else {
+            return false;
+        };
+        let based_on = (state.stage == Stage::Live).then_some(state.record.version);
+        if !store(&record, based_on) {
+            return false;
+        }
+        state.stage = Stage::Live;
+        state.revision += 1;
+        let saved = state.pending.take();
+        (state.record, state.head) = (record, head);
+        let outdated = state.mark_view_saved();
+        drop(state);
+        drop((saved, outdated));
+        true
+    }
+
+    /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
+    /// which somebody has loaded while we waited for the answer.
+    pub(crate) fn saved(&self, record: Record) {
+        let _outdated = {
+            let mut state = self.state();
+            if state.stage == Stage::Fresh {
+                state.stage = Stage::Live;
+            }
+            let attempts = std::mem::take(&mut state.attempts);
+            let is_open = attempts.iter().any(|attempt| attempt.record.version == record.version);
+            let (head, holds_all) = match attempts.into_iter().find(|it| it.is_of(&record)) {
+                Some(attempt) => (attempt.head, attempt.holds_all_of == Some(state.revision)),
+                None => (head_in(&record), false),
+            };
+            // A newer record told us of this one already, by its mark: then what was pending has
+            // been put on top of the newer one, and must not be compared with this one any more.
+            let is_known =
+                state.record.version >= record.version && !is_open && !head.marks.is_empty();
+            state.revision += 1;
+            if is_known {
+                return;
+            }
+            match holds_all {
+                true => drop(state.pending.take()),
+                false => state.pending.forget_saved(&source::<T>(&record)),
+            }
+            if record.version > state.record.version {
+                state.note_lease(&head, record.version, true);
+                (state.record, state.head) = (record, head);
+            }
+            state.mark_view_saved()
+        };
+    }
+
+    /// The store has refused `record`, for another one was first.
+    pub(crate) fn not_saved(&self, record: &Record) {
+        self.state().attempts.retain(|attempt| !attempt.is_of(record));
+    }
+
+    /// Notes a later expiry, and gives back the one before.
+    pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
+        std::mem::replace(&mut self.state().record.expires_at, expires_at)
+    }
+
+    /// The request is gone: nobody is there to be told of what it could not store.
+    pub(crate) fn forget_refused(&self, writer: Writer) {
+        self.state().refused.retain(|refused| refused.writer != writer);
+    }
+
+    /// Forgets what one request has written and is not saved.
+    pub(crate) fn discard(&self, writer: Writer) {
+        let _outdated = {
+            let mut state = self.state();
+            state.pending.forget(writer);
+            state.refused.retain(|refused| refused.writer != writer);
+            if state.lifetime_writer == Some(writer) {
+                state.lifetime = state.head.lifetime;
+            }
+            state.revision += 1;
+            state.forget_unchanged();
+            state.outdate_view()
+        };
+    }
+
+    /// Ends the session under this id, and gives the slot of the same session under another, which
+    /// the store knows as `record`. Whoever still has this slot keeps what it shows.
+    ///
+    /// The caller holds the lock for writing, so that nothing is released in between.
+    pub(crate) fn succeed(&self, record: Record, place: Place<T>, limit: usize) -> Self {
+        let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
+        let head = head_in(&record);
+        let mut state = self.state();
+        (state.stage, state.has_moved) = (Stage::Ended, true);
+        state.attempts.clear();
+        state.hold = None;
+        // Whoever still has this slot sees what there was, and not who has logged in since.
+        state.record.payload = state.payload(&state.pending, None, &state.head);
+        // What did not fit in stays behind, and its writer is told.
+        state.pending.forget_saved(&source::<T>(&record));
+        let left = state.pending.take();
+        let size = state.payload(&left, None, &state.head).len();
+        for (field, _, writer) in left.entries() {
+            let refusal = Refusal::TooLarge { size, limit };
+            state.refused.push(Refused { field, refusal, writer });
+        }
+        state.revision += 1;
+        let view = state.view.take();
+        let lifetime = state.lifetime;
+        drop(state);
+        let _outdated = {
+            let mut next = successor.state();
+            (next.lifetime, next.head) = (lifetime, head);
+            next.view = view;
+            next.record = record;
+            next.mark_view_saved()
+        };
+        successor
+    }
+}
+
+impl<T: SessionData> State<T> {
+    /// The record that would have to be stored for the store to have what is wished for, or what has
+    /// to be done instead.
+    fn next(
+        &self,
+        wish: Wish<'_>,
+        given: &Circumstances<'_>,
+    ) -> Result<ControlFlow<Plan, Next>, Error> {
+        let ours = |refused: &&Refused| Some(refused.writer) == wish.writer;
+        if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
+            return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
+        }
+        if wish.overlay.is_some_and(|(_, generation)| generation != self.generation) {
+            return Ok(ControlFlow::Break(Plan::Outdated));
+        }
+        let overlay = wish.overlay.map(|(overlay, _)| overlay);
+        let begins = wish.begins && self.record.version == 0;
+        let has_changes = !self.pending.is_empty()
+            || overlay.is_some()
+            || begins
+            || self.has_own_lifetime()
+            || wish.is_seen
+            || self.lease_is_due(wish.renews_lease);
+        let must_find_out = self.is_in_doubt() && matches!(self.stage, Stage::Live | Stage::Late);
+        if !has_changes && !must_find_out {
+            return Ok(ControlFlow::Break(Plan::Nothing));
+        }
+        match self.stage {
+            Stage::Fresh | Stage::Live => {}
+            Stage::Late => return Err(Error::no_cookie()),
+            Stage::Ended | Stage::Loading => return Err(Error::ended()),
+        }
+        let based_on = self.record.version;
+        if let Some(lease) = self.foreign_lease(given.overdue) {
+            // Whoever only reads does not wait.
+            return Ok(ControlFlow::Break(match wish.is_seen {
+                true => Plan::Nothing,
+                false => Plan::Wait(lease, based_on),
+            }));
+        }
+        // A login is saved under an id that nobody else knows.
+        let is_marked = (overlay.is_some() && wish.login.is_none())
+            || self.hold.is_some()
+            || given.conflict == Conflict::Reject
+            // Once and for all: the first mark of a record is that of the save that made it.
+            || !self.head.marks.is_empty()
+            || T::FIELDS.iter().any(FieldInfo::counts_changes);
+        let head = self.next_head(is_marked.then_some(given.mark), wish, given.now);
+        let written = |pending: &Patch| self.payload(pending, overlay, &head);
+        let mut payload = written(&self.pending);
+        let mut holds_all = overlay.is_none();
+        let is_too_large = |payload: &[u8]| payload.len() + given.sealing > given.limit;
+        if is_too_large(&payload) {
+            holds_all = false;
+            let ours = wish.writer.map(|writer| self.pending.of(writer)).unwrap_or_default();
+            let size = payload.len() + given.sealing;
+            payload = written(&ours);
+            let is_others = ours.is_empty()
+                && overlay.is_none()
+                && !begins
+                && !self.has_own_lifetime()
+                && !self.lease_is_due(wish.renews_lease);
+            match wish.writer {
+                // Whoever has written that is told, or it is nobody's any more.
+                Some(_) if is_others => return Ok(ControlFlow::Break(Plan::Nothing)),
+                _ if is_others || is_too_large(&payload) => {
+                    return Err(Error::too_large(size, given.limit));
+                }
+                _ => {}
+            }
+        }
+        let is_new = self.stage == Stage::Fresh;
+        let is_begun_now = is_new || wish.login.is_some();
+        let (now, expiry) = (given.now, given.expiry);
+        let created_at = if is_begun_now { now } else { self.record.created_at };
+        let record = Record {
+            version: next_version(based_on)?,
+            created_at,
+            expires_at: match is_begun_now || self.has_own_lifetime() {
+                true => expiry.expires_at(head.lifetime, created_at, now),
+                false if wish.keeps_expiry => {
+                    // Unless it is earlier: the limits may have been lowered since.
+                    let used = expiry.expires_at(head.lifetime, created_at, now);
+                    used.min(self.record.expires_at)
+                }
+                false => expiry.expires_again_at(head.lifetime, &self.record, now),
+            },
+            user: wish.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
+            payload,
+        };
+        Ok(ControlFlow::Continue(Next { record, head, is_marked, holds_all }))
+    }
+
+    fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Arc<[u8]> {
+        let head = head.to_bytes();
+        let patched = || payload::patched(T::FIELDS, &self.record.payload, &head, pending);
+        let whole = || {
+            let mut source = self.stored();
+            source.lay_over(pending);
+            if let Some(overlay) = overlay {
+                source.lay_over(overlay);
+            }
+            source.write(&head)
+        };
+        let payload = if overlay.is_none() { patched() } else { None };
+        payload.unwrap_or_else(whole).into()
+    }
+
+    /// The head of the next record.
+    fn next_head(&self, mark: Option<u32>, wish: Wish<'_>, now: SystemTime) -> Head {
+        let login = wish.login;
+        let known = self.head.device.as_deref();
+        let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
+        let last_seen = known.filter(|_| wish.keeps_expiry).map_or(now, |known| known.1);
+        let mut head = Head {
+            lifetime: login.map_or(self.lifetime, |login| login.lifetime),
+            lease: self.next_lease(),
+            marks: self.head.marks.clone(),
+            device: device.map(|device| Box::new((device.clone(), last_seen))),
+            cookie_sent: match login {
+                // The login has a cookie of its own.
+                Some(_) => None,
+                None if wish.sends_cookie => Some(now),
+                None => self.head.cookie_sent,
+            },
+        };
+        if let Some(mark) = mark {
+            head.mark(mark);
+        }
+        head
+    }
+
+    /// Looks for the saves whose answer was lost in a record that has just been loaded.
+    fn landed(&self, record: &Record, head: &Head) -> Landed {
+        let marked = || self.attempts.iter().filter(|attempt| attempt.is_marked);
+        if let Some(attempt) = marked().find(|attempt| head.marks.contains(&attempt.mark)) {
+            return Landed::One(attempt.record.clone());
+        }
+        // Another save was first: one of ours, if it was carried out at all, is among the marks,
+        // unless those that came after it have pushed it out, or we have forgotten it ourselves.
+        let behind = record.version.saturating_sub(self.record.version);
+        let is_lost = behind > MARKS_KEPT as u64 || self.attempts.len() == ATTEMPTS_KEPT;
+        match marked().next_back() {
+            Some(attempt) if is_lost && behind > 0 => Landed::Unknown(attempt.record.clone()),
+            _ => Landed::None,
+        }
+    }
+
+    /// What the pending changes were made of.
+    fn base_of_pending(&self, landed: Landed) -> Base {
+        let unmarked = self.attempts.iter().any(|attempt| !attempt.is_marked);
+        let (record, certainty) = match landed {
+            Landed::One(record) => (record, Certainty::Known),
+            Landed::Unknown(record) => (record, Certainty::Doubtful),
+            Landed::None if unmarked => (self.record.clone(), Certainty::Unmarked),
+            Landed::None => (self.record.clone(), Certainty::Known),
+        };
+        let under_lease = self.hold.as_ref().map(|hold| hold.writer);
+        Base { record, certainty, under_lease }
+    }
+
+    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    fn apply(
+        &mut self,
+        record: Record,
+        head: Head,
+        landed: &Landed,
+        kept: Patch,
+        refused: Vec<(usize, Writer, Refusal)>,
+    ) -> Option<Arc<T::Fields>> {
+        if self.stage == Stage::Loading || !self.has_own_lifetime() {
+            self.lifetime = head.lifetime;
+        }
+        self.stage = Stage::Live;
+        self.pending = kept;
+        for (field, writer, refusal) in refused {
+            tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
+            if matches!(refusal, Refusal::Conflict | Refusal::Taken) {
+                // All of it or nothing.
+                self.refuse_all_of(writer, &refusal);
+            }
+            // In front, so that its writer is told of this field.
+            self.refused.insert(0, Refused { field, refusal, writer });
+        }
+        let gave_up = match landed {
+            Landed::One(record) => head_in(record).lease.is_none(),
+            Landed::Unknown(_) => true,
+            Landed::None => false,
+        };
+        self.note_lease(&head, record.version, gave_up);
+        // A record of the same version may still be replaced by a save that is on its way.
+        if record.version != self.record.version {
+            self.attempts.clear();
+        }
+        (self.record, self.head) = (record, head);
+        self.revision += 1;
+        self.forget_unchanged();
+        self.outdate_view()
+    }
+
+    /// Nothing of what this writer has pending can be stored.
+    pub(super) fn refuse_all_of(&mut self, writer: Writer, refusal: &Refusal) {
+        let fields: Vec<usize> =
+            self.pending.of(writer).entries().map(|(field, ..)| field).collect();
+        self.pending.forget(writer);
+        self.refused.extend(fields.into_iter().map(|field| Refused {
+            field,
+            refusal: refusal.clone(),
+            writer,
+        }));
+    }
+}

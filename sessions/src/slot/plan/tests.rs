@@ -1,0 +1,1137 @@
+//! The planner as tables: what a slot knows and what is wished for, and what is to be done. And what
+//! the slot makes of the store's answers.
+
+use std::{cell::Cell, time::Duration};
+
+use super::*;
+use crate::{
+    data::{
+        codec::Codec,
+        payload::{Encoder, Source},
+    },
+    slot::registry::Registry,
+};
+
+/// Saves of it need no mark.
+#[derive(sessions_derive::Session)]
+#[session(crate = crate)]
+struct Data {
+    a: u32,
+    b: u32,
+}
+
+/// Saves of it do.
+#[derive(sessions_derive::Session)]
+#[session(crate = crate)]
+struct Counter {
+    #[session(merge = added)]
+    sum: u32,
+    plain: u32,
+}
+
+type Meanwhile = Box<dyn FnOnce()>;
+
+thread_local! {
+    /// What happens while two sums are merged.
+    static MEANWHILE: Cell<Option<Meanwhile>> = const { Cell::new(None) };
+}
+
+fn added(base: &u32, theirs: &u32, ours: &u32) -> u32 {
+    if let Some(meanwhile) = MEANWHILE.take() {
+        meanwhile();
+    }
+    theirs + ours - base
+}
+
+const POLICY: Policy = Policy { codec: Codec::Bincode, conflict: Conflict::LastWins };
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const A: usize = 0;
+const B: usize = 1;
+/// The requests that write.
+const OURS: Writer = Writer::MAX;
+const THEIRS: Writer = Writer::MAX - 1;
+const MARK: u32 = 77;
+/// A lease of ours, and one of somebody else's.
+const LEASE: Lease = Lease { holder: 1, time: MINUTE };
+const FOREIGN: Lease = Lease { holder: 2, time: MINUTE };
+
+/// When the stored sessions were created.
+fn created() -> SystemTime {
+    SystemTime::UNIX_EPOCH + 100_000 * HOUR
+}
+
+/// The time of all that happens: the layer's idle timeout of two hours has half an hour to go.
+fn now() -> SystemTime {
+    created() + 5 * HOUR
+}
+
+fn expiry() -> SystemTime {
+    now() + HOUR / 2
+}
+
+static EXPIRY: Expiry = Expiry {
+    idle: Some(Duration::from_secs(2 * 60 * 60)),
+    absolute: Some(Duration::from_secs(24 * 60 * 60)),
+    refresh: None,
+    persistent: false,
+};
+
+const GIVEN: Circumstances<'static> = Circumstances {
+    now: SystemTime::UNIX_EPOCH,
+    expiry: &EXPIRY,
+    limit: 10_000,
+    sealing: 0,
+    mark: MARK,
+    conflict: Conflict::LastWins,
+    overdue: None,
+};
+
+fn given() -> Circumstances<'static> {
+    Circumstances { now: now(), ..GIVEN }
+}
+
+fn body(text: &str) -> Vec<u8> {
+    [b"\x01", text.as_bytes()].concat()
+}
+
+/// What a store has as this version, with the field `a`.
+fn record<T: SessionData>(version: u64, head: &Head, a: &str) -> Record {
+    let body = body(a);
+    let mut source = Source::empty(T::FIELDS);
+    if !a.is_empty() {
+        source.set_body(A, &body);
+    }
+    let payload = source.write(&head.to_bytes()).into();
+    Record { version, created_at: created(), expires_at: expiry(), user: None, payload }
+}
+
+fn place<T: SessionData>() -> Place<T> {
+    Arc::new(Registry::new()).place(SessionId::generate().unwrap())
+}
+
+/// The slot of a session that was loaded as this version.
+fn live<T: SessionData>(version: u64, head: Head) -> Slot<T> {
+    let slot = Slot::loading(place());
+    assert!(slot.observe(record::<T>(version, &head, "old"), head, POLICY, true));
+    slot
+}
+
+fn fresh() -> Slot<Data> {
+    Slot::fresh(now())
+}
+
+fn stored() -> Slot<Data> {
+    live(3, Head::default())
+}
+
+/// As a released guard does.
+fn write<T: SessionData>(slot: &Slot<T>, field: usize, text: &str, writer: Writer) {
+    let mut state = slot.state();
+    state.revision += 1;
+    state.pending.set(field, body(text)[..].into(), writer);
+}
+
+fn patch(field: usize, text: &str) -> Patch {
+    let mut patch = Patch::default();
+    patch.set(field, body(text)[..].into(), OURS);
+    patch
+}
+
+fn refuse<T: SessionData>(slot: &Slot<T>, writer: Writer) {
+    slot.state().refused.push(Refused { field: A, refusal: Refusal::Conflict, writer });
+}
+
+/// All that this request has written, for a request that is told.
+fn ours() -> Wish<'static> {
+    Wish::of(Some(OURS))
+}
+
+/// A field of a record, as text.
+fn field(record: &Record, field: usize) -> Option<String> {
+    let body = source::<Data>(record).body(field)?;
+    Some(String::from_utf8_lossy(&body[1..]).into())
+}
+
+/// What is pending, as field and text.
+fn pending<T: SessionData>(slot: &Slot<T>) -> Vec<(usize, String)> {
+    let state = slot.state();
+    let text = |body: &[u8]| String::from_utf8_lossy(&body[1..]).into();
+    state.pending.entries().map(|(field, body, _)| (field, text(body))).collect()
+}
+
+fn told(plan: Result<Plan, Error>) -> String {
+    match plan {
+        Ok(Plan::Nothing) => "nothing".into(),
+        Ok(Plan::Create(record)) => format!("create {}", record.version),
+        Ok(Plan::Replace { record, based_on }) => format!("{based_on} becomes {}", record.version),
+        Ok(Plan::Wait(lease, version)) => format!("wait for {} at {version}", lease.holder),
+        Ok(Plan::Outdated) => "outdated".into(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// The record of a plan that has one.
+#[track_caller]
+fn planned<T: SessionData>(slot: &Slot<T>, wish: Wish<'_>, given: Circumstances<'_>) -> Record {
+    match slot.plan(wish, given) {
+        Ok(Plan::Create(record) | Plan::Replace { record, .. }) => record,
+        other => panic!("{}", told(other)),
+    }
+}
+
+type Change = fn(&Slot<Data>);
+
+#[test]
+fn what_a_wish_makes_of_each_session() {
+    let overlay = patch(A, "over");
+    let fresh_generation = 0;
+    let live_generation = stored().generation();
+    let overlaid = |generation| Wish { overlay: Some((&overlay, generation)), ..ours() };
+    let begins = Wish { begins: true, ..ours() };
+    let is_seen = Wish { is_seen: true, ..ours() };
+    let renews = Wish { renews_lease: true, ..ours() };
+    let nobody = Wish::of(None);
+    let nothing: Change = |_| {};
+    let written: Change = |slot| write(slot, A, "new", OURS);
+    let longer: Change = |slot| {
+        let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
+    };
+    let wanted: Change = |slot| slot.want_lease(LEASE, OURS);
+    let late: Change = |slot| slot.close();
+    let ended: Change = |slot| slot.end();
+    let in_doubt: Change = |slot| {
+        write(slot, A, "new", OURS);
+        planned(slot, ours(), given());
+        slot.discard(OURS);
+    };
+    let refused: Change = |slot| {
+        write(slot, B, "new", OURS);
+        refuse(slot, OURS);
+    };
+    let others_refused: Change = |slot| {
+        write(slot, B, "new", OURS);
+        refuse(slot, THEIRS);
+    };
+    let table: [(&str, fn() -> Slot<Data>, &[Change], Wish<'_>, &str); _] = [
+        ("new", fresh, &[nothing], ours(), "nothing"),
+        ("new, written", fresh, &[written], ours(), "create 1"),
+        ("new, an overlay", fresh, &[nothing], overlaid(fresh_generation), "create 1"),
+        ("new, to begin", fresh, &[nothing], begins, "create 1"),
+        ("new, a lifetime alone", fresh, &[longer], ours(), "nothing"),
+        ("new, a lease alone", fresh, &[wanted], renews, "nothing"),
+        ("new, in doubt", fresh, &[in_doubt], ours(), "nothing"),
+        ("new, written, late", fresh, &[written, late], ours(), "NoCookie"),
+        ("new, late", fresh, &[late], ours(), "nothing"),
+        ("stored", stored, &[nothing], ours(), "nothing"),
+        ("stored, written", stored, &[written], ours(), "3 becomes 4"),
+        ("stored, an overlay", stored, &[nothing], overlaid(live_generation), "3 becomes 4"),
+        ("stored, an older overlay", stored, &[written], overlaid(live_generation + 1), "outdated"),
+        ("stored, to begin", stored, &[nothing], begins, "nothing"),
+        ("stored, a lifetime", stored, &[longer], ours(), "3 becomes 4"),
+        ("stored, seen", stored, &[nothing], is_seen, "3 becomes 4"),
+        ("stored, a lease", stored, &[wanted], ours(), "3 becomes 4"),
+        ("stored, no lease to renew", stored, &[nothing], renews, "nothing"),
+        ("stored, in doubt", stored, &[in_doubt], ours(), "3 becomes 4"),
+        ("stored, in doubt, late", stored, &[in_doubt, late], ours(), "NoCookie"),
+        ("stored, late", stored, &[late], ours(), "nothing"),
+        ("stored, refused", stored, &[refused], ours(), "Conflict"),
+        ("the same, nobody is there", stored, &[refused], nobody, "3 becomes 4"),
+        ("another's is refused", stored, &[others_refused], ours(), "3 becomes 4"),
+        ("ended", stored, &[ended], ours(), "nothing"),
+        ("ended, written", stored, &[written, ended], ours(), "Ended"),
+        ("ended, in doubt", stored, &[in_doubt, ended], ours(), "nothing"),
+        ("ended, late", stored, &[ended, late, written], ours(), "Ended"),
+        ("not loaded", || Slot::loading(place()), &[written], ours(), "Ended"),
+        ("not loaded, late", || Slot::loading(place()), &[late, written], ours(), "Ended"),
+    ];
+    for (case, slot, changes, wish, plan) in table {
+        let slot = slot();
+        changes.iter().for_each(|change| change(&slot));
+        assert_eq!(told(slot.plan(wish, given())), plan, "{case}");
+    }
+}
+
+#[test]
+fn whoever_writes_waits_for_a_foreign_lease_and_whoever_reads_does_not() {
+    let leased = || live::<Data>(3, Head { lease: Some(FOREIGN), ..Head::default() });
+    let is_seen = Wish { is_seen: true, ..ours() };
+    let overdue = Circumstances { overdue: Some(FOREIGN.holder), ..given() };
+    let slot = leased();
+    assert_eq!(told(slot.plan(ours(), given())), "nothing");
+    assert_eq!(told(slot.plan(is_seen, given())), "nothing");
+    write(&slot, A, "new", OURS);
+    assert_eq!(told(slot.plan(ours(), given())), "wait for 2 at 3");
+    assert_eq!(told(slot.plan(ours(), overdue)), "3 becomes 4");
+    let slot = leased();
+    slot.want_lease(LEASE, OURS);
+    assert_eq!(told(slot.plan(ours(), given())), "wait for 2 at 3");
+}
+
+#[test]
+fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers() {
+    let long = "x".repeat(100);
+    let whole = {
+        let slot = stored();
+        write(&slot, A, &long, OURS);
+        planned(&slot, ours(), given()).payload.len()
+    };
+    let at = |limit| Circumstances { limit, ..given() };
+    let sealed = |limit| Circumstances { sealing: 16, ..at(limit) };
+    let longer: Change = |slot| {
+        let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
+    };
+    let nothing: Change = |_| {};
+    let leased: Change = |slot| slot.want_lease(LEASE, OURS);
+    let short: Change = |slot| write(slot, B, "y", OURS);
+    let overlay = patch(B, "y");
+    let nobody = Wish::of(None);
+    let begins = Wish { begins: true, ..ours() };
+    let is_seen = Wish { is_seen: true, ..ours() };
+    // Who has written the long one, what is there beside it, and what then becomes of a save.
+    let table: [(&str, Writer, Change, Wish<'_>, Circumstances<'_>, &str); _] = [
+        ("ours fits", OURS, nothing, ours(), at(whole), "3 becomes 4"),
+        ("ours does not", OURS, nothing, ours(), at(whole - 1), "TooLarge"),
+        ("ours fits sealed", OURS, nothing, ours(), sealed(whole + 16), "3 becomes 4"),
+        ("ours does not fit sealed", OURS, nothing, ours(), sealed(whole + 15), "TooLarge"),
+        ("another's fits", THEIRS, nothing, ours(), at(whole), "3 becomes 4"),
+        ("another's does not", THEIRS, nothing, ours(), at(whole - 1), "nothing"),
+        ("nor does it beside ours", THEIRS, short, ours(), at(whole - 1), "3 becomes 4"),
+        ("nobody's does not", THEIRS, nothing, nobody, at(whole - 1), "TooLarge"),
+        ("another's, a lifetime", THEIRS, longer, ours(), at(whole - 1), "3 becomes 4"),
+        ("another's, a lease", THEIRS, leased, ours(), at(whole - 1), "3 becomes 4"),
+        ("another's, stored, to begin", THEIRS, nothing, begins, at(whole - 1), "nothing"),
+        ("another's, seen", THEIRS, nothing, is_seen, at(whole - 1), "nothing"),
+        ("nothing fits", THEIRS, short, ours(), at(1), "TooLarge"),
+        ("no lifetime fits", THEIRS, longer, ours(), at(1), "TooLarge"),
+    ];
+    for (case, writer, change, wish, given, plan) in table {
+        let slot = stored();
+        write(&slot, A, &long, writer);
+        change(&slot);
+        assert_eq!(told(slot.plan(wish, given)), plan, "{case}");
+    }
+
+    let slot = stored();
+    write(&slot, A, &long, THEIRS);
+    write(&slot, B, "y", OURS);
+    let saved = planned(&slot, ours(), at(whole - 1));
+    let fields =
+        (field(&saved, A).as_deref() == Some("old"), field(&saved, B).as_deref() == Some("y"));
+    assert_eq!(fields, (true, true), "what has no room is left out");
+    slot.saved(saved);
+    assert_eq!(pending(&slot), [(A, long.clone())], "and stays pending");
+
+    let slot = stored();
+    write(&slot, A, &long, THEIRS);
+    let overlaid = Wish { overlay: Some((&overlay, slot.generation())), ..ours() };
+    assert_eq!(field(&planned(&slot, overlaid, at(whole - 1)), B).as_deref(), Some("y"));
+
+    let slot = fresh();
+    write(&slot, A, &long, THEIRS);
+    assert_eq!(told(slot.plan(begins, at(20))), "create 1");
+
+    let slot = stored();
+    write(&slot, A, &long, OURS);
+    let error = slot.plan(ours(), sealed(50)).err().unwrap().to_string();
+    let size = (whole + 16).to_string();
+    assert!(error.contains(&size) && error.contains("50"), "{error}");
+}
+
+#[test]
+fn what_a_record_says_of_user_and_times() {
+    let user: Arc<str> = "Data:7".into();
+    let lifetime = Lifetime::new().idle(3 * HOUR);
+    let device = Device::new().with_user_agent("new");
+    let begin = Begin { user: &user, lifetime, device: Some(&device) };
+    let login = Wish { login: Some(begin), begins: true, ..ours() };
+    let again = Wish { login: Some(Begin { device: None, ..begin }), is_seen: true, ..ours() };
+    let is_seen = Wish { is_seen: true, ..ours() };
+    let cookie = Wish { sends_cookie: true, ..is_seen };
+    let keeps = Wish { keeps_expiry: true, ..ours() };
+
+    let slot = fresh();
+    let saved = planned(&slot, login, given());
+    assert_eq!(saved.user.as_deref(), Some("Data:7"));
+    assert_eq!((saved.created_at, saved.expires_at), (now(), now() + 3 * HOUR));
+    let head = head_in(&saved);
+    assert_eq!((head.lifetime, head.cookie_sent), (lifetime, None));
+    assert_eq!(*head.device.unwrap(), (device.clone(), now()));
+
+    // One that is stored, with all that there can be.
+    let before = Device::new().with_user_agent("old");
+    let seen = now() - HOUR;
+    let head = || Head {
+        device: Some(Box::new((before.clone(), seen))),
+        cookie_sent: Some(created()),
+        ..Head::default()
+    };
+    let known = |expires_at| {
+        let slot: Slot<Data> = live(3, head());
+        slot.state().record.user = Some("Data:1".into());
+        slot.state().record.expires_at = expires_at;
+        slot
+    };
+    let saved = planned(&known(expiry()), is_seen, given());
+    assert_eq!(saved.user.as_deref(), Some("Data:1"));
+    assert_eq!((saved.created_at, saved.expires_at), (created(), now() + 2 * HOUR));
+    let seen_now = Head { device: Some(Box::new((before.clone(), now()))), ..head() };
+    assert_eq!(head_in(&saved), seen_now);
+
+    let saved = planned(&known(expiry()), cookie, given());
+    assert_eq!(head_in(&saved), Head { cookie_sent: Some(now()), ..seen_now.clone() });
+
+    let saved = planned(&known(expiry()), again, given());
+    assert_eq!((saved.user.as_deref(), saved.created_at), (Some("Data:7"), now()));
+    assert_eq!(saved.expires_at, now() + 3 * HOUR);
+    assert_eq!(head_in(&saved), Head { lifetime, cookie_sent: None, ..seen_now });
+
+    // A save that is no use of the session moves neither.
+    let slot = known(expiry());
+    write(&slot, A, "new", OURS);
+    let saved = planned(&slot, keeps, given());
+    assert_eq!((saved.expires_at, head_in(&saved)), (expiry(), head()));
+    let slot = known(now() + 5 * HOUR);
+    write(&slot, A, "new", OURS);
+    assert_eq!(planned(&slot, keeps, given()).expires_at, now() + 2 * HOUR, "limits were lowered");
+
+    // Just extended: within a twentieth of the idle timeout it stays. Not with another lifetime.
+    let almost = now() + 2 * HOUR - MINUTE;
+    let slot = known(almost);
+    write(&slot, A, "new", OURS);
+    assert_eq!(planned(&slot, ours(), given()).expires_at, almost);
+    let _ = slot.set_lifetime(Lifetime::new().absolute(20 * HOUR), OURS);
+    assert_eq!(planned(&slot, ours(), given()).expires_at, now() + 2 * HOUR);
+    let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
+    assert_eq!(planned(&slot, keeps, given()).expires_at, now() + HOUR);
+}
+
+#[test]
+fn which_saves_are_marked() {
+    let marks = |record: &Record| head_in(record).marks;
+    const NONE: [u32; 0] = [];
+    let plain = stored();
+    write(&plain, A, "new", OURS);
+    assert_eq!(marks(&planned(&plain, ours(), given())), NONE, "of a plain change");
+    let reject = Circumstances { conflict: Conflict::Reject, ..given() };
+    assert_eq!(marks(&planned(&plain, ours(), reject)), [MARK], "where a conflict is refused");
+
+    let overlay = patch(A, "over");
+    let overlaid = Wish { overlay: Some((&overlay, plain.generation())), ..ours() };
+    assert_eq!(marks(&planned(&plain, overlaid, given())), [MARK], "of an overlay");
+    let user: Arc<str> = "Data:7".into();
+    let begin = Begin { user: &user, lifetime: Lifetime::new(), device: None };
+    let login = Wish { login: Some(begin), ..overlaid };
+    assert_eq!(marks(&planned(&plain, login, given())), NONE, "of a login");
+
+    let leased = stored();
+    leased.want_lease(LEASE, OURS);
+    let saved = planned(&leased, ours(), given());
+    assert_eq!((marks(&saved), head_in(&saved).lease), (vec![MARK], Some(LEASE)), "under a lease");
+
+    let marked: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
+    write(&marked, A, "new", OURS);
+    assert_eq!(marks(&planned(&marked, ours(), given())), [MARK, 5], "once it is marked");
+
+    let counter: Slot<Counter> = live(3, Head::default());
+    write(&counter, A, "new", OURS);
+    assert_eq!(marks(&planned(&counter, ours(), given())), [MARK], "of a field that counts");
+}
+
+#[test]
+fn what_is_saved_is_pending_no_more() {
+    let slot = fresh();
+    write(&slot, A, "new", OURS);
+    let saved = planned(&slot, ours(), given());
+    assert!(slot.has_unsaved());
+    slot.saved(saved.clone());
+    assert_eq!((slot.stage(), slot.has_unsaved()), (Stage::Live, false));
+    assert_eq!(slot.record(), saved);
+
+    // What was written meanwhile stays pending, and so does what was written again.
+    write(&slot, A, "one", OURS);
+    write(&slot, B, "one", OURS);
+    let saved = planned(&slot, ours(), given());
+    write(&slot, B, "two", OURS);
+    slot.saved(saved.clone());
+    assert_eq!(pending(&slot), [(B, "two".into())]);
+    assert_eq!(slot.record(), saved);
+
+    // An overlay is what is stored beside it, and nothing of what is pending is left out.
+    let overlay = patch(A, "over");
+    let overlaid = Wish { overlay: Some((&overlay, slot.generation())), ..ours() };
+    let saved = planned(&slot, overlaid, given());
+    assert_eq!(
+        (field(&saved, A).unwrap(), field(&saved, B).unwrap()),
+        ("over".into(), "two".into())
+    );
+    slot.saved(saved);
+    assert_eq!(pending(&slot), []);
+
+    // What the overlay hides stays pending: it is not what is stored.
+    write(&slot, A, "hidden", OURS);
+    let overlaid = Wish { overlay: Some((&overlay, slot.generation())), ..ours() };
+    let saved = planned(&slot, overlaid, given());
+    slot.saved(saved);
+    assert_eq!(pending(&slot), [(A, "hidden".into())]);
+}
+
+#[test]
+fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
+    // A save of ours, whose answer is on its way, and another one of somebody else on top of it.
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    let ours_saved = planned(&slot, ours(), given());
+    let theirs = record::<Data>(5, &Head::default(), "theirs");
+    assert!(slot.observe(theirs.clone(), Head::default(), POLICY, true));
+    write(&slot, A, "ours", OURS);
+    slot.saved(ours_saved);
+    assert_eq!(slot.record(), theirs);
+    assert_eq!(pending(&slot), [], "unmarked: what it has stored is taken to be stored");
+
+    // With a mark the newer record has told of it already.
+    let slot: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
+    write(&slot, A, "ours", OURS);
+    let ours_saved = planned(&slot, ours(), given());
+    let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
+    let theirs = record::<Data>(5, &head, "theirs");
+    assert!(slot.observe(theirs.clone(), head, POLICY, true));
+    assert_eq!(pending(&slot), []);
+    write(&slot, A, "ours", OURS);
+    slot.saved(ours_saved);
+    assert_eq!(slot.record(), theirs);
+    assert_eq!(pending(&slot), [(A, "ours".into())], "written since");
+
+    // A record of the same version is ours.
+    let slot: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    slot.saved(saved.clone());
+    assert_eq!((slot.record(), pending(&slot)), (saved, vec![]));
+}
+
+#[test]
+fn a_lease_that_was_saved_is_held() {
+    let slot = stored();
+    slot.want_lease(LEASE, OURS);
+    let saved = planned(&slot, ours(), given());
+    slot.saved(saved);
+    let renews = Wish { renews_lease: true, ..ours() };
+    assert_eq!(told(slot.plan(ours(), given())), "nothing");
+    assert_eq!(slot.lock_version(), 4);
+    assert_eq!(told(slot.plan(renews, given())), "4 becomes 5");
+    assert!(slot.release_lease(LEASE.holder));
+    slot.state().attempts.clear();
+    let given_up = planned(&slot, ours(), given());
+    assert_eq!(head_in(&given_up).lease, None);
+    slot.saved(given_up);
+    assert!(slot.state().hold.is_none());
+    assert_eq!(told(slot.plan(ours(), given())), "nothing");
+}
+
+#[test]
+fn only_so_many_attempts_are_remembered_the_first_among_them() {
+    let slot = stored();
+    write(&slot, A, "new", OURS);
+    for mark in 1..100 {
+        planned(&slot, ours(), Circumstances { mark, ..given() });
+        let state = slot.state();
+        let marks: Vec<u32> = state.attempts.iter().map(|attempt| attempt.mark).collect();
+        assert_eq!(marks.len(), ATTEMPTS_KEPT.min(mark as usize));
+        assert_eq!((marks[0], marks[marks.len() - 1]), (1, mark));
+        assert!(marks.is_sorted());
+    }
+}
+
+#[test]
+fn what_the_store_refused_is_forgotten_and_nothing_else() {
+    let slot = stored();
+    write(&slot, A, "new", OURS);
+    let [one, two] = [1, 2].map(|mark| planned(&slot, ours(), Circumstances { mark, ..given() }));
+    slot.not_saved(&one);
+    let left = || slot.state().attempts.iter().map(|attempt| attempt.mark).collect::<Vec<_>>();
+    assert_eq!(left(), [2]);
+    slot.not_saved(&one);
+    assert_eq!(left(), [2]);
+    slot.not_saved(&two);
+    assert!(left().is_empty());
+    assert_eq!(pending(&slot), [(A, "new".into())]);
+}
+
+// ---- what others have stored ----
+
+fn later(record: Record) -> Record {
+    Record { expires_at: record.expires_at + HOUR, ..record }
+}
+
+fn plain_record(version: u64, a: &str) -> Record {
+    record::<Data>(version, &Head::default(), a)
+}
+
+/// Whether the slot shows this record, to the last bit.
+fn shows<T: SessionData>(slot: &Slot<T>, record: &Record) -> bool {
+    slot.record() == *record
+}
+
+#[test]
+fn only_a_newer_record_is_news() {
+    let observe = |slot: &Slot<Data>, record: &Record| {
+        assert!(slot.observe(record.clone(), Head::default(), POLICY, false));
+    };
+    let slot: Slot<Data> = Slot::loading(place());
+    observe(&slot, &plain_record(1, "one"));
+    assert_eq!((slot.stage(), slot.record()), (Stage::Live, plain_record(1, "one")));
+
+    let slot = stored();
+    let generation = slot.generation();
+    observe(&slot, &later(plain_record(2, "older")));
+    assert!(shows(&slot, &plain_record(3, "old")), "an older one");
+    observe(&slot, &later(plain_record(3, "old")));
+    assert!(shows(&slot, &later(plain_record(3, "old"))), "touched by somebody else");
+    assert_eq!(slot.generation(), generation, "with the same fields");
+    observe(&slot, &plain_record(4, "new"));
+    assert!(shows(&slot, &plain_record(4, "new")));
+    assert_ne!(slot.generation(), generation);
+
+    for (stage, change) in
+        [(Stage::Ended, Slot::end as fn(&Slot<Data>)), (Stage::Late, Slot::close)]
+    {
+        let slot = stored();
+        change(&slot);
+        observe(&slot, &plain_record(4, "new"));
+        assert_eq!((slot.stage(), slot.record()), (stage, plain_record(3, "old")));
+    }
+    let slot = fresh();
+    observe(&slot, &plain_record(4, "new"));
+    assert_eq!((slot.stage(), slot.record().version), (Stage::Fresh, 0));
+}
+
+#[test]
+fn a_lifetime_is_the_records_unless_the_slot_has_another() {
+    let theirs = Lifetime::new().idle(HOUR);
+    let head = Head { lifetime: theirs, ..Head::default() };
+    let newer = record::<Data>(4, &head, "new");
+    let slot = stored();
+    assert!(slot.observe(newer.clone(), head.clone(), POLICY, true));
+    assert_eq!(slot.lifetime(), theirs);
+    let slot = stored();
+    let own = Lifetime::new().idle(3 * HOUR);
+    let _ = slot.set_lifetime(own, OURS);
+    assert!(slot.observe(newer, head, POLICY, true));
+    assert_eq!(slot.lifetime(), own);
+    assert!(slot.is_dirty());
+}
+
+#[test]
+fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
+    let resting = || {
+        let slot = stored();
+        assert!(slot.lie_down(&mut None));
+        slot
+    };
+    let known = || plain_record(3, "old");
+    let user = || Record { user: Some("Data:1".into()), ..known() };
+    let nothing = Record { version: 0, payload: [][..].into(), ..known() };
+    let never = || Slot::loading(place());
+    let late = || {
+        let slot = stored();
+        slot.close();
+        slot
+    };
+    let table: [(&str, fn() -> Slot<Data>, Record, bool, Option<Stage>); _] = [
+        ("the same", stored, known(), false, Some(Stage::Live)),
+        ("touched", stored, later(known()), false, Some(Stage::Live)),
+        ("over", stored, known(), true, None),
+        ("newer", stored, plain_record(4, "old"), false, None),
+        ("older", stored, plain_record(2, "old"), false, None),
+        ("other fields", stored, plain_record(3, "new"), false, None),
+        ("other fields of the same size", stored, plain_record(3, "odd"), false, None),
+        ("another user's", stored, user(), false, None),
+        ("the same, rested", resting, known(), false, Some(Stage::Live)),
+        ("touched, rested", resting, later(known()), false, Some(Stage::Live)),
+        ("over, rested", resting, known(), true, None),
+        ("newer, rested", resting, plain_record(4, "old"), false, None),
+        ("other fields, rested", resting, plain_record(3, "new"), false, None),
+        ("never loaded", never, known(), false, None),
+        ("never loaded, nothing", never, nothing, false, None),
+        ("late", late, known(), false, None),
+    ];
+    for (case, slot, found, is_over, stage) in table {
+        let slot = slot();
+        let before = (slot.stage(), slot.record());
+        let outcome = slot.recognize(found.clone(), |record, _| {
+            assert_eq!(*record, found, "{case}");
+            is_over
+        });
+        match stage {
+            Some(stage) => {
+                assert_eq!(outcome, Ok(()), "{case}");
+                assert_eq!((slot.stage(), slot.record()), (stage, found), "{case}");
+            }
+            None => {
+                assert_eq!(outcome, Err(found), "{case}");
+                assert_eq!((slot.stage(), slot.record()), before, "{case}");
+            }
+        }
+    }
+    // Of the very same bytes too.
+    let slot = stored();
+    assert_eq!(slot.recognize(slot.record(), |_, _| false), Ok(()));
+}
+
+#[test]
+fn a_slot_is_current_as_long_as_the_store_has_its_record() {
+    let resting = || {
+        let slot = stored();
+        assert!(slot.lie_down(&mut None));
+        slot
+    };
+    let never = || Slot::loading(place());
+    let ended = || {
+        let slot = stored();
+        slot.end();
+        slot
+    };
+    let until = Some(expiry() + HOUR);
+    // What the store says, if it is asked; whether that is over; and what is made of it.
+    let table: [(&str, fn() -> Slot<Data>, Option<Option<SystemTime>>, bool, bool, Stage); _] = [
+        ("live", stored, Some(until), false, true, Stage::Live),
+        ("live, gone", stored, Some(None), false, false, Stage::Live),
+        ("live, over", stored, Some(until), true, false, Stage::Live),
+        ("resting", resting, Some(until), false, true, Stage::Live),
+        ("resting, gone", resting, Some(None), false, false, Stage::Loading),
+        ("resting, over", resting, Some(until), true, false, Stage::Loading),
+        ("never loaded", never, None, false, false, Stage::Loading),
+        ("new", fresh, None, false, false, Stage::Fresh),
+        ("ended", ended, None, false, false, Stage::Ended),
+    ];
+    for (case, slot, answer, is_over, is_current, stage) in table {
+        let slot = slot();
+        let is = slot.is_current(
+            |record| {
+                assert_eq!(record.version, 3, "{case}");
+                answer.unwrap_or_else(|| panic!("{case}: the store is asked"))
+            },
+            |record, _| {
+                assert_eq!(Some(record.expires_at), until, "{case}");
+                is_over
+            },
+        );
+        assert_eq!((is, slot.stage()), (is_current, stage), "{case}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_instead_of_a_version_may_be_older() {
+    // The version that the slot has, the one that the record was asked for instead of, the record,
+    // and whether the slot then has its fields, its expiry alone, or nothing of it.
+    let same = |version| later(plain_record(version, "old"));
+    let other = |version| later(plain_record(version, "new"));
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Taken {
+        All,
+        Expiry,
+        Nothing,
+    }
+    use Taken::{All, Expiry, Nothing};
+    let table = [
+        ("newer", 3, 3, other(5), All),
+        ("newer, with the same fields", 3, 3, same(5), All),
+        ("the store has gone back", 3, 3, other(2), All),
+        ("to the same fields", 3, 3, same(2), All),
+        ("the same", 3, 3, same(3), Expiry),
+        ("the same version of something else", 3, 3, other(3), All),
+        ("we have got a newer one since", 4, 3, other(3), Nothing),
+        ("but this is newer still", 4, 3, other(5), All),
+        ("but this is the same", 4, 3, same(4), Expiry),
+        ("but this is another of its version", 4, 3, other(4), All),
+    ];
+    for (case, known, instead_of, record, taken) in table {
+        let slot: Slot<Data> = live(known, Head::default());
+        let (generation, before) = (slot.generation(), slot.record());
+        slot.rebase(record.clone(), Head::default(), POLICY, instead_of);
+        let (is_anew, now) = (slot.generation() != generation, slot.record());
+        let is = match now {
+            now if now == before => Nothing,
+            now if now == record && is_anew => All,
+            now if now == record => Expiry,
+            _ => panic!("{case}: something of both"),
+        };
+        assert_eq!(is, taken, "{case}");
+    }
+    for change in [Slot::end as fn(&Slot<Data>), Slot::close] {
+        let slot = stored();
+        change(&slot);
+        slot.rebase(plain_record(5, "new"), Head::default(), POLICY, 3);
+        assert!(shows(&slot, &plain_record(3, "old")), "nothing comes back");
+    }
+}
+
+#[test]
+fn what_is_pending_lies_upon_what_others_have_stored() {
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    write(&slot, B, "theirs", OURS);
+    let theirs = {
+        let (a, b) = (body("theirs"), body("theirs"));
+        let mut source = Source::empty(Data::FIELDS);
+        source.set_body(A, &a);
+        source.set_body(B, &b);
+        Record { payload: source.write(&[]).into(), ..plain_record(4, "") }
+    };
+    slot.rebase(theirs.clone(), Head::default(), POLICY, 3);
+    assert_eq!(pending(&slot), [(A, "ours".into())], "and what they have stored too is no change");
+    assert!(shows(&slot, &theirs));
+    let saved = planned(&slot, ours(), given());
+    assert_eq!((saved.version, field(&saved, A)), (5, Some("ours".into())));
+
+    // Where a conflict is refused, all that its writer has pending is; not what others have.
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    write(&slot, B, "ours", OURS);
+    write(&slot, B, "third", THEIRS);
+    let reject = Policy { conflict: Conflict::Reject, ..POLICY };
+    slot.rebase(plain_record(4, "theirs"), Head::default(), reject, 3);
+    assert_eq!(pending(&slot), [(B, "third".into())]);
+    assert_eq!(told(slot.plan(ours(), given())), "Conflict");
+    let refused: Vec<usize> = slot.state().refused.iter().map(|refused| refused.field).collect();
+    assert_eq!(refused, [A, B], "the field that it is about first");
+    assert_eq!(told(slot.plan(Wish::of(Some(THEIRS)), given())), "4 becomes 5");
+}
+
+// ---- saves whose answer was lost ----
+
+fn landed(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
+    let head = Head { marks: marks.into(), ..Head::default() };
+    match slot.state().landed(&record::<Data>(version, &head, "new"), &head) {
+        Landed::None => "none".into(),
+        Landed::One(record) => format!("version {}", record.version),
+        Landed::Unknown(record) => format!("version {} or not", record.version),
+    }
+}
+
+/// With that many saves of version 4 whose answer was lost, the marks of which begin with 1.
+fn in_doubt(attempts: u32, conflict: Conflict) -> Slot<Data> {
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    for mark in 1..=attempts {
+        planned(&slot, ours(), Circumstances { mark, conflict, ..given() });
+    }
+    slot
+}
+
+#[test]
+fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
+    const KEPT: u64 = MARKS_KEPT as u64;
+    let many = ATTEMPTS_KEPT as u32;
+    let table: [(&str, u32, Conflict, u64, &[u32], &str); _] = [
+        ("nothing was tried", 0, Conflict::Reject, 4, &[1], "none"),
+        ("another's", 1, Conflict::Reject, 4, &[9], "none"),
+        ("ours", 1, Conflict::Reject, 4, &[1], "version 4"),
+        ("ours, and others' since", 1, Conflict::Reject, 6, &[9, 8, 1], "version 4"),
+        ("ours is not the newest", 3, Conflict::Reject, 4, &[2], "version 4"),
+        ("others', as many as have marks", 1, Conflict::Reject, 3 + KEPT, &[9], "none"),
+        ("more than have marks", 1, Conflict::Reject, 4 + KEPT, &[9], "version 4 or not"),
+        ("unmarked", 1, Conflict::LastWins, 4, &[1], "none"),
+        ("unmarked, far behind", 1, Conflict::LastWins, 4 + KEPT, &[9], "none"),
+        ("almost too many", many - 1, Conflict::Reject, 4, &[99], "none"),
+        ("too many", many, Conflict::Reject, 4, &[99], "version 4 or not"),
+        ("too many, ours", many, Conflict::Reject, 4, &[many], "version 4"),
+        ("too many, and none was carried out", many, Conflict::Reject, 3, &[99], "none"),
+        ("the store has gone back", many, Conflict::Reject, 2, &[99], "none"),
+    ];
+    for (case, attempts, conflict, version, marks, found) in table {
+        assert_eq!(landed(&in_doubt(attempts, conflict), version, marks), found, "{case}");
+    }
+}
+
+#[test]
+fn a_record_that_does_not_tell_waits_for_the_answer() {
+    let far = || record::<Data>(100, &Head::default(), "new");
+    let slot = in_doubt(1, Conflict::Reject);
+    assert!(!slot.observe(far(), Head::default(), POLICY, false));
+    assert_eq!(slot.record().version, 3);
+    assert!(slot.observe(far(), Head::default(), POLICY, true), "which never came");
+    assert_eq!(slot.record().version, 100);
+    let slot = in_doubt(1, Conflict::Reject);
+    let near = record::<Data>(4, &Head::default(), "new");
+    assert!(slot.observe(near, Head::default(), POLICY, false), "it was not carried out");
+    assert_eq!(slot.record().version, 4);
+}
+
+#[test]
+fn how_sure_it_is_what_changes_were_made_of() {
+    let [marked, unmarked] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
+    let base = |slot: &Slot<Data>, landed| {
+        let Base { record, certainty, .. } = slot.state().base_of_pending(landed);
+        let certainty = match certainty {
+            Certainty::Known => "known",
+            Certainty::Unmarked => "unmarked",
+            Certainty::Doubtful => "doubtful",
+        };
+        (record.version, certainty)
+    };
+    let other = || plain_record(7, "new");
+    assert_eq!(base(&stored(), Landed::None), (3, "known"));
+    assert_eq!(base(&marked, Landed::None), (3, "known"));
+    assert_eq!(base(&unmarked, Landed::None), (3, "unmarked"));
+    for slot in [&marked, &unmarked] {
+        assert_eq!(base(slot, Landed::One(other())), (7, "known"));
+        assert_eq!(base(slot, Landed::Unknown(other())), (7, "doubtful"));
+    }
+}
+
+#[test]
+fn an_answer_says_nothing_of_what_came_after_it() {
+    let marked = || live::<Data>(3, Head { marks: vec![5], ..Head::default() });
+    // The store went back while ours was on its way.
+    let slot = marked();
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    slot.rebase(plain_record(2, "older"), Head::default(), POLICY, 3);
+    slot.saved(saved.clone());
+    assert!(shows(&slot, &saved));
+
+    // The same was written and is on its way again.
+    let slot = marked();
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
+    let theirs = record::<Data>(5, &head, "theirs");
+    assert!(slot.observe(theirs.clone(), head, POLICY, true));
+    write(&slot, A, "ours", OURS);
+    planned(&slot, ours(), Circumstances { mark: 10, ..given() });
+    slot.saved(saved);
+    assert_eq!(pending(&slot), [(A, "ours".into())]);
+    assert!(shows(&slot, &theirs));
+
+    // The record that was seen since goes before one of the same version.
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    let saved = planned(&slot, ours(), given());
+    assert!(slot.observe(plain_record(4, "theirs"), Head::default(), POLICY, true));
+    slot.saved(saved);
+    assert!(shows(&slot, &plain_record(4, "theirs")));
+}
+
+// ---- what happens at the same time ----
+
+fn encoded(field: usize, number: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    let data = Counter { sum: number, plain: number };
+    let mut encoder = Encoder::new(Codec::Bincode, &Counter::FIELDS[field], &mut body);
+    data.__encode(field, &mut encoder).unwrap();
+    body
+}
+
+/// As this version of a counter's record.
+fn counted(version: u64, marks: &[u32], sum: u32) -> (Record, Head) {
+    let head = Head { marks: marks.into(), ..Head::default() };
+    let sum = encoded(A, sum);
+    let mut source = Source::empty(Counter::FIELDS);
+    source.set_body(A, &sum);
+    let payload = source.write(&head.to_bytes()).into();
+    let record = record::<Counter>(version, &head, "");
+    (Record { payload, ..record }, head)
+}
+
+fn counter() -> Arc<Slot<Counter>> {
+    let slot = Slot::loading(place());
+    let (record, head) = counted(3, &[], 100);
+    assert!(slot.observe(record, head, POLICY, true));
+    Arc::new(slot)
+}
+
+fn count(slot: &Slot<Counter>, field: usize, number: u32) {
+    let mut state = slot.state();
+    state.revision += 1;
+    state.pending.set(field, encoded(field, number)[..].into(), OURS);
+}
+
+/// What the store will have once all of it is saved.
+fn total(slot: &Slot<Counter>) -> (u32, u32) {
+    let state = slot.state();
+    let mut source = state.stored();
+    source.lay_over(&state.pending);
+    let Counter { sum, plain } = Counter::__load(&source);
+    (sum, plain)
+}
+
+#[test]
+fn what_happens_while_others_changes_are_merged_is_not_lost() {
+    // Ours adds 1 to 100, and theirs adds 10.
+    let merging = |meanwhile: fn(&Slot<Counter>)| {
+        let slot = counter();
+        count(&slot, A, 101);
+        let other = slot.clone();
+        MEANWHILE.set(Some(Box::new(move || meanwhile(&other))));
+        let (theirs, head) = counted(4, &[9], 110);
+        slot.rebase(theirs, head, POLICY, 3);
+        assert!(MEANWHILE.take().is_none(), "they are merged");
+        slot
+    };
+    assert_eq!(total(&merging(|_| {})), (111, 0));
+    assert_eq!(total(&merging(|slot| count(slot, A, 102))), (112, 0), "a write of the same field");
+    assert_eq!(total(&merging(|slot| count(slot, B, 7))), (111, 7), "a write of another");
+    assert_eq!(total(&merging(|slot| slot.discard(OURS))), (110, 0), "a request takes it back");
+
+    // A save of ours is on its way, and its answer comes in the middle of it: then theirs does not
+    // count any more, which it was based on.
+    let slot = counter();
+    count(&slot, A, 101);
+    let saved = planned(&slot, ours(), given());
+    let other = slot.clone();
+    MEANWHILE.set(Some(Box::new(move || other.saved(saved))));
+    let (theirs, head) = counted(4, &[9], 110);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (110, 0), "nothing is pending that would be added to it");
+
+    // A save is begun in the middle of it: then the record may be that save's.
+    let slot = counter();
+    count(&slot, A, 101);
+    let other = slot.clone();
+    MEANWHILE.set(Some(Box::new(move || drop(planned(&other, ours(), given())))));
+    let (theirs, head) = counted(5, &[9, MARK], 111);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (111, 0), "it has it already");
+}
+
+#[test]
+fn what_was_merged_is_not_what_an_earlier_save_has() {
+    let slot = counter();
+    count(&slot, A, 101);
+    let saved = planned(&slot, ours(), given());
+    // The store has gone back to another one of the same version.
+    let (theirs, head) = counted(3, &[], 200);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (201, 0));
+    slot.saved(saved);
+    assert_eq!(total(&slot), (201, 0));
+}
+
+// ---- at once ----
+
+#[test]
+fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
+    let written: Change = |slot| write(slot, A, "new", OURS);
+    let doubt: Change = |slot| drop(planned(slot, ours(), given()));
+    let leased: Change = |slot| slot.want_lease(LEASE, OURS);
+    let creating: Change = |slot| {
+        slot.id_to_create_under(SessionId::generate).unwrap();
+    };
+    let ended: Change = |slot| slot.end();
+    let long: Change = |slot| write(slot, B, &"x".repeat(20_000), THEIRS);
+    let overlay = patch(A, "over");
+    let generation = stored().generation();
+    let overlaid = Wish { overlay: Some((&overlay, generation)), ..ours() };
+    let begins = Wish { begins: true, ..ours() };
+    let table: [(&str, fn() -> Slot<Data>, &[Change], Wish<'_>, Option<Option<u64>>); _] = [
+        ("new, written", fresh, &[written], ours(), Some(None)),
+        ("new, to begin", fresh, &[], begins, Some(None)),
+        ("new", fresh, &[], ours(), None),
+        ("new, tried before", fresh, &[written, creating], ours(), None),
+        ("stored, written", stored, &[written], ours(), Some(Some(3))),
+        ("stored", stored, &[], ours(), None),
+        ("stored, in doubt", stored, &[written, doubt], ours(), None),
+        ("stored, leased", stored, &[written, leased], ours(), None),
+        ("stored, another's does not fit", stored, &[written, long], ours(), None),
+        ("stored, an overlay", stored, &[], overlaid, None),
+        ("ended", stored, &[written, ended], ours(), None),
+    ];
+    for (case, slot, changes, wish, expected) in table {
+        for is_taken in [true, false] {
+            let slot = slot();
+            changes.iter().for_each(|change| change(&slot));
+            let before = (slot.stage(), slot.record(), pending(&slot));
+            let mut asked = None;
+            let is_saved = slot.save_at_once(wish, given(), |record, based_on| {
+                asked = Some((record.clone(), based_on));
+                is_taken
+            });
+            assert_eq!(asked.as_ref().map(|(_, based_on)| *based_on), expected, "{case}");
+            assert_eq!(is_saved, expected.is_some() && is_taken, "{case}");
+            let after = (slot.stage(), slot.record(), pending(&slot));
+            match asked {
+                Some((record, _)) if is_saved => {
+                    assert_eq!(after, (Stage::Live, record, vec![]), "{case}");
+                }
+                _ => assert_eq!(after, before, "{case}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_save_at_once_in_the_middle_of_a_merge_counts_once() {
+    let slot = counter();
+    count(&slot, A, 101);
+    let other = slot.clone();
+    MEANWHILE.set(Some(Box::new(move || {
+        assert!(other.save_at_once(ours(), given(), |_, _| true));
+    })));
+    let (theirs, head) = counted(5, &[9, MARK], 111);
+    slot.rebase(theirs, head, POLICY, 3);
+    assert_eq!(total(&slot), (111, 0));
+}
+
+// ---- ends and beginnings ----
+
+#[test]
+fn an_end_says_whether_the_session_has_moved() {
+    for has_moved in [true, false] {
+        let slot = stored();
+        slot.end_as(has_moved);
+        assert_eq!((slot.stage(), slot.has_moved()), (Stage::Ended, has_moved));
+    }
+}
+
+#[test]
+fn the_id_that_was_tried_stays_until_it_is_forgotten() {
+    let slot = in_doubt(2, Conflict::Reject);
+    assert_eq!(slot.forget_id_to_create_under(), None);
+    assert!(!slot.state().is_in_doubt());
+    let under = || slot.id_to_create_under(SessionId::generate).unwrap();
+    let (id, is_again) = under();
+    assert!(!is_again);
+    assert_eq!(under(), (id, true));
+    assert_eq!(slot.forget_id_to_create_under(), Some(id));
+    assert_eq!(slot.forget_id_to_create_under(), None);
+    let (next, is_again) = slot.id_to_create_under(SessionId::generate).unwrap();
+    assert!(next != id && !is_again);
+}
+
+#[test]
+fn a_lease_does_not_move_with_the_session() {
+    let head = |lease| Head { lease, marks: vec![5], ..Head::default() };
+    let slot: Slot<Data> = live(3, head(Some(FOREIGN)));
+    let moved = slot.record_without_lease();
+    assert_eq!((head_in(&moved), field(&moved, A)), (head(None), Some("old".into())));
+    assert_eq!((moved.version, moved.expires_at), (3, expiry()));
+    let slot: Slot<Data> = live(3, head(None));
+    assert_eq!(slot.record_without_lease(), slot.record());
+}
+
+#[test]
+fn a_request_takes_back_what_is_its_own() {
+    let [own, others] = [1, 2].map(|hours| Lifetime::new().idle(hours * HOUR));
+    let slot = stored();
+    write(&slot, A, "ours", OURS);
+    write(&slot, B, "theirs", THEIRS);
+    refuse(&slot, OURS);
+    refuse(&slot, THEIRS);
+    let _ = slot.set_lifetime(others, THEIRS);
+    let generation = slot.generation();
+    slot.discard(OURS);
+    assert_eq!(pending(&slot), [(B, "theirs".into())]);
+    assert_eq!(slot.lifetime(), others);
+    assert_ne!(slot.generation(), generation);
+    let refused = || slot.state().refused.iter().map(|it| it.writer).collect::<Vec<_>>();
+    assert_eq!(refused(), [THEIRS]);
+    slot.forget_refused(OURS);
+    assert_eq!(refused(), [THEIRS]);
+    slot.forget_refused(THEIRS);
+    assert!(refused().is_empty());
+    let _ = slot.set_lifetime(own, OURS);
+    slot.discard(OURS);
+    assert_eq!(slot.lifetime(), Lifetime::new());
+}

@@ -1,0 +1,286 @@
+//! Which sessions are in use in this process: session → slot.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, PoisonError, Weak},
+};
+
+use crate::{
+    data::SessionData,
+    identity::id::{SessionId, StoreKey},
+    slot::Slot,
+    sync::{Mutex, MutexGuard},
+};
+
+/// Enough that the cores of a large machine seldom meet.
+const SHARDS: usize = 64;
+
+/// How many slots of a shard stay for a while after their last user has gone: those that were used
+/// last. Most requests are of a session that another one had a moment ago.
+const MOST_RESTING: usize = 16;
+
+struct Shard<T: SessionData> {
+    slots: HashMap<StoreKey, Entry<T>, BuildHasherDefault<KeyHasher>>,
+    resting: usize,
+    /// Counts the slots that have come to rest.
+    time: u64,
+}
+
+/// Holds a slot only while somebody uses it, or while it rests: else the map's references are weak,
+/// and a slot takes its entry along when it goes.
+pub(crate) struct Registry<T: SessionData> {
+    shards: [Mutex<Shard<T>>; SHARDS],
+}
+
+struct Entry<T: SessionData> {
+    slot: Weak<Slot<T>>,
+    resting: Option<Resting<T>>,
+}
+
+/// A slot that nobody uses.
+struct Resting<T: SessionData> {
+    slot: Arc<Slot<T>>,
+    since: u64,
+}
+
+impl<T: SessionData> Entry<T> {
+    fn in_use(slot: &Arc<Slot<T>>) -> Self {
+        Self { slot: Arc::downgrade(slot), resting: None }
+    }
+}
+
+/// Where a slot is entered. Owned by the slot, and dropped with it.
+pub(crate) struct Place<T: SessionData> {
+    pub(crate) id: SessionId,
+    pub(crate) key: StoreKey,
+    registry: Arc<Registry<T>>,
+}
+
+impl<T: SessionData> Registry<T> {
+    pub(crate) fn new() -> Self {
+        let shard = || Shard { slots: HashMap::default(), resting: 0, time: 0 };
+        Self { shards: std::array::from_fn(|_| Mutex::new(shard())) }
+    }
+
+    /// The slot of this session: a new one that waits for its record if nobody uses the session
+    /// now, or one that has rested, and has to look at the store as a new one has.
+    pub(crate) fn slot_of(self: &Arc<Self>, id: SessionId, key: StoreKey) -> Arc<Slot<T>> {
+        let mut shard = self.shard(&key);
+        if let Some(entry) = shard.slots.get_mut(&key) {
+            if let Some(Resting { slot, .. }) = entry.resting.take() {
+                shard.resting -= 1;
+                return slot;
+            }
+            // A slot whose last user is just leaving, and waits for this shard in `Place::drop`,
+            // cannot be had any more.
+            if let Some(slot) = entry.slot.upgrade() {
+                return slot;
+            }
+        }
+        let slot = Arc::new(Slot::loading(Place { id, key, registry: self.clone() }));
+        shard.slots.insert(key, Entry::in_use(&slot));
+        slot
+    }
+
+    /// The slot under this key, if somebody uses it now.
+    pub(crate) fn find(&self, key: &StoreKey) -> Option<Arc<Slot<T>>> {
+        self.shard(key).slots.get(key).and_then(|entry| entry.slot.upgrade())
+    }
+
+    /// Gives back a slot that was got from here. If that was its last user it rests, unless there
+    /// is something in it that a new slot would not have.
+    pub(crate) fn give_back(&self, slot: Arc<Slot<T>>) {
+        let Some(Place { key, .. }) = slot.place() else { return };
+        let mut shard = self.shard(key);
+        let Shard { slots, resting, time } = &mut *shard;
+        let Some(entry) = slots.get_mut(key) else { return drop(shard) };
+        // Whoever wants it now waits for this shard, so that nobody gets it while it lies down.
+        let is_last_user = Arc::strong_count(&slot) == 1;
+        let mut outdated = None;
+        if !is_last_user
+            || entry.slot.as_ptr() != Arc::as_ptr(&slot)
+            || !slot.lie_down(&mut outdated)
+        {
+            return drop(shard);
+        }
+        *time += 1;
+        *resting += 1;
+        entry.resting = Some(Resting { slot, since: *time });
+        let removed = (*resting > MOST_RESTING).then(|| shard.remove_longest_resting());
+        // A slot locks the shard again when it is dropped, and fields may have a `Drop`.
+        drop(shard);
+        drop((removed, outdated));
+    }
+
+    /// Lets go of all slots that nobody uses.
+    pub(crate) fn forget_resting(&self) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let resting: Vec<_> =
+                shard.slots.values_mut().filter_map(|entry| entry.resting.take()).collect();
+            shard.resting = 0;
+            drop(shard);
+            drop(resting);
+        }
+    }
+
+    /// Enters a slot whose record has just been stored, under an id that nobody else knows yet.
+    pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
+        if let Some(place) = slot.place() {
+            self.shard(&place.key).slots.insert(place.key, Entry::in_use(slot));
+        }
+    }
+
+    /// Where a slot with this id belongs.
+    pub(crate) fn place(self: &Arc<Self>, id: SessionId) -> Place<T> {
+        Place { id, key: id.store_key(), registry: self.clone() }
+    }
+
+    /// How many sessions are in use.
+    pub(crate) fn len(&self) -> usize {
+        let in_use = |shard: &Shard<T>| shard.slots.len() - shard.resting;
+        self.shards.iter().map(|shard| in_use(&lock(shard))).sum()
+    }
+
+    fn shard(&self, key: &StoreKey) -> MutexGuard<'_, Shard<T>> {
+        // Not the bytes that `KeyHasher` takes: those would leave each map with few distinct hashes.
+        lock(&self.shards[usize::from(key.as_bytes()[31]) % SHARDS])
+    }
+}
+
+impl<T: SessionData> Shard<T> {
+    /// Takes out the slot whose last use is longest ago.
+    fn remove_longest_resting(&mut self) -> Option<Entry<T>> {
+        let since = |(_, entry): &(&StoreKey, &Entry<T>)| entry.resting.as_ref().map(|it| it.since);
+        let resting = self.slots.iter().filter(|entry| since(entry).is_some());
+        let longest = *resting.min_by_key(since)?.0;
+        self.resting -= 1;
+        self.slots.remove(&longest)
+    }
+}
+
+/// No code of a user's runs under the lock, and each change is one call: a poisoned map is whole.
+fn lock<T: SessionData>(shard: &Mutex<Shard<T>>) -> MutexGuard<'_, Shard<T>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: SessionData> Drop for Place<T> {
+    fn drop(&mut self) {
+        let mut shard = self.registry.shard(&self.key);
+        // Between the last reference and this lock another request may have made a new slot.
+        if shard.slots.get(&self.key).is_some_and(|entry| entry.slot.strong_count() == 0) {
+            shard.slots.remove(&self.key);
+        }
+    }
+}
+
+/// A store key is a SHA-256 of something random: eight of its bytes are a hash.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(all(test, feature = "derive"))]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{
+        data::codec::Codec,
+        layer::builder::Conflict,
+        record::{Record, head::Head},
+        slot::rebase::Policy,
+    };
+
+    #[derive(sessions_derive::Session)]
+    #[session(crate = crate)]
+    struct Data {}
+
+    const POLICY: Policy = Policy { codec: Codec::Bincode, conflict: Conflict::LastWins };
+
+    fn record(payload: usize) -> Record {
+        let now = SystemTime::now();
+        let payload = vec![0; payload].into();
+        Record { version: 1, created_at: now, expires_at: now, user: None, payload }
+    }
+
+    fn id(number: u32) -> SessionId {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        SessionId::from_bytes(id)
+    }
+
+    fn opened(registry: &Arc<Registry<Data>>, number: u32, payload: usize) -> Arc<Slot<Data>> {
+        let slot = registry.slot_of(id(number), id(number).store_key());
+        slot.observe(record(payload), Head::default(), POLICY, true);
+        slot
+    }
+
+    fn entries(registry: &Registry<Data>) -> usize {
+        registry.shards.iter().map(|shard| lock(shard).slots.len()).sum()
+    }
+
+    #[test]
+    fn only_so_many_rest_and_none_of_them_is_in_use() {
+        let registry = Arc::new(Registry::new());
+        for number in 0..10_000 {
+            registry.give_back(opened(&registry, number, 100));
+        }
+        assert_eq!(registry.len(), 0);
+        assert_eq!(entries(&registry), SHARDS * MOST_RESTING);
+        registry.forget_resting();
+        assert_eq!(entries(&registry), 0);
+    }
+
+    #[test]
+    fn those_used_last_rest() {
+        let registry = Arc::new(Registry::new());
+        let first = opened(&registry, 0, 100);
+        let address = Arc::as_ptr(&first);
+        registry.give_back(first);
+        for number in 1..10_000 {
+            registry.give_back(opened(&registry, number, 100));
+            let again = registry.slot_of(id(0), id(0).store_key());
+            assert_eq!(Arc::as_ptr(&again), address);
+            again.observe(record(100), Head::default(), POLICY, true);
+            registry.give_back(again);
+        }
+    }
+
+    #[test]
+    fn a_slot_rests_when_its_last_user_has_gone() {
+        let registry = Arc::new(Registry::new());
+        let one = opened(&registry, 1, 100);
+        let other = registry.slot_of(id(1), id(1).store_key());
+        assert!(Arc::ptr_eq(&one, &other));
+        registry.give_back(one);
+        assert_eq!(registry.len(), 1);
+        registry.give_back(other);
+        assert_eq!((registry.len(), entries(&registry)), (0, 1));
+    }
+
+    #[test]
+    fn what_is_large_or_over_or_unknown_does_not_rest() {
+        let registry = Arc::new(Registry::new());
+        registry.give_back(opened(&registry, 1, 100_000));
+        let ended = opened(&registry, 2, 100);
+        ended.end();
+        registry.give_back(ended);
+        registry.give_back(registry.slot_of(id(3), id(3).store_key()));
+        registry.give_back(Arc::new(Slot::fresh(SystemTime::now())));
+        assert_eq!(entries(&registry), 0);
+    }
+}

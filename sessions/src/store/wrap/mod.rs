@@ -1,0 +1,6 @@
+//! Stores made of other stores.
+
+pub(crate) mod cached;
+pub(crate) mod migrating;
+pub(crate) mod mirrored;
+mod upsert;

@@ -1,0 +1,60 @@
+//! How a copy of a record gets into a second store.
+
+use crate::store::{Created, Replaced, Store, StoreError};
+use crate::{identity::id::StoreKey, record::Record};
+
+/// How often others may be faster before we leave it to them: each of them has written something
+/// newer, or removed the record.
+const TRIES: usize = 8;
+
+/// What became of the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The store had none.
+    Created,
+    /// It took the place of an older one, or what is there is as new.
+    Kept,
+}
+
+/// Keeps `record` in `store` unless that has the same version or a newer one. So of two copies
+/// that are on their way at once the newer one stays, in whatever order they arrive.
+pub(crate) async fn put_newer(
+    store: &impl Store,
+    key: &StoreKey,
+    record: &Record,
+) -> Result<Put, StoreError> {
+    put(store, key, record, |found| found.version < record.version).await
+}
+
+/// Keeps `record` in `store` in place of whatever was there.
+pub(crate) async fn put_always(
+    store: &impl Store,
+    key: &StoreKey,
+    record: &Record,
+) -> Result<Put, StoreError> {
+    put(store, key, record, |_| true).await
+}
+
+async fn put(
+    store: &impl Store,
+    key: &StoreKey,
+    record: &Record,
+    gives_way: impl Fn(&Record) -> bool,
+) -> Result<Put, StoreError> {
+    for _ in 0..TRIES {
+        match store.load(key).await? {
+            None => {
+                if store.create(key, record).await? == Created::Done {
+                    return Ok(Put::Created);
+                }
+            }
+            Some(found) if gives_way(&found) => {
+                if store.replace(key, record, found.version).await? == Replaced::Done {
+                    return Ok(Put::Kept);
+                }
+            }
+            Some(_) => return Ok(Put::Kept),
+        }
+    }
+    Ok(Put::Kept)
+}

@@ -332,6 +332,12 @@ async fn a_save_under_the_requests_own_write_guard_is_an_error_at_once() {
         let _s = session.read().await;
         session.save().await.expect("a read guard holds nothing back");
     }
+    async fn ends(session: Session<Visitor>) {
+        let _old = session.write().await;
+        session.destroy().await.unwrap();
+        session.write().await.set_name("begins anew");
+        session.save().await.expect("the guard is one of the session that has ended");
+    }
     async fn discards(session: Session<Visitor>) {
         session.write().await.set_theme("discarded");
         let mut s = session.write().await;
@@ -347,6 +353,7 @@ async fn a_save_under_the_requests_own_write_guard_is_an_error_at_once() {
         .route("/locks", get(locks))
         .route("/reads", get(reads))
         .route("/discards", get(discards))
+        .route("/ends", get(ends))
         .route("/both", get(both));
     let app = App::start(routes).await;
     let client = app.visitor().await;
@@ -363,6 +370,8 @@ async fn a_save_under_the_requests_own_write_guard_is_an_error_at_once() {
         assert_eq!(client.get("/both").await.text(), "Grace read");
         client.get("/discards").await.text();
         assert_eq!(client.get("/both").await.text(), "Edith read");
+        client.get("/ends").await.text();
+        assert_eq!(client.get("/both").await.text(), "begins anew light");
     };
     // The lock timeout is 30 seconds.
     tokio::time::timeout(Duration::from_secs(15), replies).await.expect("it is told at once");

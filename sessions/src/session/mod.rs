@@ -325,7 +325,8 @@ impl<T: SessionData> Session<T> {
         async move {
             let handle = &self.handle;
             let slot = handle.slot();
-            if handle.waits.has_write_guard() {
+            // One that is left of a session that the request has ended holds nothing of this one.
+            if handle.waits.has_write_guard() && slot.lock.has_writer() {
                 return Err(Error::guard_held(type_name::<T>(), at, slot.lock.held_by()));
             }
             save::save(&handle.shared, &slot, handle.wish()).await
@@ -514,7 +515,7 @@ impl<T: SessionData> Session<T> {
     #[track_caller]
     pub fn discard(&self) {
         let slot = self.handle.slot();
-        if self.handle.waits.has_write_guard() {
+        if self.handle.waits.has_write_guard() && slot.lock.has_writer() {
             let at = Location::caller();
             tracing::warn!(
                 "`discard` at {at} does not forget what the request's own write guard has written: \

@@ -183,6 +183,11 @@ impl Lock {
         }
     }
 
+    /// Whether a write guard is out.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.state().has_writer
+    }
+
     /// Whether it was free, and is taken now.
     pub(crate) fn take(&self, access: Access, at: Place) -> bool {
         let mut state = self.state();

@@ -367,6 +367,20 @@ async fn another_user_in_the_same_browser_takes_the_session_over() {
 }
 
 #[tokio::test]
+async fn a_login_does_not_show_whose_it_is() {
+    async fn shown(session: Session<Customer>) -> String {
+        format!("{:?}", session.login(471_147).keep_data(false))
+    }
+    let shop = Shop::start().await;
+    let layer = SessionLayer::<Customer>::new(shop.store.clone(), Keys::generate());
+    let server = Server::start(Router::new().route("/", get(shown)).layer(layer)).await;
+    assert_eq!(
+        server.client().get("/").await.text(),
+        "Login { keeps_data: false, lifetime: None, .. }"
+    );
+}
+
+#[tokio::test]
 async fn a_login_that_cannot_be_is_an_error() {
     async fn under_a_guard(session: Session<Customer>) -> String {
         let _guard = session.read().await;

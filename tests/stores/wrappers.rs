@@ -12,7 +12,7 @@ use std::{
 };
 
 use sessions::{
-    Created, MemoryStore, Record, Replaced, Store, StoreError, StoreKey, UserIndex,
+    Created, DeleteExpired, MemoryStore, Record, Replaced, Store, StoreError, StoreKey, UserIndex,
     store::{Cached, Migrating, Mirrored},
     testing::{Calls, ManualClock, Operation, SpyStore, conformance},
 };
@@ -367,6 +367,67 @@ async fn a_mirrored_save_that_is_dropped_half_way_counts_as_missed() {
         assert!(call.await.unwrap_err().is_cancelled());
         assert_eq!(store.stats().failures, failures);
         gate.release();
+    }
+}
+
+/// What is told to delete expired records: how many it has, or that it fails or hangs.
+#[derive(Clone, Copy, Debug)]
+enum Expired {
+    Has(u64),
+    Fails,
+    Hangs,
+}
+
+impl Store for Expired {
+    async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: &StoreKey, _: &Record) -> Result<Created, StoreError> {
+        Ok(Created::Done)
+    }
+
+    async fn replace(&self, _: &StoreKey, _: &Record, _: u64) -> Result<Replaced, StoreError> {
+        Ok(Replaced::Missing)
+    }
+
+    async fn touch(&self, _: &StoreKey, _: SystemTime) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &StoreKey) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+impl DeleteExpired for Expired {
+    async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
+        match *self {
+            Self::Has(expired) => Ok(expired.min(batch.into())),
+            Self::Fails => Err(StoreError::new("expired", "delete_expired", "told to fail")),
+            Self::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+/// Whoever sweeps goes on until none is left: in neither of the two.
+#[tokio::test]
+async fn a_mirrored_sweep_goes_on_for_both_and_a_replica_fails_none() {
+    use Expired::{Fails, Hangs, Has};
+    for (primary, replica, removed, failures) in [
+        (Has(0), Has(0), Some(0), 0),
+        (Has(3), Has(0), Some(3), 0),
+        (Has(0), Has(3), Some(3), 0),
+        (Has(2), Has(99), Some(10), 0),
+        (Has(3), Fails, Some(3), 1),
+        (Has(3), Hangs, Some(3), 1),
+        (Fails, Has(3), None, 0),
+    ] {
+        let timeout = Duration::from_millis(20);
+        let store = Mirrored::with_replica_timeout(primary, replica, timeout);
+        let swept = store.delete_expired(10).await.ok();
+        assert_eq!((swept, store.stats().failures), (removed, failures), "{store:?}");
+        assert!(format!("{store:?}").contains(&format!("replica: {replica:?}")), "{store:?}");
     }
 }
 

@@ -494,6 +494,24 @@ mod tests {
         assert_eq!(found.iter().map(|cookie| cookie.id).collect::<Vec<_>>(), ids);
     }
 
+    /// However many of them lie in one of the blocks that are looked at in one step.
+    #[test]
+    fn semicolons_end_a_pair_wherever_they_are() {
+        for length in 0..200 {
+            for other in [b';', b'a'] {
+                let mut header = vec![other; length];
+                assert_eq!(first_semicolon(&header), if other == b';' { 0 } else { length });
+                header.push(b';');
+                header.extend([b'a'; 40]);
+                assert_eq!(first_semicolon(&header), if other == b';' { 0 } else { length });
+            }
+            let header =
+                [&b";".repeat(length)[..], b"one", &b";".repeat(length + 1), b"two"].concat();
+            let pairs: Vec<_> = Pairs(&header).filter(|pair| !pair.is_empty()).collect();
+            assert_eq!(pairs, [b"one", b"two"], "{length}");
+        }
+    }
+
     #[test]
     fn what_does_not_verify_is_not_found() {
         let (config, keys) = (CookieConfig::default(), Keys::generate());
@@ -550,7 +568,24 @@ mod tests {
     fn what_a_browser_would_reject_is_refused() {
         let host = CookieConfig::default();
         let plain = CookieConfig { name: "id".into(), ..host.clone() };
-        assert!(host.check().is_ok() && plain.check().is_ok());
+        let secure = CookieConfig { name: "__Secure-id".into(), ..host.clone() };
+        let good = [
+            host.clone(),
+            plain.clone(),
+            CookieConfig {
+                path: "/app".into(),
+                domain: Some("example.com".into()),
+                ..plain.clone()
+            },
+            CookieConfig { path: "/app".into(), domain: Some("example.com".into()), ..secure },
+            CookieConfig { path: ["/", &"a".repeat(1023)].concat().into(), ..plain.clone() },
+            CookieConfig { secure: false, http_only: false, ..plain.clone() },
+            CookieConfig { same_site: SameSite::None, ..plain.clone() },
+            CookieConfig { same_site: SameSite::None, partitioned: true, ..host.clone() },
+        ];
+        for config in good {
+            assert!(config.check().is_ok(), "{config:?}");
+        }
         let named = |name: &'static str| CookieConfig { name: name.into(), ..host.clone() };
         let refused = [
             CookieConfig { domain: Some("example.com".into()), ..host.clone() },
@@ -560,6 +595,8 @@ mod tests {
             CookieConfig { http_only: false, ..named("__Host-Http-id") },
             CookieConfig { same_site: SameSite::None, secure: false, ..plain.clone() },
             CookieConfig { partitioned: true, ..host.clone() },
+            CookieConfig { partitioned: true, secure: false, ..plain.clone() },
+            CookieConfig { path: ["/", &"a".repeat(1024)].concat().into(), ..plain.clone() },
             CookieConfig {
                 partitioned: true,
                 same_site: SameSite::None,

@@ -125,7 +125,7 @@ mod tests {
         let seen = SeenCookies::new();
         let (value, cookie) = cookie(1);
         assert_eq!(seen.find(&value), None);
-        seen.note(&value, cookie);
+        seen.note(&value, VerifiedCookie { is_repeated: false, ..cookie });
         assert_eq!(seen.find(&value), Some(cookie));
         for at in 0..VALUE_LENGTH {
             for bit in 0..8 {
@@ -149,5 +149,31 @@ mod tests {
             let set = set.lock().unwrap();
             assert!(set.seen.len() <= WAYS && set.seen.capacity() == WAYS);
         }
+    }
+
+    /// Linux lets a process read all of its memory, also what it has given back to its allocator.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn cookies_are_wiped_on_drop() {
+        use std::{fs::File, os::unix::fs::FileExt};
+
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut value = [0; VALUE_LENGTH];
+        getrandom::fill(&mut value).unwrap();
+        let (_, cookie) = cookie(1);
+        // The allocator writes into the beginning of what it is given back: the value that is looked
+        // for lies behind others.
+        let set =
+            Set { seen: (0..WAYS).map(|_| Seen { value, cookie }).collect(), ..Set::default() };
+        let place = std::ptr::from_ref(&set.seen[WAYS - 1].value).addr() as u64;
+        let [mut before, mut after] = [[0; VALUE_LENGTH]; 2];
+        memory.read_exact_at(&mut before, place).unwrap();
+        assert_eq!(before, value);
+        drop(set);
+        if memory.read_exact_at(&mut after, place).is_err() {
+            return; // the allocator has given it back to the system
+        }
+        let left = after.iter().zip(&value).filter(|(after, value)| after == value).count();
+        assert!(left < VALUE_LENGTH / 4, "{left} of {VALUE_LENGTH} bytes are still there");
     }
 }

@@ -362,6 +362,8 @@ mod tests {
             (&["a", "b"], Some("c"), "its origin is given several times, and it was sent to `c`"),
             (&["\u{e9}\t\""], Some("c"), r#"its origin is `\xc3\xa9\t\"`,"#),
             (&[&*long], Some(&*long), "aaa…` (10016 bytes), and it was sent to `https://aaa"),
+            (&[&long[..101]], Some("c"), "aaa…` (101 bytes), and"),
+            (&[&long[..100]], Some("c"), "aaa`, and it was sent to `c`"),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(SEC_FETCH_SITE, HeaderValue::from_static("cross-site"));

@@ -299,3 +299,114 @@ fn is_over_limit(error: &(dyn StdError + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|error| error.is::<LengthLimitError>())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future, io};
+
+    use http_body::Frame;
+    use tower_layer::Layer;
+
+    use super::{super::CsrfLayer, *};
+
+    fn settings() -> Settings {
+        Settings {
+            origins: crate::OriginCheck::new(),
+            needs_token: true,
+            header: header::HeaderName::from_static("x-csrf-token"),
+            field: "csrf_token".into(),
+            form_limit: 30,
+            on_rejection: None,
+        }
+    }
+
+    /// Some bytes, and then an error.
+    struct Broken(Option<&'static str>);
+
+    impl http_body::Body for Broken {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            let frame = match self.0.take() {
+                Some(bytes) => Ok(Frame::data(Bytes::from_static(bytes.as_bytes()))),
+                None => Err(io::ErrorKind::ConnectionReset.into()),
+            };
+            Poll::Ready(Some(frame))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_becomes_of_a_form() {
+        let token = async |body: Body| match take_token(body, &settings()).await {
+            Ok((token, body)) => {
+                let body = body.collect().await.unwrap().to_bytes();
+                format!("{token} of {}", str::from_utf8(&body).unwrap())
+            }
+            Err(refusal) => refusal.into_rejection(&settings()).status().to_string(),
+        };
+        const TOO_LARGE: &str = "413 Payload Too Large";
+        for (form, outcome) in [
+            ("csrf_token=x", "x of csrf_token=x"),
+            ("a=1&csrf_token=x%2By&b=2", "x+y of a=1&csrf_token=x%2By&b=2"),
+            ("csrf_token=1&csrf_token=2", "1 of csrf_token=1&csrf_token=2"),
+            ("csrf_token=", " of csrf_token="),
+            ("csrf_token2=x", "403 Forbidden"),
+            ("", "403 Forbidden"),
+            ("csrf_token=x&a=30-bytes-long-.", "x of csrf_token=x&a=30-bytes-long-."),
+            ("csrf_token=x&a=31-bytes-long--.", TOO_LARGE),
+        ] {
+            assert_eq!(token(Body::from(form)).await, outcome, "{form}");
+        }
+        // Whoever put a limit around it beforehand.
+        let limited = Limited::new(Body::from("csrf_token=x"), 5);
+        assert_eq!(token(Body::new(limited)).await, TOO_LARGE);
+        // It is not too large that does not come to its end.
+        for start in [None, Some("csrf_token=x")] {
+            assert_eq!(token(Body::new(Broken(start))).await, "400 Bad Request");
+        }
+    }
+
+    /// A service that says when it is ready.
+    #[derive(Clone, Debug)]
+    struct Slow(Poll<Result<(), &'static str>>);
+
+    impl Service<Request> for Slow {
+        type Response = Response;
+        type Error = &'static str;
+        type Future = future::Ready<Result<Response, &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            self.0
+        }
+
+        fn call(&mut self, _: Request) -> Self::Future {
+            future::ready(Ok(Response::default()))
+        }
+    }
+
+    #[cfg(feature = "derive")]
+    #[test]
+    fn is_ready_when_the_service_inside_of_it_is() {
+        #[derive(crate::Session)]
+        #[session(crate = crate)]
+        struct Data {}
+
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for ready in [Poll::Pending, Poll::Ready(Ok(())), Poll::Ready(Err("no"))] {
+            let mut service = CsrfLayer::<Data>::new().layer(Slow(ready));
+            let is = Service::<Request>::poll_ready(&mut service, &mut cx);
+            assert_eq!(is, ready);
+        }
+        let layer = CsrfLayer::<Data>::new().with_field("a_field");
+        assert!(format!("{layer:?}").contains("a_field"));
+        let service = layer.layer(Slow(Poll::Pending));
+        assert!(format!("{service:?}").contains("Slow"));
+        type Inner = future::Ready<Result<Response, Infallible>>;
+        let refused = CsrfFuture::<Inner, Infallible> { stage: Stage::Refused { response: None } };
+        assert_eq!(format!("{refused:?}"), "CsrfFuture { .. }");
+    }
+}

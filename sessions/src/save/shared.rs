@@ -291,7 +291,10 @@ mod tests {
         #[derive(crate::Session)]
         #[session(crate = crate)]
         struct Data {
+            // A save with fields that are merged carries a mark.
+            #[session(merge = add)]
             one: u32,
+            #[session(merge = add)]
             other: u32,
         }
 

@@ -307,11 +307,12 @@ mod tests {
     use http_body::Frame;
     use tower_layer::Layer;
 
-    use super::{super::CsrfLayer, *};
+    use super::*;
+    use crate::csrf::{CsrfLayer, OriginCheck};
 
     fn settings() -> Settings {
         Settings {
-            origins: crate::OriginCheck::new(),
+            origins: OriginCheck::new(),
             needs_token: true,
             header: header::HeaderName::from_static("x-csrf-token"),
             field: "csrf_token".into(),
@@ -391,7 +392,7 @@ mod tests {
     #[cfg(feature = "derive")]
     #[test]
     fn is_ready_when_the_service_inside_of_it_is() {
-        #[derive(crate::Session)]
+        #[derive(sessions_derive::Session)]
         #[session(crate = crate)]
         struct Data {}
 

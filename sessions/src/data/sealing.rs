@@ -213,3 +213,115 @@ mod sealed_fields {
         Ok(Some(Zeroizing::new(source.write(head))))
     }
 }
+
+#[cfg(all(test, feature = "derive", feature = "secret"))]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::data::{
+        payload::{SEALED, Source},
+        secret::Secret,
+    };
+
+    #[derive(sessions_derive::Session)]
+    #[session(crate = crate)]
+    struct Data {
+        plain: String,
+        #[session(secret)]
+        one: Option<Secret<String>>,
+        #[session(secret, alias = "earlier")]
+        other: Option<Secret<String>>,
+    }
+
+    /// The same under an earlier name.
+    #[derive(sessions_derive::Session)]
+    #[session(crate = crate)]
+    struct Earlier {
+        #[session(secret)]
+        earlier: Option<Secret<String>>,
+    }
+
+    #[derive(sessions_derive::Session)]
+    #[session(crate = crate)]
+    struct Open {
+        plain: String,
+    }
+
+    const PLAIN: usize = 0;
+    const ONE: usize = 1;
+    const OTHER: usize = 2;
+
+    fn key(byte: u8) -> StoreKey {
+        StoreKey::from_bytes([byte; 32])
+    }
+
+    fn record<T: SessionData>(bodies: &[(usize, &[u8])]) -> Record {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut source = Source::empty(T::FIELDS);
+        for (field, body) in bodies {
+            source.set_body(*field, body);
+        }
+        let payload = source.write(&[]).into();
+        Record { version: 1, created_at: now, expires_at: now, user: None, payload }
+    }
+
+    fn body<T: SessionData>(record: &Record, field: usize) -> Vec<u8> {
+        Source::parse(T::FIELDS, &record.payload).unwrap().body(field).unwrap().into()
+    }
+
+    #[test]
+    fn it_grows_by_as_much_as_it_is_said_to_and_hardly_less() {
+        assert_eq!(growth::<Open>(), 0);
+        let keys = Keys::generate();
+        for length in (1..300).chain(16_300..16_400) {
+            let long = vec![1; length];
+            let record = record::<Data>(&[(PLAIN, &long), (ONE, &long), (OTHER, &long)]);
+            let sealed = sealed::<Data>(&record, &key(1), &keys).unwrap();
+            let grown = sealed.payload.len() - record.payload.len();
+            assert!((grown..=grown + 4).contains(&growth::<Data>()), "{length}: by {grown}");
+        }
+    }
+
+    #[test]
+    fn a_secret_opens_for_its_session_its_field_and_its_keys() {
+        let (keys, old) = (Keys::generate(), Keys::generate());
+        let ring = keys.clone().with_previous(old.clone());
+        let texts: [(usize, &[u8]); 3] = [(PLAIN, b"\x01a"), (ONE, b"\x01b"), (OTHER, b"\x01c")];
+        let record = record::<Data>(&texts);
+        let by = |keys: &Keys| sealed::<Data>(&record, &key(1), keys).unwrap().into_owned();
+        let opened = |record: &Record, key: StoreKey| {
+            opened::<Data>(record.clone(), &key, &ring, Plain::Refused)
+        };
+        let stored = by(&keys);
+        assert_eq!(body::<Data>(&stored, PLAIN), b"\x01a");
+        for field in [ONE, OTHER] {
+            assert_eq!(body::<Data>(&stored, field)[0], SEALED);
+            assert_ne!(body::<Data>(&stored, field), body::<Data>(&by(&keys), field), "the nonce");
+        }
+        assert_eq!(opened(&stored, key(1)), record);
+        assert_eq!(opened(&by(&old), key(1)), record, "by an old key");
+        assert_eq!(opened(&by(&Keys::generate()), key(1)).payload.len(), stored.payload.len());
+        assert_eq!(opened(&stored, key(2)), stored, "another session's stays sealed");
+        let (one, other) = (body::<Data>(&stored, ONE), body::<Data>(&stored, OTHER));
+        let swapped = super::tests::record::<Data>(&[(ONE, &other), (OTHER, &one)]);
+        assert_eq!(opened(&swapped, key(1)), swapped, "another field's");
+        // What is sealed already is not sealed again.
+        assert_eq!(*sealed::<Data>(&stored, &key(2), &keys).unwrap(), stored);
+
+        let earlier = super::tests::record::<Earlier>(&[(0, b"\x01c")]);
+        let earlier = sealed::<Earlier>(&earlier, &key(1), &keys).unwrap();
+        assert_eq!(body::<Data>(&opened(&earlier, key(1)), OTHER), b"\x01c", "by its alias");
+    }
+
+    #[test]
+    fn what_is_plain_in_the_store_is_read_or_refused() {
+        let keys = Keys::generate();
+        let record = record::<Data>(&[(PLAIN, b"\x01a"), (ONE, b"\x01b")]);
+        let opened = |plain| opened::<Data>(record.clone(), &key(1), &keys, plain);
+        assert_eq!(opened(Plain::Read), record);
+        let refused = opened(Plain::Refused);
+        assert_eq!(body::<Data>(&refused, PLAIN), b"\x01a");
+        assert_eq!(body::<Data>(&refused, ONE), [SEALED], "sealed by nobody");
+    }
+}

@@ -9,9 +9,8 @@ use axum_core::{
 use http::request::Parts;
 
 use crate::{
-    data::SessionData,
+    data::{SessionData, user::SessionUser},
     error::{Error, ErrorKind},
-    login::SessionUser,
     session::Session,
     web::rejection::Rejection,
 };

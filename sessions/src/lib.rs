@@ -46,19 +46,23 @@ pub use csrf::{CsrfFuture, CsrfLayer, CsrfService};
 pub use csrf::{CsrfToken, OriginCheck};
 pub use data::SessionData;
 pub use data::codec::Codec;
+pub use data::merge::Conflict;
 #[cfg(feature = "secret")]
 pub use data::secret::Secret;
+pub use data::user::SessionUser;
+pub use error::store::StoreError;
 pub use error::{BuildError, Error, ErrorKind, Result};
 #[cfg(feature = "axum")]
 pub use extract::LoggedIn;
 pub use identity::id::StoreKey;
 pub use identity::keys::Keys;
-pub use layer::{Conflict, ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
+pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
+pub use login::Login;
 pub use login::require::{RequireLogin, RequireLoginService};
-pub use login::sessions::{Device, SessionInfo, Sessions};
+pub use login::sessions::{SessionInfo, Sessions};
 pub use login::way_back::local_path;
-pub use login::{Login, SessionUser};
 pub use record::Record;
+pub use record::device::Device;
 pub use record::expiry::Lifetime;
 pub use session::Session;
 pub use session::guard::{ReadGuard, WriteGuard};
@@ -77,7 +81,7 @@ pub use store::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::storage::IntoStorage;
-pub use store::{Created, DeleteExpired, Replaced, Store, StoreError, UserIndex};
+pub use store::{Created, DeleteExpired, Replaced, Store, UserIndex};
 pub use web::body::ResponseBody;
 pub use web::rejection::{Rejection, RejectionKind};
 

@@ -17,11 +17,12 @@ use shuttle::{
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
+    error::store::StoreError,
     identity::{id::StoreKey, keys::Keys},
     layer::SessionLayer,
     record::Record,
     session::Session,
-    store::{Created, Replaced, Store, StoreError, memory::MemoryStore},
+    store::{Created, Replaced, Store, memory::MemoryStore},
     sync::Mutex,
 };
 

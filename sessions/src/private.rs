@@ -2,15 +2,13 @@
 
 pub use serde::{Deserializer, Serializer};
 
-pub use crate::{
-    data::{
-        FieldDefault, FieldInfo, FieldValue,
-        codec::{EncodeError, Form, Probe},
-        merge::{Merge, Merged},
-        payload::{Encoder, Source},
-        tracked::{DirtyBits, Tracked},
-    },
-    login::UserName,
+pub use crate::data::{
+    FieldDefault, FieldInfo, FieldValue,
+    codec::{EncodeError, Form, Probe},
+    merge::{Merge, Merged},
+    payload::{Encoder, Source},
+    tracked::{DirtyBits, Tracked},
+    user::UserName,
 };
 
 pub use std::string::String;

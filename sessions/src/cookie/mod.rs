@@ -26,6 +26,8 @@ use crate::{
 
 pub(crate) mod change;
 pub(crate) mod domain;
+pub(crate) mod neighbours;
+pub(crate) mod plain_http;
 #[cfg(feature = "private-cookie")]
 pub(crate) mod private;
 pub(crate) mod seen;

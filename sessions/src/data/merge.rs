@@ -11,6 +11,26 @@ use crate::data::{
     payload::{self, Encoder, Found},
 };
 
+/// What a save does about a field that somebody else has changed at the same time:
+/// [`SessionLayerBuilder::on_conflict`](crate::SessionLayerBuilder::on_conflict).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The later save wins, and a `tracing` warning names the field.
+    #[default]
+    LastWins,
+    /// The later save is refused: a [`Conflict`](crate::ErrorKind::Conflict) error, and 409 for the
+    /// client.
+    Reject,
+}
+
+/// How a layer's changes meet those of others.
+#[derive(Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) codec: Codec,
+    pub(crate) conflict: Conflict,
+}
+
 /// The three states of one field, as stored bytes, for generated code to merge.
 pub struct Merge<'a> {
     pub(crate) info: &'a FieldInfo,

@@ -8,6 +8,7 @@ pub(crate) mod sealing;
 #[cfg(feature = "secret")]
 pub(crate) mod secret;
 pub(crate) mod tracked;
+pub(crate) mod user;
 
 use std::ops::Deref;
 

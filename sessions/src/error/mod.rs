@@ -4,12 +4,11 @@ use std::{error::Error as StdError, fmt, panic::Location, sync::Arc, time::Durat
 
 use http::StatusCode;
 
-use crate::{
-    data::codec::EncodeError,
-    slot::{
-        lock::{Access, Reason},
-        rebase::Refusal,
-    },
+pub(crate) mod refusal;
+pub(crate) mod store;
+
+use self::{
+    refusal::{EncodeFailure, Refusal},
     store::StoreError,
 };
 
@@ -31,7 +30,7 @@ enum Inner {
     NoCookie,
     Encode {
         field: &'static str,
-        source: Arc<EncodeError>,
+        source: Arc<EncodeFailure>,
     },
     TooLarge {
         size: usize,
@@ -76,11 +75,22 @@ enum Inner {
 #[derive(Debug)]
 pub(crate) struct Wait {
     pub(crate) data: &'static str,
-    pub(crate) wanted: Access,
+    pub(crate) wanted: &'static str,
     pub(crate) at: &'static Location<'static>,
     pub(crate) reason: Reason,
     pub(crate) waited: Duration,
     pub(crate) held_by: String,
+}
+
+/// Why a lock was not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It was not free in time.
+    Late,
+    /// As many as the layer allows are waiting already.
+    Crowded { waiters: usize },
+    /// Its own request holds it, and nothing in the request can go on before this wait ends.
+    Itself,
 }
 
 impl fmt::Display for Wait {

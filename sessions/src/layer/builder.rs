@@ -4,13 +4,14 @@ use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{Response, request::Parts};
 
-use crate::layer::{SessionLayer, neighbours::Neighbour, plain_http::PlainHttpHint};
+use crate::data::merge::Conflict;
 use crate::{
     clock::Clock,
     cookie::{CookieConfig, SameSite, seen::SeenCookies},
     data::{
         SessionData,
         codec::{Codec, Probe},
+        merge::Policy,
         payload::LARGEST_PAYLOAD,
         sealing::Plain,
     },
@@ -18,29 +19,20 @@ use crate::{
     identity::keys::Keys,
     record::expiry::Expiry,
     save::shared::{Background, Marks, Shared},
-    slot::{changes::Defaults, rebase::Policy, registry::Registry},
+    slot::{changes::Defaults, registry::Registry},
     store::storage::Storage,
     web::{
         body::BoxError,
         rejection::{OnRejection, Rejection},
     },
 };
+use crate::{
+    cookie::{neighbours::Neighbour, plain_http::PlainHttpHint},
+    layer::SessionLayer,
+};
 
 /// A lease is renewed three times in this time.
 const SHORTEST_LEASE: Duration = Duration::from_millis(30);
-
-/// What a save does about a field that somebody else has changed at the same time:
-/// [`SessionLayerBuilder::on_conflict`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Conflict {
-    /// The later save wins, and a `tracing` warning names the field.
-    #[default]
-    LastWins,
-    /// The later save is refused: a [`Conflict`](crate::ErrorKind::Conflict) error, and 409 for the
-    /// client.
-    Reject,
-}
 
 /// The settings of a [`SessionLayer`], with defaults that are safe as they are:
 ///
@@ -338,7 +330,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// Another clock than the system's, to test expiry without waiting. The store needs the same.
     #[cfg(feature = "testing")]
-    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = clock.clock();
         self
     }

@@ -5,9 +5,9 @@ use std::{fmt, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    data::SessionData,
+    data::{SessionData, user::SessionUser},
     identity::keys::Keys,
-    login::{SessionUser, sessions::Sessions},
+    login::sessions::Sessions,
     save::shared::Shared,
     store::{UserIndex, storage::IntoStorage},
     web::rejection::OnRejection,
@@ -16,11 +16,9 @@ use crate::{
 pub(crate) mod builder;
 pub(crate) mod future;
 pub(crate) mod headers;
-pub(crate) mod neighbours;
-pub(crate) mod plain_http;
 pub(crate) mod service;
 
-pub use builder::{Conflict, SessionLayerBuilder};
+pub use builder::SessionLayerBuilder;
 pub use future::ResponseFuture;
 pub use service::SessionService;
 

@@ -15,80 +15,21 @@ use std::{
 
 use crate::{
     data::{
-        SessionData,
         codec::{Codec, EncodeError},
         patch::Patch,
         payload::{Encoder, Source},
+        user::SessionUser,
     },
-    error::{Error, ErrorKind},
-    login::sessions::Device,
-    record::expiry::Lifetime,
+    error::{Error, ErrorKind, refusal::Refusal},
+    record::{device::Device, expiry::Lifetime},
     save::{self, Saved, Saving},
     session::{Session, guard::Permit},
     slot::{
         Slot,
         lock::Access,
         plan::{Begin, Wish},
-        rebase::Refusal,
     },
 };
-
-/// A session that says whose it is: a struct with a field that is marked `#[session(user)]`.
-///
-/// ```
-/// # #[cfg(feature = "derive")] {
-/// #[derive(sessions::Session)]
-/// struct Visitor {
-///     #[session(user)]
-///     user: Option<u64>,
-///     cart: Vec<u32>,
-/// }
-/// # }
-/// ```
-///
-/// The field is `None` until [`Session::login`] sets it. Nothing else can: a user that is written
-/// into a session whose id stays what it was is an invitation to session fixation.
-///
-/// Implemented by the derive. Not meant to be implemented by hand.
-#[diagnostic::on_unimplemented(
-    message = "no field of `{Self}` says whose session it is",
-    note = "mark one: `#[session(user)] user: Option<…>`"
-)]
-pub trait SessionUser: SessionData {
-    /// Who logs in: what the field's `Option` holds.
-    type User: Send + Sync + 'static;
-
-    #[doc(hidden)]
-    const __FIELD: usize;
-
-    #[doc(hidden)]
-    fn __user(&self) -> Option<&Self::User>;
-
-    #[doc(hidden)]
-    fn __begin_as(&mut self, user: Self::User);
-
-    /// What stores call the user.
-    #[doc(hidden)]
-    fn __name(user: &Self::User) -> String;
-}
-
-/// How a user is called in a store. Implemented for every type with `Display`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say what the user is called in the store",
-    label = "has no `Display`",
-    note = "implement `Display` for `{Self}`, or name a function that gives the user's id: \
-            `#[session(user = path::to::function)]` with `fn(&{Self}) -> impl ToString`"
-)]
-pub trait UserName {
-    /// The same name for the same user, and no other user's.
-    fn user_name(&self) -> String;
-}
-
-impl<U: fmt::Display> UserName for U {
-    fn user_name(&self) -> String {
-        self.to_string()
-    }
-}
 
 impl<T: SessionUser> Session<T> {
     /// Makes this the session of `user`, from whom the caller has just seen a password or whatever
@@ -390,7 +331,7 @@ fn patch_with<T: SessionUser>(
             let name_of = |user: &T::User| handle.shared.user_name(user);
             is_known_again::<T>(&mut data, &body, name_of, &name, codec)
         })
-        .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error))))?;
+        .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error.into()))))?;
     let mut patch = Patch::default();
     patch.set(T::__FIELD, body[..].into(), handle.writer());
     Ok((name, patch))

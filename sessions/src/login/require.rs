@@ -14,11 +14,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
+    data::user::SessionUser,
     error::{Error, ErrorKind},
-    login::{
-        SessionUser,
-        way_back::{local_path, with_next},
-    },
+    login::way_back::{local_path, with_next},
     session::Session,
     web::{
         body::{BoxError, ResponseBody},

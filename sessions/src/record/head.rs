@@ -14,8 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::{
     clock::{from_millis, to_millis},
-    login::sessions::Device,
-    record::expiry::{Lifetime, as_stored},
+    record::{
+        device::Device,
+        expiry::{Lifetime, as_stored},
+    },
     varint,
 };
 

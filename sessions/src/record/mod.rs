@@ -1,11 +1,12 @@
 //! What a store keeps.
 
+pub(crate) mod device;
 pub(crate) mod expiry;
 pub(crate) mod head;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use crate::store::StoreError;
+use crate::error::store::StoreError;
 
 /// The largest version that all stores can keep: an SQL database's integers are signed.
 pub(crate) const LAST_VERSION: u64 = u64::MAX >> 1;

@@ -18,7 +18,7 @@ use crate::{
         payload::{self, LARGEST_PAYLOAD, MOVED},
         sealing,
     },
-    error::Error,
+    error::{Error, store::StoreError},
     identity::id::{SessionId, StoreKey},
     record::{
         LAST_VERSION, Record,
@@ -33,7 +33,7 @@ use crate::{
         registry::Place,
     },
     store::{
-        Created, Replaced, StoreError,
+        Created, Replaced,
         erased::ErasedStore,
         timed::{Timed, is_overdue},
     },

@@ -13,19 +13,18 @@ use tracing::Instrument;
 
 use crate::{
     clock::{Clock, to_millis},
-    cookie::{CookieConfig, seen::SeenCookies},
-    data::{FieldInfo, SessionData, patch::Writer, sealing::Plain},
+    cookie::{CookieConfig, neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
+    data::{
+        FieldInfo, SessionData, merge::Policy, patch::Writer, sealing::Plain, user::SessionUser,
+    },
     error::ErrorKind,
     identity::keys::Keys,
-    layer::{neighbours::Neighbour, plain_http::PlainHttpHint},
-    login::SessionUser,
     record::{expiry::Expiry, head::NO_MARK},
     save::save,
     slot::{
         Slot,
         changes::{Defaults, Writing},
         plan::Wish,
-        rebase::Policy,
         registry::Registry,
     },
     store::{storage::Storage, timed::Timed},

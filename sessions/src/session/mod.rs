@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     data::SessionData,
-    error::{Error, Wait},
+    error::{Error, Reason, Wait},
     record::expiry::Lifetime,
     save::{self, Saved, Saving, lease::Leased, shared::Shared},
     session::{
@@ -26,7 +26,7 @@ use crate::{
     },
     slot::{
         Slot, Stage, Tried,
-        lock::{Access, Patience, Reason, TimedOut},
+        lock::{Access, Patience, TimedOut},
         plan::Wish,
     },
     sync::sleep,
@@ -734,7 +734,14 @@ impl<T: SessionData> Session<T> {
 
 fn locked<T>(timed_out: TimedOut, access: Access, at: &'static Location<'static>) -> Error {
     let TimedOut { reason, waited, held_by } = timed_out;
-    Error::locked(Wait { data: type_name::<T>(), wanted: access, at, reason, waited, held_by })
+    Error::locked(Wait {
+        data: type_name::<T>(),
+        wanted: access.name(),
+        at,
+        reason,
+        waited,
+        held_by,
+    })
 }
 
 impl<T: SessionData> Clone for Session<T> {

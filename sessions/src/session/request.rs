@@ -15,6 +15,7 @@ use crate::{
     cookie::{
         VerifiedCookie,
         change::{CookieChange, Facts, decide},
+        plain_http::ClientId,
     },
     data::{
         SessionData,
@@ -22,7 +23,6 @@ use crate::{
     },
     error::{Error, ErrorKind},
     identity::id::SessionId,
-    layer::plain_http::ClientId,
     record::{Record, expiry::Lifetime, head::Head},
     save::{self, Saving, shared::Shared},
     session::wait::Waits,

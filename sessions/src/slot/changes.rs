@@ -6,10 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{
-    Lent,
-    rebase::{Policy, Refusal},
-};
+use super::Lent;
 use crate::data::{
     FieldInfo, SessionData,
     codec::{Codec, EncodeError},
@@ -17,6 +14,7 @@ use crate::data::{
     payload::{self, Encoder, Source},
     tracked::Tracked,
 };
+use crate::{data::merge::Policy, error::refusal::Refusal};
 
 /// What a writer did to one field, with the body that it has now.
 pub(super) enum Change {
@@ -66,7 +64,7 @@ impl Writing<'_> {
         let mut change_of = |field: usize| {
             body.clear();
             if let Err(error) = encode(tracked.data(), field, codec, &mut body) {
-                return Change::Refused(Refusal::Encode(Arc::new(error)));
+                return Change::Refused(Refusal::Encode(Arc::new(error.into())));
             }
             let stored = source.body(field);
             let before = lent.pending.body(field).map(Deref::deref).or(stored);

@@ -1,6 +1,7 @@
 //! A slot's half towards leases: what this process wants, has, gives back or has lost.
 
-use super::{Slot, State, rebase::Refusal};
+use super::{Slot, State};
+use crate::error::refusal::Refusal;
 use crate::{
     data::{SessionData, patch::Writer},
     record::head::{Head, Lease},

@@ -18,7 +18,8 @@ use std::{
     time::SystemTime,
 };
 
-use self::{changes::Change, hold::Hold, rebase::Refusal};
+use self::{changes::Change, hold::Hold};
+use crate::error::refusal::Refusal;
 use crate::{
     data::{
         FieldInfo, SessionData,

@@ -6,23 +6,27 @@ use std::{
     time::SystemTime,
 };
 
-use crate::slot::{
-    Attempt, Refused, Slot, Stage, State, head_in,
-    rebase::{self, Base, Certainty, Policy, Refusal},
-    source,
+use crate::{
+    data::merge::Policy,
+    error::refusal::Refusal,
+    slot::{
+        Attempt, Refused, Slot, Stage, State, head_in,
+        rebase::{self, Base, Certainty},
+        source,
+    },
 };
 use crate::{
     data::{
         FieldInfo, SessionData,
+        merge::Conflict,
         patch::{Patch, Writer},
         payload, sealing,
     },
     error::Error,
     identity::id::SessionId,
-    layer::builder::Conflict,
-    login::sessions::Device,
     record::{
         Record,
+        device::Device,
         expiry::{Expiry, Lifetime},
         head::{Head, Lease, MARKS_KEPT},
         next_version,

@@ -1,56 +1,19 @@
 //! What becomes of changes whose base has changed: pure functions of three states of the fields.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 
 use super::{Lent, changes::Change, source};
+use crate::{data::merge::Policy, error::refusal::Refusal};
 use crate::{
     data::{
         SessionData,
-        codec::{Codec, EncodeError},
-        merge::Merge,
+        codec::Codec,
+        merge::{Conflict, Merge},
         patch::{Body, Patch, Writer},
         payload::{self, Encoder, Source},
     },
-    layer::builder::Conflict,
     record::Record,
 };
-
-/// How a layer's changes meet those of others.
-#[derive(Clone, Copy)]
-pub(crate) struct Policy {
-    pub(crate) codec: Codec,
-    pub(crate) conflict: Conflict,
-}
-
-/// Why a change cannot be stored.
-#[derive(Clone)]
-pub(crate) enum Refusal {
-    /// It could not be made into bytes.
-    Encode(Arc<EncodeError>),
-    /// Somebody else has changed the same field, and the layer says not to overwrite that.
-    Conflict,
-    /// Somebody else has taken the same flash field, or put something else in its place.
-    Taken,
-    /// It was made under a lease that somebody else has taken over.
-    LeaseLost,
-    /// It may be stored already, and would count twice if it were stored again.
-    Unknown,
-    /// It did not fit into the session, which has another id by now.
-    TooLarge { size: usize, limit: usize },
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Encode(error) => return write!(f, "it could not be encoded: {error}"),
-            Self::Conflict => "somebody else has changed the same field",
-            Self::Taken => "somebody else has taken the same flash field",
-            Self::LeaseLost => "its lease was lost",
-            Self::Unknown => "it may be stored already",
-            Self::TooLarge { .. } => "it did not fit in",
-        })
-    }
-}
 
 /// What pending changes were made of.
 pub(super) struct Base {
@@ -92,7 +55,7 @@ fn rebased<T: SessionData>(
     }
     match T::__merge(field, merge) {
         Some(merged) => {
-            let mut merged = merged.map_err(|error| Refusal::Encode(Arc::new(error)))?;
+            let mut merged = merged.map_err(|error| Refusal::Encode(Arc::new(error.into())))?;
             if took {
                 payload::set_took(&mut merged);
             }

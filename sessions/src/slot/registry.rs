@@ -199,10 +199,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        data::codec::Codec,
-        layer::builder::Conflict,
+        data::{
+            codec::Codec,
+            merge::{Conflict, Policy},
+        },
         record::{Record, head::Head},
-        slot::rebase::Policy,
     };
 
     #[derive(sessions_derive::Session)]

@@ -6,7 +6,8 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Created, Replaced, Store, StoreError, UserIndex};
+use super::{Created, Replaced, Store, UserIndex};
+use crate::error::store::StoreError;
 #[cfg(feature = "memory")]
 use crate::store::memory::MemoryStore;
 use crate::{identity::id::StoreKey, record::Record};

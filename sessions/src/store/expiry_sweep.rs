@@ -93,7 +93,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::StoreError;
+    use crate::error::store::StoreError;
 
     /// How many records are left, and how often it was asked.
     #[derive(Clone, Default)]

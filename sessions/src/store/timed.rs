@@ -10,9 +10,10 @@ use std::{
 };
 
 use super::{
-    Created, Replaced, StoreError,
+    Created, Replaced,
     erased::{Answer, ErasedStore},
 };
+use crate::error::store::StoreError;
 use crate::{identity::id::StoreKey, record::Record, sync::timeout};
 
 /// A store whose calls end in an error when the limit has passed. Their futures are dropped then:

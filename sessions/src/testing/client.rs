@@ -6,8 +6,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tower_service::Service;
 
 use crate::{
-    data::SessionData, identity::id::SessionId, layer::SessionLayer, login::SessionUser,
-    save::shared::Shared, session::Session,
+    data::{SessionData, user::SessionUser},
+    identity::id::SessionId,
+    layer::SessionLayer,
+    save::shared::Shared,
+    session::Session,
 };
 
 /// Drives an application in a test as a browser would: without a socket, and with the session's

@@ -16,9 +16,10 @@ use tokio::{
 
 use crate::{
     clock::{from_millis, to_millis},
+    error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Created, Replaced, Store, StoreError},
+    store::{Created, Replaced, Store},
 };
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
+    error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Created, Replaced, Store, StoreError},
+    store::{Created, Replaced, Store},
 };
 
 /// What can go wrong with a call of a [`FaultyStore`].

@@ -10,7 +10,6 @@
 //! - [`ManualClock`] is a time of day that is set by hand.
 
 mod client;
-mod clock;
 mod conformance;
 mod faulty;
 mod spy;
@@ -18,7 +17,6 @@ mod values;
 
 pub use self::{
     client::{SessionChange, TestClient, TestResponse},
-    clock::ManualClock,
     conformance::conformance,
     faulty::{Fault, FaultyStore},
     spy::{Calls, Gate, Operation, SpyStore},
@@ -26,3 +24,4 @@ pub use self::{
         FieldFallback, Survival, read_payload, read_value, stored_payload, stored_value, survival,
     },
 };
+pub use crate::clock::ManualClock;

@@ -6,9 +6,10 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
+    error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Created, Replaced, Store, StoreError},
+    store::{Created, Replaced, Store},
 };
 
 /// A store that counts the calls of another one, and fails or holds them when it is told to.

@@ -1,7 +1,7 @@
 //! What a session's values are in a store, for tests that keep a release's bytes, and for the choice of
 //! a codec.
 
-use std::{any::type_name, fmt};
+use std::{any::type_name, fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -13,8 +13,7 @@ use crate::{
         payload::{self, Encoder, Fallbacks, Found, Source},
         tracked::Tracked,
     },
-    error::Error,
-    slot::rebase::Refusal,
+    error::{Error, refusal::Refusal},
 };
 
 const FIELD: FieldInfo = FieldInfo::new("value");
@@ -174,7 +173,7 @@ fn written<T: SessionData>(write: impl FnOnce(&mut T::Fields)) -> T::Fields {
 }
 
 fn refused(field: &'static str, error: EncodeError) -> Error {
-    Error::refused(field, Refusal::Encode(error.into()))
+    Error::refused(field, Refusal::Encode(Arc::new(error.into())))
 }
 
 /// With the cause, which may quote the value: this is for tests.

@@ -289,7 +289,7 @@ impl fmt::Debug for OnRejection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slot::rebase::Refusal;
+    use crate::error::refusal::Refusal;
 
     #[test]
     fn only_a_session_that_has_ended_is_told_to_have_ended() {

@@ -4,7 +4,10 @@
 
 use std::{error::Error as StdError, fmt};
 
-use crate::data::codec::{Codec, DEEPEST};
+use crate::{
+    data::codec::{Codec, DEEPEST},
+    error::refusal::EncodeFailure,
+};
 
 /// An error of a codec, or of a type's serde implementation. Its text may quote the value.
 pub(crate) type CodecError = Box<dyn StdError + Send + Sync>;
@@ -91,6 +94,12 @@ impl fmt::Display for EncodeError {
             ),
             Problem::NoCodec => f.write_str("no codec is compiled in"),
         }
+    }
+}
+
+impl From<EncodeError> for EncodeFailure {
+    fn from(error: EncodeError) -> Self {
+        Self::new(error.type_name, error)
     }
 }
 

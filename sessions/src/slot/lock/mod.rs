@@ -13,6 +13,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use self::queue::{Queue, Ticket};
+use crate::error::Reason;
 use crate::sync::{Mutex, MutexGuard, timeout};
 
 mod queue;
@@ -27,12 +28,18 @@ pub(crate) enum Access {
     Write,
 }
 
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Access {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Self::Read => "read",
             Self::Write => "write",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -157,17 +164,6 @@ pub(crate) struct TimedOut {
     pub(crate) reason: Reason,
     pub(crate) waited: Duration,
     pub(crate) held_by: String,
-}
-
-/// Why a lock was not to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// It was not free in time.
-    Late,
-    /// As many as the layer allows are waiting already.
-    Crowded { waiters: usize },
-    /// Its own request holds it, and nothing in the request can go on before this wait ends.
-    Itself,
 }
 
 impl Lock {

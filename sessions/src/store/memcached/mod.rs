@@ -19,12 +19,15 @@ use tokio::{
     time::timeout,
 };
 
-use crate::store::{
-    Created, Replaced, Store, StoreError,
-    known_users::KnownUsers,
-    packed::{pack, stored_millis, unpack},
-};
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
+use crate::{
+    error::store::StoreError,
+    store::{
+        Created, Replaced, Store,
+        known_users::KnownUsers,
+        packed::{pack, stored_millis, unpack},
+    },
+};
 
 mod users;
 
@@ -350,7 +353,7 @@ impl MemcachedStoreBuilder {
     /// Lets the store's sessions expire by a clock that a test sets by hand. When memcached forgets
     /// them remains a matter of its own clock.
     #[cfg(feature = "testing")]
-    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = clock.clock();
         self
     }

@@ -20,9 +20,10 @@ use tokio::sync::Semaphore;
 
 use super::{Found, MemcachedStore, Place, Stored, TRIES, gets, server_of};
 use crate::{
+    error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Store, StoreError, UserIndex, packed::stored_millis},
+    store::{Store, UserIndex, packed::stored_millis},
 };
 
 const DAY: u64 = 24 * 60 * 60 * 1000;

@@ -20,7 +20,8 @@ use self::{
     sweep::Sweep,
     users::Users,
 };
-use super::{Created, Replaced, Store, StoreError};
+use super::{Created, Replaced, Store};
+use crate::error::store::StoreError;
 use crate::{
     clock::{Clock, to_millis},
     identity::id::StoreKey,
@@ -237,7 +238,7 @@ impl MemoryStoreBuilder {
     /// let store = MemoryStore::builder().with_clock(&clock).build();
     /// ```
     #[cfg(feature = "testing")]
-    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = clock.clock();
         self
     }

@@ -8,7 +8,7 @@ use super::{
     shard::{Entry, Worth},
     shard_of,
 };
-use crate::{identity::id::StoreKey, store::StoreError};
+use crate::{error::store::StoreError, identity::id::StoreKey};
 
 /// How often a call lets others go first that have taken room, and not written to it yet: they need no
 /// more than a moment of this processor. It then counts as refused.

@@ -150,10 +150,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::ManualClock,
         identity::id::StoreKey,
         record::Record,
         store::{Created, Store, memory::MemoryStore},
-        testing::ManualClock,
     };
 
     async fn create(store: &MemoryStore, clock: &ManualClock, number: u8) {

@@ -7,11 +7,7 @@ use std::{
 };
 
 use super::{Inner, MemoryStore, shard::Entry};
-use crate::{
-    identity::id::StoreKey,
-    record::Record,
-    store::{StoreError, UserIndex},
-};
+use crate::{error::store::StoreError, identity::id::StoreKey, record::Record, store::UserIndex};
 
 /// How many locks there are. Each is held for one look-up.
 const SHARDS: usize = 64;

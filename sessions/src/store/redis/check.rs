@@ -3,7 +3,7 @@
 use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 
 use super::{NAME, RedisStore, errors::classify};
-use crate::store::StoreError;
+use crate::error::store::StoreError;
 
 /// The commands that a store sends, or its scripts run.
 pub(super) const COMMANDS: [&str; 16] = [

@@ -3,7 +3,7 @@
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::{NAME, check::COMMANDS};
-use crate::store::{Advice, StoreError};
+use crate::error::store::{Advice, StoreError};
 
 pub(super) fn classify(operation: &'static str, error: RedisError) -> StoreError {
     let (is_permanent, advice) = match code_of(&error) {

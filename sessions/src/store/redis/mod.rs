@@ -22,10 +22,11 @@ use self::{
 };
 
 use super::{
-    Created, Replaced, Store, StoreError, UserIndex,
+    Created, Replaced, Store, UserIndex,
     known_users::KnownUsers,
     packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
 };
+use crate::error::store::StoreError;
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
 
 mod check;
@@ -546,7 +547,7 @@ impl RedisStoreBuilder {
     /// Lets the store's sessions expire by a clock that a test sets by hand. When Redis removes
     /// them remains a matter of its own clock.
     #[cfg(feature = "testing")]
-    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = clock.clock();
         self
     }

@@ -17,9 +17,9 @@ use self::{
     statements::{COLUMNS, Statement, Statements, Table},
 };
 use super::{
-    Advice, Created, DeleteExpired, ExpirySweep, Replaced, Store, StoreError, UserIndex,
-    packed::stored_millis,
+    Created, DeleteExpired, ExpirySweep, Replaced, Store, UserIndex, packed::stored_millis,
 };
+use crate::error::store::{Advice, StoreError};
 use crate::{
     clock::{Clock, from_millis},
     identity::id::StoreKey,
@@ -466,7 +466,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     /// Lets the store's sessions expire by a clock that a test sets by hand. The sweep's interval
     /// remains tokio's time.
     #[cfg(feature = "testing")]
-    pub fn with_clock(mut self, clock: &crate::testing::ManualClock) -> Self {
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
         self.clock = clock.clock();
         self
     }

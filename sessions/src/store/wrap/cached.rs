@@ -9,12 +9,15 @@ use std::{
 
 use tokio::sync::RwLock;
 
-use crate::store::{
-    Created, DeleteExpired, Replaced, Store, StoreError, UserIndex,
-    packed::{pack, unpack},
-    wrap::upsert::{put_always, put_newer},
-};
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
+use crate::{
+    error::store::StoreError,
+    store::{
+        Created, DeleteExpired, Replaced, Store, UserIndex,
+        packed::{pack, unpack},
+        wrap::upsert::{put_always, put_newer},
+    },
+};
 
 /// A cache in front of a store: `L1` in this process, `L2` for all.
 ///
@@ -89,7 +92,7 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
         l1: L1,
         l2: L2,
         staleness: Duration,
-        clock: &crate::testing::ManualClock,
+        clock: &crate::clock::ManualClock,
     ) -> Self {
         Self::assemble(l1, l2, staleness, clock.clock())
     }

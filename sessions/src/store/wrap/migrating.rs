@@ -3,7 +3,10 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use tokio::runtime::Handle as Runtime;
 use tracing::Instrument;
 
-use crate::store::{Created, DeleteExpired, Replaced, Store, StoreError, UserIndex};
+use crate::{
+    error::store::StoreError,
+    store::{Created, DeleteExpired, Replaced, Store, UserIndex},
+};
 use crate::{identity::id::StoreKey, record::Record};
 
 /// Moves sessions from one store to another while they are in use.

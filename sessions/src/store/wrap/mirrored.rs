@@ -10,9 +10,12 @@ use std::{
 
 use tokio::time::timeout;
 
-use crate::store::{
-    Created, DeleteExpired, Replaced, Store, StoreError, UserIndex,
-    wrap::upsert::{Put, put_always, put_newer},
+use crate::{
+    error::store::StoreError,
+    store::{
+        Created, DeleteExpired, Replaced, Store, UserIndex,
+        wrap::upsert::{Put, put_always, put_newer},
+    },
 };
 use crate::{identity::id::StoreKey, record::Record};
 

@@ -1,6 +1,9 @@
 //! How a copy of a record gets into a second store.
 
-use crate::store::{Created, Replaced, Store, StoreError};
+use crate::{
+    error::store::StoreError,
+    store::{Created, Replaced, Store},
+};
 use crate::{identity::id::StoreKey, record::Record};
 
 /// How often others may be faster before we leave it to them: each of them has written something

@@ -49,7 +49,7 @@ enum Relation {
 
 impl Neighbour {
     /// The layer for `T` with these settings, before the keys are made those of its type.
-    pub(super) fn new<T: SessionData>(cookie: &CookieConfig, keys: &Keys) -> Self {
+    pub(crate) fn new<T: SessionData>(cookie: &CookieConfig, keys: &Keys) -> Self {
         Self {
             data: TypeId::of::<T>(),
             data_path: type_name::<T>(),
@@ -62,7 +62,7 @@ impl Neighbour {
     }
 
     /// Enters the layer, unless one is there that it must not stand beside.
-    pub(super) fn settle(self) -> Result<Arc<Self>, BuildError> {
+    pub(crate) fn settle(self) -> Result<Arc<Self>, BuildError> {
         // Whoever panics under this lock has changed nothing.
         let mut layers = LAYERS.lock().unwrap_or_else(PoisonError::into_inner);
         layers.retain(|layer| layer.strong_count() > 0);

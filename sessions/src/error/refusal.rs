@@ -1,0 +1,67 @@
+//! Why a change cannot be stored.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+/// Why a change cannot be stored.
+#[derive(Clone)]
+pub(crate) enum Refusal {
+    /// It could not be made into bytes.
+    Encode(Arc<EncodeFailure>),
+    /// Somebody else has changed the same field, and the layer says not to overwrite that.
+    Conflict,
+    /// Somebody else has taken the same flash field, or put something else in its place.
+    Taken,
+    /// It was made under a lease that somebody else has taken over.
+    LeaseLost,
+    /// It may be stored already, and would count twice if it were stored again.
+    Unknown,
+    /// It did not fit into the session, which has another id by now.
+    TooLarge { size: usize, limit: usize },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encode(error) => return write!(f, "it could not be encoded: {error}"),
+            Self::Conflict => "somebody else has changed the same field",
+            Self::Taken => "somebody else has taken the same flash field",
+            Self::LeaseLost => "its lease was lost",
+            Self::Unknown => "it may be stored already",
+            Self::TooLarge { .. } => "it did not fit in",
+        })
+    }
+}
+
+/// A value that its codec, or the value's own type, refuses. The text says what to write instead, and
+/// contains no value.
+#[derive(Debug)]
+pub(crate) struct EncodeFailure {
+    type_name: &'static str,
+    problem: Box<dyn StdError + Send + Sync>,
+}
+
+impl EncodeFailure {
+    pub(crate) fn new(
+        type_name: &'static str,
+        problem: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        Self { type_name, problem: Box::new(problem) }
+    }
+
+    /// The Rust type of the field.
+    pub(crate) fn type_name(&self) -> &'static str {
+        self.type_name
+    }
+}
+
+impl fmt::Display for EncodeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl StdError for EncodeFailure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.problem.source()
+    }
+}

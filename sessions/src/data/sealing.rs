@@ -214,7 +214,8 @@ mod sealed_fields {
     }
 }
 
-#[cfg(all(test, feature = "derive", feature = "secret"))]
+#[cfg(test)]
+#[cfg(all(feature = "derive", feature = "secret"))]
 mod tests {
     use std::time::SystemTime;
 

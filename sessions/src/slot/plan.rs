@@ -34,7 +34,8 @@ use crate::{
     slot::registry::Place,
 };
 
-#[cfg(all(test, feature = "derive"))]
+#[cfg(test)]
+#[cfg(feature = "derive")]
 mod tests;
 
 /// How many saves whose answer was lost are remembered.

@@ -180,10 +180,13 @@ fn planned<T: SessionData>(slot: &Slot<T>, wish: Wish<'_>, given: Circumstances<
     }
 }
 
+type Make = fn() -> Slot<Data>;
 type Change = fn(&Slot<Data>);
 
 #[test]
 fn what_a_wish_makes_of_each_session() {
+    type Case<'a> = (&'static str, Make, &'a [Change], Wish<'a>, &'static str);
+
     let overlay = patch(A, "over");
     let fresh_generation = 0;
     let live_generation = stored().generation();
@@ -213,7 +216,7 @@ fn what_a_wish_makes_of_each_session() {
         write(slot, B, "new", OURS);
         refuse(slot, THEIRS);
     };
-    let table: [(&str, fn() -> Slot<Data>, &[Change], Wish<'_>, &str); _] = [
+    let table: [Case<'_>; _] = [
         ("new", fresh, &[nothing], ours(), "nothing"),
         ("new, written", fresh, &[written], ours(), "create 1"),
         ("new, an overlay", fresh, &[nothing], overlaid(fresh_generation), "create 1"),
@@ -624,6 +627,8 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
 
 #[test]
 fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
+    type Case = (&'static str, Make, Record, bool, Option<Stage>);
+
     let resting = || {
         let slot = stored();
         assert!(slot.lie_down(&mut None));
@@ -638,7 +643,7 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
         slot.close();
         slot
     };
-    let table: [(&str, fn() -> Slot<Data>, Record, bool, Option<Stage>); _] = [
+    let table: [Case; _] = [
         ("the same", stored, known(), false, Some(Stage::Live)),
         ("touched", stored, later(known()), false, Some(Stage::Live)),
         ("over", stored, known(), true, None),
@@ -681,6 +686,9 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
 
 #[test]
 fn a_slot_is_current_as_long_as_the_store_has_its_record() {
+    /// What the store says, if it is asked; whether that is over; and what is made of it.
+    type Case = (&'static str, Make, Option<Option<SystemTime>>, bool, bool, Stage);
+
     let resting = || {
         let slot = stored();
         assert!(slot.lie_down(&mut None));
@@ -693,8 +701,7 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
         slot
     };
     let until = Some(expiry() + HOUR);
-    // What the store says, if it is asked; whether that is over; and what is made of it.
-    let table: [(&str, fn() -> Slot<Data>, Option<Option<SystemTime>>, bool, bool, Stage); _] = [
+    let table: [Case; _] = [
         ("live", stored, Some(until), false, true, Stage::Live),
         ("live, gone", stored, Some(None), false, false, Stage::Live),
         ("live, over", stored, Some(until), true, false, Stage::Live),
@@ -822,9 +829,11 @@ fn in_doubt(attempts: u32, conflict: Conflict) -> Slot<Data> {
 
 #[test]
 fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
+    type Case<'a> = (&'static str, u32, Conflict, u64, &'a [u32], &'static str);
+
     const KEPT: u64 = MARKS_KEPT as u64;
     let many = ATTEMPTS_KEPT as u32;
-    let table: [(&str, u32, Conflict, u64, &[u32], &str); _] = [
+    let table: [Case<'_>; _] = [
         ("nothing was tried", 0, Conflict::Reject, 4, &[1], "none"),
         ("another's", 1, Conflict::Reject, 4, &[9], "none"),
         ("ours", 1, Conflict::Reject, 4, &[1], "version 4"),
@@ -1013,6 +1022,8 @@ fn what_was_merged_is_not_what_an_earlier_save_has() {
 
 #[test]
 fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
+    type Case<'a> = (&'static str, Make, &'a [Change], Wish<'a>, Option<Option<u64>>);
+
     let written: Change = |slot| write(slot, A, "new", OURS);
     let doubt: Change = |slot| drop(planned(slot, ours(), given()));
     let leased: Change = |slot| slot.want_lease(LEASE, OURS);
@@ -1025,7 +1036,7 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
     let generation = stored().generation();
     let overlaid = Wish { overlay: Some((&overlay, generation)), ..ours() };
     let begins = Wish { begins: true, ..ours() };
-    let table: [(&str, fn() -> Slot<Data>, &[Change], Wish<'_>, Option<Option<u64>>); _] = [
+    let table: [Case<'_>; _] = [
         ("new, written", fresh, &[written], ours(), Some(None)),
         ("new, to begin", fresh, &[], begins, Some(None)),
         ("new", fresh, &[], ours(), None),

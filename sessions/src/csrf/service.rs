@@ -301,6 +301,7 @@ fn is_over_limit(error: &(dyn StdError + 'static)) -> bool {
 }
 
 #[cfg(test)]
+#[cfg(feature = "derive")]
 mod tests {
     use std::{convert::Infallible, future, io};
 
@@ -389,7 +390,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "derive")]
     #[test]
     fn is_ready_when_the_service_inside_of_it_is() {
         #[derive(sessions_derive::Session)]

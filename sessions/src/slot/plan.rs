@@ -35,7 +35,7 @@ use crate::{
 };
 
 #[cfg(test)]
-#[cfg(feature = "derive")]
+#[cfg(all(feature = "derive", feature = "bincode"))]
 mod tests;
 
 /// How many saves whose answer was lost are remembered.

@@ -193,7 +193,8 @@ impl Hasher for KeyHasher {
     }
 }
 
-#[cfg(all(test, feature = "derive"))]
+#[cfg(test)]
+#[cfg(all(feature = "derive", feature = "bincode"))]
 mod tests {
     use std::time::SystemTime;
 

@@ -101,8 +101,8 @@ async fn what_is_nested_too_deeply_is_refused_in_every_field() {
 /// Two processes have a tree each, which fits, and what becomes of the two does not.
 #[tokio::test]
 async fn what_a_merge_nests_too_deeply_is_refused() {
-    let (arrived, go_on) = (&*leak(Notify::new()), &*leak(Notify::new()));
-    let said = &*leak(Mutex::new(None));
+    let (arrived, go_on) = (leak(Notify::new()), leak(Notify::new()));
+    let said = leak(Mutex::new(None));
     let pair = Pair::new::<Garden>(Codec::Bincode, || {
         let set = async |Path(nodes): Path<usize>, session: Session<Garden>| {
             session.write().await.set_grafted(Tree::of(nodes));

@@ -29,7 +29,7 @@ use crate::{identity::id::StoreKey, record::Record};
 ///
 /// A process that knows `old` alone does not find the sessions that others have moved. If both run
 /// side by side for long, let the old ones write to both first (see
-/// [`Mirrored`](super::Mirrored)), and then change over.
+/// [`Mirrored`](crate::store::Mirrored)), and then change over.
 ///
 /// # Round trips
 ///

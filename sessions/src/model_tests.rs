@@ -29,7 +29,7 @@ use crate::{
 /// How many random schedules of each scenario.
 const SCHEDULES: usize = 1_000;
 
-#[derive(Session)]
+#[derive(sessions_derive::Session)]
 #[session(crate = crate)]
 struct Data {
     plain: u32,

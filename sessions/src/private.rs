@@ -14,6 +14,8 @@ pub use crate::data::{
 pub use std::string::String;
 
 use crate::data::SessionData;
+#[cfg(feature = "secret")]
+use crate::data::secret::Secret;
 
 /// What a field that is never stored must be able to do.
 #[diagnostic::on_unimplemented(
@@ -45,13 +47,13 @@ impl<F: Send + Sync + 'static> SkippedValue for F {}
 pub trait SecretField {}
 
 #[cfg(feature = "secret")]
-impl<X: zeroize::Zeroize> SecretField for crate::data::secret::Secret<X> {}
+impl<X: zeroize::Zeroize> SecretField for Secret<X> {}
 
 #[cfg(feature = "secret")]
-impl<X: zeroize::Zeroize> SecretField for Option<crate::data::secret::Secret<X>> {}
+impl<X: zeroize::Zeroize> SecretField for Option<Secret<X>> {}
 
 #[cfg(feature = "secret")]
-impl<X: zeroize::Zeroize> SecretField for Vec<crate::data::secret::Secret<X>> {}
+impl<X: zeroize::Zeroize> SecretField for Vec<Secret<X>> {}
 
 /// The codecs that a field can ask for, as they are written there; each a function that cannot be called
 /// without the feature.

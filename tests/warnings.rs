@@ -144,3 +144,40 @@ async fn too_many_cookies_are_told_of_once_a_request() {
         assert_eq!(log.lines(WORDS).len(), requests);
     }
 }
+
+#[tokio::test]
+async fn layers_that_answer_to_each_other_are_told_of_when_the_second_is_built() {
+    mod one {
+        #[derive(sessions::Session)]
+        pub(super) struct Member {
+            #[session(user)]
+            user: Option<u64>,
+        }
+    }
+    mod two {
+        #[derive(sessions::Session)]
+        pub(super) struct Member {
+            #[session(user)]
+            user: Option<u64>,
+        }
+    }
+    let log = log();
+    let told = |words: &str| {
+        let lines = log.lines(words);
+        lines.iter().filter(|line| line.contains("Member")).count()
+    };
+    const TWICE: &str = "two layers of one type answer to each other's cookies";
+    const USERS: &str = "the users of one are the users of the other";
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let first = SessionLayer::<one::Member>::new(store.clone(), keys.clone());
+    // The layer itself, and a tenant.
+    let _clone = first.clone();
+    let _tenant = SessionLayer::<one::Member>::new(store.clone(), keys.for_tenant("a"));
+    assert_eq!((told(TWICE), told(USERS)), (0, 0));
+    let _again = SessionLayer::<one::Member>::new(store.clone(), keys);
+    assert_eq!((told(TWICE), told(USERS)), (1, 0));
+    let other = SessionLayer::<two::Member>::builder(store, Keys::generate());
+    let _other = other.with_cookie_name("__Host-other").build().unwrap();
+    assert_eq!(told(TWICE), 1);
+    assert!(told(USERS) > 0, "whose names in the store are the same");
+}

@@ -16,7 +16,10 @@ use tokio::time::sleep;
 
 use crate::{
     app,
-    checks::{HANGS, Load, all_retryable, hangs, key, record, recovers, user_index},
+    checks::{
+        HANGS, Load, all_retryable, dropped_calls_answer_nobody_else, hangs, key, record, recovers,
+        user_index,
+    },
     under_test,
 };
 
@@ -42,6 +45,7 @@ async fn redis_keeps_its_promises() {
     let store = RedisStore::connect(&server.url()).await.unwrap();
     conformance(store.clone()).await;
     user_index(&store).await;
+    dropped_calls_answer_nobody_else(&store).await;
     app::logs_out_everywhere(store.clone()).await;
     app::counts_its_calls(store.clone()).await;
     app::sessions_outlive_the_app(store.clone()).await;

@@ -1,5 +1,5 @@
-//! Session cookies: what they look like, how one is found in a request, how one is sent. When one
-//! is sent is decided elsewhere (`layer::decide`).
+//! Session cookies: what they look like, how one is found in a request, how one is sent. `change`
+//! decides when a response sends or removes one.
 
 #[cfg(feature = "private-cookie")]
 use std::time::SystemTime;

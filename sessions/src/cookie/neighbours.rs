@@ -117,8 +117,8 @@ impl Neighbour {
         let (cookie, others) = (&self.cookie, &other.cookie);
         let have_a_key_in_common = self.labels.iter().any(|label| other.labels.contains(label));
         // A partitioned cookie and one that is not are two to a browser.
-        let place = |it: &CookieConfig| (it.domain.clone(), it.path.clone(), it.partitioned);
-        let is_one_cookie = place(cookie) == place(others);
+        let is_one_cookie = (&cookie.domain, &cookie.path, cookie.partitioned)
+            == (&others.domain, &others.path, others.partitioned);
         let have_the_same_users = self.data != other.data
             && self.data_name == other.data_name
             && self.tenant == other.tenant

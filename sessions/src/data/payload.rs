@@ -5,18 +5,18 @@
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  [end]  value
 //! tag      = layout (low three bits) | 8 if a field-version follows | 16 if an end follows
-//!          | 32 if the rest is [sealed](crate::sealing), and nothing else
+//!          | 32 if the rest is [sealed](crate::data::sealing), and nothing else
 //!          | 64 if whoever wrote it took what was there before | other bits: not used yet
 //! ```
 //!
-//! The layout says how the [codec](crate::codec) wrote the value; 0 that there is none, and that the
+//! The layout says how the [codec](crate::data::codec) wrote the value; 0 that there is none, and that the
 //! field has its default, whatever that is by then.
 //!
 //! The end is when the field falls back to its default, in milliseconds since 1970. The
-//! [head](crate::head) is empty for the usual session. Lengths and versions are [varints](crate::varint). Every entry stands alone and says how it
-//! was written, so that fields can be added, removed, reordered and moved to another codec one by one,
-//! and an entry that this build does not know, or whose tag it does not understand, is kept as it
-//! is.
+//! [head](crate::record::head) is empty for the usual session. Lengths and versions are
+//! [varints](crate::varint). Every entry stands alone and says how the value was written, so that fields
+//! can be added, removed, reordered and moved to another codec one by one; and an entry that this build
+//! does not know, or whose tag is not understood, is kept.
 
 use std::{
     any::type_name,

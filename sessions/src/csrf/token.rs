@@ -19,7 +19,7 @@ use crate::{
     },
     save::{self, Saving, shared::Shared},
     session::Session,
-    slot::plan::Wish,
+    slot::plan::SaveJob,
 };
 
 const TOKEN_LENGTH: usize = 2 * TAG_LENGTH;
@@ -136,8 +136,8 @@ impl<T: SessionData> Session<T> {
                 return shared.csrf_token(&SessionId::generate()?);
             }
             let mut saving = Saving::of(&slot).await;
-            let wish = Wish { begins: true, ..handle.wish() };
-            let begun = save::attempts(shared, &slot, &mut saving, wish).await;
+            let job = SaveJob { begins: true, ..handle.job() };
+            let begun = save::attempts(shared, &slot, &mut saving, job).await;
             // Another task of the request may have ended it meanwhile, and begun another one.
             if Arc::ptr_eq(&slot, &handle.slot()) {
                 begun?;

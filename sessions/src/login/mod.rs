@@ -27,7 +27,7 @@ use crate::{
     slot::{
         Slot,
         lock::Access,
-        plan::{Begin, Wish},
+        plan::{Begin, SaveJob},
     },
 };
 
@@ -145,16 +145,16 @@ impl<T: SessionUser> Session<T> {
         let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
         let lifetime = login.lifetime.unwrap_or(as_before);
         loop {
-            let wish = login.wish(lifetime, writer, slot.forget_view());
+            let job = login.job(lifetime, writer, slot.forget_view());
             if slot.place().is_some() {
-                let (record, place) = save::renew(shared, slot, &mut saving, wish).await?;
+                let (record, place) = save::renew(shared, slot, &mut saving, job).await?;
                 let successor = slot.succeed(record, place, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.go_on_as(successor);
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
-            let saved = save::attempts(shared, slot, &mut saving, wish).await;
+            let saved = save::attempts(shared, slot, &mut saving, job).await;
             if saved.is_err() {
                 save::take_back_creation(shared, slot).await;
             }
@@ -173,8 +173,8 @@ impl<T: SessionUser> Session<T> {
         let next = Arc::new(Slot::fresh(shared.now()));
         let lifetime = login.lifetime.unwrap_or_default();
         let _ = next.set_lifetime(lifetime, writer);
-        let wish = login.wish(lifetime, writer, next.generation());
-        save::attempts(shared, &next, &mut Saving::of(&next).await, wish).await?;
+        let job = login.job(lifetime, writer, next.generation());
+        save::attempts(shared, &next, &mut Saving::of(&next).await, job).await?;
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _saving = old.saving.lock().await;
         if let (Some(ended), Some(store)) = (old.place(), shared.store())
@@ -288,10 +288,10 @@ struct Ready {
 }
 
 impl Ready {
-    fn wish(&self, lifetime: Lifetime, writer: u64, generation: u64) -> Wish<'_> {
+    fn job(&self, lifetime: Lifetime, writer: u64, generation: u64) -> SaveJob<'_> {
         let begin = Begin { user: &self.user, lifetime, device: self.device.as_ref() };
         let overlay = Some((&self.overlay, generation));
-        Wish { overlay, login: Some(begin), ..Wish::of(Some(writer)) }
+        SaveJob { overlay, login: Some(begin), ..SaveJob::of(Some(writer)) }
     }
 }
 

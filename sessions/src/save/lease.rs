@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     record::head::Lease,
     save::{self, Saving, shared::Shared},
-    slot::{Slot, plan::Wish},
+    slot::{Slot, plan::SaveJob},
     sync::sleep,
 };
 
@@ -51,7 +51,7 @@ impl<T: SessionData> Leased<T> {
         let mut saving = Saving::of(slot).await;
         if slot.is_giving_way() {
             // Others in this process have had it again and again: let another one have a chance.
-            save::attempts(shared, slot, &mut saving, Wish::of(None)).await?;
+            save::attempts(shared, slot, &mut saving, SaveJob::of(None)).await?;
             saving.pause(shared.marks.jitter(LONGEST_PAUSE)).await;
         }
         slot.want_lease(lease, writer);
@@ -62,7 +62,7 @@ impl<T: SessionData> Leased<T> {
             runtime,
             renewal: None,
         };
-        save::attempts(shared, slot, &mut saving, Wish::of(Some(writer))).await?;
+        save::attempts(shared, slot, &mut saving, SaveJob::of(Some(writer))).await?;
         let runtime = leased.runtime.clone().or_else(|| Runtime::try_current().ok());
         leased.renewal = runtime.map(|it| it.spawn(leased.renew(lease)).abort_handle());
         Ok(leased)
@@ -74,9 +74,9 @@ impl<T: SessionData> Leased<T> {
         async move {
             loop {
                 sleep(lease.time / 3).await;
-                let wish = Wish { renews_lease: true, ..Wish::of(None) };
+                let job = SaveJob { renews_lease: true, ..SaveJob::of(None) };
                 let mut saving = Saving::of(&slot).await;
-                if let Err(error) = save::attempts(&shared, &slot, &mut saving, wish).await {
+                if let Err(error) = save::attempts(&shared, &slot, &mut saving, job).await {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());
                     if !error.may_pass() {
                         return;
@@ -94,7 +94,7 @@ impl<T: SessionData> Drop for Leased<T> {
         }
         if self.slot.release_lease(self.holder) {
             let (slot, runtime) = (self.slot.clone(), self.runtime.as_ref());
-            self.shared.save_in_background(slot, runtime, None, Wish::of(None));
+            self.shared.save_in_background(slot, runtime, None, SaveJob::of(None));
         }
     }
 }

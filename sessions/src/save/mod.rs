@@ -29,7 +29,7 @@ use crate::{
     save::{lease::LeaseWait, shared::Shared},
     slot::{
         Slot, Stage,
-        plan::{Circumstances, Plan, Wish},
+        plan::{Plan, SaveContext, SaveJob},
         registry::Place,
     },
     store::{
@@ -69,7 +69,7 @@ impl<'a> Saving<'a> {
 pub(crate) fn save_at_once<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    wish: Wish<'_>,
+    job: SaveJob<'_>,
 ) -> bool {
     let Some(store) = shared.storage.store_at_once() else { return false };
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
@@ -77,16 +77,16 @@ pub(crate) fn save_at_once<T: SessionData>(
     }
     let Ok(_saving) = slot.saving.try_lock() else { return false };
     // No other process looks for it.
-    let given = circumstances(shared, shared.marks.next(), None);
+    let context = save_context(shared, shared.marks.next(), None);
     if let Some(place) = slot.place() {
-        return slot.save_at_once(wish, given, |record, based_on| {
+        return slot.save_at_once(job, context, |record, based_on| {
             let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
             matches!(answer, Some(Some(Ok(Replaced::Done))))
         });
     }
     let Ok(id) = SessionId::generate() else { return false };
     let mut place = Some(shared.registry.place(id));
-    let is_created = slot.save_at_once(wish, given, |record, based_on| {
+    let is_created = slot.save_at_once(job, context, |record, based_on| {
         let answer = match (&place, based_on) {
             (Some(place), None) => store.create(&place.key, record).now(),
             _ => None,
@@ -110,14 +110,14 @@ pub(crate) fn save_at_once<T: SessionData>(
 pub(crate) async fn save<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    wish: Wish<'_>,
+    job: SaveJob<'_>,
 ) -> Result<(), Error> {
     let mut saving = Saving::of(slot).await;
-    attempts(shared, slot, &mut saving, wish).await?;
+    attempts(shared, slot, &mut saving, job).await?;
     Ok(())
 }
 
-/// What has become of a wish.
+/// How a save ended that did not fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Saved {
     /// It is stored, or there was nothing to store.
@@ -126,14 +126,14 @@ pub(crate) enum Saved {
     Outdated,
 }
 
-/// Tries until the store has what is wished for, for as long as a guard would wait for its lock.
+/// Tries until the store has what the job asks for, for as long as a guard would wait for its lock.
 pub(crate) async fn attempts<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     saving: &mut Saving<'_>,
-    wish: Wish<'_>,
+    job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
-    let attempts = attempts_in_span(shared, slot, saving, wish);
+    let attempts = attempts_in_span(shared, slot, saving, job);
     // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
     if tracing::enabled!(Level::DEBUG) {
         return Box::pin(attempts.instrument(tracing::debug_span!("save_session"))).await;
@@ -145,10 +145,10 @@ async fn attempts_in_span<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     saving: &mut Saving<'_>,
-    wish: Wish<'_>,
+    job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
     loop {
-        let plan = plan(shared, slot, wish, saving.lease_wait.overdue)?;
+        let plan = plan(shared, slot, job, saving.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
             return keep_for_cookie(shared, slot, plan);
@@ -164,7 +164,7 @@ async fn attempts_in_span<T: SessionData>(
             }
             // A login never happens in place, not even under an id that an earlier save has just
             // turned out to have created.
-            Plan::Replace { record, .. } if wish.login.is_some() => {
+            Plan::Replace { record, .. } if job.login.is_some() => {
                 slot.not_saved(&record);
                 return Ok(Saved::Outdated);
             }
@@ -244,18 +244,18 @@ async fn reload_instead_of<T: SessionData>(
 fn plan<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
-    wish: Wish<'_>,
+    job: SaveJob<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    slot.plan(wish, circumstances(shared, shared.marks.draw(), overdue))
+    slot.plan(job, save_context(shared, shared.marks.draw(), overdue))
 }
 
-fn circumstances<T: SessionData>(
+fn save_context<T: SessionData>(
     shared: &Shared<T>,
     mark: u32,
     overdue: Option<u64>,
-) -> Circumstances<'_> {
-    Circumstances {
+) -> SaveContext<'_> {
+    SaveContext {
         now: shared.now(),
         expiry: &shared.expiry,
         limit: shared.payload_limit,
@@ -541,7 +541,7 @@ fn has_just_moved(record: &Record, now: SystemTime) -> bool {
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
 ///
-/// An overlay of the wish must mean the same whatever the fields are.
+/// An overlay of the job must mean the same whatever the fields are.
 ///
 /// The caller holds the slot's lock for writing, and the slot has a record. After an error the
 /// session is still good under its old id, unless it has ended.
@@ -549,7 +549,7 @@ pub(crate) async fn renew<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     saving: &mut Saving<'_>,
-    wish: Wish<'_>,
+    job: SaveJob<'_>,
 ) -> Result<(Record, Place<T>), Error> {
     let old = &slot.place().ok_or_else(Error::ended)?.key;
     loop {
@@ -566,8 +566,8 @@ pub(crate) async fn renew<T: SessionData>(
         // The old id has two more versions to go through.
         let version = next_version(based_on)?;
         next_version(version)?;
-        let overlay = wish.overlay.map(|(overlay, _)| (overlay, slot.generation()));
-        let record = match plan(shared, slot, Wish { overlay, ..wish }, overdue)? {
+        let overlay = job.overlay.map(|(overlay, _)| (overlay, slot.generation()));
+        let record = match plan(shared, slot, SaveJob { overlay, ..job }, overdue)? {
             Plan::Replace { record, .. } => {
                 // It goes to another id: what the store has under this one is not in doubt.
                 slot.not_saved(&record);
@@ -577,7 +577,7 @@ pub(crate) async fn renew<T: SessionData>(
             Plan::Outdated | Plan::Wait(..) => continue,
             _ => slot.record_without_lease(),
         };
-        let lifetime = wish.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
+        let lifetime = job.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
         let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
         let place = shared.registry.place(SessionId::generate()?);

@@ -24,7 +24,7 @@ use crate::{
     slot::{
         Slot,
         changes::{Defaults, Writing},
-        plan::Wish,
+        plan::SaveJob,
         registry::Registry,
     },
     store::{storage::Storage, timed::Timed},
@@ -102,28 +102,28 @@ impl<T: SessionData> Shared<T> {
     }
 
     /// Saves what a request wrote that is gone before it could save it itself; `gone` if nobody has
-    /// its session any more who could be told of what cannot be saved. The wish is nobody's, for nobody
-    /// waits for it.
+    /// its session any more who could be told of what cannot be saved. The job names no request, because no
+    /// request waits for its end.
     pub(crate) fn save_in_background(
         self: &Arc<Self>,
         slot: Arc<Slot<T>>,
         runtime: Option<&Runtime>,
         gone: Option<Writer>,
-        wish: Wish<'static>,
+        job: SaveJob<'static>,
     ) {
         let shared = self.clone();
         self.background.spawn(runtime, async move {
-            shared.save_again_and_again(&slot, wish).await;
+            shared.save_again_and_again(&slot, job).await;
             if let Some(writer) = gone {
                 slot.forget_refused(writer);
             }
         });
     }
 
-    async fn save_again_and_again(&self, slot: &Arc<Slot<T>>, wish: Wish<'static>) {
+    async fn save_again_and_again(&self, slot: &Arc<Slot<T>>, job: SaveJob<'static>) {
         let mut pause = BACKGROUND_PAUSE;
         for attempt in 1.. {
-            match save(self, slot, wish).await {
+            match save(self, slot, job).await {
                 Ok(()) => return,
                 Err(error) if error.kind() == ErrorKind::Ended => {
                     return tracing::debug!(

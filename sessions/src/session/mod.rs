@@ -27,7 +27,7 @@ use crate::{
     slot::{
         Slot, Stage, Tried,
         lock::{Access, Patience, TimedOut},
-        plan::Wish,
+        plan::SaveJob,
     },
     sync::sleep,
 };
@@ -329,7 +329,7 @@ impl<T: SessionData> Session<T> {
             if handle.waits.has_write_guard() && slot.lock.has_writer() {
                 return Err(Error::guard_held(type_name::<T>(), at, slot.lock.held_by()));
             }
-            save::save(&handle.shared, &slot, handle.wish()).await
+            save::save(&handle.shared, &slot, handle.job()).await
         }
     }
 
@@ -401,7 +401,7 @@ impl<T: SessionData> Session<T> {
         let writer = self.handle.writer();
         let mut saving = Saving::of(slot).await;
         // So that nothing lies between the store and the change, and the change alone is repeated.
-        save::attempts(shared, slot, &mut saving, self.handle.wish()).await?;
+        save::attempts(shared, slot, &mut saving, self.handle.job()).await?;
         loop {
             let Tried { outcome, view, patch } =
                 slot.try_change(shared.writing(writer), &mut change)?;
@@ -410,8 +410,8 @@ impl<T: SessionData> Session<T> {
                 // What it has seen, and left as it was, must be what the store has.
                 true => save::confirm(shared, slot, view.1).await?,
                 false => {
-                    let wish = Wish { overlay: Some((&patch, view.1)), ..self.handle.wish() };
-                    save::attempts(shared, slot, &mut saving, wish).await?
+                    let job = SaveJob { overlay: Some((&patch, view.1)), ..self.handle.job() };
+                    save::attempts(shared, slot, &mut saving, job).await?
                 }
             };
             if saved == Saved::Done {
@@ -577,8 +577,8 @@ impl<T: SessionData> Session<T> {
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        let wish = Wish::of(Some(self.handle.writer()));
-        let (record, place) = save::renew(shared, slot, &mut saving, wish).await?;
+        let job = SaveJob::of(Some(self.handle.writer()));
+        let (record, place) = save::renew(shared, slot, &mut saving, job).await?;
         self.go_on_as(slot.succeed(record, place, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())

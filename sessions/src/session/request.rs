@@ -26,7 +26,7 @@ use crate::{
     record::{Record, expiry::Lifetime, head::Head},
     save::{self, Saving, shared::Shared},
     session::wait::Waits,
-    slot::{Slot, Stage, plan::Wish},
+    slot::{Slot, Stage, plan::SaveJob},
     sync::{AtomicBool, Mutex, MutexGuard},
 };
 
@@ -346,8 +346,8 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// What this request wants of a save.
-    pub(crate) fn wish(&self) -> Wish<'static> {
-        Wish { keeps_expiry: self.is_no_use(), ..Wish::of(Some(self.writer())) }
+    pub(crate) fn job(&self) -> SaveJob<'static> {
+        SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::of(Some(self.writer())) }
     }
 
     /// The request does not count as a use of its session, however it ends.
@@ -403,8 +403,8 @@ impl<T: SessionData> Handle<T> {
         }
         match slot.stage() {
             Stage::Live if !self.shared.storage.is_cookie() => {
-                let wish = Wish { keeps_expiry: self.is_no_use(), ..Wish::of(None) };
-                self.shared.save_in_background(slot.clone(), self.runtime(), gone, wish);
+                let job = SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::of(None) };
+                self.shared.save_in_background(slot.clone(), self.runtime(), gone, job);
             }
             Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
@@ -462,7 +462,7 @@ impl<T: SessionData> Handle<T> {
         if !slot.has_unsaved() {
             return Some(false);
         }
-        save::save_at_once(&self.shared, &slot, self.wish()).then_some(true)
+        save::save_at_once(&self.shared, &slot, self.job()).then_some(true)
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -537,8 +537,8 @@ impl<T: SessionData> Handle<T> {
     /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
     /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
     async fn note_cookie(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> bool {
-        let wish = Wish { is_seen: true, sends_cookie: true, ..Wish::of(None) };
-        if let Err(error) = save::attempts(&self.shared, slot, saving, wish).await
+        let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::of(None) };
+        if let Err(error) = save::attempts(&self.shared, slot, saving, job).await
             && error.kind() != ErrorKind::Ended
         {
             tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
@@ -550,8 +550,8 @@ impl<T: SessionData> Handle<T> {
     /// Extends the expiry with a save, which says when the session was last seen; without one while
     /// another process has a lease on the session, or if it is too large by now.
     async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
-        let wish = Wish { is_seen: true, ..Wish::of(None) };
-        match save::attempts(&self.shared, slot, saving, wish).await {
+        let job = SaveJob { is_seen: true, ..SaveJob::of(None) };
+        match save::attempts(&self.shared, slot, saving, job).await {
             Err(error) if error.kind() == ErrorKind::Ended => return,
             Err(error) => {
                 tracing::warn!("a session's use could not be noted: {}", error.for_log());
@@ -615,7 +615,7 @@ impl<T: SessionData> Handle<T> {
 
     async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
         let writer = self.writer();
-        match save::attempts(&self.shared, slot, saving, self.wish()).await {
+        match save::attempts(&self.shared, slot, saving, self.job()).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::info!("a session ended while a request wrote to it: not saved");
                 Ok(())

@@ -61,9 +61,9 @@ struct State<T: SessionData> {
     record: Record,
     /// As the record has it.
     head: Head,
-    /// As wished for.
+    /// The lifetime that was asked for last; the record's is in `head`.
     lifetime: Lifetime,
-    /// Who has wished for it last.
+    /// The request that asked for `lifetime`.
     lifetime_writer: Option<Writer>,
     pending: Patch,
     /// Changes that cannot be stored. Their writer's saves fail until the fields are set to

@@ -44,30 +44,29 @@ const ATTEMPTS_KEPT: usize = 16;
 /// The slots of larger records do not rest: they are worth more memory than time.
 const LARGEST_RESTING: usize = 2048;
 
-/// What a save is wanted for.
+/// What a save is asked to do.
 #[derive(Clone, Copy)]
-pub(crate) struct Wish<'a> {
-    /// Who is told of what cannot be stored.
+pub(crate) struct SaveJob<'a> {
+    /// The request that is told of changes that cannot be stored.
     pub(crate) writer: Option<Writer>,
     /// Changes on top of what is pending, to be stored now or never: if the slot is still at this
     /// generation, which they were made of.
     pub(crate) overlay: Option<(&'a Patch, u64)>,
-    /// The lease is to be renewed, whether anything else has changed or not.
+    /// Renew the lease, whether anything else has changed or not.
     pub(crate) renews_lease: bool,
     /// The session begins anew as that of a user.
     pub(crate) login: Option<Begin<'a>>,
-    /// The session is in use, which is to be noted whether anything else has changed or not.
+    /// Note that the session is in use, whether anything else has changed or not.
     pub(crate) is_seen: bool,
-    /// A session that is not stored yet is to be stored, with whatever it has.
+    /// Store a session that is not stored yet, whatever it has.
     pub(crate) begins: bool,
-    /// The session's cookie is sent again because it is old, which is to be noted. Only where the
-    /// session is seen, too.
+    /// Note that the session's cookie is sent again because it is old. Only together with `is_seen`.
     pub(crate) sends_cookie: bool,
-    /// What is saved does not count as a use of the session: it expires when it would have.
+    /// The save does not count as a use of the session: its expiry stays.
     pub(crate) keeps_expiry: bool,
 }
 
-impl Wish<'_> {
+impl SaveJob<'_> {
     /// All that is pending.
     pub(crate) fn of(writer: Option<Writer>) -> Self {
         Self {
@@ -92,9 +91,9 @@ pub(crate) struct Begin<'a> {
     pub(crate) device: Option<&'a Device>,
 }
 
-/// What a plan rests on, beside the wish.
+/// What a plan depends on, beside the job and the slot.
 #[derive(Clone, Copy)]
-pub(crate) struct Circumstances<'a> {
+pub(crate) struct SaveContext<'a> {
     pub(crate) now: SystemTime,
     pub(crate) expiry: &'a Expiry,
     pub(crate) limit: usize,
@@ -121,8 +120,8 @@ pub(crate) enum Plan {
     Outdated,
 }
 
-/// A record on its way to the store.
-struct Next {
+/// A record that may be sent to the store.
+struct Candidate {
     record: Record,
     head: Head,
     is_marked: bool,
@@ -371,12 +370,13 @@ impl<T: SessionData> Slot<T> {
     /// What has to be written for the store to have all that has been released.
     ///
     /// What another request has written that cannot be stored is no error of this one's.
-    pub(crate) fn plan(&self, wish: Wish<'_>, given: Circumstances<'_>) -> Result<Plan, Error> {
+    pub(crate) fn plan(&self, job: SaveJob<'_>, context: SaveContext<'_>) -> Result<Plan, Error> {
         let mut state = self.state();
-        let Next { record, head, is_marked, holds_all } = match state.next(wish, &given)? {
-            ControlFlow::Continue(next) => next,
-            ControlFlow::Break(plan) => return Ok(plan),
-        };
+        let Candidate { record, head, is_marked, holds_all } =
+            match state.candidate(job, &context)? {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(plan) => return Ok(plan),
+            };
         if state.attempts.len() == ATTEMPTS_KEPT {
             // The oldest but one: that the first is still there says that there were too many.
             state.attempts.remove(1);
@@ -384,7 +384,7 @@ impl<T: SessionData> Slot<T> {
         state.revision += 1;
         let holds_all_of = holds_all.then_some(state.revision);
         let attempt =
-            Attempt { mark: given.mark, is_marked, record: record.clone(), head, holds_all_of };
+            Attempt { mark: context.mark, is_marked, record: record.clone(), head, holds_all_of };
         state.attempts.push(attempt);
         let based_on = state.record.version;
         Ok(match state.stage {
@@ -400,16 +400,17 @@ impl<T: SessionData> Slot<T> {
     /// False if that was not all there is to be done: then nothing has happened.
     pub(crate) fn save_at_once(
         &self,
-        wish: Wish<'_>,
-        given: Circumstances<'_>,
+        job: SaveJob<'_>,
+        context: SaveContext<'_>,
         store: impl FnOnce(&Record, Option<u64>) -> bool,
     ) -> bool {
         let mut state = self.state();
         if state.is_in_doubt() || state.hold.is_some() || state.creating.is_some() {
             return false;
         }
-        let next = state.next(wish, &given);
-        let Ok(ControlFlow::Continue(Next { record, head, holds_all: true, .. })) = next else {
+        let candidate = state.candidate(job, &context);
+        let Ok(ControlFlow::Continue(Candidate { record, head, holds_all: true, .. })) = candidate
+        else {
             return false;
         };
         let based_on = (state.stage == Stage::Live).then_some(state.record.version);
@@ -527,28 +528,27 @@ impl<T: SessionData> Slot<T> {
 }
 
 impl<T: SessionData> State<T> {
-    /// The record that would have to be stored for the store to have what is wished for, or what has
-    /// to be done instead.
-    fn next(
+    /// The record that a save of this job would store, or what has to be done instead.
+    fn candidate(
         &self,
-        wish: Wish<'_>,
-        given: &Circumstances<'_>,
-    ) -> Result<ControlFlow<Plan, Next>, Error> {
-        let ours = |refused: &&Refused| Some(refused.writer) == wish.writer;
+        job: SaveJob<'_>,
+        context: &SaveContext<'_>,
+    ) -> Result<ControlFlow<Plan, Candidate>, Error> {
+        let ours = |refused: &&Refused| Some(refused.writer) == job.writer;
         if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
             return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
         }
-        if wish.overlay.is_some_and(|(_, generation)| generation != self.generation) {
+        if job.overlay.is_some_and(|(_, generation)| generation != self.generation) {
             return Ok(ControlFlow::Break(Plan::Outdated));
         }
-        let overlay = wish.overlay.map(|(overlay, _)| overlay);
-        let begins = wish.begins && self.record.version == 0;
+        let overlay = job.overlay.map(|(overlay, _)| overlay);
+        let begins = job.begins && self.record.version == 0;
         let has_changes = !self.pending.is_empty()
             || overlay.is_some()
             || begins
             || self.has_own_lifetime()
-            || wish.is_seen
-            || self.lease_is_due(wish.renews_lease);
+            || job.is_seen
+            || self.lease_is_due(job.renews_lease);
         let must_find_out = self.is_in_doubt() && matches!(self.stage, Stage::Live | Stage::Late);
         if !has_changes && !must_find_out {
             return Ok(ControlFlow::Break(Plan::Nothing));
@@ -559,64 +559,64 @@ impl<T: SessionData> State<T> {
             Stage::Ended | Stage::Loading => return Err(Error::ended()),
         }
         let based_on = self.record.version;
-        if let Some(lease) = self.foreign_lease(given.overdue) {
+        if let Some(lease) = self.foreign_lease(context.overdue) {
             // Whoever only reads does not wait.
-            return Ok(ControlFlow::Break(match wish.is_seen {
+            return Ok(ControlFlow::Break(match job.is_seen {
                 true => Plan::Nothing,
                 false => Plan::Wait(lease, based_on),
             }));
         }
         // A login is saved under an id that nobody else knows.
-        let is_marked = (overlay.is_some() && wish.login.is_none())
+        let is_marked = (overlay.is_some() && job.login.is_none())
             || self.hold.is_some()
-            || given.conflict == Conflict::Reject
+            || context.conflict == Conflict::Reject
             // Once and for all: the first mark of a record is that of the save that made it.
             || !self.head.marks.is_empty()
             || T::FIELDS.iter().any(FieldInfo::counts_changes);
-        let head = self.next_head(is_marked.then_some(given.mark), wish, given.now);
+        let head = self.next_head(is_marked.then_some(context.mark), job, context.now);
         let written = |pending: &Patch| self.payload(pending, overlay, &head);
         let mut payload = written(&self.pending);
         let mut holds_all = overlay.is_none();
-        let is_too_large = |payload: &[u8]| payload.len() + given.sealing > given.limit;
+        let is_too_large = |payload: &[u8]| payload.len() + context.sealing > context.limit;
         if is_too_large(&payload) {
             holds_all = false;
-            let ours = wish.writer.map(|writer| self.pending.of(writer)).unwrap_or_default();
-            let size = payload.len() + given.sealing;
+            let ours = job.writer.map(|writer| self.pending.of(writer)).unwrap_or_default();
+            let size = payload.len() + context.sealing;
             payload = written(&ours);
             let is_others = ours.is_empty()
                 && overlay.is_none()
                 && !begins
                 && !self.has_own_lifetime()
-                && !self.lease_is_due(wish.renews_lease);
-            match wish.writer {
+                && !self.lease_is_due(job.renews_lease);
+            match job.writer {
                 // Whoever has written that is told, or it is nobody's any more.
                 Some(_) if is_others => return Ok(ControlFlow::Break(Plan::Nothing)),
                 _ if is_others || is_too_large(&payload) => {
-                    return Err(Error::too_large(size, given.limit));
+                    return Err(Error::too_large(size, context.limit));
                 }
                 _ => {}
             }
         }
         let is_new = self.stage == Stage::Fresh;
-        let is_begun_now = is_new || wish.login.is_some();
-        let (now, expiry) = (given.now, given.expiry);
+        let is_begun_now = is_new || job.login.is_some();
+        let (now, expiry) = (context.now, context.expiry);
         let created_at = if is_begun_now { now } else { self.record.created_at };
         let record = Record {
             version: next_version(based_on)?,
             created_at,
             expires_at: match is_begun_now || self.has_own_lifetime() {
                 true => expiry.expires_at(head.lifetime, created_at, now),
-                false if wish.keeps_expiry => {
+                false if job.keeps_expiry => {
                     // Unless it is earlier: the limits may have been lowered since.
                     let used = expiry.expires_at(head.lifetime, created_at, now);
                     used.min(self.record.expires_at)
                 }
                 false => expiry.expires_again_at(head.lifetime, &self.record, now),
             },
-            user: wish.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
+            user: job.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
             payload,
         };
-        Ok(ControlFlow::Continue(Next { record, head, is_marked, holds_all }))
+        Ok(ControlFlow::Continue(Candidate { record, head, is_marked, holds_all }))
     }
 
     fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Arc<[u8]> {
@@ -635,11 +635,11 @@ impl<T: SessionData> State<T> {
     }
 
     /// The head of the next record.
-    fn next_head(&self, mark: Option<u32>, wish: Wish<'_>, now: SystemTime) -> Head {
-        let login = wish.login;
+    fn next_head(&self, mark: Option<u32>, job: SaveJob<'_>, now: SystemTime) -> Head {
+        let login = job.login;
         let known = self.head.device.as_deref();
         let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
-        let last_seen = known.filter(|_| wish.keeps_expiry).map_or(now, |known| known.1);
+        let last_seen = known.filter(|_| job.keeps_expiry).map_or(now, |known| known.1);
         let mut head = Head {
             lifetime: login.map_or(self.lifetime, |login| login.lifetime),
             lease: self.next_lease(),
@@ -648,7 +648,7 @@ impl<T: SessionData> State<T> {
             cookie_sent: match login {
                 // The login has a cookie of its own.
                 Some(_) => None,
-                None if wish.sends_cookie => Some(now),
+                None if job.sends_cookie => Some(now),
                 None => self.head.cookie_sent,
             },
         };

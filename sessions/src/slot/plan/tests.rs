@@ -1,4 +1,4 @@
-//! The planner as tables: what a slot knows and what is wished for, and what is to be done. And what
+//! The planner as tables: what a slot knows and what a save is asked to do, and what is to be done. And what
 //! the slot makes of the store's answers.
 
 use std::{cell::Cell, time::Duration};
@@ -77,7 +77,7 @@ static EXPIRY: Expiry = Expiry {
     persistent: false,
 };
 
-const GIVEN: Circumstances<'static> = Circumstances {
+const CONTEXT: SaveContext<'static> = SaveContext {
     now: SystemTime::UNIX_EPOCH,
     expiry: &EXPIRY,
     limit: 10_000,
@@ -87,8 +87,8 @@ const GIVEN: Circumstances<'static> = Circumstances {
     overdue: None,
 };
 
-fn given() -> Circumstances<'static> {
-    Circumstances { now: now(), ..GIVEN }
+fn context() -> SaveContext<'static> {
+    SaveContext { now: now(), ..CONTEXT }
 }
 
 fn body(text: &str) -> Vec<u8> {
@@ -143,8 +143,8 @@ fn refuse<T: SessionData>(slot: &Slot<T>, writer: Writer) {
 }
 
 /// All that this request has written, for a request that is told.
-fn ours() -> Wish<'static> {
-    Wish::of(Some(OURS))
+fn ours() -> SaveJob<'static> {
+    SaveJob::of(Some(OURS))
 }
 
 /// A field of a record, as text.
@@ -173,8 +173,8 @@ fn told(plan: Result<Plan, Error>) -> String {
 
 /// The record of a plan that has one.
 #[track_caller]
-fn planned<T: SessionData>(slot: &Slot<T>, wish: Wish<'_>, given: Circumstances<'_>) -> Record {
-    match slot.plan(wish, given) {
+fn planned<T: SessionData>(slot: &Slot<T>, job: SaveJob<'_>, context: SaveContext<'_>) -> Record {
+    match slot.plan(job, context) {
         Ok(Plan::Create(record) | Plan::Replace { record, .. }) => record,
         other => panic!("{}", told(other)),
     }
@@ -184,17 +184,17 @@ type Make = fn() -> Slot<Data>;
 type Change = fn(&Slot<Data>);
 
 #[test]
-fn what_a_wish_makes_of_each_session() {
-    type Case<'a> = (&'static str, Make, &'a [Change], Wish<'a>, &'static str);
+fn what_a_job_makes_of_each_session() {
+    type Case<'a> = (&'static str, Make, &'a [Change], SaveJob<'a>, &'static str);
 
     let overlay = patch(A, "over");
     let fresh_generation = 0;
     let live_generation = stored().generation();
-    let overlaid = |generation| Wish { overlay: Some((&overlay, generation)), ..ours() };
-    let begins = Wish { begins: true, ..ours() };
-    let is_seen = Wish { is_seen: true, ..ours() };
-    let renews = Wish { renews_lease: true, ..ours() };
-    let nobody = Wish::of(None);
+    let overlaid = |generation| SaveJob { overlay: Some((&overlay, generation)), ..ours() };
+    let begins = SaveJob { begins: true, ..ours() };
+    let is_seen = SaveJob { is_seen: true, ..ours() };
+    let renews = SaveJob { renews_lease: true, ..ours() };
+    let nobody = SaveJob::of(None);
     let nothing: Change = |_| {};
     let written: Change = |slot| write(slot, A, "new", OURS);
     let longer: Change = |slot| {
@@ -205,7 +205,7 @@ fn what_a_wish_makes_of_each_session() {
     let ended: Change = |slot| slot.end();
     let in_doubt: Change = |slot| {
         write(slot, A, "new", OURS);
-        planned(slot, ours(), given());
+        planned(slot, ours(), context());
         slot.discard(OURS);
     };
     let refused: Change = |slot| {
@@ -248,27 +248,27 @@ fn what_a_wish_makes_of_each_session() {
         ("not loaded", || Slot::loading(place()), &[written], ours(), "Ended"),
         ("not loaded, late", || Slot::loading(place()), &[late, written], ours(), "Ended"),
     ];
-    for (case, slot, changes, wish, plan) in table {
+    for (case, slot, changes, job, plan) in table {
         let slot = slot();
         changes.iter().for_each(|change| change(&slot));
-        assert_eq!(told(slot.plan(wish, given())), plan, "{case}");
+        assert_eq!(told(slot.plan(job, context())), plan, "{case}");
     }
 }
 
 #[test]
 fn whoever_writes_waits_for_a_foreign_lease_and_whoever_reads_does_not() {
     let leased = || live::<Data>(3, Head { lease: Some(FOREIGN), ..Head::default() });
-    let is_seen = Wish { is_seen: true, ..ours() };
-    let overdue = Circumstances { overdue: Some(FOREIGN.holder), ..given() };
+    let is_seen = SaveJob { is_seen: true, ..ours() };
+    let overdue = SaveContext { overdue: Some(FOREIGN.holder), ..context() };
     let slot = leased();
-    assert_eq!(told(slot.plan(ours(), given())), "nothing");
-    assert_eq!(told(slot.plan(is_seen, given())), "nothing");
+    assert_eq!(told(slot.plan(ours(), context())), "nothing");
+    assert_eq!(told(slot.plan(is_seen, context())), "nothing");
     write(&slot, A, "new", OURS);
-    assert_eq!(told(slot.plan(ours(), given())), "wait for 2 at 3");
+    assert_eq!(told(slot.plan(ours(), context())), "wait for 2 at 3");
     assert_eq!(told(slot.plan(ours(), overdue)), "3 becomes 4");
     let slot = leased();
     slot.want_lease(LEASE, OURS);
-    assert_eq!(told(slot.plan(ours(), given())), "wait for 2 at 3");
+    assert_eq!(told(slot.plan(ours(), context())), "wait for 2 at 3");
 }
 
 #[test]
@@ -277,10 +277,10 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let whole = {
         let slot = stored();
         write(&slot, A, &long, OURS);
-        planned(&slot, ours(), given()).payload.len()
+        planned(&slot, ours(), context()).payload.len()
     };
-    let at = |limit| Circumstances { limit, ..given() };
-    let sealed = |limit| Circumstances { sealing: 16, ..at(limit) };
+    let at = |limit| SaveContext { limit, ..context() };
+    let sealed = |limit| SaveContext { sealing: 16, ..at(limit) };
     let longer: Change = |slot| {
         let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
     };
@@ -288,11 +288,11 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let leased: Change = |slot| slot.want_lease(LEASE, OURS);
     let short: Change = |slot| write(slot, B, "y", OURS);
     let overlay = patch(B, "y");
-    let nobody = Wish::of(None);
-    let begins = Wish { begins: true, ..ours() };
-    let is_seen = Wish { is_seen: true, ..ours() };
+    let nobody = SaveJob::of(None);
+    let begins = SaveJob { begins: true, ..ours() };
+    let is_seen = SaveJob { is_seen: true, ..ours() };
     // Who has written the long one, what is there beside it, and what then becomes of a save.
-    let table: [(&str, Writer, Change, Wish<'_>, Circumstances<'_>, &str); _] = [
+    let table: [(&str, Writer, Change, SaveJob<'_>, SaveContext<'_>, &str); _] = [
         ("ours fits", OURS, nothing, ours(), at(whole), "3 becomes 4"),
         ("ours does not", OURS, nothing, ours(), at(whole - 1), "TooLarge"),
         ("ours fits sealed", OURS, nothing, ours(), sealed(whole + 16), "3 becomes 4"),
@@ -308,11 +308,11 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
         ("nothing fits", THEIRS, short, ours(), at(1), "TooLarge"),
         ("no lifetime fits", THEIRS, longer, ours(), at(1), "TooLarge"),
     ];
-    for (case, writer, change, wish, given, plan) in table {
+    for (case, writer, change, job, context, plan) in table {
         let slot = stored();
         write(&slot, A, &long, writer);
         change(&slot);
-        assert_eq!(told(slot.plan(wish, given)), plan, "{case}");
+        assert_eq!(told(slot.plan(job, context)), plan, "{case}");
     }
 
     let slot = stored();
@@ -327,7 +327,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
 
     let slot = stored();
     write(&slot, A, &long, THEIRS);
-    let overlaid = Wish { overlay: Some((&overlay, slot.generation())), ..ours() };
+    let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
     assert_eq!(field(&planned(&slot, overlaid, at(whole - 1)), B).as_deref(), Some("y"));
 
     let slot = fresh();
@@ -347,14 +347,14 @@ fn what_a_record_says_of_user_and_times() {
     let lifetime = Lifetime::new().idle(3 * HOUR);
     let device = Device::new().with_user_agent("new");
     let begin = Begin { user: &user, lifetime, device: Some(&device) };
-    let login = Wish { login: Some(begin), begins: true, ..ours() };
-    let again = Wish { login: Some(Begin { device: None, ..begin }), is_seen: true, ..ours() };
-    let is_seen = Wish { is_seen: true, ..ours() };
-    let cookie = Wish { sends_cookie: true, ..is_seen };
-    let keeps = Wish { keeps_expiry: true, ..ours() };
+    let login = SaveJob { login: Some(begin), begins: true, ..ours() };
+    let again = SaveJob { login: Some(Begin { device: None, ..begin }), is_seen: true, ..ours() };
+    let is_seen = SaveJob { is_seen: true, ..ours() };
+    let cookie = SaveJob { sends_cookie: true, ..is_seen };
+    let keeps = SaveJob { keeps_expiry: true, ..ours() };
 
     let slot = fresh();
-    let saved = planned(&slot, login, given());
+    let saved = planned(&slot, login, context());
     assert_eq!(saved.user.as_deref(), Some("Data:7"));
     assert_eq!((saved.created_at, saved.expires_at), (now(), now() + 3 * HOUR));
     let head = head_in(&saved);
@@ -375,16 +375,16 @@ fn what_a_record_says_of_user_and_times() {
         slot.state().record.expires_at = expires_at;
         slot
     };
-    let saved = planned(&known(expiry()), is_seen, given());
+    let saved = planned(&known(expiry()), is_seen, context());
     assert_eq!(saved.user.as_deref(), Some("Data:1"));
     assert_eq!((saved.created_at, saved.expires_at), (created(), now() + 2 * HOUR));
     let seen_now = Head { device: Some(Box::new((before.clone(), now()))), ..head() };
     assert_eq!(head_in(&saved), seen_now);
 
-    let saved = planned(&known(expiry()), cookie, given());
+    let saved = planned(&known(expiry()), cookie, context());
     assert_eq!(head_in(&saved), Head { cookie_sent: Some(now()), ..seen_now.clone() });
 
-    let saved = planned(&known(expiry()), again, given());
+    let saved = planned(&known(expiry()), again, context());
     assert_eq!((saved.user.as_deref(), saved.created_at), (Some("Data:7"), now()));
     assert_eq!(saved.expires_at, now() + 3 * HOUR);
     assert_eq!(head_in(&saved), Head { lifetime, cookie_sent: None, ..seen_now });
@@ -392,21 +392,25 @@ fn what_a_record_says_of_user_and_times() {
     // A save that is no use of the session moves neither.
     let slot = known(expiry());
     write(&slot, A, "new", OURS);
-    let saved = planned(&slot, keeps, given());
+    let saved = planned(&slot, keeps, context());
     assert_eq!((saved.expires_at, head_in(&saved)), (expiry(), head()));
     let slot = known(now() + 5 * HOUR);
     write(&slot, A, "new", OURS);
-    assert_eq!(planned(&slot, keeps, given()).expires_at, now() + 2 * HOUR, "limits were lowered");
+    assert_eq!(
+        planned(&slot, keeps, context()).expires_at,
+        now() + 2 * HOUR,
+        "limits were lowered"
+    );
 
     // Just extended: within a twentieth of the idle timeout it stays. Not with another lifetime.
     let almost = now() + 2 * HOUR - MINUTE;
     let slot = known(almost);
     write(&slot, A, "new", OURS);
-    assert_eq!(planned(&slot, ours(), given()).expires_at, almost);
+    assert_eq!(planned(&slot, ours(), context()).expires_at, almost);
     let _ = slot.set_lifetime(Lifetime::new().absolute(20 * HOUR), OURS);
-    assert_eq!(planned(&slot, ours(), given()).expires_at, now() + 2 * HOUR);
+    assert_eq!(planned(&slot, ours(), context()).expires_at, now() + 2 * HOUR);
     let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
-    assert_eq!(planned(&slot, keeps, given()).expires_at, now() + HOUR);
+    assert_eq!(planned(&slot, keeps, context()).expires_at, now() + HOUR);
 }
 
 #[test]
@@ -415,37 +419,37 @@ fn which_saves_are_marked() {
     const NONE: [u32; 0] = [];
     let plain = stored();
     write(&plain, A, "new", OURS);
-    assert_eq!(marks(&planned(&plain, ours(), given())), NONE, "of a plain change");
-    let reject = Circumstances { conflict: Conflict::Reject, ..given() };
+    assert_eq!(marks(&planned(&plain, ours(), context())), NONE, "of a plain change");
+    let reject = SaveContext { conflict: Conflict::Reject, ..context() };
     assert_eq!(marks(&planned(&plain, ours(), reject)), [MARK], "where a conflict is refused");
 
     let overlay = patch(A, "over");
-    let overlaid = Wish { overlay: Some((&overlay, plain.generation())), ..ours() };
-    assert_eq!(marks(&planned(&plain, overlaid, given())), [MARK], "of an overlay");
+    let overlaid = SaveJob { overlay: Some((&overlay, plain.generation())), ..ours() };
+    assert_eq!(marks(&planned(&plain, overlaid, context())), [MARK], "of an overlay");
     let user: Arc<str> = "Data:7".into();
     let begin = Begin { user: &user, lifetime: Lifetime::new(), device: None };
-    let login = Wish { login: Some(begin), ..overlaid };
-    assert_eq!(marks(&planned(&plain, login, given())), NONE, "of a login");
+    let login = SaveJob { login: Some(begin), ..overlaid };
+    assert_eq!(marks(&planned(&plain, login, context())), NONE, "of a login");
 
     let leased = stored();
     leased.want_lease(LEASE, OURS);
-    let saved = planned(&leased, ours(), given());
+    let saved = planned(&leased, ours(), context());
     assert_eq!((marks(&saved), head_in(&saved).lease), (vec![MARK], Some(LEASE)), "under a lease");
 
     let marked: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
     write(&marked, A, "new", OURS);
-    assert_eq!(marks(&planned(&marked, ours(), given())), [MARK, 5], "once it is marked");
+    assert_eq!(marks(&planned(&marked, ours(), context())), [MARK, 5], "once it is marked");
 
     let counter: Slot<Counter> = live(3, Head::default());
     write(&counter, A, "new", OURS);
-    assert_eq!(marks(&planned(&counter, ours(), given())), [MARK], "of a field that counts");
+    assert_eq!(marks(&planned(&counter, ours(), context())), [MARK], "of a field that counts");
 }
 
 #[test]
 fn what_is_saved_is_pending_no_more() {
     let slot = fresh();
     write(&slot, A, "new", OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     assert!(slot.has_unsaved());
     slot.saved(saved.clone());
     assert_eq!((slot.stage(), slot.has_unsaved()), (Stage::Live, false));
@@ -454,7 +458,7 @@ fn what_is_saved_is_pending_no_more() {
     // What was written meanwhile stays pending, and so does what was written again.
     write(&slot, A, "one", OURS);
     write(&slot, B, "one", OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     write(&slot, B, "two", OURS);
     slot.saved(saved.clone());
     assert_eq!(pending(&slot), [(B, "two".into())]);
@@ -462,8 +466,8 @@ fn what_is_saved_is_pending_no_more() {
 
     // An overlay is what is stored beside it, and nothing of what is pending is left out.
     let overlay = patch(A, "over");
-    let overlaid = Wish { overlay: Some((&overlay, slot.generation())), ..ours() };
-    let saved = planned(&slot, overlaid, given());
+    let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
+    let saved = planned(&slot, overlaid, context());
     assert_eq!(
         (field(&saved, A).unwrap(), field(&saved, B).unwrap()),
         ("over".into(), "two".into())
@@ -473,8 +477,8 @@ fn what_is_saved_is_pending_no_more() {
 
     // What the overlay hides stays pending: it is not what is stored.
     write(&slot, A, "hidden", OURS);
-    let overlaid = Wish { overlay: Some((&overlay, slot.generation())), ..ours() };
-    let saved = planned(&slot, overlaid, given());
+    let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
+    let saved = planned(&slot, overlaid, context());
     slot.saved(saved);
     assert_eq!(pending(&slot), [(A, "hidden".into())]);
 }
@@ -484,7 +488,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     // A save of ours, whose answer is on its way, and another one of somebody else on top of it.
     let slot = stored();
     write(&slot, A, "ours", OURS);
-    let ours_saved = planned(&slot, ours(), given());
+    let ours_saved = planned(&slot, ours(), context());
     let theirs = record::<Data>(5, &Head::default(), "theirs");
     assert!(slot.observe(theirs.clone(), Head::default(), POLICY, true));
     write(&slot, A, "ours", OURS);
@@ -495,7 +499,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     // With a mark the newer record has told of it already.
     let slot: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
     write(&slot, A, "ours", OURS);
-    let ours_saved = planned(&slot, ours(), given());
+    let ours_saved = planned(&slot, ours(), context());
     let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
     assert!(slot.observe(theirs.clone(), head, POLICY, true));
@@ -508,7 +512,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     // A record of the same version is ours.
     let slot: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
     write(&slot, A, "ours", OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     slot.saved(saved.clone());
     assert_eq!((slot.record(), pending(&slot)), (saved, vec![]));
 }
@@ -517,19 +521,19 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
 fn a_lease_that_was_saved_is_held() {
     let slot = stored();
     slot.want_lease(LEASE, OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     slot.saved(saved);
-    let renews = Wish { renews_lease: true, ..ours() };
-    assert_eq!(told(slot.plan(ours(), given())), "nothing");
+    let renews = SaveJob { renews_lease: true, ..ours() };
+    assert_eq!(told(slot.plan(ours(), context())), "nothing");
     assert_eq!(slot.lock_version(), 4);
-    assert_eq!(told(slot.plan(renews, given())), "4 becomes 5");
+    assert_eq!(told(slot.plan(renews, context())), "4 becomes 5");
     assert!(slot.release_lease(LEASE.holder));
     slot.state().attempts.clear();
-    let given_up = planned(&slot, ours(), given());
+    let given_up = planned(&slot, ours(), context());
     assert_eq!(head_in(&given_up).lease, None);
     slot.saved(given_up);
     assert!(slot.state().hold.is_none());
-    assert_eq!(told(slot.plan(ours(), given())), "nothing");
+    assert_eq!(told(slot.plan(ours(), context())), "nothing");
 }
 
 #[test]
@@ -537,7 +541,7 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
     let slot = stored();
     write(&slot, A, "new", OURS);
     for mark in 1..100 {
-        planned(&slot, ours(), Circumstances { mark, ..given() });
+        planned(&slot, ours(), SaveContext { mark, ..context() });
         let state = slot.state();
         let marks: Vec<u32> = state.attempts.iter().map(|attempt| attempt.mark).collect();
         assert_eq!(marks.len(), ATTEMPTS_KEPT.min(mark as usize));
@@ -550,7 +554,7 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
 fn what_the_store_refused_is_forgotten_and_nothing_else() {
     let slot = stored();
     write(&slot, A, "new", OURS);
-    let [one, two] = [1, 2].map(|mark| planned(&slot, ours(), Circumstances { mark, ..given() }));
+    let [one, two] = [1, 2].map(|mark| planned(&slot, ours(), SaveContext { mark, ..context() }));
     slot.not_saved(&one);
     let left = || slot.state().attempts.iter().map(|attempt| attempt.mark).collect::<Vec<_>>();
     assert_eq!(left(), [2]);
@@ -789,7 +793,7 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
     slot.rebase(theirs.clone(), Head::default(), POLICY, 3);
     assert_eq!(pending(&slot), [(A, "ours".into())], "and what they have stored too is no change");
     assert!(shows(&slot, &theirs));
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     assert_eq!((saved.version, field(&saved, A)), (5, Some("ours".into())));
 
     // Where a conflict is refused, all that its writer has pending is; not what others have.
@@ -800,10 +804,10 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
     let reject = Policy { conflict: Conflict::Reject, ..POLICY };
     slot.rebase(plain_record(4, "theirs"), Head::default(), reject, 3);
     assert_eq!(pending(&slot), [(B, "third".into())]);
-    assert_eq!(told(slot.plan(ours(), given())), "Conflict");
+    assert_eq!(told(slot.plan(ours(), context())), "Conflict");
     let refused: Vec<usize> = slot.state().refused.iter().map(|refused| refused.field).collect();
     assert_eq!(refused, [A, B], "the field that it is about first");
-    assert_eq!(told(slot.plan(Wish::of(Some(THEIRS)), given())), "4 becomes 5");
+    assert_eq!(told(slot.plan(SaveJob::of(Some(THEIRS)), context())), "4 becomes 5");
 }
 
 // ---- saves whose answer was lost ----
@@ -822,7 +826,7 @@ fn in_doubt(attempts: u32, conflict: Conflict) -> Slot<Data> {
     let slot = stored();
     write(&slot, A, "ours", OURS);
     for mark in 1..=attempts {
-        planned(&slot, ours(), Circumstances { mark, conflict, ..given() });
+        planned(&slot, ours(), SaveContext { mark, conflict, ..context() });
     }
     slot
 }
@@ -896,7 +900,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     // The store went back while ours was on its way.
     let slot = marked();
     write(&slot, A, "ours", OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     slot.rebase(plain_record(2, "older"), Head::default(), POLICY, 3);
     slot.saved(saved.clone());
     assert!(shows(&slot, &saved));
@@ -904,12 +908,12 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     // The same was written and is on its way again.
     let slot = marked();
     write(&slot, A, "ours", OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
     assert!(slot.observe(theirs.clone(), head, POLICY, true));
     write(&slot, A, "ours", OURS);
-    planned(&slot, ours(), Circumstances { mark: 10, ..given() });
+    planned(&slot, ours(), SaveContext { mark: 10, ..context() });
     slot.saved(saved);
     assert_eq!(pending(&slot), [(A, "ours".into())]);
     assert!(shows(&slot, &theirs));
@@ -917,7 +921,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     // The record that was seen since goes before one of the same version.
     let slot = stored();
     write(&slot, A, "ours", OURS);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     assert!(slot.observe(plain_record(4, "theirs"), Head::default(), POLICY, true));
     slot.saved(saved);
     assert!(shows(&slot, &plain_record(4, "theirs")));
@@ -988,7 +992,7 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
     // count any more, which it was based on.
     let slot = counter();
     count(&slot, A, 101);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     let other = slot.clone();
     MEANWHILE.set(Some(Box::new(move || other.saved(saved))));
     let (theirs, head) = counted(4, &[9], 110);
@@ -999,7 +1003,7 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
     let slot = counter();
     count(&slot, A, 101);
     let other = slot.clone();
-    MEANWHILE.set(Some(Box::new(move || drop(planned(&other, ours(), given())))));
+    MEANWHILE.set(Some(Box::new(move || drop(planned(&other, ours(), context())))));
     let (theirs, head) = counted(5, &[9, MARK], 111);
     slot.rebase(theirs, head, POLICY, 3);
     assert_eq!(total(&slot), (111, 0), "it has it already");
@@ -1009,7 +1013,7 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
 fn what_was_merged_is_not_what_an_earlier_save_has() {
     let slot = counter();
     count(&slot, A, 101);
-    let saved = planned(&slot, ours(), given());
+    let saved = planned(&slot, ours(), context());
     // The store has gone back to another one of the same version.
     let (theirs, head) = counted(3, &[], 200);
     slot.rebase(theirs, head, POLICY, 3);
@@ -1022,10 +1026,10 @@ fn what_was_merged_is_not_what_an_earlier_save_has() {
 
 #[test]
 fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
-    type Case<'a> = (&'static str, Make, &'a [Change], Wish<'a>, Option<Option<u64>>);
+    type Case<'a> = (&'static str, Make, &'a [Change], SaveJob<'a>, Option<Option<u64>>);
 
     let written: Change = |slot| write(slot, A, "new", OURS);
-    let doubt: Change = |slot| drop(planned(slot, ours(), given()));
+    let doubt: Change = |slot| drop(planned(slot, ours(), context()));
     let leased: Change = |slot| slot.want_lease(LEASE, OURS);
     let creating: Change = |slot| {
         slot.id_to_create_under(SessionId::generate).unwrap();
@@ -1034,8 +1038,8 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
     let long: Change = |slot| write(slot, B, &"x".repeat(20_000), THEIRS);
     let overlay = patch(A, "over");
     let generation = stored().generation();
-    let overlaid = Wish { overlay: Some((&overlay, generation)), ..ours() };
-    let begins = Wish { begins: true, ..ours() };
+    let overlaid = SaveJob { overlay: Some((&overlay, generation)), ..ours() };
+    let begins = SaveJob { begins: true, ..ours() };
     let table: [Case<'_>; _] = [
         ("new, written", fresh, &[written], ours(), Some(None)),
         ("new, to begin", fresh, &[], begins, Some(None)),
@@ -1049,13 +1053,13 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
         ("stored, an overlay", stored, &[], overlaid, None),
         ("ended", stored, &[written, ended], ours(), None),
     ];
-    for (case, slot, changes, wish, expected) in table {
+    for (case, slot, changes, job, expected) in table {
         for is_taken in [true, false] {
             let slot = slot();
             changes.iter().for_each(|change| change(&slot));
             let before = (slot.stage(), slot.record(), pending(&slot));
             let mut asked = None;
-            let is_saved = slot.save_at_once(wish, given(), |record, based_on| {
+            let is_saved = slot.save_at_once(job, context(), |record, based_on| {
                 asked = Some((record.clone(), based_on));
                 is_taken
             });
@@ -1078,7 +1082,7 @@ fn a_save_at_once_in_the_middle_of_a_merge_counts_once() {
     count(&slot, A, 101);
     let other = slot.clone();
     MEANWHILE.set(Some(Box::new(move || {
-        assert!(other.save_at_once(ours(), given(), |_, _| true));
+        assert!(other.save_at_once(ours(), context(), |_, _| true));
     })));
     let (theirs, head) = counted(5, &[9, MARK], 111);
     slot.rebase(theirs, head, POLICY, 3);

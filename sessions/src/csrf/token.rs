@@ -137,7 +137,7 @@ impl<T: SessionData> Session<T> {
             }
             let mut saving = Saving::of(&slot).await;
             let job = SaveJob { begins: true, ..handle.job() };
-            let begun = save::attempts(shared, &slot, &mut saving, job).await;
+            let begun = save::save_with_retries(shared, &slot, &mut saving, job).await;
             // Another task of the request may have ended it meanwhile, and begun another one.
             if Arc::ptr_eq(&slot, &handle.slot()) {
                 begun?;

@@ -154,7 +154,7 @@ impl<T: SessionUser> Session<T> {
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
-            let saved = save::attempts(shared, slot, &mut saving, job).await;
+            let saved = save::save_with_retries(shared, slot, &mut saving, job).await;
             if saved.is_err() {
                 save::take_back_creation(shared, slot).await;
             }
@@ -174,7 +174,7 @@ impl<T: SessionUser> Session<T> {
         let lifetime = login.lifetime.unwrap_or_default();
         let _ = next.set_lifetime(lifetime, writer);
         let job = login.job(lifetime, writer, next.generation());
-        save::attempts(shared, &next, &mut Saving::of(&next).await, job).await?;
+        save::save_with_retries(shared, &next, &mut Saving::of(&next).await, job).await?;
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _saving = old.saving.lock().await;
         if let (Some(ended), Some(store)) = (old.place(), shared.store())

@@ -51,7 +51,7 @@ impl<T: SessionData> Leased<T> {
         let mut saving = Saving::of(slot).await;
         if slot.is_giving_way() {
             // Others in this process have had it again and again: let another one have a chance.
-            save::attempts(shared, slot, &mut saving, SaveJob::of(None)).await?;
+            save::save_with_retries(shared, slot, &mut saving, SaveJob::of(None)).await?;
             saving.pause(shared.marks.jitter(LONGEST_PAUSE)).await;
         }
         slot.want_lease(lease, writer);
@@ -62,7 +62,7 @@ impl<T: SessionData> Leased<T> {
             runtime,
             renewal: None,
         };
-        save::attempts(shared, slot, &mut saving, SaveJob::of(Some(writer))).await?;
+        save::save_with_retries(shared, slot, &mut saving, SaveJob::of(Some(writer))).await?;
         let runtime = leased.runtime.clone().or_else(|| Runtime::try_current().ok());
         leased.renewal = runtime.map(|it| it.spawn(leased.renew(lease)).abort_handle());
         Ok(leased)
@@ -76,7 +76,7 @@ impl<T: SessionData> Leased<T> {
                 sleep(lease.time / 3).await;
                 let job = SaveJob { renews_lease: true, ..SaveJob::of(None) };
                 let mut saving = Saving::of(&slot).await;
-                if let Err(error) = save::attempts(&shared, &slot, &mut saving, job).await {
+                if let Err(error) = save::save_with_retries(&shared, &slot, &mut saving, job).await {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());
                     if !error.may_pass() {
                         return;

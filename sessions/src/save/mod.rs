@@ -65,7 +65,7 @@ impl<'a> Saving<'a> {
 
 /// Saves what has been released, if the store answers at once and there is nothing else to it: no
 /// other save is under way, nobody was faster, nothing is encrypted. False if there is: then nothing
-/// has happened, and [`attempts`] is what does it.
+/// has happened, and [`save_with_retries`] is what does it.
 pub(crate) fn save_at_once<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
@@ -105,15 +105,15 @@ pub(crate) fn save_at_once<T: SessionData>(
 
 /// Saves what has been released and is not stored yet.
 ///
-/// Dropped half-way, it leaves everything pending that is not known to be stored, and the slot in
-/// doubt of what the store has: the next save finds out.
+/// Dropped half-way, it leaves everything pending that is not known to be stored, and the write
+/// among the unconfirmed ones: the next save finds out what became of it.
 pub(crate) async fn save<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     job: SaveJob<'_>,
 ) -> Result<(), Error> {
     let mut saving = Saving::of(slot).await;
-    attempts(shared, slot, &mut saving, job).await?;
+    save_with_retries(shared, slot, &mut saving, job).await?;
     Ok(())
 }
 
@@ -127,21 +127,21 @@ pub(crate) enum Saved {
 }
 
 /// Tries until the store has what the job asks for, for as long as a guard would wait for its lock.
-pub(crate) async fn attempts<T: SessionData>(
+pub(crate) async fn save_with_retries<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     saving: &mut Saving<'_>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
-    let attempts = attempts_in_span(shared, slot, saving, job);
+    let save = save_in_span(shared, slot, saving, job);
     // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
     if tracing::enabled!(Level::DEBUG) {
-        return Box::pin(attempts.instrument(tracing::debug_span!("save_session"))).await;
+        return Box::pin(save.instrument(tracing::debug_span!("save_session"))).await;
     }
-    attempts.await
+    save.await
 }
 
-async fn attempts_in_span<T: SessionData>(
+async fn save_in_span<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     saving: &mut Saving<'_>,

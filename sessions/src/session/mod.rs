@@ -401,7 +401,7 @@ impl<T: SessionData> Session<T> {
         let writer = self.handle.writer();
         let mut saving = Saving::of(slot).await;
         // So that nothing lies between the store and the change, and the change alone is repeated.
-        save::attempts(shared, slot, &mut saving, self.handle.job()).await?;
+        save::save_with_retries(shared, slot, &mut saving, self.handle.job()).await?;
         loop {
             let Tried { outcome, view, patch } =
                 slot.try_change(shared.writing(writer), &mut change)?;
@@ -411,7 +411,7 @@ impl<T: SessionData> Session<T> {
                 true => save::confirm(shared, slot, view.1).await?,
                 false => {
                     let job = SaveJob { overlay: Some((&patch, view.1)), ..self.handle.job() };
-                    save::attempts(shared, slot, &mut saving, job).await?
+                    save::save_with_retries(shared, slot, &mut saving, job).await?
                 }
             };
             if saved == Saved::Done {

@@ -538,7 +538,7 @@ impl<T: SessionData> Handle<T> {
     /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
     async fn note_cookie(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> bool {
         let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::of(None) };
-        if let Err(error) = save::attempts(&self.shared, slot, saving, job).await
+        if let Err(error) = save::save_with_retries(&self.shared, slot, saving, job).await
             && error.kind() != ErrorKind::Ended
         {
             tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
@@ -551,7 +551,7 @@ impl<T: SessionData> Handle<T> {
     /// another process has a lease on the session, or if it is too large by now.
     async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
         let job = SaveJob { is_seen: true, ..SaveJob::of(None) };
-        match save::attempts(&self.shared, slot, saving, job).await {
+        match save::save_with_retries(&self.shared, slot, saving, job).await {
             Err(error) if error.kind() == ErrorKind::Ended => return,
             Err(error) => {
                 tracing::warn!("a session's use could not be noted: {}", error.for_log());
@@ -615,7 +615,7 @@ impl<T: SessionData> Handle<T> {
 
     async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
         let writer = self.writer();
-        match save::attempts(&self.shared, slot, saving, self.job()).await {
+        match save::save_with_retries(&self.shared, slot, saving, self.job()).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::info!("a session ended while a request wrote to it: not saved");
                 Ok(())

@@ -73,7 +73,7 @@ impl<T: SessionData> Slot<T> {
     /// out.
     pub(crate) fn release_lease(&self, holder: u64) -> bool {
         let mut state = self.state();
-        let in_doubt = state.is_in_doubt();
+        let in_doubt = state.outcome_unknown();
         let Some(hold) = state.hold.as_mut().filter(|hold| hold.lease.holder == holder) else {
             return false;
         };

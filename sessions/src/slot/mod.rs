@@ -69,11 +69,11 @@ struct State<T: SessionData> {
     /// Changes that cannot be stored. Their writer's saves fail until the fields are set to
     /// something else.
     refused: Vec<Refused>,
-    /// Saves that are under way, or whose answer was lost: the store may have one of them instead
-    /// of `record`. Until that is known, nothing counts as stored.
-    attempts: Vec<Attempt>,
+    /// Writes that are under way, or whose answer was lost: the store may have one of their records
+    /// instead of `record`. Until that is known, nothing counts as stored.
+    unconfirmed: Vec<UnconfirmedWrite>,
     view: Option<Arc<T::Fields>>,
-    /// The id of an attempt to store the session that may or may not have succeeded.
+    /// The id of a `create` that may or may not have succeeded.
     creating: Option<SessionId>,
     /// The lease that somebody in this process wants, has or gives back.
     hold: Option<Box<Hold>>,
@@ -92,8 +92,8 @@ struct Refused {
     writer: Writer,
 }
 
-/// A save that the store may have carried out.
-struct Attempt {
+/// A write that the store may have carried out.
+struct UnconfirmedWrite {
     /// Stands in the record, if `is_marked`.
     mark: u32,
     is_marked: bool,
@@ -160,7 +160,7 @@ impl<T: SessionData> Slot<T> {
                 lifetime_writer: None,
                 pending: Patch::default(),
                 refused: Vec::new(),
-                attempts: Vec::new(),
+                unconfirmed: Vec::new(),
                 view: None,
                 creating: None,
                 hold: None,
@@ -234,7 +234,7 @@ impl<T: SessionData> Slot<T> {
     /// Whether a save would have something to do, or to find out.
     pub(crate) fn has_unsaved(&self) -> bool {
         let state = self.state();
-        state.is_dirty() || state.is_in_doubt()
+        state.is_dirty() || state.outcome_unknown()
     }
 
     /// The next guard decodes the fields anew, whatever happens to them. The caller holds the lock
@@ -392,7 +392,7 @@ impl<T: SessionData> Slot<T> {
                 // Somebody else's unsaved write of the same value is now this one's too; and if the
                 // store may have something else by now, to leave a field as it was is a change.
                 Change::None(body) => {
-                    let is_unsaved = state.pending.contains(field) || state.is_in_doubt();
+                    let is_unsaved = state.pending.contains(field) || state.outcome_unknown();
                     if is_unsaved {
                         state.pending.set(field, body, writer);
                     }
@@ -432,8 +432,8 @@ impl<T: SessionData> State<T> {
         !self.pending.is_empty() || !self.refused.is_empty() || self.has_own_lifetime()
     }
 
-    fn is_in_doubt(&self) -> bool {
-        !self.attempts.is_empty()
+    fn outcome_unknown(&self) -> bool {
+        !self.unconfirmed.is_empty()
     }
 
     /// The fields that are still to be saved, some of them perhaps twice.
@@ -442,7 +442,7 @@ impl<T: SessionData> State<T> {
     }
 
     fn forget_unchanged(&mut self) {
-        if !self.is_in_doubt() && !self.pending.is_empty() {
+        if !self.outcome_unknown() && !self.pending.is_empty() {
             self.pending.forget_unchanged(&source::<T>(&self.record));
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     data::merge::Policy,
     error::refusal::Refusal,
     slot::{
-        Attempt, Refused, Slot, Stage, State, head_in,
+        UnconfirmedWrite, Refused, Slot, Stage, State, head_in,
         rebase::{self, Base, Certainty},
         source,
     },
@@ -38,8 +38,8 @@ use crate::{
 #[cfg(all(feature = "derive", feature = "bincode"))]
 mod tests;
 
-/// How many saves whose answer was lost are remembered.
-const ATTEMPTS_KEPT: usize = 16;
+/// How many writes whose answer was lost are remembered.
+const UNCONFIRMED_KEPT: usize = 16;
 
 /// The slots of larger records do not rest: they are worth more memory than time.
 const LARGEST_RESTING: usize = 2048;
@@ -139,7 +139,7 @@ enum Landed {
     Unknown(Record),
 }
 
-impl Attempt {
+impl UnconfirmedWrite {
     fn is_of(&self, record: &Record) -> bool {
         Arc::ptr_eq(&self.record.payload, &record.payload)
     }
@@ -241,7 +241,7 @@ impl<T: SessionData> Slot<T> {
         let mut state = self.state();
         let is_as_loaded = state.stage == Stage::Live
             && !state.is_dirty()
-            && !state.is_in_doubt()
+            && !state.outcome_unknown()
             && state.hold.is_none()
             && sealing::growth::<T>() == 0
             && state.record.payload.len() <= LARGEST_RESTING;
@@ -351,7 +351,7 @@ impl<T: SessionData> Slot<T> {
     /// The id is somebody else's, or what was tried under it is to be forgotten.
     pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
         let mut state = self.state();
-        state.attempts.clear();
+        state.unconfirmed.clear();
         state.creating.take()
     }
 
@@ -377,15 +377,15 @@ impl<T: SessionData> Slot<T> {
                 ControlFlow::Continue(next) => next,
                 ControlFlow::Break(plan) => return Ok(plan),
             };
-        if state.attempts.len() == ATTEMPTS_KEPT {
+        if state.unconfirmed.len() == UNCONFIRMED_KEPT {
             // The oldest but one: that the first is still there says that there were too many.
-            state.attempts.remove(1);
+            state.unconfirmed.remove(1);
         }
         state.revision += 1;
         let holds_all_of = holds_all.then_some(state.revision);
-        let attempt =
-            Attempt { mark: context.mark, is_marked, record: record.clone(), head, holds_all_of };
-        state.attempts.push(attempt);
+        let write =
+            UnconfirmedWrite { mark: context.mark, is_marked, record: record.clone(), head, holds_all_of };
+        state.unconfirmed.push(write);
         let based_on = state.record.version;
         Ok(match state.stage {
             Stage::Fresh => Plan::Create(record),
@@ -405,7 +405,7 @@ impl<T: SessionData> Slot<T> {
         store: impl FnOnce(&Record, Option<u64>) -> bool,
     ) -> bool {
         let mut state = self.state();
-        if state.is_in_doubt() || state.hold.is_some() || state.creating.is_some() {
+        if state.outcome_unknown() || state.hold.is_some() || state.creating.is_some() {
             return false;
         }
         let candidate = state.candidate(job, &context);
@@ -435,10 +435,10 @@ impl<T: SessionData> Slot<T> {
             if state.stage == Stage::Fresh {
                 state.stage = Stage::Live;
             }
-            let attempts = std::mem::take(&mut state.attempts);
-            let is_open = attempts.iter().any(|attempt| attempt.record.version == record.version);
-            let (head, holds_all) = match attempts.into_iter().find(|it| it.is_of(&record)) {
-                Some(attempt) => (attempt.head, attempt.holds_all_of == Some(state.revision)),
+            let unconfirmed = std::mem::take(&mut state.unconfirmed);
+            let is_open = unconfirmed.iter().any(|write| write.record.version == record.version);
+            let (head, holds_all) = match unconfirmed.into_iter().find(|it| it.is_of(&record)) {
+                Some(write) => (write.head, write.holds_all_of == Some(state.revision)),
                 None => (head_in(&record), false),
             };
             // A newer record told us of this one already, by its mark: then what was pending has
@@ -463,7 +463,7 @@ impl<T: SessionData> Slot<T> {
 
     /// The store has refused `record`, for another one was first.
     pub(crate) fn not_saved(&self, record: &Record) {
-        self.state().attempts.retain(|attempt| !attempt.is_of(record));
+        self.state().unconfirmed.retain(|write| !write.is_of(record));
     }
 
     /// Notes a later expiry, and gives back the one before.
@@ -500,7 +500,7 @@ impl<T: SessionData> Slot<T> {
         let head = head_in(&record);
         let mut state = self.state();
         (state.stage, state.has_moved) = (Stage::Ended, true);
-        state.attempts.clear();
+        state.unconfirmed.clear();
         state.hold = None;
         // Whoever still has this slot sees what there was, and not who has logged in since.
         state.record.payload = state.payload(&state.pending, None, &state.head);
@@ -549,7 +549,7 @@ impl<T: SessionData> State<T> {
             || self.has_own_lifetime()
             || job.is_seen
             || self.lease_is_due(job.renews_lease);
-        let must_find_out = self.is_in_doubt() && matches!(self.stage, Stage::Live | Stage::Late);
+        let must_find_out = self.outcome_unknown() && matches!(self.stage, Stage::Live | Stage::Late);
         if !has_changes && !must_find_out {
             return Ok(ControlFlow::Break(Plan::Nothing));
         }
@@ -660,23 +660,23 @@ impl<T: SessionData> State<T> {
 
     /// Looks for the saves whose answer was lost in a record that has just been loaded.
     fn landed(&self, record: &Record, head: &Head) -> Landed {
-        let marked = || self.attempts.iter().filter(|attempt| attempt.is_marked);
-        if let Some(attempt) = marked().find(|attempt| head.marks.contains(&attempt.mark)) {
-            return Landed::One(attempt.record.clone());
+        let marked = || self.unconfirmed.iter().filter(|write| write.is_marked);
+        if let Some(write) = marked().find(|write| head.marks.contains(&write.mark)) {
+            return Landed::One(write.record.clone());
         }
         // Another save was first: one of ours, if it was carried out at all, is among the marks,
         // unless those that came after it have pushed it out, or we have forgotten it ourselves.
         let behind = record.version.saturating_sub(self.record.version);
-        let is_lost = behind > MARKS_KEPT as u64 || self.attempts.len() == ATTEMPTS_KEPT;
+        let is_lost = behind > MARKS_KEPT as u64 || self.unconfirmed.len() == UNCONFIRMED_KEPT;
         match marked().next_back() {
-            Some(attempt) if is_lost && behind > 0 => Landed::Unknown(attempt.record.clone()),
+            Some(write) if is_lost && behind > 0 => Landed::Unknown(write.record.clone()),
             _ => Landed::None,
         }
     }
 
     /// What the pending changes were made of.
     fn base_of_pending(&self, landed: Landed) -> Base {
-        let unmarked = self.attempts.iter().any(|attempt| !attempt.is_marked);
+        let unmarked = self.unconfirmed.iter().any(|write| !write.is_marked);
         let (record, certainty) = match landed {
             Landed::One(record) => (record, Certainty::Known),
             Landed::Unknown(record) => (record, Certainty::Doubtful),
@@ -718,7 +718,7 @@ impl<T: SessionData> State<T> {
         self.note_lease(&head, record.version, gave_up);
         // A record of the same version may still be replaced by a save that is on its way.
         if record.version != self.record.version {
-            self.attempts.clear();
+            self.unconfirmed.clear();
         }
         (self.record, self.head) = (record, head);
         self.revision += 1;

@@ -528,7 +528,7 @@ fn a_lease_that_was_saved_is_held() {
     assert_eq!(slot.lock_version(), 4);
     assert_eq!(told(slot.plan(renews, context())), "4 becomes 5");
     assert!(slot.release_lease(LEASE.holder));
-    slot.state().attempts.clear();
+    slot.state().unconfirmed.clear();
     let given_up = planned(&slot, ours(), context());
     assert_eq!(head_in(&given_up).lease, None);
     slot.saved(given_up);
@@ -543,8 +543,8 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
     for mark in 1..100 {
         planned(&slot, ours(), SaveContext { mark, ..context() });
         let state = slot.state();
-        let marks: Vec<u32> = state.attempts.iter().map(|attempt| attempt.mark).collect();
-        assert_eq!(marks.len(), ATTEMPTS_KEPT.min(mark as usize));
+        let marks: Vec<u32> = state.unconfirmed.iter().map(|write| write.mark).collect();
+        assert_eq!(marks.len(), UNCONFIRMED_KEPT.min(mark as usize));
         assert_eq!((marks[0], marks[marks.len() - 1]), (1, mark));
         assert!(marks.is_sorted());
     }
@@ -556,7 +556,7 @@ fn what_the_store_refused_is_forgotten_and_nothing_else() {
     write(&slot, A, "new", OURS);
     let [one, two] = [1, 2].map(|mark| planned(&slot, ours(), SaveContext { mark, ..context() }));
     slot.not_saved(&one);
-    let left = || slot.state().attempts.iter().map(|attempt| attempt.mark).collect::<Vec<_>>();
+    let left = || slot.state().unconfirmed.iter().map(|write| write.mark).collect::<Vec<_>>();
     assert_eq!(left(), [2]);
     slot.not_saved(&one);
     assert_eq!(left(), [2]);
@@ -822,10 +822,10 @@ fn landed(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
 }
 
 /// With that many saves of version 4 whose answer was lost, the marks of which begin with 1.
-fn in_doubt(attempts: u32, conflict: Conflict) -> Slot<Data> {
+fn in_doubt(unconfirmed: u32, conflict: Conflict) -> Slot<Data> {
     let slot = stored();
     write(&slot, A, "ours", OURS);
-    for mark in 1..=attempts {
+    for mark in 1..=unconfirmed {
         planned(&slot, ours(), SaveContext { mark, conflict, ..context() });
     }
     slot
@@ -836,7 +836,7 @@ fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
     type Case<'a> = (&'static str, u32, Conflict, u64, &'a [u32], &'static str);
 
     const KEPT: u64 = MARKS_KEPT as u64;
-    let many = ATTEMPTS_KEPT as u32;
+    let many = UNCONFIRMED_KEPT as u32;
     let table: [Case<'_>; _] = [
         ("nothing was tried", 0, Conflict::Reject, 4, &[1], "none"),
         ("another's", 1, Conflict::Reject, 4, &[9], "none"),
@@ -853,8 +853,8 @@ fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
         ("too many, and none was carried out", many, Conflict::Reject, 3, &[99], "none"),
         ("the store has gone back", many, Conflict::Reject, 2, &[99], "none"),
     ];
-    for (case, attempts, conflict, version, marks, found) in table {
-        assert_eq!(landed(&in_doubt(attempts, conflict), version, marks), found, "{case}");
+    for (case, unconfirmed, conflict, version, marks, found) in table {
+        assert_eq!(landed(&in_doubt(unconfirmed, conflict), version, marks), found, "{case}");
     }
 }
 
@@ -1104,7 +1104,7 @@ fn an_end_says_whether_the_session_has_moved() {
 fn the_id_that_was_tried_stays_until_it_is_forgotten() {
     let slot = in_doubt(2, Conflict::Reject);
     assert_eq!(slot.forget_id_to_create_under(), None);
-    assert!(!slot.state().is_in_doubt());
+    assert!(!slot.state().outcome_unknown());
     let under = || slot.id_to_create_under(SessionId::generate).unwrap();
     let (id, is_again) = under();
     assert!(!is_again);

@@ -76,7 +76,8 @@ impl<T: SessionData> Leased<T> {
                 sleep(lease.time / 3).await;
                 let job = SaveJob { renews_lease: true, ..SaveJob::of(None) };
                 let mut saving = Saving::of(&slot).await;
-                if let Err(error) = save::save_with_retries(&shared, &slot, &mut saving, job).await {
+                if let Err(error) = save::save_with_retries(&shared, &slot, &mut saving, job).await
+                {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());
                     if !error.may_pass() {
                         return;

@@ -10,7 +10,7 @@ use crate::{
     data::merge::Policy,
     error::refusal::Refusal,
     slot::{
-        UnconfirmedWrite, Refused, Slot, Stage, State, head_in,
+        Refused, Slot, Stage, State, UnconfirmedWrite, head_in,
         rebase::{self, Base, Certainty},
         source,
     },
@@ -129,13 +129,14 @@ struct Candidate {
     holds_all: bool,
 }
 
-/// What has become of the saves whose answer was lost.
-enum Landed {
-    /// There were none, or none of them was carried out.
-    None,
-    /// This is what one of them has stored.
-    One(Record),
-    /// It cannot be told: too much has been saved since.
+/// What became of the writes whose answer was lost.
+enum WriteOutcome {
+    /// There were none, or the store has carried out none of them.
+    NotApplied,
+    /// The store has carried out the write of this record.
+    Applied(Record),
+    /// Nobody can tell whether the store has carried out the write of this record: too much has
+    /// been saved since.
     Unknown(Record),
 }
 
@@ -171,7 +172,9 @@ impl<T: SessionData> Slot<T> {
                 }
                 Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return true,
             }
-            if !is_answered && matches!(state.landed(&record, &head), Landed::Unknown(_)) {
+            if !is_answered
+                && matches!(state.unconfirmed_outcome(&record, &head), WriteOutcome::Unknown(_))
+            {
                 return false;
             }
         }
@@ -290,8 +293,8 @@ impl<T: SessionData> Slot<T> {
             if !matches!(state.stage, Stage::Loading | Stage::Live) || !is_news(&state) {
                 return;
             }
-            let landed = state.landed(&record, &head);
-            if let Landed::One(base) = &landed {
+            let outcome = state.unconfirmed_outcome(&record, &head);
+            if let WriteOutcome::Applied(base) = &outcome {
                 // As `saved` would have done, whose answer comes later.
                 state.pending.forget_saved(&source::<T>(base));
             }
@@ -300,14 +303,14 @@ impl<T: SessionData> Slot<T> {
                 _ if state.pending.is_empty() => (Patch::default(), Vec::new()),
                 _ => {
                     let (revision, pending) = (state.revision, state.pending.clone());
-                    let base = state.base_of_pending(landed);
+                    let base = state.base_of_pending(outcome);
                     drop(state);
                     let done = rebase::pending::<T>(&pending, &base, &record, policy);
                     rebased = Some((revision, done));
                     continue;
                 }
             };
-            let outdated = state.apply(record, head, &landed, kept, refused);
+            let outdated = state.apply(record, head, &outcome, kept, refused);
             // Its fields may have a `Drop`, which may look at the session.
             drop(state);
             drop(outdated);
@@ -383,8 +386,13 @@ impl<T: SessionData> Slot<T> {
         }
         state.revision += 1;
         let holds_all_of = holds_all.then_some(state.revision);
-        let write =
-            UnconfirmedWrite { mark: context.mark, is_marked, record: record.clone(), head, holds_all_of };
+        let write = UnconfirmedWrite {
+            mark: context.mark,
+            is_marked,
+            record: record.clone(),
+            head,
+            holds_all_of,
+        };
         state.unconfirmed.push(write);
         let based_on = state.record.version;
         Ok(match state.stage {
@@ -549,7 +557,8 @@ impl<T: SessionData> State<T> {
             || self.has_own_lifetime()
             || job.is_seen
             || self.lease_is_due(job.renews_lease);
-        let must_find_out = self.outcome_unknown() && matches!(self.stage, Stage::Live | Stage::Late);
+        let must_find_out =
+            self.outcome_unknown() && matches!(self.stage, Stage::Live | Stage::Late);
         if !has_changes && !must_find_out {
             return Ok(ControlFlow::Break(Plan::Nothing));
         }
@@ -658,30 +667,30 @@ impl<T: SessionData> State<T> {
         head
     }
 
-    /// Looks for the saves whose answer was lost in a record that has just been loaded.
-    fn landed(&self, record: &Record, head: &Head) -> Landed {
+    /// Looks in a record that has just been loaded for the writes whose answer was lost.
+    fn unconfirmed_outcome(&self, record: &Record, head: &Head) -> WriteOutcome {
         let marked = || self.unconfirmed.iter().filter(|write| write.is_marked);
         if let Some(write) = marked().find(|write| head.marks.contains(&write.mark)) {
-            return Landed::One(write.record.clone());
+            return WriteOutcome::Applied(write.record.clone());
         }
         // Another save was first: one of ours, if it was carried out at all, is among the marks,
         // unless those that came after it have pushed it out, or we have forgotten it ourselves.
         let behind = record.version.saturating_sub(self.record.version);
         let is_lost = behind > MARKS_KEPT as u64 || self.unconfirmed.len() == UNCONFIRMED_KEPT;
         match marked().next_back() {
-            Some(write) if is_lost && behind > 0 => Landed::Unknown(write.record.clone()),
-            _ => Landed::None,
+            Some(write) if is_lost && behind > 0 => WriteOutcome::Unknown(write.record.clone()),
+            _ => WriteOutcome::NotApplied,
         }
     }
 
     /// What the pending changes were made of.
-    fn base_of_pending(&self, landed: Landed) -> Base {
+    fn base_of_pending(&self, outcome: WriteOutcome) -> Base {
         let unmarked = self.unconfirmed.iter().any(|write| !write.is_marked);
-        let (record, certainty) = match landed {
-            Landed::One(record) => (record, Certainty::Known),
-            Landed::Unknown(record) => (record, Certainty::Doubtful),
-            Landed::None if unmarked => (self.record.clone(), Certainty::Unmarked),
-            Landed::None => (self.record.clone(), Certainty::Known),
+        let (record, certainty) = match outcome {
+            WriteOutcome::Applied(record) => (record, Certainty::Known),
+            WriteOutcome::Unknown(record) => (record, Certainty::Doubtful),
+            WriteOutcome::NotApplied if unmarked => (self.record.clone(), Certainty::Unmarked),
+            WriteOutcome::NotApplied => (self.record.clone(), Certainty::Known),
         };
         let under_lease = self.hold.as_ref().map(|hold| hold.writer);
         Base { record, certainty, under_lease }
@@ -692,7 +701,7 @@ impl<T: SessionData> State<T> {
         &mut self,
         record: Record,
         head: Head,
-        landed: &Landed,
+        outcome: &WriteOutcome,
         kept: Patch,
         refused: Vec<(usize, Writer, Refusal)>,
     ) -> Option<Arc<T::Fields>> {
@@ -710,10 +719,10 @@ impl<T: SessionData> State<T> {
             // In front, so that its writer is told of this field.
             self.refused.insert(0, Refused { field, refusal, writer });
         }
-        let gave_up = match landed {
-            Landed::One(record) => head_in(record).lease.is_none(),
-            Landed::Unknown(_) => true,
-            Landed::None => false,
+        let gave_up = match outcome {
+            WriteOutcome::Applied(record) => head_in(record).lease.is_none(),
+            WriteOutcome::Unknown(_) => true,
+            WriteOutcome::NotApplied => false,
         };
         self.note_lease(&head, record.version, gave_up);
         // A record of the same version may still be replaced by a save that is on its way.

@@ -812,12 +812,12 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
 
 // ---- saves whose answer was lost ----
 
-fn landed(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
+fn outcome(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
     let head = Head { marks: marks.into(), ..Head::default() };
-    match slot.state().landed(&record::<Data>(version, &head, "new"), &head) {
-        Landed::None => "none".into(),
-        Landed::One(record) => format!("version {}", record.version),
-        Landed::Unknown(record) => format!("version {} or not", record.version),
+    match slot.state().unconfirmed_outcome(&record::<Data>(version, &head, "new"), &head) {
+        WriteOutcome::NotApplied => "none".into(),
+        WriteOutcome::Applied(record) => format!("version {}", record.version),
+        WriteOutcome::Unknown(record) => format!("version {} or not", record.version),
     }
 }
 
@@ -854,7 +854,7 @@ fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
         ("the store has gone back", many, Conflict::Reject, 2, &[99], "none"),
     ];
     for (case, unconfirmed, conflict, version, marks, found) in table {
-        assert_eq!(landed(&in_doubt(unconfirmed, conflict), version, marks), found, "{case}");
+        assert_eq!(outcome(&in_doubt(unconfirmed, conflict), version, marks), found, "{case}");
     }
 }
 
@@ -875,8 +875,8 @@ fn a_record_that_does_not_tell_waits_for_the_answer() {
 #[test]
 fn how_sure_it_is_what_changes_were_made_of() {
     let [marked, unmarked] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
-    let base = |slot: &Slot<Data>, landed| {
-        let Base { record, certainty, .. } = slot.state().base_of_pending(landed);
+    let base = |slot: &Slot<Data>, outcome| {
+        let Base { record, certainty, .. } = slot.state().base_of_pending(outcome);
         let certainty = match certainty {
             Certainty::Known => "known",
             Certainty::Unmarked => "unmarked",
@@ -885,12 +885,12 @@ fn how_sure_it_is_what_changes_were_made_of() {
         (record.version, certainty)
     };
     let other = || plain_record(7, "new");
-    assert_eq!(base(&stored(), Landed::None), (3, "known"));
-    assert_eq!(base(&marked, Landed::None), (3, "known"));
-    assert_eq!(base(&unmarked, Landed::None), (3, "unmarked"));
+    assert_eq!(base(&stored(), WriteOutcome::NotApplied), (3, "known"));
+    assert_eq!(base(&marked, WriteOutcome::NotApplied), (3, "known"));
+    assert_eq!(base(&unmarked, WriteOutcome::NotApplied), (3, "unmarked"));
     for slot in [&marked, &unmarked] {
-        assert_eq!(base(slot, Landed::One(other())), (7, "known"));
-        assert_eq!(base(slot, Landed::Unknown(other())), (7, "doubtful"));
+        assert_eq!(base(slot, WriteOutcome::Applied(other())), (7, "known"));
+        assert_eq!(base(slot, WriteOutcome::Unknown(other())), (7, "doubtful"));
     }
 }
 

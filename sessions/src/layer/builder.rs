@@ -18,7 +18,7 @@ use crate::{
     error::BuildError,
     identity::keys::Keys,
     record::expiry::Expiry,
-    save::shared::{Background, Marks, Shared},
+    save::shared::{Background, Shared, WriteIds},
     slot::{changes::Defaults, registry::Registry},
     store::storage::Storage,
     web::{
@@ -415,7 +415,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             plain_secrets: self.plain_secrets,
             lease_time,
             store_timeout: self.store_timeout,
-            marks: Marks::new(),
+            write_ids: WriteIds::new(),
             clock: self.clock,
             registry: Arc::new(Registry::new()),
             seen_cookies: SeenCookies::new(),

@@ -1,11 +1,11 @@
 //! What stands in a payload before its fields: nothing at all for the usual session.
 //!
 //! ```text
-//! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  mark (4 bytes)*]
+//! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  write id (4 bytes)*]
 //!        [last-seen  length  user-agent  length  address]  [cookie-sent]
 //! ```
 //!
-//! Flags and times, in milliseconds, are [varints](crate::varint). A mark of zero is none: there is room
+//! Flags and times, in milliseconds, are [varints](crate::varint). A write id of zero is none: there is room
 //! for all that are kept from the first one on, so that a head does not grow from save to save, and a
 //! store that sends what has changed finds the rest where it was. What a later version may add behind is
 //! ignored, and lost with the next save.
@@ -26,25 +26,25 @@ const ABSOLUTE: u8 = 2;
 const PERSISTENCE: u8 = 4;
 const PERSISTENT: u8 = 8;
 const LEASE: u8 = 16;
-const MARKS: u8 = 32;
+const WRITE_IDS: u8 = 32;
 const DEVICE: u8 = 64;
 const COOKIE_SENT: u8 = 128;
 
 /// How many saves a record remembers. Whoever looks for one that is further back cannot tell
 /// whether it was ever carried out.
-pub(crate) const MARKS_KEPT: usize = 8;
+pub(crate) const WRITE_IDS_KEPT: usize = 8;
 
-/// The place of a mark that is not there yet. No save has it.
-pub(crate) const NO_MARK: u32 = 0;
+/// The place of a write id that is not there yet. No save has it.
+pub(crate) const NO_WRITE_ID: u32 = 0;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) lifetime: Lifetime,
     /// Who alone may save this session just now.
     pub(crate) lease: Option<Lease>,
-    /// The marks of the last saves, the newest first: by its mark a save whose answer was lost is
+    /// The write ids of the last saves, the newest first: by its write id a save whose answer was lost is
     /// found again.
-    pub(crate) marks: Vec<u32>,
+    pub(crate) write_ids: Vec<u32>,
     /// What the user recognises the session by, and when it was last saved.
     pub(crate) device: Option<Box<(Device, SystemTime)>>,
     /// When a persistent cookie was sent again, last, only because it was old.
@@ -63,9 +63,9 @@ pub(crate) struct Lease {
 
 impl Head {
     /// Notes one more save.
-    pub(crate) fn mark(&mut self, mark: u32) {
-        self.marks.insert(0, mark);
-        self.marks.truncate(MARKS_KEPT);
+    pub(crate) fn note_write(&mut self, write_id: u32) {
+        self.write_ids.insert(0, write_id);
+        self.write_ids.truncate(WRITE_IDS_KEPT);
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
@@ -73,14 +73,14 @@ impl Head {
         if *self == Self::default() {
             return out;
         }
-        let Self { lifetime, lease, marks, device, cookie_sent } = self;
+        let Self { lifetime, lease, write_ids, device, cookie_sent } = self;
         let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
         let flags = flag(IDLE, lifetime.idle.is_some())
             | flag(ABSOLUTE, lifetime.absolute.is_some())
             | flag(PERSISTENCE, lifetime.persistent.is_some())
             | flag(PERSISTENT, lifetime.persistent == Some(true))
             | flag(LEASE, lease.is_some())
-            | flag(MARKS, !marks.is_empty())
+            | flag(WRITE_IDS, !write_ids.is_empty())
             | flag(DEVICE, device.is_some())
             | flag(COOKIE_SENT, cookie_sent.is_some());
         varint::put(u64::from(flags), &mut out);
@@ -91,10 +91,10 @@ impl Head {
             out.extend(holder.to_le_bytes());
             varint::put(time.as_millis() as u64, &mut out);
         }
-        if !marks.is_empty() {
-            out.push(MARKS_KEPT as u8);
-            let places = marks.iter().copied().chain(std::iter::repeat(NO_MARK));
-            out.extend(places.take(MARKS_KEPT).flat_map(u32::to_le_bytes));
+        if !write_ids.is_empty() {
+            out.push(WRITE_IDS_KEPT as u8);
+            let places = write_ids.iter().copied().chain(std::iter::repeat(NO_WRITE_ID));
+            out.extend(places.take(WRITE_IDS_KEPT).flat_map(u32::to_le_bytes));
         }
         if let Some((device, last_seen)) = device.as_deref() {
             varint::put(to_millis(*last_seen), &mut out);
@@ -136,13 +136,13 @@ impl Head {
             let holder = u64::from_le_bytes(*holder);
             head.lease = Some(Lease { holder, time: time(&mut bytes)? });
         }
-        if has(MARKS) {
+        if has(WRITE_IDS) {
             let count = usize::from(*bytes.split_off_first()?);
-            let (marks, _) = bytes.as_chunks();
-            let marks = marks.get(..count)?;
+            let (write_ids, _) = bytes.as_chunks();
+            let write_ids = write_ids.get(..count)?;
             bytes = &bytes[4 * count..];
-            let marks = marks.iter().map(|mark| u32::from_le_bytes(*mark));
-            head.marks = marks.filter(|mark| *mark != NO_MARK).collect();
+            let write_ids = write_ids.iter().map(|write_id| u32::from_le_bytes(*write_id));
+            head.write_ids = write_ids.filter(|write_id| *write_id != NO_WRITE_ID).collect();
         }
         if has(DEVICE) {
             let last_seen = from_millis(varint::take(&mut bytes)?);
@@ -180,17 +180,17 @@ mod tests {
         for lifetime in lifetimes {
             for lease in leases {
                 let time = from_millis(u64::from(u32::MAX));
-                for (marks, device, cookie_sent) in [
+                for (write_ids, device, cookie_sent) in [
                     (vec![], None, None),
                     (vec![1], Some(Device::new()), Some(time)),
                     (
-                        vec![u32::MAX; MARKS_KEPT],
+                        vec![u32::MAX; WRITE_IDS_KEPT],
                         Some(Device::new().with_user_agent("Zoë's")),
                         None,
                     ),
                 ] {
                     let device = device.map(|it| Box::new((it, time)));
-                    let head = Head { lifetime, lease, marks, device, cookie_sent };
+                    let head = Head { lifetime, lease, write_ids, device, cookie_sent };
                     let bytes = head.to_bytes();
                     assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
                     let later = [&bytes[..], b"later"].concat();
@@ -209,7 +209,7 @@ mod tests {
         assert!(Head::default().to_bytes().is_empty());
         let lifetime = Lifetime::new().idle(Duration::from_millis(300)).persistent(true);
         let lease = Some(Lease { holder: 0x0807_0605_0403_0201, time: Duration::from_millis(5) });
-        let head = Head { lifetime, lease, marks: vec![0x0403_0201], ..Head::default() };
+        let head = Head { lifetime, lease, write_ids: vec![0x0403_0201], ..Head::default() };
         let begin = b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x08\x01\x02\x03\x04";
         assert_eq!(head.to_bytes(), [&begin[..], &[0; 28]].concat());
         let device = Device::new().with_user_agent("Zoë").with_address("::1");
@@ -219,14 +219,14 @@ mod tests {
         assert_eq!(head.to_bytes(), b"\x80\x01\xac\x02");
     }
 
-    /// A save changes the marks and nothing else.
+    /// A save changes the write ids and nothing else.
     #[test]
-    fn a_head_with_marks_does_not_grow() {
+    fn a_head_with_write_ids_does_not_grow() {
         let mut head = Head::default();
-        head.mark(1);
+        head.note_write(1);
         let length = head.to_bytes().len();
-        for mark in 2..20 {
-            head.mark(mark);
+        for write_id in 2..20 {
+            head.note_write(write_id);
             assert_eq!(head.to_bytes().len(), length);
         }
     }
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn only_the_last_saves_are_remembered() {
         let mut head = Head::default();
-        (0..100).for_each(|mark| head.mark(mark));
-        assert_eq!(head.marks, [99, 98, 97, 96, 95, 94, 93, 92]);
+        (0..100).for_each(|write_id| head.note_write(write_id));
+        assert_eq!(head.write_ids, [99, 98, 97, 96, 95, 94, 93, 92]);
     }
 }

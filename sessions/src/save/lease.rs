@@ -52,7 +52,7 @@ impl<T: SessionData> Leased<T> {
         if slot.is_giving_way() {
             // Others in this process have had it again and again: let another one have a chance.
             save::save_with_retries(shared, slot, &mut saving, SaveJob::of(None)).await?;
-            saving.pause(shared.marks.jitter(LONGEST_PAUSE)).await;
+            saving.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
         }
         slot.want_lease(lease, writer);
         let mut leased = Self {
@@ -141,7 +141,7 @@ impl Saving<'_> {
         let pause = wait.pause.map_or(SHORTEST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         wait.pause = Some(pause);
         // Boxed, because a timer is large and nearly nobody gets here.
-        Box::pin(self.pause(pause / 2 + shared.marks.jitter(pause / 2))).await;
+        Box::pin(self.pause(pause / 2 + shared.write_ids.jitter(pause / 2))).await;
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     record::{
         LAST_VERSION, Record,
         expiry::Lifetime,
-        head::{Head, MARKS_KEPT},
+        head::{Head, WRITE_IDS_KEPT},
         next_version,
     },
     save::{lease::LeaseWait, shared::Shared},
@@ -77,7 +77,7 @@ pub(crate) fn save_at_once<T: SessionData>(
     }
     let Ok(_saving) = slot.saving.try_lock() else { return false };
     // No other process looks for it.
-    let context = save_context(shared, shared.marks.next(), None);
+    let context = save_context(shared, shared.write_ids.next(), None);
     if let Some(place) = slot.place() {
         return slot.save_at_once(job, context, |record, based_on| {
             let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
@@ -228,8 +228,9 @@ async fn reload_instead_of<T: SessionData>(
     let known = slot.record().version;
     let found = load(shared, store, key).await?;
     if let Some(refused) = refused {
-        let mark = mark_of(refused);
-        let has_it = |(_, head): &(Record, Head)| mark.is_some_and(|it| head.marks.contains(&it));
+        let write_id = write_id_of(refused);
+        let has_it =
+            |(_, head): &(Record, Head)| write_id.is_some_and(|it| head.write_ids.contains(&it));
         if !found.as_ref().is_some_and(has_it) {
             slot.not_saved(refused);
         }
@@ -247,12 +248,12 @@ fn plan<T: SessionData>(
     job: SaveJob<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    slot.plan(job, save_context(shared, shared.marks.draw(), overdue))
+    slot.plan(job, save_context(shared, shared.write_ids.draw(), overdue))
 }
 
 fn save_context<T: SessionData>(
     shared: &Shared<T>,
-    mark: u32,
+    write_id: u32,
     overdue: Option<u64>,
 ) -> SaveContext<'_> {
     SaveContext {
@@ -260,7 +261,7 @@ fn save_context<T: SessionData>(
         expiry: &shared.expiry,
         limit: shared.payload_limit,
         sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
-        mark,
+        write_id,
         conflict: shared.policy.conflict,
         overdue,
     }
@@ -308,7 +309,7 @@ impl Lost {
             return Err(Error::contended(self.times));
         }
         let most = Duration::from_millis(1 << (self.times - AT_ONCE).min(LONGEST));
-        Box::pin(sleep(shared.marks.jitter(most))).await;
+        Box::pin(sleep(shared.write_ids.jitter(most))).await;
         Ok(())
     }
 }
@@ -324,7 +325,7 @@ async fn replace(
         // A store that hangs would only hang once more.
         Err(error) if !is_overdue(&error) => match store.load(key).await {
             Ok(Some(found)) if is_ours(record, &found) => Ok(Replaced::Done),
-            // Others were faster, and ours would be among their marks.
+            // Others were faster, and ours would be among their write ids.
             Ok(Some(found)) if is_overtaken(record, &found) => Ok(Replaced::Changed),
             _ => Err(error),
         },
@@ -336,21 +337,21 @@ fn head_of(record: &Record) -> Option<Head> {
     payload::check(&record.payload).ok().and_then(Head::from_bytes)
 }
 
-/// The mark of the save that `record` was made for, if it has one.
-fn mark_of(record: &Record) -> Option<u32> {
-    head_of(record).and_then(|head| head.marks.first().copied())
+/// The write id of the save that `record` was made for, if it has one.
+fn write_id_of(record: &Record) -> Option<u32> {
+    head_of(record).and_then(|head| head.write_ids.first().copied())
 }
 
 /// Whether `found` was saved by others instead of ours, and tells so.
 fn is_overtaken(ours: &Record, found: &Record) -> bool {
     let behind = found.version.saturating_sub(ours.version);
-    found.version >= ours.version && behind < MARKS_KEPT as u64 && mark_of(ours).is_some()
+    found.version >= ours.version && behind < WRITE_IDS_KEPT as u64 && write_id_of(ours).is_some()
 }
 
 /// Whether `found` is what we have tried to save, or was made of it.
 fn is_ours(ours: &Record, found: &Record) -> bool {
-    match mark_of(ours) {
-        Some(mark) => head_of(found).is_some_and(|head| head.marks.contains(&mark)),
+    match write_id_of(ours) {
+        Some(write_id) => head_of(found).is_some_and(|head| head.write_ids.contains(&write_id)),
         None => ours.version == found.version && ours.payload == found.payload,
     }
 }

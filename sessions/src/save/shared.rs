@@ -19,7 +19,7 @@ use crate::{
     },
     error::ErrorKind,
     identity::keys::Keys,
-    record::{expiry::Expiry, head::NO_MARK},
+    record::{expiry::Expiry, head::NO_WRITE_ID},
     save::save,
     slot::{
         Slot,
@@ -51,7 +51,7 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) payload_limit: usize,
     pub(crate) lease_time: Duration,
     pub(crate) store_timeout: Duration,
-    pub(crate) marks: Marks,
+    pub(crate) write_ids: WriteIds,
     pub(crate) lock_timeout: Duration,
     pub(crate) waiter_limit: usize,
     pub(crate) plain_secrets: Plain,
@@ -153,19 +153,19 @@ impl<T: SessionData> Drop for Shared<T> {
 }
 
 /// Numbers by which saves are found again.
-pub(crate) struct Marks(AtomicU32);
+pub(crate) struct WriteIds(AtomicU32);
 
-impl Marks {
+impl WriteIds {
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(getrandom::u32().unwrap_or_default()))
     }
 
-    /// A mark for a save that its process may look for in a store. Not one after another: two copies of
+    /// A write id for a save that its process may look for in a store. Not one after another: two copies of
     /// a process, as a virtual machine's snapshot makes them, would give the same number to two saves,
     /// and the one that came too late would take the other for its own.
     pub(crate) fn draw(&self) -> u32 {
         match getrandom::u32() {
-            Ok(mark) if mark != NO_MARK => mark,
+            Ok(write_id) if write_id != NO_WRITE_ID => write_id,
             _ => self.next(),
         }
     }
@@ -173,8 +173,8 @@ impl Marks {
     /// A number for what stays in this process.
     pub(crate) fn next(&self) -> u32 {
         match self.0.fetch_add(1, Relaxed) {
-            NO_MARK => self.next(),
-            mark => mark,
+            NO_WRITE_ID => self.next(),
+            write_id => write_id,
         }
     }
 
@@ -269,11 +269,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_copies_of_a_process_draw_different_marks() {
-        let copies = [(); 2].map(|()| Marks(AtomicU32::new(7)));
-        let [one, other] = copies.map(|marks| [(); 4].map(|()| marks.draw()));
+    fn two_copies_of_a_process_draw_different_write_ids() {
+        let copies = [(); 2].map(|()| WriteIds(AtomicU32::new(7)));
+        let [one, other] = copies.map(|write_ids| [(); 4].map(|()| write_ids.draw()));
         assert_ne!(one, other);
-        assert!(!one.contains(&NO_MARK));
+        assert!(!one.contains(&NO_WRITE_ID));
     }
 
     #[cfg(all(feature = "derive", feature = "memory", feature = "bincode", feature = "testing"))]
@@ -290,7 +290,7 @@ mod tests {
         #[derive(crate::Session)]
         #[session(crate = crate)]
         struct Data {
-            // A save with fields that are merged carries a mark.
+            // A save with fields that are merged carries a write id.
             #[session(merge = add)]
             one: u32,
             #[session(merge = add)]
@@ -330,7 +330,7 @@ mod tests {
             let alone = || Arc::new(Barrier::new(1));
             let cookie = request(&one, "", |it| _ = it.set_one(1), alone()).await.unwrap();
             for layer in [&one, &other] {
-                layer.shared.marks.0.store(7, Relaxed);
+                layer.shared.write_ids.0.store(7, Relaxed);
             }
             let both = Arc::new(Barrier::new(2));
             tokio::join!(

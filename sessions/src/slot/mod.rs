@@ -94,9 +94,9 @@ struct Refused {
 
 /// A write that the store may have carried out.
 struct UnconfirmedWrite {
-    /// Stands in the record, if `is_marked`.
-    mark: u32,
-    is_marked: bool,
+    /// Stands in the record, if `has_write_id`.
+    write_id: u32,
+    has_write_id: bool,
     record: Record,
     head: Head,
     /// It holds all that was pending at this revision.

@@ -28,7 +28,7 @@ use crate::{
         Record,
         device::Device,
         expiry::{Expiry, Lifetime},
-        head::{Head, Lease, MARKS_KEPT},
+        head::{Head, Lease, WRITE_IDS_KEPT},
         next_version,
     },
     slot::registry::Place,
@@ -99,8 +99,8 @@ pub(crate) struct SaveContext<'a> {
     pub(crate) limit: usize,
     /// By how much the payload may grow on its way to the store.
     pub(crate) sealing: usize,
-    /// The mark of this save.
-    pub(crate) mark: u32,
+    /// The write id of this save.
+    pub(crate) write_id: u32,
     pub(crate) conflict: Conflict,
     /// The holder of a lease that has not been renewed in time.
     pub(crate) overdue: Option<u64>,
@@ -124,7 +124,7 @@ pub(crate) enum Plan {
 struct Candidate {
     record: Record,
     head: Head,
-    is_marked: bool,
+    has_write_id: bool,
     /// Nothing that is pending was left out, and nothing is in it that is not.
     holds_all: bool,
 }
@@ -375,7 +375,7 @@ impl<T: SessionData> Slot<T> {
     /// What another request has written that cannot be stored is no error of this one's.
     pub(crate) fn plan(&self, job: SaveJob<'_>, context: SaveContext<'_>) -> Result<Plan, Error> {
         let mut state = self.state();
-        let Candidate { record, head, is_marked, holds_all } =
+        let Candidate { record, head, has_write_id, holds_all } =
             match state.candidate(job, &context)? {
                 ControlFlow::Continue(next) => next,
                 ControlFlow::Break(plan) => return Ok(plan),
@@ -387,8 +387,8 @@ impl<T: SessionData> Slot<T> {
         state.revision += 1;
         let holds_all_of = holds_all.then_some(state.revision);
         let write = UnconfirmedWrite {
-            mark: context.mark,
-            is_marked,
+            write_id: context.write_id,
+            has_write_id,
             record: record.clone(),
             head,
             holds_all_of,
@@ -449,10 +449,10 @@ impl<T: SessionData> Slot<T> {
                 Some(write) => (write.head, write.holds_all_of == Some(state.revision)),
                 None => (head_in(&record), false),
             };
-            // A newer record told us of this one already, by its mark: then what was pending has
+            // A newer record told us of this one already, by its write id: then what was pending has
             // been put on top of the newer one, and must not be compared with this one any more.
             let is_known =
-                state.record.version >= record.version && !is_open && !head.marks.is_empty();
+                state.record.version >= record.version && !is_open && !head.write_ids.is_empty();
             state.revision += 1;
             if is_known {
                 return;
@@ -576,13 +576,13 @@ impl<T: SessionData> State<T> {
             }));
         }
         // A login is saved under an id that nobody else knows.
-        let is_marked = (overlay.is_some() && job.login.is_none())
+        let has_write_id = (overlay.is_some() && job.login.is_none())
             || self.hold.is_some()
             || context.conflict == Conflict::Reject
-            // Once and for all: the first mark of a record is that of the save that made it.
-            || !self.head.marks.is_empty()
+            // Once and for all: the first write id of a record is that of the save that made it.
+            || !self.head.write_ids.is_empty()
             || T::FIELDS.iter().any(FieldInfo::counts_changes);
-        let head = self.next_head(is_marked.then_some(context.mark), job, context.now);
+        let head = self.next_head(has_write_id.then_some(context.write_id), job, context.now);
         let written = |pending: &Patch| self.payload(pending, overlay, &head);
         let mut payload = written(&self.pending);
         let mut holds_all = overlay.is_none();
@@ -625,7 +625,7 @@ impl<T: SessionData> State<T> {
             user: job.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
             payload,
         };
-        Ok(ControlFlow::Continue(Candidate { record, head, is_marked, holds_all }))
+        Ok(ControlFlow::Continue(Candidate { record, head, has_write_id, holds_all }))
     }
 
     fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Arc<[u8]> {
@@ -644,7 +644,7 @@ impl<T: SessionData> State<T> {
     }
 
     /// The head of the next record.
-    fn next_head(&self, mark: Option<u32>, job: SaveJob<'_>, now: SystemTime) -> Head {
+    fn next_head(&self, write_id: Option<u32>, job: SaveJob<'_>, now: SystemTime) -> Head {
         let login = job.login;
         let known = self.head.device.as_deref();
         let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
@@ -652,7 +652,7 @@ impl<T: SessionData> State<T> {
         let mut head = Head {
             lifetime: login.map_or(self.lifetime, |login| login.lifetime),
             lease: self.next_lease(),
-            marks: self.head.marks.clone(),
+            write_ids: self.head.write_ids.clone(),
             device: device.map(|device| Box::new((device.clone(), last_seen))),
             cookie_sent: match login {
                 // The login has a cookie of its own.
@@ -661,23 +661,23 @@ impl<T: SessionData> State<T> {
                 None => self.head.cookie_sent,
             },
         };
-        if let Some(mark) = mark {
-            head.mark(mark);
+        if let Some(write_id) = write_id {
+            head.note_write(write_id);
         }
         head
     }
 
     /// Looks in a record that has just been loaded for the writes whose answer was lost.
     fn unconfirmed_outcome(&self, record: &Record, head: &Head) -> WriteOutcome {
-        let marked = || self.unconfirmed.iter().filter(|write| write.is_marked);
-        if let Some(write) = marked().find(|write| head.marks.contains(&write.mark)) {
+        let with_id = || self.unconfirmed.iter().filter(|write| write.has_write_id);
+        if let Some(write) = with_id().find(|write| head.write_ids.contains(&write.write_id)) {
             return WriteOutcome::Applied(write.record.clone());
         }
-        // Another save was first: one of ours, if it was carried out at all, is among the marks,
+        // Another save was first: one of ours, if it was carried out at all, is among the write ids,
         // unless those that came after it have pushed it out, or we have forgotten it ourselves.
         let behind = record.version.saturating_sub(self.record.version);
-        let is_lost = behind > MARKS_KEPT as u64 || self.unconfirmed.len() == UNCONFIRMED_KEPT;
-        match marked().next_back() {
+        let is_lost = behind > WRITE_IDS_KEPT as u64 || self.unconfirmed.len() == UNCONFIRMED_KEPT;
+        match with_id().next_back() {
             Some(write) if is_lost && behind > 0 => WriteOutcome::Unknown(write.record.clone()),
             _ => WriteOutcome::NotApplied,
         }
@@ -685,11 +685,11 @@ impl<T: SessionData> State<T> {
 
     /// What the pending changes were made of.
     fn base_of_pending(&self, outcome: WriteOutcome) -> Base {
-        let unmarked = self.unconfirmed.iter().any(|write| !write.is_marked);
+        let without_id = self.unconfirmed.iter().any(|write| !write.has_write_id);
         let (record, certainty) = match outcome {
             WriteOutcome::Applied(record) => (record, Certainty::Known),
             WriteOutcome::Unknown(record) => (record, Certainty::Doubtful),
-            WriteOutcome::NotApplied if unmarked => (self.record.clone(), Certainty::Unmarked),
+            WriteOutcome::NotApplied if without_id => (self.record.clone(), Certainty::NoWriteId),
             WriteOutcome::NotApplied => (self.record.clone(), Certainty::Known),
         };
         let under_lease = self.hold.as_ref().map(|hold| hold.writer);

@@ -29,7 +29,7 @@ pub(super) enum Certainty {
     /// A change that leaves the base as it is, is none.
     Known,
     /// Some of the changes may be stored already; it does no harm to store them again.
-    Unmarked,
+    NoWriteId,
     /// The changes that the base has already may be stored or not.
     Doubtful,
 }

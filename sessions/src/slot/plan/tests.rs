@@ -12,7 +12,7 @@ use crate::{
     slot::registry::Registry,
 };
 
-/// Saves of it need no mark.
+/// Saves of it need no write id.
 #[derive(sessions_derive::Session)]
 #[session(crate = crate)]
 struct Data {
@@ -51,7 +51,7 @@ const B: usize = 1;
 /// The requests that write.
 const OURS: Writer = Writer::MAX;
 const THEIRS: Writer = Writer::MAX - 1;
-const MARK: u32 = 77;
+const WRITE_ID: u32 = 77;
 /// A lease of ours, and one of somebody else's.
 const LEASE: Lease = Lease { holder: 1, time: MINUTE };
 const FOREIGN: Lease = Lease { holder: 2, time: MINUTE };
@@ -82,7 +82,7 @@ const CONTEXT: SaveContext<'static> = SaveContext {
     expiry: &EXPIRY,
     limit: 10_000,
     sealing: 0,
-    mark: MARK,
+    write_id: WRITE_ID,
     conflict: Conflict::LastWins,
     overdue: None,
 };
@@ -414,35 +414,47 @@ fn what_a_record_says_of_user_and_times() {
 }
 
 #[test]
-fn which_saves_are_marked() {
-    let marks = |record: &Record| head_in(record).marks;
+fn which_saves_carry_a_write_id() {
+    let write_ids = |record: &Record| head_in(record).write_ids;
     const NONE: [u32; 0] = [];
     let plain = stored();
     write(&plain, A, "new", OURS);
-    assert_eq!(marks(&planned(&plain, ours(), context())), NONE, "of a plain change");
+    assert_eq!(write_ids(&planned(&plain, ours(), context())), NONE, "of a plain change");
     let reject = SaveContext { conflict: Conflict::Reject, ..context() };
-    assert_eq!(marks(&planned(&plain, ours(), reject)), [MARK], "where a conflict is refused");
+    assert_eq!(
+        write_ids(&planned(&plain, ours(), reject)),
+        [WRITE_ID],
+        "where a conflict is refused"
+    );
 
     let overlay = patch(A, "over");
     let overlaid = SaveJob { overlay: Some((&overlay, plain.generation())), ..ours() };
-    assert_eq!(marks(&planned(&plain, overlaid, context())), [MARK], "of an overlay");
+    assert_eq!(write_ids(&planned(&plain, overlaid, context())), [WRITE_ID], "of an overlay");
     let user: Arc<str> = "Data:7".into();
     let begin = Begin { user: &user, lifetime: Lifetime::new(), device: None };
     let login = SaveJob { login: Some(begin), ..overlaid };
-    assert_eq!(marks(&planned(&plain, login, context())), NONE, "of a login");
+    assert_eq!(write_ids(&planned(&plain, login, context())), NONE, "of a login");
 
     let leased = stored();
     leased.want_lease(LEASE, OURS);
     let saved = planned(&leased, ours(), context());
-    assert_eq!((marks(&saved), head_in(&saved).lease), (vec![MARK], Some(LEASE)), "under a lease");
+    assert_eq!(
+        (write_ids(&saved), head_in(&saved).lease),
+        (vec![WRITE_ID], Some(LEASE)),
+        "under a lease"
+    );
 
-    let marked: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
-    write(&marked, A, "new", OURS);
-    assert_eq!(marks(&planned(&marked, ours(), context())), [MARK, 5], "once it is marked");
+    let with_id: Slot<Data> = live(3, Head { write_ids: vec![5], ..Head::default() });
+    write(&with_id, A, "new", OURS);
+    assert_eq!(write_ids(&planned(&with_id, ours(), context())), [WRITE_ID, 5], "once it has one");
 
     let counter: Slot<Counter> = live(3, Head::default());
     write(&counter, A, "new", OURS);
-    assert_eq!(marks(&planned(&counter, ours(), context())), [MARK], "of a field that counts");
+    assert_eq!(
+        write_ids(&planned(&counter, ours(), context())),
+        [WRITE_ID],
+        "of a field that counts"
+    );
 }
 
 #[test]
@@ -494,13 +506,13 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
     assert_eq!(slot.record(), theirs);
-    assert_eq!(pending(&slot), [], "unmarked: what it has stored is taken to be stored");
+    assert_eq!(pending(&slot), [], "without a write id: what it has stored is taken to be stored");
 
-    // With a mark the newer record has told of it already.
-    let slot: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
+    // With a write id the newer record has told of it already.
+    let slot: Slot<Data> = live(3, Head { write_ids: vec![5], ..Head::default() });
     write(&slot, A, "ours", OURS);
     let ours_saved = planned(&slot, ours(), context());
-    let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
+    let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
     assert!(slot.observe(theirs.clone(), head, POLICY, true));
     assert_eq!(pending(&slot), []);
@@ -510,7 +522,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     assert_eq!(pending(&slot), [(A, "ours".into())], "written since");
 
     // A record of the same version is ours.
-    let slot: Slot<Data> = live(3, Head { marks: vec![5], ..Head::default() });
+    let slot: Slot<Data> = live(3, Head { write_ids: vec![5], ..Head::default() });
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
     slot.saved(saved.clone());
@@ -540,13 +552,13 @@ fn a_lease_that_was_saved_is_held() {
 fn only_so_many_attempts_are_remembered_the_first_among_them() {
     let slot = stored();
     write(&slot, A, "new", OURS);
-    for mark in 1..100 {
-        planned(&slot, ours(), SaveContext { mark, ..context() });
+    for write_id in 1..100 {
+        planned(&slot, ours(), SaveContext { write_id, ..context() });
         let state = slot.state();
-        let marks: Vec<u32> = state.unconfirmed.iter().map(|write| write.mark).collect();
-        assert_eq!(marks.len(), UNCONFIRMED_KEPT.min(mark as usize));
-        assert_eq!((marks[0], marks[marks.len() - 1]), (1, mark));
-        assert!(marks.is_sorted());
+        let write_ids: Vec<u32> = state.unconfirmed.iter().map(|write| write.write_id).collect();
+        assert_eq!(write_ids.len(), UNCONFIRMED_KEPT.min(write_id as usize));
+        assert_eq!((write_ids[0], write_ids[write_ids.len() - 1]), (1, write_id));
+        assert!(write_ids.is_sorted());
     }
 }
 
@@ -554,9 +566,10 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
 fn what_the_store_refused_is_forgotten_and_nothing_else() {
     let slot = stored();
     write(&slot, A, "new", OURS);
-    let [one, two] = [1, 2].map(|mark| planned(&slot, ours(), SaveContext { mark, ..context() }));
+    let [one, two] =
+        [1, 2].map(|write_id| planned(&slot, ours(), SaveContext { write_id, ..context() }));
     slot.not_saved(&one);
-    let left = || slot.state().unconfirmed.iter().map(|write| write.mark).collect::<Vec<_>>();
+    let left = || slot.state().unconfirmed.iter().map(|write| write.write_id).collect::<Vec<_>>();
     assert_eq!(left(), [2]);
     slot.not_saved(&one);
     assert_eq!(left(), [2]);
@@ -812,8 +825,8 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
 
 // ---- saves whose answer was lost ----
 
-fn outcome(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
-    let head = Head { marks: marks.into(), ..Head::default() };
+fn outcome(slot: &Slot<Data>, version: u64, write_ids: &[u32]) -> String {
+    let head = Head { write_ids: write_ids.into(), ..Head::default() };
     match slot.state().unconfirmed_outcome(&record::<Data>(version, &head, "new"), &head) {
         WriteOutcome::NotApplied => "none".into(),
         WriteOutcome::Applied(record) => format!("version {}", record.version),
@@ -821,21 +834,21 @@ fn outcome(slot: &Slot<Data>, version: u64, marks: &[u32]) -> String {
     }
 }
 
-/// With that many saves of version 4 whose answer was lost, the marks of which begin with 1.
+/// With that many saves of version 4 whose answer was lost, the write ids of which begin with 1.
 fn in_doubt(unconfirmed: u32, conflict: Conflict) -> Slot<Data> {
     let slot = stored();
     write(&slot, A, "ours", OURS);
-    for mark in 1..=unconfirmed {
-        planned(&slot, ours(), SaveContext { mark, conflict, ..context() });
+    for write_id in 1..=unconfirmed {
+        planned(&slot, ours(), SaveContext { write_id, conflict, ..context() });
     }
     slot
 }
 
 #[test]
-fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
+fn a_save_whose_answer_was_lost_is_found_by_its_write_id() {
     type Case<'a> = (&'static str, u32, Conflict, u64, &'a [u32], &'static str);
 
-    const KEPT: u64 = MARKS_KEPT as u64;
+    const KEPT: u64 = WRITE_IDS_KEPT as u64;
     let many = UNCONFIRMED_KEPT as u32;
     let table: [Case<'_>; _] = [
         ("nothing was tried", 0, Conflict::Reject, 4, &[1], "none"),
@@ -843,18 +856,18 @@ fn a_save_whose_answer_was_lost_is_found_by_its_mark() {
         ("ours", 1, Conflict::Reject, 4, &[1], "version 4"),
         ("ours, and others' since", 1, Conflict::Reject, 6, &[9, 8, 1], "version 4"),
         ("ours is not the newest", 3, Conflict::Reject, 4, &[2], "version 4"),
-        ("others', as many as have marks", 1, Conflict::Reject, 3 + KEPT, &[9], "none"),
-        ("more than have marks", 1, Conflict::Reject, 4 + KEPT, &[9], "version 4 or not"),
-        ("unmarked", 1, Conflict::LastWins, 4, &[1], "none"),
-        ("unmarked, far behind", 1, Conflict::LastWins, 4 + KEPT, &[9], "none"),
+        ("others', as many as are remembered", 1, Conflict::Reject, 3 + KEPT, &[9], "none"),
+        ("more than are remembered", 1, Conflict::Reject, 4 + KEPT, &[9], "version 4 or not"),
+        ("without a write id", 1, Conflict::LastWins, 4, &[1], "none"),
+        ("without a write id, far behind", 1, Conflict::LastWins, 4 + KEPT, &[9], "none"),
         ("almost too many", many - 1, Conflict::Reject, 4, &[99], "none"),
         ("too many", many, Conflict::Reject, 4, &[99], "version 4 or not"),
         ("too many, ours", many, Conflict::Reject, 4, &[many], "version 4"),
         ("too many, and none was carried out", many, Conflict::Reject, 3, &[99], "none"),
         ("the store has gone back", many, Conflict::Reject, 2, &[99], "none"),
     ];
-    for (case, unconfirmed, conflict, version, marks, found) in table {
-        assert_eq!(outcome(&in_doubt(unconfirmed, conflict), version, marks), found, "{case}");
+    for (case, unconfirmed, conflict, version, write_ids, found) in table {
+        assert_eq!(outcome(&in_doubt(unconfirmed, conflict), version, write_ids), found, "{case}");
     }
 }
 
@@ -874,21 +887,21 @@ fn a_record_that_does_not_tell_waits_for_the_answer() {
 
 #[test]
 fn how_sure_it_is_what_changes_were_made_of() {
-    let [marked, unmarked] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
+    let [with_id, without_id] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
     let base = |slot: &Slot<Data>, outcome| {
         let Base { record, certainty, .. } = slot.state().base_of_pending(outcome);
         let certainty = match certainty {
             Certainty::Known => "known",
-            Certainty::Unmarked => "unmarked",
+            Certainty::NoWriteId => "without a write id",
             Certainty::Doubtful => "doubtful",
         };
         (record.version, certainty)
     };
     let other = || plain_record(7, "new");
     assert_eq!(base(&stored(), WriteOutcome::NotApplied), (3, "known"));
-    assert_eq!(base(&marked, WriteOutcome::NotApplied), (3, "known"));
-    assert_eq!(base(&unmarked, WriteOutcome::NotApplied), (3, "unmarked"));
-    for slot in [&marked, &unmarked] {
+    assert_eq!(base(&with_id, WriteOutcome::NotApplied), (3, "known"));
+    assert_eq!(base(&without_id, WriteOutcome::NotApplied), (3, "without a write id"));
+    for slot in [&with_id, &without_id] {
         assert_eq!(base(slot, WriteOutcome::Applied(other())), (7, "known"));
         assert_eq!(base(slot, WriteOutcome::Unknown(other())), (7, "doubtful"));
     }
@@ -896,9 +909,9 @@ fn how_sure_it_is_what_changes_were_made_of() {
 
 #[test]
 fn an_answer_says_nothing_of_what_came_after_it() {
-    let marked = || live::<Data>(3, Head { marks: vec![5], ..Head::default() });
+    let with_id = || live::<Data>(3, Head { write_ids: vec![5], ..Head::default() });
     // The store went back while ours was on its way.
-    let slot = marked();
+    let slot = with_id();
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
     slot.rebase(plain_record(2, "older"), Head::default(), POLICY, 3);
@@ -906,14 +919,14 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     assert!(shows(&slot, &saved));
 
     // The same was written and is on its way again.
-    let slot = marked();
+    let slot = with_id();
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
-    let head = Head { marks: vec![9, MARK, 5], ..Head::default() };
+    let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
     assert!(slot.observe(theirs.clone(), head, POLICY, true));
     write(&slot, A, "ours", OURS);
-    planned(&slot, ours(), SaveContext { mark: 10, ..context() });
+    planned(&slot, ours(), SaveContext { write_id: 10, ..context() });
     slot.saved(saved);
     assert_eq!(pending(&slot), [(A, "ours".into())]);
     assert!(shows(&slot, &theirs));
@@ -938,8 +951,8 @@ fn encoded(field: usize, number: u32) -> Vec<u8> {
 }
 
 /// As this version of a counter's record.
-fn counted(version: u64, marks: &[u32], sum: u32) -> (Record, Head) {
-    let head = Head { marks: marks.into(), ..Head::default() };
+fn counted(version: u64, write_ids: &[u32], sum: u32) -> (Record, Head) {
+    let head = Head { write_ids: write_ids.into(), ..Head::default() };
     let sum = encoded(A, sum);
     let mut source = Source::empty(Counter::FIELDS);
     source.set_body(A, &sum);
@@ -1004,7 +1017,7 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
     count(&slot, A, 101);
     let other = slot.clone();
     MEANWHILE.set(Some(Box::new(move || drop(planned(&other, ours(), context())))));
-    let (theirs, head) = counted(5, &[9, MARK], 111);
+    let (theirs, head) = counted(5, &[9, WRITE_ID], 111);
     slot.rebase(theirs, head, POLICY, 3);
     assert_eq!(total(&slot), (111, 0), "it has it already");
 }
@@ -1084,7 +1097,7 @@ fn a_save_at_once_in_the_middle_of_a_merge_counts_once() {
     MEANWHILE.set(Some(Box::new(move || {
         assert!(other.save_at_once(ours(), context(), |_, _| true));
     })));
-    let (theirs, head) = counted(5, &[9, MARK], 111);
+    let (theirs, head) = counted(5, &[9, WRITE_ID], 111);
     slot.rebase(theirs, head, POLICY, 3);
     assert_eq!(total(&slot), (111, 0));
 }
@@ -1117,7 +1130,7 @@ fn the_id_that_was_tried_stays_until_it_is_forgotten() {
 
 #[test]
 fn a_lease_does_not_move_with_the_session() {
-    let head = |lease| Head { lease, marks: vec![5], ..Head::default() };
+    let head = |lease| Head { lease, write_ids: vec![5], ..Head::default() };
     let slot: Slot<Data> = live(3, head(Some(FOREIGN)));
     let moved = slot.record_without_lease();
     assert_eq!((head_in(&moved), field(&moved, A)), (head(None), Some("old".into())));

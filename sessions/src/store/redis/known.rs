@@ -15,9 +15,9 @@ const PLACES: usize = 512;
 /// larger are not kept.
 const WORTHWHILE: Range<usize> = 512..32 * 1024;
 
-/// A record that the server has, and the mark of the save that wrote it.
+/// A record that the server has, and the write id of the save that wrote it.
 pub(super) struct Known {
-    pub(super) mark: [u8; 8],
+    pub(super) write_id: [u8; 8],
     pub(super) record: Record,
 }
 
@@ -32,9 +32,9 @@ impl KnownRecords {
         Self { places: (0..PLACES).map(|_| Place::default()).collect() }
     }
 
-    pub(super) fn put(&self, key: &StoreKey, mark: [u8; 8], record: &Record) {
+    pub(super) fn put(&self, key: &StoreKey, write_id: [u8; 8], record: &Record) {
         if WORTHWHILE.contains(&record.payload.len()) {
-            let known = Known { mark, record: record.clone() };
+            let known = Known { write_id, record: record.clone() };
             let before = self.place(key).replace((*key, known));
             drop(before);
         }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn known(payload: &[u8]) -> Known {
-        Known { mark: [1; 8], record: record(payload) }
+        Known { write_id: [1; 8], record: record(payload) }
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
         assert!(in_parts > 500, "{in_parts}");
     }
 
-    /// The marks of the last saves stand in front of the fields, and change with each.
+    /// The write ids of the last saves stand in front of the fields, and change with each.
     #[test]
     fn a_change_at_both_ends_is_two_parts() {
         let mut new = [7; 900];
@@ -243,7 +243,7 @@ mod tests {
         records.put(&key(1), [1; 8], &record(&[7; 1_000]));
         records.put(&key(2), [2; 8], &record(&[7; 1_000]));
         assert!(records.take(&key(1)).is_none());
-        assert_eq!(records.take(&key(2)).map(|known| known.mark), Some([2; 8]));
+        assert_eq!(records.take(&key(2)).map(|known| known.write_id), Some([2; 8]));
         assert!(records.take(&key(2)).is_none(), "it is taken once");
         for size in [0, 511, 32 * 1024] {
             records.put(&key(1), [1; 8], &record(&vec![7; size]));

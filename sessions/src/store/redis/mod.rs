@@ -47,8 +47,8 @@ const CONNECT: &str = "connect";
 /// And what it does in one of two ways.
 const REPLACE: &str = "replace";
 
-/// What a value begins with: the mark of the save that wrote it. The packed record follows.
-const MARK: usize = 8;
+/// What a value begins with: the write id of the save that wrote it. The packed record follows.
+const WRITE_ID: usize = 8;
 
 /// How long Redis keeps a record at least, in milliseconds, so that one that is about to expire is
 /// not gone between the two steps of a save. Whether it has expired is not for Redis to say.
@@ -85,7 +85,7 @@ const WRITES: usize = 256 * 1024;
 ///
 /// A connection that ends, by a restart or by a proxy or a `timeout` of Redis that ends what is idle,
 /// is made anew, and a call that it takes along is made once more: nobody sees an error. That is safe for
-/// every call: a save carries a mark by which it knows itself, and a deletion leaves a receipt. A
+/// every call: a save carries a write id by which it knows itself, and a deletion leaves a receipt. A
 /// connection that a firewall or NAT has forgotten without a word costs one call its
 /// [timeout](RedisStoreBuilder::with_timeout); let the idle timeout there be longer than that of whoever
 /// ends connections properly, or set `tcp-keepalive` in Redis (300 seconds by default) below it.
@@ -186,8 +186,8 @@ struct Shared {
     prefix: String,
     clock: Clock,
     scripts: Scripts,
-    /// The next save's mark, where the system has no random numbers.
-    mark: AtomicU64,
+    /// The next save's write id, where the system has no random numbers.
+    write_id: AtomicU64,
     known: KnownRecords,
     users: KnownUsers,
 }
@@ -342,7 +342,7 @@ impl RedisStore {
         key: &StoreKey,
         record: &Record,
         based_on: Option<u64>,
-        mark: [u8; MARK],
+        write_id: [u8; WRITE_ID],
         lost: &mut Option<RedisError>,
     ) -> Result<i64, StoreError> {
         let scripts = &self.shared.scripts;
@@ -358,13 +358,13 @@ impl RedisStore {
         }
         let session = self.key(key);
         // Beside the session, under a name that no other save has.
-        let beside = format!("{session}:{:016x}", u64::from_be_bytes(mark));
+        let beside = format!("{session}:{:016x}", u64::from_be_bytes(write_id));
         // The words and the time take less than what is there for them.
-        let length = MARK + packed_length(record);
+        let length = WRITE_ID + packed_length(record);
         let mut put = Cmd::with_capacity(5, beside.len() + length + 32);
         put.arg("SET").arg(&beside);
         let mut value = put.writer_for_next_arg();
-        value.write_all(&mark).expect("memory");
+        value.write_all(&write_id).expect("memory");
         pack_into(&mut value, record);
         drop(value);
         put.arg("PX").arg(ttl.max(LEAST_TTL));
@@ -379,12 +379,12 @@ impl RedisStore {
         if let Some(based_on) = based_on.filter(|_| ttl > 0) {
             pack_head_into(&mut unmoved, record, based_on);
         }
-        let end = (MARK + unmoved.len()).saturating_sub(1).to_string();
+        let end = (WRITE_ID + unmoved.len()).saturating_sub(1).to_string();
         let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
         let based_on = based_on.unwrap_or(0).to_be_bytes();
         let arguments: [&[u8]; 8] = [
             now.as_bytes(),
-            &mark,
+            &write_id,
             key.as_bytes(),
             expires.as_bytes(),
             ttl.as_bytes(),
@@ -394,7 +394,7 @@ impl RedisStore {
         ];
         let answer = self.run(operation, script, Some(put), keys, &arguments, lost).await?;
         if answer == 1 {
-            self.shared.known.put(key, mark, record);
+            self.shared.known.put(key, write_id, record);
             self.shared.users.put(key, record.user.as_ref());
         }
         Ok(answer)
@@ -402,8 +402,8 @@ impl RedisStore {
 
     /// Not one after another: two copies of a process, as a virtual machine's snapshot makes them, would
     /// take each other's saves for their own.
-    fn next_mark(&self) -> [u8; MARK] {
-        let next = || self.shared.mark.fetch_add(1, Relaxed);
+    fn next_write_id(&self) -> [u8; WRITE_ID] {
+        let next = || self.shared.write_id.fetch_add(1, Relaxed);
         getrandom::u64().unwrap_or_else(|_| next()).to_be_bytes()
     }
 
@@ -414,7 +414,7 @@ impl RedisStore {
         key: &StoreKey,
         known: &Known,
         record: &Record,
-        mark: [u8; MARK],
+        write_id: [u8; WRITE_ID],
         lost: &mut Option<RedisError>,
     ) -> Result<bool, StoreError> {
         let (expires, now) = (stored_millis(record.expires_at), self.now());
@@ -422,9 +422,9 @@ impl RedisStore {
             return Ok(false);
         }
         let Some(changes) = known.changes_to(record) else { return Ok(false) };
-        let mut before = known.mark.to_vec();
+        let mut before = known.write_id.to_vec();
         pack_head_into(&mut before, record, known.record.version);
-        let mut after = mark.to_vec();
+        let mut after = write_id.to_vec();
         pack_head_into(&mut after, record, record.version);
         let session = self.key(key);
         // In a cluster it may be elsewhere.
@@ -453,7 +453,7 @@ impl RedisStore {
         let script = &self.shared.scripts.patch;
         let done: i64 = self.run("replace", script, None, keys, &arguments, lost).await?;
         if done == 1 {
-            self.shared.known.put(key, mark, record);
+            self.shared.known.put(key, write_id, record);
         }
         Ok(done == 1)
     }
@@ -502,7 +502,7 @@ impl RedisStore {
         value: Option<Vec<u8>>,
     ) -> Result<Option<Record>, StoreError> {
         let Some(value) = value else { return Ok(None) };
-        let record = value.get(MARK..).and_then(unpack).ok_or_else(|| {
+        let record = value.get(WRITE_ID..).and_then(unpack).ok_or_else(|| {
             let words = "a key below the prefix holds no session; who else writes there?";
             StoreError::permanent(NAME, operation, words)
         })?;
@@ -638,13 +638,13 @@ impl RedisStoreBuilder {
 
     fn assemble(self, server: Server) -> RedisStore {
         // Without random numbers there are no session ids either; the time will do for this.
-        let mark = stored_millis(SystemTime::now()) << 20;
+        let write_id = stored_millis(SystemTime::now()) << 20;
         let shared = Shared {
             connection: Connection::new(server, self.timeout),
             prefix: self.prefix,
             clock: self.clock,
             scripts: Scripts::new(),
-            mark: AtomicU64::new(mark),
+            write_id: AtomicU64::new(write_id),
             known: KnownRecords::new(),
             users: KnownUsers::new(),
         };
@@ -673,10 +673,10 @@ impl Store for RedisStore {
             Some(user) => self.load_with_score(&get, key, user).await?,
             None => (self.query::<Option<Vec<u8>>>(OPERATION, &get).await?, None),
         };
-        let mark = value.as_deref().and_then(<[u8]>::first_chunk).copied();
+        let write_id = value.as_deref().and_then(<[u8]>::first_chunk).copied();
         let record = self.record(OPERATION, value)?;
-        if let (Some(mark), Some(record)) = (mark, &record) {
-            self.shared.known.put(key, mark, record);
+        if let (Some(write_id), Some(record)) = (write_id, &record) {
+            self.shared.known.put(key, write_id, record);
         }
         let owner = record.as_ref().and_then(|record| record.user.as_ref());
         self.shared.users.put(key, owner);
@@ -694,7 +694,7 @@ impl Store for RedisStore {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let answer = self.write(key, record, None, self.next_mark(), &mut None).await?;
+        let answer = self.write(key, record, None, self.next_write_id(), &mut None).await?;
         Ok(if answer == 1 { Created::Done } else { Created::Exists })
     }
 
@@ -705,15 +705,15 @@ impl Store for RedisStore {
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
         // The same for both ways, so that a save which is sent again knows itself.
-        let mark = self.next_mark();
+        let write_id = self.next_write_id();
         let mut lost = None;
         if let Some(known) = self.shared.known.take(key)
             && known.record.version == based_on
-            && self.patch(key, &known, record, mark, &mut lost).await?
+            && self.patch(key, &known, record, write_id, &mut lost).await?
         {
             return Ok(Replaced::Done);
         }
-        match self.write(key, record, Some(based_on), mark, &mut lost).await? {
+        match self.write(key, record, Some(based_on), write_id, &mut lost).await? {
             1 => Ok(Replaced::Done),
             0 => Ok(Replaced::Changed),
             // Somebody else has saved more than once since: what the first try has done, nobody knows.
@@ -745,7 +745,7 @@ impl Store for RedisStore {
         let script = &self.shared.scripts.delete;
         let now = self.now().to_string();
         let session = self.key(key);
-        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_mark()));
+        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id()));
         let (keys, arguments): ([&str; 2], [&[u8]; 1]) = ([&session, &receipt], [now.as_bytes()]);
         let deleted: i64 = self.run("delete", script, None, &keys, &arguments, &mut None).await?;
         Ok(deleted == 1)

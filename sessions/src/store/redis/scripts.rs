@@ -7,7 +7,7 @@
 
 use redis::Script;
 
-use super::MARK;
+use super::WRITE_ID;
 
 pub(super) struct Scripts {
     pub(super) create: Code,
@@ -48,7 +48,7 @@ impl Code {
 /// At the head of each script: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,
 /// and says whether it is live.
 ///
-/// Positions are those of `packed`, behind the mark, counted from one: format 9, version 10 to 17,
+/// Positions are those of `packed`, behind the write id, counted from one: format 9, version 10 to 17,
 /// expiry 18 to 25. Numbers are unpacked before they are compared: Lua compares texts by the
 /// server's language. Those that are told to Redis are texts: Lua makes one of each otherwise.
 ///
@@ -66,7 +66,7 @@ end
 local live = head ~= '' and struct.unpack('>I8', head, 18) > tonumber(ARGV[1])
 ";
 
-/// `KEYS[2]` is the record beside the session. `ARGV`: now, mark, and what `INDEX_TOO` is told.
+/// `KEYS[2]` is the record beside the session. `ARGV`: now, write id, and what `INDEX_TOO` is told.
 /// 1 is done, 0 exists.
 const CREATE: &str = "
 if live then
@@ -78,7 +78,7 @@ end
 
 /// In front of a save: most leave expiry and user as they are, so that what is there differs in the
 /// version alone. Then it is live, and the user's set was told of it when they were set. `ARGV[7]` is
-/// that head, behind the mark, and `ARGV[8]` where it ends; it is empty if it would not be live. A set
+/// that head, behind the write id, and `ARGV[8]` where it ends; it is empty if it would not be live. A set
 /// that knows nothing of the session any more, because Redis has evicted it, is told again.
 const UNMOVED: &str = "
 if #ARGV[7] > 0 and redis.pcall('GETRANGE', KEYS[1], '8', ARGV[8]) == ARGV[7] then
@@ -102,7 +102,7 @@ if not live or string.sub(head, 10, 17) ~= ARGV[6] then
 end
 ";
 
-/// `KEYS[2]`, if it is there, is the user's set. `ARGV`: what the record begins with (mark, head and
+/// `KEYS[2]`, if it is there, is the user's set. `ARGV`: what the record begins with (write id, head and
 /// user), where that ends, what it begins with from now on, the key as a member of the set, now,
 /// expiry, time to live; then, any number of times, where the payload changes, and to what. The record
 /// keeps its expiry. 1 is done, 0 that it is another one.
@@ -132,7 +132,7 @@ const RENAMED: &str = "
   end
 ";
 
-/// The end of both. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, mark, the key as a
+/// The end of both. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, write id, the key as a
 /// member of the set, expiry, time to live.
 const INDEX_TOO: &str = "
 RENAMED()
@@ -190,4 +190,4 @@ return 1
 ";
 
 /// The scripts count with these.
-const _: () = assert!(MARK == 8);
+const _: () = assert!(WRITE_ID == 8);

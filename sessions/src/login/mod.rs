@@ -170,7 +170,7 @@ impl<T: SessionUser> Session<T> {
     async fn begin_anew(&self, old: &Arc<Slot<T>>, login: &Ready) -> Result<(), Error> {
         let (handle, shared) = (self.handle(), &*self.handle().shared);
         let writer = handle.writer();
-        let next = Arc::new(Slot::fresh(shared.now()));
+        let next = Arc::new(Slot::unsaved(shared.now()));
         let lifetime = login.lifetime.unwrap_or_default();
         let _ = next.set_lifetime(lifetime, writer);
         let job = login.job(lifetime, writer, next.generation());

@@ -28,7 +28,7 @@ use crate::{
     },
     save::{lease::LeaseWait, shared::Shared},
     slot::{
-        Slot, Stage,
+        Slot, SlotState,
         plan::{Plan, SaveContext, SaveJob},
         registry::Place,
     },
@@ -277,8 +277,8 @@ pub(crate) async fn confirm<T: SessionData>(
     if let (Some(_), Some(store)) = (slot.place(), shared.store()) {
         reload(shared, store, slot).await?;
     }
-    match slot.stage() {
-        Stage::Ended => Err(Error::ended()),
+    match slot.state() {
+        SlotState::Ended => Err(Error::ended()),
         _ if slot.generation() == generation => Ok(Saved::Done),
         _ => Ok(Saved::Outdated),
     }
@@ -442,9 +442,9 @@ pub(crate) async fn refresh<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
-) -> Result<Stage, Error> {
-    if let Some(stage) = look(shared, slot, key, false).await? {
-        return Ok(stage);
+) -> Result<SlotState, Error> {
+    if let Some(state) = look(shared, slot, key, false).await? {
+        return Ok(state);
     }
     let _saving = slot.saving.lock().await;
     refresh_locked(shared, slot, key).await
@@ -455,19 +455,19 @@ pub(crate) async fn refresh_locked<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
-) -> Result<Stage, Error> {
-    let stage = look(shared, slot, key, true).await?;
-    Ok(stage.unwrap_or_else(|| slot.stage()))
+) -> Result<SlotState, Error> {
+    let state = look(shared, slot, key, true).await?;
+    Ok(state.unwrap_or_else(|| slot.state()))
 }
 
-/// The slot's stage after a look at the store, if that has not to wait for a save.
+/// The slot's state after a look at the store, if that has not to wait for a save.
 async fn look<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
     is_answered: bool,
-) -> Result<Option<Stage>, Error> {
-    let Some(store) = shared.store() else { return Ok(Some(slot.stage())) };
+) -> Result<Option<SlotState>, Error> {
+    let Some(store) = shared.store() else { return Ok(Some(slot.state())) };
     let found = store.load(key).await?;
     Ok(learn(shared, slot, key, found, is_answered))
 }
@@ -478,10 +478,10 @@ pub(crate) fn look_at_once<T: SessionData>(
     store: &dyn ErasedStore,
     slot: &Slot<T>,
     key: &StoreKey,
-) -> Option<Stage> {
+) -> Option<SlotState> {
     // Mostly it is the record that the slot knows.
     if slot.is_current(|known| store.has_still(key, known), is_over(shared)) {
-        return Some(Stage::Live);
+        return Some(SlotState::Stored);
     }
     let found = store.load(key).now()?.ok()?;
     learn(shared, slot, key, found, false)
@@ -491,32 +491,32 @@ fn is_over<T: SessionData>(shared: &Shared<T>) -> impl FnOnce(&Record, Lifetime)
     |record, lifetime| shared.expiry.is_over(record, lifetime, shared.now())
 }
 
-/// The slot's stage now that it knows what the store has, if that has not to wait for a save.
+/// The slot's state now that it knows what the store has, if that has not to wait for a save.
 fn learn<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
     found: Option<Record>,
     is_answered: bool,
-) -> Option<Stage> {
+) -> Option<SlotState> {
     let Some(record) = found else {
         slot.end_as(false);
-        return Some(Stage::Ended);
+        return Some(SlotState::Ended);
     };
     // Mostly it is the record that the slot knows: nothing is looked at twice.
     let record = match slot.recognize(record, is_over(shared)) {
-        Ok(()) => return Some(Stage::Live),
+        Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
     };
     let has_moved = has_just_moved(&record, shared.now());
     match usable(shared, record) {
         Some((record, head)) => {
             let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
-            slot.observe(record, head, shared.policy, is_answered).then(|| slot.stage())
+            slot.observe(record, head, shared.policy, is_answered).then(|| slot.state())
         }
         None => {
             slot.end_as(has_moved);
-            Some(Stage::Ended)
+            Some(SlotState::Ended)
         }
     }
 }
@@ -554,7 +554,7 @@ pub(crate) async fn renew<T: SessionData>(
 ) -> Result<(Record, Place<T>), Error> {
     let old = &slot.place().ok_or_else(Error::ended)?.key;
     loop {
-        if refresh_locked(shared, slot, old).await? != Stage::Live {
+        if refresh_locked(shared, slot, old).await? != SlotState::Stored {
             return Err(Error::ended());
         }
         let overdue = saving.lease_wait.overdue;

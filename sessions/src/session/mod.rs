@@ -25,7 +25,7 @@ use crate::{
         request::Handle,
     },
     slot::{
-        Slot, Stage, Tried,
+        Slot, SlotState, Tried,
         lock::{Access, Patience, TimedOut},
         plan::SaveJob,
     },
@@ -502,7 +502,7 @@ impl<T: SessionData> Session<T> {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         };
         match save::refresh(&self.handle.shared, &slot, &place.key).await? {
-            Stage::Ended => Err(Error::ended()),
+            SlotState::Ended => Err(Error::ended()),
             _ => Ok(()),
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     record::{Record, expiry::Lifetime, head::Head},
     save::{self, Saving, shared::Shared},
     session::wait::Waits,
-    slot::{Slot, Stage, plan::SaveJob},
+    slot::{Slot, SlotState, plan::SaveJob},
     sync::{AtomicBool, Mutex, MutexGuard},
 };
 
@@ -126,10 +126,10 @@ struct PrivateCookies {
 
 impl<T: SessionData> Opened<T> {
     fn found(slot: Arc<Slot<T>>, cookie: VerifiedCookie) -> Self {
-        Self { cookie: Some(cookie), is_new: false, ..Self::fresh(slot) }
+        Self { cookie: Some(cookie), is_new: false, ..Self::unsaved(slot) }
     }
 
-    fn fresh(slot: Arc<Slot<T>>) -> Self {
+    fn unsaved(slot: Arc<Slot<T>>) -> Self {
         Self {
             slot,
             cookie: None,
@@ -168,7 +168,7 @@ pub(crate) struct Outcome {
 /// What a slot shows in one look.
 #[derive(Clone, Copy)]
 struct Seen {
-    stage: Stage,
+    state: SlotState,
     lifetime: Lifetime,
     /// A cookie of the session that the client has should be sent again.
     is_cookie_old: bool,
@@ -231,7 +231,7 @@ impl<T: SessionData> Handle<T> {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(place) = slot.place() else { continue };
             match save::look_at_once(shared, store, &slot, &place.key) {
-                Some(Stage::Live) => {
+                Some(SlotState::Stored) => {
                     self.found_live(slot, cookie);
                     return true;
                 }
@@ -251,7 +251,7 @@ impl<T: SessionData> Handle<T> {
             // was loaded is then known to the slot.
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(place) = slot.place() else { continue };
-            if save::refresh(shared, &slot, &place.key).await? == Stage::Live {
+            if save::refresh(shared, &slot, &place.key).await? == SlotState::Stored {
                 self.found_live(slot, cookie);
                 return Ok(());
             }
@@ -274,12 +274,12 @@ impl<T: SessionData> Handle<T> {
     /// A client whose session has another id since a moment ago has the cookie of that, or is just
     /// getting it: one of a session that begins here would take its place.
     fn found_none(&self, has_moved: bool) {
-        let slot = Slot::fresh(self.shared.now());
+        let slot = Slot::unsaved(self.shared.now());
         if has_moved {
             tracing::debug!("the session goes on under another id");
             slot.end_as(true);
         }
-        self.found(Opened::fresh(Arc::new(slot)));
+        self.found(Opened::unsaved(Arc::new(slot)));
     }
 
     /// Of two tasks of the request that open at the same time, the first one's counts.
@@ -297,9 +297,9 @@ impl<T: SessionData> Handle<T> {
     #[cfg(feature = "private-cookie")]
     fn find_in_cookie(&self) -> Opened<T> {
         let shared = &self.shared;
-        let fresh = || Opened::fresh(Arc::new(Slot::fresh(shared.now())));
+        let unsaved = || Opened::unsaved(Arc::new(Slot::unsaved(shared.now())));
         let Some(newest) = shared.cookie.newest(&shared.keys, self.cookies.iter()) else {
-            return fresh();
+            return unsaved();
         };
         let mut private = PrivateCookies {
             held: None,
@@ -315,7 +315,7 @@ impl<T: SessionData> Handle<T> {
                 return Opened { private, ..Opened::found(slot, cookie) };
             }
         }
-        Opened { private, ..fresh() }
+        Opened { private, ..unsaved() }
     }
 
     /// A [`Session`](crate::Session) comes out of `Session::open` alone.
@@ -379,7 +379,7 @@ impl<T: SessionData> Handle<T> {
     /// Gives the request a new session in place of the one that it has ended.
     pub(crate) fn start_over(&self) {
         let mut opened = self.opened();
-        opened.slot = Arc::new(Slot::fresh(self.shared.now()));
+        opened.slot = Arc::new(Slot::unsaved(self.shared.now()));
         opened.ended = opened.cookie.is_some();
         opened.is_new = true;
         if self.is_answered() {
@@ -401,12 +401,12 @@ impl<T: SessionData> Handle<T> {
         if !self.has_unsaved(slot) {
             return;
         }
-        match slot.stage() {
-            Stage::Live if !self.shared.storage.is_cookie() => {
+        match slot.state() {
+            SlotState::Stored if !self.shared.storage.is_cookie() => {
                 let job = SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::of(None) };
                 self.shared.save_in_background(slot.clone(), self.runtime(), gone, job);
             }
-            Stage::Ended => tracing::debug!("written to a session after its end: not saved"),
+            SlotState::Ended => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
             _ => tracing::debug!("written to a session that has no response: not saved"),
         }
@@ -446,7 +446,7 @@ impl<T: SessionData> Handle<T> {
             return None;
         }
         let mut _saving = None;
-        if self.needs_cookie(seen.stage) {
+        if self.needs_cookie(seen.state) {
             _saving = Some(slot.saving.try_lock().ok()?);
             seen = self.look(slot);
         }
@@ -475,7 +475,7 @@ impl<T: SessionData> Handle<T> {
         let (seen, refresh) = self.look_for_refresh(&slot);
         let sends_again = is_to_send_again(&self.opened(), seen);
         let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
-        let mut saving = match is_due || self.needs_cookie(slot.stage()) {
+        let mut saving = match is_due || self.needs_cookie(slot.state()) {
             true => Some(Saving::of(&slot).await),
             false => None,
         };
@@ -512,11 +512,11 @@ impl<T: SessionData> Handle<T> {
     async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
         let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
         let Some(place) = slot.place().filter(|_| is_wanted) else { return false };
-        let stage = match is_saving {
+        let state = match is_saving {
             true => save::refresh_locked(&self.shared, slot, &place.key).await,
             false => save::refresh(&self.shared, slot, &place.key).await,
         };
-        matches!(stage, Ok(Stage::Live))
+        matches!(state, Ok(SlotState::Stored))
     }
 
     async fn touch(&self, slot: &Slot<T>, expires_at: SystemTime) {
@@ -544,7 +544,7 @@ impl<T: SessionData> Handle<T> {
             tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
         }
         let seen = self.look(slot);
-        seen.stage == Stage::Live && !seen.is_cookie_old
+        seen.state == SlotState::Stored && !seen.is_cookie_old
     }
 
     /// Extends the expiry with a save, which says when the session was last seen; without one while
@@ -569,12 +569,12 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// Whether a save after the response would need a cookie that cannot be sent any more.
-    fn needs_cookie(&self, stage: Stage) -> bool {
-        stage == Stage::Fresh || self.shared.storage.is_cookie()
+    fn needs_cookie(&self, state: SlotState) -> bool {
+        state == SlotState::Unsaved || self.shared.storage.is_cookie()
     }
 
     fn close(&self, slot: &Slot<T>) {
-        if self.needs_cookie(slot.stage()) {
+        if self.needs_cookie(slot.state()) {
             slot.close();
         }
     }
@@ -585,32 +585,33 @@ impl<T: SessionData> Handle<T> {
         let now = self.shared.now();
         let expiry = &self.shared.expiry;
         let is_no_use = self.is_no_use();
-        slot.look(|stage, lifetime, record, head| {
+        slot.look(|state, lifetime, record, head| {
             let is_seen_anew =
                 || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
-            let refresh = match stage {
-                Stage::Live if !is_no_use => expiry
+            let refresh = match state {
+                SlotState::Stored if !is_no_use => expiry
                     .refresh(lifetime, record, now)
                     .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
             };
-            (self.seen(stage, lifetime, record, head), refresh)
+            (self.seen(state, lifetime, record, head), refresh)
         })
     }
 
     fn look(&self, slot: &Slot<T>) -> Seen {
-        slot.look(|stage, lifetime, record, head| self.seen(stage, lifetime, record, head))
+        slot.look(|state, lifetime, record, head| self.seen(state, lifetime, record, head))
     }
 
-    fn seen(&self, stage: Stage, lifetime: Lifetime, record: &Record, head: &Head) -> Seen {
+    fn seen(&self, state: SlotState, lifetime: Lifetime, record: &Record, head: &Head) -> Seen {
         let Shared { expiry, storage, .. } = &*self.shared;
         // A private cookie says itself when it was sent.
-        let is_cookie_old = stage == Stage::Live && !storage.is_cookie() && !self.is_no_use() && {
-            let (created_at, sent) = (record.created_at, head.cookie_sent);
-            let sent = sent.unwrap_or(created_at);
-            expiry.is_cookie_old(lifetime, created_at, sent, || self.shared.now())
-        };
-        Seen { stage, lifetime, is_cookie_old }
+        let is_cookie_old =
+            state == SlotState::Stored && !storage.is_cookie() && !self.is_no_use() && {
+                let (created_at, sent) = (record.created_at, head.cookie_sent);
+                let sent = sent.unwrap_or(created_at);
+                expiry.is_cookie_old(lifetime, created_at, sent, || self.shared.now())
+            };
+        Seen { state, lifetime, is_cookie_old }
     }
 
     async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
@@ -649,7 +650,7 @@ impl<T: SessionData> Handle<T> {
     ) -> Outcome {
         let shared = &self.shared;
         let slot = &opened.slot;
-        let place = slot.place().filter(|_| seen.stage == Stage::Live);
+        let place = slot.place().filter(|_| seen.state == SlotState::Stored);
         let has_other_lifetime =
             opened.lifetime_before.is_some_and(|before| before != seen.lifetime);
         let change = decide(Facts {
@@ -674,7 +675,7 @@ impl<T: SessionData> Handle<T> {
                 self.cookie_for(opened, &id, record, age).map(Some)
             }
         };
-        if self.needs_cookie(seen.stage) {
+        if self.needs_cookie(seen.state) {
             slot.close();
         }
         match cookie {

@@ -1,6 +1,6 @@
 //! A slot's half towards leases: what this process wants, has, gives back or has lost.
 
-use super::{Slot, State};
+use super::{Contents, Slot};
 use crate::error::refusal::Refusal;
 use crate::{
     data::{SessionData, patch::Writer},
@@ -14,7 +14,7 @@ const MOST_HANDED_ON: u32 = 8;
 pub(super) struct Hold {
     lease: Lease,
     pub(super) writer: Writer,
-    stage: HoldStage,
+    state: HoldStage,
     /// The version of the record that has it.
     version: u64,
     /// Those that it takes the place of, which may still be in the store, with their writers.
@@ -42,64 +42,64 @@ impl<T: SessionData> Slot<T> {
     /// Wants a lease from now on; the next save takes it. In this process its holder is alone: it
     /// has the lock for writing.
     pub(crate) fn want_lease(&self, lease: Lease, writer: Writer) {
-        let mut state = self.state();
-        let before = state.hold.take().map_or_else(Vec::new, |mut hold| {
+        let mut contents = self.contents();
+        let before = contents.hold.take().map_or_else(Vec::new, |mut hold| {
             hold.before.push((hold.lease.holder, hold.writer));
             hold.before
         });
-        state.handed_on = if before.is_empty() { 0 } else { state.handed_on + 1 };
-        let hold = Hold { lease, writer, stage: HoldStage::Wanted, version: 0, before };
-        state.hold = Some(Box::new(hold));
+        contents.handed_on = if before.is_empty() { 0 } else { contents.handed_on + 1 };
+        let hold = Hold { lease, writer, state: HoldStage::Wanted, version: 0, before };
+        contents.hold = Some(Box::new(hold));
     }
 
     /// Whether one lease has followed the other in this process for so long that another process
     /// should have its turn.
     pub(crate) fn is_giving_way(&self) -> bool {
-        let state = self.state();
-        state.hold.is_some() && state.handed_on >= MOST_HANDED_ON
+        let contents = self.contents();
+        contents.hold.is_some() && contents.handed_on >= MOST_HANDED_ON
     }
 
     /// The version of the record that the lease was taken or last renewed with, as long as it was
     /// ours; that of the record if there is none.
     pub(crate) fn lock_version(&self) -> u64 {
-        let state = self.state();
-        match &state.hold {
-            Some(hold) if hold.stage != HoldStage::Wanted => hold.version,
-            _ => state.record.version,
+        let contents = self.contents();
+        match &contents.hold {
+            Some(hold) if hold.state != HoldStage::Wanted => hold.version,
+            _ => contents.record.version,
         }
     }
 
     /// Wants the lease no more; says whether it may be in the store, so that a save has to take it
     /// out.
     pub(crate) fn release_lease(&self, holder: u64) -> bool {
-        let mut state = self.state();
-        let in_doubt = state.outcome_unknown();
-        let Some(hold) = state.hold.as_mut().filter(|hold| hold.lease.holder == holder) else {
+        let mut contents = self.contents();
+        let in_doubt = contents.outcome_unknown();
+        let Some(hold) = contents.hold.as_mut().filter(|hold| hold.lease.holder == holder) else {
             return false;
         };
-        let may_be_stored = match hold.stage {
+        let may_be_stored = match hold.state {
             HoldStage::Held | HoldStage::Released => true,
             HoldStage::Wanted => in_doubt || !hold.before.is_empty(),
             HoldStage::Lost => false,
         };
-        hold.stage = HoldStage::Released;
+        hold.state = HoldStage::Released;
         if !may_be_stored {
-            state.hold = None;
+            contents.hold = None;
         }
         may_be_stored
     }
 
     /// The lease that somebody else has on the session, with the version that says so.
     pub(crate) fn foreign_lease(&self, overdue: Option<u64>) -> Option<(Lease, u64)> {
-        let state = self.state();
-        state.foreign_lease(overdue).map(|lease| (lease, state.record.version))
+        let contents = self.contents();
+        contents.foreign_lease(overdue).map(|lease| (lease, contents.record.version))
     }
 }
 
-impl<T: SessionData> State<T> {
+impl<T: SessionData> Contents<T> {
     /// What stands in the next record.
     pub(super) fn next_lease(&self) -> Option<Lease> {
-        self.hold.as_ref().and_then(|hold| match hold.stage {
+        self.hold.as_ref().and_then(|hold| match hold.state {
             HoldStage::Wanted | HoldStage::Held => Some(hold.lease),
             HoldStage::Released | HoldStage::Lost => None,
         })
@@ -121,14 +121,14 @@ impl<T: SessionData> State<T> {
         if !is_older {
             hold.before.clear();
         }
-        match hold.stage {
+        match hold.state {
             HoldStage::Wanted | HoldStage::Held if is_ours => {
-                hold.stage = HoldStage::Held;
+                hold.state = HoldStage::Held;
                 hold.version = version;
             }
             HoldStage::Released if is_ours || is_older => {}
             HoldStage::Held => {
-                hold.stage = HoldStage::Lost;
+                hold.state = HoldStage::Lost;
                 losers.push(hold.writer);
             }
             HoldStage::Released => {
@@ -148,7 +148,7 @@ impl<T: SessionData> State<T> {
     /// Whether what this writer releases was written under a lease that is not its own any more.
     pub(super) fn is_fenced_off(&self, writer: Writer) -> bool {
         let hold = self.hold.as_ref();
-        hold.is_some_and(|hold| hold.stage == HoldStage::Lost && hold.writer == writer)
+        hold.is_some_and(|hold| hold.state == HoldStage::Lost && hold.writer == writer)
     }
 
     /// Whether the record has to be saved for the sake of its lease. A new session needs none:
@@ -156,7 +156,7 @@ impl<T: SessionData> State<T> {
     pub(super) fn lease_is_due(&self, renews: bool) -> bool {
         let stored = self.head.lease.map(|lease| lease.holder);
         self.record.version > 0
-            && self.hold.as_ref().is_some_and(|hold| match hold.stage {
+            && self.hold.as_ref().is_some_and(|hold| match hold.state {
                 HoldStage::Wanted => true,
                 HoldStage::Held => renews,
                 HoldStage::Released => stored.is_some_and(|stored| hold.is_ours(stored)),

@@ -9,7 +9,7 @@
 //! A guard's writes become bytes when the guard is released. A save needs the bytes alone: it never
 //! waits for a guard, and it saves all that has been released and nothing that has not.
 //!
-//! The state's mutex is held for a moment at a time, never across an await, and never while code of
+//! The mutex of the contents is held for a moment at a time, never across an await, and never while code of
 //! a user's runs (`Serialize`, `Deserialize`, `Default`, `Drop`). A store that answers at once is asked
 //! under it: there is one, ours, and it knows nothing of slots.
 
@@ -51,11 +51,11 @@ pub(crate) struct Slot<T: SessionData> {
     pub(crate) saving: tokio::sync::Mutex<()>,
     /// Unset until the session has been stored for the first time.
     place: OnceLock<Place<T>>,
-    state: Mutex<State<T>>,
+    contents: Mutex<Contents<T>>,
 }
 
-struct State<T: SessionData> {
-    stage: Stage,
+struct Contents<T: SessionData> {
+    state: SlotState,
     /// It has ended because it goes on under another id.
     has_moved: bool,
     record: Record,
@@ -104,17 +104,17 @@ struct UnconfirmedWrite {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Its record is on the way. So it is with a slot that rests, whose record then is the one of
-    /// before.
+pub(crate) enum SlotState {
+    /// The record is still to be loaded. A slot that rests is in this state too, with the record
+    /// that it had before.
     Loading,
-    /// New: no record yet, and no id.
-    Fresh,
-    /// What is written now would need a cookie, and the response has left.
-    Late,
+    /// New: the session has no record yet, and no id.
+    Unsaved,
+    /// The response has left without a cookie of the session: what is written now cannot be saved.
+    Unsendable,
     /// The store has a record.
-    Live,
-    /// Over. What is written now is refused.
+    Stored,
+    /// The session is over. What is written now is refused.
     Ended,
 }
 
@@ -134,16 +134,16 @@ pub(crate) struct Tried<T: SessionData, R, E> {
 
 impl<T: SessionData> Slot<T> {
     /// The slot of a session that is not stored yet.
-    pub(crate) fn fresh(now: SystemTime) -> Self {
-        Self::new(Stage::Fresh, now, OnceLock::new())
+    pub(crate) fn unsaved(now: SystemTime) -> Self {
+        Self::new(SlotState::Unsaved, now, OnceLock::new())
     }
 
     /// The slot of a stored session whose record is still to be loaded.
     pub(crate) fn loading(place: Place<T>) -> Self {
-        Self::new(Stage::Loading, SystemTime::UNIX_EPOCH, OnceLock::from(place))
+        Self::new(SlotState::Loading, SystemTime::UNIX_EPOCH, OnceLock::from(place))
     }
 
-    fn new(stage: Stage, now: SystemTime, place: OnceLock<Place<T>>) -> Self {
+    fn new(state: SlotState, now: SystemTime, place: OnceLock<Place<T>>) -> Self {
         // Not `Arc::default`: all threads would count in the one place that has the default.
         let payload = [][..].into();
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
@@ -151,8 +151,8 @@ impl<T: SessionData> Slot<T> {
             lock: Lock::new(),
             saving: tokio::sync::Mutex::new(()),
             place,
-            state: Mutex::new(State {
-                stage,
+            contents: Mutex::new(Contents {
+                state,
                 has_moved: false,
                 record,
                 head: Head::default(),
@@ -181,69 +181,69 @@ impl<T: SessionData> Slot<T> {
         let _ = self.place.set(place);
     }
 
-    /// No statement in here panics between two changes that belong together: a poisoned state is a
-    /// good one.
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No statement in here panics between two changes that belong together: poisoned contents
+    /// are good ones.
+    fn contents(&self) -> MutexGuard<'_, Contents<T>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn stage(&self) -> Stage {
-        self.state().stage
+    pub(crate) fn state(&self) -> SlotState {
+        self.contents().state
     }
 
     pub(crate) fn has_moved(&self) -> bool {
-        self.state().has_moved
+        self.contents().has_moved
     }
 
-    /// Stage, lifetime, record and its head, in one look. `at` runs under the state's lock.
-    pub(crate) fn look<R>(&self, at: impl FnOnce(Stage, Lifetime, &Record, &Head) -> R) -> R {
-        let state = self.state();
-        at(state.stage, state.lifetime, &state.record, &state.head)
+    /// State, lifetime, record and its head, in one look. `at` runs under the lock of the contents.
+    pub(crate) fn look<R>(&self, at: impl FnOnce(SlotState, Lifetime, &Record, &Head) -> R) -> R {
+        let contents = self.contents();
+        at(contents.state, contents.lifetime, &contents.record, &contents.head)
     }
 
     /// The record as we know it, without its payload's changes since.
     pub(crate) fn record(&self) -> Record {
-        self.state().record.clone()
+        self.contents().record.clone()
     }
 
     pub(crate) fn lifetime(&self) -> Lifetime {
-        self.state().lifetime
+        self.contents().lifetime
     }
 
     /// Gives back the one before.
     pub(crate) fn set_lifetime(&self, lifetime: Lifetime, writer: Writer) -> Lifetime {
-        let mut state = self.state();
-        state.lifetime_writer = Some(writer);
-        std::mem::replace(&mut state.lifetime, lifetime)
+        let mut contents = self.contents();
+        contents.lifetime_writer = Some(writer);
+        std::mem::replace(&mut contents.lifetime, lifetime)
     }
 
     /// Whether the session's record says when it was last seen.
     pub(crate) fn has_device(&self) -> bool {
-        self.state().head.device.is_some()
+        self.contents().head.device.is_some()
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
-        self.state().is_dirty()
+        self.contents().is_dirty()
     }
 
     /// Changes with what the next guard will show, unless a guard has changed it.
     pub(crate) fn generation(&self) -> u64 {
-        self.state().generation
+        self.contents().generation
     }
 
     /// Whether a save would have something to do, or to find out.
     pub(crate) fn has_unsaved(&self) -> bool {
-        let state = self.state();
-        state.is_dirty() || state.outcome_unknown()
+        let contents = self.contents();
+        contents.is_dirty() || contents.outcome_unknown()
     }
 
     /// The next guard decodes the fields anew, whatever happens to them. The caller holds the lock
     /// for writing; the generation is what its changes are made of.
     pub(crate) fn forget_view(&self) -> u64 {
-        let mut state = self.state();
-        let _outdated = state.outdate_view();
-        let generation = state.generation;
-        drop(state);
+        let mut contents = self.contents();
+        let _outdated = contents.outdate_view();
+        let generation = contents.generation;
+        drop(contents);
         generation
     }
 
@@ -253,21 +253,21 @@ impl<T: SessionData> Slot<T> {
     /// everywhere.
     pub(crate) fn view(&self, now: u64) -> Arc<T::Fields> {
         let (generation, stale, record, pending) = {
-            let mut state = self.state();
-            let stale = match &state.view {
-                Some(view) if T::__tracked(view).is_stale() => state.view.take(),
+            let mut contents = self.contents();
+            let stale = match &contents.view {
+                Some(view) if T::__tracked(view).is_stale() => contents.view.take(),
                 Some(view) if is_valid::<T>(view, now) => return view.clone(),
                 _ => None,
             };
-            (state.generation, stale, state.record.clone(), state.pending.clone())
+            (contents.generation, stale, contents.record.clone(), contents.pending.clone())
         };
         let view = loaded::<T>(stale, &record, &pending, now);
         let _outdated = {
-            let mut state = self.state();
+            let mut contents = self.contents();
             // Another reader may have been as fast; each then has its own.
-            let is_news = !state.view.as_ref().is_some_and(|view| is_valid::<T>(view, now));
-            match state.generation == generation && is_news {
-                true => state.view.replace(view.clone()),
+            let is_news = !contents.view.as_ref().is_some_and(|view| is_valid::<T>(view, now));
+            match contents.generation == generation && is_news {
+                true => contents.view.replace(view.clone()),
                 false => None,
             }
         };
@@ -277,10 +277,10 @@ impl<T: SessionData> Slot<T> {
     /// The fields for a writer, who holds the lock: nobody else has this copy.
     pub(crate) fn lend(&self, now: u64) -> (Arc<T::Fields>, Lent) {
         let (view, lent) = {
-            let mut state = self.state();
-            let view = state.view.take();
-            let (generation, pending) = (state.generation, state.pending.clone());
-            (view, Lent { generation, record: state.record.clone(), pending })
+            let mut contents = self.contents();
+            let view = contents.view.take();
+            let (generation, pending) = (contents.generation, contents.pending.clone());
+            (view, Lent { generation, record: contents.record.clone(), pending })
         };
         // Readers are gone while a writer has the lock, and their copies with them.
         let mut view = loaded::<T>(view, &lent.record, &lent.pending, now);
@@ -319,13 +319,13 @@ impl<T: SessionData> Slot<T> {
     /// The changes of a copy are stored: the next guard can have it, unless more has changed, or it
     /// has changed places with another session's.
     pub(crate) fn keep_view(&self, (mut view, generation): (Arc<T::Fields>, u64)) {
-        let mut state = self.state();
-        if state.generation == generation
+        let mut contents = self.contents();
+        if contents.generation == generation
             && let Some(fields) = Arc::get_mut(&mut view)
             && T::__tracked(fields).is_lent_to(self.address())
         {
-            T::__tracked_mut(fields).settle(state.unsaved());
-            state.view = Some(view);
+            T::__tracked_mut(fields).settle(contents.unsaved());
+            contents.view = Some(view);
         }
     }
 
@@ -350,11 +350,11 @@ impl<T: SessionData> Slot<T> {
         let is_ours = tracked.is_lent_to(self.address());
         let changes = writing.changes(tracked, self.address(), lent);
         if changes.is_empty() {
-            let mut state = self.state();
-            if state.generation == lent.generation && is_ours {
+            let mut contents = self.contents();
+            if contents.generation == lent.generation && is_ours {
                 // What earlier guards changed may have been saved meanwhile.
-                tracked.settle(state.unsaved());
-                state.view = Some(view.clone());
+                tracked.settle(contents.unsaved());
+                contents.view = Some(view.clone());
             }
             return false;
         }
@@ -362,23 +362,23 @@ impl<T: SessionData> Slot<T> {
         // What the copy was made of may have changed since. Merging runs code of a user's, so that
         // it happens outside of the lock, and again if something has changed meanwhile.
         let (mut known, mut rebased) = (lent.generation, None);
-        let mut state = loop {
-            let state = self.state();
-            if state.generation == known {
-                break state;
+        let mut contents = loop {
+            let contents = self.contents();
+            if contents.generation == known {
+                break contents;
             }
-            known = state.generation;
-            let (record, pending) = (state.record.clone(), state.pending.clone());
-            drop(state);
+            known = contents.generation;
+            let (record, pending) = (contents.record.clone(), contents.pending.clone());
+            drop(contents);
             rebased = Some(rebase::onto::<T>(&changes, lent, &record, &pending, policy));
         };
         let changes = rebased.unwrap_or(changes);
-        state.revision += 1;
-        let is_fenced_off = state.is_fenced_off(writer);
+        contents.revision += 1;
+        let is_fenced_off = contents.is_fenced_off(writer);
         let mut answers = false;
-        state.pending.reserve(changes.len());
+        contents.pending.reserve(changes.len());
         for (field, change) in changes {
-            state.refused.retain(|it| (it.field, it.writer) != (field, writer));
+            contents.refused.retain(|it| (it.field, it.writer) != (field, writer));
             let change = match change {
                 Change::To(_) if is_fenced_off => Change::Refused(Refusal::LeaseLost),
                 change => change,
@@ -386,39 +386,39 @@ impl<T: SessionData> Slot<T> {
             answers |= match change {
                 Change::Nothing => false,
                 Change::To(body) => {
-                    state.pending.set(field, body, writer);
+                    contents.pending.set(field, body, writer);
                     true
                 }
                 // Somebody else's unsaved write of the same value is now this one's too; and if the
                 // store may have something else by now, to leave a field as it was is a change.
                 Change::None(body) => {
-                    let is_unsaved = state.pending.contains(field) || state.outcome_unknown();
+                    let is_unsaved = contents.pending.contains(field) || contents.outcome_unknown();
                     if is_unsaved {
-                        state.pending.set(field, body, writer);
+                        contents.pending.set(field, body, writer);
                     }
                     is_unsaved
                 }
                 Change::Refused(refusal) => {
-                    state.refused.push(Refused { field, refusal, writer });
+                    contents.refused.push(Refused { field, refusal, writer });
                     true
                 }
             };
         }
         // What is stored may have changed since the copy was lent out; and a field that an earlier
         // guard changed may have been changed back.
-        let is_same_record = Arc::ptr_eq(&state.record.payload, &lent.record.payload);
+        let is_same_record = Arc::ptr_eq(&contents.record.payload, &lent.record.payload);
         if answers && !(is_same_record && lent.pending.is_empty()) {
-            state.forget_unchanged();
+            contents.forget_unchanged();
         }
-        if state.generation == lent.generation && is_ours && !is_fenced_off {
-            tracked.settle(state.unsaved());
-            state.view = Some(view.clone());
+        if contents.generation == lent.generation && is_ours && !is_fenced_off {
+            tracked.settle(contents.unsaved());
+            contents.view = Some(view.clone());
         }
         answers
     }
 }
 
-impl<T: SessionData> State<T> {
+impl<T: SessionData> Contents<T> {
     fn stored(&self) -> Source<'_> {
         source::<T>(&self.record)
     }
@@ -448,7 +448,7 @@ impl<T: SessionData> State<T> {
     }
 
     /// The view is not what the next guard should see, and no lent-out copy of it may come back.
-    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn outdate_view(&mut self) -> Option<Arc<T::Fields>> {
         self.generation += 1;
         self.view.take()
@@ -456,7 +456,7 @@ impl<T: SessionData> State<T> {
 
     /// The view is to be what the record would be decoded to: what a writer has changed of it is
     /// loaded anew before the next guard sees it, or all of it if that is not enough.
-    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn let_view_rest(&mut self) -> Option<Arc<T::Fields>> {
         let view = self.view.as_mut()?;
         if T::__LOADS_ALIKE && !T::__tracked(view).was_lent() {
@@ -474,7 +474,7 @@ impl<T: SessionData> State<T> {
 
     /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when
     /// it comes back: what it has is what is stored.
-    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn mark_view_saved(&mut self) -> Option<Arc<T::Fields>> {
         let mut view = self.view.take()?;
         // If a reader looks at it, the next guard gets a new one.

@@ -10,7 +10,7 @@ use crate::{
     data::merge::Policy,
     error::refusal::Refusal,
     slot::{
-        Refused, Slot, Stage, State, UnconfirmedWrite, head_in,
+        Contents, Refused, Slot, SlotState, UnconfirmedWrite, head_in,
         rebase::{self, Base, Certainty},
         source,
     },
@@ -161,26 +161,29 @@ impl<T: SessionData> Slot<T> {
         is_answered: bool,
     ) -> bool {
         {
-            let mut state = self.state();
-            match state.stage {
-                Stage::Loading => {}
-                Stage::Live if record.version > state.record.version => {}
-                Stage::Live if record.version == state.record.version => {
+            let mut contents = self.contents();
+            match contents.state {
+                SlotState::Loading => {}
+                SlotState::Stored if record.version > contents.record.version => {}
+                SlotState::Stored if record.version == contents.record.version => {
                     // Touched by somebody else, or not touched by us after all.
-                    state.record.expires_at = record.expires_at;
+                    contents.record.expires_at = record.expires_at;
                     return true;
                 }
-                Stage::Live | Stage::Fresh | Stage::Late | Stage::Ended => return true,
+                SlotState::Stored
+                | SlotState::Unsaved
+                | SlotState::Unsendable
+                | SlotState::Ended => return true,
             }
             if !is_answered
-                && matches!(state.unconfirmed_outcome(&record, &head), WriteOutcome::Unknown(_))
+                && matches!(contents.unconfirmed_outcome(&record, &head), WriteOutcome::Unknown(_))
             {
                 return false;
             }
         }
         let version = record.version;
-        self.adopt(record, head, policy, |state| {
-            state.stage == Stage::Loading || version > state.record.version
+        self.adopt(record, head, policy, |contents| {
+            contents.state == SlotState::Loading || version > contents.record.version
         });
         true
     }
@@ -193,18 +196,18 @@ impl<T: SessionData> Slot<T> {
         found: Record,
         is_over: impl FnOnce(&Record, Lifetime) -> bool,
     ) -> Result<(), Record> {
-        let mut state = self.state();
-        let known = &state.record;
+        let mut contents = self.contents();
+        let known = &contents.record;
         let is_known = known.version == found.version
             && known.user == found.user
             && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
-            && !is_over(&found, state.head.lifetime);
-        match state.stage {
+            && !is_over(&found, contents.head.lifetime);
+        match contents.state {
             // Touched by somebody else, or not touched by us after all.
-            Stage::Live if is_known => state.record.expires_at = found.expires_at,
+            SlotState::Stored if is_known => contents.record.expires_at = found.expires_at,
             // It has rested.
-            Stage::Loading if is_known && found.version > 0 => {
-                (state.stage, state.record) = (Stage::Live, found);
+            SlotState::Loading if is_known && found.version > 0 => {
+                (contents.state, contents.record) = (SlotState::Stored, found);
             }
             _ => return Err(found),
         }
@@ -218,17 +221,19 @@ impl<T: SessionData> Slot<T> {
         store: impl FnOnce(&Record) -> Option<SystemTime>,
         is_over: impl FnOnce(&Record, Lifetime) -> bool,
     ) -> bool {
-        let mut state = self.state();
-        if !matches!(state.stage, Stage::Live | Stage::Loading) || state.record.version == 0 {
+        let mut contents = self.contents();
+        if !matches!(contents.state, SlotState::Stored | SlotState::Loading)
+            || contents.record.version == 0
+        {
             return false;
         }
-        let Some(expires_at) = store(&state.record) else { return false };
+        let Some(expires_at) = store(&contents.record) else { return false };
         // Touched by somebody else, or not touched by us after all.
-        state.record.expires_at = expires_at;
-        let is_current = !is_over(&state.record, state.head.lifetime);
+        contents.record.expires_at = expires_at;
+        let is_current = !is_over(&contents.record, contents.head.lifetime);
         if is_current {
             // If it has rested.
-            state.stage = Stage::Live;
+            contents.state = SlotState::Stored;
         }
         is_current
     }
@@ -241,16 +246,16 @@ impl<T: SessionData> Slot<T> {
     /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
     /// lock any more.
     pub(crate) fn lie_down(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
-        let mut state = self.state();
-        let is_as_loaded = state.stage == Stage::Live
-            && !state.is_dirty()
-            && !state.outcome_unknown()
-            && state.hold.is_none()
+        let mut contents = self.contents();
+        let is_as_loaded = contents.state == SlotState::Stored
+            && !contents.is_dirty()
+            && !contents.outcome_unknown()
+            && contents.hold.is_none()
             && sealing::growth::<T>() == 0
-            && state.record.payload.len() <= LARGEST_RESTING;
+            && contents.record.payload.len() <= LARGEST_RESTING;
         if is_as_loaded {
-            state.stage = Stage::Loading;
-            *outdated = state.let_view_rest();
+            contents.state = SlotState::Loading;
+            *outdated = contents.let_view_rest();
         }
         is_as_loaded
     }
@@ -260,8 +265,8 @@ impl<T: SessionData> Slot<T> {
     /// But if we have got another one since it was asked for, an older one is no news.
     pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy, instead_of: u64) {
         {
-            let mut state = self.state();
-            let known = &mut state.record;
+            let mut contents = self.contents();
+            let known = &mut contents.record;
             if known.version != instead_of && known.version > record.version {
                 return;
             }
@@ -271,48 +276,50 @@ impl<T: SessionData> Slot<T> {
             }
         }
         let version = record.version;
-        self.adopt(record, head, policy, |state| {
-            state.record.version == instead_of || state.record.version <= version
+        self.adopt(record, head, policy, |contents| {
+            contents.record.version == instead_of || contents.record.version <= version
         });
     }
 
     /// Makes `record` the one that everything else lies upon, if it still is news.
     ///
-    /// What is pending is put on top of it, which may run code of a user's: outside of the state's
-    /// mutex, and again if something has changed meanwhile.
+    /// What is pending is put on top of it, which may run code of a user's: outside of the
+    /// mutex of the contents, and again if something has changed meanwhile.
     fn adopt(
         &self,
         record: Record,
         head: Head,
         policy: Policy,
-        is_news: impl Fn(&State<T>) -> bool,
+        is_news: impl Fn(&Contents<T>) -> bool,
     ) {
         let mut rebased = None;
         loop {
-            let mut state = self.state();
-            if !matches!(state.stage, Stage::Loading | Stage::Live) || !is_news(&state) {
+            let mut contents = self.contents();
+            if !matches!(contents.state, SlotState::Loading | SlotState::Stored)
+                || !is_news(&contents)
+            {
                 return;
             }
-            let outcome = state.unconfirmed_outcome(&record, &head);
+            let outcome = contents.unconfirmed_outcome(&record, &head);
             if let WriteOutcome::Applied(base) = &outcome {
                 // As `saved` would have done, whose answer comes later.
-                state.pending.forget_saved(&source::<T>(base));
+                contents.pending.forget_saved(&source::<T>(base));
             }
             let (kept, refused) = match rebased.take() {
-                Some((revision, rebased)) if revision == state.revision => rebased,
-                _ if state.pending.is_empty() => (Patch::default(), Vec::new()),
+                Some((revision, rebased)) if revision == contents.revision => rebased,
+                _ if contents.pending.is_empty() => (Patch::default(), Vec::new()),
                 _ => {
-                    let (revision, pending) = (state.revision, state.pending.clone());
-                    let base = state.base_of_pending(outcome);
-                    drop(state);
+                    let (revision, pending) = (contents.revision, contents.pending.clone());
+                    let base = contents.base_of_pending(outcome);
+                    drop(contents);
                     let done = rebase::pending::<T>(&pending, &base, &record, policy);
                     rebased = Some((revision, done));
                     continue;
                 }
             };
-            let outdated = state.apply(record, head, &outcome, kept, refused);
+            let outdated = contents.apply(record, head, &outcome, kept, refused);
             // Its fields may have a `Drop`, which may look at the session.
-            drop(state);
+            drop(contents);
             drop(outdated);
             return;
         }
@@ -320,20 +327,20 @@ impl<T: SessionData> Slot<T> {
 
     /// The session is over, here or wherever the store was told.
     pub(crate) fn end(&self) {
-        self.state().stage = Stage::Ended;
+        self.contents().state = SlotState::Ended;
     }
 
     /// The same, by somebody who knows whether it goes on under another id since a moment ago.
     pub(crate) fn end_as(&self, has_moved: bool) {
-        let mut state = self.state();
-        (state.stage, state.has_moved) = (Stage::Ended, has_moved);
+        let mut contents = self.contents();
+        (contents.state, contents.has_moved) = (SlotState::Ended, has_moved);
     }
 
     /// No cookie can be sent any more, and this session cannot be saved without one.
     pub(crate) fn close(&self) {
-        let mut state = self.state();
-        if matches!(state.stage, Stage::Fresh | Stage::Live) {
-            state.stage = Stage::Late;
+        let mut contents = self.contents();
+        if matches!(contents.state, SlotState::Unsaved | SlotState::Stored) {
+            contents.state = SlotState::Unsendable;
         }
     }
 
@@ -342,31 +349,31 @@ impl<T: SessionData> Slot<T> {
         &self,
         generate: impl FnOnce() -> Result<SessionId, E>,
     ) -> Result<(SessionId, bool), E> {
-        let mut state = self.state();
-        if let Some(id) = state.creating {
+        let mut contents = self.contents();
+        if let Some(id) = contents.creating {
             return Ok((id, true));
         }
         let id = generate()?;
-        state.creating = Some(id);
+        contents.creating = Some(id);
         Ok((id, false))
     }
 
     /// The id is somebody else's, or what was tried under it is to be forgotten.
     pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
-        let mut state = self.state();
-        state.unconfirmed.clear();
-        state.creating.take()
+        let mut contents = self.contents();
+        contents.unconfirmed.clear();
+        contents.creating.take()
     }
 
     /// The record for another id: without the lease of whoever has let it expire.
     pub(crate) fn record_without_lease(&self) -> Record {
-        let state = self.state();
-        let record = state.record.clone();
-        if state.head.lease.is_none() {
+        let contents = self.contents();
+        let record = contents.record.clone();
+        if contents.head.lease.is_none() {
             return record;
         }
-        let head = Head { lease: None, ..state.head.clone() };
-        let payload = state.payload(&Patch::default(), None, &head);
+        let head = Head { lease: None, ..contents.head.clone() };
+        let payload = contents.payload(&Patch::default(), None, &head);
         Record { payload, ..record }
     }
 
@@ -374,18 +381,18 @@ impl<T: SessionData> Slot<T> {
     ///
     /// What another request has written that cannot be stored is no error of this one's.
     pub(crate) fn plan(&self, job: SaveJob<'_>, context: SaveContext<'_>) -> Result<Plan, Error> {
-        let mut state = self.state();
+        let mut contents = self.contents();
         let Candidate { record, head, has_write_id, holds_all } =
-            match state.candidate(job, &context)? {
+            match contents.candidate(job, &context)? {
                 ControlFlow::Continue(next) => next,
                 ControlFlow::Break(plan) => return Ok(plan),
             };
-        if state.unconfirmed.len() == UNCONFIRMED_KEPT {
+        if contents.unconfirmed.len() == UNCONFIRMED_KEPT {
             // The oldest but one: that the first is still there says that there were too many.
-            state.unconfirmed.remove(1);
+            contents.unconfirmed.remove(1);
         }
-        state.revision += 1;
-        let holds_all_of = holds_all.then_some(state.revision);
+        contents.revision += 1;
+        let holds_all_of = holds_all.then_some(contents.revision);
         let write = UnconfirmedWrite {
             write_id: context.write_id,
             has_write_id,
@@ -393,10 +400,10 @@ impl<T: SessionData> Slot<T> {
             head,
             holds_all_of,
         };
-        state.unconfirmed.push(write);
-        let based_on = state.record.version;
-        Ok(match state.stage {
-            Stage::Fresh => Plan::Create(record),
+        contents.unconfirmed.push(write);
+        let based_on = contents.record.version;
+        Ok(match contents.state {
+            SlotState::Unsaved => Plan::Create(record),
             _ => Plan::Replace { record, based_on },
         })
     }
@@ -412,25 +419,25 @@ impl<T: SessionData> Slot<T> {
         context: SaveContext<'_>,
         store: impl FnOnce(&Record, Option<u64>) -> bool,
     ) -> bool {
-        let mut state = self.state();
-        if state.outcome_unknown() || state.hold.is_some() || state.creating.is_some() {
+        let mut contents = self.contents();
+        if contents.outcome_unknown() || contents.hold.is_some() || contents.creating.is_some() {
             return false;
         }
-        let candidate = state.candidate(job, &context);
+        let candidate = contents.candidate(job, &context);
         let Ok(ControlFlow::Continue(Candidate { record, head, holds_all: true, .. })) = candidate
         else {
             return false;
         };
-        let based_on = (state.stage == Stage::Live).then_some(state.record.version);
+        let based_on = (contents.state == SlotState::Stored).then_some(contents.record.version);
         if !store(&record, based_on) {
             return false;
         }
-        state.stage = Stage::Live;
-        state.revision += 1;
-        let saved = state.pending.take();
-        (state.record, state.head) = (record, head);
-        let outdated = state.mark_view_saved();
-        drop(state);
+        contents.state = SlotState::Stored;
+        contents.revision += 1;
+        let saved = contents.pending.take();
+        (contents.record, contents.head) = (record, head);
+        let outdated = contents.mark_view_saved();
+        drop(contents);
         drop((saved, outdated));
         true
     }
@@ -439,63 +446,63 @@ impl<T: SessionData> Slot<T> {
     /// which somebody has loaded while we waited for the answer.
     pub(crate) fn saved(&self, record: Record) {
         let _outdated = {
-            let mut state = self.state();
-            if state.stage == Stage::Fresh {
-                state.stage = Stage::Live;
+            let mut contents = self.contents();
+            if contents.state == SlotState::Unsaved {
+                contents.state = SlotState::Stored;
             }
-            let unconfirmed = std::mem::take(&mut state.unconfirmed);
+            let unconfirmed = std::mem::take(&mut contents.unconfirmed);
             let is_open = unconfirmed.iter().any(|write| write.record.version == record.version);
             let (head, holds_all) = match unconfirmed.into_iter().find(|it| it.is_of(&record)) {
-                Some(write) => (write.head, write.holds_all_of == Some(state.revision)),
+                Some(write) => (write.head, write.holds_all_of == Some(contents.revision)),
                 None => (head_in(&record), false),
             };
             // A newer record told us of this one already, by its write id: then what was pending has
             // been put on top of the newer one, and must not be compared with this one any more.
             let is_known =
-                state.record.version >= record.version && !is_open && !head.write_ids.is_empty();
-            state.revision += 1;
+                contents.record.version >= record.version && !is_open && !head.write_ids.is_empty();
+            contents.revision += 1;
             if is_known {
                 return;
             }
             match holds_all {
-                true => drop(state.pending.take()),
-                false => state.pending.forget_saved(&source::<T>(&record)),
+                true => drop(contents.pending.take()),
+                false => contents.pending.forget_saved(&source::<T>(&record)),
             }
-            if record.version > state.record.version {
-                state.note_lease(&head, record.version, true);
-                (state.record, state.head) = (record, head);
+            if record.version > contents.record.version {
+                contents.note_lease(&head, record.version, true);
+                (contents.record, contents.head) = (record, head);
             }
-            state.mark_view_saved()
+            contents.mark_view_saved()
         };
     }
 
     /// The store has refused `record`, for another one was first.
     pub(crate) fn not_saved(&self, record: &Record) {
-        self.state().unconfirmed.retain(|write| !write.is_of(record));
+        self.contents().unconfirmed.retain(|write| !write.is_of(record));
     }
 
     /// Notes a later expiry, and gives back the one before.
     pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
-        std::mem::replace(&mut self.state().record.expires_at, expires_at)
+        std::mem::replace(&mut self.contents().record.expires_at, expires_at)
     }
 
     /// The request is gone: nobody is there to be told of what it could not store.
     pub(crate) fn forget_refused(&self, writer: Writer) {
-        self.state().refused.retain(|refused| refused.writer != writer);
+        self.contents().refused.retain(|refused| refused.writer != writer);
     }
 
     /// Forgets what one request has written and is not saved.
     pub(crate) fn discard(&self, writer: Writer) {
         let _outdated = {
-            let mut state = self.state();
-            state.pending.forget(writer);
-            state.refused.retain(|refused| refused.writer != writer);
-            if state.lifetime_writer == Some(writer) {
-                state.lifetime = state.head.lifetime;
+            let mut contents = self.contents();
+            contents.pending.forget(writer);
+            contents.refused.retain(|refused| refused.writer != writer);
+            if contents.lifetime_writer == Some(writer) {
+                contents.lifetime = contents.head.lifetime;
             }
-            state.revision += 1;
-            state.forget_unchanged();
-            state.outdate_view()
+            contents.revision += 1;
+            contents.forget_unchanged();
+            contents.outdate_view()
         };
     }
 
@@ -504,28 +511,28 @@ impl<T: SessionData> Slot<T> {
     ///
     /// The caller holds the lock for writing, so that nothing is released in between.
     pub(crate) fn succeed(&self, record: Record, place: Place<T>, limit: usize) -> Self {
-        let successor = Self::new(Stage::Live, record.created_at, OnceLock::from(place));
+        let successor = Self::new(SlotState::Stored, record.created_at, OnceLock::from(place));
         let head = head_in(&record);
-        let mut state = self.state();
-        (state.stage, state.has_moved) = (Stage::Ended, true);
-        state.unconfirmed.clear();
-        state.hold = None;
+        let mut contents = self.contents();
+        (contents.state, contents.has_moved) = (SlotState::Ended, true);
+        contents.unconfirmed.clear();
+        contents.hold = None;
         // Whoever still has this slot sees what there was, and not who has logged in since.
-        state.record.payload = state.payload(&state.pending, None, &state.head);
+        contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
         // What did not fit in stays behind, and its writer is told.
-        state.pending.forget_saved(&source::<T>(&record));
-        let left = state.pending.take();
-        let size = state.payload(&left, None, &state.head).len();
+        contents.pending.forget_saved(&source::<T>(&record));
+        let left = contents.pending.take();
+        let size = contents.payload(&left, None, &contents.head).len();
         for (field, _, writer) in left.entries() {
             let refusal = Refusal::TooLarge { size, limit };
-            state.refused.push(Refused { field, refusal, writer });
+            contents.refused.push(Refused { field, refusal, writer });
         }
-        state.revision += 1;
-        let view = state.view.take();
-        let lifetime = state.lifetime;
-        drop(state);
+        contents.revision += 1;
+        let view = contents.view.take();
+        let lifetime = contents.lifetime;
+        drop(contents);
         let _outdated = {
-            let mut next = successor.state();
+            let mut next = successor.contents();
             (next.lifetime, next.head) = (lifetime, head);
             next.view = view;
             next.record = record;
@@ -535,7 +542,7 @@ impl<T: SessionData> Slot<T> {
     }
 }
 
-impl<T: SessionData> State<T> {
+impl<T: SessionData> Contents<T> {
     /// The record that a save of this job would store, or what has to be done instead.
     fn candidate(
         &self,
@@ -557,15 +564,15 @@ impl<T: SessionData> State<T> {
             || self.has_own_lifetime()
             || job.is_seen
             || self.lease_is_due(job.renews_lease);
-        let must_find_out =
-            self.outcome_unknown() && matches!(self.stage, Stage::Live | Stage::Late);
+        let must_find_out = self.outcome_unknown()
+            && matches!(self.state, SlotState::Stored | SlotState::Unsendable);
         if !has_changes && !must_find_out {
             return Ok(ControlFlow::Break(Plan::Nothing));
         }
-        match self.stage {
-            Stage::Fresh | Stage::Live => {}
-            Stage::Late => return Err(Error::no_cookie()),
-            Stage::Ended | Stage::Loading => return Err(Error::ended()),
+        match self.state {
+            SlotState::Unsaved | SlotState::Stored => {}
+            SlotState::Unsendable => return Err(Error::no_cookie()),
+            SlotState::Ended | SlotState::Loading => return Err(Error::ended()),
         }
         let based_on = self.record.version;
         if let Some(lease) = self.foreign_lease(context.overdue) {
@@ -606,7 +613,7 @@ impl<T: SessionData> State<T> {
                 _ => {}
             }
         }
-        let is_new = self.stage == Stage::Fresh;
+        let is_new = self.state == SlotState::Unsaved;
         let is_begun_now = is_new || job.login.is_some();
         let (now, expiry) = (context.now, context.expiry);
         let created_at = if is_begun_now { now } else { self.record.created_at };
@@ -696,7 +703,7 @@ impl<T: SessionData> State<T> {
         Base { record, certainty, under_lease }
     }
 
-    #[must_use = "the old view is dropped when the state is unlocked: its fields may have a `Drop`"]
+    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn apply(
         &mut self,
         record: Record,
@@ -705,10 +712,10 @@ impl<T: SessionData> State<T> {
         kept: Patch,
         refused: Vec<(usize, Writer, Refusal)>,
     ) -> Option<Arc<T::Fields>> {
-        if self.stage == Stage::Loading || !self.has_own_lifetime() {
+        if self.state == SlotState::Loading || !self.has_own_lifetime() {
             self.lifetime = head.lifetime;
         }
-        self.stage = Stage::Live;
+        self.state = SlotState::Stored;
         self.pending = kept;
         for (field, writer, refusal) in refused {
             tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");

@@ -282,7 +282,7 @@ mod tests {
         ended.end();
         registry.give_back(ended);
         registry.give_back(registry.slot_of(id(3), id(3).store_key()));
-        registry.give_back(Arc::new(Slot::fresh(SystemTime::now())));
+        registry.give_back(Arc::new(Slot::unsaved(SystemTime::now())));
         assert_eq!(entries(&registry), 0);
     }
 }

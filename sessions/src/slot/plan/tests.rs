@@ -117,8 +117,8 @@ fn live<T: SessionData>(version: u64, head: Head) -> Slot<T> {
     slot
 }
 
-fn fresh() -> Slot<Data> {
-    Slot::fresh(now())
+fn unsaved() -> Slot<Data> {
+    Slot::unsaved(now())
 }
 
 fn stored() -> Slot<Data> {
@@ -127,9 +127,9 @@ fn stored() -> Slot<Data> {
 
 /// As a released guard does.
 fn write<T: SessionData>(slot: &Slot<T>, field: usize, text: &str, writer: Writer) {
-    let mut state = slot.state();
-    state.revision += 1;
-    state.pending.set(field, body(text)[..].into(), writer);
+    let mut contents = slot.contents();
+    contents.revision += 1;
+    contents.pending.set(field, body(text)[..].into(), writer);
 }
 
 fn patch(field: usize, text: &str) -> Patch {
@@ -139,7 +139,7 @@ fn patch(field: usize, text: &str) -> Patch {
 }
 
 fn refuse<T: SessionData>(slot: &Slot<T>, writer: Writer) {
-    slot.state().refused.push(Refused { field: A, refusal: Refusal::Conflict, writer });
+    slot.contents().refused.push(Refused { field: A, refusal: Refusal::Conflict, writer });
 }
 
 /// All that this request has written, for a request that is told.
@@ -155,9 +155,9 @@ fn field(record: &Record, field: usize) -> Option<String> {
 
 /// What is pending, as field and text.
 fn pending<T: SessionData>(slot: &Slot<T>) -> Vec<(usize, String)> {
-    let state = slot.state();
+    let contents = slot.contents();
     let text = |body: &[u8]| String::from_utf8_lossy(&body[1..]).into();
-    state.pending.entries().map(|(field, body, _)| (field, text(body))).collect()
+    contents.pending.entries().map(|(field, body, _)| (field, text(body))).collect()
 }
 
 fn told(plan: Result<Plan, Error>) -> String {
@@ -217,15 +217,15 @@ fn what_a_job_makes_of_each_session() {
         refuse(slot, THEIRS);
     };
     let table: [Case<'_>; _] = [
-        ("new", fresh, &[nothing], ours(), "nothing"),
-        ("new, written", fresh, &[written], ours(), "create 1"),
-        ("new, an overlay", fresh, &[nothing], overlaid(fresh_generation), "create 1"),
-        ("new, to begin", fresh, &[nothing], begins, "create 1"),
-        ("new, a lifetime alone", fresh, &[longer], ours(), "nothing"),
-        ("new, a lease alone", fresh, &[wanted], renews, "nothing"),
-        ("new, in doubt", fresh, &[in_doubt], ours(), "nothing"),
-        ("new, written, late", fresh, &[written, late], ours(), "NoCookie"),
-        ("new, late", fresh, &[late], ours(), "nothing"),
+        ("new", unsaved, &[nothing], ours(), "nothing"),
+        ("new, written", unsaved, &[written], ours(), "create 1"),
+        ("new, an overlay", unsaved, &[nothing], overlaid(fresh_generation), "create 1"),
+        ("new, to begin", unsaved, &[nothing], begins, "create 1"),
+        ("new, a lifetime alone", unsaved, &[longer], ours(), "nothing"),
+        ("new, a lease alone", unsaved, &[wanted], renews, "nothing"),
+        ("new, in doubt", unsaved, &[in_doubt], ours(), "nothing"),
+        ("new, written, late", unsaved, &[written, late], ours(), "NoCookie"),
+        ("new, late", unsaved, &[late], ours(), "nothing"),
         ("stored", stored, &[nothing], ours(), "nothing"),
         ("stored, written", stored, &[written], ours(), "3 becomes 4"),
         ("stored, an overlay", stored, &[nothing], overlaid(live_generation), "3 becomes 4"),
@@ -330,7 +330,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
     assert_eq!(field(&planned(&slot, overlaid, at(whole - 1)), B).as_deref(), Some("y"));
 
-    let slot = fresh();
+    let slot = unsaved();
     write(&slot, A, &long, THEIRS);
     assert_eq!(told(slot.plan(begins, at(20))), "create 1");
 
@@ -353,7 +353,7 @@ fn what_a_record_says_of_user_and_times() {
     let cookie = SaveJob { sends_cookie: true, ..is_seen };
     let keeps = SaveJob { keeps_expiry: true, ..ours() };
 
-    let slot = fresh();
+    let slot = unsaved();
     let saved = planned(&slot, login, context());
     assert_eq!(saved.user.as_deref(), Some("Data:7"));
     assert_eq!((saved.created_at, saved.expires_at), (now(), now() + 3 * HOUR));
@@ -371,8 +371,8 @@ fn what_a_record_says_of_user_and_times() {
     };
     let known = |expires_at| {
         let slot: Slot<Data> = live(3, head());
-        slot.state().record.user = Some("Data:1".into());
-        slot.state().record.expires_at = expires_at;
+        slot.contents().record.user = Some("Data:1".into());
+        slot.contents().record.expires_at = expires_at;
         slot
     };
     let saved = planned(&known(expiry()), is_seen, context());
@@ -459,12 +459,12 @@ fn which_saves_carry_a_write_id() {
 
 #[test]
 fn what_is_saved_is_pending_no_more() {
-    let slot = fresh();
+    let slot = unsaved();
     write(&slot, A, "new", OURS);
     let saved = planned(&slot, ours(), context());
     assert!(slot.has_unsaved());
     slot.saved(saved.clone());
-    assert_eq!((slot.stage(), slot.has_unsaved()), (Stage::Live, false));
+    assert_eq!((slot.state(), slot.has_unsaved()), (SlotState::Stored, false));
     assert_eq!(slot.record(), saved);
 
     // What was written meanwhile stays pending, and so does what was written again.
@@ -540,11 +540,11 @@ fn a_lease_that_was_saved_is_held() {
     assert_eq!(slot.lock_version(), 4);
     assert_eq!(told(slot.plan(renews, context())), "4 becomes 5");
     assert!(slot.release_lease(LEASE.holder));
-    slot.state().unconfirmed.clear();
+    slot.contents().unconfirmed.clear();
     let given_up = planned(&slot, ours(), context());
     assert_eq!(head_in(&given_up).lease, None);
     slot.saved(given_up);
-    assert!(slot.state().hold.is_none());
+    assert!(slot.contents().hold.is_none());
     assert_eq!(told(slot.plan(ours(), context())), "nothing");
 }
 
@@ -554,8 +554,8 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
     write(&slot, A, "new", OURS);
     for write_id in 1..100 {
         planned(&slot, ours(), SaveContext { write_id, ..context() });
-        let state = slot.state();
-        let write_ids: Vec<u32> = state.unconfirmed.iter().map(|write| write.write_id).collect();
+        let contents = slot.contents();
+        let write_ids: Vec<u32> = contents.unconfirmed.iter().map(|write| write.write_id).collect();
         assert_eq!(write_ids.len(), UNCONFIRMED_KEPT.min(write_id as usize));
         assert_eq!((write_ids[0], write_ids[write_ids.len() - 1]), (1, write_id));
         assert!(write_ids.is_sorted());
@@ -569,7 +569,8 @@ fn what_the_store_refused_is_forgotten_and_nothing_else() {
     let [one, two] =
         [1, 2].map(|write_id| planned(&slot, ours(), SaveContext { write_id, ..context() }));
     slot.not_saved(&one);
-    let left = || slot.state().unconfirmed.iter().map(|write| write.write_id).collect::<Vec<_>>();
+    let left =
+        || slot.contents().unconfirmed.iter().map(|write| write.write_id).collect::<Vec<_>>();
     assert_eq!(left(), [2]);
     slot.not_saved(&one);
     assert_eq!(left(), [2]);
@@ -600,7 +601,7 @@ fn only_a_newer_record_is_news() {
     };
     let slot: Slot<Data> = Slot::loading(place());
     observe(&slot, &plain_record(1, "one"));
-    assert_eq!((slot.stage(), slot.record()), (Stage::Live, plain_record(1, "one")));
+    assert_eq!((slot.state(), slot.record()), (SlotState::Stored, plain_record(1, "one")));
 
     let slot = stored();
     let generation = slot.generation();
@@ -613,17 +614,17 @@ fn only_a_newer_record_is_news() {
     assert!(shows(&slot, &plain_record(4, "new")));
     assert_ne!(slot.generation(), generation);
 
-    for (stage, change) in
-        [(Stage::Ended, Slot::end as fn(&Slot<Data>)), (Stage::Late, Slot::close)]
+    for (state, change) in
+        [(SlotState::Ended, Slot::end as fn(&Slot<Data>)), (SlotState::Unsendable, Slot::close)]
     {
         let slot = stored();
         change(&slot);
         observe(&slot, &plain_record(4, "new"));
-        assert_eq!((slot.stage(), slot.record()), (stage, plain_record(3, "old")));
+        assert_eq!((slot.state(), slot.record()), (state, plain_record(3, "old")));
     }
-    let slot = fresh();
+    let slot = unsaved();
     observe(&slot, &plain_record(4, "new"));
-    assert_eq!((slot.stage(), slot.record().version), (Stage::Fresh, 0));
+    assert_eq!((slot.state(), slot.record().version), (SlotState::Unsaved, 0));
 }
 
 #[test]
@@ -644,7 +645,7 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
 
 #[test]
 fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
-    type Case = (&'static str, Make, Record, bool, Option<Stage>);
+    type Case = (&'static str, Make, Record, bool, Option<SlotState>);
 
     let resting = || {
         let slot = stored();
@@ -661,16 +662,16 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
         slot
     };
     let table: [Case; _] = [
-        ("the same", stored, known(), false, Some(Stage::Live)),
-        ("touched", stored, later(known()), false, Some(Stage::Live)),
+        ("the same", stored, known(), false, Some(SlotState::Stored)),
+        ("touched", stored, later(known()), false, Some(SlotState::Stored)),
         ("over", stored, known(), true, None),
         ("newer", stored, plain_record(4, "old"), false, None),
         ("older", stored, plain_record(2, "old"), false, None),
         ("other fields", stored, plain_record(3, "new"), false, None),
         ("other fields of the same size", stored, plain_record(3, "odd"), false, None),
         ("another user's", stored, user(), false, None),
-        ("the same, rested", resting, known(), false, Some(Stage::Live)),
-        ("touched, rested", resting, later(known()), false, Some(Stage::Live)),
+        ("the same, rested", resting, known(), false, Some(SlotState::Stored)),
+        ("touched, rested", resting, later(known()), false, Some(SlotState::Stored)),
         ("over, rested", resting, known(), true, None),
         ("newer, rested", resting, plain_record(4, "old"), false, None),
         ("other fields, rested", resting, plain_record(3, "new"), false, None),
@@ -678,21 +679,21 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
         ("never loaded, nothing", never, nothing, false, None),
         ("late", late, known(), false, None),
     ];
-    for (case, slot, found, is_over, stage) in table {
+    for (case, slot, found, is_over, state) in table {
         let slot = slot();
-        let before = (slot.stage(), slot.record());
+        let before = (slot.state(), slot.record());
         let outcome = slot.recognize(found.clone(), |record, _| {
             assert_eq!(*record, found, "{case}");
             is_over
         });
-        match stage {
-            Some(stage) => {
+        match state {
+            Some(state) => {
                 assert_eq!(outcome, Ok(()), "{case}");
-                assert_eq!((slot.stage(), slot.record()), (stage, found), "{case}");
+                assert_eq!((slot.state(), slot.record()), (state, found), "{case}");
             }
             None => {
                 assert_eq!(outcome, Err(found), "{case}");
-                assert_eq!((slot.stage(), slot.record()), before, "{case}");
+                assert_eq!((slot.state(), slot.record()), before, "{case}");
             }
         }
     }
@@ -704,7 +705,7 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
 #[test]
 fn a_slot_is_current_as_long_as_the_store_has_its_record() {
     /// What the store says, if it is asked; whether that is over; and what is made of it.
-    type Case = (&'static str, Make, Option<Option<SystemTime>>, bool, bool, Stage);
+    type Case = (&'static str, Make, Option<Option<SystemTime>>, bool, bool, SlotState);
 
     let resting = || {
         let slot = stored();
@@ -719,17 +720,17 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
     };
     let until = Some(expiry() + HOUR);
     let table: [Case; _] = [
-        ("live", stored, Some(until), false, true, Stage::Live),
-        ("live, gone", stored, Some(None), false, false, Stage::Live),
-        ("live, over", stored, Some(until), true, false, Stage::Live),
-        ("resting", resting, Some(until), false, true, Stage::Live),
-        ("resting, gone", resting, Some(None), false, false, Stage::Loading),
-        ("resting, over", resting, Some(until), true, false, Stage::Loading),
-        ("never loaded", never, None, false, false, Stage::Loading),
-        ("new", fresh, None, false, false, Stage::Fresh),
-        ("ended", ended, None, false, false, Stage::Ended),
+        ("live", stored, Some(until), false, true, SlotState::Stored),
+        ("live, gone", stored, Some(None), false, false, SlotState::Stored),
+        ("live, over", stored, Some(until), true, false, SlotState::Stored),
+        ("resting", resting, Some(until), false, true, SlotState::Stored),
+        ("resting, gone", resting, Some(None), false, false, SlotState::Loading),
+        ("resting, over", resting, Some(until), true, false, SlotState::Loading),
+        ("never loaded", never, None, false, false, SlotState::Loading),
+        ("new", unsaved, None, false, false, SlotState::Unsaved),
+        ("ended", ended, None, false, false, SlotState::Ended),
     ];
-    for (case, slot, answer, is_over, is_current, stage) in table {
+    for (case, slot, answer, is_over, is_current, state) in table {
         let slot = slot();
         let is = slot.is_current(
             |record| {
@@ -741,7 +742,7 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
                 is_over
             },
         );
-        assert_eq!((is, slot.stage()), (is_current, stage), "{case}");
+        assert_eq!((is, slot.state()), (is_current, state), "{case}");
     }
 }
 
@@ -818,7 +819,7 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
     slot.rebase(plain_record(4, "theirs"), Head::default(), reject, 3);
     assert_eq!(pending(&slot), [(B, "third".into())]);
     assert_eq!(told(slot.plan(ours(), context())), "Conflict");
-    let refused: Vec<usize> = slot.state().refused.iter().map(|refused| refused.field).collect();
+    let refused: Vec<usize> = slot.contents().refused.iter().map(|refused| refused.field).collect();
     assert_eq!(refused, [A, B], "the field that it is about first");
     assert_eq!(told(slot.plan(SaveJob::of(Some(THEIRS)), context())), "4 becomes 5");
 }
@@ -827,7 +828,7 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
 
 fn outcome(slot: &Slot<Data>, version: u64, write_ids: &[u32]) -> String {
     let head = Head { write_ids: write_ids.into(), ..Head::default() };
-    match slot.state().unconfirmed_outcome(&record::<Data>(version, &head, "new"), &head) {
+    match slot.contents().unconfirmed_outcome(&record::<Data>(version, &head, "new"), &head) {
         WriteOutcome::NotApplied => "none".into(),
         WriteOutcome::Applied(record) => format!("version {}", record.version),
         WriteOutcome::Unknown(record) => format!("version {} or not", record.version),
@@ -889,7 +890,7 @@ fn a_record_that_does_not_tell_waits_for_the_answer() {
 fn how_sure_it_is_what_changes_were_made_of() {
     let [with_id, without_id] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
     let base = |slot: &Slot<Data>, outcome| {
-        let Base { record, certainty, .. } = slot.state().base_of_pending(outcome);
+        let Base { record, certainty, .. } = slot.contents().base_of_pending(outcome);
         let certainty = match certainty {
             Certainty::Known => "known",
             Certainty::NoWriteId => "without a write id",
@@ -969,16 +970,16 @@ fn counter() -> Arc<Slot<Counter>> {
 }
 
 fn count(slot: &Slot<Counter>, field: usize, number: u32) {
-    let mut state = slot.state();
-    state.revision += 1;
-    state.pending.set(field, encoded(field, number)[..].into(), OURS);
+    let mut contents = slot.contents();
+    contents.revision += 1;
+    contents.pending.set(field, encoded(field, number)[..].into(), OURS);
 }
 
 /// What the store will have once all of it is saved.
 fn total(slot: &Slot<Counter>) -> (u32, u32) {
-    let state = slot.state();
-    let mut source = state.stored();
-    source.lay_over(&state.pending);
+    let contents = slot.contents();
+    let mut source = contents.stored();
+    source.lay_over(&contents.pending);
     let Counter { sum, plain } = Counter::__load(&source);
     (sum, plain)
 }
@@ -1054,10 +1055,10 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
     let overlaid = SaveJob { overlay: Some((&overlay, generation)), ..ours() };
     let begins = SaveJob { begins: true, ..ours() };
     let table: [Case<'_>; _] = [
-        ("new, written", fresh, &[written], ours(), Some(None)),
-        ("new, to begin", fresh, &[], begins, Some(None)),
-        ("new", fresh, &[], ours(), None),
-        ("new, tried before", fresh, &[written, creating], ours(), None),
+        ("new, written", unsaved, &[written], ours(), Some(None)),
+        ("new, to begin", unsaved, &[], begins, Some(None)),
+        ("new", unsaved, &[], ours(), None),
+        ("new, tried before", unsaved, &[written, creating], ours(), None),
         ("stored, written", stored, &[written], ours(), Some(Some(3))),
         ("stored", stored, &[], ours(), None),
         ("stored, in doubt", stored, &[written, doubt], ours(), None),
@@ -1070,7 +1071,7 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
         for is_taken in [true, false] {
             let slot = slot();
             changes.iter().for_each(|change| change(&slot));
-            let before = (slot.stage(), slot.record(), pending(&slot));
+            let before = (slot.state(), slot.record(), pending(&slot));
             let mut asked = None;
             let is_saved = slot.save_at_once(job, context(), |record, based_on| {
                 asked = Some((record.clone(), based_on));
@@ -1078,10 +1079,10 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
             });
             assert_eq!(asked.as_ref().map(|(_, based_on)| *based_on), expected, "{case}");
             assert_eq!(is_saved, expected.is_some() && is_taken, "{case}");
-            let after = (slot.stage(), slot.record(), pending(&slot));
+            let after = (slot.state(), slot.record(), pending(&slot));
             match asked {
                 Some((record, _)) if is_saved => {
-                    assert_eq!(after, (Stage::Live, record, vec![]), "{case}");
+                    assert_eq!(after, (SlotState::Stored, record, vec![]), "{case}");
                 }
                 _ => assert_eq!(after, before, "{case}"),
             }
@@ -1109,7 +1110,7 @@ fn an_end_says_whether_the_session_has_moved() {
     for has_moved in [true, false] {
         let slot = stored();
         slot.end_as(has_moved);
-        assert_eq!((slot.stage(), slot.has_moved()), (Stage::Ended, has_moved));
+        assert_eq!((slot.state(), slot.has_moved()), (SlotState::Ended, has_moved));
     }
 }
 
@@ -1117,7 +1118,7 @@ fn an_end_says_whether_the_session_has_moved() {
 fn the_id_that_was_tried_stays_until_it_is_forgotten() {
     let slot = in_doubt(2, Conflict::Reject);
     assert_eq!(slot.forget_id_to_create_under(), None);
-    assert!(!slot.state().outcome_unknown());
+    assert!(!slot.contents().outcome_unknown());
     let under = || slot.id_to_create_under(SessionId::generate).unwrap();
     let (id, is_again) = under();
     assert!(!is_again);
@@ -1153,7 +1154,7 @@ fn a_request_takes_back_what_is_its_own() {
     assert_eq!(pending(&slot), [(B, "theirs".into())]);
     assert_eq!(slot.lifetime(), others);
     assert_ne!(slot.generation(), generation);
-    let refused = || slot.state().refused.iter().map(|it| it.writer).collect::<Vec<_>>();
+    let refused = || slot.contents().refused.iter().map(|it| it.writer).collect::<Vec<_>>();
     assert_eq!(refused(), [THEIRS]);
     slot.forget_refused(OURS);
     assert_eq!(refused(), [THEIRS]);

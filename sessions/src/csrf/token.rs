@@ -17,7 +17,7 @@ use crate::{
         id::{self, ID_LENGTH, SessionId},
         keys::TAG_LENGTH,
     },
-    save::{self, Saving, shared::Shared},
+    save::{self, StoreTurn, shared::Shared},
     session::Session,
     slot::plan::SaveJob,
 };
@@ -135,9 +135,9 @@ impl<T: SessionData> Session<T> {
                 // Of an id that is nobody's: the page is to be shown all the same.
                 return shared.csrf_token(&SessionId::generate()?);
             }
-            let mut saving = Saving::of(&slot).await;
+            let mut turn = StoreTurn::of(&slot).await;
             let job = SaveJob { begins: true, ..handle.job() };
-            let begun = save::save_with_retries(shared, &slot, &mut saving, job).await;
+            let begun = save::save_with_retries(shared, &slot, &mut turn, job).await;
             // Another task of the request may have ended it meanwhile, and begun another one.
             if Arc::ptr_eq(&slot, &handle.slot()) {
                 begun?;

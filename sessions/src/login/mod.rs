@@ -22,8 +22,8 @@ use crate::{
     },
     error::{Error, ErrorKind, refusal::Refusal},
     record::{device::Device, expiry::Lifetime},
-    save::{self, Saved, Saving},
-    session::{Session, guard::Permit},
+    save::{self, Saved, StoreTurn},
+    session::{Session, guard::LockToken},
     slot::{
         Slot,
         lock::Access,
@@ -118,43 +118,43 @@ impl<T: SessionUser> Session<T> {
         if is_recent { Ok(()) } else { Err(Error::login_required()) }
     }
 
-    async fn login_under(&self, permit: Permit<T>, login: Ready) -> Result<(), Error> {
+    async fn login_under(&self, token: LockToken<T>, login: Ready) -> Result<(), Error> {
         let handle = self.handle();
         let _exchange = handle.exchange().await;
         if handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        let user = permit.slot().record().user;
+        let user = token.slot().record().user;
         let is_anothers = user.is_some_and(|user| user != login.user);
         if login.keeps_data && !is_anothers {
-            match self.carry_over(permit.slot(), &login).await {
+            match self.carry_over(token.slot(), &login).await {
                 // There is nothing to keep any more.
                 Err(error) if error.kind() == ErrorKind::Ended => {}
                 outcome => return outcome,
             }
         }
-        self.begin_anew(permit.slot(), &login).await
+        self.begin_anew(token.slot(), &login).await
     }
 
     /// Makes the session that there is the user's.
     async fn carry_over(&self, slot: &Arc<Slot<T>>, login: &Ready) -> Result<(), Error> {
         let (handle, shared) = (self.handle(), &*self.handle().shared);
         let writer = handle.writer();
-        let mut saving = Saving::of(slot).await;
+        let mut turn = StoreTurn::of(slot).await;
         let is_same = slot.record().user.as_ref() == Some(&login.user);
         let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
         let lifetime = login.lifetime.unwrap_or(as_before);
         loop {
             let job = login.job(lifetime, writer, slot.forget_view());
             if slot.place().is_some() {
-                let (record, place) = save::renew(shared, slot, &mut saving, job).await?;
+                let (record, place) = save::renew(shared, slot, &mut turn, job).await?;
                 let successor = slot.succeed(record, place, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.go_on_as(successor);
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
-            let saved = save::save_with_retries(shared, slot, &mut saving, job).await;
+            let saved = save::save_with_retries(shared, slot, &mut turn, job).await;
             if saved.is_err() {
                 save::take_back_creation(shared, slot).await;
             }
@@ -174,9 +174,9 @@ impl<T: SessionUser> Session<T> {
         let lifetime = login.lifetime.unwrap_or_default();
         let _ = next.set_lifetime(lifetime, writer);
         let job = login.job(lifetime, writer, next.generation());
-        save::save_with_retries(shared, &next, &mut Saving::of(&next).await, job).await?;
+        save::save_with_retries(shared, &next, &mut StoreTurn::of(&next).await, job).await?;
         // A save of the old one that is under way has to end first: it may be creating the record.
-        let _saving = old.saving.lock().await;
+        let _turn = old.store_turn.lock().await;
         if let (Some(ended), Some(store)) = (old.place(), shared.store())
             && let Err(error) = save::leave(shared, store, &ended.key).await
         {
@@ -261,10 +261,10 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
         });
         Box::pin(async move {
             let ready = ready?;
-            let permit = session.permit(None, Access::Write, at).await?;
+            let token = session.lock_token(None, Access::Write, at).await?;
             let session = session.clone();
             let own = session.clone();
-            session.to_the_end(async move { own.login_under(permit, ready).await }).await
+            session.to_the_end(async move { own.login_under(token, ready).await }).await
         })
     }
 }

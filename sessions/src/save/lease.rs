@@ -15,7 +15,7 @@ use crate::{
     data::{SessionData, patch::Writer},
     error::Error,
     record::head::Lease,
-    save::{self, Saving, shared::Shared},
+    save::{self, StoreTurn, shared::Shared},
     slot::{Slot, plan::SaveJob},
     sync::sleep,
 };
@@ -48,11 +48,11 @@ impl<T: SessionData> Leased<T> {
         let mut holder = [0; 8];
         getrandom::fill(&mut holder)?;
         let lease = Lease { holder: u64::from_ne_bytes(holder), time: shared.lease_time };
-        let mut saving = Saving::of(slot).await;
+        let mut turn = StoreTurn::of(slot).await;
         if slot.is_giving_way() {
             // Others in this process have had it again and again: let another one have a chance.
-            save::save_with_retries(shared, slot, &mut saving, SaveJob::of(None)).await?;
-            saving.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
+            save::save_with_retries(shared, slot, &mut turn, SaveJob::of(None)).await?;
+            turn.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
         }
         slot.want_lease(lease, writer);
         let mut leased = Self {
@@ -62,7 +62,7 @@ impl<T: SessionData> Leased<T> {
             runtime,
             renewal: None,
         };
-        save::save_with_retries(shared, slot, &mut saving, SaveJob::of(Some(writer))).await?;
+        save::save_with_retries(shared, slot, &mut turn, SaveJob::of(Some(writer))).await?;
         let runtime = leased.runtime.clone().or_else(|| Runtime::try_current().ok());
         leased.renewal = runtime.map(|it| it.spawn(leased.renew(lease)).abort_handle());
         Ok(leased)
@@ -75,9 +75,8 @@ impl<T: SessionData> Leased<T> {
             loop {
                 sleep(lease.time / 3).await;
                 let job = SaveJob { renews_lease: true, ..SaveJob::of(None) };
-                let mut saving = Saving::of(&slot).await;
-                if let Err(error) = save::save_with_retries(&shared, &slot, &mut saving, job).await
-                {
+                let mut turn = StoreTurn::of(&slot).await;
+                if let Err(error) = save::save_with_retries(&shared, &slot, &mut turn, job).await {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());
                     if !error.may_pass() {
                         return;
@@ -111,7 +110,7 @@ pub(crate) struct LeaseWait {
     pub(crate) overdue: Option<u64>,
 }
 
-impl Saving<'_> {
+impl StoreTurn<'_> {
     /// Waits a little before another look at a leased session, or finds that the lease is overdue.
     /// An error once this has taken as long as a guard would wait for its lock.
     ///

@@ -40,19 +40,24 @@ use crate::{
     sync::sleep,
 };
 
-/// The right to talk to the store about one session, for one purpose; whoever has it may let go of
-/// it for a moment. Knows for how long others have been in the way.
-pub(crate) struct Saving<'a> {
+/// The right to talk to the store about one session, for one purpose. Its holder may let go of it for
+/// a moment. Counts for how long leases and other saves have been in the way.
+pub(crate) struct StoreTurn<'a> {
     mutex: &'a tokio::sync::Mutex<()>,
     guard: Option<tokio::sync::MutexGuard<'a, ()>>,
     pub(crate) lease_wait: LeaseWait,
     lost: Lost,
 }
 
-impl<'a> Saving<'a> {
+impl<'a> StoreTurn<'a> {
     pub(crate) async fn of<T: SessionData>(slot: &'a Slot<T>) -> Self {
-        let guard = Some(slot.saving.lock().await);
-        Self { mutex: &slot.saving, guard, lease_wait: LeaseWait::default(), lost: Lost::default() }
+        let guard = Some(slot.store_turn.lock().await);
+        Self {
+            mutex: &slot.store_turn,
+            guard,
+            lease_wait: LeaseWait::default(),
+            lost: Lost::default(),
+        }
     }
 
     /// Lets others go first for so long.
@@ -75,7 +80,7 @@ pub(crate) fn save_at_once<T: SessionData>(
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
         return false;
     }
-    let Ok(_saving) = slot.saving.try_lock() else { return false };
+    let Ok(_turn) = slot.store_turn.try_lock() else { return false };
     // No other process looks for it.
     let context = save_context(shared, shared.write_ids.next(), None);
     if let Some(place) = slot.place() {
@@ -112,8 +117,8 @@ pub(crate) async fn save<T: SessionData>(
     slot: &Arc<Slot<T>>,
     job: SaveJob<'_>,
 ) -> Result<(), Error> {
-    let mut saving = Saving::of(slot).await;
-    save_with_retries(shared, slot, &mut saving, job).await?;
+    let mut turn = StoreTurn::of(slot).await;
+    save_with_retries(shared, slot, &mut turn, job).await?;
     Ok(())
 }
 
@@ -130,10 +135,10 @@ pub(crate) enum Saved {
 pub(crate) async fn save_with_retries<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    saving: &mut Saving<'_>,
+    turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
-    let save = save_in_span(shared, slot, saving, job);
+    let save = save_in_span(shared, slot, turn, job);
     // Asked first, because with the feature `log` of `tracing` a disabled span is work too.
     if tracing::enabled!(Level::DEBUG) {
         return Box::pin(save.instrument(tracing::debug_span!("save_session"))).await;
@@ -144,11 +149,11 @@ pub(crate) async fn save_with_retries<T: SessionData>(
 async fn save_in_span<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    saving: &mut Saving<'_>,
+    turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
     loop {
-        let plan = plan(shared, slot, job, saving.lease_wait.overdue)?;
+        let plan = plan(shared, slot, job, turn.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
             return keep_for_cookie(shared, slot, plan);
@@ -184,10 +189,10 @@ async fn save_in_span<T: SessionData>(
                     Replaced::Changed => {}
                 }
                 reload_instead_of(shared, store, slot, Some(&record)).await?;
-                saving.lost.pause(shared).await?;
+                turn.lost.pause(shared).await?;
             }
             Plan::Wait(lease, version) => {
-                saving.wait_for(lease, version, shared).await?;
+                turn.wait_for(lease, version, shared).await?;
                 reload(shared, store, slot).await?;
             }
         }
@@ -437,7 +442,7 @@ pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Opti
 /// Looks at the store for whoever opens the session: a slot in use learns what is new there. A
 /// session that is in its cookie has nowhere else to be looked up.
 ///
-/// The caller does not hold `slot.saving`: there may be a save to wait for.
+/// The caller does not hold `slot.store_turn`: there may be a save to wait for.
 pub(crate) async fn refresh<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
@@ -446,11 +451,11 @@ pub(crate) async fn refresh<T: SessionData>(
     if let Some(state) = look(shared, slot, key, false).await? {
         return Ok(state);
     }
-    let _saving = slot.saving.lock().await;
+    let _turn = slot.store_turn.lock().await;
     refresh_locked(shared, slot, key).await
 }
 
-/// [`refresh`] for a caller that holds `slot.saving`.
+/// [`refresh`] for a caller that holds `slot.store_turn`.
 pub(crate) async fn refresh_locked<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
@@ -549,7 +554,7 @@ fn has_just_moved(record: &Record, now: SystemTime) -> bool {
 pub(crate) async fn renew<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
-    saving: &mut Saving<'_>,
+    turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<(Record, Place<T>), Error> {
     let old = &slot.place().ok_or_else(Error::ended)?.key;
@@ -557,9 +562,9 @@ pub(crate) async fn renew<T: SessionData>(
         if refresh_locked(shared, slot, old).await? != SlotState::Stored {
             return Err(Error::ended());
         }
-        let overdue = saving.lease_wait.overdue;
+        let overdue = turn.lease_wait.overdue;
         if let Some((lease, version)) = slot.foreign_lease(overdue) {
-            saving.wait_for(lease, version, shared).await?;
+            turn.wait_for(lease, version, shared).await?;
             continue;
         }
         let now = shared.now();
@@ -605,7 +610,7 @@ pub(crate) async fn renew<T: SessionData>(
                 return Err(error);
             }
         }
-        saving.lost.pause(shared).await?;
+        turn.lost.pause(shared).await?;
     }
 }
 

@@ -26,10 +26,10 @@ use crate::{
 /// Has no methods of its own, so that no field's name is taken.
 #[must_use = "a guard that is not used only makes others wait"]
 pub struct ReadGuard<T: SessionData> {
-    // Dropped in this order: the permit must not be free while the view is still shared, and the
+    // Dropped in this order: the token must not be free while the view is still shared, and the
     // session, whose last handle may start a save, goes last.
     fields: Arc<T::Fields>,
-    _permit: Permit<T>,
+    _token: LockToken<T>,
     _session: Holding<T>,
 }
 
@@ -53,18 +53,19 @@ pub struct WriteGuard<T: SessionData> {
     was_panicking: bool,
     /// Of a guard that is exclusive across processes.
     lease: Option<Box<Leased<T>>>,
-    permit: Permit<T>,
+    token: LockToken<T>,
     session: Holding<T>,
 }
 
-/// A place in a slot's lock; gives it back when dropped, whatever happened before.
-pub(crate) struct Permit<T: SessionData> {
+/// The proof that its holder has a slot's lock. Dropped, it releases the lock, whatever happened
+/// before.
+pub(crate) struct LockToken<T: SessionData> {
     slot: Arc<Slot<T>>,
     access: Access,
     at: &'static Location<'static>,
 }
 
-impl<T: SessionData> Permit<T> {
+impl<T: SessionData> LockToken<T> {
     /// If it is free.
     pub(crate) fn take(
         slot: &Arc<Slot<T>>,
@@ -99,34 +100,34 @@ impl<T: SessionData> Permit<T> {
     }
 }
 
-impl<T: SessionData> Drop for Permit<T> {
+impl<T: SessionData> Drop for LockToken<T> {
     fn drop(&mut self) {
         self.slot.lock.release(self.access, self.at);
     }
 }
 
 impl<T: SessionData> ReadGuard<T> {
-    pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
+    pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
         let now = session.handle().shared.field_time();
         Self {
-            fields: permit.slot.view(now),
-            _permit: permit,
+            fields: token.slot.view(now),
+            _token: token,
             _session: Holding::new(session, Access::Read),
         }
     }
 }
 
 impl<T: SessionData> WriteGuard<T> {
-    pub(crate) fn new(permit: Permit<T>, session: Session<T>) -> Self {
+    pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
         // Noted now, when there is a runtime, rather than when the guard is dropped.
         let _ = session.handle().writer();
-        let (fields, lent) = permit.slot.lend(session.handle().shared.field_time());
+        let (fields, lent) = token.slot.lend(session.handle().shared.field_time());
         let session = Holding::new(session, Access::Write);
-        Self { fields, lent, was_panicking: thread::panicking(), lease: None, permit, session }
+        Self { fields, lent, was_panicking: thread::panicking(), lease: None, token, session }
     }
 
-    pub(crate) fn with_lease(permit: Permit<T>, session: Session<T>, lease: Leased<T>) -> Self {
-        let mut guard = Self::new(permit, session);
+    pub(crate) fn with_lease(token: LockToken<T>, session: Session<T>, lease: Leased<T>) -> Self {
+        let mut guard = Self::new(token, session);
         guard.lease = Some(Box::new(lease));
         guard
     }
@@ -134,7 +135,7 @@ impl<T: SessionData> WriteGuard<T> {
 
 /// The version that the guard's lease was taken or renewed with.
 pub(crate) fn version<T: SessionData>(guard: &WriteGuard<T>) -> u64 {
-    guard.permit.slot.lock_version()
+    guard.token.slot.lock_version()
 }
 
 impl<T: SessionData> Deref for ReadGuard<T> {
@@ -167,13 +168,13 @@ impl<T: SessionData> Drop for WriteGuard<T> {
         }
         let handle = self.session.handle();
         let writing = handle.shared.writing(handle.writer());
-        if self.permit.slot.take_back(&mut self.fields, &self.lent, writing) {
-            handle.note_write(&self.permit.slot);
+        if self.token.slot.take_back(&mut self.fields, &self.lent, writing) {
+            handle.note_write(&self.token.slot);
         }
-        // Behind what was written under it, so that one save does both, and before the permit, so
+        // Behind what was written under it, so that one save does both, and before the token, so
         // that the next one here knows of it.
         self.lease = None;
-        // The fields are dropped next, and the permit after them: the slot then has the only copy.
+        // The fields are dropped next, and the token after them: the slot then has the only copy.
     }
 }
 

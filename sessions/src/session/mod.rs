@@ -19,9 +19,9 @@ use crate::{
     data::SessionData,
     error::{Error, Reason, Wait},
     record::expiry::Lifetime,
-    save::{self, Saved, Saving, lease::Leased, shared::Shared},
+    save::{self, Saved, StoreTurn, lease::Leased, shared::Shared},
     session::{
-        guard::{Permit, ReadGuard, WriteGuard},
+        guard::{LockToken, ReadGuard, WriteGuard},
         request::Handle,
     },
     slot::{
@@ -179,27 +179,31 @@ impl<T: SessionData> Session<T> {
     fn or_give_up<G>(
         &self,
         access: Access,
-        guard: fn(Permit<T>, Session<T>) -> G,
+        guard: fn(LockToken<T>, Session<T>) -> G,
     ) -> impl Future<Output = G> + Send + use<'_, T, G> {
         // An async fn would not see its caller.
         let at = Location::caller();
         async move {
-            let permit = Permit::take(&self.handle.opened().slot, access, at);
-            let permit = match permit {
-                Some(permit) => permit,
-                // Boxed, as in `permit`.
+            let token = LockToken::take(&self.handle.opened().slot, access, at);
+            let token = match token {
+                Some(token) => token,
+                // Boxed, as in `lock_token`.
                 None => Box::pin(self.wait_or_give_up(access, at)).await,
             };
-            guard(permit, self.clone())
+            guard(token, self.clone())
         }
     }
 
-    /// If this ends without a permit, it does so by being dropped together with the handler.
-    async fn wait_or_give_up(&self, access: Access, at: &'static Location<'static>) -> Permit<T> {
+    /// If this ends without a token, it does so by being dropped together with the handler.
+    async fn wait_or_give_up(
+        &self,
+        access: Access,
+        at: &'static Location<'static>,
+    ) -> LockToken<T> {
         let handle = &self.handle;
         loop {
             match self.wait_for_permit(None, access, at).await {
-                Ok(permit) => return permit,
+                Ok(token) => return token,
                 Err(error) if handle.is_answered() => {
                     tracing::warn!("a wait goes on after its response: {error}");
                 }
@@ -219,8 +223,8 @@ impl<T: SessionData> Session<T> {
 
     /// [`read`](Self::read) for extractors and guards of routes, which can say what went wrong.
     pub(crate) async fn read_or_error(&self) -> Result<ReadGuard<T>, Error> {
-        let permit = self.permit(None, Access::Read, Location::caller()).await?;
-        Ok(ReadGuard::new(permit, self.clone()))
+        let token = self.lock_token(None, Access::Read, Location::caller()).await?;
+        Ok(ReadGuard::new(token, self.clone()))
     }
 
     #[track_caller]
@@ -228,37 +232,37 @@ impl<T: SessionData> Session<T> {
         &self,
         limit: Duration,
         access: Access,
-        guard: fn(Permit<T>, Session<T>) -> G,
+        guard: fn(LockToken<T>, Session<T>) -> G,
     ) -> impl Future<Output = Result<G, Error>> + Send + use<'_, T, G> {
         // An async fn would not see its caller.
         let at = Location::caller();
-        async move { Ok(guard(self.permit(Some(limit), access, at).await?, self.clone())) }
+        async move { Ok(guard(self.lock_token(Some(limit), access, at).await?, self.clone())) }
     }
 
     fn at_once<G>(
         &self,
         access: Access,
         at: &'static Location<'static>,
-        guard: fn(Permit<T>, Session<T>) -> G,
+        guard: fn(LockToken<T>, Session<T>) -> G,
     ) -> Result<G, Error> {
         loop {
-            let permit = Permit::try_acquire(self.handle.slot(), access, at)
+            let token = LockToken::try_acquire(self.handle.slot(), access, at)
                 .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
-            if self.is_current(&permit) {
-                return Ok(guard(permit, self.clone()));
+            if self.is_current(&token) {
+                return Ok(guard(token, self.clone()));
             }
         }
     }
 
     /// A place in the lock, within the layer's lock timeout unless the caller has a limit of its own.
-    pub(crate) async fn permit(
+    pub(crate) async fn lock_token(
         &self,
         limit: Option<Duration>,
         access: Access,
         at: &'static Location<'static>,
-    ) -> Result<Permit<T>, Error> {
-        if let Some(permit) = Permit::take(&self.handle.opened().slot, access, at) {
-            return Ok(permit);
+    ) -> Result<LockToken<T>, Error> {
+        if let Some(token) = LockToken::take(&self.handle.opened().slot, access, at) {
+            return Ok(token);
         }
         // Boxed, because its timers would make every handler's future a kilobyte larger.
         Box::pin(self.wait_for_permit(limit, access, at)).await
@@ -271,15 +275,15 @@ impl<T: SessionData> Session<T> {
         own_limit: Option<Duration>,
         access: Access,
         at: &'static Location<'static>,
-    ) -> Result<Permit<T>, Error> {
+    ) -> Result<LockToken<T>, Error> {
         let shared = &self.handle.shared;
         let limit = own_limit.unwrap_or(shared.lock_timeout);
         let patience = Patience { limit, waiters: shared.waiter_limit };
         loop {
             let start = Instant::now();
             let slot = self.handle.slot();
-            let acquire = Permit::acquire(slot.clone(), access, at, patience);
-            let permit = match own_limit {
+            let acquire = LockToken::acquire(slot.clone(), access, at, patience);
+            let token = match own_limit {
                 // The caller has said how long, and goes on after that.
                 Some(_) => acquire.await,
                 None => {
@@ -287,15 +291,15 @@ impl<T: SessionData> Session<T> {
                     self.handle.waits.wait(acquire).await.unwrap_or_else(|| Err(itself()))
                 }
             };
-            let permit = permit.map_err(|timed_out| locked::<T>(timed_out, access, at))?;
-            if self.is_current(&permit) {
-                return Ok(permit);
+            let token = token.map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            if self.is_current(&token) {
+                return Ok(token);
             }
         }
     }
 
-    fn is_current(&self, permit: &Permit<T>) -> bool {
-        Arc::ptr_eq(permit.slot(), &self.handle.opened().slot)
+    fn is_current(&self, token: &LockToken<T>) -> bool {
+        Arc::ptr_eq(token.slot(), &self.handle.opened().slot)
     }
 
     /// Saves now what released guards have written, instead of with the response. Does nothing if
@@ -387,21 +391,21 @@ impl<T: SessionData> Session<T> {
         // An async fn would not see its caller.
         let at = Location::caller();
         async move {
-            let permit = self.permit(None, Access::Write, at).await?;
-            self.update_under(permit, change).await
+            let token = self.lock_token(None, Access::Write, at).await?;
+            self.update_under(token, change).await
         }
     }
 
     async fn update_under<R, E: From<Error>>(
         &self,
-        permit: Permit<T>,
+        token: LockToken<T>,
         mut change: impl FnMut(&mut T::Fields) -> Result<R, E>,
     ) -> Result<R, E> {
-        let (shared, slot) = (&*self.handle.shared, permit.slot());
+        let (shared, slot) = (&*self.handle.shared, token.slot());
         let writer = self.handle.writer();
-        let mut saving = Saving::of(slot).await;
+        let mut turn = StoreTurn::of(slot).await;
         // So that nothing lies between the store and the change, and the change alone is repeated.
-        save::save_with_retries(shared, slot, &mut saving, self.handle.job()).await?;
+        save::save_with_retries(shared, slot, &mut turn, self.handle.job()).await?;
         loop {
             let Tried { outcome, view, patch } =
                 slot.try_change(shared.writing(writer), &mut change)?;
@@ -411,7 +415,7 @@ impl<T: SessionData> Session<T> {
                 true => save::confirm(shared, slot, view.1).await?,
                 false => {
                     let job = SaveJob { overlay: Some((&patch, view.1)), ..self.handle.job() };
-                    save::save_with_retries(shared, slot, &mut saving, job).await?
+                    save::save_with_retries(shared, slot, &mut turn, job).await?
                 }
             };
             if saved == Saved::Done {
@@ -472,12 +476,12 @@ impl<T: SessionData> Session<T> {
             if shared.storage.is_cookie() {
                 return Err(Error::no_leases());
             }
-            let permit = self.permit(None, Access::Write, at).await?;
+            let token = self.lock_token(None, Access::Write, at).await?;
             let writer = handle.writer();
             let runtime = handle.runtime().cloned();
-            let lease = Leased::take(shared, permit.slot(), writer, runtime);
+            let lease = Leased::take(shared, token.slot(), writer, runtime);
             let lease = Box::pin(lease).await?;
-            Ok(WriteGuard::with_lease(permit, self.clone(), lease))
+            Ok(WriteGuard::with_lease(token, self.clone(), lease))
         }
     }
 
@@ -560,17 +564,17 @@ impl<T: SessionData> Session<T> {
     pub fn renew_id(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
         let at = Location::caller();
         async move {
-            let permit = self.permit(None, Access::Write, at).await?;
+            let token = self.lock_token(None, Access::Write, at).await?;
             let session = self.clone();
-            self.to_the_end(async move { session.renew_id_of(permit).await }).await
+            self.to_the_end(async move { session.renew_id_of(token).await }).await
         }
     }
 
-    async fn renew_id_of(&self, permit: Permit<T>) -> Result<(), Error> {
+    async fn renew_id_of(&self, token: LockToken<T>) -> Result<(), Error> {
         let shared = &*self.handle.shared;
-        let slot = permit.slot();
+        let slot = token.slot();
         let _exchange = self.handle.exchange().await;
-        let mut saving = Saving::of(slot).await;
+        let mut turn = StoreTurn::of(slot).await;
         if slot.place().is_none() {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         }
@@ -578,7 +582,7 @@ impl<T: SessionData> Session<T> {
             return Err(Error::no_cookie());
         }
         let job = SaveJob::of(Some(self.handle.writer()));
-        let (record, place) = save::renew(shared, slot, &mut saving, job).await?;
+        let (record, place) = save::renew(shared, slot, &mut turn, job).await?;
         self.go_on_as(slot.succeed(record, place, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())
@@ -617,7 +621,7 @@ impl<T: SessionData> Session<T> {
         let _exchange = self.handle.exchange().await;
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
-        let _saving = slot.saving.lock().await;
+        let _turn = slot.store_turn.lock().await;
         // What is left of one that has moved on is for those who come late.
         if let Some(place) = slot.place().filter(|_| !slot.has_moved()) {
             if let Some(store) = shared.store() {

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, ErrorKind},
     identity::id::SessionId,
     record::{Record, expiry::Lifetime, head::Head},
-    save::{self, Saving, shared::Shared},
+    save::{self, StoreTurn, shared::Shared},
     session::wait::Waits,
     slot::{Slot, SlotState, plan::SaveJob},
     sync::{AtomicBool, Mutex, MutexGuard},
@@ -445,9 +445,9 @@ impl<T: SessionData> Handle<T> {
         if refresh.is_some() || is_to_send_again(&opened, seen) {
             return None;
         }
-        let mut _saving = None;
+        let mut _turn = None;
         if self.needs_cookie(seen.state) {
-            _saving = Some(slot.saving.try_lock().ok()?);
+            _turn = Some(slot.store_turn.try_lock().ok()?);
             seen = self.look(slot);
         }
         Some(self.outcome(&opened, seen, false, None))
@@ -475,31 +475,31 @@ impl<T: SessionData> Handle<T> {
         let (seen, refresh) = self.look_for_refresh(&slot);
         let sends_again = is_to_send_again(&self.opened(), seen);
         let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
-        let mut saving = match is_due || self.needs_cookie(slot.state()) {
-            true => Some(Saving::of(&slot).await),
+        let mut turn = match is_due || self.needs_cookie(slot.state()) {
+            true => Some(StoreTurn::of(&slot).await),
             false => None,
         };
         let mut error = None;
         let has_saved = self.has_unsaved(&slot);
-        if let Some(saving) = &mut saving
+        if let Some(turn) = &mut turn
             && has_saved
         {
-            error = self.save(&slot, saving).await.err();
+            error = self.save(&slot, turn).await.err();
         }
-        let is_noted = match &mut saving {
+        let is_noted = match &mut turn {
             // Unless another request has just done so.
-            Some(saving) if sends_again && error.is_none() && self.look(&slot).is_cookie_old => {
-                self.note_cookie(&slot, saving).await
+            Some(turn) if sends_again && error.is_none() && self.look(&slot).is_cookie_old => {
+                self.note_cookie(&slot, turn).await
             }
             _ => false,
         };
         if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot).1 {
-            match &mut saving {
-                Some(saving) if slot.has_device() => self.note_seen(&slot, saving).await,
+            match &mut turn {
+                Some(turn) if slot.has_device() => self.note_seen(&slot, turn).await,
                 _ => self.touch(&slot, expires_at).await,
             }
         }
-        let is_aged = is_noted || self.may_sign_again(&slot, saving.is_some()).await;
+        let is_aged = is_noted || self.may_sign_again(&slot, turn.is_some()).await;
         self.outcome(&self.opened(), self.look(&slot), is_aged, error)
     }
 
@@ -536,9 +536,9 @@ impl<T: SessionData> Handle<T> {
 
     /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
     /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
-    async fn note_cookie(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> bool {
+    async fn note_cookie(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> bool {
         let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::of(None) };
-        if let Err(error) = save::save_with_retries(&self.shared, slot, saving, job).await
+        if let Err(error) = save::save_with_retries(&self.shared, slot, turn, job).await
             && error.kind() != ErrorKind::Ended
         {
             tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
@@ -549,9 +549,9 @@ impl<T: SessionData> Handle<T> {
 
     /// Extends the expiry with a save, which says when the session was last seen; without one while
     /// another process has a lease on the session, or if it is too large by now.
-    async fn note_seen(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) {
+    async fn note_seen(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) {
         let job = SaveJob { is_seen: true, ..SaveJob::of(None) };
-        match save::save_with_retries(&self.shared, slot, saving, job).await {
+        match save::save_with_retries(&self.shared, slot, turn, job).await {
             Err(error) if error.kind() == ErrorKind::Ended => return,
             Err(error) => {
                 tracing::warn!("a session's use could not be noted: {}", error.for_log());
@@ -614,9 +614,9 @@ impl<T: SessionData> Handle<T> {
         Seen { state, lifetime, is_cookie_old }
     }
 
-    async fn save(&self, slot: &Arc<Slot<T>>, saving: &mut Saving<'_>) -> Result<(), Error> {
+    async fn save(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> Result<(), Error> {
         let writer = self.writer();
-        match save::save_with_retries(&self.shared, slot, saving, self.job()).await {
+        match save::save_with_retries(&self.shared, slot, turn, self.job()).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::info!("a session ended while a request wrote to it: not saved");
                 Ok(())
@@ -640,7 +640,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// What the response needs. From here on no cookie can be sent: if a save would need one, the
-    /// caller holds `slot.saving`.
+    /// caller holds `slot.store_turn`.
     fn outcome(
         &self,
         opened: &Opened<T>,

@@ -46,9 +46,9 @@ use self::changes::Writing;
 pub(crate) struct Slot<T: SessionData> {
     /// Held by guards, over the view.
     pub(crate) lock: Lock,
-    /// Held by whoever talks to the store about this session, so that no two saves of one slot run
-    /// at the same time.
-    pub(crate) saving: tokio::sync::Mutex<()>,
+    /// Held while a request talks to the store about this session, so that no two saves of one slot
+    /// run at the same time.
+    pub(crate) store_turn: tokio::sync::Mutex<()>,
     /// Unset until the session has been stored for the first time.
     place: OnceLock<Place<T>>,
     contents: Mutex<Contents<T>>,
@@ -149,7 +149,7 @@ impl<T: SessionData> Slot<T> {
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),
-            saving: tokio::sync::Mutex::new(()),
+            store_turn: tokio::sync::Mutex::new(()),
             place,
             contents: Mutex::new(Contents {
                 state,
@@ -177,7 +177,7 @@ impl<T: SessionData> Slot<T> {
 
     /// Notes under which id the session has been stored.
     pub(crate) fn settle_in(&self, place: Place<T>) {
-        // Whoever stores a session holds `saving`, and does so once.
+        // A session is stored for the first time once, by a save that holds `store_turn`.
         let _ = self.place.set(place);
     }
 

@@ -12,8 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{Request, Response, header};
-use sessions::{Keys, MemoryStore, ResponseBody, Session, SessionLayer};
+use axum::{
+    body::Body,
+    http::{Request, Response, header},
+};
+use sessions::{Keys, MemoryStore, Session, SessionLayer};
 use sessions_benches::{client::Random, table};
 use tokio::runtime::Builder;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -23,7 +26,7 @@ struct Visitor {
     visits: u32,
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<()>>, Infallible>>>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 /// A request that writes to the session; or, on this path, takes a guard and keeps it.
 const HOLD: &str = "/hold";
@@ -32,7 +35,7 @@ fn request(path: &str, cookie: &str) -> Request<()> {
     Request::builder().uri(path).header(header::COOKIE, cookie).body(()).expect("a request")
 }
 
-async fn handle(request: Request<()>) -> Result<Response<()>, Infallible> {
+async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {
     let session = Session::<Visitor>::open(request.extensions()).await.expect("the store works");
     let mut s = session.write().await;
     if request.uri().path() == HOLD {
@@ -40,7 +43,7 @@ async fn handle(request: Request<()>) -> Result<Response<()>, Infallible> {
     }
     *s.visits_mut() += 1;
     drop(s);
-    Ok(Response::new(()))
+    Ok(Response::new(Body::empty()))
 }
 
 /// In which order the waiters go.

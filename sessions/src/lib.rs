@@ -82,7 +82,6 @@ pub use store::RedisStore;
 pub use store::SqliteStore;
 pub use store::storage::IntoStorage;
 pub use store::{Created, DeleteExpired, Replaced, Store, UserIndex};
-pub use web::body::ResponseBody;
 pub use web::rejection::{Rejection, RejectionKind};
 
 /// ```

@@ -115,7 +115,7 @@ async fn request(process: Process, cookie: String, ask: Ask) -> String {
             }
             Ask::Read => drop(session.read().await.plain),
         }
-        Ok::<_, Infallible>(Response::new(()))
+        Ok::<_, Infallible>(Response::new(String::new()))
     }));
     let request = Request::builder().header(header::COOKIE, cookie).body(()).expect("a request");
     let response = service.oneshot(request).await.unwrap_or_else(|never| match never {});

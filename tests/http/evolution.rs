@@ -42,7 +42,7 @@ impl<S: Store> Fleet<S> {
             async move {
                 let session = Session::open(request.extensions()).await.unwrap();
                 result.set(Some(work.take().unwrap()(session).await));
-                Ok::<_, Infallible>(Response::new(()))
+                Ok::<_, Infallible>(Response::new(String::new()))
             }
         }));
         let mut request = Request::builder();

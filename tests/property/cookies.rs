@@ -31,7 +31,7 @@ async fn request(
                 session.write().await.set_name("Zoe");
             }
             name.set(session.read().await.name().to_string());
-            Ok::<_, Infallible>(Response::new(()))
+            Ok::<_, Infallible>(Response::new(String::new()))
         }
     }));
     let mut request = Request::new(());

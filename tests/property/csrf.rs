@@ -2,7 +2,11 @@
 
 use std::{cell::Cell, convert::Infallible};
 
-use axum::{body::Body, extract::Request, response::Response};
+use axum::{
+    body::{Body, to_bytes},
+    extract::Request,
+    response::Response,
+};
 use http::{HeaderName, HeaderValue, Method, header};
 use sessions::{CsrfLayer, Keys, MemoryStore, Session, SessionLayer, local_path};
 use tower::{Layer, ServiceExt};
@@ -40,9 +44,11 @@ fn no_request_without_a_good_token_gets_through_whatever_its_headers() {
     }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let page = runtime.block_on(page.oneshot(Request::new(Body::empty()))).unwrap();
-    let cookie = page.headers()[header::SET_COOKIE].to_str().unwrap();
+    let (page, token) = page.into_parts();
+    let cookie = page.headers[header::SET_COOKIE].to_str().unwrap();
     let cookie = cookie.split(';').next().unwrap();
-    let token = page.body().get_ref().unwrap().as_str();
+    let token = runtime.block_on(to_bytes(token, 100)).unwrap();
+    let token = str::from_utf8(&token).unwrap();
     let handler = async |_| Ok::<_, Infallible>(Response::new(Body::from("bought")));
     let shop = sessions.layer(csrf.layer(tower::service_fn(handler)));
 

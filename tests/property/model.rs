@@ -3,8 +3,9 @@
 
 use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
+use axum::body::Body;
 use http::{Request, Response, header};
-use sessions::{ErrorKind, Keys, MemoryStore, ResponseBody, Session, SessionLayer};
+use sessions::{ErrorKind, Keys, MemoryStore, Session, SessionLayer};
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::{Layer, ServiceExt};
 
@@ -156,7 +157,7 @@ struct Running {
     came_with: Option<usize>,
     ended_own: bool,
     finish: oneshot::Sender<()>,
-    response: JoinHandle<Response<ResponseBody<()>>>,
+    response: JoinHandle<Response<Body>>,
 }
 
 struct World {
@@ -181,7 +182,7 @@ impl World {
                 let session = Session::<Data>::open(request.extensions()).await.unwrap();
                 send.send(session).ok().unwrap();
                 finished.await.unwrap();
-                Ok::<_, Infallible>(Response::new(()))
+                Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         }));
         let mut request = Request::builder();

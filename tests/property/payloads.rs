@@ -86,7 +86,7 @@ async fn request(
     let service = layer.layer(tower::service_fn(async |request: Request<()>| {
         let session = Session::<Everything>::open(request.extensions()).await.unwrap();
         work(&session).await;
-        Ok::<_, Infallible>(Response::new(()))
+        Ok::<_, Infallible>(Response::new(String::new()))
     }));
     let request = Request::builder().header(header::COOKIE, cookie).body(()).unwrap();
     let response = service.oneshot(request).await.unwrap();

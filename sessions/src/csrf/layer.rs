@@ -1,5 +1,6 @@
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 
+use axum_core::BoxError;
 use http::{HeaderName, Response, request::Parts};
 use tower_layer::Layer;
 
@@ -7,10 +8,7 @@ use crate::csrf::{origin::OriginCheck, service::CsrfService};
 use crate::{
     data::SessionData,
     error::BuildError,
-    web::{
-        body::BoxError,
-        rejection::{OnRejection, Rejection},
-    },
+    web::rejection::{OnRejection, Rejection},
 };
 
 /// Refuses requests that another site has made its visitor's browser send (cross-site request

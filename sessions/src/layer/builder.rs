@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
+use axum_core::BoxError;
 use http::{Response, request::Parts};
 
 use crate::data::merge::Conflict;
@@ -21,10 +22,7 @@ use crate::{
     save::shared::{Background, Shared, WriteIds},
     slot::{changes::Defaults, registry::Registry},
     store::storage::Storage,
-    web::{
-        body::BoxError,
-        rejection::{OnRejection, Rejection},
-    },
+    web::rejection::{OnRejection, Rejection},
 };
 use crate::{
     cookie::{neighbours::Neighbour, plain_http::PlainHttpHint},

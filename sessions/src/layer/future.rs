@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use axum_core::{BoxError, body::Body};
 use http::{Response, request::Parts};
 use pin_project_lite::pin_project;
 
@@ -16,10 +17,7 @@ use crate::{
         request::{Handle, Outcome},
         wait::{Found, Probed, Waits},
     },
-    web::{
-        body::ResponseBody,
-        rejection::{self, OnRejection, Rejection},
-    },
+    web::rejection::{self, OnRejection, Rejection},
 };
 
 /// What the inner service says; or why it says nothing, which is that it waits for a guard that is not
@@ -92,14 +90,15 @@ impl<F, T, B, E> Future for ResponseFuture<F, T>
 where
     F: Future<Output = Result<Response<B>, E>>,
     T: SessionData,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
+    type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(session) = this.session else {
             let output = this.inner.as_pin_mut().map_or(Poll::Pending, |inner| inner.poll(cx));
-            return output.map_ok(|response| response.map(ResponseBody::inner));
+            return output.map_ok(|response| response.map(Body::new));
         };
         if this.waiting.is_none() {
             let handle = session.handle();
@@ -157,12 +156,16 @@ fn answer<F: Future>(
 /// The error of an inner service that failed goes on as it is. A response whose session could not
 /// be saved is replaced; what has become of the session before that, the client is told all the
 /// same, or a renewal would leave it with a dead cookie.
-fn with_session<T: SessionData, B, E>(
+fn with_session<T, B, E>(
     output: Answer<Result<Response<B>, E>>,
     outcome: Outcome,
     handle: &Handle<T>,
     on_rejection: &Option<Box<(OnRejection, Parts)>>,
-) -> Result<Response<ResponseBody<B>>, E> {
+) -> Result<Response<Body>, E>
+where
+    T: SessionData,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     if let Some(error) = &outcome.error {
         tracing::error!(
             "a session could not be saved, its response is replaced: {}",
@@ -175,14 +178,13 @@ fn with_session<T: SessionData, B, E>(
     };
     let output = outcome.error.map_or(output, Err);
     let mut response = match output {
-        Ok(response) => response.map(ResponseBody::inner),
+        Ok(response) => response.map(Body::new),
         Err(error) => {
             let rejection = Rejection::from(error);
-            let response = match on_rejection.as_deref() {
+            match on_rejection.as_deref() {
                 Some((function, request)) => function.response(&rejection, request),
                 None => rejection::default_response(&rejection),
-            };
-            response.map(ResponseBody::own)
+            }
         }
     };
     let headers = response.headers_mut();

@@ -1,9 +1,6 @@
 //! The response headers that keep caches from handing one client's session to another.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{self, Entry},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// The response depends on the session, and so on the cookie (RFC 9110, 12.5.5).
 pub(super) fn vary_by_cookie(headers: &mut HeaderMap) {
@@ -32,15 +29,13 @@ fn add_to_list(
     item: &'static str,
     is_enough: impl Fn(&str) -> bool,
 ) {
-    let mut lines = match headers.entry(name) {
-        // Nearly always, so that the header is looked up once.
-        Entry::Vacant(place) => {
-            place.insert(HeaderValue::from_static(item));
-            return;
-        }
-        Entry::Occupied(lines) => lines,
-    };
-    let items = || lines.iter().flat_map(|line| items(line.as_bytes()));
+    // Nearly always the header is new, so that it is looked up once.
+    if !headers.append(&name, HeaderValue::from_static(item)) {
+        return;
+    }
+    let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+    let Some((_, before)) = lines.split_last() else { return };
+    let items = || before.iter().flat_map(|line| items(line.as_bytes()));
     // `*` is what there is to say about all requests, and nginx knows it alone in its line only.
     let is_any = items().any(|listed| listed == b"*");
     let has_enough = items().any(|listed| {
@@ -51,7 +46,7 @@ fn add_to_list(
         listed.push(item.as_bytes());
     }
     let joined = HeaderValue::from_bytes(&listed.join(&b", "[..]));
-    lines.insert(joined.unwrap_or(HeaderValue::from_static(item)));
+    headers.insert(name, joined.unwrap_or(HeaderValue::from_static(item)));
 }
 
 /// The items of a list, without those that are empty; a comma between quotes is no end of one

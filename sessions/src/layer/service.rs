@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use axum_core::{BoxError, body::Body};
 use http::{Request, Response};
 use tower_service::Service;
 
@@ -12,13 +13,14 @@ use crate::{
     data::SessionData,
     save::shared::Shared,
     session::{Lazy, Session},
-    web::{body::ResponseBody, rejection::OnRejection},
+    web::rejection::OnRejection,
 };
 
 /// What a [`SessionLayer`](super::SessionLayer) makes of a service.
 ///
-/// Its responses have a [`ResponseBody`]: the inner service's body, or, when the session could not be
-/// saved, what stands in for that.
+/// Its responses have axum's [`Body`]: the inner service's, whatever its type, or, where the session
+/// could not be saved, the body of the error. So the layer goes around a route, a router or any other
+/// service; a body that is axum's already passes as it is, without a box.
 pub struct SessionService<S, T: SessionData> {
     inner: S,
     shared: Arc<Shared<T>>,
@@ -47,8 +49,9 @@ impl<S, T, RequestBody, B> Service<Request<RequestBody>> for SessionService<S, T
 where
     S: Service<Request<RequestBody>, Response = Response<B>>,
     T: SessionData,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<ResponseBody<B>>;
+    type Response = Response<Body>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, T>;
 

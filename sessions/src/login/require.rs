@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use axum_core::{BoxError, body::Body};
 use http::{Extensions, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -19,7 +20,6 @@ use crate::{
     login::way_back::{local_path, with_next},
     session::Session,
     web::{
-        body::{BoxError, ResponseBody},
         preflight::is_preflight,
         rejection::{self, OnRejection, Rejection},
     },
@@ -236,10 +236,10 @@ fn is_address(login_page: &str) -> bool {
 }
 
 /// What a preflight asks for is in the headers.
-fn without_body<R>(response: Response<R>) -> Response<ResponseBody<R>> {
+fn without_body<R>(response: Response<R>) -> Response<Body> {
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, ResponseBody::default())
+    Response::from_parts(parts, Body::empty())
 }
 
 /// Why a request does not pass.
@@ -314,8 +314,9 @@ where
     S::Future: Send,
     T: SessionUser,
     B: Send + 'static,
+    R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<ResponseBody<R>>;
+    type Response = Response<Body>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
@@ -337,13 +338,12 @@ where
             match require.judge(&parts.extensions).await {
                 Ok(()) => {
                     let response = inner.call(Request::from_parts(parts, body)).await;
-                    response.map(|response| response.map(ResponseBody::inner))
+                    response.map(|response| response.map(Body::new))
                 }
                 Err(refusal) => {
                     let rejection = require.reject(refusal, &parts);
                     let on_rejection = require.on_rejection.as_ref();
-                    let response = rejection::respond(on_rejection, &rejection, &parts);
-                    Ok(response.map(ResponseBody::own))
+                    Ok(rejection::respond(on_rejection, &rejection, &parts))
                 }
             }
         })

@@ -310,7 +310,7 @@ mod tests {
                     let session = Session::<Data>::open(request.extensions()).await.unwrap();
                     change(&mut *session.write().await);
                     together.wait().await;
-                    Ok::<_, Infallible>(Response::new(()))
+                    Ok::<_, Infallible>(Response::new(String::new()))
                 }
             });
             let request = Request::builder().header(header::COOKIE, cookie).body(()).unwrap();

@@ -1,5 +1,4 @@
-//! What the layers have in common of HTTP: bodies, rejections, preflights.
+//! What the layers have in common of HTTP: rejections and preflights.
 
-pub(crate) mod body;
 pub(crate) mod preflight;
 pub(crate) mod rejection;

@@ -2,13 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
+use axum_core::{BoxError, body::Body};
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
-use http_body_util::BodyExt;
 
-use crate::{
-    error::{Error, ErrorKind},
-    web::body::{BoxError, OwnBody},
-};
+use crate::error::{Error, ErrorKind};
 
 /// Why a request was answered in place of its handler: by a [`SessionLayer`](crate::SessionLayer) that
 /// could not save its session, by a [`RequireLogin`](crate::RequireLogin), by a `CsrfLayer`, or by an
@@ -238,7 +235,7 @@ impl From<Error> for Rejection {
     }
 }
 
-type Function = dyn Fn(&Rejection, &Parts) -> Response<OwnBody> + Send + Sync;
+type Function = dyn Fn(&Rejection, &Parts) -> Response<Body> + Send + Sync;
 
 /// The responses that an application wants for a layer's rejections.
 #[derive(Clone)]
@@ -252,14 +249,13 @@ impl OnRejection {
         B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         Self(Arc::new(move |rejection, request| {
-            let response = function(rejection, request);
-            let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
+            let mut response = function(rejection, request).map(Body::new);
             rejection.mark(&mut response);
             response
         }))
     }
 
-    pub(crate) fn response(&self, rejection: &Rejection, request: &Parts) -> Response<OwnBody> {
+    pub(crate) fn response(&self, rejection: &Rejection, request: &Parts) -> Response<Body> {
         (self.0)(rejection, request)
     }
 }
@@ -269,15 +265,15 @@ pub(crate) fn respond(
     on_rejection: Option<&OnRejection>,
     rejection: &Rejection,
     request: &Parts,
-) -> Response<OwnBody> {
+) -> Response<Body> {
     match on_rejection {
         Some(on_rejection) => on_rejection.response(rejection, request),
         None => default_response(rejection),
     }
 }
 
-pub(crate) fn default_response(rejection: &Rejection) -> Response<OwnBody> {
-    rejection.response().map(|body| body.map_err(|never| match never {}).boxed_unsync())
+pub(crate) fn default_response(rejection: &Rejection) -> Response<Body> {
+    rejection.response().map(Body::from)
 }
 
 impl fmt::Debug for OnRejection {

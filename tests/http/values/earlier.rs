@@ -129,7 +129,7 @@ pub(super) async fn read<T: SessionData, R>(payload: &[&[u8]], read: impl Fn(&T)
         } else {
             *value.lock().unwrap() = Some(read(&*session.read().await));
         }
-        Ok::<_, Infallible>(Response::new(()))
+        Ok::<_, Infallible>(Response::new(String::new()))
     }));
     let begun = service.clone().oneshot(Request::new(())).await.unwrap();
     let cookie = begun.headers()[header::SET_COOKIE].to_str().unwrap().to_string();

@@ -128,8 +128,8 @@ impl<T: SessionData> Session<T> {
         let shared = &handle.shared;
         loop {
             let slot = handle.slot();
-            if let Some(place) = slot.place() {
-                return shared.csrf_token(&place.id);
+            if let Some(registration) = slot.registration() {
+                return shared.csrf_token(&registration.id);
             }
             if slot.has_moved() {
                 // Of an id that is nobody's: the page is to be shown all the same.
@@ -141,8 +141,8 @@ impl<T: SessionData> Session<T> {
             // Another task of the request may have ended it meanwhile, and begun another one.
             if Arc::ptr_eq(&slot, &handle.slot()) {
                 begun?;
-                let place = slot.place().ok_or_else(Error::ended)?;
-                return shared.csrf_token(&place.id);
+                let registration = slot.registration().ok_or_else(Error::ended)?;
+                return shared.csrf_token(&registration.id);
             }
         }
     }
@@ -159,8 +159,8 @@ impl<T: SessionData> Session<T> {
     pub fn verify_csrf(&self, token: &str) -> Result<(), Error> {
         let slot = self.handle().slot();
         let is_good = |id| self.handle().shared.is_csrf_token(id, token);
-        match slot.place() {
-            Some(place) if is_good(&place.id) => Ok(()),
+        match slot.registration() {
+            Some(registration) if is_good(&registration.id) => Ok(()),
             _ => Err(Error::csrf()),
         }
     }

@@ -146,9 +146,9 @@ impl<T: SessionUser> Session<T> {
         let lifetime = login.lifetime.unwrap_or(as_before);
         loop {
             let job = login.job(lifetime, writer, slot.forget_view());
-            if slot.place().is_some() {
-                let (record, place) = save::renew(shared, slot, &mut turn, job).await?;
-                let successor = slot.succeed(record, place, shared.payload_limit);
+            if slot.registration().is_some() {
+                let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
+                let successor = slot.succeed(record, registration, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.go_on_as(successor);
                 tracing::debug!("a user logged in");
@@ -177,10 +177,10 @@ impl<T: SessionUser> Session<T> {
         save::save_with_retries(shared, &next, &mut StoreTurn::of(&next).await, job).await?;
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _turn = old.store_turn.lock().await;
-        if let (Some(ended), Some(store)) = (old.place(), shared.store())
+        if let (Some(ended), Some(store)) = (old.registration(), shared.store())
             && let Err(error) = save::leave(shared, store, &ended.key).await
         {
-            if let Some(begun) = next.place() {
+            if let Some(begun) = next.registration() {
                 save::drop_record(store, &begun.key).await;
             }
             next.end();

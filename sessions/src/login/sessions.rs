@@ -43,7 +43,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// It changes with the id, and opens nothing.
     pub fn store_key(&self) -> Option<StoreKey> {
-        self.handle().slot().place().map(|place| place.key)
+        self.handle().slot().registration().map(|registration| registration.key)
     }
 }
 
@@ -145,11 +145,11 @@ impl<T: SessionUser> Sessions<T> {
     /// the same browser: it has no say any more. Beside those of the others.
     pub async fn end_others(&self, session: &Session<T>) -> Result<u64, Error> {
         let slot = session.handle().slot();
-        let (Some(user), Some(place)) = (slot.record().user, slot.place()) else {
+        let (Some(user), Some(registration)) = (slot.record().user, slot.registration()) else {
             return Err(Error::login_required());
         };
         session.reload().await?;
-        self.end_all_but(&user, Some(&place.key)).await
+        self.end_all_but(&user, Some(&registration.key)).await
     }
 
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one

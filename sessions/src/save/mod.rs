@@ -30,7 +30,7 @@ use crate::{
     slot::{
         Slot, SlotState,
         plan::{Plan, SaveContext, SaveJob},
-        registry::Place,
+        registry::Registration,
     },
     store::{
         Created, Replaced,
@@ -83,22 +83,23 @@ pub(crate) fn save_at_once<T: SessionData>(
     let Ok(_turn) = slot.store_turn.try_lock() else { return false };
     // No other process looks for it.
     let context = save_context(shared, shared.write_ids.next(), None);
-    if let Some(place) = slot.place() {
+    if let Some(registration) = slot.registration() {
         return slot.save_at_once(job, context, |record, based_on| {
-            let answer = based_on.map(|based_on| store.replace(&place.key, record, based_on).now());
+            let answer =
+                based_on.map(|based_on| store.replace(&registration.key, record, based_on).now());
             matches!(answer, Some(Some(Ok(Replaced::Done))))
         });
     }
     let Ok(id) = SessionId::generate() else { return false };
-    let mut place = Some(shared.registry.place(id));
+    let mut registration = Some(shared.registry.registration(id));
     let is_created = slot.save_at_once(job, context, |record, based_on| {
-        let answer = match (&place, based_on) {
-            (Some(place), None) => store.create(&place.key, record).now(),
+        let answer = match (&registration, based_on) {
+            (Some(registration), None) => store.create(&registration.key, record).now(),
             _ => None,
         };
         let is_created = matches!(answer, Some(Ok(Created::Done)));
-        if let Some(place) = place.take_if(|_| is_created) {
-            slot.settle_in(place);
+        if let Some(registration) = registration.take_if(|_| is_created) {
+            slot.settle_in(registration);
         }
         is_created
     });
@@ -174,7 +175,7 @@ async fn save_in_span<T: SessionData>(
                 return Ok(Saved::Outdated);
             }
             Plan::Replace { record, based_on } => {
-                let key = &slot.place().ok_or_else(Error::ended)?.key;
+                let key = &slot.registration().ok_or_else(Error::ended)?.key;
                 let sealed = sealed(shared, slot, &record, key)?;
                 match replace(store, key, &sealed, based_on).await? {
                     Replaced::Done => {
@@ -229,7 +230,7 @@ async fn reload_instead_of<T: SessionData>(
     slot: &Slot<T>,
     refused: Option<&Record>,
 ) -> Result<(), Error> {
-    let key = &slot.place().ok_or_else(Error::ended)?.key;
+    let key = &slot.registration().ok_or_else(Error::ended)?.key;
     let known = slot.record().version;
     let found = load(shared, store, key).await?;
     if let Some(refused) = refused {
@@ -279,7 +280,7 @@ pub(crate) async fn confirm<T: SessionData>(
     slot: &Slot<T>,
     generation: u64,
 ) -> Result<Saved, Error> {
-    if let (Some(_), Some(store)) = (slot.place(), shared.store()) {
+    if let (Some(_), Some(store)) = (slot.registration(), shared.store()) {
         reload(shared, store, slot).await?;
     }
     match slot.state() {
@@ -371,19 +372,19 @@ async fn create<T: SessionData>(
     // The same id again if an earlier attempt never heard how it ended: or that record would stay
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
-    let place = shared.registry.place(id);
-    let sealed = sealed(shared, slot, &record, &place.key)?;
-    match store.create(&place.key, &sealed).await? {
+    let registration = shared.registry.registration(id);
+    let sealed = sealed(shared, slot, &record, &registration.key)?;
+    match store.create(&registration.key, &sealed).await? {
         Created::Done => {
             tracing::debug!("created a session");
-            enter(shared, slot, place);
+            enter(shared, slot, registration);
             slot.saved(record);
             Ok(true)
         }
         Created::Exists => {
             slot.not_saved(&record);
-            if is_retry && let Some((record, _)) = load(shared, store, &place.key).await? {
-                enter(shared, slot, place);
+            if is_retry && let Some((record, _)) = load(shared, store, &registration.key).await? {
+                enter(shared, slot, registration);
                 slot.saved(record);
             } else {
                 let _ = slot.forget_id_to_create_under();
@@ -396,7 +397,7 @@ async fn create<T: SessionData>(
 /// Takes back a login of a session that is new: if the store has it after all, nobody is to go on
 /// with it.
 pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
-    if slot.place().is_none()
+    if slot.registration().is_none()
         && let Some(id) = slot.forget_id_to_create_under()
         && let Some(store) = shared.store()
     {
@@ -404,8 +405,8 @@ pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot:
     }
 }
 
-fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, place: Place<T>) {
-    slot.settle_in(place);
+fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, registration: Registration<T>) {
+    slot.settle_in(registration);
     shared.registry.enter(slot);
 }
 
@@ -556,8 +557,8 @@ pub(crate) async fn renew<T: SessionData>(
     slot: &Slot<T>,
     turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
-) -> Result<(Record, Place<T>), Error> {
-    let old = &slot.place().ok_or_else(Error::ended)?.key;
+) -> Result<(Record, Registration<T>), Error> {
+    let old = &slot.registration().ok_or_else(Error::ended)?.key;
     loop {
         if refresh_locked(shared, slot, old).await? != SlotState::Stored {
             return Err(Error::ended());
@@ -586,27 +587,27 @@ pub(crate) async fn renew<T: SessionData>(
         let lifetime = job.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
         let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
-        let place = shared.registry.place(SessionId::generate()?);
+        let registration = shared.registry.registration(SessionId::generate()?);
         let Some(store) = shared.store() else {
             #[cfg(feature = "private-cookie")]
             shared.cookie.sealed_fits(&record)?;
-            return Ok((record, place));
+            return Ok((record, registration));
         };
         // Anew for the new id.
-        let sealed = sealed(shared, slot, &record, &place.key)?;
-        if store.create(&place.key, &sealed).await? == Created::Exists {
+        let sealed = sealed(shared, slot, &record, &registration.key)?;
+        if store.create(&registration.key, &sealed).await? == Created::Exists {
             continue;
         }
         match retire(shared, store, old, &record, based_on).await {
-            Ok(Replaced::Done) => return Ok((record, place)),
-            Ok(Replaced::Changed) => drop_record(store, &place.key).await,
+            Ok(Replaced::Done) => return Ok((record, registration)),
+            Ok(Replaced::Changed) => drop_record(store, &registration.key).await,
             Ok(Replaced::Missing) => {
                 slot.end();
-                drop_record(store, &place.key).await;
+                drop_record(store, &registration.key).await;
                 return Err(Error::ended());
             }
             Err(error) => {
-                drop_record(store, &place.key).await;
+                drop_record(store, &registration.key).await;
                 return Err(error);
             }
         }
@@ -705,8 +706,8 @@ fn keep_for_cookie<T: SessionData>(
         Plan::Nothing | Plan::Wait(..) => return Ok(Saved::Done),
     };
     shared.cookie.sealed_fits(&record)?;
-    if slot.place().is_none() {
-        slot.settle_in(shared.registry.place(SessionId::generate()?));
+    if slot.registration().is_none() {
+        slot.settle_in(shared.registry.registration(SessionId::generate()?));
     }
     slot.saved(record);
     Ok(Saved::Done)

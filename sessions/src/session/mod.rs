@@ -502,10 +502,10 @@ impl<T: SessionData> Session<T> {
     /// session any more.
     pub async fn reload(&self) -> Result<(), Error> {
         let slot = self.handle.slot();
-        let Some(place) = slot.place() else {
+        let Some(registration) = slot.registration() else {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         };
-        match save::refresh(&self.handle.shared, &slot, &place.key).await? {
+        match save::refresh(&self.handle.shared, &slot, &registration.key).await? {
             SlotState::Ended => Err(Error::ended()),
             _ => Ok(()),
         }
@@ -575,15 +575,15 @@ impl<T: SessionData> Session<T> {
         let slot = token.slot();
         let _exchange = self.handle.exchange().await;
         let mut turn = StoreTurn::of(slot).await;
-        if slot.place().is_none() {
+        if slot.registration().is_none() {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         }
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
         }
         let job = SaveJob::of(Some(self.handle.writer()));
-        let (record, place) = save::renew(shared, slot, &mut turn, job).await?;
-        self.go_on_as(slot.succeed(record, place, shared.payload_limit));
+        let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
+        self.go_on_as(slot.succeed(record, registration, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())
     }
@@ -623,9 +623,9 @@ impl<T: SessionData> Session<T> {
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _turn = slot.store_turn.lock().await;
         // What is left of one that has moved on is for those who come late.
-        if let Some(place) = slot.place().filter(|_| !slot.has_moved()) {
+        if let Some(registration) = slot.registration().filter(|_| !slot.has_moved()) {
             if let Some(store) = shared.store() {
-                store.delete(&place.key).await?;
+                store.delete(&registration.key).await?;
             }
             tracing::debug!("ended a session");
         }
@@ -722,7 +722,7 @@ impl<T: SessionData> Session<T> {
     pub fn expires_at(&self) -> SystemTime {
         let (slot, shared) = (self.handle.slot(), &self.handle.shared);
         let record = slot.record();
-        match slot.place() {
+        match slot.registration() {
             Some(_) => record.expires_at,
             None => {
                 let now = shared.now();

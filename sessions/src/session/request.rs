@@ -229,8 +229,8 @@ impl<T: SessionData> Handle<T> {
         let mut has_moved = false;
         for cookie in self.verified_cookies() {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
-            let Some(place) = slot.place() else { continue };
-            match save::look_at_once(shared, store, &slot, &place.key) {
+            let Some(registration) = slot.registration() else { continue };
+            match save::look_at_once(shared, store, &slot, &registration.key) {
                 Some(SlotState::Stored) => {
                     self.found_live(slot, cookie);
                     return true;
@@ -250,8 +250,8 @@ impl<T: SessionData> Handle<T> {
             // First the slot, then the record: whatever is saved in this process after the record
             // was loaded is then known to the slot.
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
-            let Some(place) = slot.place() else { continue };
-            if save::refresh(shared, &slot, &place.key).await? == SlotState::Stored {
+            let Some(registration) = slot.registration() else { continue };
+            if save::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
                 self.found_live(slot, cookie);
                 return Ok(());
             }
@@ -309,7 +309,7 @@ impl<T: SessionData> Handle<T> {
         if let Some((cookie, record)) = newest.session {
             private.held = Some((record.version, record.expires_at));
             if let Some((record, head)) = save::usable(shared, record) {
-                let slot = Arc::new(Slot::loading(shared.registry.place(cookie.id)));
+                let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
                 slot.observe(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
                 return Opened { private, ..Opened::found(slot, cookie) };
@@ -511,10 +511,10 @@ impl<T: SessionData> Handle<T> {
     /// store, because another process may have ended the session since, and sent a better cookie.
     async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
         let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
-        let Some(place) = slot.place().filter(|_| is_wanted) else { return false };
+        let Some(registration) = slot.registration().filter(|_| is_wanted) else { return false };
         let state = match is_saving {
-            true => save::refresh_locked(&self.shared, slot, &place.key).await,
-            false => save::refresh(&self.shared, slot, &place.key).await,
+            true => save::refresh_locked(&self.shared, slot, &registration.key).await,
+            false => save::refresh(&self.shared, slot, &registration.key).await,
         };
         matches!(state, Ok(SlotState::Stored))
     }
@@ -523,8 +523,8 @@ impl<T: SessionData> Handle<T> {
         // Noted first, so that of many requests at once one writes. If it fails, nobody's data is
         // lost, and the next request tries again.
         let before = slot.set_expiry(expires_at);
-        if let (Some(place), Some(store)) = (slot.place(), self.shared.store())
-            && let Err(error) = store.touch(&place.key, expires_at).await
+        if let (Some(registration), Some(store)) = (slot.registration(), self.shared.store())
+            && let Err(error) = store.touch(&registration.key, expires_at).await
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -650,11 +650,11 @@ impl<T: SessionData> Handle<T> {
     ) -> Outcome {
         let shared = &self.shared;
         let slot = &opened.slot;
-        let place = slot.place().filter(|_| seen.state == SlotState::Stored);
+        let registration = slot.registration().filter(|_| seen.state == SlotState::Stored);
         let has_other_lifetime =
             opened.lifetime_before.is_some_and(|before| before != seen.lifetime);
         let change = decide(Facts {
-            session: place.map(|place| place.id),
+            session: registration.map(|registration| registration.id),
             cookie: opened.cookie.map(|cookie| cookie.id),
             ended: opened.ended,
             changed: has_other_lifetime || self.holds_another(opened),
@@ -772,7 +772,8 @@ impl<T: SessionData> Handle<T> {
 /// Whether the request's cookie is of the session that it has, and should be sent again.
 fn is_to_send_again<T: SessionData>(opened: &Opened<T>, seen: Seen) -> bool {
     let is_same = |id| opened.cookie.is_some_and(|cookie| cookie.id == id);
-    seen.is_cookie_old && opened.slot.place().is_some_and(|place| is_same(place.id))
+    seen.is_cookie_old
+        && opened.slot.registration().is_some_and(|registration| is_same(registration.id))
 }
 
 /// What a request wrote after its response had left is saved when nobody has it any more.

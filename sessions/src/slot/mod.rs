@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     identity::id::SessionId,
     record::{Record, expiry::Lifetime, head::Head},
-    slot::{lock::Lock, registry::Place},
+    slot::{lock::Lock, registry::Registration},
     sync::{Mutex, MutexGuard},
 };
 
@@ -49,8 +49,9 @@ pub(crate) struct Slot<T: SessionData> {
     /// Held while a request talks to the store about this session, so that no two saves of one slot
     /// run at the same time.
     pub(crate) store_turn: tokio::sync::Mutex<()>,
-    /// Unset until the session has been stored for the first time.
-    place: OnceLock<Place<T>>,
+    /// The session's id and its entry in the registry; unset until the session has been stored for
+    /// the first time.
+    registration: OnceLock<Registration<T>>,
     contents: Mutex<Contents<T>>,
 }
 
@@ -139,18 +140,18 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// The slot of a stored session whose record is still to be loaded.
-    pub(crate) fn loading(place: Place<T>) -> Self {
-        Self::new(SlotState::Loading, SystemTime::UNIX_EPOCH, OnceLock::from(place))
+    pub(crate) fn loading(registration: Registration<T>) -> Self {
+        Self::new(SlotState::Loading, SystemTime::UNIX_EPOCH, OnceLock::from(registration))
     }
 
-    fn new(state: SlotState, now: SystemTime, place: OnceLock<Place<T>>) -> Self {
+    fn new(state: SlotState, now: SystemTime, registration: OnceLock<Registration<T>>) -> Self {
         // Not `Arc::default`: all threads would count in the one place that has the default.
         let payload = [][..].into();
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),
             store_turn: tokio::sync::Mutex::new(()),
-            place,
+            registration,
             contents: Mutex::new(Contents {
                 state,
                 has_moved: false,
@@ -171,14 +172,14 @@ impl<T: SessionData> Slot<T> {
         }
     }
 
-    pub(crate) fn place(&self) -> Option<&Place<T>> {
-        self.place.get()
+    pub(crate) fn registration(&self) -> Option<&Registration<T>> {
+        self.registration.get()
     }
 
     /// Notes under which id the session has been stored.
-    pub(crate) fn settle_in(&self, place: Place<T>) {
+    pub(crate) fn settle_in(&self, registration: Registration<T>) {
         // A session is stored for the first time once, by a save that holds `store_turn`.
-        let _ = self.place.set(place);
+        let _ = self.registration.set(registration);
     }
 
     /// No statement in here panics between two changes that belong together: poisoned contents

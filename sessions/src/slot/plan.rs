@@ -31,7 +31,7 @@ use crate::{
         head::{Head, Lease, WRITE_IDS_KEPT},
         next_version,
     },
-    slot::registry::Place,
+    slot::registry::Registration,
 };
 
 #[cfg(test)]
@@ -510,8 +510,14 @@ impl<T: SessionData> Slot<T> {
     /// the store knows as `record`. Whoever still has this slot keeps what it shows.
     ///
     /// The caller holds the lock for writing, so that nothing is released in between.
-    pub(crate) fn succeed(&self, record: Record, place: Place<T>, limit: usize) -> Self {
-        let successor = Self::new(SlotState::Stored, record.created_at, OnceLock::from(place));
+    pub(crate) fn succeed(
+        &self,
+        record: Record,
+        registration: Registration<T>,
+        limit: usize,
+    ) -> Self {
+        let successor =
+            Self::new(SlotState::Stored, record.created_at, OnceLock::from(registration));
         let head = head_in(&record);
         let mut contents = self.contents();
         (contents.state, contents.has_moved) = (SlotState::Ended, true);

@@ -50,8 +50,8 @@ impl<T: SessionData> Entry<T> {
     }
 }
 
-/// Where a slot is entered. Owned by the slot, and dropped with it.
-pub(crate) struct Place<T: SessionData> {
+/// The entry of a slot in the registry. The slot owns it, and its drop removes the entry.
+pub(crate) struct Registration<T: SessionData> {
     pub(crate) id: SessionId,
     pub(crate) key: StoreKey,
     registry: Arc<Registry<T>>,
@@ -72,13 +72,13 @@ impl<T: SessionData> Registry<T> {
                 shard.resting -= 1;
                 return slot;
             }
-            // A slot whose last user is just leaving, and waits for this shard in `Place::drop`,
+            // A slot whose last user is just leaving, and waits for this shard in `Registration::drop`,
             // cannot be had any more.
             if let Some(slot) = entry.slot.upgrade() {
                 return slot;
             }
         }
-        let slot = Arc::new(Slot::loading(Place { id, key, registry: self.clone() }));
+        let slot = Arc::new(Slot::loading(Registration { id, key, registry: self.clone() }));
         shard.slots.insert(key, Entry::in_use(&slot));
         slot
     }
@@ -91,7 +91,7 @@ impl<T: SessionData> Registry<T> {
     /// Gives back a slot that was got from here. If that was its last user it rests, unless there
     /// is something in it that a new slot would not have.
     pub(crate) fn give_back(&self, slot: Arc<Slot<T>>) {
-        let Some(Place { key, .. }) = slot.place() else { return };
+        let Some(Registration { key, .. }) = slot.registration() else { return };
         let mut shard = self.shard(key);
         let Shard { slots, resting, time } = &mut *shard;
         let Some(entry) = slots.get_mut(key) else { return drop(shard) };
@@ -127,14 +127,14 @@ impl<T: SessionData> Registry<T> {
 
     /// Enters a slot whose record has just been stored, under an id that nobody else knows yet.
     pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
-        if let Some(place) = slot.place() {
-            self.shard(&place.key).slots.insert(place.key, Entry::in_use(slot));
+        if let Some(registration) = slot.registration() {
+            self.shard(&registration.key).slots.insert(registration.key, Entry::in_use(slot));
         }
     }
 
-    /// Where a slot with this id belongs.
-    pub(crate) fn place(self: &Arc<Self>, id: SessionId) -> Place<T> {
-        Place { id, key: id.store_key(), registry: self.clone() }
+    /// The registration for a slot with this id, which is not entered yet.
+    pub(crate) fn registration(self: &Arc<Self>, id: SessionId) -> Registration<T> {
+        Registration { id, key: id.store_key(), registry: self.clone() }
     }
 
     /// How many sessions are in use.
@@ -165,7 +165,7 @@ fn lock<T: SessionData>(shard: &Mutex<Shard<T>>) -> MutexGuard<'_, Shard<T>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T: SessionData> Drop for Place<T> {
+impl<T: SessionData> Drop for Registration<T> {
     fn drop(&mut self) {
         let mut shard = self.registry.shard(&self.key);
         // Between the last reference and this lock another request may have made a new slot.

@@ -43,7 +43,7 @@ impl fmt::Display for Access {
     }
 }
 
-type Place = &'static Location<'static>;
+type CallSite = &'static Location<'static>;
 
 pub(crate) struct Lock {
     state: Mutex<State>,
@@ -62,7 +62,7 @@ struct State {
 
 struct Waiter {
     access: Access,
-    at: Place,
+    at: CallSite,
     /// Sent to when it has got the lock.
     turn: oneshot::Sender<()>,
 }
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    fn enter(&mut self, access: Access, at: Place) {
+    fn enter(&mut self, access: Access, at: CallSite) {
         match access {
             Access::Read => self.readers += 1,
             Access::Write => self.has_writer = true,
@@ -83,7 +83,7 @@ impl State {
         self.holders.add(access, at);
     }
 
-    fn leave(&mut self, access: Access, at: Place) {
+    fn leave(&mut self, access: Access, at: CallSite) {
         match access {
             Access::Read => self.readers -= 1,
             Access::Write => self.has_writer = false,
@@ -106,8 +106,8 @@ impl State {
     }
 }
 
-/// Guards by the place in the program that took them: as many entries as there are such places,
-/// however many guards there are; the first without an allocation.
+/// Guards by the call site that took them: one entry for each call site, however many guards it took;
+/// the first without an allocation.
 #[derive(Default)]
 struct Holders {
     first: Option<Holder>,
@@ -116,7 +116,7 @@ struct Holders {
 
 struct Holder {
     access: Access,
-    at: Place,
+    at: CallSite,
     guards: usize,
 }
 
@@ -125,7 +125,7 @@ impl Holders {
         self.first.iter().chain(&self.more)
     }
 
-    fn add(&mut self, access: Access, at: Place) {
+    fn add(&mut self, access: Access, at: CallSite) {
         let mut holders = self.first.iter_mut().chain(&mut self.more);
         match holders.find(|holder| holder.access == access && holder.at == at) {
             Some(holder) => holder.guards += 1,
@@ -139,7 +139,7 @@ impl Holders {
         }
     }
 
-    fn remove(&mut self, access: Access, at: Place) {
+    fn remove(&mut self, access: Access, at: CallSite) {
         let mut holders = self.first.iter_mut().chain(&mut self.more);
         if let Some(holder) = holders.find(|holder| holder.access == access && holder.at == at) {
             holder.guards -= 1;
@@ -172,7 +172,7 @@ impl Lock {
     }
 
     /// Takes the lock if it is free and nobody else is waiting for it.
-    pub(crate) fn try_acquire(&self, access: Access, at: Place) -> Result<(), TimedOut> {
+    pub(crate) fn try_acquire(&self, access: Access, at: CallSite) -> Result<(), TimedOut> {
         match self.take(access, at) {
             true => Ok(()),
             false => Err(self.timed_out(Reason::Late, Duration::ZERO)),
@@ -185,7 +185,7 @@ impl Lock {
     }
 
     /// Whether it was free, and is taken now.
-    pub(crate) fn take(&self, access: Access, at: Place) -> bool {
+    pub(crate) fn take(&self, access: Access, at: CallSite) -> bool {
         let mut state = self.state();
         let is_free = state.waiters.is_empty() && state.is_free_for(access);
         if is_free {
@@ -200,7 +200,7 @@ impl Lock {
     pub(crate) async fn acquire(
         &self,
         access: Access,
-        at: Place,
+        at: CallSite,
         Patience { limit, waiters }: Patience,
     ) -> Result<(), TimedOut> {
         let mut waiting = match self.take_or_wait(access, at, waiters) {
@@ -228,7 +228,7 @@ impl Lock {
     }
 
     /// A place among those that wait, if the lock is not free and there are fewer than this many.
-    fn take_or_wait(&self, access: Access, at: Place, most: usize) -> Turn<'_> {
+    fn take_or_wait(&self, access: Access, at: CallSite, most: usize) -> Turn<'_> {
         let mut state = self.state();
         if state.waiters.is_empty() && state.is_free_for(access) {
             state.enter(access, at);
@@ -257,7 +257,7 @@ impl Lock {
         }
     }
 
-    fn warn(&self, access: Access, at: Place) {
+    fn warn(&self, access: Access, at: CallSite) {
         if self.is_due(|state| &mut state.last_warning) {
             tracing::warn!(
                 "a {access} guard for {at} has been waiting for {LONG_WAIT:?}: now {}",
@@ -288,7 +288,7 @@ impl Lock {
     }
 
     /// Gives back what `acquire` took.
-    pub(crate) fn release(&self, access: Access, at: Place) {
+    pub(crate) fn release(&self, access: Access, at: CallSite) {
         self.admit(|state| state.leave(access, at));
     }
 
@@ -328,7 +328,7 @@ enum Turn<'a> {
 struct Waiting<'a> {
     lock: &'a Lock,
     access: Access,
-    at: Place,
+    at: CallSite,
     ticket: Ticket,
     turn: oneshot::Receiver<()>,
     is_over: bool,
@@ -365,7 +365,7 @@ mod tests {
 
     const LIMIT: Patience = Patience { limit: Duration::from_secs(30), waiters: 1_000 };
 
-    fn here() -> Place {
+    fn here() -> CallSite {
         Location::caller()
     }
 

@@ -106,13 +106,13 @@ fn record<T: SessionData>(version: u64, head: &Head, a: &str) -> Record {
     Record { version, created_at: created(), expires_at: expiry(), user: None, payload }
 }
 
-fn place<T: SessionData>() -> Place<T> {
-    Arc::new(Registry::new()).place(SessionId::generate().unwrap())
+fn registration<T: SessionData>() -> Registration<T> {
+    Arc::new(Registry::new()).registration(SessionId::generate().unwrap())
 }
 
 /// The slot of a session that was loaded as this version.
 fn live<T: SessionData>(version: u64, head: Head) -> Slot<T> {
-    let slot = Slot::loading(place());
+    let slot = Slot::loading(registration());
     assert!(slot.observe(record::<T>(version, &head, "old"), head, POLICY, true));
     slot
 }
@@ -245,8 +245,8 @@ fn what_a_job_makes_of_each_session() {
         ("ended, written", stored, &[written, ended], ours(), "Ended"),
         ("ended, in doubt", stored, &[in_doubt, ended], ours(), "nothing"),
         ("ended, late", stored, &[ended, late, written], ours(), "Ended"),
-        ("not loaded", || Slot::loading(place()), &[written], ours(), "Ended"),
-        ("not loaded, late", || Slot::loading(place()), &[late, written], ours(), "Ended"),
+        ("not loaded", || Slot::loading(registration()), &[written], ours(), "Ended"),
+        ("not loaded, late", || Slot::loading(registration()), &[late, written], ours(), "Ended"),
     ];
     for (case, slot, changes, job, plan) in table {
         let slot = slot();
@@ -599,7 +599,7 @@ fn only_a_newer_record_is_news() {
     let observe = |slot: &Slot<Data>, record: &Record| {
         assert!(slot.observe(record.clone(), Head::default(), POLICY, false));
     };
-    let slot: Slot<Data> = Slot::loading(place());
+    let slot: Slot<Data> = Slot::loading(registration());
     observe(&slot, &plain_record(1, "one"));
     assert_eq!((slot.state(), slot.record()), (SlotState::Stored, plain_record(1, "one")));
 
@@ -655,7 +655,7 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
     let known = || plain_record(3, "old");
     let user = || Record { user: Some("Data:1".into()), ..known() };
     let nothing = Record { version: 0, payload: [][..].into(), ..known() };
-    let never = || Slot::loading(place());
+    let never = || Slot::loading(registration());
     let late = || {
         let slot = stored();
         slot.close();
@@ -712,7 +712,7 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
         assert!(slot.lie_down(&mut None));
         slot
     };
-    let never = || Slot::loading(place());
+    let never = || Slot::loading(registration());
     let ended = || {
         let slot = stored();
         slot.end();
@@ -963,7 +963,7 @@ fn counted(version: u64, write_ids: &[u32], sum: u32) -> (Record, Head) {
 }
 
 fn counter() -> Arc<Slot<Counter>> {
-    let slot = Slot::loading(place());
+    let slot = Slot::loading(registration());
     let (record, head) = counted(3, &[], 100);
     assert!(slot.observe(record, head, POLICY, true));
     Arc::new(slot)

@@ -21,8 +21,9 @@ pub struct Tracked<T: SessionData> {
     is_stale: bool,
     /// When the first of the fields falls back to its default, in milliseconds.
     until: u64,
-    /// Whom it was lent to: two guards' fields can change places (`std::mem::swap`).
-    lent_to: usize,
+    /// The slot whose guard has checked it out: two guards' fields can change places
+    /// (`std::mem::swap`).
+    checked_out_to: usize,
 }
 
 impl<T: SessionData> Tracked<T> {
@@ -30,8 +31,19 @@ impl<T: SessionData> Tracked<T> {
         let none = || T::Dirty::NONE;
         let (unsaved, touched, taken, changed) = (none(), none(), none(), none());
         let (assigned, reset) = (none(), none());
-        let (is_stale, until, lent_to) = (false, u64::MAX, 0);
-        Self { data, unsaved, touched, taken, assigned, reset, changed, is_stale, until, lent_to }
+        let (is_stale, until, checked_out_to) = (false, u64::MAX, 0);
+        Self {
+            data,
+            unsaved,
+            touched,
+            taken,
+            assigned,
+            reset,
+            changed,
+            is_stale,
+            until,
+            checked_out_to,
+        }
     }
 
     /// It shows what there was before one of its fields ends, at the latest at this time.
@@ -52,17 +64,17 @@ impl<T: SessionData> Tracked<T> {
         self.touched.contains(field) || self.unsaved.contains(field)
     }
 
-    pub(crate) fn lend_to(&mut self, borrower: usize) {
-        self.lent_to = borrower;
+    pub(crate) fn check_out_to(&mut self, borrower: usize) {
+        self.checked_out_to = borrower;
     }
 
-    pub(crate) fn is_lent_to(&self, borrower: usize) -> bool {
-        self.lent_to == borrower
+    pub(crate) fn is_checked_out_to(&self, borrower: usize) -> bool {
+        self.checked_out_to == borrower
     }
 
     /// Whether a writer has had it since it was loaded.
-    pub(crate) fn was_lent(&self) -> bool {
-        self.lent_to != 0
+    pub(crate) fn was_checked_out(&self) -> bool {
+        self.checked_out_to != 0
     }
 
     /// What writers have changed is to be loaded anew.
@@ -82,13 +94,13 @@ impl<T: SessionData> Tracked<T> {
             self.data.__load_field(field, &source);
         }
         (self.changed, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE);
-        (self.is_stale, self.lent_to) = (false, 0);
+        (self.is_stale, self.checked_out_to) = (false, 0);
     }
 
-    /// What its guard may have changed: all of it, if it is not what the guard was lent, but for the
+    /// What its guard may have changed: all of it, if it is not what the guard checked out, but for the
     /// user, whom it cannot have changed; another session's is not this one's.
     pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> + Clone {
-        let all = !self.is_lent_to(borrower);
+        let all = !self.is_checked_out_to(borrower);
         let is_touched = move |field: usize| match all {
             true => !T::FIELDS[field].user,
             false => self.touched.contains(field),

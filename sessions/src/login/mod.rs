@@ -145,7 +145,7 @@ impl<T: SessionUser> Session<T> {
         let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
         let lifetime = login.lifetime.unwrap_or(as_before);
         loop {
-            let job = login.job(lifetime, writer, slot.forget_view());
+            let job = login.job(lifetime, writer, slot.forget_snapshot());
             if slot.registration().is_some() {
                 let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
                 let successor = slot.succeed(record, registration, shared.payload_limit);
@@ -252,9 +252,9 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
         if let Some(lifetime) = lifetime {
             shared.expiry.check_lifetime(lifetime);
         }
-        let ready = patch_with::<T>(user, session).map(|(user, overlay)| Ready {
+        let ready = patch_with::<T>(user, session).map(|(user, extra_patch)| Ready {
             user,
-            overlay,
+            extra_patch,
             keeps_data,
             lifetime,
             device,
@@ -281,7 +281,7 @@ impl<T: SessionUser> fmt::Debug for Login<'_, T> {
 /// A login, with the user as a name and as bytes.
 struct Ready {
     user: Arc<str>,
-    overlay: Patch,
+    extra_patch: Patch,
     keeps_data: bool,
     lifetime: Option<Lifetime>,
     device: Option<Device>,
@@ -290,8 +290,8 @@ struct Ready {
 impl Ready {
     fn job(&self, lifetime: Lifetime, writer: u64, generation: u64) -> SaveJob<'_> {
         let begin = Begin { user: &self.user, lifetime, device: self.device.as_ref() };
-        let overlay = Some((&self.overlay, generation));
-        SaveJob { overlay, login: Some(begin), ..SaveJob::of(Some(writer)) }
+        let extra_patch = Some((&self.extra_patch, generation));
+        SaveJob { extra_patch, login: Some(begin), ..SaveJob::of(Some(writer)) }
     }
 }
 

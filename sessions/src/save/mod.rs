@@ -128,7 +128,7 @@ pub(crate) async fn save<T: SessionData>(
 pub(crate) enum Saved {
     /// It is stored, or there was nothing to store.
     Done,
-    /// The overlay was made of fields that have changed since. It is not stored.
+    /// The extra patch was made of fields that have changed since. It is not stored.
     Outdated,
 }
 
@@ -548,7 +548,7 @@ fn has_just_moved(record: &Record, now: SystemTime) -> bool {
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
 ///
-/// An overlay of the job must mean the same whatever the fields are.
+/// The extra patch of the job must mean the same whatever the fields are.
 ///
 /// The caller holds the slot's lock for writing, and the slot has a record. After an error the
 /// session is still good under its old id, unless it has ended.
@@ -573,8 +573,8 @@ pub(crate) async fn renew<T: SessionData>(
         // The old id has two more versions to go through.
         let version = next_version(based_on)?;
         next_version(version)?;
-        let overlay = job.overlay.map(|(overlay, _)| (overlay, slot.generation()));
-        let record = match plan(shared, slot, SaveJob { overlay, ..job }, overdue)? {
+        let extra_patch = job.extra_patch.map(|(extra_patch, _)| (extra_patch, slot.generation()));
+        let record = match plan(shared, slot, SaveJob { extra_patch, ..job }, overdue)? {
             Plan::Replace { record, .. } => {
                 // It goes to another id: what the store has under this one is not in doubt.
                 slot.not_saved(&record);

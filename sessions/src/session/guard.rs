@@ -13,7 +13,7 @@ use crate::{
     save::lease::Leased,
     session::{Session, wait::Holding},
     slot::{
-        Lent, Slot,
+        Checkout, Slot,
         lock::{Access, Patience, TimedOut},
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// Has no methods of its own, so that no field's name is taken.
 #[must_use = "a guard that is not used only makes others wait"]
 pub struct ReadGuard<T: SessionData> {
-    // Dropped in this order: the token must not be free while the view is still shared, and the
+    // Dropped in this order: the token must not be free while the snapshot is still shared, and the
     // session, whose last handle may start a save, goes last.
     fields: Arc<T::Fields>,
     _token: LockToken<T>,
@@ -49,7 +49,7 @@ pub struct ReadGuard<T: SessionData> {
 #[must_use = "a guard that is not used only makes others wait"]
 pub struct WriteGuard<T: SessionData> {
     fields: Arc<T::Fields>,
-    lent: Lent,
+    checkout: Checkout,
     was_panicking: bool,
     /// Of a guard that is exclusive across processes.
     lease: Option<Box<Leased<T>>>,
@@ -110,7 +110,7 @@ impl<T: SessionData> ReadGuard<T> {
     pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
         let now = session.handle().shared.field_time();
         Self {
-            fields: token.slot.view(now),
+            fields: token.slot.snapshot(now),
             _token: token,
             _session: Holding::new(session, Access::Read),
         }
@@ -121,9 +121,9 @@ impl<T: SessionData> WriteGuard<T> {
     pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
         // Noted now, when there is a runtime, rather than when the guard is dropped.
         let _ = session.handle().writer();
-        let (fields, lent) = token.slot.lend(session.handle().shared.field_time());
+        let (fields, checkout) = token.slot.check_out(session.handle().shared.field_time());
         let session = Holding::new(session, Access::Write);
-        Self { fields, lent, was_panicking: thread::panicking(), lease: None, token, session }
+        Self { fields, checkout, was_panicking: thread::panicking(), lease: None, token, session }
     }
 
     pub(crate) fn with_lease(token: LockToken<T>, session: Session<T>, lease: Leased<T>) -> Self {
@@ -168,7 +168,7 @@ impl<T: SessionData> Drop for WriteGuard<T> {
         }
         let handle = self.session.handle();
         let writing = handle.shared.writing(handle.writer());
-        if self.token.slot.take_back(&mut self.fields, &self.lent, writing) {
+        if self.token.slot.check_in(&mut self.fields, &self.checkout, writing) {
             handle.note_write(&self.token.slot);
         }
         // Behind what was written under it, so that one save does both, and before the token, so

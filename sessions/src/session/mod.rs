@@ -25,7 +25,7 @@ use crate::{
         request::Handle,
     },
     slot::{
-        Slot, SlotState, Tried,
+        Slot, SlotState, TrialUpdate,
         lock::{Access, Patience, TimedOut},
         plan::SaveJob,
     },
@@ -407,19 +407,20 @@ impl<T: SessionData> Session<T> {
         // So that nothing lies between the store and the change, and the change alone is repeated.
         save::save_with_retries(shared, slot, &mut turn, self.handle.job()).await?;
         loop {
-            let Tried { outcome, view, patch } =
+            let TrialUpdate { outcome, snapshot, patch } =
                 slot.try_change(shared.writing(writer), &mut change)?;
             let outcome = outcome?;
             let saved = match patch.is_empty() {
                 // What it has seen, and left as it was, must be what the store has.
-                true => save::confirm(shared, slot, view.1).await?,
+                true => save::confirm(shared, slot, snapshot.1).await?,
                 false => {
-                    let job = SaveJob { overlay: Some((&patch, view.1)), ..self.handle.job() };
+                    let job =
+                        SaveJob { extra_patch: Some((&patch, snapshot.1)), ..self.handle.job() };
                     save::save_with_retries(shared, slot, &mut turn, job).await?
                 }
             };
             if saved == Saved::Done {
-                slot.keep_view(view);
+                slot.keep_snapshot(snapshot);
                 return Ok(outcome);
             }
         }

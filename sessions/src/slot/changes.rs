@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::Lent;
+use super::Checkout;
 use crate::data::{
     FieldInfo, SessionData,
     codec::{Codec, EncodeError},
@@ -46,17 +46,17 @@ impl Defaults {
 }
 
 impl Writing<'_> {
-    /// What a writer has done to each field that it touched, compared byte by byte with what it was
-    /// lent. A field that nothing is stored for was lent as its default.
+    /// What a writer has done to each field that it touched, compared byte by byte with what it
+    /// checked out. A field that nothing is stored for was checked out as its default.
     pub(super) fn changes<T: SessionData>(
         self,
         tracked: &mut Tracked<T>,
         borrower: usize,
-        lent: &Lent,
+        checkout: &Checkout,
     ) -> Vec<(usize, Change)> {
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
-        let source = Source::of_some(T::FIELDS, &lent.record.payload, touched.clone());
+        let source = Source::of_some(T::FIELDS, &checkout.record.payload, touched.clone());
         // Room for a usual field.
         let mut body = Vec::with_capacity(64);
         let mut own_defaults = None;
@@ -67,7 +67,7 @@ impl Writing<'_> {
                 return Change::Refused(Refusal::Encode(Arc::new(error.into())));
             }
             let stored = source.body(field);
-            let before = lent.pending.body(field).map(Deref::deref).or(stored);
+            let before = checkout.pending.body(field).map(Deref::deref).or(stored);
             let was_unset = before.is_none_or(payload::is_unset);
             let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
             let (is_assigned, is_reset) = (tracked.is_assigned(field), tracked.is_reset(field));
@@ -100,12 +100,12 @@ impl Writing<'_> {
                 first_end = first_end.min(end);
             }
             if flash {
-                let takes = tracked.is_taken(field) && tracked.is_lent_to(borrower);
+                let takes = tracked.is_taken(field) && tracked.is_checked_out_to(borrower);
                 if takes && was_empty && is_default {
                     return Change::Nothing;
                 }
                 // Also if an earlier guard of the same request took it, and nothing is saved since.
-                if takes && !was_empty || lent.pending.took(field, writer) {
+                if takes && !was_empty || checkout.pending.took(field, writer) {
                     payload::set_took(&mut body);
                 }
             }

@@ -3,7 +3,7 @@
 //! ```text
 //! record     what the store has, as far as we know
 //! pending    what released guards have changed since, as bytes
-//! view       the fields decoded from the two, for the next guard; lent to a writer while it writes
+//! snapshot   the fields decoded from the two, for the next guard; a writer checks it out while it writes
 //! ```
 //!
 //! A guard's writes become bytes when the guard is released. A save needs the bytes alone: it never
@@ -44,7 +44,7 @@ pub(crate) mod registry;
 use self::changes::Writing;
 
 pub(crate) struct Slot<T: SessionData> {
-    /// Held by guards, over the view.
+    /// Held by guards, over the snapshot.
     pub(crate) lock: Lock,
     /// Held while a request talks to the store about this session, so that no two saves of one slot
     /// run at the same time.
@@ -73,14 +73,14 @@ struct Contents<T: SessionData> {
     /// Writes that are under way, or whose answer was lost: the store may have one of their records
     /// instead of `record`. Until that is known, nothing counts as stored.
     unconfirmed: Vec<UnconfirmedWrite>,
-    view: Option<Arc<T::Fields>>,
+    snapshot: Option<Arc<T::Fields>>,
     /// The id of a `create` that may or may not have succeeded.
     creating: Option<SessionId>,
     /// The lease that somebody in this process wants, has or gives back.
     hold: Option<Box<Hold>>,
     /// How often one lease has followed the other without a moment between.
     handed_on: u32,
-    /// Counts the changes to `record` and `pending` that a lent-out view knows nothing of.
+    /// Counts the changes to `record` and `pending` that a snapshot which is checked out does not show.
     generation: u64,
     /// Counts all changes to `record` and `pending`.
     revision: u64,
@@ -119,17 +119,17 @@ pub(crate) enum SlotState {
     Ended,
 }
 
-/// What a writer was lent: the state of the fields that its copy shows.
-pub(crate) struct Lent {
+/// What a writer's copy of the fields was made of.
+pub(crate) struct Checkout {
     generation: u64,
     record: Record,
     pending: Patch,
 }
 
 /// What has been tried on a copy of the fields.
-pub(crate) struct Tried<T: SessionData, R, E> {
+pub(crate) struct TrialUpdate<T: SessionData, R, E> {
     pub(crate) outcome: Result<R, E>,
-    pub(crate) view: (Arc<T::Fields>, u64),
+    pub(crate) snapshot: (Arc<T::Fields>, u64),
     pub(crate) patch: Patch,
 }
 
@@ -162,7 +162,7 @@ impl<T: SessionData> Slot<T> {
                 pending: Patch::default(),
                 refused: Vec::new(),
                 unconfirmed: Vec::new(),
-                view: None,
+                snapshot: None,
                 creating: None,
                 hold: None,
                 handed_on: 0,
@@ -240,9 +240,9 @@ impl<T: SessionData> Slot<T> {
 
     /// The next guard decodes the fields anew, whatever happens to them. The caller holds the lock
     /// for writing; the generation is what its changes are made of.
-    pub(crate) fn forget_view(&self) -> u64 {
+    pub(crate) fn forget_snapshot(&self) -> u64 {
         let mut contents = self.contents();
-        let _outdated = contents.outdate_view();
+        let _outdated = contents.outdate_snapshot();
         let generation = contents.generation;
         drop(contents);
         generation
@@ -252,43 +252,44 @@ impl<T: SessionData> Slot<T> {
 
     /// The fields for a reader, who holds the lock. `now` is the layer's `field_time`, here as
     /// everywhere.
-    pub(crate) fn view(&self, now: u64) -> Arc<T::Fields> {
+    pub(crate) fn snapshot(&self, now: u64) -> Arc<T::Fields> {
         let (generation, stale, record, pending) = {
             let mut contents = self.contents();
-            let stale = match &contents.view {
-                Some(view) if T::__tracked(view).is_stale() => contents.view.take(),
-                Some(view) if is_valid::<T>(view, now) => return view.clone(),
+            let stale = match &contents.snapshot {
+                Some(snapshot) if T::__tracked(snapshot).is_stale() => contents.snapshot.take(),
+                Some(snapshot) if is_valid::<T>(snapshot, now) => return snapshot.clone(),
                 _ => None,
             };
             (contents.generation, stale, contents.record.clone(), contents.pending.clone())
         };
-        let view = loaded::<T>(stale, &record, &pending, now);
+        let snapshot = loaded::<T>(stale, &record, &pending, now);
         let _outdated = {
             let mut contents = self.contents();
             // Another reader may have been as fast; each then has its own.
-            let is_news = !contents.view.as_ref().is_some_and(|view| is_valid::<T>(view, now));
+            let is_news =
+                !contents.snapshot.as_ref().is_some_and(|snapshot| is_valid::<T>(snapshot, now));
             match contents.generation == generation && is_news {
-                true => contents.view.replace(view.clone()),
+                true => contents.snapshot.replace(snapshot.clone()),
                 false => None,
             }
         };
-        view
+        snapshot
     }
 
     /// The fields for a writer, who holds the lock: nobody else has this copy.
-    pub(crate) fn lend(&self, now: u64) -> (Arc<T::Fields>, Lent) {
-        let (view, lent) = {
+    pub(crate) fn check_out(&self, now: u64) -> (Arc<T::Fields>, Checkout) {
+        let (snapshot, checkout) = {
             let mut contents = self.contents();
-            let view = contents.view.take();
+            let snapshot = contents.snapshot.take();
             let (generation, pending) = (contents.generation, contents.pending.clone());
-            (view, Lent { generation, record: contents.record.clone(), pending })
+            (snapshot, Checkout { generation, record: contents.record.clone(), pending })
         };
         // Readers are gone while a writer has the lock, and their copies with them.
-        let mut view = loaded::<T>(view, &lent.record, &lent.pending, now);
-        if let Some(fields) = Arc::get_mut(&mut view) {
-            T::__tracked_mut(fields).lend_to(self.address());
+        let mut snapshot = loaded::<T>(snapshot, &checkout.record, &checkout.pending, now);
+        if let Some(fields) = Arc::get_mut(&mut snapshot) {
+            T::__tracked_mut(fields).check_out_to(self.address());
         }
-        (view, lent)
+        (snapshot, checkout)
     }
 
     /// Changes a copy of the fields, and keeps nothing of that: neither for the next guard nor for
@@ -297,14 +298,14 @@ impl<T: SessionData> Slot<T> {
         &self,
         writing: Writing<'_>,
         change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,
-    ) -> Result<Tried<T, R, E>, Error> {
-        let (mut view, lent) = self.lend(writing.now);
-        let fields = Arc::get_mut(&mut view).expect("a writer has the only copy of its fields");
+    ) -> Result<TrialUpdate<T, R, E>, Error> {
+        let (mut snapshot, checkout) = self.check_out(writing.now);
+        let fields = Arc::get_mut(&mut snapshot).expect("a writer has the only copy of its fields");
         let outcome = change(fields);
         let mut patch = Patch::default();
         if outcome.is_ok() {
             let tracked = T::__tracked_mut(fields);
-            for (field, change) in writing.changes(tracked, self.address(), &lent) {
+            for (field, change) in writing.changes(tracked, self.address(), &checkout) {
                 match change {
                     Change::Nothing | Change::None(_) => {}
                     Change::To(body) => patch.set(field, body, writing.writer),
@@ -314,19 +315,19 @@ impl<T: SessionData> Slot<T> {
                 }
             }
         }
-        Ok(Tried { outcome, view: (view, lent.generation), patch })
+        Ok(TrialUpdate { outcome, snapshot: (snapshot, checkout.generation), patch })
     }
 
     /// The changes of a copy are stored: the next guard can have it, unless more has changed, or it
     /// has changed places with another session's.
-    pub(crate) fn keep_view(&self, (mut view, generation): (Arc<T::Fields>, u64)) {
+    pub(crate) fn keep_snapshot(&self, (mut snapshot, generation): (Arc<T::Fields>, u64)) {
         let mut contents = self.contents();
         if contents.generation == generation
-            && let Some(fields) = Arc::get_mut(&mut view)
-            && T::__tracked(fields).is_lent_to(self.address())
+            && let Some(fields) = Arc::get_mut(&mut snapshot)
+            && T::__tracked(fields).is_checked_out_to(self.address())
         {
             T::__tracked_mut(fields).settle(contents.unsaved());
-            contents.view = Some(view);
+            contents.snapshot = Some(snapshot);
         }
     }
 
@@ -339,30 +340,30 @@ impl<T: SessionData> Slot<T> {
     ///
     /// A copy that is not taken back, because the writer panicked, is forgotten: the next guard
     /// decodes another from what was there before.
-    pub(crate) fn take_back(
+    pub(crate) fn check_in(
         &self,
-        view: &mut Arc<T::Fields>,
-        lent: &Lent,
+        snapshot: &mut Arc<T::Fields>,
+        checkout: &Checkout,
         writing: Writing<'_>,
     ) -> bool {
         let Writing { policy, writer, .. } = writing;
-        let Some(fields) = Arc::get_mut(view) else { return false };
+        let Some(fields) = Arc::get_mut(snapshot) else { return false };
         let tracked = T::__tracked_mut(fields);
-        let is_ours = tracked.is_lent_to(self.address());
-        let changes = writing.changes(tracked, self.address(), lent);
+        let is_ours = tracked.is_checked_out_to(self.address());
+        let changes = writing.changes(tracked, self.address(), checkout);
         if changes.is_empty() {
             let mut contents = self.contents();
-            if contents.generation == lent.generation && is_ours {
+            if contents.generation == checkout.generation && is_ours {
                 // What earlier guards changed may have been saved meanwhile.
                 tracked.settle(contents.unsaved());
-                contents.view = Some(view.clone());
+                contents.snapshot = Some(snapshot.clone());
             }
             return false;
         }
 
         // What the copy was made of may have changed since. Merging runs code of a user's, so that
         // it happens outside of the lock, and again if something has changed meanwhile.
-        let (mut known, mut rebased) = (lent.generation, None);
+        let (mut known, mut rebased) = (checkout.generation, None);
         let mut contents = loop {
             let contents = self.contents();
             if contents.generation == known {
@@ -371,7 +372,7 @@ impl<T: SessionData> Slot<T> {
             known = contents.generation;
             let (record, pending) = (contents.record.clone(), contents.pending.clone());
             drop(contents);
-            rebased = Some(rebase::onto::<T>(&changes, lent, &record, &pending, policy));
+            rebased = Some(rebase::onto::<T>(&changes, checkout, &record, &pending, policy));
         };
         let changes = rebased.unwrap_or(changes);
         contents.revision += 1;
@@ -405,15 +406,15 @@ impl<T: SessionData> Slot<T> {
                 }
             };
         }
-        // What is stored may have changed since the copy was lent out; and a field that an earlier
+        // What is stored may have changed since the copy was checked out; and a field that an earlier
         // guard changed may have been changed back.
-        let is_same_record = Arc::ptr_eq(&contents.record.payload, &lent.record.payload);
-        if answers && !(is_same_record && lent.pending.is_empty()) {
+        let is_same_record = Arc::ptr_eq(&contents.record.payload, &checkout.record.payload);
+        if answers && !(is_same_record && checkout.pending.is_empty()) {
             contents.forget_unchanged();
         }
-        if contents.generation == lent.generation && is_ours && !is_fenced_off {
+        if contents.generation == checkout.generation && is_ours && !is_fenced_off {
             tracked.settle(contents.unsaved());
-            contents.view = Some(view.clone());
+            contents.snapshot = Some(snapshot.clone());
         }
         answers
     }
@@ -448,68 +449,69 @@ impl<T: SessionData> Contents<T> {
         }
     }
 
-    /// The view is not what the next guard should see, and no lent-out copy of it may come back.
-    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    fn outdate_view(&mut self) -> Option<Arc<T::Fields>> {
+    /// The snapshot is not what the next guard should see, and no copy that is checked out may come
+    /// back.
+    #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
+    fn outdate_snapshot(&mut self) -> Option<Arc<T::Fields>> {
         self.generation += 1;
-        self.view.take()
+        self.snapshot.take()
     }
 
-    /// The view is to be what the record would be decoded to: what a writer has changed of it is
+    /// The snapshot is to be what the record would be decoded to: what a writer has changed of it is
     /// loaded anew before the next guard sees it, or all of it if that is not enough.
-    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    fn let_view_rest(&mut self) -> Option<Arc<T::Fields>> {
-        let view = self.view.as_mut()?;
-        if T::__LOADS_ALIKE && !T::__tracked(view).was_lent() {
+    #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
+    fn let_snapshot_rest(&mut self) -> Option<Arc<T::Fields>> {
+        let snapshot = self.snapshot.as_mut()?;
+        if T::__LOADS_ALIKE && !T::__tracked(snapshot).was_checked_out() {
             return None;
         }
         if T::__LOADS_ALIKE
             && !const { FieldInfo::any_has_ttl(T::FIELDS) }
-            && let Some(fields) = Arc::get_mut(view)
+            && let Some(fields) = Arc::get_mut(snapshot)
         {
             T::__tracked_mut(fields).go_stale();
             return None;
         }
-        self.outdate_view()
+        self.outdate_snapshot()
     }
 
-    /// Takes back the dirty bits of what has been saved. A lent-out view finds out by itself when
+    /// Clears the dirty bits of what has been saved. A snapshot that is checked out finds out by itself when
     /// it comes back: what it has is what is stored.
-    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    fn mark_view_saved(&mut self) -> Option<Arc<T::Fields>> {
-        let mut view = self.view.take()?;
+    #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
+    fn mark_snapshot_saved(&mut self) -> Option<Arc<T::Fields>> {
+        let mut snapshot = self.snapshot.take()?;
         // If a reader looks at it, the next guard gets a new one.
-        let Some(fields) = Arc::get_mut(&mut view) else { return Some(view) };
+        let Some(fields) = Arc::get_mut(&mut snapshot) else { return Some(snapshot) };
         T::__tracked_mut(fields).settle(self.unsaved());
-        self.view = Some(view);
+        self.snapshot = Some(snapshot);
         None
     }
 }
 
-/// Whether no field of a view has ended since it was made. Without a field that can there is nothing
+/// Whether no field of a snapshot has ended since it was made. Without a field that can there is nothing
 /// to look at.
-fn is_valid<T: SessionData>(view: &T::Fields, now: u64) -> bool {
-    !const { FieldInfo::any_has_ttl(T::FIELDS) } || T::__tracked(view).is_valid(now)
+fn is_valid<T: SessionData>(snapshot: &T::Fields, now: u64) -> bool {
+    !const { FieldInfo::any_has_ttl(T::FIELDS) } || T::__tracked(snapshot).is_valid(now)
 }
 
-/// A view of these that nobody else has: `known`, if it is one or can be made into one.
+/// A snapshot of these that nobody else has: `known`, if it is one or can be made into one.
 fn loaded<T: SessionData>(
     known: Option<Arc<T::Fields>>,
     record: &Record,
     pending: &Patch,
     now: u64,
 ) -> Arc<T::Fields> {
-    if let Some(mut view) = known.filter(|view| is_valid::<T>(view, now))
-        && let Some(fields) = Arc::get_mut(&mut view)
+    if let Some(mut snapshot) = known.filter(|snapshot| is_valid::<T>(snapshot, now))
+        && let Some(fields) = Arc::get_mut(&mut snapshot)
     {
         let tracked = T::__tracked_mut(fields);
         if !tracked.is_stale() {
-            return view;
+            return snapshot;
         }
         // It comes from a slot that has rested, with nothing pending.
         if pending.is_empty() {
             tracked.freshen(&record.payload);
-            return view;
+            return snapshot;
         }
     }
     Arc::new(decode::<T>(record, pending, now))

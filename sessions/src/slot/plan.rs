@@ -51,7 +51,7 @@ pub(crate) struct SaveJob<'a> {
     pub(crate) writer: Option<Writer>,
     /// Changes on top of what is pending, to be stored now or never: if the slot is still at this
     /// generation, which they were made of.
-    pub(crate) overlay: Option<(&'a Patch, u64)>,
+    pub(crate) extra_patch: Option<(&'a Patch, u64)>,
     /// Renew the lease, whether anything else has changed or not.
     pub(crate) renews_lease: bool,
     /// The session begins anew as that of a user.
@@ -71,7 +71,7 @@ impl SaveJob<'_> {
     pub(crate) fn of(writer: Option<Writer>) -> Self {
         Self {
             writer,
-            overlay: None,
+            extra_patch: None,
             renews_lease: false,
             login: None,
             is_seen: false,
@@ -116,7 +116,7 @@ pub(crate) enum Plan {
     },
     /// Wait: somebody else has a lease on this version of the record.
     Wait(Lease, u64),
-    /// The overlay was made of something else than what is there now.
+    /// The extra patch was made of something else than what is there now.
     Outdated,
 }
 
@@ -243,7 +243,7 @@ impl<T: SessionData> Slot<T> {
     /// not saved, that the store may have or not, that has ended; or if it has secrets, which are in
     /// memory no longer than they are used, and never look like what the store has.
     ///
-    /// `outdated` gets a view that must not be shown again, for the caller to drop when it has no
+    /// `outdated` gets a snapshot that must not be shown again, for the caller to drop when it has no
     /// lock any more.
     pub(crate) fn lie_down(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
         let mut contents = self.contents();
@@ -255,7 +255,7 @@ impl<T: SessionData> Slot<T> {
             && contents.record.payload.len() <= LARGEST_RESTING;
         if is_as_loaded {
             contents.state = SlotState::Loading;
-            *outdated = contents.let_view_rest();
+            *outdated = contents.let_snapshot_rest();
         }
         is_as_loaded
     }
@@ -436,7 +436,7 @@ impl<T: SessionData> Slot<T> {
         contents.revision += 1;
         let saved = contents.pending.take();
         (contents.record, contents.head) = (record, head);
-        let outdated = contents.mark_view_saved();
+        let outdated = contents.mark_snapshot_saved();
         drop(contents);
         drop((saved, outdated));
         true
@@ -472,7 +472,7 @@ impl<T: SessionData> Slot<T> {
                 contents.note_lease(&head, record.version, true);
                 (contents.record, contents.head) = (record, head);
             }
-            contents.mark_view_saved()
+            contents.mark_snapshot_saved()
         };
     }
 
@@ -502,7 +502,7 @@ impl<T: SessionData> Slot<T> {
             }
             contents.revision += 1;
             contents.forget_unchanged();
-            contents.outdate_view()
+            contents.outdate_snapshot()
         };
     }
 
@@ -534,15 +534,15 @@ impl<T: SessionData> Slot<T> {
             contents.refused.push(Refused { field, refusal, writer });
         }
         contents.revision += 1;
-        let view = contents.view.take();
+        let snapshot = contents.snapshot.take();
         let lifetime = contents.lifetime;
         drop(contents);
         let _outdated = {
             let mut next = successor.contents();
             (next.lifetime, next.head) = (lifetime, head);
-            next.view = view;
+            next.snapshot = snapshot;
             next.record = record;
-            next.mark_view_saved()
+            next.mark_snapshot_saved()
         };
         successor
     }
@@ -559,13 +559,13 @@ impl<T: SessionData> Contents<T> {
         if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
             return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
         }
-        if job.overlay.is_some_and(|(_, generation)| generation != self.generation) {
+        if job.extra_patch.is_some_and(|(_, generation)| generation != self.generation) {
             return Ok(ControlFlow::Break(Plan::Outdated));
         }
-        let overlay = job.overlay.map(|(overlay, _)| overlay);
+        let extra_patch = job.extra_patch.map(|(extra_patch, _)| extra_patch);
         let begins = job.begins && self.record.version == 0;
         let has_changes = !self.pending.is_empty()
-            || overlay.is_some()
+            || extra_patch.is_some()
             || begins
             || self.has_own_lifetime()
             || job.is_seen
@@ -589,16 +589,16 @@ impl<T: SessionData> Contents<T> {
             }));
         }
         // A login is saved under an id that nobody else knows.
-        let has_write_id = (overlay.is_some() && job.login.is_none())
+        let has_write_id = (extra_patch.is_some() && job.login.is_none())
             || self.hold.is_some()
             || context.conflict == Conflict::Reject
             // Once and for all: the first write id of a record is that of the save that made it.
             || !self.head.write_ids.is_empty()
             || T::FIELDS.iter().any(FieldInfo::counts_changes);
         let head = self.next_head(has_write_id.then_some(context.write_id), job, context.now);
-        let written = |pending: &Patch| self.payload(pending, overlay, &head);
+        let written = |pending: &Patch| self.payload(pending, extra_patch, &head);
         let mut payload = written(&self.pending);
-        let mut holds_all = overlay.is_none();
+        let mut holds_all = extra_patch.is_none();
         let is_too_large = |payload: &[u8]| payload.len() + context.sealing > context.limit;
         if is_too_large(&payload) {
             holds_all = false;
@@ -606,7 +606,7 @@ impl<T: SessionData> Contents<T> {
             let size = payload.len() + context.sealing;
             payload = written(&ours);
             let is_others = ours.is_empty()
-                && overlay.is_none()
+                && extra_patch.is_none()
                 && !begins
                 && !self.has_own_lifetime()
                 && !self.lease_is_due(job.renews_lease);
@@ -641,18 +641,18 @@ impl<T: SessionData> Contents<T> {
         Ok(ControlFlow::Continue(Candidate { record, head, has_write_id, holds_all }))
     }
 
-    fn payload(&self, pending: &Patch, overlay: Option<&Patch>, head: &Head) -> Arc<[u8]> {
+    fn payload(&self, pending: &Patch, extra_patch: Option<&Patch>, head: &Head) -> Arc<[u8]> {
         let head = head.to_bytes();
         let patched = || payload::patched(T::FIELDS, &self.record.payload, &head, pending);
         let whole = || {
             let mut source = self.stored();
             source.lay_over(pending);
-            if let Some(overlay) = overlay {
-                source.lay_over(overlay);
+            if let Some(extra_patch) = extra_patch {
+                source.lay_over(extra_patch);
             }
             source.write(&head)
         };
-        let payload = if overlay.is_none() { patched() } else { None };
+        let payload = if extra_patch.is_none() { patched() } else { None };
         payload.unwrap_or_else(whole).into()
     }
 
@@ -709,7 +709,7 @@ impl<T: SessionData> Contents<T> {
         Base { record, certainty, under_lease }
     }
 
-    #[must_use = "the old view is dropped when the contents are unlocked: its fields may have a `Drop`"]
+    #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn apply(
         &mut self,
         record: Record,
@@ -745,7 +745,7 @@ impl<T: SessionData> Contents<T> {
         (self.record, self.head) = (record, head);
         self.revision += 1;
         self.forget_unchanged();
-        self.outdate_view()
+        self.outdate_snapshot()
     }
 
     /// Nothing of what this writer has pending can be stored.

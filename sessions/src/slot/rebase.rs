@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::{Lent, changes::Change, source};
+use super::{Checkout, changes::Change, source};
 use crate::{data::merge::Policy, error::refusal::Refusal};
 use crate::{
     data::{
@@ -128,14 +128,14 @@ pub(super) fn pending<T: SessionData>(
 /// What a writer did to its copy, as changes of what is there now.
 pub(super) fn onto<T: SessionData>(
     changes: &[(usize, Change)],
-    lent: &Lent,
+    checkout: &Checkout,
     record: &Record,
     pending: &Patch,
     policy: Policy,
 ) -> Vec<(usize, Change)> {
-    let (stored_then, stored_now) = (source::<T>(&lent.record), source::<T>(record));
+    let (stored_then, stored_now) = (source::<T>(&checkout.record), source::<T>(record));
     let rebased = |field: usize, change: &Change| {
-        let base = lent.pending.body(field).map(Deref::deref).or(stored_then.body(field));
+        let base = checkout.pending.body(field).map(Deref::deref).or(stored_then.body(field));
         let unsaved = pending.body(field);
         let now = unsaved.map(Deref::deref).or(stored_now.body(field));
         match change {

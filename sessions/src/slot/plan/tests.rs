@@ -187,10 +187,11 @@ type Change = fn(&Slot<Data>);
 fn what_a_job_makes_of_each_session() {
     type Case<'a> = (&'static str, Make, &'a [Change], SaveJob<'a>, &'static str);
 
-    let overlay = patch(A, "over");
+    let extra_patch = patch(A, "over");
     let fresh_generation = 0;
     let live_generation = stored().generation();
-    let overlaid = |generation| SaveJob { overlay: Some((&overlay, generation)), ..ours() };
+    let with_patch =
+        |generation| SaveJob { extra_patch: Some((&extra_patch, generation)), ..ours() };
     let begins = SaveJob { begins: true, ..ours() };
     let is_seen = SaveJob { is_seen: true, ..ours() };
     let renews = SaveJob { renews_lease: true, ..ours() };
@@ -219,7 +220,7 @@ fn what_a_job_makes_of_each_session() {
     let table: [Case<'_>; _] = [
         ("new", unsaved, &[nothing], ours(), "nothing"),
         ("new, written", unsaved, &[written], ours(), "create 1"),
-        ("new, an overlay", unsaved, &[nothing], overlaid(fresh_generation), "create 1"),
+        ("new, an extra patch", unsaved, &[nothing], with_patch(fresh_generation), "create 1"),
         ("new, to begin", unsaved, &[nothing], begins, "create 1"),
         ("new, a lifetime alone", unsaved, &[longer], ours(), "nothing"),
         ("new, a lease alone", unsaved, &[wanted], renews, "nothing"),
@@ -228,8 +229,14 @@ fn what_a_job_makes_of_each_session() {
         ("new, late", unsaved, &[late], ours(), "nothing"),
         ("stored", stored, &[nothing], ours(), "nothing"),
         ("stored, written", stored, &[written], ours(), "3 becomes 4"),
-        ("stored, an overlay", stored, &[nothing], overlaid(live_generation), "3 becomes 4"),
-        ("stored, an older overlay", stored, &[written], overlaid(live_generation + 1), "outdated"),
+        ("stored, an extra patch", stored, &[nothing], with_patch(live_generation), "3 becomes 4"),
+        (
+            "stored, an older extra patch",
+            stored,
+            &[written],
+            with_patch(live_generation + 1),
+            "outdated",
+        ),
         ("stored, to begin", stored, &[nothing], begins, "nothing"),
         ("stored, a lifetime", stored, &[longer], ours(), "3 becomes 4"),
         ("stored, seen", stored, &[nothing], is_seen, "3 becomes 4"),
@@ -287,7 +294,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let nothing: Change = |_| {};
     let leased: Change = |slot| slot.want_lease(LEASE, OURS);
     let short: Change = |slot| write(slot, B, "y", OURS);
-    let overlay = patch(B, "y");
+    let extra_patch = patch(B, "y");
     let nobody = SaveJob::of(None);
     let begins = SaveJob { begins: true, ..ours() };
     let is_seen = SaveJob { is_seen: true, ..ours() };
@@ -327,8 +334,8 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
 
     let slot = stored();
     write(&slot, A, &long, THEIRS);
-    let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
-    assert_eq!(field(&planned(&slot, overlaid, at(whole - 1)), B).as_deref(), Some("y"));
+    let with_patch = SaveJob { extra_patch: Some((&extra_patch, slot.generation())), ..ours() };
+    assert_eq!(field(&planned(&slot, with_patch, at(whole - 1)), B).as_deref(), Some("y"));
 
     let slot = unsaved();
     write(&slot, A, &long, THEIRS);
@@ -427,12 +434,12 @@ fn which_saves_carry_a_write_id() {
         "where a conflict is refused"
     );
 
-    let overlay = patch(A, "over");
-    let overlaid = SaveJob { overlay: Some((&overlay, plain.generation())), ..ours() };
-    assert_eq!(write_ids(&planned(&plain, overlaid, context())), [WRITE_ID], "of an overlay");
+    let extra_patch = patch(A, "over");
+    let with_patch = SaveJob { extra_patch: Some((&extra_patch, plain.generation())), ..ours() };
+    assert_eq!(write_ids(&planned(&plain, with_patch, context())), [WRITE_ID], "of an extra patch");
     let user: Arc<str> = "Data:7".into();
     let begin = Begin { user: &user, lifetime: Lifetime::new(), device: None };
-    let login = SaveJob { login: Some(begin), ..overlaid };
+    let login = SaveJob { login: Some(begin), ..with_patch };
     assert_eq!(write_ids(&planned(&plain, login, context())), NONE, "of a login");
 
     let leased = stored();
@@ -476,10 +483,10 @@ fn what_is_saved_is_pending_no_more() {
     assert_eq!(pending(&slot), [(B, "two".into())]);
     assert_eq!(slot.record(), saved);
 
-    // An overlay is what is stored beside it, and nothing of what is pending is left out.
-    let overlay = patch(A, "over");
-    let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
-    let saved = planned(&slot, overlaid, context());
+    // An extra patch is what is stored beside it, and nothing of what is pending is left out.
+    let extra_patch = patch(A, "over");
+    let with_patch = SaveJob { extra_patch: Some((&extra_patch, slot.generation())), ..ours() };
+    let saved = planned(&slot, with_patch, context());
     assert_eq!(
         (field(&saved, A).unwrap(), field(&saved, B).unwrap()),
         ("over".into(), "two".into())
@@ -487,10 +494,10 @@ fn what_is_saved_is_pending_no_more() {
     slot.saved(saved);
     assert_eq!(pending(&slot), []);
 
-    // What the overlay hides stays pending: it is not what is stored.
+    // What the extra patch hides stays pending: it is not what is stored.
     write(&slot, A, "hidden", OURS);
-    let overlaid = SaveJob { overlay: Some((&overlay, slot.generation())), ..ours() };
-    let saved = planned(&slot, overlaid, context());
+    let with_patch = SaveJob { extra_patch: Some((&extra_patch, slot.generation())), ..ours() };
+    let saved = planned(&slot, with_patch, context());
     slot.saved(saved);
     assert_eq!(pending(&slot), [(A, "hidden".into())]);
 }
@@ -1050,9 +1057,9 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
     };
     let ended: Change = |slot| slot.end();
     let long: Change = |slot| write(slot, B, &"x".repeat(20_000), THEIRS);
-    let overlay = patch(A, "over");
+    let extra_patch = patch(A, "over");
     let generation = stored().generation();
-    let overlaid = SaveJob { overlay: Some((&overlay, generation)), ..ours() };
+    let with_patch = SaveJob { extra_patch: Some((&extra_patch, generation)), ..ours() };
     let begins = SaveJob { begins: true, ..ours() };
     let table: [Case<'_>; _] = [
         ("new, written", unsaved, &[written], ours(), Some(None)),
@@ -1064,7 +1071,7 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
         ("stored, in doubt", stored, &[written, doubt], ours(), None),
         ("stored, leased", stored, &[written, leased], ours(), None),
         ("stored, another's does not fit", stored, &[written, long], ours(), None),
-        ("stored, an overlay", stored, &[], overlaid, None),
+        ("stored, an extra patch", stored, &[], with_patch, None),
         ("ended", stored, &[written, ended], ours(), None),
     ];
     for (case, slot, changes, job, expected) in table {

@@ -133,7 +133,7 @@ fn answer<F: Future>(
         if let Poll::Ready(output) = handler.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        match waits.look(cx.waker()) {
+        match waits.check(cx.waker()) {
             Found::Pending => return Poll::Pending,
             Found::GivenUp(error) => {
                 // With its guards, for which others may be waiting.

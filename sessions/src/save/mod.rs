@@ -440,8 +440,8 @@ pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Opti
     (!is_over).then_some((record, head))
 }
 
-/// Looks at the store for whoever opens the session: a slot in use learns what is new there. A
-/// session that is in its cookie has nowhere else to be looked up.
+/// Fetches the record for a request that opens the session, and reconciles the slot with it. A
+/// session that is kept in its cookie is not looked up.
 ///
 /// The caller does not hold `slot.store_turn`: there may be a save to wait for.
 pub(crate) async fn refresh<T: SessionData>(
@@ -449,7 +449,7 @@ pub(crate) async fn refresh<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<SlotState, Error> {
-    if let Some(state) = look(shared, slot, key, false).await? {
+    if let Some(state) = fetch(shared, slot, key, false).await? {
         return Ok(state);
     }
     let _turn = slot.store_turn.lock().await;
@@ -462,12 +462,12 @@ pub(crate) async fn refresh_locked<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<SlotState, Error> {
-    let state = look(shared, slot, key, true).await?;
+    let state = fetch(shared, slot, key, true).await?;
     Ok(state.unwrap_or_else(|| slot.state()))
 }
 
-/// The slot's state after a look at the store, if that has not to wait for a save.
-async fn look<T: SessionData>(
+/// The slot's state after its record was fetched; nothing if the record has to wait for a save.
+async fn fetch<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
@@ -475,30 +475,31 @@ async fn look<T: SessionData>(
 ) -> Result<Option<SlotState>, Error> {
     let Some(store) = shared.store() else { return Ok(Some(slot.state())) };
     let found = store.load(key).await?;
-    Ok(learn(shared, slot, key, found, is_answered))
+    Ok(reconcile(shared, slot, key, found, is_answered))
 }
 
-/// The same in a store that answers at once; nothing also if it does not.
-pub(crate) fn look_at_once<T: SessionData>(
+/// [`fetch`] from a store that answers at once; nothing also if the store does not.
+pub(crate) fn fetch_at_once<T: SessionData>(
     shared: &Shared<T>,
     store: &dyn ErasedStore,
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Option<SlotState> {
-    // Mostly it is the record that the slot knows.
-    if slot.is_current(|known| store.has_still(key, known), is_over(shared)) {
+    // Usually the store has the record that the slot has.
+    if slot.is_unchanged(|known| store.has_still(key, known), is_over(shared)) {
         return Some(SlotState::Stored);
     }
     let found = store.load(key).now()?.ok()?;
-    learn(shared, slot, key, found, false)
+    reconcile(shared, slot, key, found, false)
 }
 
 fn is_over<T: SessionData>(shared: &Shared<T>) -> impl FnOnce(&Record, Lifetime) -> bool {
     |record, lifetime| shared.expiry.is_over(record, lifetime, shared.now())
 }
 
-/// The slot's state now that it knows what the store has, if that has not to wait for a save.
-fn learn<T: SessionData>(
+/// Reconciles the slot with what the store has. The slot's state after that; nothing if the record
+/// has to wait for a save.
+fn reconcile<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
@@ -509,8 +510,8 @@ fn learn<T: SessionData>(
         slot.end_as(false);
         return Some(SlotState::Ended);
     };
-    // Mostly it is the record that the slot knows: nothing is looked at twice.
-    let record = match slot.recognize(record, is_over(shared)) {
+    // Usually `found` is the record that the slot has: then it is not parsed again.
+    let record = match slot.accept_if_unchanged(record, is_over(shared)) {
         Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
     };
@@ -518,7 +519,7 @@ fn learn<T: SessionData>(
     match usable(shared, record) {
         Some((record, head)) => {
             let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
-            slot.observe(record, head, shared.policy, is_answered).then(|| slot.state())
+            slot.reconcile(record, head, shared.policy, is_answered).then(|| slot.state())
         }
         None => {
             slot.end_as(has_moved);

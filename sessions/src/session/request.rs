@@ -230,7 +230,7 @@ impl<T: SessionData> Handle<T> {
         for cookie in self.verified_cookies() {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
-            match save::look_at_once(shared, store, &slot, &registration.key) {
+            match save::fetch_at_once(shared, store, &slot, &registration.key) {
                 Some(SlotState::Stored) => {
                     self.found_live(slot, cookie);
                     return true;
@@ -310,7 +310,7 @@ impl<T: SessionData> Handle<T> {
             private.held = Some((record.version, record.expires_at));
             if let Some((record, head)) = save::usable(shared, record) {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
-                slot.observe(record, head, shared.policy, true);
+                slot.reconcile(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
                 return Opened { private, ..Opened::found(slot, cookie) };
             }
@@ -439,7 +439,7 @@ impl<T: SessionData> Handle<T> {
         }
         // What has just been saved has its expiry extended with that.
         let (mut seen, refresh) = match is_saved {
-            true => (self.look(slot), None),
+            true => (self.inspect(slot), None),
             false => self.look_for_refresh(slot),
         };
         if refresh.is_some() || is_to_send_again(&opened, seen) {
@@ -448,7 +448,7 @@ impl<T: SessionData> Handle<T> {
         let mut _turn = None;
         if self.needs_cookie(seen.state) {
             _turn = Some(slot.store_turn.try_lock().ok()?);
-            seen = self.look(slot);
+            seen = self.inspect(slot);
         }
         Some(self.outcome(&opened, seen, false, None))
     }
@@ -488,7 +488,7 @@ impl<T: SessionData> Handle<T> {
         }
         let is_noted = match &mut turn {
             // Unless another request has just done so.
-            Some(turn) if sends_again && error.is_none() && self.look(&slot).is_cookie_old => {
+            Some(turn) if sends_again && error.is_none() && self.inspect(&slot).is_cookie_old => {
                 self.note_cookie(&slot, turn).await
             }
             _ => false,
@@ -500,7 +500,7 @@ impl<T: SessionData> Handle<T> {
             }
         }
         let is_aged = is_noted || self.may_sign_again(&slot, turn.is_some()).await;
-        self.outcome(&self.opened(), self.look(&slot), is_aged, error)
+        self.outcome(&self.opened(), self.inspect(&slot), is_aged, error)
     }
 
     fn is_signed_by_old_key(&self) -> bool {
@@ -543,7 +543,7 @@ impl<T: SessionData> Handle<T> {
         {
             tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
         }
-        let seen = self.look(slot);
+        let seen = self.inspect(slot);
         seen.state == SlotState::Stored && !seen.is_cookie_old
     }
 
@@ -585,7 +585,7 @@ impl<T: SessionData> Handle<T> {
         let now = self.shared.now();
         let expiry = &self.shared.expiry;
         let is_no_use = self.is_no_use();
-        slot.look(|state, lifetime, record, head| {
+        slot.inspect(|state, lifetime, record, head| {
             let is_seen_anew =
                 || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
             let refresh = match state {
@@ -598,8 +598,8 @@ impl<T: SessionData> Handle<T> {
         })
     }
 
-    fn look(&self, slot: &Slot<T>) -> Seen {
-        slot.look(|state, lifetime, record, head| self.seen(state, lifetime, record, head))
+    fn inspect(&self, slot: &Slot<T>) -> Seen {
+        slot.inspect(|state, lifetime, record, head| self.seen(state, lifetime, record, head))
     }
 
     fn seen(&self, state: SlotState, lifetime: Lifetime, record: &Record, head: &Head) -> Seen {

@@ -98,7 +98,7 @@ impl Waits {
 
     /// To be asked whenever the handler was polled and is not done. Either this finds what a wait
     /// has told, or that wakes the response.
-    pub(crate) fn look(&self, waker: &Waker) -> Found {
+    pub(crate) fn check(&self, waker: &Waker) -> Found {
         let old = {
             let mut response = self.response();
             if let Some(error) = response.given_up.take() {
@@ -350,7 +350,7 @@ mod tests {
             if handler.as_mut().poll(cx).is_ready() {
                 return Poll::Ready("done");
             }
-            match waits.look(cx.waker()) {
+            match waits.check(cx.waker()) {
                 Found::Pending => Poll::Pending,
                 Found::GivenUp(_) => Poll::Ready("given up"),
                 Found::Suspected => Poll::Ready(match waits.probe(handler.as_mut(), cx) {

@@ -197,7 +197,10 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// State, lifetime, record and its head, in one look. `at` runs under the lock of the contents.
-    pub(crate) fn look<R>(&self, at: impl FnOnce(SlotState, Lifetime, &Record, &Head) -> R) -> R {
+    pub(crate) fn inspect<R>(
+        &self,
+        at: impl FnOnce(SlotState, Lifetime, &Record, &Head) -> R,
+    ) -> R {
         let contents = self.contents();
         at(contents.state, contents.lifetime, &contents.record, &contents.head)
     }

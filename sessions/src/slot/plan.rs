@@ -147,13 +147,13 @@ impl UnconfirmedWrite {
 }
 
 impl<T: SessionData> Slot<T> {
-    /// Takes note of a record that somebody has loaded. An older one than we know is no news: it
-    /// was loaded before our last save.
+    /// Reconciles the slot with a record that was just loaded. A record older than the slot's is
+    /// ignored: it was loaded before this process's last save.
     ///
-    /// False if that has to wait: a save of ours is on its way, or has never been answered, and the
-    /// record does not say any more what has become of it. Its answer may. Once the caller has
-    /// waited for that (`is_answered`), whatever is still open stays so.
-    pub(crate) fn observe(
+    /// False if the record has to wait: a write of this process is on its way, or was never answered,
+    /// and the record no longer says what became of it. The answer of the write may. Once the caller
+    /// has waited for that (`is_answered`), a write whose outcome is still unknown stays so.
+    pub(crate) fn reconcile(
         &self,
         record: Record,
         head: Head,
@@ -166,7 +166,7 @@ impl<T: SessionData> Slot<T> {
                 SlotState::Loading => {}
                 SlotState::Stored if record.version > contents.record.version => {}
                 SlotState::Stored if record.version == contents.record.version => {
-                    // Touched by somebody else, or not touched by us after all.
+                    // Another process has touched the record, or our own touch was lost.
                     contents.record.expires_at = record.expires_at;
                     return true;
                 }
@@ -182,16 +182,18 @@ impl<T: SessionData> Slot<T> {
             }
         }
         let version = record.version;
-        self.adopt(record, head, policy, |contents| {
+        self.rebase_onto(record, head, policy, |contents| {
             contents.state == SlotState::Loading || version > contents.record.version
         });
         true
     }
 
-    /// Whether `found` is what the slot knows already; it comes back if not, or if it is over.
+    /// Accepts `found` if it is the record that the slot has already; gives it back if not, or if the
+    /// session is over.
     ///
-    /// Compared byte by byte: a store that has gone back may have given the version to another one.
-    pub(crate) fn recognize(
+    /// Compared byte by byte: a store that was restored from a backup may have given the version to
+    /// another record.
+    pub(crate) fn accept_if_unchanged(
         &self,
         found: Record,
         is_over: impl FnOnce(&Record, Lifetime) -> bool,
@@ -203,9 +205,9 @@ impl<T: SessionData> Slot<T> {
             && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
             && !is_over(&found, contents.head.lifetime);
         match contents.state {
-            // Touched by somebody else, or not touched by us after all.
+            // Another process has touched the record, or our own touch was lost.
             SlotState::Stored if is_known => contents.record.expires_at = found.expires_at,
-            // It has rested.
+            // An idle slot is in `Loading`.
             SlotState::Loading if is_known && found.version > 0 => {
                 (contents.state, contents.record) = (SlotState::Stored, found);
             }
@@ -214,9 +216,9 @@ impl<T: SessionData> Slot<T> {
         Ok(())
     }
 
-    /// The same without the record: whether the slot knows a record, and the store, which is asked for
-    /// when it expires, still has that.
-    pub(crate) fn is_current(
+    /// The same without loading the record: `store` says when the slot's record expires, if the store
+    /// still has exactly this record.
+    pub(crate) fn is_unchanged(
         &self,
         store: impl FnOnce(&Record) -> Option<SystemTime>,
         is_over: impl FnOnce(&Record, Lifetime) -> bool,
@@ -228,11 +230,11 @@ impl<T: SessionData> Slot<T> {
             return false;
         }
         let Some(expires_at) = store(&contents.record) else { return false };
-        // Touched by somebody else, or not touched by us after all.
+        // Another process has touched the record, or our own touch was lost.
         contents.record.expires_at = expires_at;
         let is_current = !is_over(&contents.record, contents.head.lifetime);
         if is_current {
-            // If it has rested.
+            // An idle slot is in `Loading`.
             contents.state = SlotState::Stored;
         }
         is_current
@@ -260,9 +262,9 @@ impl<T: SessionData> Slot<T> {
         is_as_loaded
     }
 
-    /// Takes over the record that the store turned out to have instead of the one of the version
-    /// `instead_of`, which a save was based on. It may be an older one: a store may have gone back.
-    /// But if we have got another one since it was asked for, an older one is no news.
+    /// Takes over the record that the store turned out to have instead of version `instead_of`, which
+    /// a save was based on. It may be older: the store may have been restored from a backup. But if the
+    /// slot has got another record since the store was asked, an older one is ignored.
     pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy, instead_of: u64) {
         {
             let mut contents = self.contents();
@@ -276,16 +278,17 @@ impl<T: SessionData> Slot<T> {
             }
         }
         let version = record.version;
-        self.adopt(record, head, policy, |contents| {
+        self.rebase_onto(record, head, policy, |contents| {
             contents.record.version == instead_of || contents.record.version <= version
         });
     }
 
-    /// Makes `record` the one that everything else lies upon, if it still is news.
+    /// Makes `record` the slot's record, if `is_news` still says so, and rebases the pending changes
+    /// onto it.
     ///
-    /// What is pending is put on top of it, which may run code of a user's: outside of the
-    /// mutex of the contents, and again if something has changed meanwhile.
-    fn adopt(
+    /// Rebasing may run the application's code: it happens outside of the mutex of the contents, and
+    /// again if the slot has changed meanwhile.
+    fn rebase_onto(
         &self,
         record: Record,
         head: Head,

@@ -227,7 +227,7 @@ mod tests {
 
     fn opened(registry: &Arc<Registry<Data>>, number: u32, payload: usize) -> Arc<Slot<Data>> {
         let slot = registry.slot_of(id(number), id(number).store_key());
-        slot.observe(record(payload), Head::default(), POLICY, true);
+        slot.reconcile(record(payload), Head::default(), POLICY, true);
         slot
     }
 
@@ -257,7 +257,7 @@ mod tests {
             registry.give_back(opened(&registry, number, 100));
             let again = registry.slot_of(id(0), id(0).store_key());
             assert_eq!(Arc::as_ptr(&again), address);
-            again.observe(record(100), Head::default(), POLICY, true);
+            again.reconcile(record(100), Head::default(), POLICY, true);
             registry.give_back(again);
         }
     }

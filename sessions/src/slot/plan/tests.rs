@@ -113,7 +113,7 @@ fn registration<T: SessionData>() -> Registration<T> {
 /// The slot of a session that was loaded as this version.
 fn live<T: SessionData>(version: u64, head: Head) -> Slot<T> {
     let slot = Slot::loading(registration());
-    assert!(slot.observe(record::<T>(version, &head, "old"), head, POLICY, true));
+    assert!(slot.reconcile(record::<T>(version, &head, "old"), head, POLICY, true));
     slot
 }
 
@@ -509,7 +509,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     write(&slot, A, "ours", OURS);
     let ours_saved = planned(&slot, ours(), context());
     let theirs = record::<Data>(5, &Head::default(), "theirs");
-    assert!(slot.observe(theirs.clone(), Head::default(), POLICY, true));
+    assert!(slot.reconcile(theirs.clone(), Head::default(), POLICY, true));
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
     assert_eq!(slot.record(), theirs);
@@ -521,7 +521,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     let ours_saved = planned(&slot, ours(), context());
     let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
-    assert!(slot.observe(theirs.clone(), head, POLICY, true));
+    assert!(slot.reconcile(theirs.clone(), head, POLICY, true));
     assert_eq!(pending(&slot), []);
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
@@ -603,21 +603,21 @@ fn shows<T: SessionData>(slot: &Slot<T>, record: &Record) -> bool {
 
 #[test]
 fn only_a_newer_record_is_news() {
-    let observe = |slot: &Slot<Data>, record: &Record| {
-        assert!(slot.observe(record.clone(), Head::default(), POLICY, false));
+    let reconcile = |slot: &Slot<Data>, record: &Record| {
+        assert!(slot.reconcile(record.clone(), Head::default(), POLICY, false));
     };
     let slot: Slot<Data> = Slot::loading(registration());
-    observe(&slot, &plain_record(1, "one"));
+    reconcile(&slot, &plain_record(1, "one"));
     assert_eq!((slot.state(), slot.record()), (SlotState::Stored, plain_record(1, "one")));
 
     let slot = stored();
     let generation = slot.generation();
-    observe(&slot, &later(plain_record(2, "older")));
+    reconcile(&slot, &later(plain_record(2, "older")));
     assert!(shows(&slot, &plain_record(3, "old")), "an older one");
-    observe(&slot, &later(plain_record(3, "old")));
+    reconcile(&slot, &later(plain_record(3, "old")));
     assert!(shows(&slot, &later(plain_record(3, "old"))), "touched by somebody else");
     assert_eq!(slot.generation(), generation, "with the same fields");
-    observe(&slot, &plain_record(4, "new"));
+    reconcile(&slot, &plain_record(4, "new"));
     assert!(shows(&slot, &plain_record(4, "new")));
     assert_ne!(slot.generation(), generation);
 
@@ -626,11 +626,11 @@ fn only_a_newer_record_is_news() {
     {
         let slot = stored();
         change(&slot);
-        observe(&slot, &plain_record(4, "new"));
+        reconcile(&slot, &plain_record(4, "new"));
         assert_eq!((slot.state(), slot.record()), (state, plain_record(3, "old")));
     }
     let slot = unsaved();
-    observe(&slot, &plain_record(4, "new"));
+    reconcile(&slot, &plain_record(4, "new"));
     assert_eq!((slot.state(), slot.record().version), (SlotState::Unsaved, 0));
 }
 
@@ -640,12 +640,12 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
     let head = Head { lifetime: theirs, ..Head::default() };
     let newer = record::<Data>(4, &head, "new");
     let slot = stored();
-    assert!(slot.observe(newer.clone(), head.clone(), POLICY, true));
+    assert!(slot.reconcile(newer.clone(), head.clone(), POLICY, true));
     assert_eq!(slot.lifetime(), theirs);
     let slot = stored();
     let own = Lifetime::new().idle(3 * HOUR);
     let _ = slot.set_lifetime(own, OURS);
-    assert!(slot.observe(newer, head, POLICY, true));
+    assert!(slot.reconcile(newer, head, POLICY, true));
     assert_eq!(slot.lifetime(), own);
     assert!(slot.is_dirty());
 }
@@ -689,7 +689,7 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
     for (case, slot, found, is_over, state) in table {
         let slot = slot();
         let before = (slot.state(), slot.record());
-        let outcome = slot.recognize(found.clone(), |record, _| {
+        let outcome = slot.accept_if_unchanged(found.clone(), |record, _| {
             assert_eq!(*record, found, "{case}");
             is_over
         });
@@ -706,7 +706,7 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
     }
     // Of the very same bytes too.
     let slot = stored();
-    assert_eq!(slot.recognize(slot.record(), |_, _| false), Ok(()));
+    assert_eq!(slot.accept_if_unchanged(slot.record(), |_, _| false), Ok(()));
 }
 
 #[test]
@@ -739,7 +739,7 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
     ];
     for (case, slot, answer, is_over, is_current, state) in table {
         let slot = slot();
-        let is = slot.is_current(
+        let is = slot.is_unchanged(
             |record| {
                 assert_eq!(record.version, 3, "{case}");
                 answer.unwrap_or_else(|| panic!("{case}: the store is asked"))
@@ -883,13 +883,13 @@ fn a_save_whose_answer_was_lost_is_found_by_its_write_id() {
 fn a_record_that_does_not_tell_waits_for_the_answer() {
     let far = || record::<Data>(100, &Head::default(), "new");
     let slot = in_doubt(1, Conflict::Reject);
-    assert!(!slot.observe(far(), Head::default(), POLICY, false));
+    assert!(!slot.reconcile(far(), Head::default(), POLICY, false));
     assert_eq!(slot.record().version, 3);
-    assert!(slot.observe(far(), Head::default(), POLICY, true), "which never came");
+    assert!(slot.reconcile(far(), Head::default(), POLICY, true), "which never came");
     assert_eq!(slot.record().version, 100);
     let slot = in_doubt(1, Conflict::Reject);
     let near = record::<Data>(4, &Head::default(), "new");
-    assert!(slot.observe(near, Head::default(), POLICY, false), "it was not carried out");
+    assert!(slot.reconcile(near, Head::default(), POLICY, false), "it was not carried out");
     assert_eq!(slot.record().version, 4);
 }
 
@@ -932,7 +932,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let saved = planned(&slot, ours(), context());
     let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
-    assert!(slot.observe(theirs.clone(), head, POLICY, true));
+    assert!(slot.reconcile(theirs.clone(), head, POLICY, true));
     write(&slot, A, "ours", OURS);
     planned(&slot, ours(), SaveContext { write_id: 10, ..context() });
     slot.saved(saved);
@@ -943,7 +943,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let slot = stored();
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
-    assert!(slot.observe(plain_record(4, "theirs"), Head::default(), POLICY, true));
+    assert!(slot.reconcile(plain_record(4, "theirs"), Head::default(), POLICY, true));
     slot.saved(saved);
     assert!(shows(&slot, &plain_record(4, "theirs")));
 }
@@ -972,7 +972,7 @@ fn counted(version: u64, write_ids: &[u32], sum: u32) -> (Record, Head) {
 fn counter() -> Arc<Slot<Counter>> {
     let slot = Slot::loading(registration());
     let (record, head) = counted(3, &[], 100);
-    assert!(slot.observe(record, head, POLICY, true));
+    assert!(slot.reconcile(record, head, POLICY, true));
     Arc::new(slot)
 }
 

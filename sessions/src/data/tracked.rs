@@ -17,7 +17,7 @@ pub struct Tracked<T: SessionData> {
     reset: T::Dirty,
     /// Changed by any guard, since they were loaded.
     changed: T::Dirty,
-    /// Those are to be loaded anew before anybody sees them.
+    /// The `changed` fields have to be loaded again before the next guard sees them.
     is_stale: bool,
     /// When the first of the fields falls back to its default, in milliseconds.
     until: u64,
@@ -77,8 +77,8 @@ impl<T: SessionData> Tracked<T> {
         self.checked_out_to != 0
     }
 
-    /// What writers have changed is to be loaded anew.
-    pub(crate) fn go_stale(&mut self) {
+    /// Has the fields that writers have changed loaded again.
+    pub(crate) fn mark_stale(&mut self) {
         self.is_stale = true;
     }
 
@@ -86,8 +86,8 @@ impl<T: SessionData> Tracked<T> {
         self.is_stale
     }
 
-    /// Loads anew what writers have changed; all of it is stored.
-    pub(crate) fn freshen(&mut self, payload: &[u8]) {
+    /// Loads the fields again that writers have changed. All of them are stored.
+    pub(crate) fn reload_changed(&mut self, payload: &[u8]) {
         let changed = || (0..T::FIELDS.len()).filter(|field| self.changed.contains(*field));
         let source = Source::of_some(T::FIELDS, payload, changed());
         for field in changed() {

@@ -147,8 +147,8 @@ impl<T: SessionData> Shared<T> {
 
 impl<T: SessionData> Drop for Shared<T> {
     fn drop(&mut self) {
-        // They hold the registry that holds them.
-        self.registry.forget_resting();
+        // Idle slots hold the registry that holds them.
+        self.registry.forget_idle();
     }
 }
 

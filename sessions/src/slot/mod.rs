@@ -106,8 +106,8 @@ struct UnconfirmedWrite {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
-    /// The record is still to be loaded. A slot that rests is in this state too, with the record
-    /// that it had before.
+    /// The record is still to be loaded. An idle slot is in this state too, with the record that it
+    /// had before.
     Loading,
     /// New: the session has no record yet, and no id.
     Unsaved,
@@ -460,10 +460,11 @@ impl<T: SessionData> Contents<T> {
         self.snapshot.take()
     }
 
-    /// The snapshot is to be what the record would be decoded to: what a writer has changed of it is
-    /// loaded anew before the next guard sees it, or all of it if that is not enough.
+    /// Makes the snapshot of an idle slot equal to what decoding the record would give: fields that a
+    /// writer has changed are loaded again before the next guard sees them, or all fields where that is
+    /// not enough.
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    fn let_snapshot_rest(&mut self) -> Option<Arc<T::Fields>> {
+    fn prepare_idle_snapshot(&mut self) -> Option<Arc<T::Fields>> {
         let snapshot = self.snapshot.as_mut()?;
         if T::__LOADS_ALIKE && !T::__tracked(snapshot).was_checked_out() {
             return None;
@@ -472,7 +473,7 @@ impl<T: SessionData> Contents<T> {
             && !const { FieldInfo::any_has_ttl(T::FIELDS) }
             && let Some(fields) = Arc::get_mut(snapshot)
         {
-            T::__tracked_mut(fields).go_stale();
+            T::__tracked_mut(fields).mark_stale();
             return None;
         }
         self.outdate_snapshot()
@@ -511,9 +512,9 @@ fn loaded<T: SessionData>(
         if !tracked.is_stale() {
             return snapshot;
         }
-        // It comes from a slot that has rested, with nothing pending.
+        // The slot was idle, and nothing is pending.
         if pending.is_empty() {
-            tracked.freshen(&record.payload);
+            tracked.reload_changed(&record.payload);
             return snapshot;
         }
     }

@@ -41,8 +41,9 @@ mod tests;
 /// How many writes whose answer was lost are remembered.
 const UNCONFIRMED_KEPT: usize = 16;
 
-/// The slots of larger records do not rest: they are worth more memory than time.
-const LARGEST_RESTING: usize = 2048;
+/// In bytes. The slot of a larger record does not go idle: to load the record again costs less than
+/// the memory.
+const LARGEST_IDLE: usize = 2048;
 
 /// What a save is asked to do.
 #[derive(Clone, Copy)]
@@ -240,24 +241,28 @@ impl<T: SessionData> Slot<T> {
         is_current
     }
 
-    /// Its last user has gone. From here on it is like a slot that has never been loaded, except that
-    /// it knows what it has been loaded with. False if it knows more than that: something that is
-    /// not saved, that the store may have or not, that has ended; or if it has secrets, which are in
-    /// memory no longer than they are used, and never look like what the store has.
+    /// Makes a slot without users idle: from here on it is like a slot that was never loaded, except
+    /// that it remembers its record. False, and nothing changes, if the slot
     ///
-    /// `outdated` gets a snapshot that must not be shown again, for the caller to drop when it has no
-    /// lock any more.
-    pub(crate) fn lie_down(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
+    /// 1. is not stored, or its session has ended,
+    /// 2. has changes that are not saved, or writes whose outcome is unknown,
+    /// 3. has or wants a lease,
+    /// 4. has secret fields: a secret is in memory no longer than a request uses it,
+    /// 5. is large.
+    ///
+    /// `outdated` gets a snapshot that must not be shown again. The caller drops it when it holds no
+    /// lock.
+    pub(crate) fn go_idle(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
         let mut contents = self.contents();
         let is_as_loaded = contents.state == SlotState::Stored
             && !contents.is_dirty()
             && !contents.outcome_unknown()
             && contents.hold.is_none()
             && sealing::growth::<T>() == 0
-            && contents.record.payload.len() <= LARGEST_RESTING;
+            && contents.record.payload.len() <= LARGEST_IDLE;
         if is_as_loaded {
             contents.state = SlotState::Loading;
-            *outdated = contents.let_snapshot_rest();
+            *outdated = contents.prepare_idle_snapshot();
         }
         is_as_loaded
     }

@@ -16,37 +16,37 @@ use crate::{
 /// Enough that the cores of a large machine seldom meet.
 const SHARDS: usize = 64;
 
-/// How many slots of a shard stay for a while after their last user has gone: those that were used
-/// last. Most requests are of a session that another one had a moment ago.
-const MOST_RESTING: usize = 16;
+/// How many idle slots a shard keeps: the ones that were used last. Most requests are of a session
+/// that another request used a moment ago.
+const IDLE_SLOTS_KEPT: usize = 16;
 
 struct Shard<T: SessionData> {
     slots: HashMap<StoreKey, Entry<T>, BuildHasherDefault<KeyHasher>>,
-    resting: usize,
-    /// Counts the slots that have come to rest.
+    idle: usize,
+    /// Counts the slots that have gone idle.
     time: u64,
 }
 
-/// Holds a slot only while somebody uses it, or while it rests: else the map's references are weak,
-/// and a slot takes its entry along when it goes.
+/// Keeps no slot alive but the idle ones: the map's references to slots in use are weak, and a slot
+/// removes its entry when it is dropped.
 pub(crate) struct Registry<T: SessionData> {
     shards: [Mutex<Shard<T>>; SHARDS],
 }
 
 struct Entry<T: SessionData> {
     slot: Weak<Slot<T>>,
-    resting: Option<Resting<T>>,
+    idle: Option<Idle<T>>,
 }
 
-/// A slot that nobody uses.
-struct Resting<T: SessionData> {
+/// A slot that no request uses.
+struct Idle<T: SessionData> {
     slot: Arc<Slot<T>>,
     since: u64,
 }
 
 impl<T: SessionData> Entry<T> {
     fn in_use(slot: &Arc<Slot<T>>) -> Self {
-        Self { slot: Arc::downgrade(slot), resting: None }
+        Self { slot: Arc::downgrade(slot), idle: None }
     }
 }
 
@@ -59,17 +59,17 @@ pub(crate) struct Registration<T: SessionData> {
 
 impl<T: SessionData> Registry<T> {
     pub(crate) fn new() -> Self {
-        let shard = || Shard { slots: HashMap::default(), resting: 0, time: 0 };
+        let shard = || Shard { slots: HashMap::default(), idle: 0, time: 0 };
         Self { shards: std::array::from_fn(|_| Mutex::new(shard())) }
     }
 
-    /// The slot of this session: a new one that waits for its record if nobody uses the session
-    /// now, or one that has rested, and has to look at the store as a new one has.
+    /// The slot of this session: the one in use, an idle one, or a new one. An idle slot has to fetch
+    /// its record like a new one.
     pub(crate) fn slot_of(self: &Arc<Self>, id: SessionId, key: StoreKey) -> Arc<Slot<T>> {
         let mut shard = self.shard(&key);
         if let Some(entry) = shard.slots.get_mut(&key) {
-            if let Some(Resting { slot, .. }) = entry.resting.take() {
-                shard.resting -= 1;
+            if let Some(Idle { slot, .. }) = entry.idle.take() {
+                shard.idle -= 1;
                 return slot;
             }
             // A slot whose last user is just leaving, and waits for this shard in `Registration::drop`,
@@ -88,40 +88,40 @@ impl<T: SessionData> Registry<T> {
         self.shard(key).slots.get(key).and_then(|entry| entry.slot.upgrade())
     }
 
-    /// Gives back a slot that was got from here. If that was its last user it rests, unless there
-    /// is something in it that a new slot would not have.
+    /// Gives back a slot that was got from here. Without another user the slot goes idle, unless it
+    /// has something that a new slot would not have.
     pub(crate) fn give_back(&self, slot: Arc<Slot<T>>) {
         let Some(Registration { key, .. }) = slot.registration() else { return };
         let mut shard = self.shard(key);
-        let Shard { slots, resting, time } = &mut *shard;
+        let Shard { slots, idle, time } = &mut *shard;
         let Some(entry) = slots.get_mut(key) else { return drop(shard) };
-        // Whoever wants it now waits for this shard, so that nobody gets it while it lies down.
+        // A request that wants the slot now waits for this shard: no request gets it half idle.
         let is_last_user = Arc::strong_count(&slot) == 1;
         let mut outdated = None;
         if !is_last_user
             || entry.slot.as_ptr() != Arc::as_ptr(&slot)
-            || !slot.lie_down(&mut outdated)
+            || !slot.go_idle(&mut outdated)
         {
             return drop(shard);
         }
         *time += 1;
-        *resting += 1;
-        entry.resting = Some(Resting { slot, since: *time });
-        let removed = (*resting > MOST_RESTING).then(|| shard.remove_longest_resting());
+        *idle += 1;
+        entry.idle = Some(Idle { slot, since: *time });
+        let removed = (*idle > IDLE_SLOTS_KEPT).then(|| shard.remove_longest_idle());
         // A slot locks the shard again when it is dropped, and fields may have a `Drop`.
         drop(shard);
         drop((removed, outdated));
     }
 
-    /// Lets go of all slots that nobody uses.
-    pub(crate) fn forget_resting(&self) {
+    /// Drops all idle slots.
+    pub(crate) fn forget_idle(&self) {
         for shard in &self.shards {
             let mut shard = lock(shard);
-            let resting: Vec<_> =
-                shard.slots.values_mut().filter_map(|entry| entry.resting.take()).collect();
-            shard.resting = 0;
+            let idle: Vec<_> =
+                shard.slots.values_mut().filter_map(|entry| entry.idle.take()).collect();
+            shard.idle = 0;
             drop(shard);
-            drop(resting);
+            drop(idle);
         }
     }
 
@@ -139,7 +139,7 @@ impl<T: SessionData> Registry<T> {
 
     /// How many sessions are in use.
     pub(crate) fn len(&self) -> usize {
-        let in_use = |shard: &Shard<T>| shard.slots.len() - shard.resting;
+        let in_use = |shard: &Shard<T>| shard.slots.len() - shard.idle;
         self.shards.iter().map(|shard| in_use(&lock(shard))).sum()
     }
 
@@ -150,12 +150,12 @@ impl<T: SessionData> Registry<T> {
 }
 
 impl<T: SessionData> Shard<T> {
-    /// Takes out the slot whose last use is longest ago.
-    fn remove_longest_resting(&mut self) -> Option<Entry<T>> {
-        let since = |(_, entry): &(&StoreKey, &Entry<T>)| entry.resting.as_ref().map(|it| it.since);
-        let resting = self.slots.iter().filter(|entry| since(entry).is_some());
-        let longest = *resting.min_by_key(since)?.0;
-        self.resting -= 1;
+    /// Takes out the idle slot whose last use is longest ago.
+    fn remove_longest_idle(&mut self) -> Option<Entry<T>> {
+        let since = |(_, entry): &(&StoreKey, &Entry<T>)| entry.idle.as_ref().map(|it| it.since);
+        let idle = self.slots.iter().filter(|entry| since(entry).is_some());
+        let longest = *idle.min_by_key(since)?.0;
+        self.idle -= 1;
         self.slots.remove(&longest)
     }
 }
@@ -236,19 +236,19 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_rest_and_none_of_them_is_in_use() {
+    fn only_so_many_are_idle_and_none_of_them_is_in_use() {
         let registry = Arc::new(Registry::new());
         for number in 0..10_000 {
             registry.give_back(opened(&registry, number, 100));
         }
         assert_eq!(registry.len(), 0);
-        assert_eq!(entries(&registry), SHARDS * MOST_RESTING);
-        registry.forget_resting();
+        assert_eq!(entries(&registry), SHARDS * IDLE_SLOTS_KEPT);
+        registry.forget_idle();
         assert_eq!(entries(&registry), 0);
     }
 
     #[test]
-    fn those_used_last_rest() {
+    fn the_slots_used_last_stay_idle() {
         let registry = Arc::new(Registry::new());
         let first = opened(&registry, 0, 100);
         let address = Arc::as_ptr(&first);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_rests_when_its_last_user_has_gone() {
+    fn a_slot_goes_idle_when_its_last_user_has_gone() {
         let registry = Arc::new(Registry::new());
         let one = opened(&registry, 1, 100);
         let other = registry.slot_of(id(1), id(1).store_key());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_or_over_or_unknown_does_not_rest() {
+    fn what_is_large_or_over_or_unknown_does_not_go_idle() {
         let registry = Arc::new(Registry::new());
         registry.give_back(opened(&registry, 1, 100_000));
         let ended = opened(&registry, 2, 100);

@@ -654,9 +654,9 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
 fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
     type Case = (&'static str, Make, Record, bool, Option<SlotState>);
 
-    let resting = || {
+    let idle = || {
         let slot = stored();
-        assert!(slot.lie_down(&mut None));
+        assert!(slot.go_idle(&mut None));
         slot
     };
     let known = || plain_record(3, "old");
@@ -677,11 +677,11 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
         ("other fields", stored, plain_record(3, "new"), false, None),
         ("other fields of the same size", stored, plain_record(3, "odd"), false, None),
         ("another user's", stored, user(), false, None),
-        ("the same, rested", resting, known(), false, Some(SlotState::Stored)),
-        ("touched, rested", resting, later(known()), false, Some(SlotState::Stored)),
-        ("over, rested", resting, known(), true, None),
-        ("newer, rested", resting, plain_record(4, "old"), false, None),
-        ("other fields, rested", resting, plain_record(3, "new"), false, None),
+        ("the same, idle", idle, known(), false, Some(SlotState::Stored)),
+        ("touched, idle", idle, later(known()), false, Some(SlotState::Stored)),
+        ("over, idle", idle, known(), true, None),
+        ("newer, idle", idle, plain_record(4, "old"), false, None),
+        ("other fields, idle", idle, plain_record(3, "new"), false, None),
         ("never loaded", never, known(), false, None),
         ("never loaded, nothing", never, nothing, false, None),
         ("late", late, known(), false, None),
@@ -714,9 +714,9 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
     /// What the store says, if it is asked; whether that is over; and what is made of it.
     type Case = (&'static str, Make, Option<Option<SystemTime>>, bool, bool, SlotState);
 
-    let resting = || {
+    let idle = || {
         let slot = stored();
-        assert!(slot.lie_down(&mut None));
+        assert!(slot.go_idle(&mut None));
         slot
     };
     let never = || Slot::loading(registration());
@@ -730,9 +730,9 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
         ("live", stored, Some(until), false, true, SlotState::Stored),
         ("live, gone", stored, Some(None), false, false, SlotState::Stored),
         ("live, over", stored, Some(until), true, false, SlotState::Stored),
-        ("resting", resting, Some(until), false, true, SlotState::Stored),
-        ("resting, gone", resting, Some(None), false, false, SlotState::Loading),
-        ("resting, over", resting, Some(until), true, false, SlotState::Loading),
+        ("idle", idle, Some(until), false, true, SlotState::Stored),
+        ("idle, gone", idle, Some(None), false, false, SlotState::Loading),
+        ("idle, over", idle, Some(until), true, false, SlotState::Loading),
         ("never loaded", never, None, false, false, SlotState::Loading),
         ("new", unsaved, None, false, false, SlotState::Unsaved),
         ("ended", ended, None, false, false, SlotState::Ended),

@@ -485,7 +485,7 @@ async fn key_of(client: &Client) -> StoreKey {
 }
 
 /// For so long the old cookie begins no session.
-const MOVE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Somebody who has another session since a moment ago, and the same browser a moment ago.
 async fn after(shop: &Shop, paths: &[&str]) -> (Client, Client) {
@@ -523,7 +523,7 @@ async fn a_late_request_does_not_put_another_cookie_in_the_logins_place() {
             );
             assert_eq!(shops[0].store.store().len(), stored, "{paths:?}");
 
-            shops[0].clock.advance(MOVE);
+            shops[0].clock.advance(GRACE);
             assert_eq!(late.get("/cart/2").await.set_cookies().len(), 1, "{paths:?}");
             assert_eq!(late.get("/cart").await.text(), "[2]", "{paths:?}");
             assert_ne!(late.cookie(COOKIE), client.cookie(COOKIE));
@@ -581,7 +581,7 @@ async fn an_old_id_that_somebody_touches_is_not_held_for_longer() {
     // By a request that was under way in another process.
     let store = shop.store.store();
     store.touch(&old, shop.clock.now() + HOUR).await.unwrap();
-    shop.clock.advance(MOVE);
+    shop.clock.advance(GRACE);
     assert!(store.load(&old).await.unwrap().is_some());
     assert_eq!(late.get("/cart/2").await.set_cookies().len(), 1);
     assert_eq!(late.get("/cart").await.text(), "[2]");
@@ -641,7 +641,7 @@ async fn a_renewal_may_take_its_time() {
     let shop = Shop::start().await;
     let client = shop.visitor().await;
     let (renewing, gate) = renewal_between_its_steps(&shop, &client).await;
-    shop.clock.advance(3 * MOVE);
+    shop.clock.advance(3 * GRACE);
     gate.release();
     assert_eq!(renewing.await.unwrap().set_cookies().len(), 1);
     assert_eq!(client.get("/cart").await.text(), "[1]");

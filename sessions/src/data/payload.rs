@@ -1,7 +1,7 @@
 //! The fields of a session as bytes.
 //!
 //! ```text
-//! payload  = format (1)  head-length  head  entry*,  or a zero: the session has moved
+//! payload  = format (1)  head-length  head  entry*,  or a zero: a tombstone
 //! entry    = key-length (one byte)  key  body-length  body
 //! body     = tag  [field-version]  [end]  value
 //! tag      = layout (low three bits) | 8 if a field-version follows | 16 if an end follows
@@ -50,9 +50,9 @@ const HAS_END: u8 = 0b0001_0000;
 pub(crate) const SEALED: u8 = 0b0010_0000;
 const TOOK: u8 = 0b0100_0000;
 
-/// Begins what is left for a moment under an id that has been renewed: no payload, so that it opens
-/// nothing.
-pub(crate) const MOVED: &[u8] = &[0];
+/// Begins the tombstone that stays for a moment under an id that was renewed. It is no payload, so
+/// that it opens nothing.
+pub(crate) const TOMBSTONE: &[u8] = &[0];
 
 /// The bytes are not a payload, or of a format that this version does not know.
 #[derive(Debug, PartialEq, Eq)]

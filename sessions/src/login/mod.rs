@@ -178,7 +178,7 @@ impl<T: SessionUser> Session<T> {
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _turn = old.store_turn.lock().await;
         if let (Some(ended), Some(store)) = (old.registration(), shared.store())
-            && let Err(error) = save::leave(shared, store, &ended.key).await
+            && let Err(error) = save::write_tombstone(shared, store, &ended.key).await
         {
             if let Some(begun) = next.registration() {
                 save::drop_record(store, &begun.key).await;

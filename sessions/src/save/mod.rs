@@ -15,7 +15,7 @@ use tracing::{Instrument, Level};
 use crate::{
     data::{
         SessionData,
-        payload::{self, LARGEST_PAYLOAD, MOVED},
+        payload::{self, LARGEST_PAYLOAD, TOMBSTONE},
         sealing,
     },
     error::{Error, store::StoreError},
@@ -424,7 +424,7 @@ pub(crate) async fn load<T: SessionData>(
 
 /// A record with its head, unless it is over or unreadable.
 pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Option<(Record, Head)> {
-    if record.payload.starts_with(MOVED) {
+    if record.payload.starts_with(TOMBSTONE) {
         return None;
     }
     let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
@@ -528,23 +528,23 @@ fn reconcile<T: SessionData>(
     }
 }
 
-/// For so long a client may not have got the response with its new cookie, or have sent a request
-/// just before.
-const MOVE: Duration = Duration::from_secs(10);
+/// How long a tombstone stays: so long a client may send its old cookie, because the response with
+/// the new one has not reached the client, or the request was sent just before.
+const GRACE: Duration = Duration::from_secs(10);
 
-/// What is left under the id that a session had before its client got another.
-fn rest(version: u64, now: SystemTime, expires_at: SystemTime) -> Result<Record, Error> {
-    // Told apart from what another renewal leaves, for when we have to ask whose it is.
-    let payload = [MOVED, SessionId::generate()?.as_bytes()].concat().into();
+/// The record that stays under the old id of a session that goes on under another id.
+fn tombstone(version: u64, now: SystemTime, expires_at: SystemTime) -> Result<Record, Error> {
+    // Random, so that this renewal can tell its tombstone from that of another one.
+    let payload = [TOMBSTONE, SessionId::generate()?.as_bytes()].concat().into();
     Ok(Record { version, created_at: now, expires_at, user: None, payload })
 }
 
-/// Whether it is the rest of a session that has another id since a moment ago. A `touch` may have made
-/// it last longer.
+/// Whether the record is the tombstone of a session that got another id a moment ago. A `touch` may
+/// have made the tombstone last longer.
 fn has_just_moved(record: &Record, now: SystemTime) -> bool {
     // By the clock of another process it may be in the future.
     let age = now.duration_since(record.created_at).unwrap_or_else(|ahead| ahead.duration());
-    record.payload.starts_with(MOVED) && age < MOVE
+    record.payload.starts_with(TOMBSTONE) && age < GRACE
 }
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
@@ -599,7 +599,7 @@ pub(crate) async fn renew<T: SessionData>(
         if store.create(&registration.key, &sealed).await? == Created::Exists {
             continue;
         }
-        match retire(shared, store, old, &record, based_on).await {
+        match replace_with_tombstone(shared, store, old, &record, based_on).await {
             Ok(Replaced::Done) => return Ok((record, registration)),
             Ok(Replaced::Changed) => drop_record(store, &registration.key).await,
             Ok(Replaced::Missing) => {
@@ -616,9 +616,9 @@ pub(crate) async fn renew<T: SessionData>(
     }
 }
 
-/// Ends the record that a renewal was based on, and no later one: what another process saves until
-/// then is not lost, and of several renewals one wins. What is left there for a moment says so.
-async fn retire<T: SessionData>(
+/// Replaces the record that a renewal was based on with a tombstone, and no later record: what another
+/// process saves until then is not lost, and of several renewals one wins.
+async fn replace_with_tombstone<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
     key: &StoreKey,
@@ -627,19 +627,19 @@ async fn retire<T: SessionData>(
 ) -> Result<Replaced, Error> {
     let now = shared.now();
     // However long the second step takes, the first one is still there.
-    let first = rest(next_version(based_on)?, now, successor.expires_at)?;
-    let retired = match store.replace(key, &first, based_on).await {
+    let first = tombstone(next_version(based_on)?, now, successor.expires_at)?;
+    let replaced = match store.replace(key, &first, based_on).await {
         Err(error) => match store.load(key).await? {
             Some(found) if found.payload == first.payload => Replaced::Done,
             _ => return Err(error.into()),
         },
-        Ok(retired) => retired,
+        Ok(replaced) => replaced,
     };
-    if retired != Replaced::Done {
-        return Ok(retired);
+    if replaced != Replaced::Done {
+        return Ok(replaced);
     }
     let version = next_version(first.version)?;
-    let second = Record { version, expires_at: shared.now() + MOVE, ..first };
+    let second = Record { version, expires_at: shared.now() + GRACE, ..first };
     match store.replace(key, &second, first.version).await {
         Ok(Replaced::Done) => Ok(Replaced::Done),
         // Somebody has ended the session in between.
@@ -655,9 +655,9 @@ async fn retire<T: SessionData>(
     }
 }
 
-/// Ends a session, whatever its version, whose client goes on with another one. What is left there
-/// for a moment says so.
-pub(crate) async fn leave<T: SessionData>(
+/// Ends a session, whatever its version, whose client goes on with another one: its record becomes a
+/// tombstone.
+pub(crate) async fn write_tombstone<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
     key: &StoreKey,
@@ -667,16 +667,16 @@ pub(crate) async fn leave<T: SessionData>(
     for _ in 0..TRIES {
         let now = shared.now();
         let is_left = match store.load(key).await? {
-            Some(found) if found.payload.starts_with(MOVED) => true,
+            Some(found) if found.payload.starts_with(TOMBSTONE) => true,
             Some(found) => {
                 let version = found.version.saturating_add(1).min(LAST_VERSION);
-                let rest = rest(version, now, now + MOVE)?;
-                store.replace(key, &rest, found.version).await? == Replaced::Done
+                let tombstone = tombstone(version, now, now + GRACE)?;
+                store.replace(key, &tombstone, found.version).await? == Replaced::Done
             }
             // No save is ever based on it.
             None => {
-                let rest = rest(LAST_VERSION, now, now + MOVE)?;
-                store.create(key, &rest).await? == Created::Done
+                let tombstone = tombstone(LAST_VERSION, now, now + GRACE)?;
+                store.create(key, &tombstone).await? == Created::Done
             }
         };
         if is_left {

@@ -62,7 +62,7 @@ impl Neighbour {
     }
 
     /// Enters the layer, unless one is there that it must not stand beside.
-    pub(crate) fn settle(self) -> Result<Arc<Self>, BuildError> {
+    pub(crate) fn register(self) -> Result<Arc<Self>, BuildError> {
         // Whoever panics under this lock has changed nothing.
         let mut layers = LAYERS.lock().unwrap_or_else(PoisonError::into_inner);
         layers.retain(|layer| layer.strong_count() > 0);
@@ -221,12 +221,12 @@ mod tests {
     #[test]
     fn a_layer_that_is_gone_is_nobodys_neighbour() {
         let keys = Keys::generate();
-        let one = layer::<One>("One", ("id", "/"), &keys).settle().unwrap();
-        let refused = layer::<Two>("Two", ("id", "/"), &keys).settle().err().unwrap().to_string();
+        let one = layer::<One>("One", ("id", "/"), &keys).register().unwrap();
+        let refused = layer::<Two>("Two", ("id", "/"), &keys).register().err().unwrap().to_string();
         assert!(refused.contains("`with_cookie_name`"), "{refused}");
-        let refused = layer::<Two>("One", ("id", "/"), &keys).settle().err().unwrap().to_string();
+        let refused = layer::<Two>("One", ("id", "/"), &keys).register().err().unwrap().to_string();
         assert!(refused.contains("#[session(name = "), "{refused}");
         drop(one);
-        layer::<Two>("Two", ("id", "/"), &keys).settle().unwrap();
+        layer::<Two>("Two", ("id", "/"), &keys).register().unwrap();
     }
 }

@@ -123,8 +123,8 @@ impl<T: SessionData> Tracked<T> {
         self.reset.contains(field)
     }
 
-    /// The guard is done with it; `unsaved` are the fields that are still to be saved.
-    pub(crate) fn settle(&mut self, unsaved: impl Iterator<Item = usize>) {
+    /// The guard is done: no field counts as touched any more, and only the `unsaved` ones as dirty.
+    pub(crate) fn mark_clean_except(&mut self, unsaved: impl Iterator<Item = usize>) {
         self.changed.add(&self.touched);
         (self.touched, self.taken, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE, T::Dirty::NONE);
         (self.assigned, self.reset) = (T::Dirty::NONE, T::Dirty::NONE);

@@ -396,7 +396,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             }
         }
         let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
-        let neighbour = if self.is_another_process { None } else { Some(neighbour.settle()?) };
+        let neighbour = if self.is_another_process { None } else { Some(neighbour.register()?) };
         let plain_http = PlainHttpHint::new(&self.cookie);
         let shared = Shared {
             user_prefix: user_prefix(T::__NAME, self.keys.tenant()),

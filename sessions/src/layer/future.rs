@@ -58,7 +58,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if !*this.is_done && let Some(session) = this.session {
-                session.handle().hang_up();
+                session.handle().on_disconnect();
             }
         }
     }
@@ -104,7 +104,7 @@ where
             let handle = session.handle();
             let output = ready!(answer(this.inner, &handle.waits, cx));
             if matches!(output, Ok(Err(_))) {
-                handle.cannot_answer();
+                handle.on_response_lost();
             }
             if let Some(outcome) = handle.finish_now() {
                 *this.is_done = true;

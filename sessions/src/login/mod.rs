@@ -148,9 +148,9 @@ impl<T: SessionUser> Session<T> {
             let job = login.job(lifetime, writer, slot.forget_snapshot());
             if slot.registration().is_some() {
                 let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
-                let successor = slot.succeed(record, registration, shared.payload_limit);
+                let successor = slot.end_with_successor(record, registration, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
-                self.go_on_as(successor);
+                self.switch_to(successor);
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
@@ -264,7 +264,7 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
             let token = session.lock_token(None, Access::Write, at).await?;
             let session = session.clone();
             let own = session.clone();
-            session.to_the_end(async move { own.login_under(token, ready).await }).await
+            session.run_detached(async move { own.login_under(token, ready).await }).await
         })
     }
 }

@@ -99,7 +99,7 @@ pub(crate) fn save_at_once<T: SessionData>(
         };
         let is_created = matches!(answer, Some(Ok(Created::Done)));
         if let Some(registration) = registration.take_if(|_| is_created) {
-            slot.settle_in(registration);
+            slot.register(registration);
         }
         is_created
     });
@@ -406,7 +406,7 @@ pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot:
 }
 
 fn enter<T: SessionData>(shared: &Shared<T>, slot: &Arc<Slot<T>>, registration: Registration<T>) {
-    slot.settle_in(registration);
+    slot.register(registration);
     shared.registry.enter(slot);
 }
 
@@ -708,7 +708,7 @@ fn keep_for_cookie<T: SessionData>(
     };
     shared.cookie.sealed_fits(&record)?;
     if slot.registration().is_none() {
-        slot.settle_in(shared.registry.registration(SessionId::generate()?));
+        slot.register(shared.registry.registration(SessionId::generate()?));
     }
     slot.saved(record);
     Ok(Saved::Done)

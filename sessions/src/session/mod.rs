@@ -567,7 +567,7 @@ impl<T: SessionData> Session<T> {
         async move {
             let token = self.lock_token(None, Access::Write, at).await?;
             let session = self.clone();
-            self.to_the_end(async move { session.renew_id_of(token).await }).await
+            self.run_detached(async move { session.renew_id_of(token).await }).await
         }
     }
 
@@ -584,13 +584,13 @@ impl<T: SessionData> Session<T> {
         }
         let job = SaveJob::of(Some(self.handle.writer()));
         let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
-        self.go_on_as(slot.succeed(record, registration, shared.payload_limit));
+        self.switch_to(slot.end_with_successor(record, registration, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())
     }
 
-    /// The request has another session from now on, which is stored already.
-    pub(crate) fn go_on_as(&self, successor: Slot<T>) {
+    /// Makes `successor`, which is stored already, the request's session.
+    pub(crate) fn switch_to(&self, successor: Slot<T>) {
         let successor = Arc::new(successor);
         self.handle.shared.registry.enter(&successor);
         self.handle.opened().slot = successor;
@@ -614,7 +614,7 @@ impl<T: SessionData> Session<T> {
     /// It is carried to its end even if the future is dropped.
     pub async fn destroy(&self) -> Result<(), Error> {
         let session = self.clone();
-        self.to_the_end(async move { session.destroy_now().await }).await
+        self.run_detached(async move { session.destroy_now().await }).await
     }
 
     async fn destroy_now(&self) -> Result<(), Error> {
@@ -623,7 +623,7 @@ impl<T: SessionData> Session<T> {
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _turn = slot.store_turn.lock().await;
-        // What is left of one that has moved on is for those who come late.
+        // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
         if let Some(registration) = slot.registration().filter(|_| !slot.has_moved()) {
             if let Some(store) = shared.store() {
                 store.delete(&registration.key).await?;
@@ -631,12 +631,12 @@ impl<T: SessionData> Session<T> {
             tracing::debug!("ended a session");
         }
         slot.end();
-        self.handle.start_over();
+        self.handle.reset_to_new();
         Ok(())
     }
 
     /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
-    pub(crate) async fn to_the_end(
+    pub(crate) async fn run_detached(
         &self,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Error> {

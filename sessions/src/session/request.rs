@@ -209,9 +209,9 @@ impl<T: SessionData> Handle<T> {
             // Boxed, because it would make every handler's future some hundred bytes larger.
             Box::pin(self.find().instrument(open_span())).await?;
         }
-        // The response may have left while we looked; its `finish` then found nothing to close.
+        // The response may have left while we looked; its `finish` then found no session to forbid a cookie for.
         if self.is_answered() {
-            self.close(&self.slot());
+            self.forbid_new_cookie(&self.slot());
         }
         Ok(())
     }
@@ -282,7 +282,7 @@ impl<T: SessionData> Handle<T> {
         self.found(Opened::unsaved(Arc::new(slot)));
     }
 
-    /// Of two tasks of the request that open at the same time, the first one's counts.
+    /// If two tasks of one request open at once, the first wins.
     fn found(&self, opened: Opened<T>) {
         let open = Box::new(Open {
             current: Mutex::new(opened),
@@ -377,20 +377,20 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// Gives the request a new session in place of the one that it has ended.
-    pub(crate) fn start_over(&self) {
+    pub(crate) fn reset_to_new(&self) {
         let mut opened = self.opened();
         opened.slot = Arc::new(Slot::unsaved(self.shared.now()));
         opened.ended = opened.cookie.is_some();
         opened.is_new = true;
         if self.is_answered() {
-            self.close(&opened.slot);
+            self.forbid_new_cookie(&opened.slot);
         }
     }
 
-    /// The client is gone, and the response with it. Tasks of the request may still have its session.
-    pub(crate) fn hang_up(&self) {
+    /// The client has hung up, so that there is no response. Tasks of the request may still use its session.
+    pub(crate) fn on_disconnect(&self) {
         self.hung_up.store(true, SeqCst);
-        self.cannot_answer();
+        self.on_response_lost();
         if self.opened.get().is_some() {
             self.save_without_response(&self.slot(), None);
         }
@@ -412,11 +412,12 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// There will be no response that could carry a cookie.
-    pub(crate) fn cannot_answer(&self) {
+    /// There will be no response that could carry a cookie: what is written from now on needs a session
+    /// that is stored already.
+    pub(crate) fn on_response_lost(&self) {
         self.answered.store(true, SeqCst);
         if self.opened.get().is_some() {
-            self.close(&self.slot());
+            self.forbid_new_cookie(&self.slot());
         }
     }
 
@@ -573,9 +574,9 @@ impl<T: SessionData> Handle<T> {
         state == SlotState::Unsaved || self.shared.storage.is_cookie()
     }
 
-    fn close(&self, slot: &Slot<T>) {
+    fn forbid_new_cookie(&self, slot: &Slot<T>) {
         if self.needs_cookie(slot.state()) {
-            slot.close();
+            slot.forbid_new_cookie();
         }
     }
 
@@ -676,7 +677,7 @@ impl<T: SessionData> Handle<T> {
             }
         };
         if self.needs_cookie(seen.state) {
-            slot.close();
+            slot.forbid_new_cookie();
         }
         match cookie {
             Ok(cookie) => Outcome { opened: true, cookie, error },

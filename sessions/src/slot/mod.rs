@@ -176,8 +176,8 @@ impl<T: SessionData> Slot<T> {
         self.registration.get()
     }
 
-    /// Notes under which id the session has been stored.
-    pub(crate) fn settle_in(&self, registration: Registration<T>) {
+    /// Gives a session that was just stored its id and its place in the registry.
+    pub(crate) fn register(&self, registration: Registration<T>) {
         // A session is stored for the first time once, by a save that holds `store_turn`.
         let _ = self.registration.set(registration);
     }
@@ -329,7 +329,7 @@ impl<T: SessionData> Slot<T> {
             && let Some(fields) = Arc::get_mut(&mut snapshot)
             && T::__tracked(fields).is_checked_out_to(self.address())
         {
-            T::__tracked_mut(fields).settle(contents.unsaved());
+            T::__tracked_mut(fields).mark_clean_except(contents.unsaved());
             contents.snapshot = Some(snapshot);
         }
     }
@@ -358,7 +358,7 @@ impl<T: SessionData> Slot<T> {
             let mut contents = self.contents();
             if contents.generation == checkout.generation && is_ours {
                 // What earlier guards changed may have been saved meanwhile.
-                tracked.settle(contents.unsaved());
+                tracked.mark_clean_except(contents.unsaved());
                 contents.snapshot = Some(snapshot.clone());
             }
             return false;
@@ -416,7 +416,7 @@ impl<T: SessionData> Slot<T> {
             contents.forget_unchanged();
         }
         if contents.generation == checkout.generation && is_ours && !is_fenced_off {
-            tracked.settle(contents.unsaved());
+            tracked.mark_clean_except(contents.unsaved());
             contents.snapshot = Some(snapshot.clone());
         }
         answers
@@ -486,7 +486,7 @@ impl<T: SessionData> Contents<T> {
         let mut snapshot = self.snapshot.take()?;
         // If a reader looks at it, the next guard gets a new one.
         let Some(fields) = Arc::get_mut(&mut snapshot) else { return Some(snapshot) };
-        T::__tracked_mut(fields).settle(self.unsaved());
+        T::__tracked_mut(fields).mark_clean_except(self.unsaved());
         self.snapshot = Some(snapshot);
         None
     }
@@ -533,7 +533,7 @@ fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fiel
         tracked.expire_at(source.next_end());
     }
     if !pending.is_empty() {
-        tracked.settle(pending.fields());
+        tracked.mark_clean_except(pending.fields());
     }
     T::__wrap(tracked)
 }

@@ -344,8 +344,8 @@ impl<T: SessionData> Slot<T> {
         (contents.state, contents.has_moved) = (SlotState::Ended, has_moved);
     }
 
-    /// No cookie can be sent any more, and this session cannot be saved without one.
-    pub(crate) fn close(&self) {
+    /// No response can carry a cookie of this session any more, and it cannot be saved without one.
+    pub(crate) fn forbid_new_cookie(&self) {
         let mut contents = self.contents();
         if matches!(contents.state, SlotState::Unsaved | SlotState::Stored) {
             contents.state = SlotState::Unsendable;
@@ -514,11 +514,11 @@ impl<T: SessionData> Slot<T> {
         };
     }
 
-    /// Ends the session under this id, and gives the slot of the same session under another, which
-    /// the store knows as `record`. Whoever still has this slot keeps what it shows.
+    /// Ends the session under this id, and gives the slot of its successor: the same session under
+    /// another id, stored as `record`. Requests that still have this slot keep what it shows.
     ///
     /// The caller holds the lock for writing, so that nothing is released in between.
-    pub(crate) fn succeed(
+    pub(crate) fn end_with_successor(
         &self,
         record: Record,
         registration: Registration<T>,
@@ -531,9 +531,9 @@ impl<T: SessionData> Slot<T> {
         (contents.state, contents.has_moved) = (SlotState::Ended, true);
         contents.unconfirmed.clear();
         contents.hold = None;
-        // Whoever still has this slot sees what there was, and not who has logged in since.
+        // Requests that still have this slot see what there was, and not who has logged in since.
         contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
-        // What did not fit in stays behind, and its writer is told.
+        // What did not fit into the record stays behind, and its writer is told.
         contents.pending.forget_saved(&source::<T>(&record));
         let left = contents.pending.take();
         let size = contents.payload(&left, None, &contents.head).len();

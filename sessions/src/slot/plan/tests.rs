@@ -202,7 +202,7 @@ fn what_a_job_makes_of_each_session() {
         let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
     };
     let wanted: Change = |slot| slot.want_lease(LEASE, OURS);
-    let late: Change = |slot| slot.close();
+    let late: Change = |slot| slot.forbid_new_cookie();
     let ended: Change = |slot| slot.end();
     let in_doubt: Change = |slot| {
         write(slot, A, "new", OURS);
@@ -621,9 +621,10 @@ fn only_a_newer_record_is_news() {
     assert!(shows(&slot, &plain_record(4, "new")));
     assert_ne!(slot.generation(), generation);
 
-    for (state, change) in
-        [(SlotState::Ended, Slot::end as fn(&Slot<Data>)), (SlotState::Unsendable, Slot::close)]
-    {
+    for (state, change) in [
+        (SlotState::Ended, Slot::end as fn(&Slot<Data>)),
+        (SlotState::Unsendable, Slot::forbid_new_cookie),
+    ] {
         let slot = stored();
         change(&slot);
         reconcile(&slot, &plain_record(4, "new"));
@@ -665,7 +666,7 @@ fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
     let never = || Slot::loading(registration());
     let late = || {
         let slot = stored();
-        slot.close();
+        slot.forbid_new_cookie();
         slot
     };
     let table: [Case; _] = [
@@ -791,7 +792,7 @@ fn what_is_asked_for_instead_of_a_version_may_be_older() {
         };
         assert_eq!(is, taken, "{case}");
     }
-    for change in [Slot::end as fn(&Slot<Data>), Slot::close] {
+    for change in [Slot::end as fn(&Slot<Data>), Slot::forbid_new_cookie] {
         let slot = stored();
         change(&slot);
         slot.rebase(plain_record(5, "new"), Head::default(), POLICY, 3);

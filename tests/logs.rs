@@ -117,7 +117,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         session.destroy().await
     }
     async fn login(session: Session<Visitor>) -> sessions::Result<()> {
-        session.login(USER.to_string()).device(Device::new().with_address("192.0.2.7")).await
+        session.login(USER.to_string()).with_device(Device::new().with_address("192.0.2.7")).await
     }
     async fn logout(session: Session<Visitor>) -> sessions::Result<()> {
         session.logout().await

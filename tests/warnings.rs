@@ -127,10 +127,13 @@ async fn an_idle_timeout_that_is_cut_short_is_told_of_once() {
         client.with_session(async |session| session.set_lifetime(lifetime)).await;
         log.lines(WORDS).len()
     };
-    assert_eq!(set(Lifetime::new().idle(DAY / 2)).await, 0);
-    assert_eq!(set(Lifetime::new().idle(7 * DAY).absolute(7 * DAY)).await, 0);
-    assert_eq!(set(Lifetime::new().idle(7 * DAY)).await, 1);
-    assert_eq!(set(Lifetime::new().idle(7 * DAY)).await, 1);
+    assert_eq!(set(Lifetime::new().with_idle_timeout(DAY / 2)).await, 0);
+    assert_eq!(
+        set(Lifetime::new().with_idle_timeout(7 * DAY).with_absolute_timeout(7 * DAY)).await,
+        0
+    );
+    assert_eq!(set(Lifetime::new().with_idle_timeout(7 * DAY)).await, 1);
+    assert_eq!(set(Lifetime::new().with_idle_timeout(7 * DAY)).await, 1);
 }
 
 #[tokio::test]

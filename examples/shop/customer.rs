@@ -155,7 +155,7 @@ async fn log_in(
 /// The shop is asked directly. Behind a proxy the client's address is in a header, which only counts
 /// if that proxy has set it.
 fn device(headers: &HeaderMap, client: SocketAddr) -> Device {
-    Device::of(headers).with_address(client.ip())
+    Device::from_headers(headers).with_address(client.ip())
 }
 
 /// Makes the session this customer's. What a visitor has put into the cart comes along; what another
@@ -166,7 +166,7 @@ async fn begin(
     remember: bool,
     device: Device,
 ) -> Result<(), Error> {
-    session.login(user).remember_for(remember.then_some(MONTH)).device(device).await?;
+    session.login(user).remember_for(remember.then_some(MONTH)).with_device(device).await?;
     let is_remembered = session.lifetime() != Lifetime::new();
     session.write().await.set_remembered(is_remembered);
     Ok(())

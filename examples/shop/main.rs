@@ -168,7 +168,7 @@ async fn serve(options: Options) -> Result<(), String> {
 
     // The order matters: no request is left to write, then everything written is in the store, then
     // nothing of the store runs any more.
-    layer.background_saves().await;
+    layer.wait_for_background_saves().await;
     memory.stop_sweep().await;
     tracing::info!("stopped");
     Ok(())

@@ -12,7 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sessions::{CsrfLayer, Error, ErrorKind, Lifetime, Session, Sessions, local_path};
+use sessions::{CsrfLayer, Error, ErrorKind, Lifetime, Session, UserSessions, local_path};
 
 use crate::{
     accounts::Accounts,
@@ -29,7 +29,7 @@ pub(crate) const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(crate) struct Shop {
     pub(crate) accounts: Arc<Accounts>,
     /// Where a customer is logged in; `None` on a store that cannot tell.
-    pub(crate) devices: Option<Sessions<Visitor>>,
+    pub(crate) devices: Option<UserSessions<Visitor>>,
     /// How old a login may be at the checkout.
     pub(crate) recent_login: Duration,
 }
@@ -95,7 +95,7 @@ async fn show_quietly(
     title: &str,
     content: impl FnOnce(&Page<'_>) -> String,
 ) -> Result<Html<String>, Error> {
-    let token = if session.is_new() { None } else { Some(session.csrf_token().await?) };
+    let token = if session.began_in_request() { None } else { Some(session.csrf_token().await?) };
     let visitor = &session.read().await;
     let page = Page { path, title, visitor, notice: None, token };
     Ok(page.html(content(&page)))
@@ -217,7 +217,12 @@ async fn remember(session: Session<Visitor>, Form(form): Form<RememberForm>) -> 
     let mut s = session.write().await;
     s.set_remembered(form.remember);
     if form.remember {
-        session.set_lifetime(Lifetime::new().idle(MONTH).absolute(MONTH).persistent(true));
+        session.set_lifetime(
+            Lifetime::new()
+                .with_idle_timeout(MONTH)
+                .with_absolute_timeout(MONTH)
+                .with_persistent_cookie(),
+        );
         s.set_notice("You will be remembered for 30 days, even if you close the browser.");
     } else {
         session.set_lifetime(Lifetime::new());

@@ -2,7 +2,7 @@
 
 use sessions::{
     Keys, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, PrivateCookie, RedisStore,
-    SessionLayer, SessionLayerBuilder, Sessions, SqliteStore, StoreError, UserIndex,
+    SessionLayer, SessionLayerBuilder, SqliteStore, StoreError, UserIndex, UserSessions,
 };
 
 use crate::session::Visitor;
@@ -101,7 +101,7 @@ fn urls(login: &str, hosts: &str) -> Option<Vec<String>> {
 pub(crate) type Opened = (SessionLayerBuilder<Visitor>, Option<Index>);
 
 /// Makes the list of a user's sessions, for a layer on the same store.
-type Index = Box<dyn FnOnce(&SessionLayer<Visitor>) -> Sessions<Visitor>>;
+type Index = Box<dyn FnOnce(&SessionLayer<Visitor>) -> UserSessions<Visitor>>;
 
 /// A clone of a store is the same store.
 fn with_index(store: impl UserIndex + Clone, keys: Keys) -> Opened {

@@ -59,7 +59,7 @@ pub use identity::keys::Keys;
 pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
 pub use login::Login;
 pub use login::require::{RequireLogin, RequireLoginService};
-pub use login::sessions::{SessionInfo, Sessions};
+pub use login::sessions::{SessionInfo, UserSessions};
 pub use login::way_back::local_path;
 pub use record::Record;
 pub use record::device::Device;

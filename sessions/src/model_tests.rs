@@ -111,7 +111,7 @@ async fn request(process: Process, cookie: String, ask: Ask) -> String {
             Ask::Update => session.update(|s| *s.plain_mut() += 1).await.expect("it is live"),
             Ask::Discard => {
                 *session.write().await.sum_mut() += 100;
-                session.discard();
+                session.discard_request_changes();
             }
             Ask::Read => drop(session.read().await.plain),
         }

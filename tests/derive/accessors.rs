@@ -229,7 +229,7 @@ async fn every_kind_of_field_is_saved_and_loaded() {
         .await;
     browser
         .request(async |session: Session<Kinds>| {
-            assert!(!session.is_new());
+            assert!(!session.began_in_request());
             let s = session.read().await;
             assert_eq!((s.count, s.wide, s.ratio), (1, i128::MIN, 0.5));
             assert_eq!((s.flag, s.letter, s.text()), (true, 'é', "dark"));

@@ -224,7 +224,7 @@ mod flash {
                 assert_eq!((s.take_notice(), s.take_messages().len()), (None, 0));
                 assert_eq!((s.take_numbers().len(), s.take_code(), s.take_id()), (0, 0, None));
                 drop(s);
-                assert!(!session.is_dirty() && !session.read().await.notice_is_dirty());
+                assert!(!session.has_unsaved_changes() && !session.read().await.notice_is_dirty());
             })
             .await;
     }
@@ -236,13 +236,13 @@ mod flash {
         browser
             .request(async |session: Session<Flashes>| {
                 drop(session.write().await.take_notice());
-                session.discard();
+                session.discard_request_changes();
                 let panicking = session.clone();
                 let panicked = tokio::spawn(async move {
                     panicking.write().await.take_notice().filter(|_| false).expect("a test");
                 });
                 assert!(panicked.await.is_err());
-                let refused = session.try_update(|s| {
+                let refused = session.transaction(|s| {
                     assert!(s.take_notice().is_some());
                     Err::<(), Box<dyn std::error::Error + Send + Sync>>("no".into())
                 });

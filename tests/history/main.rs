@@ -67,12 +67,12 @@ fn one(
             // What is late may take so long.
             tokio::time::sleep(Duration::from_secs(60)).await;
             for layer in &layers {
-                layer.background_saves().await;
+                layer.wait_for_background_saves().await;
             }
         })
         .await;
         for layer in &layers {
-            layer.background_saves().await;
+            layer.wait_for_background_saves().await;
             assert_eq!(layer.sessions_in_use(), 0, "a slot is left");
         }
         store.store().stop_sweep().await;

@@ -171,7 +171,7 @@ async fn what_a_guard_wrote_stays_when_the_client_hangs_up() {
     steps.arrived.notified().await;
     hanging.abort();
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "before the hang-up");
 }
 
@@ -342,7 +342,7 @@ async fn a_save_under_the_requests_own_write_guard_is_an_error_at_once() {
         session.write().await.set_theme("discarded");
         let mut s = session.write().await;
         s.set_name("Edith");
-        session.discard();
+        session.discard_request_changes();
     }
     async fn both(session: Session<Visitor>) -> String {
         let s = session.read().await;
@@ -515,7 +515,7 @@ async fn a_task_waits_on_when_its_request_has_been_given_up() {
     assert_eq!(holding.await.unwrap(), 200);
     both.1.arrived.notified().await;
     eventually("the task's session is free", async || app.layer.sessions_in_use() == 0).await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "from the task");
 }
 
@@ -571,7 +571,7 @@ async fn a_guard_can_go_to_another_task_and_holds_up_nobodys_response() {
     steps.go_on.notify_one();
     assert_eq!(client.get("/name").await.text(), "from a task", "the next guard waits for it");
     eventually("the guard's session is free", async || app.layer.sessions_in_use() == 0).await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "from a task", "it was saved");
 }
 
@@ -710,6 +710,6 @@ async fn a_write_in_a_thread_without_a_runtime_is_saved() {
     let client = app.visitor().await;
     client.get("/leaves").await.text();
     eventually("the thread's session is free", async || app.layer.sessions_in_use() == 0).await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "from a thread");
 }

@@ -172,8 +172,7 @@ async fn the_cookie_has_the_flags_that_the_layer_was_given() {
     assert_eq!(flags(|b| b.insecure_plain_http()).await, "id: HttpOnly; SameSite=Lax; Path=/");
     let lan = flags(|b| b.with_cookie_name("__host-http-s").insecure_plain_http());
     assert_eq!(lan.await, "s: HttpOnly; SameSite=Lax; Path=/");
-    let framed =
-        flags(|b| b.with_same_site(sessions::SameSite::None).with_partitioned_cookie(true));
+    let framed = flags(|b| b.with_same_site(sessions::SameSite::None).with_partitioned_cookie());
     assert_eq!(framed.await, "__Host-id: HttpOnly; SameSite=None; Partitioned; Secure; Path=/");
     let elsewhere = flags(|b| {
         b.with_cookie_name("__Secure-s")
@@ -181,7 +180,7 @@ async fn the_cookie_has_the_flags_that_the_layer_was_given() {
             .with_cookie_path("/name")
             .with_same_site(sessions::SameSite::None)
             .insecure_script_access()
-            .with_persistent_cookie(true)
+            .with_persistent_cookie()
             .with_absolute_timeout(Duration::from_secs(90))
     });
     assert_eq!(

@@ -364,7 +364,7 @@ async fn a_token_asked_for_while_the_session_is_ended_is_of_one_that_is_not() {
         // Either the end came first, or it took the session with it that the token was of.
         assert_eq!(bought.status == StatusCode::OK, is_good, "{reply:?}");
     }
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(app.layer.sessions_in_use(), 0);
 }
 
@@ -653,7 +653,7 @@ async fn what_is_refused_is_answered_as_the_application_wants() {
         let headers = [("x-face", "yes"), ("content-type", "application/json")];
         (rejection.status(), headers, format!("\"{kind}\"")).into_response()
     }
-    let layer = CsrfLayer::new().with_form_limit(100).on_rejection(rejected);
+    let layer = CsrfLayer::new().with_form_limit(100).with_rejection_response(rejected);
     let app = App::start(shop(layer)).await;
     let (client, token) = shopper(&app).await;
     let form = |form: &str| request(Method::POST, "/buy", &[("content-type", FORM)], form);

@@ -268,7 +268,7 @@ async fn corrupt_bytes_give_a_new_session_and_leave_the_old_alone() {
     let before = fleet.cookie.clone();
     fleet
         .request(Codec::Bincode, async |session: Session<First>| {
-            assert!(session.is_new());
+            assert!(session.began_in_request());
             let mut s = session.write().await;
             assert_eq!((s.name(), s.visits()), ("", 0));
             s.set_name("anew");

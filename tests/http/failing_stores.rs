@@ -66,7 +66,7 @@ async fn what_a_dropped_request_wrote_is_saved_when_the_store_is_back() {
     gate.release();
     sessions_tests::eventually("it is saved", async || client.get("/name").await.text() == "Ada")
         .await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(app.layer.sessions_in_use(), 0);
 }
 
@@ -200,7 +200,9 @@ async fn a_record_whose_version_is_the_last_is_read_and_a_save_of_it_is_an_error
 async fn a_lifetime_of_its_own_survives_the_writes_after_it() {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     async fn remember(session: Session<Visitor>) {
-        session.set_lifetime(Lifetime::new().idle(30 * DAY).absolute(90 * DAY));
+        session.set_lifetime(
+            Lifetime::new().with_idle_timeout(30 * DAY).with_absolute_timeout(90 * DAY),
+        );
     }
     let app = App::start(Router::new().route("/remember", get(remember))).await;
     let client = app.visitor().await;
@@ -234,13 +236,15 @@ async fn a_save_that_failed_after_an_update_is_not_taken_for_done() {
 async fn a_discard_leaves_another_requests_lifetime_alone() {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     async fn remember(State(steps): State<Steps>, session: Session<Visitor>) {
-        session.set_lifetime(Lifetime::new().idle(30 * DAY).absolute(90 * DAY));
+        session.set_lifetime(
+            Lifetime::new().with_idle_timeout(30 * DAY).with_absolute_timeout(90 * DAY),
+        );
         steps.arrived.notify_one();
         steps.go_on.notified().await;
     }
     async fn discards(session: Session<Visitor>) {
         session.write().await.set_name("never");
-        session.discard();
+        session.discard_request_changes();
     }
     let steps = Steps::default();
     let routes = Router::new()
@@ -281,7 +285,7 @@ async fn what_does_not_fit_in_is_no_other_requests_error_and_its_writer_is_told(
         let app = App::with(routes, |builder| builder.with_payload_limit(300)).await;
         let (status, _) = around(&app, &steps, "/grows", meanwhile).await;
         assert_eq!(status, 500, "{meanwhile}");
-        app.layer.background_saves().await;
+        app.layer.wait_for_background_saves().await;
         assert_eq!(app.layer.sessions_in_use(), 0);
     }
 }

@@ -187,9 +187,9 @@ fn impossible_layers_are_refused_in_words() {
         ),
         (builder().with_cookie_path("/app"), "path other than `/`"),
         (builder().with_cookie_name("id").with_cookie_path("/app?a"), "before `?` and `#`"),
-        (builder().with_partitioned_cookie(true), "add `with_same_site(SameSite::None)`"),
+        (builder().with_partitioned_cookie(), "add `with_same_site(SameSite::None)`"),
         (
-            builder().with_partitioned_cookie(true).insecure_plain_http(),
+            builder().with_partitioned_cookie().insecure_plain_http(),
             "`Partitioned` without `Secure`",
         ),
         (
@@ -229,7 +229,7 @@ async fn a_new_session_without_a_response_is_not_stored() {
     let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
     let service = ServiceBuilder::new().layer(layer.clone()).service_fn(fails);
     assert_eq!(service.oneshot(Request::new(0)).await.unwrap_err(), "the handler's own");
-    layer.background_saves().await;
+    layer.wait_for_background_saves().await;
     assert!(store.is_empty(), "nobody could ever find it");
 }
 
@@ -303,7 +303,7 @@ async fn a_response_that_is_dropped_while_its_save_waits_loses_nothing() {
         let waits = poll_fn(|cx| Poll::Ready(response.as_mut().poll(cx).is_pending())).await;
         assert!(waits, "the test has something to drop");
     }
-    layer.background_saves().await;
+    layer.wait_for_background_saves().await;
     assert_eq!(visits(&layer, &cookie).await, 2);
     assert_eq!(layer.sessions_in_use(), 0);
 }

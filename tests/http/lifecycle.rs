@@ -147,7 +147,7 @@ async fn after_the_end_a_request_can_begin_anew() {
         session.destroy().await?;
         let old = session.read().await.name().map(str::to_string);
         session.write().await.set_theme("you are logged out");
-        Ok(format!("{old:?} {}", session.is_new()))
+        Ok(format!("{old:?} {}", session.began_in_request()))
     }
     async fn theme(session: Session<Visitor>) -> String {
         session.read().await.theme().to_string()
@@ -181,10 +181,10 @@ async fn an_end_that_the_store_did_not_take_is_an_error_and_can_be_repeated() {
 #[tokio::test]
 async fn is_new_is_the_request_that_begins_it() {
     async fn describe(session: Session<Visitor>) -> String {
-        let before = session.is_new();
+        let before = session.began_in_request();
         session.write().await.set_name("x");
         session.save().await.unwrap();
-        format!("{before} {}", session.is_new())
+        format!("{before} {}", session.began_in_request())
     }
     let app = App::start(Router::new().route("/new", get(describe))).await;
     let client = app.client();
@@ -246,7 +246,10 @@ async fn a_touch_that_fails_does_not_fail_the_request() {
 #[tokio::test]
 async fn a_session_keeps_its_own_lifetime() {
     async fn remember(session: Session<Visitor>) {
-        let lifetime = Lifetime::new().idle(30 * DAY).absolute(90 * DAY).persistent(true);
+        let lifetime = Lifetime::new()
+            .with_idle_timeout(30 * DAY)
+            .with_absolute_timeout(90 * DAY)
+            .with_persistent_cookie();
         session.set_lifetime(lifetime);
     }
     async fn expires(session: Session<Visitor>) -> String {
@@ -278,7 +281,7 @@ async fn remembered(routes: Router) -> App {
 }
 
 fn remembers(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
-    let builder = builder.with_persistent_cookie(true).with_idle_timeout(60 * DAY);
+    let builder = builder.with_persistent_cookie().with_idle_timeout(60 * DAY);
     builder.with_absolute_timeout(None)
 }
 
@@ -292,7 +295,9 @@ async fn ends(session: Session<Visitor>) -> String {
 #[tokio::test]
 async fn a_persistent_cookie_is_sent_again_before_the_browser_drops_it() {
     async fn fixed(session: Session<Visitor>) {
-        session.set_lifetime(Lifetime::new().idle(730 * DAY).absolute(730 * DAY));
+        session.set_lifetime(
+            Lifetime::new().with_idle_timeout(730 * DAY).with_absolute_timeout(730 * DAY),
+        );
     }
     let app = remembered(Router::new().route("/fixed", get(fixed))).await;
     let (store, clock, keys) = (app.store.clone(), app.clock.clone(), app.keys.clone());
@@ -450,7 +455,7 @@ async fn other_requests_of_the_session_count_as_always() {
 #[tokio::test]
 async fn a_lifetime_alone_makes_no_session() {
     async fn remember(session: Session<Visitor>) {
-        session.set_lifetime(Lifetime::new().persistent(true));
+        session.set_lifetime(Lifetime::new().with_persistent_cookie());
     }
     let app = App::start(Router::new().route("/remember", get(remember))).await;
     assert_eq!(app.client().get("/remember").await.set_cookies(), Vec::<String>::new());

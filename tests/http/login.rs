@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use sessions::{
     Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, Rejection, RequireLogin, Session,
-    SessionLayer, Sessions, Store, StoreKey, UserIndex,
+    SessionLayer, Store, StoreKey, UserIndex, UserSessions,
     testing::{Gate, ManualClock, Operation, SessionChange, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
@@ -99,7 +99,7 @@ impl Shop {
     }
 }
 
-fn routes() -> Router<Sessions<Customer>> {
+fn routes() -> Router<UserSessions<Customer>> {
     Router::new()
         .route("/who", get(who))
         .route("/cart/{item}", get(put_into_cart))
@@ -136,7 +136,7 @@ async fn logout(session: Session<Customer>) -> sessions::Result<()> {
 }
 
 async fn login_afresh(Path(user): Path<u64>, session: Session<Customer>) -> sessions::Result<()> {
-    session.login(user).keep_data(false).await
+    session.login(user).without_earlier_data().await
 }
 
 async fn renew(session: Session<Customer>) -> sessions::Result<()> {
@@ -159,14 +159,14 @@ async fn key(session: Session<Customer>) -> sessions::Result<String> {
 }
 
 async fn end_others(
-    State(sessions): State<Sessions<Customer>>,
+    State(sessions): State<UserSessions<Customer>>,
     session: Session<Customer>,
 ) -> sessions::Result<String> {
     Ok(sessions.end_others(&session).await?.to_string())
 }
 
 async fn end_all(
-    State(sessions): State<Sessions<Customer>>,
+    State(sessions): State<UserSessions<Customer>>,
     LoggedIn { user, .. }: LoggedIn<Customer>,
 ) -> sessions::Result<String> {
     Ok(sessions.end_all(&user).await?.to_string())
@@ -175,13 +175,13 @@ async fn end_all(
 /// A shop with one more route.
 async fn shop_with<H, A>(path: &str, handler: H) -> Shop
 where
-    H: axum::handler::Handler<A, Sessions<Customer>>,
+    H: axum::handler::Handler<A, UserSessions<Customer>>,
     A: 'static,
 {
     shop_of(Router::new().route(path, get(handler))).await
 }
 
-async fn shop_of(more: Router<Sessions<Customer>>) -> Shop {
+async fn shop_of(more: Router<UserSessions<Customer>>) -> Shop {
     let shop = Shop::start().await;
     let sessions = shop.layer.sessions(shop.store.store().clone());
     let app = routes().merge(more).with_state(sessions).layer(shop.layer.clone());
@@ -237,7 +237,7 @@ async fn what_guards_have_written_before_a_login_comes_along() {
 async fn a_login_can_leave_the_visitors_data_behind() {
     async fn afresh(session: Session<Customer>) -> sessions::Result<()> {
         session.write().await.cart_mut().push(5);
-        session.login(7).keep_data(false).await
+        session.login(7).without_earlier_data().await
     }
     let shop = shop_with("/afresh", afresh).await;
     for client in [shop.visitor().await, shop.client()] {
@@ -321,8 +321,8 @@ async fn who_unticks_remember_me_at_the_next_login_is_not_remembered_any_more() 
         session.login(7).remember_for((days > 0).then_some(DAY * days)).await
     }
     async fn own_limits(session: Session<Customer>) -> sessions::Result<()> {
-        let own = Lifetime::new().idle(MINUTE);
-        session.login(7).lifetime(own).remember_for(None).await
+        let own = Lifetime::new().with_idle_timeout(MINUTE);
+        session.login(7).with_lifetime(own).remember_for(None).await
     }
     let routes = Router::new().route("/in/{days}", get(log_in)).route("/own", get(own_limits));
     let shop = shop_of(routes).await;
@@ -343,7 +343,7 @@ async fn who_unticks_remember_me_at_the_next_login_is_not_remembered_any_more() 
 #[tokio::test]
 async fn a_login_can_have_limits_of_its_own() {
     async fn short(session: Session<Customer>) -> sessions::Result<()> {
-        session.login(7).lifetime(Lifetime::new().absolute(MINUTE)).await
+        session.login(7).with_lifetime(Lifetime::new().with_absolute_timeout(MINUTE)).await
     }
     let shop = shop_with("/short", short).await;
     for client in [shop.visitor().await, shop.client()] {
@@ -369,7 +369,7 @@ async fn another_user_in_the_same_browser_takes_the_session_over() {
 #[tokio::test]
 async fn a_login_does_not_show_whose_it_is() {
     async fn shown(session: Session<Customer>) -> String {
-        format!("{:?}", session.login(471_147).keep_data(false))
+        format!("{:?}", session.login(471_147).without_earlier_data())
     }
     let shop = Shop::start().await;
     let layer = SessionLayer::<Customer>::new(shop.store.clone(), Keys::generate());
@@ -436,7 +436,7 @@ async fn a_login_that_the_store_refuses_changes_nothing() {
 #[tokio::test]
 async fn without_the_visitors_data_a_login_that_fails_changes_nothing_either() {
     async fn afresh(session: Session<Customer>) -> sessions::Result<()> {
-        session.login(7).keep_data(false).await
+        session.login(7).without_earlier_data().await
     }
     let shop = shop_with("/afresh", afresh).await;
     let client = shop.visitor().await;
@@ -535,7 +535,11 @@ async fn a_late_request_does_not_put_another_cookie_in_the_logins_place() {
 async fn a_late_request_is_told_that_it_cannot_save() {
     async fn saves(session: Session<Customer>) -> String {
         session.write().await.cart_mut().push(2);
-        format!("{:?} {}", session.save().await.map_err(|error| error.kind()), session.is_new())
+        format!(
+            "{:?} {}",
+            session.save().await.map_err(|error| error.kind()),
+            session.began_in_request()
+        )
     }
     let shop = shop_with("/saves", saves).await;
     for paths in EXCHANGES {
@@ -1005,8 +1009,8 @@ async fn who_does_not_pass_is_answered_as_the_application_wants() {
     }
     let shop = Shop::start().await;
     let page = || get(async || "for users");
-    let pages = RequireLogin::<Customer>::redirect_to("/login").on_rejection(rejected);
-    let api = RequireLogin::<Customer>::new().on_rejection(rejected);
+    let pages = RequireLogin::<Customer>::redirect_to("/login").with_rejection_response(rejected);
+    let api = RequireLogin::<Customer>::new().with_rejection_response(rejected);
     let app = Router::new()
         .route("/page", page().layer(pages.clone()))
         .route("/admin", page().layer(pages.require(|fields| fields.is_admin)))
@@ -1043,7 +1047,7 @@ async fn with_device(
     session: Session<Customer>,
 ) -> sessions::Result<()> {
     let device = Device::new().with_user_agent(&agent).with_address("192.0.2.1");
-    session.login(user).device(device).await
+    session.login(user).with_device(device).await
 }
 
 #[tokio::test]
@@ -1093,7 +1097,7 @@ async fn a_request_that_is_no_use_leaves_the_device_as_it_was_seen() {
     };
     let mut client = TestClient::new((), &layer);
     let device = Device::new().with_user_agent("phone");
-    client.with_session(async |s| s.login(7).device(device).await.unwrap()).await;
+    client.with_session(async |s| s.login(7).with_device(device).await.unwrap()).await;
     clock.advance(30 * MINUTE);
     client.with_session(async |s| drop(s.without_refresh())).await;
     assert_eq!(seen().await, 0);

@@ -8,7 +8,7 @@ use std::{
 use axum::{Router, extract::Path, routing::get};
 use sessions::{
     Created, Device, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record, Replaced,
-    RequireLogin, Session, SessionLayer, Sessions, Store, StoreError, StoreKey, UserIndex,
+    RequireLogin, Session, SessionLayer, Store, StoreError, StoreKey, UserIndex, UserSessions,
     testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Server};
@@ -58,7 +58,7 @@ async fn login_with_device(
     session: Session<Customer>,
 ) -> sessions::Result<()> {
     let device = Device::new().with_user_agent(&"u".repeat(256)).with_address("192.0.2.1");
-    session.login(user).device(device).await
+    session.login(user).with_device(device).await
 }
 
 /// Stops a handler in its middle.
@@ -284,7 +284,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
 async fn a_remembered_session_says_when_it_was_last_seen() {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     async fn remember(session: Session<Customer>) -> sessions::Result<()> {
-        session.login(7).remember_for(30 * DAY).device(Device::new()).await
+        session.login(7).remember_for(30 * DAY).with_device(Device::new()).await
     }
     let clock = ManualClock::new();
     let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
@@ -317,7 +317,7 @@ async fn a_renewal_or_login_that_no_cookie_can_hold_is_an_error() {
     async fn fill_and_renew(session: Session<Customer>) -> String {
         session.write().await.set_note("x".repeat(5_000));
         let outcome = session.renew_id().await.map_err(|error| error.kind());
-        session.discard();
+        session.discard_request_changes();
         format!("{outcome:?}")
     }
     let layer = SessionLayer::<Customer>::new(PrivateCookie, Keys::generate());
@@ -343,7 +343,7 @@ async fn an_update_in_a_cookie_is_repeated_when_its_ground_has_changed() {
         let outcome = session.update(|fields| {
             times += 1;
             if times == 1 {
-                session.discard();
+                session.discard_request_changes();
             }
             fields.cart_mut().push(5);
         });
@@ -426,7 +426,7 @@ async fn a_session_that_is_renewed_between_two_looks_is_ended_all_the_same() {
     let client = server.client();
     client.get("/login/7").await.text();
     let index = TwoSteps { store, steps: Arc::new(Mutex::new(Some(steps.clone()))) };
-    let sessions: Sessions<Customer> = layer.sessions(index);
+    let sessions: UserSessions<Customer> = layer.sessions(index);
     let ending = tokio::spawn(async move { sessions.end_all(&7).await });
     steps.arrived.notified().await;
     client.get("/renew").await.text();

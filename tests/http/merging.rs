@@ -112,7 +112,7 @@ impl Fleet {
 
     async fn all_quiet(&self) {
         for process in &self.processes {
-            process.layer.background_saves().await;
+            process.layer.wait_for_background_saves().await;
             eventually("no session is in use", async || process.layer.sessions_in_use() == 0).await;
         }
     }
@@ -244,7 +244,7 @@ async fn without_a_merge_the_later_save_wins_or_is_refused() {
     assert_eq!(fleet.overtaken("/plain/5", "/plain/6").await.text(), "Ok(())");
     assert_eq!(fleet.get(1, "/show").await, "0 {} []  5");
 
-    let strict = Fleet::with(2, |builder| builder.on_conflict(Conflict::Reject)).await;
+    let strict = Fleet::with(2, |builder| builder.with_conflict_policy(Conflict::Reject)).await;
     let reply = strict.overtaken("/plain/5", "/plain/6").await;
     assert_eq!(reply.status, 409);
     assert_eq!(strict.get(0, "/show").await, "0 {} []  6");
@@ -319,7 +319,8 @@ async fn a_request_that_is_refused_is_refused_whole() {
     let steps = Steps::default();
     let app = || {
         let builder = SessionLayer::<Shared>::builder(store.clone(), keys.clone());
-        let layer = builder.on_conflict(Conflict::Reject).build().expect("possible settings");
+        let layer =
+            builder.with_conflict_policy(Conflict::Reject).build().expect("possible settings");
         routes().route("/both", get(both)).with_state(steps.clone()).layer(layer)
     };
     let (one, two) = (Server::start(app()).await, Server::start(app()).await);
@@ -343,14 +344,14 @@ async fn a_request_that_is_refused_is_refused_whole() {
 async fn an_update_that_fails_leaves_no_trace() {
     async fn refuses(session: Session<Shared>) -> String {
         let refused = session
-            .try_update(|s| {
+            .transaction(|s| {
                 s.set_plain(77).set_visits(77);
                 Err::<(), Box<dyn std::error::Error + Send + Sync>>("not now".into())
             })
             .await;
         assert_eq!(refused.unwrap_err().to_string(), "not now");
         let s = session.read().await;
-        format!("{} {} {}", s.plain(), s.visits(), session.is_dirty())
+        format!("{} {} {}", s.plain(), s.visits(), session.has_unsaved_changes())
     }
     let store = SpyStore::new(MemoryStore::new());
     let layer = SessionLayer::<Shared>::new(store.clone(), Keys::generate());

@@ -157,7 +157,7 @@ async fn too_large(
     session.write().await.set_name("x".repeat(5_000));
     let message = session.save().await.unwrap_err().to_string();
     assert!(message.contains("would take 68") && message.contains("4096"), "{message}");
-    session.discard();
+    session.discard_request_changes();
     Ok(http::Response::new(String::new()))
 }
 
@@ -291,7 +291,7 @@ fn in_frames(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visit
 }
 
 fn in_a_partition(builder: SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor> {
-    in_frames(builder).with_partitioned_cookie(true)
+    in_frames(builder).with_partitioned_cookie()
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn a_persistent_cookie_is_sent_again_before_the_browser_drops_it() {
     let clock = ManualClock::new();
     let server = serve_with(&Keys::generate(), &clock, |builder| {
         let long = builder.with_idle_timeout(None).with_absolute_timeout(800 * DAY);
-        long.with_persistent_cookie(true)
+        long.with_persistent_cookie()
     })
     .await;
     let client = server.client();

@@ -294,7 +294,7 @@ async fn fields_that_change_places_between_guards_are_all_noticed() {
         let mut new = session.write().await;
         std::mem::swap(&mut *old, &mut *new);
         drop((old, new));
-        Ok(format!("{:?} {}", session.read().await.name(), session.is_dirty()))
+        Ok(format!("{:?} {}", session.read().await.name(), session.has_unsaved_changes()))
     }
     let app = App::start(Router::new().route("/swaps", get(swaps))).await;
     let client = app.visitor().await;
@@ -306,14 +306,16 @@ async fn fields_that_change_places_between_guards_are_all_noticed() {
 async fn a_lifetime_is_clean_once_it_is_stored_whatever_its_digits() {
     async fn odd(session: Session<Visitor>) -> String {
         session.set_lifetime(
-            Lifetime::new().idle(Duration::from_nanos(3_600_000_000_001)).absolute(Duration::MAX),
+            Lifetime::new()
+                .with_idle_timeout(Duration::from_nanos(3_600_000_000_001))
+                .with_absolute_timeout(Duration::MAX),
         );
         session.save().await.unwrap();
-        session.is_dirty().to_string()
+        session.has_unsaved_changes().to_string()
     }
     async fn undone(session: Session<Visitor>) {
         let before = session.lifetime();
-        session.set_lifetime(Lifetime::new().persistent(true));
+        session.set_lifetime(Lifetime::new().with_persistent_cookie());
         session.set_lifetime(before);
     }
     let app = App::start(Router::new().route("/odd", get(odd)).route("/undone", get(undone))).await;

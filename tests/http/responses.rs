@@ -78,7 +78,7 @@ async fn a_setter_that_changes_nothing_writes_nothing() {
         s.take_seen();
         s.reset_theme();
         drop(s);
-        session.is_dirty().to_string()
+        session.has_unsaved_changes().to_string()
     }
     let app = App::start(Router::new().route("/same", get(same))).await;
     let client = app.visitor().await;
@@ -259,7 +259,7 @@ async fn a_panic_outside_of_the_layer_loses_no_released_write() {
     });
     assert!(reply.await.is_err(), "there is no response");
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "before the panic");
 }
 
@@ -311,7 +311,7 @@ async fn a_save_that_fails_is_answered_as_the_application_wants() {
         boast().await
     });
     let routes = Router::new().route("/boast", route);
-    let app = App::with(routes, |builder| builder.on_rejection(rejected)).await;
+    let app = App::with(routes, |builder| builder.with_rejection_response(rejected)).await;
     let client = app.visitor().await;
     app.store.fail(Operation::Replace);
     let reply = client.get("/boast").await;
@@ -410,10 +410,10 @@ async fn a_store_that_is_down_rejects_and_is_no_empty_session() {
 async fn the_handler_can_look_for_itself() {
     async fn saves(session: Session<Visitor>) -> String {
         session.write().await.set_name("Ada");
-        let before = session.is_dirty();
+        let before = session.has_unsaved_changes();
         let saved = session.save().await.map_err(|error| error.kind());
         let again = session.save().await.map_err(|error| error.kind());
-        format!("{before} {saved:?} {again:?} {}", session.is_dirty())
+        format!("{before} {saved:?} {again:?} {}", session.has_unsaved_changes())
     }
     let app = App::start(Router::new().route("/saves", get(saves))).await;
     let client = app.client();
@@ -452,7 +452,7 @@ async fn a_payload_over_the_limit_is_an_error_and_not_a_cut() {
 async fn discarded_writes_are_not_saved() {
     async fn discards(session: Session<Visitor>) -> String {
         session.write().await.set_name("no");
-        session.discard();
+        session.discard_request_changes();
         let s = session.read().await;
         format!("{:?} {}", s.name(), s.name_is_dirty())
     }
@@ -475,7 +475,7 @@ async fn what_was_set_back_is_not_saved_when_the_write_below_it_is_discarded() {
             setting.wait().await;
             setting.wait().await;
             setting.wait().await;
-            session.discard();
+            session.discard_request_changes();
             setting.wait().await;
         };
         let sets_back = async move |session: Session<Visitor>| {
@@ -522,7 +522,7 @@ async fn a_late_write_is_saved_if_the_client_has_the_cookie() {
     let reply = client.get("/late").await;
     assert_eq!((reply.text(), reply.set_cookies()), ("Ok(())", vec![]));
     eventually("the last handle is gone", async || app.layer.sessions_in_use() == 0).await;
-    app.layer.background_saves().await;
+    app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "streamed");
     assert_eq!(client.get("/visit").await.text(), "78");
 }

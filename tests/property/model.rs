@@ -195,7 +195,7 @@ impl World {
         let request = request.body(()).unwrap();
         let response = tokio::spawn(async move { service.oneshot(request).await.unwrap() });
         let session = session.await.unwrap();
-        assert_eq!(session.is_new(), came_with.is_none());
+        assert_eq!(session.began_in_request(), came_with.is_none());
         let life = came_with.unwrap_or_else(|| self.new_life());
         // Nothing begins with the cookie of a session that another cookie opens now.
         self.lives[life].ended = is_late;
@@ -274,7 +274,7 @@ impl World {
         let life = &self.lives[request.life];
         let s = request.session.try_read().expect("nobody holds a guard between the steps");
         assert_eq!(Fields::of(&s), life.shown);
-        assert_eq!(request.session.is_dirty(), life.is_dirty());
+        assert_eq!(request.session.has_unsaved_changes(), life.is_dirty());
         if !life.ended {
             let dirty = [s.a_is_dirty(), s.b_is_dirty(), s.c_is_dirty(), s.d_is_dirty()];
             assert_eq!(dirty, std::array::from_fn(|field| life.is_unsaved(field)));
@@ -380,7 +380,7 @@ impl World {
             6 => self.save(at).await,
             7 => {
                 let life = &mut self.lives[self.running[at].life];
-                self.running[at].session.discard();
+                self.running[at].session.discard_request_changes();
                 life.discard(self.running[at].number);
             }
             8 => {
@@ -421,7 +421,7 @@ fn overlapping_requests_do_what_a_plain_model_does() {
         while !world.running.is_empty() {
             world.end(0).await;
         }
-        world.layer.background_saves().await;
+        world.layer.wait_for_background_saves().await;
         assert_eq!(world.layer.sessions_in_use(), 0);
         let stored = |life: &&Life| life.stored.is_some() && (!life.ended || life.moved);
         assert_eq!(world.store.len(), world.lives.iter().filter(stored).count());

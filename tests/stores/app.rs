@@ -8,7 +8,7 @@ use axum::{
     routing::get,
 };
 use sessions::{
-    Keys, Session, SessionLayer, Sessions, Store, UserIndex,
+    Keys, Session, SessionLayer, Store, UserIndex, UserSessions,
     testing::{Calls, SpyStore},
 };
 use sessions_tests::{Server, at_once};
@@ -198,7 +198,7 @@ pub(crate) async fn logs_out_everywhere(store: impl UserIndex + Clone) {
         session.read().await.user().unwrap_or("nobody").to_string()
     }
     async fn end_others(
-        State(sessions): State<Sessions<Customer>>,
+        State(sessions): State<UserSessions<Customer>>,
         session: Session<Customer>,
     ) -> sessions::Result<String> {
         Ok(sessions.end_others(&session).await?.to_string())

@@ -51,7 +51,7 @@ async fn main() {
     let app: Router = routes().layer(layer).route(
         "/quiet",
         get(async move || {
-            quiet.background_saves().await;
+            quiet.wait_for_background_saves().await;
             quiet.sessions_in_use().to_string()
         }),
     );

@@ -39,12 +39,11 @@ async fn around(RawQuery(address): RawQuery) -> Html<String> {
 }
 
 async fn framed(name: &'static str, is_partitioned: bool) -> Server {
-    let layer = SessionLayer::<Framed>::builder(MemoryStore::new(), Keys::generate())
+    let builder = SessionLayer::<Framed>::builder(MemoryStore::new(), Keys::generate())
         .with_cookie_name(name)
-        .with_same_site(SameSite::None)
-        .with_partitioned_cookie(is_partitioned)
-        .build()
-        .expect("possible settings");
+        .with_same_site(SameSite::None);
+    let builder = if is_partitioned { builder.with_partitioned_cookie() } else { builder };
+    let layer = builder.build().expect("possible settings");
     let routes = Router::new().route("/", get(visit)).route("/leave", get(leave));
     Server::start(routes.layer(layer)).await
 }

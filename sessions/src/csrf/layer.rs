@@ -69,8 +69,8 @@ use crate::{
 ///    [a limit](Self::with_form_limit), and handed on whole.
 ///
 /// What is refused gets 403 and a line of text; a form over the limit, 413. A session whose store
-/// does not answer gets 503, as with a handler. [`on_rejection`](Self::on_rejection) makes another
-/// response.
+/// does not answer gets 503, as with a handler.
+/// [`with_rejection_response`](Self::with_rejection_response) makes another response.
 ///
 /// A browser opens a WebSocket from any page, and sends the cookies along. So a `GET` with the header
 /// `Upgrade` is checked too, and so is `CONNECT`, which takes its place over HTTP/2: for their origin
@@ -184,7 +184,7 @@ impl<T: SessionData> CsrfLayer<T> {
 
     /// What a client gets whose request is refused, in place of a line of text: see [`Rejection`].
     #[must_use]
-    pub fn on_rejection<B>(
+    pub fn with_rejection_response<B>(
         mut self,
         response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
     ) -> Self

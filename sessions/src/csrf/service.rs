@@ -257,7 +257,7 @@ async fn check_token<T: SessionData>(
 ) -> Result<Body, Refusal> {
     let session = Session::<T>::open(&head.extensions).await?;
     // Before a body is read that cannot help.
-    if session.is_new() {
+    if session.began_in_request() {
         return Err(Refusal::NewSession);
     }
     if let Some(token) = head.headers.get(&settings.header) {

@@ -12,7 +12,7 @@ use crate::data::{
 };
 
 /// What a save does about a field that somebody else has changed at the same time:
-/// [`SessionLayerBuilder::on_conflict`](crate::SessionLayerBuilder::on_conflict).
+/// [`SessionLayerBuilder::with_conflict_policy`](crate::SessionLayerBuilder::with_conflict_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conflict {

@@ -148,7 +148,7 @@ mod sealed_fields {
                     tracing::warn!(
                         field = info.key,
                         "a secret field was not encrypted in the store \
-                         (`SessionLayerBuilder::refuse_plain_secrets`): default"
+                         (`SessionLayerBuilder::without_plain_secrets`): default"
                     );
                     // Sealed, and by nobody.
                     return Ok(Some(Zeroizing::new(vec![SEALED])));

@@ -141,7 +141,8 @@ pub enum ErrorKind {
     /// Other processes saved the same session at the same time, again and again.
     Contended,
     /// Somebody else has changed the same field at the same time, and the layer is
-    /// [told](crate::SessionLayerBuilder::on_conflict) not to overwrite that; or has taken the same
+    /// [told](crate::SessionLayerBuilder::with_conflict_policy) not to overwrite that; or has taken
+    /// the same
     /// `flash` field. Nothing of it is saved.
     Conflict,
     /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and somebody else has
@@ -395,7 +396,7 @@ impl fmt::Display for Error {
             Inner::Conflict { field } => write!(
                 f,
                 "the field `{field}` was changed by somebody else at the same time; nothing of it \
-                 is saved (`SessionLayerBuilder::on_conflict`)"
+                 is saved (`SessionLayerBuilder::with_conflict_policy`)"
             ),
             Inner::Taken { field } => write!(
                 f,

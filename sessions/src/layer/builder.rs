@@ -147,11 +147,12 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
-    /// Whether the cookie outlives the browser's own session, for as long as the absolute timeout
-    /// lets it. Browsers keep a cookie for 400 days at most: that of a session which may last longer is
-    /// sent again while the session is in use, every 30 days. A session can ask for itself: [`Lifetime::persistent`](crate::Lifetime::persistent).
-    pub fn with_persistent_cookie(mut self, persistent: bool) -> Self {
-        self.expiry.persistent = persistent;
+    /// The cookie outlives the browser's own session, for as long as the absolute timeout lets it.
+    /// Browsers keep a cookie for 400 days at most: that of a session which may last longer is sent
+    /// again while the session is in use, every 30 days. A session can ask for itself:
+    /// [`Lifetime::with_persistent_cookie`](crate::Lifetime::with_persistent_cookie).
+    pub fn with_persistent_cookie(mut self) -> Self {
+        self.expiry.persistent = true;
         self
     }
 
@@ -166,8 +167,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     ///
     /// A partitioned cookie and one that is not are two to a browser: where a running application
     /// changes over, sessions begin anew in frames, and it may be sent both for a while.
-    pub fn with_partitioned_cookie(mut self, partitioned: bool) -> Self {
-        self.cookie.partitioned = partitioned;
+    pub fn with_partitioned_cookie(mut self) -> Self {
+        self.cookie.partitioned = true;
         self
     }
 
@@ -284,7 +285,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// Right from the start for an application whose secret fields have always been secret; else as
     /// soon as the longest session from before has ended.
     #[cfg(feature = "secret")]
-    pub fn refuse_plain_secrets(mut self) -> Self {
+    pub fn without_plain_secrets(mut self) -> Self {
         self.plain_secrets = Plain::Refused;
         self
     }
@@ -306,7 +307,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// What a save does about a field that somebody else has changed at the same time, in another
     /// process or without having saved yet here, if the field has no `merge` of its own.
-    pub fn on_conflict(mut self, conflict: Conflict) -> Self {
+    pub fn with_conflict_policy(mut self, conflict: Conflict) -> Self {
         self.conflict = conflict;
         self
     }
@@ -315,7 +316,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// default the error's [status](crate::Error::status) and a line of text. The function is given
     /// the head of the request, which is copied for it before the handler runs. See [`Rejection`], also
     /// for what the extractors reject.
-    pub fn on_rejection<B>(
+    pub fn with_rejection_response<B>(
         mut self,
         response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
     ) -> Self

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use crate::{
     data::{SessionData, user::SessionUser},
     identity::keys::Keys,
-    login::sessions::Sessions,
+    login::sessions::UserSessions,
     save::shared::Shared,
     store::{UserIndex, storage::IntoStorage},
     web::rejection::OnRejection,
@@ -120,11 +120,11 @@ impl<T: SessionData> SessionLayer<T> {
 
     /// To list the sessions of a user and to end them. `index` is the layer's store, or a clone of
     /// it; whatever else it is, it knows of other sessions.
-    pub fn sessions(&self, index: impl UserIndex) -> Sessions<T>
+    pub fn sessions(&self, index: impl UserIndex) -> UserSessions<T>
     where
         T: SessionUser,
     {
-        Sessions::new(self.shared.clone(), Arc::new(index))
+        UserSessions::new(self.shared.clone(), Arc::new(index))
     }
 
     /// How many sessions requests of this layer are using right now.
@@ -135,7 +135,7 @@ impl<T: SessionData> SessionLayer<T> {
     /// Waits until everything is saved that requests left to be saved in the background: what they
     /// wrote before their client hung up, or after their response had left. To be awaited after the
     /// server has stopped and before the program ends.
-    pub async fn background_saves(&self) {
+    pub async fn wait_for_background_saves(&self) {
         self.shared.background.finished().await;
     }
 }

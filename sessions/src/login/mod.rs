@@ -52,9 +52,9 @@ impl<T: SessionUser> Session<T> {
     /// id is dead when this returns, in every process and for requests under way: whoever planted
     /// or stole it before has nothing (session fixation; OWASP Session Management Cheat Sheet,
     /// "Renew the Session ID After Any Privilege Level Change"). Both timeouts begin anew. What a
-    /// visitor had before the login stays, unless [told otherwise](Login::keep_data). What another
-    /// user had who was logged in does not: that session ends, and the new one begins without its
-    /// data, rights among them.
+    /// visitor had before the login stays, unless [told otherwise](Login::without_earlier_data).
+    /// What another user had who was logged in does not: that session ends, and the new one begins
+    /// without its data, rights among them.
     ///
     /// The session is saved at once, with what released guards have written. Waits for the guards of
     /// this session, as [`write`](Self::write) does. The old id is dead; for requests that come late
@@ -89,7 +89,7 @@ impl<T: SessionUser> Session<T> {
     /// Ends the session, here and everywhere, and removes the client's cookie: the same as
     /// [`destroy`](Self::destroy), with the same errors.
     ///
-    /// The user's other sessions go on: see [`Sessions`](crate::Sessions).
+    /// The user's other sessions go on: see [`UserSessions`](crate::UserSessions).
     pub async fn logout(&self) -> Result<(), Error> {
         self.destroy().await
     }
@@ -205,11 +205,11 @@ pub struct Login<'a, T: SessionUser> {
 }
 
 impl<T: SessionUser> Login<'_, T> {
-    /// Whether the other fields stay what they are, as a cart should; they do unless told otherwise.
-    /// Without them the user has a new session, and the old one ends; as always where another user
-    /// was logged in.
-    pub fn keep_data(mut self, keep: bool) -> Self {
-        self.keeps_data = keep;
+    /// Begins a new session for the user, and ends the one of before with all that was in it; as
+    /// always where another user was logged in. Default: the other fields stay what they are, as a
+    /// cart should.
+    pub fn without_earlier_data(mut self) -> Self {
+        self.keeps_data = false;
         self
     }
 
@@ -217,7 +217,7 @@ impl<T: SessionUser> Login<'_, T> {
     ///
     /// Unless told otherwise, by this or by [`remember_for`](Self::remember_for), the layer's timeouts
     /// count; for a user who was logged in already, those of that login.
-    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+    pub fn with_lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = Some(lifetime);
         self
     }
@@ -225,18 +225,21 @@ impl<T: SessionUser> Login<'_, T> {
     /// "Remember me": the cookie outlives the browser's own session, and the login lasts this long
     /// whether it is used or not. So that the form's checkbox can be passed on, `None` is a box that is
     /// not ticked: the layer's timeouts count, and the cookie goes with the browser if the layer's
-    /// does, also for a user who was remembered before. A [`lifetime`](Self::lifetime) that this login
-    /// has been given stays.
+    /// does, also for a user who was remembered before. A [`with_lifetime`](Self::with_lifetime)
+    /// that this login has been given stays.
     pub fn remember_for(self, time: impl Into<Option<Duration>>) -> Self {
         let lifetime = match time.into() {
-            Some(time) => Lifetime::new().idle(time).absolute(time).persistent(true),
+            Some(time) => Lifetime::new()
+                .with_idle_timeout(time)
+                .with_absolute_timeout(time)
+                .with_persistent_cookie(),
             None => self.lifetime.unwrap_or_default(),
         };
-        self.lifetime(lifetime)
+        self.with_lifetime(lifetime)
     }
 
     /// What the user will recognise this session by in a list of all of them.
-    pub fn device(mut self, device: Device) -> Self {
+    pub fn with_device(mut self, device: Device) -> Self {
         self.device = Some(device);
         self
     }

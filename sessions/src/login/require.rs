@@ -75,7 +75,7 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool
 /// | a user for whom [`require`](Self::require) says no | 403 |
 /// | the store does not answer | 503 |
 ///
-/// with a line of text, or what [`on_rejection`](Self::on_rejection) makes of it.
+/// with a line of text, or what [`with_rejection_response`](Self::with_rejection_response) makes of it.
 ///
 /// A redirect carries the way back in the query parameter `next`, for requests that can be made
 /// again (`GET` and `HEAD`). The login page must check it before it sends anybody there:
@@ -136,7 +136,7 @@ impl<T: SessionUser> RequireLogin<T> {
     /// What a client gets that does not pass, in place of a line of text or the redirect: see
     /// [`Rejection`], with an example.
     #[must_use]
-    pub fn on_rejection<B>(
+    pub fn with_rejection_response<B>(
         self,
         response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
     ) -> Self

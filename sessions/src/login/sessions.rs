@@ -19,11 +19,11 @@ use crate::{
     sync::timeout,
 };
 
-/// One of a user's sessions, as [`Sessions::list`] found it.
+/// One of a user's sessions, as [`UserSessions::list`] found it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Names the session to [`Sessions::end`]. It opens nothing, and may stand in a page.
+    /// Names the session to [`UserSessions::end`]. It opens nothing, and may stand in a page.
     pub key: StoreKey,
     /// When the user logged in.
     pub logged_in_at: SystemTime,
@@ -38,7 +38,7 @@ pub struct SessionInfo {
 }
 
 impl<T: SessionData> Session<T> {
-    /// What the store calls this session, to find it in the [list](Sessions::list) of its user's
+    /// What the store calls this session, to find it in the [list](UserSessions::list) of its user's
     /// sessions: `Some(info.key) == session.store_key()`. `None` until it is saved.
     ///
     /// It changes with the id, and opens nothing.
@@ -52,16 +52,16 @@ impl<T: SessionData> Session<T> {
 /// ```
 /// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
 /// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
-/// use sessions::{Keys, MemoryStore, Session, SessionLayer, Sessions};
+/// use sessions::{Keys, MemoryStore, Session, SessionLayer, UserSessions};
 ///
 /// let store = MemoryStore::new();
 /// let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
 /// // For the application's state.
-/// let sessions: Sessions<Visitor> = layer.sessions(store);
+/// let sessions: UserSessions<Visitor> = layer.sessions(store);
 ///
 /// async fn change_password(
 ///     session: Session<Visitor>,
-///     sessions: Sessions<Visitor>,
+///     sessions: UserSessions<Visitor>,
 /// ) -> sessions::Result<()> {
 ///     // …
 ///     session.renew_id().await?;
@@ -86,12 +86,12 @@ impl<T: SessionData> Session<T> {
 /// # Cancellation
 ///
 /// If a future is dropped, some of the sessions may have ended.
-pub struct Sessions<T: SessionData> {
+pub struct UserSessions<T: SessionData> {
     shared: Arc<Shared<T>>,
     index: Arc<dyn ErasedIndex>,
 }
 
-impl<T: SessionUser> Sessions<T> {
+impl<T: SessionUser> UserSessions<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>, index: Arc<dyn ErasedIndex>) -> Self {
         Self { shared, index }
     }
@@ -206,14 +206,14 @@ impl<T: SessionUser> Sessions<T> {
     }
 }
 
-impl<T: SessionData> Clone for Sessions<T> {
+impl<T: SessionData> Clone for UserSessions<T> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone(), index: self.index.clone() }
     }
 }
 
-impl<T: SessionData> fmt::Debug for Sessions<T> {
+impl<T: SessionData> fmt::Debug for UserSessions<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").finish_non_exhaustive()
+        f.debug_struct("UserSessions").finish_non_exhaustive()
     }
 }

@@ -18,8 +18,8 @@ const LONGEST_TEXT: usize = 256;
 /// # let user = 7;
 /// use sessions::Device;
 ///
-/// let device = Device::of(&headers).with_address(peer.ip());
-/// session.login(user).device(device).await?;
+/// let device = Device::from_headers(&headers).with_address(peer.ip());
+/// session.login(user).with_device(device).await?;
 /// # Ok(()) }
 /// # }
 /// ```
@@ -45,7 +45,7 @@ impl Device {
 
     /// With the `User-Agent` of a request. Which address a request came from only the application
     /// knows: there may be proxies in front of it.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         match headers.get(header::USER_AGENT) {
             Some(user_agent) => {
                 Self::new().with_user_agent(&String::from_utf8_lossy(user_agent.as_bytes()))

@@ -27,7 +27,8 @@ const SENT_AGAIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// use sessions::Lifetime;
 ///
 /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// let remember_me = Lifetime::new().idle(14 * DAY).absolute(90 * DAY).persistent(true);
+/// let remember_me = Lifetime::new().with_idle_timeout(14 * DAY).with_absolute_timeout(90 *
+/// DAY).with_persistent_cookie();
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "a lifetime does nothing until it is given to `Session::set_lifetime`"]
@@ -47,21 +48,28 @@ impl Lifetime {
     /// years count as ten.
     ///
     /// An absolute timeout ends it earlier: the layer's (24 hours by default), if the session has none
-    /// of its own. For an idle timeout that is longer, set [`absolute`](Self::absolute) too; a warning in
+    /// of its own. For an idle timeout that is longer, set
+    /// [`with_absolute_timeout`](Self::with_absolute_timeout) too; a warning in
     /// the log, once per process, says where that was forgotten.
-    pub const fn idle(self, timeout: Duration) -> Self {
+    pub const fn with_idle_timeout(self, timeout: Duration) -> Self {
         Self { idle: Some(as_stored(timeout)), ..self }
     }
 
     /// The session ends this long after it was first saved, however much it is used. To the
     /// millisecond; more than ten years count as ten.
-    pub const fn absolute(self, timeout: Duration) -> Self {
+    pub const fn with_absolute_timeout(self, timeout: Duration) -> Self {
         Self { absolute: Some(as_stored(timeout)), ..self }
     }
 
-    /// Whether the cookie outlives the browser's own session (`Max-Age`).
-    pub const fn persistent(self, persistent: bool) -> Self {
-        Self { persistent: Some(persistent), ..self }
+    /// The cookie outlives the browser's own session (`Max-Age`).
+    pub const fn with_persistent_cookie(self) -> Self {
+        Self { persistent: Some(true), ..self }
+    }
+
+    /// The cookie goes with the browser's own session, also if the layer's cookies
+    /// [stay](crate::SessionLayerBuilder::with_persistent_cookie).
+    pub const fn without_persistent_cookie(self) -> Self {
+        Self { persistent: Some(false), ..self }
     }
 }
 
@@ -297,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_session_can_ask_for_its_own() {
-        let own = Lifetime::new().idle(10 * HOUR).absolute(100 * HOUR);
+        let own = Lifetime::new().with_idle_timeout(10 * HOUR).with_absolute_timeout(100 * HOUR);
         let expires = |now| Expiry::default().expires_at(own, at(Duration::ZERO), at(now));
         assert_eq!(expires(50 * HOUR), at(60 * HOUR));
         assert_eq!(expires(95 * HOUR), at(100 * HOUR));
@@ -305,7 +313,8 @@ mod tests {
 
     #[test]
     fn no_duration_overflows() {
-        let own = Lifetime::new().idle(Duration::MAX).absolute(Duration::MAX);
+        let own =
+            Lifetime::new().with_idle_timeout(Duration::MAX).with_absolute_timeout(Duration::MAX);
         let start = at(Duration::ZERO);
         assert_eq!(Expiry::default().expires_at(own, start, start), start + LONGEST);
         assert_eq!(own.idle, Some(LONGEST));
@@ -335,7 +344,7 @@ mod tests {
         let expires = |own, now| layer.expires_again_at(own, &before, at(now));
         assert_eq!(expires(Lifetime::new(), 9 * MINUTE), at(2 * HOUR));
         assert_eq!(expires(Lifetime::new(), 10 * MINUTE), at(2 * HOUR + 10 * MINUTE));
-        let lowered = Lifetime::new().idle(HOUR);
+        let lowered = Lifetime::new().with_idle_timeout(HOUR);
         assert_eq!(expires(lowered, 9 * MINUTE), at(HOUR + 9 * MINUTE));
     }
 
@@ -413,7 +422,8 @@ mod tests {
         ];
         for (case, refresh, own, used, absolute, is_extended) in table {
             let layer = Expiry { refresh, absolute: Some(absolute), ..Expiry::default() };
-            let lifetime = own.map_or(Lifetime::new(), |idle| Lifetime::new().idle(idle));
+            let lifetime =
+                own.map_or(Lifetime::new(), |idle| Lifetime::new().with_idle_timeout(idle));
             let idle = own.unwrap_or(2 * HOUR);
             let extended = layer.refresh(lifetime, &record(at(idle)), at(used));
             let expected = is_extended.then(|| at((used + idle).min(absolute)));
@@ -466,7 +476,7 @@ mod tests {
         let layer = Expiry::default();
         let age = |own| layer.max_age(own, at(Duration::ZERO), || at(HOUR));
         assert_eq!(age(Lifetime::new()), None);
-        assert_eq!(age(Lifetime::new().persistent(true)), Some(23 * HOUR));
+        assert_eq!(age(Lifetime::new().with_persistent_cookie()), Some(23 * HOUR));
         let stays = Expiry { persistent: true, absolute: None, ..layer };
         let age = stays.max_age(Lifetime::new(), at(Duration::ZERO), || at(HOUR));
         assert_eq!(age, Some(400 * 24 * HOUR));
@@ -476,13 +486,13 @@ mod tests {
     fn a_cookie_is_old_where_the_session_outlives_it() {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         let stays = Expiry { persistent: true, absolute: None, ..Expiry::default() };
-        let years = |years: u32| Lifetime::new().absolute(years * 365 * DAY);
+        let years = |years: u32| Lifetime::new().with_absolute_timeout(years * 365 * DAY);
         let table = [
             (Lifetime::new(), 0, 29, false),
             (Lifetime::new(), 0, 30, true),
             (Lifetime::new(), 30, 59, false),
             (Lifetime::new(), 30, 500, true),
-            (Lifetime::new().persistent(false), 0, 500, false),
+            (Lifetime::new().without_persistent_cookie(), 0, 500, false),
             // It lasts to the end as it is.
             (years(1), 0, 300, false),
             (years(2), 0, 30, true),
@@ -525,10 +535,13 @@ mod tests {
     fn a_sessions_own_idle_timeout_may_be_cut_short() {
         let layer = Expiry::default();
         let own = Lifetime::new();
-        assert_eq!(layer.cuts_short(own.idle(7 * 24 * HOUR)), layer.absolute);
-        assert_eq!(layer.cuts_short(own.idle(24 * HOUR)), None);
-        assert_eq!(layer.cuts_short(own.idle(7 * 24 * HOUR).absolute(HOUR)), None);
+        assert_eq!(layer.cuts_short(own.with_idle_timeout(7 * 24 * HOUR)), layer.absolute);
+        assert_eq!(layer.cuts_short(own.with_idle_timeout(24 * HOUR)), None);
+        assert_eq!(
+            layer.cuts_short(own.with_idle_timeout(7 * 24 * HOUR).with_absolute_timeout(HOUR)),
+            None
+        );
         let endless = Expiry { absolute: None, ..layer };
-        assert_eq!(endless.cuts_short(own.idle(7 * 24 * HOUR)), None);
+        assert_eq!(endless.cuts_short(own.with_idle_timeout(7 * 24 * HOUR)), None);
     }
 }

@@ -171,10 +171,13 @@ mod tests {
     fn heads_come_back() {
         let lifetimes = [
             Lifetime::new(),
-            Lifetime::new().persistent(false),
-            Lifetime::new().persistent(true).idle(HOUR),
-            Lifetime::new().absolute(Duration::from_millis(1)),
-            Lifetime::new().idle(Duration::ZERO).absolute(HOUR).persistent(true),
+            Lifetime::new().without_persistent_cookie(),
+            Lifetime::new().with_persistent_cookie().with_idle_timeout(HOUR),
+            Lifetime::new().with_absolute_timeout(Duration::from_millis(1)),
+            Lifetime::new()
+                .with_idle_timeout(Duration::ZERO)
+                .with_absolute_timeout(HOUR)
+                .with_persistent_cookie(),
         ];
         let leases = [None, Some(Lease { holder: u64::MAX - 7, time: HOUR })];
         for lifetime in lifetimes {
@@ -207,7 +210,8 @@ mod tests {
     #[test]
     fn golden() {
         assert!(Head::default().to_bytes().is_empty());
-        let lifetime = Lifetime::new().idle(Duration::from_millis(300)).persistent(true);
+        let lifetime =
+            Lifetime::new().with_idle_timeout(Duration::from_millis(300)).with_persistent_cookie();
         let lease = Some(Lease { holder: 0x0807_0605_0403_0201, time: Duration::from_millis(5) });
         let head = Head { lifetime, lease, write_ids: vec![0x0403_0201], ..Head::default() };
         let begin = b"\x3d\xac\x02\x01\x02\x03\x04\x05\x06\x07\x08\x05\x08\x01\x02\x03\x04";

@@ -56,6 +56,19 @@ const NEXT_TRY: Duration = Duration::from_secs(1);
 /// What the guards of a session have written is saved before the response leaves; if that fails the
 /// client gets 503 and not the handler's response. What is written later, by a websocket or a
 /// streamed body, is saved by [`save`](Self::save), or when the last clone and guard are dropped.
+///
+/// # This request, or all of this process
+///
+/// All requests of a session that a process serves at a time share one copy of it. What a method speaks
+/// of, unless it says `request`, is that copy:
+///
+/// | method | speaks of |
+/// | --- | --- |
+/// | [`save`](Self::save) | what released guards of all requests in this process have written |
+/// | [`has_unsaved_changes`](Self::has_unsaved_changes) | the same |
+/// | [`reload`](Self::reload) | the copy that all requests in this process have |
+/// | [`discard_request_changes`](Self::discard_request_changes) | what released guards of this request have written |
+/// | [`began_in_request`](Self::began_in_request) | this request alone |
 pub struct Session<T: SessionData> {
     handle: Arc<Handle<T>>,
 }
@@ -378,13 +391,31 @@ impl<T: SessionData> Session<T> {
         &self,
         mut change: impl FnMut(&mut T::Fields) -> R + Send,
     ) -> impl Future<Output = Result<R, Error>> + Send {
-        self.try_update(move |fields| Ok::<R, Error>(change(fields)))
+        self.transaction(move |fields| Ok::<R, Error>(change(fields)))
     }
 
     /// Like [`update`](Self::update), with a `change` that may refuse: after its error the session is
-    /// as it was.
+    /// as it was, and nothing of the change is stored.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { credit: u32 }
+    /// # enum Problem { TooLittle, Session(sessions::Error) }
+    /// # impl From<sessions::Error> for Problem { fn from(e: sessions::Error) -> Self {
+    /// Self::Session(e) } }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> Result<(), Problem> {
+    /// session
+    ///     .transaction(|s| {
+    ///         let rest = s.credit().checked_sub(5).ok_or(Problem::TooLittle)?;
+    ///         s.set_credit(rest);
+    ///         Ok::<_, Problem>(())
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// # }
+    /// ```
     #[track_caller]
-    pub fn try_update<R: Send, E: From<Error> + Send>(
+    pub fn transaction<R: Send, E: From<Error> + Send>(
         &self,
         change: impl FnMut(&mut T::Fields) -> Result<R, E> + Send,
     ) -> impl Future<Output = Result<R, E>> + Send {
@@ -518,13 +549,13 @@ impl<T: SessionData> Session<T> {
     /// What a guard that is still held has written is not part of it, and is saved when the guard is
     /// gone: drop the guard first. If this request holds one, the log says so.
     #[track_caller]
-    pub fn discard(&self) {
+    pub fn discard_request_changes(&self) {
         let slot = self.handle.slot();
         if self.handle.waits.has_write_guard() && slot.lock.has_writer() {
             let at = Location::caller();
             tracing::warn!(
-                "`discard` at {at} does not forget what the request's own write guard has written: \
-                 {}",
+                "`discard_request_changes` at {at} does not forget what the request's own write guard \
+                 has written: {}",
                 slot.lock.held_by()
             );
         }
@@ -703,12 +734,12 @@ impl<T: SessionData> Session<T> {
     }
 
     /// Whether this request has begun the session instead of finding it.
-    pub fn is_new(&self) -> bool {
+    pub fn began_in_request(&self) -> bool {
         self.handle.opened().is_new
     }
 
     /// Whether released guards of this process have written something that is not saved yet.
-    pub fn is_dirty(&self) -> bool {
+    pub fn has_unsaved_changes(&self) -> bool {
         self.handle.slot().is_dirty()
     }
 

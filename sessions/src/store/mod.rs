@@ -55,7 +55,7 @@
 //!   errors, to those who are logged in too: their sessions stay and cannot be changed. With
 //!   `volatile-ttl` it removes what expires next: then give sessions a short idle timeout
 //!   ([`with_idle_timeout`](crate::SessionLayerBuilder::with_idle_timeout)), and those of users a
-//!   longer one ([`Login::lifetime`](crate::Login::lifetime)), so that the visitors' go first.
+//!   longer one ([`Login::with_lifetime`](crate::Login::with_lifetime)), so that the visitors' go first.
 //! - **Everywhere**: a short idle timeout for visitors, which bounds the flood to what arrives within
 //!   it; a [payload limit](crate::SessionLayerBuilder::with_payload_limit) near what the application
 //!   needs; and a limit of requests for each address, in front of the application.

@@ -16,9 +16,10 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # On the layer
 ///
-/// `on_rejection` of [`SessionLayer::builder`](crate::SessionLayerBuilder::on_rejection), of
-/// [`RequireLogin`](crate::RequireLogin::on_rejection) and of `CsrfLayer` takes a function from the
-/// rejection and the request's head to a response:
+/// `with_rejection_response` of
+/// [`SessionLayer::builder`](crate::SessionLayerBuilder::with_rejection_response), of
+/// [`RequireLogin`](crate::RequireLogin::with_rejection_response) and of `CsrfLayer` takes a
+/// function from the rejection and the request's head to a response:
 ///
 /// ```
 /// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
@@ -53,14 +54,14 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # fn app() -> Result<Router, sessions::BuildError> {
 /// let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
-///     .on_rejection(rejected)
+///     .with_rejection_response(rejected)
 ///     .build()?;
-/// let login = RequireLogin::<Visitor>::redirect_to("/login").on_rejection(rejected);
+/// let login = RequireLogin::<Visitor>::redirect_to("/login").with_rejection_response(rejected);
 ///
 /// let app = Router::new()
 ///     .route("/account", get(page).post(page))
 ///     .route_layer(login)
-///     .layer(CsrfLayer::<Visitor>::new().on_rejection(rejected))
+///     .layer(CsrfLayer::<Visitor>::new().with_rejection_response(rejected))
 ///     .layer(layer);
 /// # Ok(app) }
 /// # }

@@ -74,7 +74,7 @@ async fn visit(session: Session<Shop>) {
 
 async fn discard(session: Session<Shop>) {
     drop(session.write().await.take_notice());
-    session.discard();
+    session.discard_request_changes();
 }
 
 async fn fleet(processes: usize) -> Fleet<Shop> {

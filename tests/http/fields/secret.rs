@@ -449,7 +449,7 @@ mod before {
         let first = old.client();
         first.get("/").await.text();
         let builder = SessionLayer::<Visitor>::builder(store.clone(), keys.clone());
-        let layer = builder.refuse_plain_secrets().in_another_process().build().unwrap();
+        let layer = builder.without_plain_secrets().in_another_process().build().unwrap();
         let server = Server::start(routes().layer(layer)).await;
         let client = server.client();
         client.set_cookie(COOKIE, first.cookie(COOKIE).as_deref());

@@ -124,7 +124,7 @@ pub(super) async fn read<T: SessionData, R>(payload: &[&[u8]], read: impl Fn(&T)
     let (read, value) = (&read, &Mutex::new(None));
     let service = layer.layer(tower::service_fn(async move |request: Request<()>| {
         let session = Session::<T>::open(request.extensions()).await.unwrap();
-        if session.is_new() {
+        if session.began_in_request() {
             session.csrf_token().await.unwrap();
         } else {
             *value.lock().unwrap() = Some(read(&*session.read().await));

@@ -49,7 +49,7 @@ async fn show(session: Session<History>) -> String {
 
 /// A request whose cookie has died writes nothing: it would begin a session of its own.
 fn ended(session: &Session<History>) -> bool {
-    session.is_new()
+    session.began_in_request()
 }
 
 const ENDED: &str = "ended";
@@ -131,7 +131,7 @@ async fn discard(Path(value): Path<u64>, session: Session<History>) -> &'static 
         return ENDED;
     }
     session.write().await.list_mut().push(value);
-    session.discard();
+    session.discard_request_changes();
     DONE
 }
 

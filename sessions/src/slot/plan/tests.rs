@@ -199,7 +199,7 @@ fn what_a_job_makes_of_each_session() {
     let nothing: Change = |_| {};
     let written: Change = |slot| write(slot, A, "new", OURS);
     let longer: Change = |slot| {
-        let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
+        let _ = slot.set_lifetime(Lifetime::new().with_idle_timeout(HOUR), OURS);
     };
     let wanted: Change = |slot| slot.want_lease(LEASE, OURS);
     let late: Change = |slot| slot.forbid_new_cookie();
@@ -289,7 +289,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let at = |limit| SaveContext { limit, ..context() };
     let sealed = |limit| SaveContext { sealing: 16, ..at(limit) };
     let longer: Change = |slot| {
-        let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
+        let _ = slot.set_lifetime(Lifetime::new().with_idle_timeout(HOUR), OURS);
     };
     let nothing: Change = |_| {};
     let leased: Change = |slot| slot.want_lease(LEASE, OURS);
@@ -351,7 +351,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
 #[test]
 fn what_a_record_says_of_user_and_times() {
     let user: Arc<str> = "Data:7".into();
-    let lifetime = Lifetime::new().idle(3 * HOUR);
+    let lifetime = Lifetime::new().with_idle_timeout(3 * HOUR);
     let device = Device::new().with_user_agent("new");
     let begin = Begin { user: &user, lifetime, device: Some(&device) };
     let login = SaveJob { login: Some(begin), begins: true, ..ours() };
@@ -414,9 +414,9 @@ fn what_a_record_says_of_user_and_times() {
     let slot = known(almost);
     write(&slot, A, "new", OURS);
     assert_eq!(planned(&slot, ours(), context()).expires_at, almost);
-    let _ = slot.set_lifetime(Lifetime::new().absolute(20 * HOUR), OURS);
+    let _ = slot.set_lifetime(Lifetime::new().with_absolute_timeout(20 * HOUR), OURS);
     assert_eq!(planned(&slot, ours(), context()).expires_at, now() + 2 * HOUR);
-    let _ = slot.set_lifetime(Lifetime::new().idle(HOUR), OURS);
+    let _ = slot.set_lifetime(Lifetime::new().with_idle_timeout(HOUR), OURS);
     assert_eq!(planned(&slot, keeps, context()).expires_at, now() + HOUR);
 }
 
@@ -637,14 +637,14 @@ fn only_a_newer_record_is_news() {
 
 #[test]
 fn a_lifetime_is_the_records_unless_the_slot_has_another() {
-    let theirs = Lifetime::new().idle(HOUR);
+    let theirs = Lifetime::new().with_idle_timeout(HOUR);
     let head = Head { lifetime: theirs, ..Head::default() };
     let newer = record::<Data>(4, &head, "new");
     let slot = stored();
     assert!(slot.reconcile(newer.clone(), head.clone(), POLICY, true));
     assert_eq!(slot.lifetime(), theirs);
     let slot = stored();
-    let own = Lifetime::new().idle(3 * HOUR);
+    let own = Lifetime::new().with_idle_timeout(3 * HOUR);
     let _ = slot.set_lifetime(own, OURS);
     assert!(slot.reconcile(newer, head, POLICY, true));
     assert_eq!(slot.lifetime(), own);
@@ -1150,7 +1150,7 @@ fn a_lease_does_not_move_with_the_session() {
 
 #[test]
 fn a_request_takes_back_what_is_its_own() {
-    let [own, others] = [1, 2].map(|hours| Lifetime::new().idle(hours * HOUR));
+    let [own, others] = [1, 2].map(|hours| Lifetime::new().with_idle_timeout(hours * HOUR));
     let slot = stored();
     write(&slot, A, "ours", OURS);
     write(&slot, B, "theirs", THEIRS);

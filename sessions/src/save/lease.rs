@@ -24,9 +24,9 @@ use crate::{
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A lease of a [`Session::lock`](crate::Session::lock). Dropped, it is given back in the
+/// The lease of one [`Session::lock`](crate::Session::lock). Its drop gives the lease back in the
 /// background, together with what was written under it.
-pub(crate) struct Leased<T: SessionData> {
+pub(crate) struct LeaseGuard<T: SessionData> {
     shared: Arc<Shared<T>>,
     slot: Arc<Slot<T>>,
     holder: u64,
@@ -34,11 +34,11 @@ pub(crate) struct Leased<T: SessionData> {
     renewal: Option<AbortHandle>,
 }
 
-impl<T: SessionData> Leased<T> {
-    /// Takes the lease, after waiting for whoever has it, up to the layer's lock timeout. The caller
+impl<T: SessionData> LeaseGuard<T> {
+    /// Takes the lease. Waits while another process has it, up to the layer's lock timeout. The caller
     /// has the slot's lock for writing.
     ///
-    /// Dropped half-way, it gives back what it may have got.
+    /// A dropped future gives back the lease that it may have got.
     pub(crate) async fn take(
         shared: &Arc<Shared<T>>,
         slot: &Arc<Slot<T>>,
@@ -49,8 +49,8 @@ impl<T: SessionData> Leased<T> {
         getrandom::fill(&mut holder)?;
         let lease = Lease { holder: u64::from_ne_bytes(holder), time: shared.lease_time };
         let mut turn = StoreTurn::of(slot).await;
-        if slot.is_giving_way() {
-            // Others in this process have had it again and again: let another one have a chance.
+        if slot.should_yield() {
+            // This process has had the lease again and again: give another process a chance.
             save::save_with_retries(shared, slot, &mut turn, SaveJob::of(None)).await?;
             turn.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
         }
@@ -87,7 +87,7 @@ impl<T: SessionData> Leased<T> {
     }
 }
 
-impl<T: SessionData> Drop for Leased<T> {
+impl<T: SessionData> Drop for LeaseGuard<T> {
     fn drop(&mut self) {
         if let Some(renewal) = &self.renewal {
             renewal.abort();

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     data::SessionData,
-    save::lease::Leased,
+    save::lease::LeaseGuard,
     session::{Session, wait::Holding},
     slot::{
         Checkout, Slot,
@@ -52,7 +52,7 @@ pub struct WriteGuard<T: SessionData> {
     checkout: Checkout,
     was_panicking: bool,
     /// Of a guard that is exclusive across processes.
-    lease: Option<Box<Leased<T>>>,
+    lease: Option<Box<LeaseGuard<T>>>,
     token: LockToken<T>,
     session: Holding<T>,
 }
@@ -126,7 +126,11 @@ impl<T: SessionData> WriteGuard<T> {
         Self { fields, checkout, was_panicking: thread::panicking(), lease: None, token, session }
     }
 
-    pub(crate) fn with_lease(token: LockToken<T>, session: Session<T>, lease: Leased<T>) -> Self {
+    pub(crate) fn with_lease(
+        token: LockToken<T>,
+        session: Session<T>,
+        lease: LeaseGuard<T>,
+    ) -> Self {
         let mut guard = Self::new(token, session);
         guard.lease = Some(Box::new(lease));
         guard

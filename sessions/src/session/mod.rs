@@ -19,7 +19,7 @@ use crate::{
     data::SessionData,
     error::{Error, Reason, Wait},
     record::expiry::Lifetime,
-    save::{self, Saved, StoreTurn, lease::Leased, shared::Shared},
+    save::{self, Saved, StoreTurn, lease::LeaseGuard, shared::Shared},
     session::{
         guard::{LockToken, ReadGuard, WriteGuard},
         request::Handle,
@@ -511,7 +511,7 @@ impl<T: SessionData> Session<T> {
             let token = self.lock_token(None, Access::Write, at).await?;
             let writer = handle.writer();
             let runtime = handle.runtime().cloned();
-            let lease = Leased::take(shared, token.slot(), writer, runtime);
+            let lease = LeaseGuard::take(shared, token.slot(), writer, runtime);
             let lease = Box::pin(lease).await?;
             Ok(WriteGuard::with_lease(token, self.clone(), lease))
         }

@@ -18,7 +18,7 @@ use std::{
     time::SystemTime,
 };
 
-use self::{changes::Change, hold::Hold};
+use self::{changes::Change, lease::LocalLease};
 use crate::error::refusal::Refusal;
 use crate::{
     data::{
@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub(crate) mod changes;
-pub(crate) mod hold;
+pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod plan;
 pub(crate) mod rebase;
@@ -76,10 +76,10 @@ struct Contents<T: SessionData> {
     snapshot: Option<Arc<T::Fields>>,
     /// The id of a `create` that may or may not have succeeded.
     creating: Option<SessionId>,
-    /// The lease that somebody in this process wants, has or gives back.
-    hold: Option<Box<Hold>>,
-    /// How often one lease has followed the other without a moment between.
-    handed_on: u32,
+    /// The lease that a guard in this process wants, has or gives back.
+    local_lease: Option<Box<LocalLease>>,
+    /// How often in a row a guard of this process has taken the lease.
+    local_streak: u32,
     /// Counts the changes to `record` and `pending` that a snapshot which is checked out does not show.
     generation: u64,
     /// Counts all changes to `record` and `pending`.
@@ -164,8 +164,8 @@ impl<T: SessionData> Slot<T> {
                 unconfirmed: Vec::new(),
                 snapshot: None,
                 creating: None,
-                hold: None,
-                handed_on: 0,
+                local_lease: None,
+                local_streak: 0,
                 generation: 0,
                 revision: 0,
             }),

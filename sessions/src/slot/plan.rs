@@ -257,7 +257,7 @@ impl<T: SessionData> Slot<T> {
         let is_as_loaded = contents.state == SlotState::Stored
             && !contents.is_dirty()
             && !contents.outcome_unknown()
-            && contents.hold.is_none()
+            && contents.local_lease.is_none()
             && sealing::growth::<T>() == 0
             && contents.record.payload.len() <= LARGEST_IDLE;
         if is_as_loaded {
@@ -428,7 +428,10 @@ impl<T: SessionData> Slot<T> {
         store: impl FnOnce(&Record, Option<u64>) -> bool,
     ) -> bool {
         let mut contents = self.contents();
-        if contents.outcome_unknown() || contents.hold.is_some() || contents.creating.is_some() {
+        if contents.outcome_unknown()
+            || contents.local_lease.is_some()
+            || contents.creating.is_some()
+        {
             return false;
         }
         let candidate = contents.candidate(job, &context);
@@ -530,7 +533,7 @@ impl<T: SessionData> Slot<T> {
         let mut contents = self.contents();
         (contents.state, contents.has_moved) = (SlotState::Ended, true);
         contents.unconfirmed.clear();
-        contents.hold = None;
+        contents.local_lease = None;
         // Requests that still have this slot see what there was, and not who has logged in since.
         contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
         // What did not fit into the record stays behind, and its writer is told.
@@ -598,7 +601,7 @@ impl<T: SessionData> Contents<T> {
         }
         // A login is saved under an id that nobody else knows.
         let has_write_id = (extra_patch.is_some() && job.login.is_none())
-            || self.hold.is_some()
+            || self.local_lease.is_some()
             || context.conflict == Conflict::Reject
             // Once and for all: the first write id of a record is that of the save that made it.
             || !self.head.write_ids.is_empty()
@@ -713,7 +716,7 @@ impl<T: SessionData> Contents<T> {
             WriteOutcome::NotApplied if without_id => (self.record.clone(), Certainty::NoWriteId),
             WriteOutcome::NotApplied => (self.record.clone(), Certainty::Known),
         };
-        let under_lease = self.hold.as_ref().map(|hold| hold.writer);
+        let under_lease = self.local_lease.as_ref().map(|local| local.writer);
         Base { record, certainty, under_lease }
     }
 

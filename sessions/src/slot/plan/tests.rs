@@ -551,7 +551,7 @@ fn a_lease_that_was_saved_is_held() {
     let given_up = planned(&slot, ours(), context());
     assert_eq!(head_in(&given_up).lease, None);
     slot.saved(given_up);
-    assert!(slot.contents().hold.is_none());
+    assert!(slot.contents().local_lease.is_none());
     assert_eq!(told(slot.plan(ours(), context())), "nothing");
 }
 

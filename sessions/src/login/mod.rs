@@ -120,7 +120,7 @@ impl<T: SessionUser> Session<T> {
 
     async fn login_under(&self, token: LockToken<T>, login: Ready) -> Result<(), Error> {
         let handle = self.handle();
-        let _exchange = handle.exchange().await;
+        let _switch = handle.begin_switch().await;
         if handle.is_answered() {
             return Err(Error::no_cookie());
         }
@@ -187,7 +187,7 @@ impl<T: SessionUser> Session<T> {
             return Err(error);
         }
         old.end_as(true);
-        handle.opened().slot = next;
+        handle.current().slot = next;
         tracing::debug!("a user logged in");
         Ok(())
     }

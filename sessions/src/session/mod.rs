@@ -197,7 +197,7 @@ impl<T: SessionData> Session<T> {
         // An async fn would not see its caller.
         let at = Location::caller();
         async move {
-            let token = LockToken::take(&self.handle.opened().slot, access, at);
+            let token = LockToken::take(&self.handle.current().slot, access, at);
             let token = match token {
                 Some(token) => token,
                 // Boxed, as in `lock_token`.
@@ -274,7 +274,7 @@ impl<T: SessionData> Session<T> {
         access: Access,
         at: &'static Location<'static>,
     ) -> Result<LockToken<T>, Error> {
-        if let Some(token) = LockToken::take(&self.handle.opened().slot, access, at) {
+        if let Some(token) = LockToken::take(&self.handle.current().slot, access, at) {
             return Ok(token);
         }
         // Boxed, because its timers would make every handler's future a kilobyte larger.
@@ -312,7 +312,7 @@ impl<T: SessionData> Session<T> {
     }
 
     fn is_current(&self, token: &LockToken<T>) -> bool {
-        Arc::ptr_eq(token.slot(), &self.handle.opened().slot)
+        Arc::ptr_eq(token.slot(), &self.handle.current().slot)
     }
 
     /// Saves now what released guards have written, instead of with the response. Does nothing if
@@ -605,7 +605,7 @@ impl<T: SessionData> Session<T> {
     async fn renew_id_of(&self, token: LockToken<T>) -> Result<(), Error> {
         let shared = &*self.handle.shared;
         let slot = token.slot();
-        let _exchange = self.handle.exchange().await;
+        let _switch = self.handle.begin_switch().await;
         let mut turn = StoreTurn::of(slot).await;
         if slot.registration().is_none() {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
@@ -624,7 +624,7 @@ impl<T: SessionData> Session<T> {
     pub(crate) fn switch_to(&self, successor: Slot<T>) {
         let successor = Arc::new(successor);
         self.handle.shared.registry.enter(&successor);
-        self.handle.opened().slot = successor;
+        self.handle.current().slot = successor;
     }
 
     /// Ends the session: its record is deleted, and the response removes the cookie. Requests that
@@ -650,7 +650,7 @@ impl<T: SessionData> Session<T> {
 
     async fn destroy_now(&self) -> Result<(), Error> {
         let shared = &*self.handle.shared;
-        let _exchange = self.handle.exchange().await;
+        let _switch = self.handle.begin_switch().await;
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _turn = slot.store_turn.lock().await;
@@ -686,10 +686,10 @@ impl<T: SessionData> Session<T> {
     pub fn set_lifetime(&self, lifetime: Lifetime) {
         self.handle.shared.expiry.check_lifetime(lifetime);
         let slot = {
-            let mut opened = self.handle.opened();
-            let before = opened.slot.set_lifetime(lifetime, self.handle.writer());
-            opened.lifetime_before.get_or_insert(before);
-            opened.slot.clone()
+            let mut current = self.handle.current();
+            let before = current.slot.set_lifetime(lifetime, self.handle.writer());
+            current.lifetime_before.get_or_insert(before);
+            current.slot.clone()
         };
         self.handle.note_write(&slot);
     }
@@ -735,7 +735,7 @@ impl<T: SessionData> Session<T> {
 
     /// Whether this request has begun the session instead of finding it.
     pub fn began_in_request(&self) -> bool {
-        self.handle.opened().is_new
+        self.handle.current().is_new
     }
 
     /// Whether released guards of this process have written something that is not saved yet.

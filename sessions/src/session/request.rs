@@ -37,7 +37,7 @@ pub(crate) struct Handle<T: SessionData> {
     cookies: Cookies,
     /// Who sent the request, where it is worth noting that it is sent a cookie.
     client: Option<ClientId>,
-    opened: OnceLock<Box<Open<T>>>,
+    opened: OnceLock<Box<OpenedSession<T>>>,
     /// The response depends on the cookie, also if the store did not answer.
     asked: AtomicBool,
     /// A guard of this request has changed something: it is this request's to save.
@@ -78,12 +78,12 @@ impl Cookies {
     }
 }
 
-/// What there is once the session has been opened.
-struct Open<T: SessionData> {
-    current: Mutex<Opened<T>>,
-    /// Held while the request exchanges its session for another, so that the response does not tell
-    /// the client of the one while the other takes its place.
-    exchange: tokio::sync::Mutex<()>,
+/// What a request has once it has opened its session.
+struct OpenedSession<T: SessionData> {
+    current: Mutex<Current<T>>,
+    /// Held while the request switches to another session, so that the response does not tell the
+    /// client of one session while another takes its place.
+    switching: tokio::sync::Mutex<()>,
     /// Set by the first guard that can write.
     writing: OnceLock<AsWriter>,
 }
@@ -96,16 +96,16 @@ struct AsWriter {
 }
 
 /// The session that a request has now, and how it came by it.
-pub(crate) struct Opened<T: SessionData> {
+pub(crate) struct Current<T: SessionData> {
     pub(crate) slot: Arc<Slot<T>>,
     /// The cookie that opened a session.
     cookie: Option<VerifiedCookie>,
-    /// The request has begun its session, and not found it.
+    /// The request found no session, and has begun this one.
     pub(crate) is_new: bool,
     /// The request has ended the session that its cookie opened.
     ended: bool,
-    /// Somebody has an [`Exchange`].
-    is_in_exchange: bool,
+    /// There is a [`SwitchGuard`].
+    is_switching: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
     #[cfg(feature = "private-cookie")]
@@ -124,7 +124,7 @@ struct PrivateCookies {
     has_rivals: bool,
 }
 
-impl<T: SessionData> Opened<T> {
+impl<T: SessionData> Current<T> {
     fn found(slot: Arc<Slot<T>>, cookie: VerifiedCookie) -> Self {
         Self { cookie: Some(cookie), is_new: false, ..Self::unsaved(slot) }
     }
@@ -135,7 +135,7 @@ impl<T: SessionData> Opened<T> {
             cookie: None,
             is_new: true,
             ended: false,
-            is_in_exchange: false,
+            is_switching: false,
             lifetime_before: None,
             #[cfg(feature = "private-cookie")]
             private: PrivateCookies::default(),
@@ -143,15 +143,15 @@ impl<T: SessionData> Opened<T> {
     }
 }
 
-/// The right to exchange the request's session for another.
-pub(crate) struct Exchange<'a, T: SessionData> {
+/// The right to switch the request to another session.
+pub(crate) struct SwitchGuard<'a, T: SessionData> {
     handle: &'a Handle<T>,
     _turn: tokio::sync::MutexGuard<'a, ()>,
 }
 
-impl<T: SessionData> Drop for Exchange<'_, T> {
+impl<T: SessionData> Drop for SwitchGuard<'_, T> {
     fn drop(&mut self) {
-        self.handle.opened().is_in_exchange = false;
+        self.handle.current().is_switching = false;
     }
 }
 
@@ -268,7 +268,7 @@ impl<T: SessionData> Handle<T> {
 
     fn found_live(&self, slot: Arc<Slot<T>>, cookie: VerifiedCookie) {
         tracing::debug!("opened a session");
-        self.found(Opened::found(slot, cookie));
+        self.found(Current::found(slot, cookie));
     }
 
     /// A client whose session has another id since a moment ago has the cookie of that, or is just
@@ -279,14 +279,14 @@ impl<T: SessionData> Handle<T> {
             tracing::debug!("the session goes on under another id");
             slot.end_as(true);
         }
-        self.found(Opened::unsaved(Arc::new(slot)));
+        self.found(Current::unsaved(Arc::new(slot)));
     }
 
     /// If two tasks of one request open at once, the first wins.
-    fn found(&self, opened: Opened<T>) {
-        let open = Box::new(Open {
-            current: Mutex::new(opened),
-            exchange: tokio::sync::Mutex::new(()),
+    fn found(&self, current: Current<T>) {
+        let open = Box::new(OpenedSession {
+            current: Mutex::new(current),
+            switching: tokio::sync::Mutex::new(()),
             writing: OnceLock::new(),
         });
         self.opened.get_or_init(|| open);
@@ -295,9 +295,9 @@ impl<T: SessionData> Handle<T> {
 
     /// The session that the newest private cookie holds, if it is not over. It is this request's alone, and not entered anywhere.
     #[cfg(feature = "private-cookie")]
-    fn find_in_cookie(&self) -> Opened<T> {
+    fn find_in_cookie(&self) -> Current<T> {
         let shared = &self.shared;
-        let unsaved = || Opened::unsaved(Arc::new(Slot::unsaved(shared.now())));
+        let unsaved = || Current::unsaved(Arc::new(Slot::unsaved(shared.now())));
         let Some(newest) = shared.cookie.newest(&shared.keys, self.cookies.iter()) else {
             return unsaved();
         };
@@ -312,37 +312,37 @@ impl<T: SessionData> Handle<T> {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
                 slot.reconcile(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
-                return Opened { private, ..Opened::found(slot, cookie) };
+                return Current { private, ..Current::found(slot, cookie) };
             }
         }
-        Opened { private, ..unsaved() }
+        Current { private, ..unsaved() }
     }
 
     /// A [`Session`](crate::Session) comes out of `Session::open` alone.
-    fn open_one(&self) -> &Open<T> {
+    fn opened_session(&self) -> &OpenedSession<T> {
         self.opened.get().expect("a session is opened before it is handed out")
     }
 
-    pub(crate) fn opened(&self) -> MutexGuard<'_, Opened<T>> {
+    pub(crate) fn current(&self) -> MutexGuard<'_, Current<T>> {
         // Each change is one assignment or a few that cannot panic.
-        self.open_one().current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened_session().current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody else does.
-    pub(crate) async fn exchange(&self) -> Exchange<'_, T> {
-        let turn = self.open_one().exchange.lock().await;
-        self.opened().is_in_exchange = true;
-        Exchange { handle: self, _turn: turn }
+    /// Waits until no other task of the request switches.
+    pub(crate) async fn begin_switch(&self) -> SwitchGuard<'_, T> {
+        let turn = self.opened_session().switching.lock().await;
+        self.current().is_switching = true;
+        SwitchGuard { handle: self, _turn: turn }
     }
 
     pub(crate) fn slot(&self) -> Arc<Slot<T>> {
-        self.opened().slot.clone()
+        self.current().slot.clone()
     }
 
     /// Stands for this request among those that write to a slot.
     pub(crate) fn writer(&self) -> Writer {
         let begin = || AsWriter { writer: new_writer(), runtime: Runtime::try_current().ok() };
-        self.open_one().writing.get_or_init(begin).writer
+        self.opened_session().writing.get_or_init(begin).writer
     }
 
     /// What this request wants of a save.
@@ -378,12 +378,12 @@ impl<T: SessionData> Handle<T> {
 
     /// Gives the request a new session in place of the one that it has ended.
     pub(crate) fn reset_to_new(&self) {
-        let mut opened = self.opened();
-        opened.slot = Arc::new(Slot::unsaved(self.shared.now()));
-        opened.ended = opened.cookie.is_some();
-        opened.is_new = true;
+        let mut current = self.current();
+        current.slot = Arc::new(Slot::unsaved(self.shared.now()));
+        current.ended = current.cookie.is_some();
+        current.is_new = true;
         if self.is_answered() {
-            self.forbid_new_cookie(&opened.slot);
+            self.forbid_new_cookie(&current.slot);
         }
     }
 
@@ -424,18 +424,19 @@ impl<T: SessionData> Handle<T> {
     /// What the response needs, if that can be said without waiting for anything: nothing to save, or
     /// a store that answers at once, and nobody in the middle of something.
     pub(crate) fn finish_now(&self) -> Option<Outcome> {
-        // First this, then the look at `opened`: `open` does it the other way round, so that one of
+        // First this, then the look at `current`: `open` does it the other way round, so that one of
         // the two sees the other.
         self.answered.store(true, SeqCst);
         if self.opened.get().is_none() {
             return Some(Outcome { opened: self.asked.load(SeqCst), ..Outcome::default() });
         }
-        // Before the look at `opened`: what a save drops may have a `Drop` that looks there.
+        // Before the look at `current`: what a save drops may have a `Drop` that looks there.
         let is_saved = self.save_at_once()?;
-        let opened = self.opened();
-        let slot = &opened.slot;
-        let by_old_key = opened.cookie.is_some_and(|cookie| cookie.by_old_key) && !self.is_no_use();
-        if opened.is_in_exchange || by_old_key || self.has_unsaved(slot) {
+        let current = self.current();
+        let slot = &current.slot;
+        let by_old_key =
+            current.cookie.is_some_and(|cookie| cookie.by_old_key) && !self.is_no_use();
+        if current.is_switching || by_old_key || self.has_unsaved(slot) {
             return None;
         }
         // What has just been saved has its expiry extended with that.
@@ -443,7 +444,7 @@ impl<T: SessionData> Handle<T> {
             true => (self.inspect(slot), None),
             false => self.look_for_refresh(slot),
         };
-        if refresh.is_some() || is_to_send_again(&opened, seen) {
+        if refresh.is_some() || is_to_send_again(&current, seen) {
             return None;
         }
         let mut _turn = None;
@@ -451,7 +452,7 @@ impl<T: SessionData> Handle<T> {
             _turn = Some(slot.store_turn.try_lock().ok()?);
             seen = self.inspect(slot);
         }
-        Some(self.outcome(&opened, seen, false, None))
+        Some(self.outcome(&current, seen, false, None))
     }
 
     /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
@@ -471,10 +472,10 @@ impl<T: SessionData> Handle<T> {
     /// That the session has been ended by somebody else is no error: the request did nothing wrong,
     /// and there is nothing to save it to.
     pub(crate) async fn finish(&self) -> Outcome {
-        let _exchange = self.exchange().await;
+        let _switch = self.begin_switch().await;
         let slot = self.slot();
         let (seen, refresh) = self.look_for_refresh(&slot);
-        let sends_again = is_to_send_again(&self.opened(), seen);
+        let sends_again = is_to_send_again(&self.current(), seen);
         let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
         let mut turn = match is_due || self.needs_cookie(slot.state()) {
             true => Some(StoreTurn::of(&slot).await),
@@ -501,11 +502,11 @@ impl<T: SessionData> Handle<T> {
             }
         }
         let is_aged = is_noted || self.may_sign_again(&slot, turn.is_some()).await;
-        self.outcome(&self.opened(), self.inspect(&slot), is_aged, error)
+        self.outcome(&self.current(), self.inspect(&slot), is_aged, error)
     }
 
     fn is_signed_by_old_key(&self) -> bool {
-        self.opened().cookie.is_some_and(|cookie| cookie.by_old_key)
+        self.current().cookie.is_some_and(|cookie| cookie.by_old_key)
     }
 
     /// Whether a cookie that an old key signed can be signed anew: not before another look at the
@@ -644,36 +645,36 @@ impl<T: SessionData> Handle<T> {
     /// caller holds `slot.store_turn`.
     fn outcome(
         &self,
-        opened: &Opened<T>,
+        current: &Current<T>,
         seen: Seen,
         is_aged: bool,
         error: Option<Error>,
     ) -> Outcome {
         let shared = &self.shared;
-        let slot = &opened.slot;
+        let slot = &current.slot;
         let registration = slot.registration().filter(|_| seen.state == SlotState::Stored);
         let has_other_lifetime =
-            opened.lifetime_before.is_some_and(|before| before != seen.lifetime);
+            current.lifetime_before.is_some_and(|before| before != seen.lifetime);
         let change = decide(Facts {
             session: registration.map(|registration| registration.id),
-            cookie: opened.cookie.map(|cookie| cookie.id),
-            ended: opened.ended,
-            changed: has_other_lifetime || self.holds_another(opened),
-            aged: is_aged || self.is_private_cookie_old(opened, seen),
+            cookie: current.cookie.map(|cookie| cookie.id),
+            ended: current.ended,
+            changed: has_other_lifetime || self.holds_another(current),
+            aged: is_aged || self.is_private_cookie_old(current, seen),
             refreshes: !self.is_no_use(),
-            has_rivals: self.has_rivals(opened),
+            has_rivals: self.has_rivals(current),
         });
         let cookie = match change {
             CookieChange::Keep => Ok(None),
             CookieChange::Remove => Ok(Some(shared.cookie.removal())),
-            CookieChange::SetEnded => self.cookie_of_none(opened).map(Some),
+            CookieChange::SetEnded => self.cookie_of_none(current).map(Some),
             CookieChange::Set(id) => {
                 if let Some(client) = self.client {
                     shared.plain_http.note_sent(client);
                 }
                 let record = slot.record();
                 let age = shared.expiry.max_age(seen.lifetime, record.created_at, || shared.now());
-                self.cookie_for(opened, &id, record, age).map(Some)
+                self.cookie_for(current, &id, record, age).map(Some)
             }
         };
         if self.needs_cookie(seen.state) {
@@ -690,7 +691,7 @@ impl<T: SessionData> Handle<T> {
     #[cfg(feature = "private-cookie")]
     fn cookie_for(
         &self,
-        opened: &Opened<T>,
+        current: &Current<T>,
         id: &SessionId,
         record: Record,
         max_age: Option<Duration>,
@@ -698,7 +699,7 @@ impl<T: SessionData> Handle<T> {
         let Shared { cookie, keys, storage, .. } = &*self.shared;
         match storage.is_cookie() {
             true => {
-                Ok(cookie.sealed(keys, self.write_time(opened), Some((*id, record)), max_age)?)
+                Ok(cookie.sealed(keys, self.write_time(current), Some((*id, record)), max_age)?)
             }
             false => Ok(cookie.signed(keys, id, max_age)),
         }
@@ -707,7 +708,7 @@ impl<T: SessionData> Handle<T> {
     #[cfg(not(feature = "private-cookie"))]
     fn cookie_for(
         &self,
-        _opened: &Opened<T>,
+        _opened: &Current<T>,
         id: &SessionId,
         _record: Record,
         max_age: Option<Duration>,
@@ -716,65 +717,65 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// A private cookie that says that the session has ended.
-    fn cookie_of_none(&self, opened: &Opened<T>) -> Result<HeaderValue, Error> {
+    fn cookie_of_none(&self, current: &Current<T>) -> Result<HeaderValue, Error> {
         #[cfg(feature = "private-cookie")]
         if self.shared.storage.is_cookie() {
             let Shared { cookie, keys, .. } = &*self.shared;
             // An older one, of a layer with whatever limits, is gone by then.
             let age = Some(LONGEST_COOKIE);
-            return Ok(cookie.sealed(keys, self.write_time(opened), None, age)?);
+            return Ok(cookie.sealed(keys, self.write_time(current), None, age)?);
         }
-        let _ = opened;
+        let _ = current;
         Ok(self.shared.cookie.removal())
     }
 
     /// When a private cookie counts as written: later than those that the request came with, also if
     /// one of them was written by a process whose clock is ahead.
     #[cfg(feature = "private-cookie")]
-    fn write_time(&self, opened: &Opened<T>) -> SystemTime {
+    fn write_time(&self, current: &Current<T>) -> SystemTime {
         const STEP: Duration = Duration::from_millis(1);
-        let after = opened.private.written_at.and_then(|before| before.checked_add(STEP));
+        let after = current.private.written_at.and_then(|before| before.checked_add(STEP));
         after.map_or(self.shared.now(), |after| after.max(self.shared.now()))
     }
 
     /// Whether the session is not what its private cookie holds any more.
-    fn holds_another(&self, opened: &Opened<T>) -> bool {
+    fn holds_another(&self, current: &Current<T>) -> bool {
         #[cfg(feature = "private-cookie")]
         if self.shared.storage.is_cookie() {
-            let record = opened.slot.record();
-            return opened.private.held != Some((record.version, record.expires_at));
+            let record = current.slot.record();
+            return current.private.held != Some((record.version, record.expires_at));
         }
-        let _ = opened;
+        let _ = current;
         false
     }
 
-    fn is_private_cookie_old(&self, opened: &Opened<T>, seen: Seen) -> bool {
+    fn is_private_cookie_old(&self, current: &Current<T>, seen: Seen) -> bool {
         #[cfg(feature = "private-cookie")]
-        if let Some(sent) = opened.private.written_at {
-            let (shared, created_at) = (&self.shared, opened.slot.record().created_at);
+        if let Some(sent) = current.private.written_at {
+            let (shared, created_at) = (&self.shared, current.slot.record().created_at);
             let Seen { lifetime, .. } = seen;
             return shared.expiry.is_cookie_old(lifetime, created_at, sent, || shared.now());
         }
-        let _ = (opened, seen);
+        let _ = (current, seen);
         false
     }
 
     /// Whether the browser may have another cookie of the name, which holds a session itself.
-    fn has_rivals(&self, opened: &Opened<T>) -> bool {
+    fn has_rivals(&self, current: &Current<T>) -> bool {
         #[cfg(feature = "private-cookie")]
         if self.shared.storage.is_cookie() {
-            return opened.private.has_rivals;
+            return current.private.has_rivals;
         }
-        let _ = opened;
+        let _ = current;
         false
     }
 }
 
 /// Whether the request's cookie is of the session that it has, and should be sent again.
-fn is_to_send_again<T: SessionData>(opened: &Opened<T>, seen: Seen) -> bool {
-    let is_same = |id| opened.cookie.is_some_and(|cookie| cookie.id == id);
+fn is_to_send_again<T: SessionData>(current: &Current<T>, seen: Seen) -> bool {
+    let is_same = |id| current.cookie.is_some_and(|cookie| cookie.id == id);
     seen.is_cookie_old
-        && opened.slot.registration().is_some_and(|registration| is_same(registration.id))
+        && current.slot.registration().is_some_and(|registration| is_same(registration.id))
 }
 
 /// What a request wrote after its response had left is saved when nobody has it any more.
@@ -784,11 +785,11 @@ impl<T: SessionData> Drop for Handle<T> {
             self.save_without_response(&self.slot(), Some(self.writer()));
         }
         if let Some(open) = self.opened.take() {
-            let opened = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let current = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
             // What one request alone is made of is quicker made anew than fetched from memory that
             // has left the processor's cache, and most new sessions are not seen again.
-            if opened.cookie.is_some_and(|cookie| cookie.is_repeated) {
-                self.shared.registry.give_back(opened.slot);
+            if current.cookie.is_some_and(|cookie| cookie.is_repeated) {
+                self.shared.registry.give_back(current.slot);
             }
         }
     }

@@ -6,7 +6,7 @@ pub use crate::data::{
     FieldDefault, FieldInfo, FieldValue,
     codec::{EncodeError, Form, Probe},
     merge::{Merge, Merged},
-    payload::{Encoder, Source},
+    payload::{Encoder, PayloadReader},
     tracked::{DirtyBits, Tracked},
     user::UserName,
 };

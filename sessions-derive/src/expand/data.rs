@@ -40,13 +40,13 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             const __NAME: &'static str = #name;
             #loads_alike
 
-            fn __load(__source: &#private::Source<'_>) -> Self {
+            fn __load(__reader: &#private::PayloadReader<'_>) -> Self {
                 #secret_checks
                 #(#checks)*
                 Self { #(#loads,)* }
             }
 
-            fn __load_field(&mut self, __field: usize, __source: &#private::Source<'_>) {
+            fn __load_field(&mut self, __field: usize, __reader: &#private::PayloadReader<'_>) {
                 #(#checks)*
                 match __field {
                     #(#load_arms,)*
@@ -172,8 +172,8 @@ fn load(field: &Field<'_>, private: &TokenStream) -> TokenStream {
         Storage::Stored { index, .. } => {
             let index = Literal::usize_unsuffixed(index);
             match form(field) {
-                None => quote_spanned!(at(ty)=> __source.field::<#ty>(#index, || #start)),
-                Some(form) => hygienic!(__source.field_as::<#form>(#index, || #start)),
+                None => quote_spanned!(at(ty)=> __reader.field::<#ty>(#index, || #start)),
+                Some(form) => hygienic!(__reader.field_as::<#form>(#index, || #start)),
             }
         }
         Storage::Skipped => start,

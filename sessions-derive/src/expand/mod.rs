@@ -29,32 +29,32 @@
 //                 ::sessions::__private::FieldInfo::new("theme"),
 //             ];
 //             const __NAME: &'static str = "Visitor";
-//             fn __load(__source: &::sessions::__private::Source<'_>) -> Self {
+//             fn __load(__reader: &::sessions::__private::PayloadReader<'_>) -> Self {
 //                 __stored::<Option<String>>();
 //                 __stored::<String>();
 //                 Self {
-//                     name: __source
+//                     name: __reader
 //                         .field::<
 //                             Option<String>,
 //                         >(0, || ::sessions::__private::default_of::<Option<String>>()),
-//                     theme: __source.field::<String>(1, || __default_theme()),
+//                     theme: __reader.field::<String>(1, || __default_theme()),
 //                 }
 //             }
 //             fn __load_field(
 //                 &mut self,
 //                 __field: usize,
-//                 __source: &::sessions::__private::Source<'_>,
+//                 __reader: &::sessions::__private::PayloadReader<'_>,
 //             ) {
 //                 __stored::<Option<String>>();
 //                 __stored::<String>();
 //                 match __field {
 //                     0 => {
-//                         self.name = __source
+//                         self.name = __reader
 //                             .field::<
 //                                 Option<String>,
 //                             >(0, || ::sessions::__private::default_of::<Option<String>>());
 //                     }
-//                     1 => self.theme = __source.field::<String>(1, || __default_theme()),
+//                     1 => self.theme = __reader.field::<String>(1, || __default_theme()),
 //                     _ => {}
 //                 }
 //             }

@@ -71,8 +71,8 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
             type Dirty = [u64; 1];
             const FIELDS: &'static [#private::FieldInfo] = &[];
             const __NAME: &'static str = "";
-            fn __load(__source: &#private::Source<'_>) -> Self { #body }
-            fn __load_field(&mut self, __field: usize, __source: &#private::Source<'_>) { #body }
+            fn __load(__reader: &#private::PayloadReader<'_>) -> Self { #body }
+            fn __load_field(&mut self, __field: usize, __reader: &#private::PayloadReader<'_>) { #body }
             fn __encode(
                 &self,
                 __field: usize,

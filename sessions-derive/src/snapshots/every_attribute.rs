@@ -40,7 +40,7 @@ const _: () = {
         ];
         const __NAME: &'static str = "customer";
         const __LOADS_ALIKE: bool = false;
-        fn __load(__source: &crate::runtime::__private::Source<'_>) -> Self {
+        fn __load(__reader: &crate::runtime::__private::PayloadReader<'_>) -> Self {
             fn __secret<F: crate::runtime::__private::SecretField>() {}
             __secret::<Option<Secret<String>>>();
             __stored::<Option<u32>>();
@@ -55,32 +55,32 @@ const _: () = {
             __stored::<Option<Secret<String>>>();
             __skipped::<Vec<Visitor>>();
             Self {
-                first_day: __source
+                first_day: __reader
                     .field::<
                         Option<u32>,
                     >(0, || crate::runtime::__private::default_of::<Option<u32>>()),
-                home: __source
+                home: __reader
                     .field::<Url>(1, || crate::runtime::__private::default_of::<Url>()),
-                theme: __source.field::<Theme>(2, || __default_theme()),
-                r#type: __source.field::<Option<Name>>(3, || __default_type()),
-                visits: __source.field::<u64>(4, || __default_visits()),
-                owner: __source
+                theme: __reader.field::<Theme>(2, || __default_theme()),
+                r#type: __reader.field::<Option<Name>>(3, || __default_type()),
+                visits: __reader.field::<u64>(4, || __default_visits()),
+                owner: __reader
                     .field::<
                         Option<Person>,
                     >(5, || crate::runtime::__private::default_of::<Option<Person>>()),
-                seen: __source
+                seen: __reader
                     .field::<
                         Vec<u32>,
                     >(6, || crate::runtime::__private::default_of::<Vec<u32>>()),
-                messages: __source
+                messages: __reader
                     .field::<
                         Vec<String>,
                     >(7, || crate::runtime::__private::default_of::<Vec<String>>()),
-                code: __source
+                code: __reader
                     .field::<
                         Option<u32>,
                     >(8, || crate::runtime::__private::default_of::<Option<u32>>()),
-                token: __source
+                token: __reader
                     .field::<
                         Option<Secret<String>>,
                     >(
@@ -95,7 +95,7 @@ const _: () = {
         fn __load_field(
             &mut self,
             __field: usize,
-            __source: &crate::runtime::__private::Source<'_>,
+            __reader: &crate::runtime::__private::PayloadReader<'_>,
         ) {
             __stored::<Option<u32>>();
             __stored::<Url>();
@@ -110,22 +110,22 @@ const _: () = {
             __skipped::<Vec<Visitor>>();
             match __field {
                 0 => {
-                    self.first_day = __source
+                    self.first_day = __reader
                         .field::<
                             Option<u32>,
                         >(0, || crate::runtime::__private::default_of::<Option<u32>>());
                 }
                 1 => {
-                    self.home = __source
+                    self.home = __reader
                         .field::<
                             Url,
                         >(1, || crate::runtime::__private::default_of::<Url>());
                 }
-                2 => self.theme = __source.field::<Theme>(2, || __default_theme()),
-                3 => self.r#type = __source.field::<Option<Name>>(3, || __default_type()),
-                4 => self.visits = __source.field::<u64>(4, || __default_visits()),
+                2 => self.theme = __reader.field::<Theme>(2, || __default_theme()),
+                3 => self.r#type = __reader.field::<Option<Name>>(3, || __default_type()),
+                4 => self.visits = __reader.field::<u64>(4, || __default_visits()),
                 5 => {
-                    self.owner = __source
+                    self.owner = __reader
                         .field::<
                             Option<Person>,
                         >(
@@ -134,25 +134,25 @@ const _: () = {
                         );
                 }
                 6 => {
-                    self.seen = __source
+                    self.seen = __reader
                         .field::<
                             Vec<u32>,
                         >(6, || crate::runtime::__private::default_of::<Vec<u32>>());
                 }
                 7 => {
-                    self.messages = __source
+                    self.messages = __reader
                         .field::<
                             Vec<String>,
                         >(7, || crate::runtime::__private::default_of::<Vec<String>>());
                 }
                 8 => {
-                    self.code = __source
+                    self.code = __reader
                         .field::<
                             Option<u32>,
                         >(8, || crate::runtime::__private::default_of::<Option<u32>>());
                 }
                 9 => {
-                    self.token = __source
+                    self.token = __reader
                         .field::<
                             Option<Secret<String>>,
                         >(

@@ -118,13 +118,13 @@ where
     type Dirty = [u64; 1];
     const FIELDS: &'static [::sessions::__private::FieldInfo] = &[];
     const __NAME: &'static str = "";
-    fn __load(__source: &::sessions::__private::Source<'_>) -> Self {
+    fn __load(__reader: &::sessions::__private::PayloadReader<'_>) -> Self {
         ::core::unreachable!()
     }
     fn __load_field(
         &mut self,
         __field: usize,
-        __source: &::sessions::__private::Source<'_>,
+        __reader: &::sessions::__private::PayloadReader<'_>,
     ) {
         ::core::unreachable!()
     }

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::data::{
     codec::{Codec, EncodeError, Probe},
     merge::{Merge, Merged},
-    payload::{Encoder, Source},
+    payload::{Encoder, PayloadReader},
     tracked::{DirtyBits, Tracked},
 };
 
@@ -54,18 +54,18 @@ pub trait SessionData: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     const __NAME: &'static str;
 
-    /// Whether the same source always gives the same fields, as far as the derive can tell: none of
+    /// Whether the same payload always gives the same fields, as far as the derive can tell: none of
     /// them is skipped, and no default is an expression. A type's `Default` is taken to be constant.
     #[doc(hidden)]
     const __LOADS_ALIKE: bool = true;
 
-    /// Takes each field from the source, or its default where the source has none.
+    /// Takes each field from the payload, or its default where the payload has none.
     #[doc(hidden)]
-    fn __load(source: &Source<'_>) -> Self;
+    fn __load(reader: &PayloadReader<'_>) -> Self;
 
-    /// Takes one field anew from the source, or its default.
+    /// Takes one field anew from the payload, or its default.
     #[doc(hidden)]
-    fn __load_field(&mut self, field: usize, source: &Source<'_>);
+    fn __load_field(&mut self, field: usize, reader: &PayloadReader<'_>);
 
     #[doc(hidden)]
     fn __encode(&self, field: usize, encoder: &mut Encoder<'_>) -> Result<(), EncodeError>;

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::data::payload::{self, Source};
+use crate::data::payload::{self, PayloadReader};
 
 /// Which request has written something. No two in this process have the same, ever: what a request
 /// leaves behind must not be taken for a later one's.
@@ -139,7 +139,7 @@ impl Patch {
     }
 
     /// Forgets what a save has stored, with all that lay below it.
-    pub(crate) fn forget_saved(&mut self, stored: &Source<'_>) {
+    pub(crate) fn forget_saved(&mut self, stored: &PayloadReader<'_>) {
         let mut at = self.0.len();
         while at > 0 {
             at -= 1;
@@ -157,7 +157,7 @@ impl Patch {
     }
 
     /// Forgets changes that are none, because they leave what is stored, or the default of what is not.
-    pub(crate) fn forget_unchanged(&mut self, stored: &Source<'_>) {
+    pub(crate) fn forget_unchanged(&mut self, stored: &PayloadReader<'_>) {
         let is_no_change = |field: usize, body: &Body| match stored.body(field) {
             Some(stored) => *stored == **body,
             None => body.is_default(),
@@ -180,7 +180,7 @@ impl Patch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{FieldInfo, payload::Source};
+    use crate::data::{FieldInfo, payload::PayloadReader};
 
     const FIELDS: &[FieldInfo] = &[FieldInfo::new("a"), FieldInfo::new("b")];
 
@@ -197,8 +197,8 @@ mod tests {
         entries.map(|it| (it.field, str::from_utf8(&it.body).unwrap(), it.writer)).collect()
     }
 
-    fn stored(payload: &[u8]) -> Source<'_> {
-        Source::parse(FIELDS, payload).unwrap()
+    fn stored(payload: &[u8]) -> PayloadReader<'_> {
+        PayloadReader::parse(FIELDS, payload).unwrap()
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) const TOMBSTONE: &[u8] = &[0];
 pub(crate) struct Corrupt;
 
 /// A payload taken apart, for one struct's table of fields.
-pub struct Source<'a> {
+pub struct PayloadReader<'a> {
     fields: &'static [FieldInfo],
     bodies: Bodies<'a>,
     /// Keys and bodies of the fields that this build does not have.
@@ -67,7 +67,7 @@ pub struct Source<'a> {
     /// Where it is noted which fields fall back to their defaults, if anybody asks.
     #[cfg(feature = "testing")]
     fallbacks: Option<&'a Fallbacks>,
-    /// In milliseconds; zero for whoever wants what was stored, whether it has ended or not.
+    /// In milliseconds since 1970; zero to read what was stored, whether it has ended or not.
     now: u64,
 }
 
@@ -78,7 +78,7 @@ pub(crate) type Fallbacks = std::cell::RefCell<Vec<(usize, &'static str, DecodeE
 /// A key and its body.
 type Entry<'a> = (&'a [u8], &'a [u8]);
 
-impl<'a> Source<'a> {
+impl<'a> PayloadReader<'a> {
     pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
         Self {
             fields,
@@ -93,12 +93,12 @@ impl<'a> Source<'a> {
     /// Takes `payload` apart. An empty one is that of a session without any field.
     #[cfg(any(test, feature = "secret"))]
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
-        let mut source = Self::empty(fields);
-        source.read(payload)?;
-        Ok(source)
+        let mut reader = Self::empty(fields);
+        reader.read(payload)?;
+        Ok(reader)
     }
 
-    /// Takes `payload` apart in place: a source is large enough that moving it costs as much.
+    /// Takes `payload` apart in place: a reader is large enough that moving it costs as much.
     pub(crate) fn read(&mut self, payload: &'a [u8]) -> Result<(), Corrupt> {
         let (_, mut rest) = take_head(payload)?;
         // Entries are written in the order of the table, so that the next one is mostly the next.
@@ -123,22 +123,22 @@ impl<'a> Source<'a> {
         payload: &'a [u8],
         wanted: impl Iterator<Item = usize> + Clone,
     ) -> Self {
-        let mut source = Self::empty(fields);
+        let mut reader = Self::empty(fields);
         if wanted.clone().count() > FEW {
             // A payload was checked when it was loaded.
-            let _ = source.read(payload);
-            return source;
+            let _ = reader.read(payload);
+            return reader;
         }
         for field in wanted {
             if let Some(body) = body(&fields[field], payload) {
-                source.bodies.set(field, body);
+                reader.bodies.set(field, body);
             }
         }
-        source
+        reader
     }
 
-    /// Lays what has been changed over what was stored.
-    pub(crate) fn lay_over(&mut self, patch: &'a Patch) {
+    /// Puts pending changes on top of what is stored.
+    pub(crate) fn apply(&mut self, patch: &'a Patch) {
         for (field, body, _) in patch.entries() {
             self.bodies.set(field, body);
         }
@@ -149,8 +149,8 @@ impl<'a> Source<'a> {
         self.fallbacks = Some(fallbacks);
     }
 
-    /// As it is at this time: a field that has ended has its default.
-    pub(crate) fn look_at(&mut self, now: u64) {
+    /// Reads the payload as it is at this time: a field that has ended has its default.
+    pub(crate) fn at_time(&mut self, now: u64) {
         self.now = now;
     }
 
@@ -562,7 +562,7 @@ mod tests {
     }
 
     fn visits(payload: &[u8]) -> u32 {
-        Source::parse(FIELDS, payload).unwrap().field(1, || 99)
+        PayloadReader::parse(FIELDS, payload).unwrap().field(1, || 99)
     }
 
     /// Old payloads must stay readable: this is what the first release wrote.
@@ -576,10 +576,10 @@ mod tests {
         ]
         .concat();
         assert_eq!(payload(&[("name", &name), ("visits", &visits)]), golden);
-        let source = Source::parse(FIELDS, &golden).unwrap();
-        assert_eq!(source.field(0, String::new), "Zoë");
-        assert_eq!(source.field(1, || 0_u32), 300);
-        assert_eq!(source.write(&[]), golden);
+        let reader = PayloadReader::parse(FIELDS, &golden).unwrap();
+        assert_eq!(reader.field(0, String::new), "Zoë");
+        assert_eq!(reader.field(1, || 0_u32), 300);
+        assert_eq!(reader.write(&[]), golden);
     }
 
     #[test]
@@ -589,7 +589,7 @@ mod tests {
         assert_eq!(visits(&payload(&[("count", &old), ("visits", &new)])), 2);
         assert_eq!(visits(&payload(&[("visits", &new), ("count", &old)])), 2);
         let stored = payload(&[("count", &old)]);
-        let saved = Source::parse(FIELDS, &stored).unwrap().write(&[]);
+        let saved = PayloadReader::parse(FIELDS, &stored).unwrap().write(&[]);
         assert_eq!(saved, payload(&[("visits", &old)]));
     }
 
@@ -612,12 +612,12 @@ mod tests {
         for (now, visits, length, next) in
             [(0, 7, 4, 300), (299, 7, 4, 300), (300, 99, 4, 1_000), (1_000, 99, 0, u64::MAX)]
         {
-            let mut source = Source::parse(FIELDS, &payload).unwrap();
-            source.look_at(now);
-            assert_eq!(source.field(1, || 99_u32), visits, "at {now}");
-            assert_eq!(source.field(0, String::new).len(), length, "at {now}");
-            assert_eq!(source.next_end(), next);
-            assert_eq!(source.write(&[]), payload, "kept as it is");
+            let mut reader = PayloadReader::parse(FIELDS, &payload).unwrap();
+            reader.at_time(now);
+            assert_eq!(reader.field(1, || 99_u32), visits, "at {now}");
+            assert_eq!(reader.field(0, String::new).len(), length, "at {now}");
+            assert_eq!(reader.next_end(), next);
+            assert_eq!(reader.write(&[]), payload, "kept as it is");
         }
         for cut in 0..ending.len() {
             let _ = end(&ending[..cut]);
@@ -629,10 +629,10 @@ mod tests {
     fn what_this_build_does_not_know_is_kept() {
         let stored =
             payload(&[("later", b"\xf0anything"), ("visits", b"\xf0later tag"), ("", b"")]);
-        let source = Source::parse(FIELDS, &stored).unwrap();
-        assert_eq!(source.field(1, || 99_u32), 99);
+        let reader = PayloadReader::parse(FIELDS, &stored).unwrap();
+        assert_eq!(reader.field(1, || 99_u32), 99);
         let kept = [("visits", &b"\xf0later tag"[..]), ("later", b"\xf0anything"), ("", b"")];
-        assert_eq!(source.write(&[]), payload(&kept));
+        assert_eq!(reader.write(&[]), payload(&kept));
     }
 
     #[test]
@@ -658,13 +658,13 @@ mod tests {
                     patch.set(field, [9; 200][..50 * field].into(), 1);
                     patch.set(field, [field as u8; 200][..40 * field].into(), 2);
                 }
-                let mut whole = Source::parse(FIELDS, &payload).unwrap();
-                whole.lay_over(&patch);
+                let mut whole = PayloadReader::parse(FIELDS, &payload).unwrap();
+                whole.apply(&patch);
                 let patched = patched(FIELDS, &payload, b"head", &patch);
                 assert_eq!(patched.is_none(), entries.iter().any(|(key, _)| *key == "old"));
                 let Some(patched) = patched else { continue };
                 assert_eq!(check(&patched), Ok(&b"head"[..]));
-                let read = Source::parse(FIELDS, &patched).unwrap();
+                let read = PayloadReader::parse(FIELDS, &patched).unwrap();
                 for (field, info) in FIELDS.iter().enumerate() {
                     assert_eq!(read.body(field), whole.body(field), "{entries:?}, {changed:b}");
                     assert_eq!(super::body(info, &patched), whole.body(field));
@@ -680,12 +680,12 @@ mod tests {
         let whole = payload(&[("name", &body(&FIELDS[0], "x".to_string())), ("other", b"abc")]);
         let ends = [0, 2, 2 + 10, whole.len()];
         for cut in 0..=whole.len() {
-            let parsed = Source::parse(FIELDS, &whole[..cut]);
+            let parsed = PayloadReader::parse(FIELDS, &whole[..cut]);
             assert_eq!(parsed.is_ok(), ends.contains(&cut), "cut at {cut}");
             assert_eq!(check(&whole[..cut]).is_ok(), parsed.is_ok());
         }
-        assert!(Source::parse(FIELDS, &[2]).is_err(), "a later format");
+        assert!(PayloadReader::parse(FIELDS, &[2]).is_err(), "a later format");
         let huge = [&[FORMAT, 0, 1, b'x'][..], &[0xff; 8], &[1]].concat();
-        assert!(Source::parse(FIELDS, &huge).is_err(), "a body longer than memory");
+        assert!(PayloadReader::parse(FIELDS, &huge).is_err(), "a body longer than memory");
     }
 }

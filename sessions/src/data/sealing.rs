@@ -93,7 +93,7 @@ mod sealed_fields {
     use super::*;
     use crate::data::{
         FieldInfo,
-        payload::{self, SEALED, Source, is_sealed},
+        payload::{self, PayloadReader, SEALED, is_sealed},
     };
 
     type SealNonce = Nonce<XChaCha20Poly1305>;
@@ -194,10 +194,10 @@ mod sealed_fields {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, E> {
         // A payload was checked when it was loaded.
         let Ok(head) = payload::check(payload) else { return Ok(None) };
-        let Ok(source) = Source::parse(T::FIELDS, payload) else { return Ok(None) };
+        let Ok(reader) = PayloadReader::parse(T::FIELDS, payload) else { return Ok(None) };
         let mut changed = Vec::new();
         for (field, info) in T::FIELDS.iter().enumerate().filter(|(_, info)| info.secret) {
-            if let Some(body) = source.body(field)
+            if let Some(body) = reader.body(field)
                 && let Some(body) = change(info, body)?
             {
                 changed.push((field, body));
@@ -206,11 +206,11 @@ mod sealed_fields {
         if changed.is_empty() {
             return Ok(None);
         }
-        let mut source = source;
+        let mut reader = reader;
         for (field, body) in &changed {
-            source.set_body(*field, body);
+            reader.set_body(*field, body);
         }
-        Ok(Some(Zeroizing::new(source.write(head))))
+        Ok(Some(Zeroizing::new(reader.write(head))))
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::data::{
-        payload::{SEALED, Source},
+        payload::{PayloadReader, SEALED},
         secret::Secret,
     };
 
@@ -259,16 +259,16 @@ mod tests {
 
     fn record<T: SessionData>(bodies: &[(usize, &[u8])]) -> Record {
         let now = SystemTime::UNIX_EPOCH;
-        let mut source = Source::empty(T::FIELDS);
+        let mut reader = PayloadReader::empty(T::FIELDS);
         for (field, body) in bodies {
-            source.set_body(*field, body);
+            reader.set_body(*field, body);
         }
-        let payload = source.write(&[]).into();
+        let payload = reader.write(&[]).into();
         Record { version: 1, created_at: now, expires_at: now, user: None, payload }
     }
 
     fn body<T: SessionData>(record: &Record, field: usize) -> Vec<u8> {
-        Source::parse(T::FIELDS, &record.payload).unwrap().body(field).unwrap().into()
+        PayloadReader::parse(T::FIELDS, &record.payload).unwrap().body(field).unwrap().into()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The value of a session together with what has been changed in it.
 
-use crate::data::{SessionData, payload::Source};
+use crate::data::{SessionData, payload::PayloadReader};
 
 /// A session's data and its dirty bits. Only generated code reaches the mutable half.
 pub struct Tracked<T: SessionData> {
@@ -89,9 +89,9 @@ impl<T: SessionData> Tracked<T> {
     /// Loads the fields again that writers have changed. All of them are stored.
     pub(crate) fn reload_changed(&mut self, payload: &[u8]) {
         let changed = || (0..T::FIELDS.len()).filter(|field| self.changed.contains(*field));
-        let source = Source::of_some(T::FIELDS, payload, changed());
+        let reader = PayloadReader::of_some(T::FIELDS, payload, changed());
         for field in changed() {
-            self.data.__load_field(field, &source);
+            self.data.__load_field(field, &reader);
         }
         (self.changed, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE);
         (self.is_stale, self.checked_out_to) = (false, 0);

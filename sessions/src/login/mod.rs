@@ -17,7 +17,7 @@ use crate::{
     data::{
         codec::{Codec, EncodeError},
         patch::Patch,
-        payload::{Encoder, Source},
+        payload::{Encoder, PayloadReader},
         user::SessionUser,
     },
     error::{Error, ErrorKind, refusal::Refusal},
@@ -307,9 +307,9 @@ fn is_known_again<T: SessionUser>(
     name: &Arc<str>,
     codec: Codec,
 ) -> Result<(), EncodeError> {
-    let mut source = Source::empty(T::FIELDS);
-    source.set_body(T::__FIELD, body);
-    data.__load_field(T::__FIELD, &source);
+    let mut reader = PayloadReader::empty(T::FIELDS);
+    reader.set_body(T::__FIELD, body);
+    data.__load_field(T::__FIELD, &reader);
     match data.__user().map(name_of) {
         Some(read) if read == *name => Ok(()),
         _ => Err(EncodeError::not_read_back::<T::User>(codec)),
@@ -324,7 +324,7 @@ fn patch_with<T: SessionUser>(
     let handle = session.handle();
     let info = &T::FIELDS[T::__FIELD];
     let name = handle.shared.user_name(&user);
-    let mut data = T::__load(&Source::empty(T::FIELDS));
+    let mut data = T::__load(&PayloadReader::empty(T::FIELDS));
     data.__begin_as(user);
     let mut body = Vec::new();
     let codec = handle.shared.policy.codec;

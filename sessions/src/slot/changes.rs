@@ -11,7 +11,7 @@ use crate::data::{
     FieldInfo, SessionData,
     codec::{Codec, EncodeError},
     patch::{Body, Writer},
-    payload::{self, Encoder, Source},
+    payload::{self, Encoder, PayloadReader},
     tracked::Tracked,
 };
 use crate::{data::merge::Policy, error::refusal::Refusal};
@@ -56,7 +56,7 @@ impl Writing<'_> {
     ) -> Vec<(usize, Change)> {
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
-        let source = Source::of_some(T::FIELDS, &checkout.record.payload, touched.clone());
+        let reader = PayloadReader::of_some(T::FIELDS, &checkout.record.payload, touched.clone());
         // Room for a usual field.
         let mut body = Vec::with_capacity(64);
         let mut own_defaults = None;
@@ -66,7 +66,7 @@ impl Writing<'_> {
             if let Err(error) = encode(tracked.data(), field, codec, &mut body) {
                 return Change::Refused(Refusal::Encode(Arc::new(error.into())));
             }
-            let stored = source.body(field);
+            let stored = reader.body(field);
             let before = checkout.pending.body(field).map(Deref::deref).or(stored);
             let was_unset = before.is_none_or(payload::is_unset);
             let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
@@ -143,7 +143,7 @@ impl Writing<'_> {
 
     /// The same, as it is now. `own` are the defaults that one writer has seen.
     fn default_now<T: SessionData>(&self, field: usize, own: &mut Option<T>) -> Option<Vec<u8>> {
-        let defaults = own.get_or_insert_with(|| T::__load(&Source::empty(T::FIELDS)));
+        let defaults = own.get_or_insert_with(|| T::__load(&PayloadReader::empty(T::FIELDS)));
         let mut body = Vec::new();
         encode(defaults, field, self.policy.codec, &mut body).is_ok().then_some(body)
     }

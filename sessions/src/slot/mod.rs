@@ -24,7 +24,7 @@ use crate::{
     data::{
         FieldInfo, SessionData,
         patch::{Patch, Writer},
-        payload::{self, Source},
+        payload::{self, PayloadReader},
         tracked::Tracked,
     },
     error::Error,
@@ -424,8 +424,8 @@ impl<T: SessionData> Slot<T> {
 }
 
 impl<T: SessionData> Contents<T> {
-    fn stored(&self) -> Source<'_> {
-        source::<T>(&self.record)
+    fn stored(&self) -> PayloadReader<'_> {
+        reader::<T>(&self.record)
     }
 
     /// A lifetime alone makes no session, but it changes one.
@@ -448,7 +448,7 @@ impl<T: SessionData> Contents<T> {
 
     fn forget_unchanged(&mut self) {
         if !self.outcome_unknown() && !self.pending.is_empty() {
-            self.pending.forget_unchanged(&source::<T>(&self.record));
+            self.pending.forget_unchanged(&reader::<T>(&self.record));
         }
     }
 
@@ -522,15 +522,15 @@ fn loaded<T: SessionData>(
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fields {
-    let mut source = source::<T>(record);
+    let mut reader = reader::<T>(record);
     // Usually nothing is pending: then no bit is set either.
-    source.lay_over(pending);
+    reader.apply(pending);
     if const { FieldInfo::any_has_ttl(T::FIELDS) } {
-        source.look_at(now);
+        reader.at_time(now);
     }
-    let mut tracked = Tracked::clean(T::__load(&source));
+    let mut tracked = Tracked::clean(T::__load(&reader));
     if const { FieldInfo::any_has_ttl(T::FIELDS) } {
-        tracked.expire_at(source.next_end());
+        tracked.expire_at(reader.next_end());
     }
     if !pending.is_empty() {
         tracked.mark_clean_except(pending.fields());
@@ -542,9 +542,9 @@ fn head_in(record: &Record) -> Head {
     payload::check(&record.payload).ok().and_then(Head::from_bytes).unwrap_or_default()
 }
 
-fn source<T: SessionData>(record: &Record) -> Source<'_> {
-    let mut source = Source::empty(T::FIELDS);
+fn reader<T: SessionData>(record: &Record) -> PayloadReader<'_> {
+    let mut reader = PayloadReader::empty(T::FIELDS);
     // A payload was checked when it was loaded; no other gets here.
-    let _ = source.read(&record.payload);
-    source
+    let _ = reader.read(&record.payload);
+    reader
 }

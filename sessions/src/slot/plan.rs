@@ -10,9 +10,8 @@ use crate::{
     data::merge::Policy,
     error::refusal::Refusal,
     slot::{
-        Contents, Refused, Slot, SlotState, UnconfirmedWrite, head_in,
+        Contents, Refused, Slot, SlotState, UnconfirmedWrite, head_in, reader,
         rebase::{self, Base, Certainty},
-        source,
     },
 };
 use crate::{
@@ -311,7 +310,7 @@ impl<T: SessionData> Slot<T> {
             let outcome = contents.unconfirmed_outcome(&record, &head);
             if let WriteOutcome::Applied(base) = &outcome {
                 // As `saved` would have done, whose answer comes later.
-                contents.pending.forget_saved(&source::<T>(base));
+                contents.pending.forget_saved(&reader::<T>(base));
             }
             let (kept, refused) = match rebased.take() {
                 Some((revision, rebased)) if revision == contents.revision => rebased,
@@ -477,7 +476,7 @@ impl<T: SessionData> Slot<T> {
             }
             match holds_all {
                 true => drop(contents.pending.take()),
-                false => contents.pending.forget_saved(&source::<T>(&record)),
+                false => contents.pending.forget_saved(&reader::<T>(&record)),
             }
             if record.version > contents.record.version {
                 contents.note_lease(&head, record.version, true);
@@ -537,7 +536,7 @@ impl<T: SessionData> Slot<T> {
         // Requests that still have this slot see what there was, and not who has logged in since.
         contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
         // What did not fit into the record stays behind, and its writer is told.
-        contents.pending.forget_saved(&source::<T>(&record));
+        contents.pending.forget_saved(&reader::<T>(&record));
         let left = contents.pending.take();
         let size = contents.payload(&left, None, &contents.head).len();
         for (field, _, writer) in left.entries() {
@@ -656,12 +655,12 @@ impl<T: SessionData> Contents<T> {
         let head = head.to_bytes();
         let patched = || payload::patched(T::FIELDS, &self.record.payload, &head, pending);
         let whole = || {
-            let mut source = self.stored();
-            source.lay_over(pending);
+            let mut reader = self.stored();
+            reader.apply(pending);
             if let Some(extra_patch) = extra_patch {
-                source.lay_over(extra_patch);
+                reader.apply(extra_patch);
             }
-            source.write(&head)
+            reader.write(&head)
         };
         let payload = if extra_patch.is_none() { patched() } else { None };
         payload.unwrap_or_else(whole).into()

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::{Checkout, changes::Change, source};
+use super::{Checkout, changes::Change, reader};
 use crate::{data::merge::Policy, error::refusal::Refusal};
 use crate::{
     data::{
@@ -10,7 +10,7 @@ use crate::{
         codec::Codec,
         merge::{Conflict, Merge},
         patch::{Body, Patch, Writer},
-        payload::{self, Encoder, Source},
+        payload::{self, Encoder, PayloadReader},
     },
     record::Record,
 };
@@ -78,7 +78,7 @@ fn is_untaken<T: SessionData>(
     codec: Codec,
 ) -> bool {
     let mut nothing = Vec::new();
-    let empty = T::__load(&Source::empty(T::FIELDS));
+    let empty = T::__load(&PayloadReader::empty(T::FIELDS));
     let info = &T::FIELDS[field];
     if empty.__encode(field, &mut Encoder::new(codec, info, &mut nothing)).is_err() {
         return false;
@@ -101,7 +101,7 @@ pub(super) fn pending<T: SessionData>(
     newer: &Record,
     policy: Policy,
 ) -> (Patch, Vec<(usize, Writer, Refusal)>) {
-    let (was, now) = (source::<T>(&base.record), source::<T>(newer));
+    let (was, now) = (reader::<T>(&base.record), reader::<T>(newer));
     let (mut kept, mut refused) = (Patch::default(), Vec::new());
     let entries: Vec<_> = pending.entries().collect();
     for (at, (field, ours, writer)) in entries.iter().copied().enumerate() {
@@ -133,7 +133,7 @@ pub(super) fn onto<T: SessionData>(
     pending: &Patch,
     policy: Policy,
 ) -> Vec<(usize, Change)> {
-    let (stored_then, stored_now) = (source::<T>(&checkout.record), source::<T>(record));
+    let (stored_then, stored_now) = (reader::<T>(&checkout.record), reader::<T>(record));
     let rebased = |field: usize, change: &Change| {
         let base = checkout.pending.body(field).map(Deref::deref).or(stored_then.body(field));
         let unsaved = pending.body(field);

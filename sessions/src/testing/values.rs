@@ -10,7 +10,7 @@ use crate::{
         FieldInfo, SessionData,
         codec::{Codec, EncodeError, error::Unreadable, form::Own},
         patch::Patch,
-        payload::{self, Encoder, Fallbacks, Found, Source},
+        payload::{self, Encoder, Fallbacks, Found, PayloadReader},
         tracked::Tracked,
     },
     error::{Error, refusal::Refusal},
@@ -46,7 +46,7 @@ where
     let why = match payload::decode::<Own<F>>(bytes, 0) {
         Ok(Found::Value(value)) => return Ok(value),
         Ok(Found::Unset | Found::OtherVersion) => "nothing is stored".to_string(),
-        Err(error) => reason(error.why, error.source),
+        Err(error) => reason(error.why, error.reader),
     };
     Err(FieldFallback { field: FIELD.key, type_name: type_name::<F>(), why })
 }
@@ -101,9 +101,9 @@ pub fn stored_payload<T: SessionData>(
         encoded.map_err(|error| refused(info.key, error))?;
         patch.set(field, body[..].into(), 0);
     }
-    let mut source = Source::empty(T::FIELDS);
-    source.lay_over(&patch);
-    Ok(source.write(&[]))
+    let mut reader = PayloadReader::empty(T::FIELDS);
+    reader.apply(&patch);
+    Ok(reader.write(&[]))
 }
 
 /// The session that this build reads from what [`stored_payload`], or a store, has kept.
@@ -112,14 +112,14 @@ pub fn stored_payload<T: SessionData>(
 ///
 /// The fields that would have their defaults although something is stored for them, and why.
 pub fn read_payload<T: SessionData>(payload: &[u8]) -> Result<T, Vec<FieldFallback>> {
-    let mut source = Source::empty(T::FIELDS);
-    if source.read(payload).is_err() {
+    let mut reader = PayloadReader::empty(T::FIELDS);
+    if reader.read(payload).is_err() {
         let why = "no build of this version could have written that payload".to_string();
         return Err(vec![FieldFallback { field: "", type_name: type_name::<T>(), why }]);
     }
     let fallbacks = Fallbacks::default();
-    source.note_fallbacks(&fallbacks);
-    let session = T::__load(&source);
+    reader.note_fallbacks(&fallbacks);
+    let session = T::__load(&reader);
     let fallbacks = fallbacks.take();
     if fallbacks.is_empty() {
         return Ok(session);
@@ -127,7 +127,7 @@ pub fn read_payload<T: SessionData>(payload: &[u8]) -> Result<T, Vec<FieldFallba
     let told = fallbacks.into_iter().map(|(field, type_name, error)| FieldFallback {
         field: T::FIELDS[field].key,
         type_name,
-        why: reason(error.why, error.source),
+        why: reason(error.why, error.reader),
     });
     Err(told.collect())
 }
@@ -167,7 +167,7 @@ pub fn survival<T: SessionData>(write: impl FnOnce(&mut T::Fields)) -> Survival 
 }
 
 fn written<T: SessionData>(write: impl FnOnce(&mut T::Fields)) -> T::Fields {
-    let mut fields = T::__wrap(Tracked::clean(T::__load(&Source::empty(T::FIELDS))));
+    let mut fields = T::__wrap(Tracked::clean(T::__load(&PayloadReader::empty(T::FIELDS))));
     write(&mut fields);
     fields
 }
@@ -177,9 +177,9 @@ fn refused(field: &'static str, error: EncodeError) -> Error {
 }
 
 /// With the cause, which may quote the value: this is for tests.
-fn reason(why: Unreadable, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> String {
-    match source {
-        Some(source) => format!("{why} ({source})"),
+fn reason(why: Unreadable, reader: Option<Box<dyn std::error::Error + Send + Sync>>) -> String {
+    match reader {
+        Some(reader) => format!("{why} ({reader})"),
         None => why.to_string(),
     }
 }

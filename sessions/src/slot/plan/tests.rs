@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     data::{
         codec::Codec,
-        payload::{Encoder, Source},
+        payload::{Encoder, PayloadReader},
     },
     slot::registry::Registry,
 };
@@ -98,11 +98,11 @@ fn body(text: &str) -> Vec<u8> {
 /// What a store has as this version, with the field `a`.
 fn record<T: SessionData>(version: u64, head: &Head, a: &str) -> Record {
     let body = body(a);
-    let mut source = Source::empty(T::FIELDS);
+    let mut reader = PayloadReader::empty(T::FIELDS);
     if !a.is_empty() {
-        source.set_body(A, &body);
+        reader.set_body(A, &body);
     }
-    let payload = source.write(&head.to_bytes()).into();
+    let payload = reader.write(&head.to_bytes()).into();
     Record { version, created_at: created(), expires_at: expiry(), user: None, payload }
 }
 
@@ -149,7 +149,7 @@ fn ours() -> SaveJob<'static> {
 
 /// A field of a record, as text.
 fn field(record: &Record, field: usize) -> Option<String> {
-    let body = source::<Data>(record).body(field)?;
+    let body = reader::<Data>(record).body(field)?;
     Some(String::from_utf8_lossy(&body[1..]).into())
 }
 
@@ -807,10 +807,10 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
     write(&slot, B, "theirs", OURS);
     let theirs = {
         let (a, b) = (body("theirs"), body("theirs"));
-        let mut source = Source::empty(Data::FIELDS);
-        source.set_body(A, &a);
-        source.set_body(B, &b);
-        Record { payload: source.write(&[]).into(), ..plain_record(4, "") }
+        let mut reader = PayloadReader::empty(Data::FIELDS);
+        reader.set_body(A, &a);
+        reader.set_body(B, &b);
+        Record { payload: reader.write(&[]).into(), ..plain_record(4, "") }
     };
     slot.rebase(theirs.clone(), Head::default(), POLICY, 3);
     assert_eq!(pending(&slot), [(A, "ours".into())], "and what they have stored too is no change");
@@ -963,9 +963,9 @@ fn encoded(field: usize, number: u32) -> Vec<u8> {
 fn counted(version: u64, write_ids: &[u32], sum: u32) -> (Record, Head) {
     let head = Head { write_ids: write_ids.into(), ..Head::default() };
     let sum = encoded(A, sum);
-    let mut source = Source::empty(Counter::FIELDS);
-    source.set_body(A, &sum);
-    let payload = source.write(&head.to_bytes()).into();
+    let mut reader = PayloadReader::empty(Counter::FIELDS);
+    reader.set_body(A, &sum);
+    let payload = reader.write(&head.to_bytes()).into();
     let record = record::<Counter>(version, &head, "");
     (Record { payload, ..record }, head)
 }
@@ -986,9 +986,9 @@ fn count(slot: &Slot<Counter>, field: usize, number: u32) {
 /// What the store will have once all of it is saved.
 fn total(slot: &Slot<Counter>) -> (u32, u32) {
     let contents = slot.contents();
-    let mut source = contents.stored();
-    source.lay_over(&contents.pending);
-    let Counter { sum, plain } = Counter::__load(&source);
+    let mut reader = contents.stored();
+    reader.apply(&contents.pending);
+    let Counter { sum, plain } = Counter::__load(&reader);
     (sum, plain)
 }
 

@@ -107,10 +107,10 @@ impl Patch {
         self.0.iter().any(|entry| entry.field == field && entry.writer != writer)
     }
 
-    /// Whether this request has taken what was in a flash field.
-    pub(crate) fn took(&self, field: usize, writer: Writer) -> bool {
+    /// Whether this request has consumed the value of a flash field.
+    pub(crate) fn consumed(&self, field: usize, writer: Writer) -> bool {
         let mut entries = self.0.iter();
-        entries.any(|it| (it.field, it.writer) == (field, writer) && payload::took(&it.body))
+        entries.any(|it| (it.field, it.writer) == (field, writer) && payload::consumed(&it.body))
     }
 
     pub(crate) fn set(&mut self, field: usize, body: Body, writer: Writer) {

@@ -6,7 +6,7 @@
 //! body     = tag  [field-version]  [end]  value
 //! tag      = layout (low three bits) | 8 if a field-version follows | 16 if an end follows
 //!          | 32 if the rest is [sealed](crate::data::sealing), and nothing else
-//!          | 64 if whoever wrote it took what was there before | other bits: not used yet
+//!          | 64 if the writer consumed the value before | other bits: not used yet
 //! ```
 //!
 //! The layout says how the [codec](crate::data::codec) wrote the value; 0 that there is none, and that the
@@ -48,7 +48,7 @@ const HAS_VERSION: u8 = 0b1000;
 const HAS_END: u8 = 0b0001_0000;
 #[cfg(feature = "secret")]
 pub(crate) const SEALED: u8 = 0b0010_0000;
-const TOOK: u8 = 0b0100_0000;
+const CONSUMED: u8 = 0b0100_0000;
 
 /// Begins the tombstone that stays for a moment under an id that was renewed. It is no payload, so
 /// that it opens nothing.
@@ -362,7 +362,7 @@ pub(crate) fn decode<W: Form>(
     version: u32,
 ) -> Result<Found<W::Value>, DecodeError> {
     let tag = *body.split_off_first().ok_or(Unreadable::Damaged)?;
-    if tag & !(LAYOUT_BITS | HAS_VERSION | HAS_END | TOOK) != 0 {
+    if tag & !(LAYOUT_BITS | HAS_VERSION | HAS_END | CONSUMED) != 0 {
         return Err(Unreadable::Later.into());
     }
     let mut written_under = 0;
@@ -424,22 +424,22 @@ pub(crate) fn set_end(body: &mut Vec<u8>, end: u64) {
     body.splice(at..at, bytes);
 }
 
-/// Notes that whoever wrote `body` took the value that its flash field had before: of two that did
-/// so, one is refused.
-pub(crate) fn set_took(body: &mut [u8]) {
+/// Notes that the writer of `body` has consumed the value that its flash field had before: of two
+/// writers that consumed the same value, one is refused.
+pub(crate) fn set_consumed(body: &mut [u8]) {
     if let Some(tag) = body.first_mut() {
-        *tag |= TOOK;
+        *tag |= CONSUMED;
     }
 }
 
-pub(crate) fn took(body: &[u8]) -> bool {
-    body.first().is_some_and(|tag| tag & TOOK != 0)
+pub(crate) fn consumed(body: &[u8]) -> bool {
+    body.first().is_some_and(|tag| tag & CONSUMED != 0)
 }
 
-/// Whether two bodies have the same value, whoever took something.
+/// Whether two bodies have the same value, whether or not a writer consumed another one before.
 pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
     match (a.split_first(), b.split_first()) {
-        (Some((tag, a)), Some((other, b))) => tag | TOOK == other | TOOK && a == b,
+        (Some((tag, a)), Some((other, b))) => tag | CONSUMED == other | CONSUMED && a == b,
         (a, b) => a == b,
     }
 }

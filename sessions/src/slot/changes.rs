@@ -104,9 +104,9 @@ impl Writing<'_> {
                 if takes && was_empty && is_default {
                     return Change::Nothing;
                 }
-                // Also if an earlier guard of the same request took it, and nothing is saved since.
-                if takes && !was_empty || checkout.pending.took(field, writer) {
-                    payload::set_took(&mut body);
+                // Also if an earlier guard of the same request consumed it, and nothing is saved since.
+                if takes && !was_empty || checkout.pending.consumed(field, writer) {
+                    payload::set_consumed(&mut body);
                 }
             }
             let new = Body::new(&body, is_unset);

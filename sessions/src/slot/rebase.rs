@@ -49,15 +49,15 @@ fn rebased<T: SessionData>(
     }
     let info = &T::FIELDS[field];
     let merge = Merge { info, codec: policy.codec, base, theirs, ours };
-    let took = info.flash && payload::took(ours);
-    if took && !is_untaken::<T>(field, base, theirs, policy.codec) {
+    let consumed = info.flash && payload::consumed(ours);
+    if consumed && !is_unconsumed::<T>(field, base, theirs, policy.codec) {
         return Err(Refusal::Taken);
     }
     match T::__merge(field, merge) {
         Some(merged) => {
             let mut merged = merged.map_err(|error| Refusal::Encode(Arc::new(error.into())))?;
-            if took {
-                payload::set_took(&mut merged);
+            if consumed {
+                payload::set_consumed(&mut merged);
             }
             Ok((*merged).into())
         }
@@ -70,8 +70,9 @@ fn rebased<T: SessionData>(
     }
 }
 
-/// Whether all of `base`, which we have taken, is still in `theirs`, or there was nothing to take.
-fn is_untaken<T: SessionData>(
+/// Whether all of `base`, which this writer has consumed, is still in `theirs`, or there was nothing
+/// to consume.
+fn is_unconsumed<T: SessionData>(
     field: usize,
     base: Option<&[u8]>,
     theirs: Option<&[u8]>,
@@ -86,8 +87,8 @@ fn is_untaken<T: SessionData>(
     if base.is_none_or(|base| payload::is_unset(base) || payload::is_same(base, &nothing)) {
         return true;
     }
-    // What they have put to it, and then what we have taken with that behind it: if that is what they
-    // have, they have only put something to it.
+    // Their additions, and then the consumed value with their additions behind it: if that is what
+    // they have, they have only added something.
     let merged = |base, theirs, ours| T::__merge(field, Merge { info, codec, base, theirs, ours });
     let Some(Ok(added)) = merged(base, theirs, &nothing) else { return false };
     let Some(Ok(all)) = merged(None, base, &added) else { return false };

@@ -7,20 +7,24 @@ use std::{
 
 use crate::data::payload::{self, PayloadReader};
 
-/// Which request has written something. No two in this process have the same, ever: what a request
-/// leaves behind must not be taken for a later one's.
-pub(crate) type Writer = u64;
+/// A request that has written something. No two requests of a process ever have the same id: what one
+/// leaves behind must not count as a later one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId(pub(crate) u64);
 
-/// The next request's.
-pub(crate) fn new_writer() -> Writer {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Relaxed)
+impl RequestId {
+    /// An id that no other request has.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
 }
 
-/// In the order in which they were written: of the entries of one field the last one counts. Those
-/// of other requests stay below it, for when its own request takes it back.
+/// Changed fields, in the order in which they were written: of the entries of one field the last one
+/// counts. Entries of other requests stay underneath, so that they count again if this request discards
+/// its own.
 ///
-/// There are few: a list does.
+/// A list, because there are few entries.
 #[derive(Clone, Default)]
 pub(crate) struct Patch(Vec<Entry>);
 
@@ -28,7 +32,7 @@ pub(crate) struct Patch(Vec<Entry>);
 struct Entry {
     field: usize,
     body: Body,
-    writer: Writer,
+    writer: RequestId,
 }
 
 /// The encoded value of a field, or that it has its default, which leaves a field unstored that is;
@@ -85,7 +89,7 @@ impl Patch {
     }
 
     /// Field, body and writer.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &Body, Writer)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (usize, &Body, RequestId)> {
         self.0.iter().map(|entry| (entry.field, &entry.body, entry.writer))
     }
 
@@ -103,17 +107,17 @@ impl Patch {
     }
 
     /// Whether another request has written the field too.
-    pub(crate) fn is_shared(&self, field: usize, writer: Writer) -> bool {
+    pub(crate) fn is_shared(&self, field: usize, writer: RequestId) -> bool {
         self.0.iter().any(|entry| entry.field == field && entry.writer != writer)
     }
 
     /// Whether this request has consumed the value of a flash field.
-    pub(crate) fn consumed(&self, field: usize, writer: Writer) -> bool {
+    pub(crate) fn consumed(&self, field: usize, writer: RequestId) -> bool {
         let mut entries = self.0.iter();
         entries.any(|it| (it.field, it.writer) == (field, writer) && payload::consumed(&it.body))
     }
 
-    pub(crate) fn set(&mut self, field: usize, body: Body, writer: Writer) {
+    pub(crate) fn set(&mut self, field: usize, body: Body, writer: RequestId) {
         let is_it = |entry: &Entry| (entry.field, entry.writer) == (field, writer);
         if let Some(at) = self.0.iter().position(is_it) {
             self.0.remove(at);
@@ -130,11 +134,11 @@ impl Patch {
     }
 
     /// What one request has written.
-    pub(crate) fn of(&self, writer: Writer) -> Self {
+    pub(crate) fn of(&self, writer: RequestId) -> Self {
         Self(self.0.iter().filter(|entry| entry.writer == writer).cloned().collect())
     }
 
-    pub(crate) fn forget(&mut self, writer: Writer) {
+    pub(crate) fn forget(&mut self, writer: RequestId) {
         self.0.retain(|entry| entry.writer != writer);
     }
 
@@ -184,17 +188,17 @@ mod tests {
 
     const FIELDS: &[FieldInfo] = &[FieldInfo::new("a"), FieldInfo::new("b")];
 
-    fn patch(entries: &[(usize, &str, Writer)]) -> Patch {
+    fn patch(entries: &[(usize, &str, u64)]) -> Patch {
         let mut patch = Patch::default();
         for (field, body, writer) in entries {
-            patch.set(*field, body.as_bytes().into(), *writer);
+            patch.set(*field, body.as_bytes().into(), RequestId(*writer));
         }
         patch
     }
 
-    fn texts(patch: &Patch) -> Vec<(usize, &str, Writer)> {
+    fn texts(patch: &Patch) -> Vec<(usize, &str, u64)> {
         let entries = patch.0.iter();
-        entries.map(|it| (it.field, str::from_utf8(&it.body).unwrap(), it.writer)).collect()
+        entries.map(|it| (it.field, str::from_utf8(&it.body).unwrap(), it.writer.0)).collect()
     }
 
     fn stored(payload: &[u8]) -> PayloadReader<'_> {
@@ -215,7 +219,7 @@ mod tests {
         let mut patch = patch(&[(0, "x", 1), (0, "y", 2), (0, "z", 1), (1, "b", 1)]);
         assert_eq!(texts(&patch), [(0, "y", 2), (0, "z", 1), (1, "b", 1)]);
         assert_eq!(patch.body(0).unwrap()[..], *b"z");
-        patch.forget(1);
+        patch.forget(RequestId(1));
         assert_eq!(texts(&patch), [(0, "y", 2)]);
     }
 
@@ -224,11 +228,11 @@ mod tests {
         // Of the field `a`, "y" is stored.
         let payload = b"\x01\x00\x01a\x01y";
         let mut patch = patch(&[(0, "x", 1), (1, "b", 1)]);
-        patch.set(0, Body::new(b"", true), 2);
-        patch.set(1, Body::new(b"", true), 2);
+        patch.set(0, Body::new(b"", true), RequestId(2));
+        patch.set(1, Body::new(b"", true), RequestId(2));
         patch.forget_unchanged(&stored(payload));
         assert_eq!(texts(&patch).len(), 4, "there are another's below");
-        patch.forget(1);
+        patch.forget(RequestId(1));
         patch.forget_unchanged(&stored(payload));
         assert_eq!(texts(&patch), [(0, "", 2)]);
     }

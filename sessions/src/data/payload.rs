@@ -545,6 +545,7 @@ impl<'a> Encoder<'a> {
 #[cfg(all(test, feature = "bincode"))]
 mod tests {
     use super::*;
+    use crate::data::patch::RequestId;
 
     const FIELDS: &[FieldInfo] =
         &[FieldInfo::new("name"), FieldInfo::new("visits").aliases(&["count"]).version(2)];
@@ -655,8 +656,8 @@ mod tests {
             for changed in 0..1_usize << FIELDS.len() {
                 let mut patch = Patch::default();
                 for field in (0..FIELDS.len()).rev().filter(|field| changed & 1 << field != 0) {
-                    patch.set(field, [9; 200][..50 * field].into(), 1);
-                    patch.set(field, [field as u8; 200][..40 * field].into(), 2);
+                    patch.set(field, [9; 200][..50 * field].into(), RequestId(1));
+                    patch.set(field, [field as u8; 200][..40 * field].into(), RequestId(2));
                 }
                 let mut whole = PayloadReader::parse(FIELDS, &payload).unwrap();
                 whole.apply(&patch);

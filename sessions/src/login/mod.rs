@@ -16,7 +16,7 @@ use std::{
 use crate::{
     data::{
         codec::{Codec, EncodeError},
-        patch::Patch,
+        patch::{Patch, RequestId},
         payload::{Encoder, PayloadReader},
         user::SessionUser,
     },
@@ -291,7 +291,7 @@ struct Ready {
 }
 
 impl Ready {
-    fn job(&self, lifetime: Lifetime, writer: u64, generation: u64) -> SaveJob<'_> {
+    fn job(&self, lifetime: Lifetime, writer: RequestId, generation: u64) -> SaveJob<'_> {
         let begin = Begin { user: &self.user, lifetime, device: self.device.as_ref() };
         let extra_patch = Some((&self.extra_patch, generation));
         SaveJob { extra_patch, login: Some(begin), ..SaveJob::of(Some(writer)) }

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle as Runtime, task::AbortHandle, time::Instant};
 
 use crate::{
-    data::{SessionData, patch::Writer},
+    data::{SessionData, patch::RequestId},
     error::Error,
     record::head::Lease,
     save::{self, StoreTurn, shared::Shared},
@@ -42,7 +42,7 @@ impl<T: SessionData> LeaseGuard<T> {
     pub(crate) async fn take(
         shared: &Arc<Shared<T>>,
         slot: &Arc<Slot<T>>,
-        writer: Writer,
+        writer: RequestId,
         runtime: Option<Runtime>,
     ) -> Result<Self, Error> {
         let mut holder = [0; 8];

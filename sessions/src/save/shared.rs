@@ -15,7 +15,7 @@ use crate::{
     clock::{Clock, to_millis},
     cookie::{CookieConfig, neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
     data::{
-        FieldInfo, SessionData, merge::Policy, patch::Writer, sealing::Plain, user::SessionUser,
+        FieldInfo, SessionData, merge::Policy, patch::RequestId, sealing::Plain, user::SessionUser,
     },
     error::ErrorKind,
     identity::keys::Keys,
@@ -90,7 +90,7 @@ impl<T: SessionData> Shared<T> {
             || (self.cookie.name == other.cookie.name && have_a_key_in_common())
     }
 
-    pub(crate) fn writing(&self, writer: Writer) -> Writing<'_> {
+    pub(crate) fn writing(&self, writer: RequestId) -> Writing<'_> {
         let (now, policy) = (self.field_time(), self.policy);
         Writing { writer, now, policy, defaults: &self.defaults }
     }
@@ -108,7 +108,7 @@ impl<T: SessionData> Shared<T> {
         self: &Arc<Self>,
         slot: Arc<Slot<T>>,
         runtime: Option<&Runtime>,
-        gone: Option<Writer>,
+        gone: Option<RequestId>,
         job: SaveJob<'static>,
     ) {
         let shared = self.clone();

@@ -17,10 +17,7 @@ use crate::{
         change::{CookieChange, Facts, decide},
         plain_http::ClientId,
     },
-    data::{
-        SessionData,
-        patch::{Writer, new_writer},
-    },
+    data::{SessionData, patch::RequestId},
     error::{Error, ErrorKind},
     identity::id::SessionId,
     record::{Record, expiry::Lifetime, head::Head},
@@ -90,7 +87,7 @@ struct OpenedSession<T: SessionData> {
 
 /// A request among those that write to a slot.
 struct AsWriter {
-    writer: Writer,
+    writer: RequestId,
     /// Where the request was when it began to write, for work that has to go on without it.
     runtime: Option<Runtime>,
 }
@@ -340,8 +337,8 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// Stands for this request among those that write to a slot.
-    pub(crate) fn writer(&self) -> Writer {
-        let begin = || AsWriter { writer: new_writer(), runtime: Runtime::try_current().ok() };
+    pub(crate) fn writer(&self) -> RequestId {
+        let begin = || AsWriter { writer: RequestId::next(), runtime: Runtime::try_current().ok() };
         self.opened_session().writing.get_or_init(begin).writer
     }
 
@@ -397,7 +394,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// What a request wrote before it was dropped, or after its response had left.
-    fn save_without_response(&self, slot: &Arc<Slot<T>>, gone: Option<Writer>) {
+    fn save_without_response(&self, slot: &Arc<Slot<T>>, gone: Option<RequestId>) {
         if !self.has_unsaved(slot) {
             return;
         }

@@ -10,7 +10,7 @@ use super::Checkout;
 use crate::data::{
     FieldInfo, SessionData,
     codec::{Codec, EncodeError},
-    patch::{Body, Writer},
+    patch::{Body, RequestId},
     payload::{self, Encoder, PayloadReader},
     tracked::Tracked,
 };
@@ -28,7 +28,7 @@ pub(super) enum Change {
 /// Who writes, when, and how a layer stores that.
 #[derive(Clone, Copy)]
 pub(crate) struct Writing<'a> {
-    pub(crate) writer: Writer,
+    pub(crate) writer: RequestId,
     /// The layer's `field_time`.
     pub(crate) now: u64,
     pub(crate) policy: Policy,

@@ -12,7 +12,7 @@
 use super::{Contents, Slot};
 use crate::error::refusal::Refusal;
 use crate::{
-    data::{SessionData, patch::Writer},
+    data::{SessionData, patch::RequestId},
     record::head::{Head, Lease},
 };
 
@@ -22,12 +22,12 @@ const LONGEST_STREAK: u32 = 8;
 /// The lease that this process wants, has or gives back.
 pub(super) struct LocalLease {
     lease: Lease,
-    pub(super) writer: Writer,
+    pub(super) writer: RequestId,
     state: LeaseState,
     /// The version of the record that first had the lease, or that renewed it last.
     version: u64,
     /// The holders that this lease replaces, and that may still be in the store, with their writers.
-    before: Vec<(u64, Writer)>,
+    before: Vec<(u64, RequestId)>,
 }
 
 impl LocalLease {
@@ -50,7 +50,7 @@ enum LeaseState {
 impl<T: SessionData> Slot<T> {
     /// Wants a lease from now on; the next save takes it. The caller has the slot's lock for writing:
     /// no other request of this process wants one at the same time.
-    pub(crate) fn want_lease(&self, lease: Lease, writer: Writer) {
+    pub(crate) fn want_lease(&self, lease: Lease, writer: RequestId) {
         let mut contents = self.contents();
         let before = contents.local_lease.take().map_or_else(Vec::new, |mut local| {
             local.before.push((local.lease.holder, local.writer));
@@ -156,7 +156,7 @@ impl<T: SessionData> Contents<T> {
     }
 
     /// Whether this writer writes under a lease that it has lost.
-    pub(super) fn is_fenced_off(&self, writer: Writer) -> bool {
+    pub(super) fn is_fenced_off(&self, writer: RequestId) -> bool {
         let local = self.local_lease.as_ref();
         local.is_some_and(|local| local.state == LeaseState::Lost && local.writer == writer)
     }

@@ -23,7 +23,7 @@ use crate::error::refusal::Refusal;
 use crate::{
     data::{
         FieldInfo, SessionData,
-        patch::{Patch, Writer},
+        patch::{Patch, RequestId},
         payload::{self, PayloadReader},
         tracked::Tracked,
     },
@@ -65,7 +65,7 @@ struct Contents<T: SessionData> {
     /// The lifetime that was asked for last; the record's is in `head`.
     lifetime: Lifetime,
     /// The request that asked for `lifetime`.
-    lifetime_writer: Option<Writer>,
+    lifetime_writer: Option<RequestId>,
     pending: Patch,
     /// Changes that cannot be stored. Their writer's saves fail until the fields are set to
     /// something else.
@@ -90,7 +90,7 @@ struct Contents<T: SessionData> {
 struct Refused {
     field: usize,
     refusal: Refusal,
-    writer: Writer,
+    writer: RequestId,
 }
 
 /// A write that the store may have carried out.
@@ -215,7 +215,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// Gives back the one before.
-    pub(crate) fn set_lifetime(&self, lifetime: Lifetime, writer: Writer) -> Lifetime {
+    pub(crate) fn set_lifetime(&self, lifetime: Lifetime, writer: RequestId) -> Lifetime {
         let mut contents = self.contents();
         contents.lifetime_writer = Some(writer);
         std::mem::replace(&mut contents.lifetime, lifetime)

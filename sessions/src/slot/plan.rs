@@ -18,7 +18,7 @@ use crate::{
     data::{
         FieldInfo, SessionData,
         merge::Conflict,
-        patch::{Patch, Writer},
+        patch::{Patch, RequestId},
         payload, sealing,
     },
     error::Error,
@@ -48,7 +48,7 @@ const LARGEST_IDLE: usize = 2048;
 #[derive(Clone, Copy)]
 pub(crate) struct SaveJob<'a> {
     /// The request that is told of changes that cannot be stored.
-    pub(crate) writer: Option<Writer>,
+    pub(crate) writer: Option<RequestId>,
     /// Changes on top of what is pending, to be stored now or never: if the slot is still at this
     /// generation, which they were made of.
     pub(crate) extra_patch: Option<(&'a Patch, u64)>,
@@ -68,7 +68,7 @@ pub(crate) struct SaveJob<'a> {
 
 impl SaveJob<'_> {
     /// All that is pending.
-    pub(crate) fn of(writer: Option<Writer>) -> Self {
+    pub(crate) fn of(writer: Option<RequestId>) -> Self {
         Self {
             writer,
             extra_patch: None,
@@ -497,12 +497,12 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// The request is gone: nobody is there to be told of what it could not store.
-    pub(crate) fn forget_refused(&self, writer: Writer) {
+    pub(crate) fn forget_refused(&self, writer: RequestId) {
         self.contents().refused.retain(|refused| refused.writer != writer);
     }
 
     /// Forgets what one request has written and is not saved.
-    pub(crate) fn discard(&self, writer: Writer) {
+    pub(crate) fn discard(&self, writer: RequestId) {
         let _outdated = {
             let mut contents = self.contents();
             contents.pending.forget(writer);
@@ -726,7 +726,7 @@ impl<T: SessionData> Contents<T> {
         head: Head,
         outcome: &WriteOutcome,
         kept: Patch,
-        refused: Vec<(usize, Writer, Refusal)>,
+        refused: Vec<(usize, RequestId, Refusal)>,
     ) -> Option<Arc<T::Fields>> {
         if self.state == SlotState::Loading || !self.has_own_lifetime() {
             self.lifetime = head.lifetime;
@@ -759,7 +759,7 @@ impl<T: SessionData> Contents<T> {
     }
 
     /// Nothing of what this writer has pending can be stored.
-    pub(super) fn refuse_all_of(&mut self, writer: Writer, refusal: &Refusal) {
+    pub(super) fn refuse_all_of(&mut self, writer: RequestId, refusal: &Refusal) {
         let fields: Vec<usize> =
             self.pending.of(writer).entries().map(|(field, ..)| field).collect();
         self.pending.forget(writer);

@@ -9,7 +9,7 @@ use crate::{
         SessionData,
         codec::Codec,
         merge::{Conflict, Merge},
-        patch::{Body, Patch, Writer},
+        patch::{Body, Patch, RequestId},
         payload::{self, Encoder, PayloadReader},
     },
     record::Record,
@@ -21,7 +21,7 @@ pub(super) struct Base {
     /// How sure that is.
     pub(super) certainty: Certainty,
     /// Whose changes must not be stored twice, of whatever field.
-    pub(super) under_lease: Option<Writer>,
+    pub(super) under_lease: Option<RequestId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub(super) fn pending<T: SessionData>(
     base: &Base,
     newer: &Record,
     policy: Policy,
-) -> (Patch, Vec<(usize, Writer, Refusal)>) {
+) -> (Patch, Vec<(usize, RequestId, Refusal)>) {
     let (was, now) = (reader::<T>(&base.record), reader::<T>(newer));
     let (mut kept, mut refused) = (Patch::default(), Vec::new());
     let entries: Vec<_> = pending.entries().collect();

@@ -9,7 +9,7 @@ use crate::{
     data::{
         FieldInfo, SessionData,
         codec::{Codec, EncodeError, error::Unreadable, form::Own},
-        patch::Patch,
+        patch::{Patch, RequestId},
         payload::{self, Encoder, Fallbacks, Found, PayloadReader},
         tracked::Tracked,
     },
@@ -46,7 +46,7 @@ where
     let why = match payload::decode::<Own<F>>(bytes, 0) {
         Ok(Found::Value(value)) => return Ok(value),
         Ok(Found::Unset | Found::OtherVersion) => "nothing is stored".to_string(),
-        Err(error) => reason(error.why, error.reader),
+        Err(error) => reason(error.why, error.source),
     };
     Err(FieldFallback { field: FIELD.key, type_name: type_name::<F>(), why })
 }
@@ -99,7 +99,7 @@ pub fn stored_payload<T: SessionData>(
         let encoded =
             tracked.data().__encode(field, &mut Encoder::thorough(codec, info, &mut body));
         encoded.map_err(|error| refused(info.key, error))?;
-        patch.set(field, body[..].into(), 0);
+        patch.set(field, body[..].into(), RequestId(0));
     }
     let mut reader = PayloadReader::empty(T::FIELDS);
     reader.apply(&patch);
@@ -127,7 +127,7 @@ pub fn read_payload<T: SessionData>(payload: &[u8]) -> Result<T, Vec<FieldFallba
     let told = fallbacks.into_iter().map(|(field, type_name, error)| FieldFallback {
         field: T::FIELDS[field].key,
         type_name,
-        why: reason(error.why, error.reader),
+        why: reason(error.why, error.source),
     });
     Err(told.collect())
 }
@@ -177,9 +177,9 @@ fn refused(field: &'static str, error: EncodeError) -> Error {
 }
 
 /// With the cause, which may quote the value: this is for tests.
-fn reason(why: Unreadable, reader: Option<Box<dyn std::error::Error + Send + Sync>>) -> String {
-    match reader {
-        Some(reader) => format!("{why} ({reader})"),
+fn reason(why: Unreadable, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> String {
+    match source {
+        Some(source) => format!("{why} ({source})"),
         None => why.to_string(),
     }
 }

@@ -49,8 +49,8 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const A: usize = 0;
 const B: usize = 1;
 /// The requests that write.
-const OURS: Writer = Writer::MAX;
-const THEIRS: Writer = Writer::MAX - 1;
+const OURS: RequestId = RequestId(u64::MAX);
+const THEIRS: RequestId = RequestId(u64::MAX - 1);
 const WRITE_ID: u32 = 77;
 /// A lease of ours, and one of somebody else's.
 const LEASE: Lease = Lease { holder: 1, time: MINUTE };
@@ -126,7 +126,7 @@ fn stored() -> Slot<Data> {
 }
 
 /// As a released guard does.
-fn write<T: SessionData>(slot: &Slot<T>, field: usize, text: &str, writer: Writer) {
+fn write<T: SessionData>(slot: &Slot<T>, field: usize, text: &str, writer: RequestId) {
     let mut contents = slot.contents();
     contents.revision += 1;
     contents.pending.set(field, body(text)[..].into(), writer);
@@ -138,7 +138,7 @@ fn patch(field: usize, text: &str) -> Patch {
     patch
 }
 
-fn refuse<T: SessionData>(slot: &Slot<T>, writer: Writer) {
+fn refuse<T: SessionData>(slot: &Slot<T>, writer: RequestId) {
     slot.contents().refused.push(Refused { field: A, refusal: Refusal::Conflict, writer });
 }
 
@@ -299,7 +299,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let begins = SaveJob { begins: true, ..ours() };
     let is_seen = SaveJob { is_seen: true, ..ours() };
     // Who has written the long one, what is there beside it, and what then becomes of a save.
-    let table: [(&str, Writer, Change, SaveJob<'_>, SaveContext<'_>, &str); _] = [
+    let table: [(&str, RequestId, Change, SaveJob<'_>, SaveContext<'_>, &str); _] = [
         ("ours fits", OURS, nothing, ours(), at(whole), "3 becomes 4"),
         ("ours does not", OURS, nothing, ours(), at(whole - 1), "TooLarge"),
         ("ours fits sealed", OURS, nothing, ours(), sealed(whole + 16), "3 becomes 4"),

@@ -16,8 +16,8 @@ use redis::{
 use self::{
     connection::{Connection, Server},
     errors::classify,
-    known::{Known, KnownRecords},
     managed::{Managed, Source},
+    recent::{RecentRecord, RecentRecords},
     scripts::{Code, Scripts},
 };
 
@@ -32,8 +32,8 @@ use crate::{clock::Clock, identity::id::StoreKey, record::Record};
 mod check;
 mod connection;
 mod errors;
-mod known;
 mod managed;
+mod recent;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
@@ -188,7 +188,7 @@ struct Shared {
     scripts: Scripts,
     /// The next save's write id, where the system has no random numbers.
     write_id: AtomicU64,
-    known: KnownRecords,
+    recent: RecentRecords,
     users: KnownUsers,
 }
 
@@ -394,7 +394,7 @@ impl RedisStore {
         ];
         let answer = self.run(operation, script, Some(put), keys, &arguments, lost).await?;
         if answer == 1 {
-            self.shared.known.put(key, write_id, record);
+            self.shared.recent.put(key, write_id, record);
             self.shared.users.put(key, record.user.as_ref());
         }
         Ok(answer)
@@ -412,7 +412,7 @@ impl RedisStore {
     async fn patch(
         &self,
         key: &StoreKey,
-        known: &Known,
+        recent: &RecentRecord,
         record: &Record,
         write_id: [u8; WRITE_ID],
         lost: &mut Option<RedisError>,
@@ -421,9 +421,9 @@ impl RedisStore {
         if expires <= now {
             return Ok(false);
         }
-        let Some(changes) = known.changes_to(record) else { return Ok(false) };
-        let mut before = known.write_id.to_vec();
-        pack_head_into(&mut before, record, known.record.version);
+        let Some(changes) = recent.changes_to(record) else { return Ok(false) };
+        let mut before = recent.write_id.to_vec();
+        pack_head_into(&mut before, record, recent.record.version);
         let mut after = write_id.to_vec();
         pack_head_into(&mut after, record, record.version);
         let session = self.key(key);
@@ -453,7 +453,7 @@ impl RedisStore {
         let script = &self.shared.scripts.patch;
         let done: i64 = self.run("replace", script, None, keys, &arguments, lost).await?;
         if done == 1 {
-            self.shared.known.put(key, write_id, record);
+            self.shared.recent.put(key, write_id, record);
         }
         Ok(done == 1)
     }
@@ -645,7 +645,7 @@ impl RedisStoreBuilder {
             clock: self.clock,
             scripts: Scripts::new(),
             write_id: AtomicU64::new(write_id),
-            known: KnownRecords::new(),
+            recent: RecentRecords::new(),
             users: KnownUsers::new(),
         };
         RedisStore { shared: Arc::new(shared) }
@@ -676,7 +676,7 @@ impl Store for RedisStore {
         let write_id = value.as_deref().and_then(<[u8]>::first_chunk).copied();
         let record = self.record(OPERATION, value)?;
         if let (Some(write_id), Some(record)) = (write_id, &record) {
-            self.shared.known.put(key, write_id, record);
+            self.shared.recent.put(key, write_id, record);
         }
         let owner = record.as_ref().and_then(|record| record.user.as_ref());
         self.shared.users.put(key, owner);
@@ -707,9 +707,9 @@ impl Store for RedisStore {
         // The same for both ways, so that a save which is sent again knows itself.
         let write_id = self.next_write_id();
         let mut lost = None;
-        if let Some(known) = self.shared.known.take(key)
-            && known.record.version == based_on
-            && self.patch(key, &known, record, write_id, &mut lost).await?
+        if let Some(recent) = self.shared.recent.take(key)
+            && recent.record.version == based_on
+            && self.patch(key, &recent, record, write_id, &mut lost).await?
         {
             return Ok(Replaced::Done);
         }

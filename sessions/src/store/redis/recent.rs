@@ -16,43 +16,43 @@ const PLACES: usize = 512;
 const WORTHWHILE: Range<usize> = 512..32 * 1024;
 
 /// A record that the server has, and the write id of the save that wrote it.
-pub(super) struct Known {
+pub(super) struct RecentRecord {
     pub(super) write_id: [u8; 8],
     pub(super) record: Record,
 }
 
-type Place = Mutex<Option<(StoreKey, Known)>>;
+type Place = Mutex<Option<(StoreKey, RecentRecord)>>;
 
-pub(super) struct KnownRecords {
+pub(super) struct RecentRecords {
     places: Box<[Place]>,
 }
 
-impl KnownRecords {
+impl RecentRecords {
     pub(super) fn new() -> Self {
         Self { places: (0..PLACES).map(|_| Place::default()).collect() }
     }
 
     pub(super) fn put(&self, key: &StoreKey, write_id: [u8; 8], record: &Record) {
         if WORTHWHILE.contains(&record.payload.len()) {
-            let known = Known { write_id, record: record.clone() };
-            let before = self.place(key).replace((*key, known));
+            let recent = RecentRecord { write_id, record: record.clone() };
+            let before = self.place(key).replace((*key, recent));
             drop(before);
         }
     }
 
-    pub(super) fn take(&self, key: &StoreKey) -> Option<Known> {
+    pub(super) fn take(&self, key: &StoreKey) -> Option<RecentRecord> {
         let taken = self.place(key).take_if(|(of, _)| of == key);
-        taken.map(|(_, known)| known)
+        taken.map(|(_, recent)| recent)
     }
 
-    fn place(&self, key: &StoreKey) -> MutexGuard<'_, Option<(StoreKey, Known)>> {
+    fn place(&self, key: &StoreKey) -> MutexGuard<'_, Option<(StoreKey, RecentRecord)>> {
         let [first, second, ..] = key.as_bytes();
         let place = usize::from(u16::from_be_bytes([*first, *second])) % PLACES;
         self.places[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl RecentRecord {
     /// Which parts of its payload `next` has to write over this one's, if that is all it takes:
     /// expiry and user stay, the payload does not get shorter, and most of it is what it was. One part
     /// at least, in order: the head of a payload may change with each save, and a field far behind it.
@@ -155,8 +155,8 @@ mod tests {
         Record { version: 1, created_at: now, expires_at: now, user: None, payload: payload.into() }
     }
 
-    fn known(payload: &[u8]) -> Known {
-        Known { write_id: [1; 8], record: record(payload) }
+    fn recent(payload: &[u8]) -> RecentRecord {
+        RecentRecord { write_id: [1; 8], record: record(payload) }
     }
 
     #[test]
@@ -167,12 +167,12 @@ mod tests {
         {
             let mut new = old.clone();
             new[start..end].iter_mut().for_each(|byte| *byte ^= 0xff);
-            let changes = known(&old).changes_to(&record(&new)).expect("a small change");
+            let changes = recent(&old).changes_to(&record(&new)).expect("a small change");
             let expected = if start == end { 1_000..1_000 } else { start..end };
             assert_eq!(changes, [expected]);
         }
         let longer = [&old[..900], &[0xff; 150]].concat();
-        let changes = known(&old).changes_to(&record(&longer)).expect("a small change");
+        let changes = recent(&old).changes_to(&record(&longer)).expect("a small change");
         assert_eq!((changes.len(), changes[0].clone()), (1, 900..longer.len()));
     }
 
@@ -193,7 +193,7 @@ mod tests {
                 new.iter_mut().skip(at).take(length).for_each(|byte| *byte ^= 1 + below(2) as u8);
             }
             new.extend((0..below(3) * below(20)).map(|_| 9));
-            let Some(changes) = known(&old).changes_to(&record(&new)) else { continue };
+            let Some(changes) = recent(&old).changes_to(&record(&new)) else { continue };
             let mut put = old.clone();
             put.resize(new.len(), 0);
             for change in &changes {
@@ -213,37 +213,37 @@ mod tests {
         let mut new = [7; 900];
         new[5..9].fill(1);
         new[880] = 2;
-        let changes = known(&[7; 900]).changes_to(&record(&new));
+        let changes = recent(&[7; 900]).changes_to(&record(&new));
         assert_eq!(changes, Some(vec![5..9, 880..881]));
     }
 
     #[test]
     fn what_takes_more_than_a_few_bytes_is_sent_whole() {
         let old = [7; 1_000];
-        assert_eq!(known(&old).changes_to(&record(&old[1..])), None, "shorter");
+        assert_eq!(recent(&old).changes_to(&record(&old[1..])), None, "shorter");
         let mut new = old;
         new[..501].fill(8);
-        assert_eq!(known(&old).changes_to(&record(&new)), None, "mostly other bytes");
+        assert_eq!(recent(&old).changes_to(&record(&new)), None, "mostly other bytes");
         let same = record(&old);
         for next in [
             Record { user: Some("7".into()), ..same.clone() },
             Record { expires_at: same.expires_at + Duration::from_millis(1), ..same.clone() },
             Record { created_at: same.created_at + Duration::from_millis(1), ..same.clone() },
         ] {
-            assert_eq!(known(&old).changes_to(&next), None);
+            assert_eq!(recent(&old).changes_to(&next), None);
         }
     }
 
     #[test]
     fn the_later_of_two_in_one_place_stays() {
-        let records = KnownRecords::new();
+        let records = RecentRecords::new();
         let key = |last: u8| {
             StoreKey::from_bytes(std::array::from_fn(|at| if at == 31 { last } else { 0 }))
         };
         records.put(&key(1), [1; 8], &record(&[7; 1_000]));
         records.put(&key(2), [2; 8], &record(&[7; 1_000]));
         assert!(records.take(&key(1)).is_none());
-        assert_eq!(records.take(&key(2)).map(|known| known.write_id), Some([2; 8]));
+        assert_eq!(records.take(&key(2)).map(|recent| recent.write_id), Some([2; 8]));
         assert!(records.take(&key(2)).is_none(), "it is taken once");
         for size in [0, 511, 32 * 1024] {
             records.put(&key(1), [1; 8], &record(&vec![7; size]));

@@ -66,7 +66,7 @@ pub struct LoggedIn<T: SessionUser> {
 }
 
 impl<T: SessionUser<User: Clone>> LoggedIn<T> {
-    async fn of(session: Session<T>) -> Result<Option<Self>, Error> {
+    async fn from_session(session: Session<T>) -> Result<Option<Self>, Error> {
         let user = session.read_or_error().await?.__user().cloned();
         // The store has to know too whose session it is, or nobody could end it.
         let user = user.filter(|_| session.logged_in_at().is_some());
@@ -79,7 +79,7 @@ impl<T: SessionUser<User: Clone>, S: Sync> FromRequestParts<S> for LoggedIn<T> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
         let session = Session::open(&parts.extensions).await?;
-        Self::of(session).await?.ok_or_else(Error::login_required)
+        Self::from_session(session).await?.ok_or_else(Error::login_required)
     }
 }
 
@@ -87,7 +87,7 @@ impl<T: SessionUser<User: Clone>, S: Sync> OptionalFromRequestParts<S> for Logge
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Error> {
-        Self::of(Session::open(&parts.extensions).await?).await
+        Self::from_session(Session::open(&parts.extensions).await?).await
     }
 }
 

@@ -80,7 +80,7 @@ where
         let request = request.map(Body::new);
         let settings = &*self.settings;
         let (method, headers) = (request.method(), request.headers());
-        let check = Check::of(method, headers, settings.needs_token);
+        let check = Check::for_request(method, headers, settings.needs_token);
         let is_good = check == Check::Nothing
             || match settings.origins.judge(headers, request.uri()) {
                 Verdict::Good => true,
@@ -130,7 +130,7 @@ enum Check {
 }
 
 impl Check {
-    fn of(method: &Method, headers: &HeaderMap, needs_token: bool) -> Self {
+    fn for_request(method: &Method, headers: &HeaderMap, needs_token: bool) -> Self {
         // A page of any site can have its browser open a WebSocket; no page can put a token into that.
         let is_upgrade = headers.contains_key(header::UPGRADE);
         match *method {

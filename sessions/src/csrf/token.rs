@@ -135,7 +135,7 @@ impl<T: SessionData> Session<T> {
                 // Of an id that is nobody's: the page is to be shown all the same.
                 return shared.csrf_token(&SessionId::generate()?);
             }
-            let mut turn = StoreTurn::of(&slot).await;
+            let mut turn = StoreTurn::for_slot(&slot).await;
             let job = SaveJob { begins: true, ..handle.job() };
             let begun = save::save_with_retries(shared, &slot, &mut turn, job).await;
             // Another task of the request may have ended it meanwhile, and begun another one.

@@ -134,7 +134,7 @@ impl Patch {
     }
 
     /// What one request has written.
-    pub(crate) fn of(&self, writer: RequestId) -> Self {
+    pub(crate) fn written_by(&self, writer: RequestId) -> Self {
         Self(self.0.iter().filter(|entry| entry.writer == writer).cloned().collect())
     }
 

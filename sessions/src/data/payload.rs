@@ -118,7 +118,7 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// With some fields at least.
-    pub(crate) fn of_some(
+    pub(crate) fn with_fields(
         fields: &'static [FieldInfo],
         payload: &'a [u8],
         wanted: impl Iterator<Item = usize> + Clone,

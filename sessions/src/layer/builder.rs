@@ -407,7 +407,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             cookie: self.cookie,
             expiry: self.expiry,
             policy: Policy { codec, conflict: self.conflict },
-            defaults: Defaults::of::<T>(),
+            defaults: Defaults::new::<T>(),
             payload_limit: self.payload_limit,
             lock_timeout: self.lock_timeout,
             waiter_limit: self.waiter_limit,

@@ -140,7 +140,7 @@ impl<T: SessionUser> Session<T> {
     async fn carry_over(&self, slot: &Arc<Slot<T>>, login: &Ready) -> Result<(), Error> {
         let (handle, shared) = (self.handle(), &*self.handle().shared);
         let writer = handle.writer();
-        let mut turn = StoreTurn::of(slot).await;
+        let mut turn = StoreTurn::for_slot(slot).await;
         let is_same = slot.record().user.as_ref() == Some(&login.user);
         let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
         let lifetime = login.lifetime.unwrap_or(as_before);
@@ -174,7 +174,7 @@ impl<T: SessionUser> Session<T> {
         let lifetime = login.lifetime.unwrap_or_default();
         let _ = next.set_lifetime(lifetime, writer);
         let job = login.job(lifetime, writer, next.generation());
-        save::save_with_retries(shared, &next, &mut StoreTurn::of(&next).await, job).await?;
+        save::save_with_retries(shared, &next, &mut StoreTurn::for_slot(&next).await, job).await?;
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _turn = old.store_turn.lock().await;
         if let (Some(ended), Some(store)) = (old.registration(), shared.store())
@@ -294,7 +294,7 @@ impl Ready {
     fn job(&self, lifetime: Lifetime, writer: RequestId, generation: u64) -> SaveJob<'_> {
         let begin = Begin { user: &self.user, lifetime, device: self.device.as_ref() };
         let extra_patch = Some((&self.extra_patch, generation));
-        SaveJob { extra_patch, login: Some(begin), ..SaveJob::of(Some(writer)) }
+        SaveJob { extra_patch, login: Some(begin), ..SaveJob::new(Some(writer)) }
     }
 }
 

@@ -48,10 +48,10 @@ impl<T: SessionData> LeaseGuard<T> {
         let mut holder = [0; 8];
         getrandom::fill(&mut holder)?;
         let lease = Lease { holder: u64::from_ne_bytes(holder), time: shared.lease_time };
-        let mut turn = StoreTurn::of(slot).await;
+        let mut turn = StoreTurn::for_slot(slot).await;
         if slot.should_yield() {
             // This process has had the lease again and again: give another process a chance.
-            save::save_with_retries(shared, slot, &mut turn, SaveJob::of(None)).await?;
+            save::save_with_retries(shared, slot, &mut turn, SaveJob::new(None)).await?;
             turn.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
         }
         slot.want_lease(lease, writer);
@@ -62,7 +62,7 @@ impl<T: SessionData> LeaseGuard<T> {
             runtime,
             renewal: None,
         };
-        save::save_with_retries(shared, slot, &mut turn, SaveJob::of(Some(writer))).await?;
+        save::save_with_retries(shared, slot, &mut turn, SaveJob::new(Some(writer))).await?;
         let runtime = leased.runtime.clone().or_else(|| Runtime::try_current().ok());
         leased.renewal = runtime.map(|it| it.spawn(leased.renew(lease)).abort_handle());
         Ok(leased)
@@ -74,8 +74,8 @@ impl<T: SessionData> LeaseGuard<T> {
         async move {
             loop {
                 sleep(lease.time / 3).await;
-                let job = SaveJob { renews_lease: true, ..SaveJob::of(None) };
-                let mut turn = StoreTurn::of(&slot).await;
+                let job = SaveJob { renews_lease: true, ..SaveJob::new(None) };
+                let mut turn = StoreTurn::for_slot(&slot).await;
                 if let Err(error) = save::save_with_retries(&shared, &slot, &mut turn, job).await {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());
                     if !error.may_pass() {
@@ -94,7 +94,7 @@ impl<T: SessionData> Drop for LeaseGuard<T> {
         }
         if self.slot.release_lease(self.holder) {
             let (slot, runtime) = (self.slot.clone(), self.runtime.as_ref());
-            self.shared.save_in_background(slot, runtime, None, SaveJob::of(None));
+            self.shared.save_in_background(slot, runtime, None, SaveJob::new(None));
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct StoreTurn<'a> {
 }
 
 impl<'a> StoreTurn<'a> {
-    pub(crate) async fn of<T: SessionData>(slot: &'a Slot<T>) -> Self {
+    pub(crate) async fn for_slot<T: SessionData>(slot: &'a Slot<T>) -> Self {
         let guard = Some(slot.store_turn.lock().await);
         Self {
             mutex: &slot.store_turn,
@@ -118,7 +118,7 @@ pub(crate) async fn save<T: SessionData>(
     slot: &Arc<Slot<T>>,
     job: SaveJob<'_>,
 ) -> Result<(), Error> {
-    let mut turn = StoreTurn::of(slot).await;
+    let mut turn = StoreTurn::for_slot(slot).await;
     save_with_retries(shared, slot, &mut turn, job).await?;
     Ok(())
 }

@@ -434,7 +434,7 @@ impl<T: SessionData> Session<T> {
     ) -> Result<R, E> {
         let (shared, slot) = (&*self.handle.shared, token.slot());
         let writer = self.handle.writer();
-        let mut turn = StoreTurn::of(slot).await;
+        let mut turn = StoreTurn::for_slot(slot).await;
         // So that nothing lies between the store and the change, and the change alone is repeated.
         save::save_with_retries(shared, slot, &mut turn, self.handle.job()).await?;
         loop {
@@ -606,14 +606,14 @@ impl<T: SessionData> Session<T> {
         let shared = &*self.handle.shared;
         let slot = token.slot();
         let _switch = self.handle.begin_switch().await;
-        let mut turn = StoreTurn::of(slot).await;
+        let mut turn = StoreTurn::for_slot(slot).await;
         if slot.registration().is_none() {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         }
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
         }
-        let job = SaveJob::of(Some(self.handle.writer()));
+        let job = SaveJob::new(Some(self.handle.writer()));
         let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
         self.switch_to(slot.end_with_successor(record, registration, shared.payload_limit));
         tracing::debug!("renewed a session's id");

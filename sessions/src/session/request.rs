@@ -57,7 +57,7 @@ enum Cookies {
 
 impl Cookies {
     /// A header's clone shares its bytes.
-    fn of(headers: &HeaderMap) -> Self {
+    fn from_headers(headers: &HeaderMap) -> Self {
         let mut cookies = headers.get_all(header::COOKIE).iter();
         match (cookies.next(), cookies.next()) {
             (None, _) => Self::None,
@@ -186,7 +186,7 @@ impl<T: SessionData> Handle<T> {
         let client = shared.plain_http.look_at(headers, &shared.cookie);
         Self {
             shared,
-            cookies: Cookies::of(headers),
+            cookies: Cookies::from_headers(headers),
             client,
             opened: OnceLock::new(),
             asked: AtomicBool::new(false),
@@ -344,7 +344,7 @@ impl<T: SessionData> Handle<T> {
 
     /// What this request wants of a save.
     pub(crate) fn job(&self) -> SaveJob<'static> {
-        SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::of(Some(self.writer())) }
+        SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::new(Some(self.writer())) }
     }
 
     /// The request does not count as a use of its session, however it ends.
@@ -400,7 +400,7 @@ impl<T: SessionData> Handle<T> {
         }
         match slot.state() {
             SlotState::Stored if !self.shared.storage.is_cookie() => {
-                let job = SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::of(None) };
+                let job = SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::new(None) };
                 self.shared.save_in_background(slot.clone(), self.runtime(), gone, job);
             }
             SlotState::Ended => tracing::debug!("written to a session after its end: not saved"),
@@ -475,7 +475,7 @@ impl<T: SessionData> Handle<T> {
         let sends_again = is_to_send_again(&self.current(), seen);
         let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
         let mut turn = match is_due || self.needs_cookie(slot.state()) {
-            true => Some(StoreTurn::of(&slot).await),
+            true => Some(StoreTurn::for_slot(&slot).await),
             false => None,
         };
         let mut error = None;
@@ -536,7 +536,7 @@ impl<T: SessionData> Handle<T> {
     /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
     /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
     async fn note_cookie(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> bool {
-        let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::of(None) };
+        let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::new(None) };
         if let Err(error) = save::save_with_retries(&self.shared, slot, turn, job).await
             && error.kind() != ErrorKind::Ended
         {
@@ -549,7 +549,7 @@ impl<T: SessionData> Handle<T> {
     /// Extends the expiry with a save, which says when the session was last seen; without one while
     /// another process has a lease on the session, or if it is too large by now.
     async fn note_seen(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) {
-        let job = SaveJob { is_seen: true, ..SaveJob::of(None) };
+        let job = SaveJob { is_seen: true, ..SaveJob::new(None) };
         match save::save_with_retries(&self.shared, slot, turn, job).await {
             Err(error) if error.kind() == ErrorKind::Ended => return,
             Err(error) => {

@@ -40,7 +40,7 @@ pub(crate) struct Writing<'a> {
 pub(crate) struct Defaults(Box<[OnceLock<Option<Vec<u8>>>]>);
 
 impl Defaults {
-    pub(crate) fn of<T: SessionData>() -> Self {
+    pub(crate) fn new<T: SessionData>() -> Self {
         Self(T::FIELDS.iter().map(|_| OnceLock::new()).collect())
     }
 }
@@ -56,7 +56,8 @@ impl Writing<'_> {
     ) -> Vec<(usize, Change)> {
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
-        let reader = PayloadReader::of_some(T::FIELDS, &checkout.record.payload, touched.clone());
+        let reader =
+            PayloadReader::with_fields(T::FIELDS, &checkout.record.payload, touched.clone());
         // Room for a usual field.
         let mut body = Vec::with_capacity(64);
         let mut own_defaults = None;

@@ -68,7 +68,7 @@ pub(crate) struct SaveJob<'a> {
 
 impl SaveJob<'_> {
     /// All that is pending.
-    pub(crate) fn of(writer: Option<RequestId>) -> Self {
+    pub(crate) fn new(writer: Option<RequestId>) -> Self {
         Self {
             writer,
             extra_patch: None,
@@ -612,7 +612,7 @@ impl<T: SessionData> Contents<T> {
         let is_too_large = |payload: &[u8]| payload.len() + context.sealing > context.limit;
         if is_too_large(&payload) {
             holds_all = false;
-            let ours = job.writer.map(|writer| self.pending.of(writer)).unwrap_or_default();
+            let ours = job.writer.map(|writer| self.pending.written_by(writer)).unwrap_or_default();
             let size = payload.len() + context.sealing;
             payload = written(&ours);
             let is_others = ours.is_empty()
@@ -761,7 +761,7 @@ impl<T: SessionData> Contents<T> {
     /// Nothing of what this writer has pending can be stored.
     pub(super) fn refuse_all_of(&mut self, writer: RequestId, refusal: &Refusal) {
         let fields: Vec<usize> =
-            self.pending.of(writer).entries().map(|(field, ..)| field).collect();
+            self.pending.written_by(writer).entries().map(|(field, ..)| field).collect();
         self.pending.forget(writer);
         self.refused.extend(fields.into_iter().map(|field| Refused {
             field,

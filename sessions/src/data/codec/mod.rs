@@ -222,9 +222,9 @@ impl Codec {
     /// Looks over what is to be written.
     #[inline]
     pub(crate) fn plan<W: Form>(self, value: &W::Value) -> Result<Plan<'_, W>, EncodeError> {
-        let place = Place::of::<W>(self as u8);
+        let place = Place::new::<W>(self as u8);
         let mut survey = Survey::new(self.rules(), Purpose::Look(place));
-        let node = survey.of(&In::<W>(value)).map_err(|error| self.refused::<W>(error))?;
+        let node = survey.visit(&In::<W>(value)).map_err(|error| self.refused::<W>(error))?;
         let Some(layout) = self.layout(&node) else {
             return Err(self.error::<W>(Problem::NoCodec, None));
         };
@@ -302,7 +302,7 @@ impl<W: Form> Plan<'_, W> {
             Ok(()) => {
                 let mut survey = Survey::new(self.codec.rules(), Purpose::Note(self.place));
                 // It went well a moment ago.
-                let _ = survey.of(&In::<W>(self.value));
+                let _ = survey.visit(&In::<W>(self.value));
                 self.place.note(self.node.shape);
                 Ok(())
             }
@@ -318,7 +318,7 @@ impl<W: Form> Plan<'_, W> {
         let read = decode_noting::<W>(self.number(), bytes, notes).map_err(|error| error.source)?;
         let of = |value| {
             let mut survey = Survey::new(self.codec.rules(), Purpose::Compare);
-            survey.of(&In::<W>(value)).ok()
+            survey.visit(&In::<W>(value)).ok()
         };
         let (Some(written), Some(read)) = (of(self.value), of(&read)) else { return Err(None) };
         // A type may write something else each time (the time that is left, say): of that, only what it

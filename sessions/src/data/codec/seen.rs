@@ -18,7 +18,7 @@ static SEEN: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 pub(crate) struct Place(u64);
 
 impl Place {
-    pub(crate) fn of<W: 'static>(format: u8) -> Self {
+    pub(crate) fn new<W: 'static>(format: u8) -> Self {
         let mut id = Folded(u64::from(format));
         TypeId::of::<W>().hash(&mut id);
         Self(id.0)
@@ -65,7 +65,7 @@ mod tests {
     fn types_formats_and_shapes_are_kept_apart() {
         struct A;
         struct B;
-        let places = [Place::of::<A>(1), Place::of::<A>(2), Place::of::<B>(1)];
+        let places = [Place::new::<A>(1), Place::new::<A>(2), Place::new::<B>(1)];
         places[0].note(7);
         assert_eq!(places.map(|place| place.has_seen(7)), [true, false, false]);
         assert!(!places[0].has_seen(8));

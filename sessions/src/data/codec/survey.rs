@@ -179,7 +179,7 @@ impl Survey {
         Self { rules, purpose, has_news: false, depth: 0 }
     }
 
-    pub(super) fn of(&mut self, value: &impl Serialize) -> Result<Node, SurveyError> {
+    pub(super) fn visit(&mut self, value: &impl Serialize) -> Result<Node, SurveyError> {
         value.serialize(self)
     }
 

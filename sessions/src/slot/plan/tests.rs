@@ -144,7 +144,7 @@ fn refuse<T: SessionData>(slot: &Slot<T>, writer: RequestId) {
 
 /// All that this request has written, for a request that is told.
 fn ours() -> SaveJob<'static> {
-    SaveJob::of(Some(OURS))
+    SaveJob::new(Some(OURS))
 }
 
 /// A field of a record, as text.
@@ -195,7 +195,7 @@ fn what_a_job_makes_of_each_session() {
     let begins = SaveJob { begins: true, ..ours() };
     let is_seen = SaveJob { is_seen: true, ..ours() };
     let renews = SaveJob { renews_lease: true, ..ours() };
-    let nobody = SaveJob::of(None);
+    let nobody = SaveJob::new(None);
     let nothing: Change = |_| {};
     let written: Change = |slot| write(slot, A, "new", OURS);
     let longer: Change = |slot| {
@@ -295,7 +295,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let leased: Change = |slot| slot.want_lease(LEASE, OURS);
     let short: Change = |slot| write(slot, B, "y", OURS);
     let extra_patch = patch(B, "y");
-    let nobody = SaveJob::of(None);
+    let nobody = SaveJob::new(None);
     let begins = SaveJob { begins: true, ..ours() };
     let is_seen = SaveJob { is_seen: true, ..ours() };
     // Who has written the long one, what is there beside it, and what then becomes of a save.
@@ -829,7 +829,7 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
     assert_eq!(told(slot.plan(ours(), context())), "Conflict");
     let refused: Vec<usize> = slot.contents().refused.iter().map(|refused| refused.field).collect();
     assert_eq!(refused, [A, B], "the field that it is about first");
-    assert_eq!(told(slot.plan(SaveJob::of(Some(THEIRS)), context())), "4 becomes 5");
+    assert_eq!(told(slot.plan(SaveJob::new(Some(THEIRS)), context())), "4 becomes 5");
 }
 
 // ---- saves whose answer was lost ----

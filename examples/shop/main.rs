@@ -145,14 +145,14 @@ async fn serve(options: Options) -> Result<(), String> {
 
     // A clone is the same store: this one is kept to stop its sweep in the end.
     let memory = MemoryStore::builder().with_capacity(100_000).build();
-    let (mut settings, index) = store.open(&memory, keys()?).await.map_err(with_cause)?;
+    let mut settings = store.open(&memory, keys()?).await.map_err(with_cause)?;
     if insecure {
         settings = settings.insecure_plain_http();
     }
     let layer = settings.build().map_err(text)?;
     let shop = Shop {
         accounts: Arc::new(Accounts::new().map_err(text)?),
-        devices: index.map(|index| index(&layer)),
+        devices: layer.user_sessions().ok(),
         recent_login,
     };
 

@@ -2,7 +2,7 @@
 
 use sessions::{
     Keys, MemcachedStore, MemoryStore, MySqlStore, PostgresStore, PrivateCookie, RedisStore,
-    SessionLayer, SessionLayerBuilder, SqliteStore, StoreError, UserIndex, UserSessions,
+    SessionLayer, SessionLayerBuilder, SqliteStore, StoreError,
 };
 
 use crate::session::Visitor;
@@ -48,41 +48,42 @@ impl Store {
         })
     }
 
-    /// The one line of an application that says where its sessions are; and how to find those of a
-    /// user, where the store can.
+    /// The one line of an application that says where its sessions are.
     pub(crate) async fn open(
         &self,
         memory: &MemoryStore,
         keys: Keys,
-    ) -> Result<Opened, StoreError> {
+    ) -> Result<SessionLayerBuilder<Visitor>, StoreError> {
         Ok(match self {
-            Self::Memory => with_index(memory.clone(), keys),
-            Self::Cookie => (SessionLayer::builder(PrivateCookie, keys), None),
+            Self::Memory => SessionLayer::builder(memory.clone(), keys),
+            Self::Cookie => SessionLayer::builder(PrivateCookie, keys),
             Self::Sqlite(url) => {
                 let store = SqliteStore::connect(url).await?;
                 store.migrate().await?;
-                with_index(store, keys)
+                SessionLayer::builder(store, keys)
             }
             Self::Postgres(url) => {
                 let store = PostgresStore::connect(url).await?;
                 store.migrate().await?;
-                with_index(store, keys)
+                SessionLayer::builder(store, keys)
             }
             Self::MySql(url) => {
                 let store = MySqlStore::connect(url).await?;
                 store.migrate().await?;
-                with_index(store, keys)
+                SessionLayer::builder(store, keys)
             }
-            Self::Redis(url) => with_index(RedisStore::connect(url).await?, keys),
+            Self::Redis(url) => SessionLayer::builder(RedisStore::connect(url).await?, keys),
             Self::RedisCluster(urls) => {
                 let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-                with_index(RedisStore::connect_cluster(&urls).await?, keys)
+                SessionLayer::builder(RedisStore::connect_cluster(&urls).await?, keys)
             }
             Self::RedisSentinel(urls, master) => {
                 let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-                with_index(RedisStore::connect_sentinel(&urls, master).await?, keys)
+                SessionLayer::builder(RedisStore::connect_sentinel(&urls, master).await?, keys)
             }
-            Self::Memcached(url) => with_index(MemcachedStore::connect(url).await?, keys),
+            Self::Memcached(url) => {
+                SessionLayer::builder(MemcachedStore::connect(url).await?, keys)
+            }
         })
     }
 }
@@ -96,17 +97,6 @@ fn split_login(rest: &str) -> (&str, &str) {
 fn urls(login: &str, hosts: &str) -> Option<Vec<String>> {
     let url = |host: &str| (!host.is_empty()).then(|| format!("redis://{login}{host}"));
     hosts.split(',').map(url).collect()
-}
-
-pub(crate) type Opened = (SessionLayerBuilder<Visitor>, Option<Index>);
-
-/// Makes the list of a user's sessions, for a layer on the same store.
-type Index = Box<dyn FnOnce(&SessionLayer<Visitor>) -> UserSessions<Visitor>>;
-
-/// A clone of a store is the same store.
-fn with_index(store: impl UserIndex + Clone, keys: Keys) -> Opened {
-    let index = store.clone();
-    (SessionLayer::builder(store, keys), Some(Box::new(|layer| layer.sessions(index))))
 }
 
 #[cfg(test)]

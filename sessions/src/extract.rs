@@ -11,6 +11,7 @@ use http::request::Parts;
 use crate::{
     data::{SessionData, user::SessionUser},
     error::{Error, ErrorKind},
+    login::sessions::UserSessions,
     session::Session,
     web::rejection::Rejection,
 };
@@ -104,6 +105,16 @@ where
 impl<T: SessionUser> fmt::Debug for LoggedIn<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoggedIn").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Rejects with 500 if the route is not inside a [`SessionLayer`](crate::SessionLayer) of this type, or
+/// the layer's store cannot list the sessions of a user. The request's own session is not opened.
+impl<T: SessionUser, S: Sync> FromRequestParts<S> for UserSessions<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        Self::from_extensions(&parts.extensions)
     }
 }
 

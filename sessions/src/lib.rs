@@ -81,7 +81,7 @@ pub use store::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::storage::IntoStorage;
-pub use store::{Created, DeleteExpired, Replaced, Store, UserIndex};
+pub use store::{Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex};
 pub use web::rejection::{Rejection, RejectionKind};
 
 /// ```

@@ -97,7 +97,7 @@ async fn a_struct_that_keeps_its_name_keeps_its_sessions() {
     let customer = before.client();
     customer.get("/login/7").await.text();
     assert_eq!(with_cookie_of(&customer, &after).get("/who").await.text(), "7");
-    let sessions = builder().in_another_process().build().unwrap().sessions(store.clone());
+    let sessions = builder().in_another_process().build().unwrap().user_sessions().unwrap();
     assert_eq!(sessions.end_all(&7).await.unwrap(), 1);
     assert_eq!(customer.get("/who").await.status, 401);
 }
@@ -138,7 +138,7 @@ async fn tenants_have_nothing_in_common() {
     at_b.get("/login/7").await.text();
     assert_eq!(with_cookie_of(&at_a, &b).get("/who").await.status, 401);
     assert_eq!(with_cookie_of(&at_b, &a).get("/who").await.status, 401);
-    let [of_a, of_b] = layers.each_ref().map(|layer| layer.sessions(store.clone()));
+    let [of_a, of_b] = layers.each_ref().map(|layer| layer.user_sessions().unwrap());
     assert_eq!((of_a.list(&7).await.unwrap().len(), of_b.list(&7).await.unwrap().len()), (1, 1));
     assert_eq!(of_a.end_all(&7).await.unwrap(), 1);
     assert_eq!(at_a.get("/who").await.status, 401);

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     response::{Html, IntoResponse, Response},
     routing::{MethodRouter, any, get, post},
 };
@@ -65,8 +65,7 @@ impl Shop {
     async fn on(store: Spied, clock: ManualClock, keys: Keys) -> Self {
         let builder = SessionLayer::<Customer>::builder(store.clone(), keys).with_clock(&clock);
         let layer = builder.build().expect("possible settings");
-        let sessions = layer.sessions(store.store().clone());
-        let server = Server::start(routes().with_state(sessions).layer(layer.clone())).await;
+        let server = Server::start(routes().layer(layer.clone())).await;
         Self { store, clock, layer, server }
     }
 
@@ -99,7 +98,7 @@ impl Shop {
     }
 }
 
-fn routes() -> Router<UserSessions<Customer>> {
+fn routes() -> Router {
     Router::new()
         .route("/who", get(who))
         .route("/cart/{item}", get(put_into_cart))
@@ -159,14 +158,14 @@ async fn key(session: Session<Customer>) -> sessions::Result<String> {
 }
 
 async fn end_others(
-    State(sessions): State<UserSessions<Customer>>,
+    sessions: UserSessions<Customer>,
     session: Session<Customer>,
 ) -> sessions::Result<String> {
     Ok(sessions.end_others(&session).await?.to_string())
 }
 
 async fn end_all(
-    State(sessions): State<UserSessions<Customer>>,
+    sessions: UserSessions<Customer>,
     LoggedIn { user, .. }: LoggedIn<Customer>,
 ) -> sessions::Result<String> {
     Ok(sessions.end_all(&user).await?.to_string())
@@ -175,16 +174,15 @@ async fn end_all(
 /// A shop with one more route.
 async fn shop_with<H, A>(path: &str, handler: H) -> Shop
 where
-    H: axum::handler::Handler<A, UserSessions<Customer>>,
+    H: axum::handler::Handler<A, ()>,
     A: 'static,
 {
     shop_of(Router::new().route(path, get(handler))).await
 }
 
-async fn shop_of(more: Router<UserSessions<Customer>>) -> Shop {
+async fn shop_of(more: Router) -> Shop {
     let shop = Shop::start().await;
-    let sessions = shop.layer.sessions(shop.store.store().clone());
-    let app = routes().merge(more).with_state(sessions).layer(shop.layer.clone());
+    let app = routes().merge(more).layer(shop.layer.clone());
     Shop { server: Server::start(app).await, ..shop }
 }
 
@@ -1053,7 +1051,7 @@ async fn with_device(
 #[tokio::test]
 async fn a_user_sees_where_they_are_logged_in() {
     let shop = shop_with("/device/{user}/{agent}", with_device).await;
-    let sessions = shop.layer.sessions(shop.store.store().clone());
+    let sessions = shop.layer.user_sessions().unwrap();
     let (phone, laptop) = (shop.client(), shop.visitor().await);
     phone.get("/device/7/phone").await.text();
     shop.clock.advance(MINUTE);
@@ -1089,7 +1087,7 @@ async fn a_request_that_is_no_use_leaves_the_device_as_it_was_seen() {
     let store = MemoryStore::builder().with_clock(&clock).build();
     let builder = SessionLayer::<Customer>::builder(store.clone(), Keys::generate());
     let layer = builder.with_clock(&clock).build().unwrap();
-    let sessions = layer.sessions(store);
+    let sessions = layer.user_sessions().unwrap();
     let seen = async || {
         let list = sessions.list(&7).await.unwrap();
         let seen = list[0].last_seen.unwrap().duration_since(list[0].logged_in_at).unwrap();
@@ -1113,7 +1111,7 @@ async fn a_request_that_is_no_use_leaves_the_device_as_it_was_seen() {
 #[tokio::test]
 async fn a_session_knows_itself_in_the_list() {
     let shop = Shop::start().await;
-    let sessions = shop.layer.sessions(shop.store.store().clone());
+    let sessions = shop.layer.user_sessions().unwrap();
     assert_eq!(shop.client().get("/key").await.text(), "", "nothing is stored");
     let clients = [shop.logged_in(7).await, shop.logged_in(7).await];
     let own = futures(clients.iter().map(async |client| client.get("/key").await.body)).await;
@@ -1157,7 +1155,7 @@ fn a_device_has_no_characters_that_change_what_stands_beside_it() {
 #[tokio::test]
 async fn a_user_ends_one_session_and_nobody_elses() {
     let shop = Shop::start().await;
-    let sessions = shop.layer.sessions(shop.store.store().clone());
+    let sessions = shop.layer.user_sessions().unwrap();
     let (mine, other, stranger) =
         (shop.logged_in(7).await, shop.logged_in(7).await, shop.logged_in(8).await);
     let strangers = sessions.list(&8).await.unwrap()[0].key;
@@ -1274,7 +1272,7 @@ async fn a_test_client_is_logged_in_with_one_line() {
     let store = MemoryStore::builder().with_clock(&clock).build();
     let builder = SessionLayer::<Customer>::builder(store.clone(), Keys::generate());
     let layer = builder.with_clock(&clock).build().unwrap();
-    let app = routes().with_state(layer.sessions(store)).layer(layer.clone());
+    let app = routes().layer(layer.clone());
     let mut client = TestClient::new(app, &layer);
     assert_eq!(client.get("/account").await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(client.get("/cart/1").await.change, SessionChange::Begun);

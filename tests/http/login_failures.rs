@@ -7,8 +7,10 @@ use std::{
 
 use axum::{Router, extract::Path, routing::get};
 use sessions::{
-    Created, Device, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record, Replaced,
-    RequireLogin, Session, SessionLayer, Store, StoreError, StoreKey, UserIndex, UserSessions,
+    Created, Device, DynUserIndex, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record,
+    Replaced, RequireLogin, Session, SessionLayer, Store, StoreError, StoreKey, UserIndex,
+    UserSessions,
+    store::{Cached, Migrating, Mirrored},
     testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Server};
@@ -162,7 +164,7 @@ async fn another_user_in_the_same_browser_begins_anew() {
     assert_eq!(client.get("/who").await.text(), "Some(8)");
     assert_eq!(client.get("/admin").await.status, 403);
     assert_eq!(client.get("/cart").await.text(), "[]");
-    let list = layer.sessions(store).list(&8).await.unwrap();
+    let list = layer.user_sessions().unwrap().list(&8).await.unwrap();
     assert_eq!(list[0].device, Device::new(), "nor is the address of user 7");
 }
 
@@ -198,7 +200,7 @@ async fn a_user_who_has_not_logged_in_is_not_logged_in() {
     client.get("/login/7").await.text();
     assert_eq!(client.get("/account").await.text(), "7");
     assert_eq!(client.get("/guarded").await.text(), "in");
-    assert_eq!(layer.sessions(store).end_all(&7).await.unwrap(), 1);
+    assert_eq!(layer.user_sessions().unwrap().end_all(&7).await.unwrap(), 1);
     assert_eq!(client.get("/account").await.status, 401);
 }
 
@@ -273,7 +275,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
         steps.go_on.notify_one();
         locking.await.unwrap().text();
         client.get("/renew").await.text();
-        layers[0].sessions(store.clone()).end_all(&7).await.unwrap();
+        layers[0].user_sessions().unwrap().end_all(&7).await.unwrap();
     }
 }
 
@@ -301,7 +303,7 @@ async fn a_remembered_session_says_when_it_was_last_seen() {
         assert_eq!(client.get("/who").await.text(), "Some(7)");
         assert_eq!(store.calls().replace, saves, "{minutes} minutes later");
     }
-    let list = layer.sessions(store.store().clone()).list(&7).await.unwrap();
+    let list = layer.user_sessions().unwrap().list(&7).await.unwrap();
     assert_eq!(list[0].last_seen, Some(begun + 10 * DAY + 6 * MINUTE));
     assert_eq!(list[0].expires_at, begun + 30 * DAY);
     assert_eq!(store.calls().touch, 0);
@@ -392,6 +394,10 @@ impl Store for TwoSteps {
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.store.delete(key).await
     }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
+    }
 }
 
 impl UserIndex for TwoSteps {
@@ -421,12 +427,13 @@ impl UserIndex for TwoSteps {
 #[tokio::test]
 async fn a_session_that_is_renewed_between_two_looks_is_ended_all_the_same() {
     let (store, steps) = (MemoryStore::new(), Steps::default());
-    let layer = SessionLayer::<Customer>::new(store.clone(), Keys::generate());
+    let index = TwoSteps { store, steps: Arc::new(Mutex::new(None)) };
+    let layer = SessionLayer::<Customer>::new(index.clone(), Keys::generate());
     let server = serve(&layer, Router::new()).await;
     let client = server.client();
     client.get("/login/7").await.text();
-    let index = TwoSteps { store, steps: Arc::new(Mutex::new(Some(steps.clone()))) };
-    let sessions: UserSessions<Customer> = layer.sessions(index);
+    *index.steps.lock().unwrap() = Some(steps.clone());
+    let sessions: UserSessions<Customer> = layer.user_sessions().unwrap();
     let ending = tokio::spawn(async move { sessions.end_all(&7).await });
     steps.arrived.notified().await;
     client.get("/renew").await.text();
@@ -444,7 +451,7 @@ async fn an_ended_session_ends_no_others() {
     let one = SessionLayer::<Customer>::new(store.clone(), keys.clone());
     let two = SessionLayer::<Customer>::new(store.clone(), keys);
     let ends_others = {
-        let (sessions, steps) = (one.sessions(store.clone()), steps.clone());
+        let (sessions, steps) = (one.user_sessions().unwrap(), steps.clone());
         async move |LoggedIn { session, .. }: LoggedIn<Customer>| {
             steps.here().await;
             let ended = sessions.end_others(&session).await.map_err(|error| error.kind());
@@ -487,4 +494,79 @@ async fn after_the_request_of_a_test_client_there_is_no_login() {
         let items = client.with_session(async |session| session.read().await.cart().len()).await;
         assert!(items > 0, "the client's cookie is still good");
     }
+}
+
+/// Whose store cannot list a user's sessions is told so: by the layer, and by the extractor, which asks
+/// the store nothing.
+#[tokio::test]
+async fn a_store_without_an_index_of_users_says_so() {
+    /// Does all but list the sessions of a user.
+    struct Plain(MemoryStore);
+
+    impl Store for Plain {
+        async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+            self.0.load(key).await
+        }
+
+        async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+            self.0.create(key, record).await
+        }
+
+        async fn replace(
+            &self,
+            key: &StoreKey,
+            record: &Record,
+            based_on: u64,
+        ) -> Result<Replaced, StoreError> {
+            self.0.replace(key, record, based_on).await
+        }
+
+        async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+            self.0.touch(key, expires_at).await
+        }
+
+        async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+            self.0.delete(key).await
+        }
+    }
+
+    async fn count(sessions: UserSessions<Customer>) -> sessions::Result<String> {
+        Ok(sessions.list(&7).await?.len().to_string())
+    }
+
+    let plain = || Plain(MemoryStore::new());
+    let cache = || Cached::new(MemoryStore::new(), plain(), Duration::from_secs(1));
+    let keys = Keys::generate();
+    let builder = |store| SessionLayer::<Customer>::builder(store, keys.clone());
+    for layer in [
+        SessionLayer::<Customer>::new(plain(), Keys::generate()),
+        SessionLayer::<Customer>::new(Arc::new(plain()), Keys::generate()),
+        SessionLayer::<Customer>::new(cache(), Keys::generate()),
+        SessionLayer::<Customer>::new(Mirrored::new(MemoryStore::new(), plain()), Keys::generate()),
+        SessionLayer::<Customer>::new(
+            Migrating::new(plain(), MemoryStore::new()),
+            Keys::generate(),
+        ),
+        SessionLayer::<Customer>::new(PrivateCookie, Keys::generate()),
+    ] {
+        assert_eq!(layer.user_sessions().unwrap_err().kind(), ErrorKind::NoUserIndex);
+        let app: Router = Router::new().route("/count", get(count)).layer(layer.clone());
+        let server = Server::start(app).await;
+        assert_eq!(server.client().get("/count").await.status, 500);
+    }
+    assert_eq!(cache().sessions_of("Customer:7").await.unwrap_err().operation(), "sessions_of");
+
+    // And the layer asks its own store, through whatever stands around it.
+    let spied = builder(SpyStore::new(MemoryStore::new())).in_another_process().build().unwrap();
+    let app: Router = Router::new().route("/count", get(count)).layer(spied.clone());
+    let server = Server::start(app).await;
+    let client = server.client();
+    assert_eq!(client.get("/count").await.text(), "0");
+    TestClient::new((), &spied).login_as(7).await;
+    assert_eq!(client.get("/count").await.text(), "1");
+    assert_eq!(spied.user_sessions().unwrap().end_all(&7).await.unwrap(), 1);
+    // Outside of the layer there are none.
+    let app: Router = Router::new().route("/count", get(count));
+    let server = Server::start(app).await;
+    assert_eq!(server.client().get("/count").await.status, 500);
 }

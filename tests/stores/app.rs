@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::get,
-};
+use axum::{Router, extract::Path, routing::get};
 use sessions::{
     Keys, Session, SessionLayer, Store, UserIndex, UserSessions,
     testing::{Calls, SpyStore},
@@ -165,7 +161,7 @@ async fn keeps_users_of_two_types_apart(store: impl UserIndex + Clone) {
     let customers = customers.with_cookie_name("customer").build().unwrap();
     let admins = SessionLayer::<Admin>::builder(store.clone(), Keys::generate());
     let admins = admins.with_cookie_name("admin").build().unwrap();
-    let lists = (customers.sessions(store.clone()), admins.sessions(store));
+    let lists = (customers.user_sessions().unwrap(), admins.user_sessions().unwrap());
     let customer = async |session: Session<Customer>| session.login("zoe".to_string()).await;
     let admin = async |session: Session<Admin>| session.login("zoe".to_string()).await;
     let who = async |customer: Session<Customer>, admin: Session<Admin>| {
@@ -198,7 +194,7 @@ pub(crate) async fn logs_out_everywhere(store: impl UserIndex + Clone) {
         session.read().await.user().unwrap_or("nobody").to_string()
     }
     async fn end_others(
-        State(sessions): State<UserSessions<Customer>>,
+        sessions: UserSessions<Customer>,
         session: Session<Customer>,
     ) -> sessions::Result<String> {
         Ok(sessions.end_others(&session).await?.to_string())
@@ -209,8 +205,7 @@ pub(crate) async fn logs_out_everywhere(store: impl UserIndex + Clone) {
         let routes = Router::new()
             .route("/login/{user}", get(login))
             .route("/who", get(who))
-            .route("/end-others", get(end_others))
-            .with_state(layer.sessions(store.clone()));
+            .route("/end-others", get(end_others));
         Server::start(routes.layer(layer)).await
     };
     let (one, two) = (start().await, start().await);

@@ -51,6 +51,7 @@ fn sorted(mut keys: Vec<StoreKey>) -> Vec<StoreKey> {
 
 /// Everything that [`UserIndex`] promises.
 pub(crate) async fn user_index(store: &impl UserIndex) {
+    assert!(Store::user_index(store).is_some(), "no layer would find it");
     // None that the conformance suite uses: a call that it dropped may still be carried out.
     // What SQL, globs, key spaces and encodings might take for something else.
     let names = [

@@ -12,7 +12,8 @@ use std::{
 };
 
 use sessions::{
-    Created, DeleteExpired, MemoryStore, Record, Replaced, Store, StoreError, StoreKey, UserIndex,
+    Created, DeleteExpired, DynUserIndex, MemoryStore, Record, Replaced, Store, StoreError,
+    StoreKey, UserIndex,
     store::{Cached, Migrating, Mirrored},
     testing::{Calls, ManualClock, Operation, SpyStore, conformance},
 };
@@ -503,6 +504,10 @@ impl Store for Lossy {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.answer(self.store.delete(key).await)
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
     }
 }
 

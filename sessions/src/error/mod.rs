@@ -56,6 +56,7 @@ enum Inner {
         waited: Duration,
     },
     NoLeases,
+    NoUserIndex,
     Locked(Wait),
     GuardHeld {
         data: &'static str,
@@ -150,6 +151,9 @@ pub enum ErrorKind {
     LeaseLost,
     /// The session is in its cookie, where nothing can be locked.
     NoLeases,
+    /// The layer's store cannot list the sessions of a user: a `PrivateCookie`, or a store that has no
+    /// [`user_index`](crate::Store::user_index).
+    NoUserIndex,
     /// The session's lock was not free in time, or too many were waiting for it already.
     Locked,
     /// The request holds a guard of the session that is in its own way: it waits for another one, or
@@ -198,6 +202,10 @@ impl Error {
 
     pub(crate) fn no_leases() -> Self {
         Inner::NoLeases.into()
+    }
+
+    pub(crate) fn no_user_index() -> Self {
+        Inner::NoUserIndex.into()
     }
 
     pub(crate) fn too_large(size: usize, limit: usize) -> Self {
@@ -259,6 +267,7 @@ impl Error {
             Inner::Conflict { .. } | Inner::Taken { .. } => ErrorKind::Conflict,
             Inner::LeaseLost => ErrorKind::LeaseLost,
             Inner::NoLeases => ErrorKind::NoLeases,
+            Inner::NoUserIndex => ErrorKind::NoUserIndex,
             Inner::Locked(Wait { reason: Reason::Itself, .. }) | Inner::GuardHeld { .. } => {
                 ErrorKind::GuardHeld
             }
@@ -288,7 +297,8 @@ impl Error {
             | ErrorKind::GuardHeld
             | ErrorKind::Encode
             | ErrorKind::TooLarge
-            | ErrorKind::NoLeases => StatusCode::INTERNAL_SERVER_ERROR,
+            | ErrorKind::NoLeases
+            | ErrorKind::NoUserIndex => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -412,6 +422,10 @@ impl fmt::Display for Error {
             }
             Inner::NoLeases => f.write_str(
                 "a session that is kept in its cookie cannot be locked: use a store, or `write`",
+            ),
+            Inner::NoUserIndex => f.write_str(
+                "the layer's store cannot list the sessions of a user: a `PrivateCookie` never can, and \
+                 a store of your own needs a `UserIndex` and says so by `Store::user_index`",
             ),
             Inner::Locked(wait) => write!(f, "{wait}"),
             Inner::GuardHeld { data, at, held_by } => write!(

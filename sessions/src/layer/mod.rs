@@ -6,10 +6,11 @@ use tower_layer::Layer;
 
 use crate::{
     data::{SessionData, user::SessionUser},
+    error::Error,
     identity::keys::Keys,
     login::sessions::UserSessions,
     save::shared::Shared,
-    store::{UserIndex, storage::IntoStorage},
+    store::storage::IntoStorage,
     web::rejection::OnRejection,
 };
 
@@ -118,13 +119,18 @@ impl<T: SessionData> SessionLayer<T> {
         SessionLayerBuilder::new(store.into_storage(), keys)
     }
 
-    /// To list the sessions of a user and to end them. `index` is the layer's store, or a clone of
-    /// it; whatever else it is, it knows of other sessions.
-    pub fn sessions(&self, index: impl UserIndex) -> UserSessions<T>
+    /// To list the sessions of a user and to end them, outside of a request: for a job, or a program of
+    /// the operator's. In an axum handler [`UserSessions`] is an argument.
+    ///
+    /// # Errors
+    ///
+    /// [`NoUserIndex`](crate::ErrorKind::NoUserIndex) if the layer's store cannot list them: a
+    /// `PrivateCookie`, or a store of your own that is no [`UserIndex`](crate::UserIndex).
+    pub fn user_sessions(&self) -> Result<UserSessions<T>, Error>
     where
         T: SessionUser,
     {
-        UserSessions::new(self.shared.clone(), Arc::new(index))
+        UserSessions::new(self.shared.clone())
     }
 
     /// How many sessions requests of this layer are using right now.

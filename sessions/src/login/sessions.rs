@@ -1,10 +1,13 @@
 //! The sessions of a user: what each is recognised by, and how to end them.
 
 use std::{
+    any::type_name,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
+
+use http::Extensions;
 
 use crate::record::device::Device;
 use crate::{
@@ -14,8 +17,8 @@ use crate::{
     record::Record,
     save,
     save::shared::Shared,
-    session::Session,
-    store::{erased::ErasedIndex, timed::overdue},
+    session::{Lazy, Session},
+    store::{erased::DynUserIndex, timed::overdue},
     sync::timeout,
 };
 
@@ -50,24 +53,28 @@ impl<T: SessionData> Session<T> {
 /// All sessions of a user: to show where one is logged in, and to log out there.
 ///
 /// ```
-/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
-/// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
+/// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
+/// use axum::{Router, routing::post};
 /// use sessions::{Keys, MemoryStore, Session, SessionLayer, UserSessions};
 ///
-/// let store = MemoryStore::new();
-/// let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
-/// // For the application's state.
-/// let sessions: UserSessions<Visitor> = layer.sessions(store);
+/// #[derive(Session)]
+/// struct Visitor {
+///     #[session(user)]
+///     user: Option<u64>,
+/// }
 ///
 /// async fn change_password(
 ///     session: Session<Visitor>,
-///     sessions: UserSessions<Visitor>,
+///     everywhere: UserSessions<Visitor>,
 /// ) -> sessions::Result<()> {
 ///     // …
 ///     session.renew_id().await?;
-///     sessions.end_others(&session).await?;
+///     everywhere.end_others(&session).await?;
 ///     Ok(())
 /// }
+///
+/// let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+/// let app: Router = Router::new().route("/password", post(change_password)).layer(layer);
 /// # }
 /// ```
 ///
@@ -75,7 +82,11 @@ impl<T: SessionData> Session<T> {
 /// nothing any more. Requests that are under way with it keep what they have read, and can save
 /// nothing.
 ///
-/// Made by [`SessionLayer::sessions`](crate::SessionLayer::sessions); cloning is cheap.
+/// An axum handler takes it as an argument; elsewhere it is made by
+/// [`SessionLayer::user_sessions`](crate::SessionLayer::user_sessions) or
+/// [`from_extensions`](Self::from_extensions). It looks into the layer's own store, which has to be a
+/// [`UserIndex`](crate::UserIndex), as all are that come with the crate, but for `PrivateCookie`. Cloning
+/// is cheap.
 ///
 /// # Errors
 ///
@@ -88,12 +99,28 @@ impl<T: SessionData> Session<T> {
 /// If a future is dropped, some of the sessions may have ended.
 pub struct UserSessions<T: SessionData> {
     shared: Arc<Shared<T>>,
-    index: Arc<dyn ErasedIndex>,
 }
 
 impl<T: SessionUser> UserSessions<T> {
-    pub(crate) fn new(shared: Arc<Shared<T>>, index: Arc<dyn ErasedIndex>) -> Self {
-        Self { shared, index }
+    /// Fails if the store cannot list the sessions of a user.
+    pub(crate) fn new(shared: Arc<Shared<T>>) -> Result<Self, Error> {
+        index_of(&shared)?;
+        Ok(Self { shared })
+    }
+
+    /// Those of the layer that a request with these extensions has passed: for middleware, and for tower
+    /// services outside of axum. The session itself is not opened.
+    ///
+    /// # Errors
+    ///
+    /// [`NoLayer`](crate::ErrorKind::NoLayer) outside of a `SessionLayer<T>`, and
+    /// [`NoUserIndex`](crate::ErrorKind::NoUserIndex) if the layer's store cannot list the sessions of a
+    /// user.
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, Error> {
+        match extensions.get::<Lazy<T>>() {
+            Some(Lazy(session)) => Self::new(session.handle().shared.clone()),
+            None => Err(Error::no_layer(type_name::<T>())),
+        }
     }
 
     /// The user's sessions that are not over, the one that was used or begun last first.
@@ -171,14 +198,15 @@ impl<T: SessionUser> UserSessions<T> {
                 continue;
             }
             was_empty = false;
-            ended += self.within("delete_sessions_of", self.index.delete_of(user, except)).await?;
+            let deleted = index_of(&self.shared)?.dyn_delete_sessions_of(user, except);
+            ended += self.within("delete_sessions_of", deleted).await?;
             others.iter().for_each(|key| self.end_here(key));
         }
         Ok(ended)
     }
 
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, Error> {
-        self.within("sessions_of", self.index.sessions_of(user)).await
+        self.within("sessions_of", index_of(&self.shared)?.dyn_sessions_of(user)).await
     }
 
     async fn keys_of(&self, user: &str) -> Result<Vec<StoreKey>, Error> {
@@ -206,9 +234,13 @@ impl<T: SessionUser> UserSessions<T> {
     }
 }
 
+fn index_of<T: SessionData>(shared: &Shared<T>) -> Result<&dyn DynUserIndex, Error> {
+    shared.storage.user_index().ok_or_else(Error::no_user_index)
+}
+
 impl<T: SessionData> Clone for UserSessions<T> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), index: self.index.clone() }
+        Self { shared: self.shared.clone() }
     }
 }
 

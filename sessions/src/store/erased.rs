@@ -69,6 +69,8 @@ pub(crate) trait ErasedStore: Send + Sync {
     ) -> Answer<'a, Replaced>;
     fn touch<'a>(&'a self, key: &'a StoreKey, expires_at: SystemTime) -> Answer<'a, ()>;
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool>;
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -96,22 +98,57 @@ impl<S: Store> ErasedStore for S {
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
         Answer::Waiting(Box::pin(Store::delete(self, key)))
     }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Store::user_index(self)
+    }
 }
 
-/// [`UserIndex`] with futures of one type.
-pub(crate) trait ErasedIndex: Send + Sync {
-    fn sessions_of<'a>(&'a self, user: &'a str) -> Boxed<'a, Vec<(StoreKey, Record)>>;
-    fn delete_of<'a>(&'a self, user: &'a str, except: Option<&'a StoreKey>) -> Boxed<'a, u64>;
+/// A [`UserIndex`] whose type is forgotten: what [`Store::user_index`] gives.
+///
+/// Implemented for every `UserIndex`; not meant to be implemented by hand.
+pub trait DynUserIndex: Send + Sync {
+    /// [`UserIndex::sessions_of`].
+    fn dyn_sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<(StoreKey, Record)>, StoreError>> + Send + 'a>>;
+
+    /// [`UserIndex::delete_sessions_of`].
+    fn dyn_delete_sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        except: Option<&'a StoreKey>,
+    ) -> Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send + 'a>>;
 }
 
-impl<S: UserIndex> ErasedIndex for S {
-    fn sessions_of<'a>(&'a self, user: &'a str) -> Boxed<'a, Vec<(StoreKey, Record)>> {
-        Box::pin(UserIndex::sessions_of(self, user))
+impl<S: UserIndex> DynUserIndex for S {
+    fn dyn_sessions_of<'a>(&'a self, user: &'a str) -> Boxed<'a, Vec<(StoreKey, Record)>> {
+        Box::pin(self.sessions_of(user))
     }
 
-    fn delete_of<'a>(&'a self, user: &'a str, except: Option<&'a StoreKey>) -> Boxed<'a, u64> {
+    fn dyn_delete_sessions_of<'a>(
+        &'a self,
+        user: &'a str,
+        except: Option<&'a StoreKey>,
+    ) -> Boxed<'a, u64> {
         Box::pin(self.delete_sessions_of(user, except))
     }
+}
+
+/// The index of a store that stands behind the one called `name`.
+///
+/// # Errors
+///
+/// If the store has none.
+pub(super) fn index_behind<'a>(
+    store: &'a impl Store,
+    name: &'static str,
+    operation: &'static str,
+) -> Result<&'a dyn DynUserIndex, StoreError> {
+    Store::user_index(store).ok_or_else(|| {
+        StoreError::permanent(name, operation, "the store behind it has no `user_index`")
+    })
 }
 
 /// A [`MemoryStore`], which answers without a future: nothing is boxed.
@@ -152,5 +189,9 @@ impl ErasedStore for AtOnce {
 
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
         Answer::Ready(Some(Ok(self.0.inner().delete(key))))
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Store::user_index(&self.0)
     }
 }

@@ -36,7 +36,8 @@
 //! 6. **Run the conformance suite**, on a runtime with several threads, against a real server.
 //!
 //! Then, if your store can: [`DeleteExpired`] for one that does not forget by itself, with
-//! [`ExpirySweep`] to call it, and [`UserIndex`] for "log out everywhere".
+//! [`ExpirySweep`] to call it, and [`UserIndex`] for "log out everywhere", with
+//! [`Store::user_index`] to say so.
 //!
 //! `examples/custom_store.rs` in the repository is a whole one, which keeps each session in a file.
 //!
@@ -96,6 +97,7 @@ pub use self::sql::{Dialect, SqlStore, SqlStoreBuilder};
 #[cfg(feature = "private-cookie")]
 pub use self::storage::PrivateCookie;
 pub use self::{
+    erased::DynUserIndex,
     expiry_sweep::ExpirySweep,
     wrap::{
         cached::{Cached, CachedStats},
@@ -148,6 +150,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes the record under `key`, and says whether one was there. Of two deletions at once
     /// only one is told `true`.
     fn delete(&self, key: &StoreKey) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// This store as a [`UserIndex`], if it is one: then its implementation is `Some(self)`, and a store
+    /// around another one hands on that one's. [`UserSessions`](crate::UserSessions) find a user's
+    /// sessions by it. Default: `None`.
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        None
+    }
 }
 
 /// A store behind an [`Arc`] is a store, so that an application can keep a handle of its own.
@@ -175,6 +184,10 @@ impl<S: Store> Store for Arc<S> {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         (**self).delete(key).await
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        (**self).user_index()
     }
 }
 
@@ -212,7 +225,8 @@ pub trait DeleteExpired: Send + Sync + 'static {
     fn delete_expired(&self, batch: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }
 
-/// A store that can tell the sessions of a user: those whose record's [`user`](Record::user) it is.
+/// A store that can tell the sessions of a user: those whose record's [`user`](Record::user) it is. It
+/// says so by [`Store::user_index`].
 ///
 /// A user of the application stands in a record with the [name of the session's
 /// type](macro@crate::Session#the-name-of-the-type) in front, as in `Customer:7`, and with a tenant, if the

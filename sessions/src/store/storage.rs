@@ -3,7 +3,10 @@
 #[cfg(feature = "memory")]
 use std::any::Any;
 
-use crate::store::{Store, erased::ErasedStore};
+use crate::store::{
+    Store,
+    erased::{DynUserIndex, ErasedStore},
+};
 #[cfg(feature = "memory")]
 use crate::store::{erased::AtOnce, memory::MemoryStore};
 
@@ -100,6 +103,11 @@ impl Storage {
             #[cfg(feature = "private-cookie")]
             Kind::Cookie => None,
         }
+    }
+
+    /// How to find the sessions of a user, where the store can.
+    pub(crate) fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        self.store()?.user_index()
     }
 
     /// The store, if it answers every call at once.

@@ -12,7 +12,7 @@ use crate::{
     error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Created, Replaced, Store},
+    store::{Created, DynUserIndex, Replaced, Store},
 };
 
 /// What can go wrong with a call of a [`FaultyStore`].
@@ -228,6 +228,11 @@ impl<S: Store> Store for FaultyStore<S> {
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let key = *key;
         self.call("delete", |it| async move { it.store.delete(&key).await }).await
+    }
+
+    /// That of the store behind it.
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        self.store().user_index()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Created, Replaced, Store},
+    store::{Created, DynUserIndex, Replaced, Store},
 };
 
 /// A store that counts the calls of another one, and fails or holds them when it is told to.
@@ -239,6 +239,11 @@ impl<S: Store> Store for SpyStore<S> {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         self.admit(Operation::Delete).await?.delete(key).await
+    }
+
+    /// That of the store behind it.
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        self.store().user_index()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{clock::Clock, identity::id::StoreKey, record::Record};
 use crate::{
     error::store::StoreError,
     store::{
-        Created, Replaced, Store,
+        Created, DynUserIndex, Replaced, Store,
         known_users::KnownUsers,
         packed::{pack, stored_millis, unpack},
     },
@@ -497,6 +497,10 @@ impl Store for MemcachedStore {
             self.leave(OPERATION, user, std::slice::from_ref(key)).await;
         }
         Ok(true)
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
     }
 }
 

@@ -20,7 +20,7 @@ use self::{
     sweep::Sweep,
     users::Users,
 };
-use super::{Created, Replaced, Store};
+use super::{Created, DynUserIndex, Replaced, Store};
 use crate::error::store::StoreError;
 use crate::{
     clock::{Clock, to_millis},
@@ -595,6 +595,10 @@ impl Store for MemoryStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         Ok(self.inner().delete(key))
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
     }
 }
 

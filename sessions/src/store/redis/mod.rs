@@ -22,7 +22,7 @@ use self::{
 };
 
 use super::{
-    Created, Replaced, Store, UserIndex,
+    Created, DynUserIndex, Replaced, Store, UserIndex,
     known_users::KnownUsers,
     packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
 };
@@ -749,6 +749,10 @@ impl Store for RedisStore {
         let (keys, arguments): ([&str; 2], [&[u8]; 1]) = ([&session, &receipt], [now.as_bytes()]);
         let deleted: i64 = self.run("delete", script, None, &keys, &arguments, &mut None).await?;
         Ok(deleted == 1)
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
     }
 }
 

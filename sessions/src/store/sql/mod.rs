@@ -17,7 +17,8 @@ use self::{
     statements::{COLUMNS, Statement, Statements, Table},
 };
 use super::{
-    Created, DeleteExpired, ExpirySweep, Replaced, Store, UserIndex, packed::stored_millis,
+    Created, DeleteExpired, DynUserIndex, ExpirySweep, Replaced, Store, UserIndex,
+    packed::stored_millis,
 };
 use crate::error::store::{Advice, StoreError};
 use crate::{
@@ -1155,6 +1156,10 @@ impl<D: Dialect> Store for SqlStore<D> {
         let core = &self.core;
         let values = [Value::Bytes(key.as_bytes()), core.now()];
         Ok(core.execute("delete", &core.statements.delete, &values).await? > 0)
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
     }
 }
 

@@ -13,7 +13,8 @@ use crate::{clock::Clock, identity::id::StoreKey, record::Record};
 use crate::{
     error::store::StoreError,
     store::{
-        Created, DeleteExpired, Replaced, Store, UserIndex,
+        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
+        erased::index_behind,
         packed::{pack, unpack},
         wrap::upsert::{put_always, put_newer},
     },
@@ -246,6 +247,10 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
         }
         deleted
     }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        self.shared.l2.user_index().map(|_| self as _)
+    }
 }
 
 impl<L1: Store, L2: Store + DeleteExpired> DeleteExpired for Cached<L1, L2> {
@@ -254,9 +259,10 @@ impl<L1: Store, L2: Store + DeleteExpired> DeleteExpired for Cached<L1, L2> {
     }
 }
 
-impl<L1: Store, L2: UserIndex> UserIndex for Cached<L1, L2> {
+/// If `L2` is one: else each call is an error.
+impl<L1: Store, L2: Store> UserIndex for Cached<L1, L2> {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        self.shared.l2.sessions_of(user).await
+        index_behind(&self.shared.l2, "cached", "sessions_of")?.dyn_sessions_of(user).await
     }
 
     async fn delete_sessions_of(
@@ -266,13 +272,14 @@ impl<L1: Store, L2: UserIndex> UserIndex for Cached<L1, L2> {
     ) -> Result<u64, StoreError> {
         // No session begins between the look and the end, of which the cache would not hear.
         let _ends = self.shared.beginnings.write().await;
-        let mut found = self.shared.l2.sessions_of(user).await?;
+        let index = index_behind(&self.shared.l2, "cached", "delete_sessions_of")?;
+        let mut found = index.dyn_sessions_of(user).await?;
         found.retain(|(key, _)| Some(key) != except);
         // As `delete` does it, for each.
         for (key, _) in &found {
             self.bury(key).await;
         }
-        let deleted = self.shared.l2.delete_sessions_of(user, except).await;
+        let deleted = index.dyn_delete_sessions_of(user, except).await;
         for (key, _) in &found {
             match &deleted {
                 Ok(_) => self.bury(key).await,

@@ -5,7 +5,9 @@ use tracing::Instrument;
 
 use crate::{
     error::store::StoreError,
-    store::{Created, DeleteExpired, Replaced, Store, UserIndex},
+    store::{
+        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex, erased::index_behind,
+    },
 };
 use crate::{identity::id::StoreKey, record::Record};
 
@@ -163,6 +165,10 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         let was_new = self.new_store().delete(key).await?;
         Ok(was_old || was_new)
     }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        self.old().user_index().and(self.new_store().user_index()).map(|_| self as _)
+    }
 }
 
 impl<Old: DeleteExpired, New: DeleteExpired> DeleteExpired for Migrating<Old, New> {
@@ -173,10 +179,13 @@ impl<Old: DeleteExpired, New: DeleteExpired> DeleteExpired for Migrating<Old, Ne
     }
 }
 
-impl<Old: UserIndex, New: UserIndex> UserIndex for Migrating<Old, New> {
+/// If both stores are one: else each call is an error.
+impl<Old: Store, New: Store> UserIndex for Migrating<Old, New> {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        let mut found = self.old().sessions_of(user).await?;
-        let moved = self.new_store().sessions_of(user).await?;
+        let old = index_behind(self.old(), "migrating", "sessions_of")?;
+        let new = index_behind(self.new_store(), "migrating", "sessions_of")?;
+        let mut found = old.dyn_sessions_of(user).await?;
+        let moved = new.dyn_sessions_of(user).await?;
         found.retain(|(key, _)| !moved.iter().any(|(other, _)| other == key));
         found.extend(moved);
         Ok(found)
@@ -187,7 +196,9 @@ impl<Old: UserIndex, New: UserIndex> UserIndex for Migrating<Old, New> {
         user: &str,
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        let old = self.old().delete_sessions_of(user, except).await?;
-        Ok(old + self.new_store().delete_sessions_of(user, except).await?)
+        let old = index_behind(self.old(), "migrating", "delete_sessions_of")?;
+        let new = index_behind(self.new_store(), "migrating", "delete_sessions_of")?;
+        let ended = old.dyn_delete_sessions_of(user, except).await?;
+        Ok(ended + new.dyn_delete_sessions_of(user, except).await?)
     }
 }

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use crate::{
     error::store::StoreError,
     store::{
-        Created, DeleteExpired, Replaced, Store, UserIndex,
+        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
+        erased::index_behind,
         wrap::upsert::{Put, put_always, put_newer},
     },
 };
@@ -233,6 +234,11 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
         self.copy(self.shared.replica.delete(key)).await;
         deleted
     }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        let Shared { primary, replica, .. } = &*self.shared;
+        primary.user_index().and(replica.user_index()).map(|_| self as _)
+    }
 }
 
 impl<P: DeleteExpired, R: DeleteExpired> DeleteExpired for Mirrored<P, R> {
@@ -254,9 +260,10 @@ impl<P: DeleteExpired, R: DeleteExpired> DeleteExpired for Mirrored<P, R> {
     }
 }
 
-impl<P: UserIndex, R: UserIndex> UserIndex for Mirrored<P, R> {
+/// If both stores are one: else each call is an error.
+impl<P: Store, R: Store> UserIndex for Mirrored<P, R> {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        self.shared.primary.sessions_of(user).await
+        index_behind(&self.shared.primary, "mirrored", "sessions_of")?.dyn_sessions_of(user).await
     }
 
     async fn delete_sessions_of(
@@ -264,8 +271,10 @@ impl<P: UserIndex, R: UserIndex> UserIndex for Mirrored<P, R> {
         user: &str,
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        let deleted = self.write(self.shared.primary.delete_sessions_of(user, except)).await;
-        self.copy(self.shared.replica.delete_sessions_of(user, except)).await;
+        let primary = index_behind(&self.shared.primary, "mirrored", "delete_sessions_of")?;
+        let replica = index_behind(&self.shared.replica, "mirrored", "delete_sessions_of")?;
+        let deleted = self.write(primary.dyn_delete_sessions_of(user, except)).await;
+        self.copy(replica.dyn_delete_sessions_of(user, except)).await;
         deleted
     }
 }

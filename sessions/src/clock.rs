@@ -24,6 +24,20 @@ impl Clock {
             Self::Manual(millis) => from_millis(millis.load(Ordering::SeqCst)),
         }
     }
+
+    /// What the clock shows, given what the system's clock showed a moment ago.
+    pub(crate) fn now_after(&self, seen: Option<SystemTime>) -> SystemTime {
+        match (self, seen) {
+            (Self::System, Some(seen)) => seen,
+            _ => self.now(),
+        }
+    }
+
+    /// `time`, if the system's clock has shown it: then another part of the crate need not look again.
+    #[cfg(feature = "memory")]
+    pub(crate) fn of_system(&self, time: SystemTime) -> Option<SystemTime> {
+        matches!(self, Self::System).then_some(time)
+    }
 }
 
 /// A time of day that stands still until it is told to go on.

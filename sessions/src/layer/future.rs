@@ -102,6 +102,7 @@ where
         };
         if this.waiting.is_none() {
             let handle = session.handle();
+            handle.begin_poll();
             let output = ready!(answer(this.inner, &handle.waits, cx));
             if matches!(output, Ok(Err(_))) {
                 handle.on_response_lost();

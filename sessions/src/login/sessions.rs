@@ -127,7 +127,7 @@ impl<T: SessionUser> UserSessions<T> {
     pub async fn list(&self, user: &T::User) -> Result<Vec<SessionInfo>, Error> {
         let found = self.sessions_of(&self.shared.user_name(user)).await?;
         let infos = found.into_iter().filter_map(|(key, record)| {
-            let (record, head) = save::usable(&self.shared, record)?;
+            let (record, head) = save::usable(&self.shared, record, self.shared.now())?;
             let (device, last_seen) = head.device.map(|it| *it).unzip();
             Some(SessionInfo {
                 key,

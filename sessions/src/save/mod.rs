@@ -22,7 +22,6 @@ use crate::{
     identity::id::{SessionId, StoreKey},
     record::{
         LAST_VERSION, Record,
-        expiry::Lifetime,
         head::{Head, WRITE_IDS_KEPT},
         next_version,
     },
@@ -70,11 +69,13 @@ impl<'a> StoreTurn<'a> {
 
 /// Saves what has been released, if the store answers at once and there is nothing else to it: no
 /// other save is under way, nobody was faster, nothing is encrypted. False if there is: then nothing
-/// has happened, and [`save_with_retries`] is what does it.
+/// has happened, and [`save_with_retries`] is what does it. `seen` is what the system's clock has shown
+/// a moment ago.
 pub(crate) fn save_at_once<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     job: SaveJob<'_>,
+    seen: Option<SystemTime>,
 ) -> bool {
     let Some(store) = shared.storage.store_at_once() else { return false };
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
@@ -82,7 +83,7 @@ pub(crate) fn save_at_once<T: SessionData>(
     }
     let Ok(_turn) = slot.store_turn.try_lock() else { return false };
     // No other process looks for it.
-    let context = save_context(shared, shared.write_ids.next(), None);
+    let context = save_context(shared, shared.now_after(seen), shared.write_ids.next(), None);
     if let Some(registration) = slot.registration() {
         return slot.save_at_once(job, context, |record, based_on| {
             let answer =
@@ -94,7 +95,7 @@ pub(crate) fn save_at_once<T: SessionData>(
     let mut registration = Some(shared.registry.registration(id));
     let is_created = slot.save_at_once(job, context, |record, based_on| {
         let answer = match (&registration, based_on) {
-            (Some(registration), None) => store.create(&registration.key, record).now(),
+            (Some(registration), None) => store.create_at_once(&registration.key, record, seen),
             _ => None,
         };
         let is_created = matches!(answer, Some(Ok(Created::Done)));
@@ -254,16 +255,17 @@ fn plan<T: SessionData>(
     job: SaveJob<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    slot.plan(job, save_context(shared, shared.write_ids.draw(), overdue))
+    slot.plan(job, save_context(shared, shared.now(), shared.write_ids.draw(), overdue))
 }
 
 fn save_context<T: SessionData>(
     shared: &Shared<T>,
+    now: SystemTime,
     write_id: u32,
     overdue: Option<u64>,
 ) -> SaveContext<'_> {
     SaveContext {
-        now: shared.now(),
+        now,
         expiry: &shared.expiry,
         limit: shared.payload_limit,
         sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
@@ -416,14 +418,18 @@ pub(crate) async fn load<T: SessionData>(
     store: Timed<'_>,
     key: &StoreKey,
 ) -> Result<Option<(Record, Head)>, Error> {
-    let found = store.load(key).await?.and_then(|record| usable(shared, record));
+    let found = store.load(key).await?.and_then(|record| usable(shared, record, shared.now()));
     Ok(found.map(|(record, head)| {
         (sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets), head)
     }))
 }
 
 /// A record with its head, unless it is over or unreadable.
-pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Option<(Record, Head)> {
+pub(crate) fn usable<T: SessionData>(
+    shared: &Shared<T>,
+    record: Record,
+    now: SystemTime,
+) -> Option<(Record, Head)> {
     if record.payload.starts_with(TOMBSTONE) {
         return None;
     }
@@ -436,7 +442,7 @@ pub(crate) fn usable<T: SessionData>(shared: &Shared<T>, record: Record) -> Opti
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
         return None;
     };
-    let is_over = shared.expiry.is_over(&record, head.lifetime, shared.now());
+    let is_over = shared.expiry.is_over(&record, head.lifetime, now);
     (!is_over).then_some((record, head))
 }
 
@@ -475,26 +481,32 @@ async fn fetch<T: SessionData>(
 ) -> Result<Option<SlotState>, Error> {
     let Some(store) = shared.store() else { return Ok(Some(slot.state())) };
     let found = store.load(key).await?;
-    Ok(reconcile(shared, slot, key, found, is_answered))
+    Ok(reconcile(shared, slot, key, found, shared.now(), is_answered))
 }
 
-/// [`fetch`] from a store that answers at once; nothing also if the store does not.
+/// The same in a store that answers at once; nothing also if it does not. Beside it what the system's
+/// clock has shown meanwhile.
 pub(crate) fn fetch_at_once<T: SessionData>(
     shared: &Shared<T>,
     store: &dyn ErasedStore,
     slot: &Slot<T>,
     key: &StoreKey,
-) -> Option<SlotState> {
-    // Usually the store has the record that the slot has.
-    if slot.is_unchanged(|known| store.has_still(key, known), is_over(shared)) {
-        return Some(SlotState::Stored);
+) -> Option<(SlotState, Option<SystemTime>)> {
+    let mut seen = None;
+    // Mostly it is the record that the slot knows.
+    let is_unchanged = slot.is_unchanged(|known, lifetime| {
+        let Some(unchanged) = store.has_still(key, known) else { return false };
+        seen = unchanged.seen;
+        // Touched by another process, or not touched by this one after all.
+        known.expires_at = unchanged.expires_at;
+        !shared.expiry.is_over(known, lifetime, shared.now_after(seen))
+    });
+    if is_unchanged {
+        return Some((SlotState::Stored, seen));
     }
-    let found = store.load(key).now()?.ok()?;
-    reconcile(shared, slot, key, found, false)
-}
-
-fn is_over<T: SessionData>(shared: &Shared<T>) -> impl FnOnce(&Record, Lifetime) -> bool {
-    |record, lifetime| shared.expiry.is_over(record, lifetime, shared.now())
+    let (found, seen) = store.load_at_once(key)?;
+    let state = reconcile(shared, slot, key, found, shared.now_after(seen), false)?;
+    Some((state, seen))
 }
 
 /// Reconciles the slot with what the store has. The slot's state after that; nothing if the record
@@ -504,19 +516,21 @@ fn reconcile<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
     found: Option<Record>,
+    now: SystemTime,
     is_answered: bool,
 ) -> Option<SlotState> {
     let Some(record) = found else {
         slot.end_as(false);
         return Some(SlotState::Ended);
     };
-    // Usually `found` is the record that the slot has: then it is not parsed again.
-    let record = match slot.accept_if_unchanged(record, is_over(shared)) {
+    // Mostly it is the record that the slot knows: nothing is looked at twice.
+    let is_over = |record: &_, lifetime| shared.expiry.is_over(record, lifetime, now);
+    let record = match slot.accept_if_unchanged(record, is_over) {
         Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
     };
-    let has_moved = has_just_moved(&record, shared.now());
-    match usable(shared, record) {
+    let has_moved = has_just_moved(&record, now);
+    match usable(shared, record, now) {
         Some((record, head)) => {
             let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
             slot.reconcile(record, head, shared.policy, is_answered).then(|| slot.state())

@@ -67,6 +67,11 @@ impl<T: SessionData> Shared<T> {
         self.clock.now()
     }
 
+    /// The same, given what the system's clock has shown a moment ago.
+    pub(crate) fn now_after(&self, seen: Option<SystemTime>) -> SystemTime {
+        self.clock.now_after(seen)
+    }
+
     /// Milliseconds since 1970, if any field depends on the time; if none does, the clock is not
     /// asked, and this is zero.
     pub(crate) fn field_time(&self) -> u64 {

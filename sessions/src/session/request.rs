@@ -1,7 +1,10 @@
 //! One request's session, from its cookie to its response.
 
 use std::{
-    sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
+    sync::{
+        Arc, OnceLock, PoisonError,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -45,6 +48,9 @@ pub(crate) struct Handle<T: SessionData> {
     hung_up: AtomicBool,
     /// The request does not count as a use of the session.
     is_no_use: AtomicBool,
+    /// The session was opened since the response's future was last polled: what the clock showed then
+    /// still holds.
+    has_just_opened: AtomicBool,
     pub(crate) waits: Waits,
 }
 
@@ -105,6 +111,8 @@ pub(crate) struct Current<T: SessionData> {
     is_switching: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
+    /// What the system's clock showed when the session was opened, if the system's clock is ours.
+    opened_at: Option<SystemTime>,
     #[cfg(feature = "private-cookie")]
     private: PrivateCookies,
 }
@@ -134,6 +142,7 @@ impl<T: SessionData> Current<T> {
             ended: false,
             is_switching: false,
             lifetime_before: None,
+            opened_at: None,
             #[cfg(feature = "private-cookie")]
             private: PrivateCookies::default(),
         }
@@ -169,6 +178,7 @@ struct Seen {
     lifetime: Lifetime,
     /// A cookie of the session that the client has should be sent again.
     is_cookie_old: bool,
+    now: SystemTime,
 }
 
 /// Asked first, because with the feature `log` of `tracing` a disabled span is work too.
@@ -194,6 +204,7 @@ impl<T: SessionData> Handle<T> {
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
             is_no_use: AtomicBool::new(false),
+            has_just_opened: AtomicBool::new(false),
             waits: Waits::default(),
         }
     }
@@ -228,8 +239,9 @@ impl<T: SessionData> Handle<T> {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
             match save::fetch_at_once(shared, store, &slot, &registration.key) {
-                Some(SlotState::Stored) => {
-                    self.found_live(slot, cookie);
+                Some((SlotState::Stored, seen)) => {
+                    tracing::debug!("opened a session");
+                    self.found(Current { opened_at: seen, ..Current::found(slot, cookie) });
                     return true;
                 }
                 Some(_) => has_moved |= slot.has_moved(),
@@ -249,7 +261,8 @@ impl<T: SessionData> Handle<T> {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
             if save::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
-                self.found_live(slot, cookie);
+                tracing::debug!("opened a session");
+                self.found(Current::found(slot, cookie));
                 return Ok(());
             }
             has_moved |= slot.has_moved();
@@ -263,20 +276,17 @@ impl<T: SessionData> Handle<T> {
         cookie.verified(keys, seen_cookies, self.cookies.iter())
     }
 
-    fn found_live(&self, slot: Arc<Slot<T>>, cookie: VerifiedCookie) {
-        tracing::debug!("opened a session");
-        self.found(Current::found(slot, cookie));
-    }
-
     /// A client whose session has another id since a moment ago has the cookie of that, or is just
     /// getting it: one of a session that begins here would take its place.
     fn found_none(&self, has_moved: bool) {
-        let slot = Slot::unsaved(self.shared.now());
+        let now = self.shared.now();
+        let slot = Slot::unsaved(now);
         if has_moved {
             tracing::debug!("the session goes on under another id");
             slot.end_as(true);
         }
-        self.found(Current::unsaved(Arc::new(slot)));
+        let opened_at = self.shared.clock.of_system(now);
+        self.found(Current { opened_at, ..Current::unsaved(Arc::new(slot)) });
     }
 
     /// If two tasks of one request open at once, the first wins.
@@ -287,6 +297,7 @@ impl<T: SessionData> Handle<T> {
             writing: OnceLock::new(),
         });
         self.opened.get_or_init(|| open);
+        self.has_just_opened.store(true, Relaxed);
         self.shared.background.note_runtime();
     }
 
@@ -305,7 +316,7 @@ impl<T: SessionData> Handle<T> {
         };
         if let Some((cookie, record)) = newest.session {
             private.held = Some((record.version, record.expires_at));
-            if let Some((record, head)) = save::usable(shared, record) {
+            if let Some((record, head)) = save::usable(shared, record, shared.now()) {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
                 slot.reconcile(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
@@ -418,6 +429,12 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
+    /// The response's future is polled, and may poll the handler: what was seen earlier may have
+    /// changed.
+    pub(crate) fn begin_poll(&self) {
+        self.has_just_opened.store(false, Relaxed);
+    }
+
     /// What the response needs, if that can be said without waiting for anything: nothing to save, or
     /// a store that answers at once, and nobody in the middle of something.
     pub(crate) fn finish_now(&self) -> Option<Outcome> {
@@ -427,8 +444,10 @@ impl<T: SessionData> Handle<T> {
         if self.opened.get().is_none() {
             return Some(Outcome { opened: self.asked.load(SeqCst), ..Outcome::default() });
         }
+        let has_just_opened = self.has_just_opened.load(Relaxed);
+        let seen_at = if has_just_opened { self.current().opened_at } else { None };
         // Before the look at `current`: what a save drops may have a `Drop` that looks there.
-        let is_saved = self.save_at_once()?;
+        let is_saved = self.save_at_once(seen_at)?;
         let current = self.current();
         let slot = &current.slot;
         let by_old_key =
@@ -436,10 +455,11 @@ impl<T: SessionData> Handle<T> {
         if current.is_switching || by_old_key || self.has_unsaved(slot) {
             return None;
         }
+        let now = self.shared.now_after(seen_at);
         // What has just been saved has its expiry extended with that.
         let (mut seen, refresh) = match is_saved {
-            true => (self.inspect(slot), None),
-            false => self.look_for_refresh(slot),
+            true => (self.inspect(slot, now), None),
+            false => self.look_for_refresh(slot, now),
         };
         if refresh.is_some() || is_to_send_again(&current, seen) {
             return None;
@@ -447,13 +467,13 @@ impl<T: SessionData> Handle<T> {
         let mut _turn = None;
         if self.needs_cookie(seen.state) {
             _turn = Some(slot.store_turn.try_lock().ok()?);
-            seen = self.inspect(slot);
+            seen = self.inspect(slot, now);
         }
         Some(self.outcome(&current, seen, false, None))
     }
 
     /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
-    fn save_at_once(&self) -> Option<bool> {
+    fn save_at_once(&self, seen: Option<SystemTime>) -> Option<bool> {
         if !self.wrote.load(SeqCst) {
             return Some(false);
         }
@@ -461,7 +481,7 @@ impl<T: SessionData> Handle<T> {
         if !slot.has_unsaved() {
             return Some(false);
         }
-        save::save_at_once(&self.shared, &slot, self.job()).then_some(true)
+        save::save_at_once(&self.shared, &slot, self.job(), seen).then_some(true)
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -471,7 +491,7 @@ impl<T: SessionData> Handle<T> {
     pub(crate) async fn finish(&self) -> Outcome {
         let _switch = self.begin_switch().await;
         let slot = self.slot();
-        let (seen, refresh) = self.look_for_refresh(&slot);
+        let (seen, refresh) = self.look_for_refresh(&slot, self.shared.now());
         let sends_again = is_to_send_again(&self.current(), seen);
         let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
         let mut turn = match is_due || self.needs_cookie(slot.state()) {
@@ -487,19 +507,24 @@ impl<T: SessionData> Handle<T> {
         }
         let is_noted = match &mut turn {
             // Unless another request has just done so.
-            Some(turn) if sends_again && error.is_none() && self.inspect(&slot).is_cookie_old => {
+            Some(turn)
+                if sends_again
+                    && error.is_none()
+                    && self.inspect(&slot, self.shared.now()).is_cookie_old =>
+            {
                 self.note_cookie(&slot, turn).await
             }
             _ => false,
         };
-        if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot).1 {
+        if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot, self.shared.now()).1 {
             match &mut turn {
                 Some(turn) if slot.has_device() => self.note_seen(&slot, turn).await,
                 _ => self.touch(&slot, expires_at).await,
             }
         }
         let is_aged = is_noted || self.may_sign_again(&slot, turn.is_some()).await;
-        self.outcome(&self.current(), self.inspect(&slot), is_aged, error)
+        let seen = self.inspect(&slot, self.shared.now());
+        self.outcome(&self.current(), seen, is_aged, error)
     }
 
     fn is_signed_by_old_key(&self) -> bool {
@@ -542,7 +567,7 @@ impl<T: SessionData> Handle<T> {
         {
             tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
         }
-        let seen = self.inspect(slot);
+        let seen = self.inspect(slot, self.shared.now());
         seen.state == SlotState::Stored && !seen.is_cookie_old
     }
 
@@ -560,7 +585,7 @@ impl<T: SessionData> Handle<T> {
             }
             Ok(_) => {}
         }
-        if let Some(expires_at) = self.look_for_refresh(slot).1
+        if let Some(expires_at) = self.look_for_refresh(slot, self.shared.now()).1
             && expires_at > slot.record().expires_at
         {
             self.touch(slot, expires_at).await;
@@ -580,8 +605,7 @@ impl<T: SessionData> Handle<T> {
 
     /// With it, until when the session's use now extends it, if that is worth a write; or until when
     /// it lasts anyhow, if it is to be noted that it was seen.
-    fn look_for_refresh(&self, slot: &Slot<T>) -> (Seen, Option<SystemTime>) {
-        let now = self.shared.now();
+    fn look_for_refresh(&self, slot: &Slot<T>, now: SystemTime) -> (Seen, Option<SystemTime>) {
         let expiry = &self.shared.expiry;
         let is_no_use = self.is_no_use();
         slot.inspect(|state, lifetime, record, head| {
@@ -593,24 +617,31 @@ impl<T: SessionData> Handle<T> {
                     .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
             };
-            (self.seen(state, lifetime, record, head), refresh)
+            (self.seen(state, lifetime, record, head, now), refresh)
         })
     }
 
-    fn inspect(&self, slot: &Slot<T>) -> Seen {
-        slot.inspect(|state, lifetime, record, head| self.seen(state, lifetime, record, head))
+    fn inspect(&self, slot: &Slot<T>, now: SystemTime) -> Seen {
+        slot.inspect(|state, lifetime, record, head| self.seen(state, lifetime, record, head, now))
     }
 
-    fn seen(&self, state: SlotState, lifetime: Lifetime, record: &Record, head: &Head) -> Seen {
+    fn seen(
+        &self,
+        state: SlotState,
+        lifetime: Lifetime,
+        record: &Record,
+        head: &Head,
+        now: SystemTime,
+    ) -> Seen {
         let Shared { expiry, storage, .. } = &*self.shared;
         // A private cookie says itself when it was sent.
         let is_cookie_old =
             state == SlotState::Stored && !storage.is_cookie() && !self.is_no_use() && {
                 let (created_at, sent) = (record.created_at, head.cookie_sent);
                 let sent = sent.unwrap_or(created_at);
-                expiry.is_cookie_old(lifetime, created_at, sent, || self.shared.now())
+                expiry.is_cookie_old(lifetime, created_at, sent, || now)
             };
-        Seen { state, lifetime, is_cookie_old }
+        Seen { state, lifetime, is_cookie_old, now }
     }
 
     async fn save(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> Result<(), Error> {
@@ -670,7 +701,7 @@ impl<T: SessionData> Handle<T> {
                     shared.plain_http.note_sent(client);
                 }
                 let record = slot.record();
-                let age = shared.expiry.max_age(seen.lifetime, record.created_at, || shared.now());
+                let age = shared.expiry.max_age(seen.lifetime, record.created_at, || seen.now);
                 self.cookie_for(current, &id, record, age).map(Some)
             }
         };
@@ -705,7 +736,7 @@ impl<T: SessionData> Handle<T> {
     #[cfg(not(feature = "private-cookie"))]
     fn cookie_for(
         &self,
-        _opened: &Current<T>,
+        _current: &Current<T>,
         id: &SessionId,
         _record: Record,
         max_age: Option<Duration>,
@@ -750,8 +781,8 @@ impl<T: SessionData> Handle<T> {
         #[cfg(feature = "private-cookie")]
         if let Some(sent) = current.private.written_at {
             let (shared, created_at) = (&self.shared, current.slot.record().created_at);
-            let Seen { lifetime, .. } = seen;
-            return shared.expiry.is_cookie_old(lifetime, created_at, sent, || shared.now());
+            let Seen { lifetime, now, .. } = seen;
+            return shared.expiry.is_cookie_old(lifetime, created_at, sent, || now);
         }
         let _ = (current, seen);
         false

@@ -216,28 +216,22 @@ impl<T: SessionData> Slot<T> {
         Ok(())
     }
 
-    /// The same without loading the record: `store` says when the slot's record expires, if the store
-    /// still has exactly this record.
-    pub(crate) fn is_unchanged(
-        &self,
-        store: impl FnOnce(&Record) -> Option<SystemTime>,
-        is_over: impl FnOnce(&Record, Lifetime) -> bool,
-    ) -> bool {
+    /// The same without loading the record: `store` says whether the store still has exactly the slot's
+    /// record, not over, and may move the record's expiry.
+    pub(crate) fn is_unchanged(&self, store: impl FnOnce(&mut Record, Lifetime) -> bool) -> bool {
         let mut contents = self.contents();
         if !matches!(contents.state, SlotState::Stored | SlotState::Loading)
             || contents.record.version == 0
         {
             return false;
         }
-        let Some(expires_at) = store(&contents.record) else { return false };
-        // Another process has touched the record, or our own touch was lost.
-        contents.record.expires_at = expires_at;
-        let is_current = !is_over(&contents.record, contents.head.lifetime);
-        if is_current {
+        let lifetime = contents.head.lifetime;
+        let is_unchanged = store(&mut contents.record, lifetime);
+        if is_unchanged {
             // An idle slot is in `Loading`.
             contents.state = SlotState::Stored;
         }
-        is_current
+        is_unchanged
     }
 
     /// Makes a slot without users idle: from here on it is like a slot that was never loaded, except

@@ -46,6 +46,13 @@ impl<R> Future for Answer<'_, R> {
     }
 }
 
+/// What a store says of a record that it still has.
+pub(crate) struct Unchanged {
+    pub(crate) expires_at: SystemTime,
+    /// When the store has looked, if by the system's clock.
+    pub(crate) seen: Option<SystemTime>,
+}
+
 /// [`Store`] with futures of one type.
 pub(crate) trait ErasedStore: Send + Sync {
     /// Whether no answer has to be waited for.
@@ -53,10 +60,27 @@ pub(crate) trait ErasedStore: Send + Sync {
         false
     }
 
-    /// When the session expires if the store has this very record of it, and can say so at once: a
-    /// record that is known already need not be handed out.
-    fn has_still(&self, _key: &StoreKey, _known: &Record) -> Option<SystemTime> {
+    /// What the store knows of a session if the store has this very record of it, and can say so at
+    /// once: a record that is known already need not be handed out.
+    fn has_still(&self, _key: &StoreKey, _known: &Record) -> Option<Unchanged> {
         None
+    }
+
+    /// [`load`](Self::load), if the store answers at once and does not fail; and when the store has
+    /// looked, if by the system's clock.
+    fn load_at_once(&self, key: &StoreKey) -> Option<(Option<Record>, Option<SystemTime>)> {
+        Some((self.load(key).now()?.ok()?, None))
+    }
+
+    /// [`create`](Self::create), if the store answers at once. `seen` is what the system's clock has
+    /// shown a moment ago.
+    fn create_at_once(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        _seen: Option<SystemTime>,
+    ) -> Option<Result<Created, StoreError>> {
+        self.create(key, record).now()
     }
 
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>>;
@@ -161,8 +185,21 @@ impl ErasedStore for AtOnce {
         true
     }
 
-    fn has_still(&self, key: &StoreKey, known: &Record) -> Option<SystemTime> {
+    fn has_still(&self, key: &StoreKey, known: &Record) -> Option<Unchanged> {
         self.0.inner().has_still(key, known)
+    }
+
+    fn load_at_once(&self, key: &StoreKey) -> Option<(Option<Record>, Option<SystemTime>)> {
+        Some(self.0.inner().load_and_look(key))
+    }
+
+    fn create_at_once(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        seen: Option<SystemTime>,
+    ) -> Option<Result<Created, StoreError>> {
+        Some(self.0.inner().create(key, record, seen))
     }
 
     fn load<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {
@@ -170,7 +207,7 @@ impl ErasedStore for AtOnce {
     }
 
     fn create<'a>(&'a self, key: &'a StoreKey, record: &'a Record) -> Answer<'a, Created> {
-        Answer::Ready(Some(self.0.inner().create(key, record)))
+        Answer::Ready(Some(self.0.inner().create(key, record, None)))
     }
 
     fn replace<'a>(

@@ -20,7 +20,7 @@ use self::{
     sweep::Sweep,
     users::Users,
 };
-use super::{Created, DynUserIndex, Replaced, Store};
+use super::{Created, DynUserIndex, Replaced, Store, erased::Unchanged};
 use crate::error::store::StoreError;
 use crate::{
     clock::{Clock, to_millis},
@@ -375,25 +375,40 @@ impl Inner {
     }
 
     pub(in crate::store) fn load(&self, key: &StoreKey) -> Option<Record> {
-        let (mut shard, now) = self.open(key);
-        let at = shard.find_live(key, now)?;
-        let at = note_use(&mut shard, at);
-        Some(shard.get(at).record())
+        self.load_and_look(key).0
+    }
+
+    /// Beside the record what the clock has shown, if it is the system's.
+    pub(in crate::store) fn load_and_look(
+        &self,
+        key: &StoreKey,
+    ) -> (Option<Record>, Option<SystemTime>) {
+        let mut shard = self.lock(shard_of(key));
+        let now = self.clock.now();
+        let record = shard.find_live(key, to_millis(now)).map(|at| {
+            let at = note_use(&mut shard, at);
+            shard.get(at).record()
+        });
+        (record, self.clock.of_system(now))
     }
 
     /// When the session expires, if this is its record: the same bytes at the same place.
-    pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<SystemTime> {
-        let (mut shard, now) = self.open(key);
-        let at = shard.find_live(key, now)?;
+    pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<Unchanged> {
+        let mut shard = self.lock(shard_of(key));
+        let now = self.clock.now();
+        let at = shard.find_live(key, to_millis(now))?;
         let at = note_use(&mut shard, at);
         let entry = shard.get(at);
-        entry.is_of(known).then(|| entry.expires_at())
+        let current =
+            || Unchanged { expires_at: entry.expires_at(), seen: self.clock.of_system(now) };
+        entry.is_of(known).then(current)
     }
 
     pub(in crate::store) fn create(
         &self,
         key: &StoreKey,
         record: &Record,
+        seen: Option<SystemTime>,
     ) -> Result<Created, StoreError> {
         // All that allocates for the session itself happens before the lock, and what frees after it.
         let entry = Entry::new(key, record);
@@ -401,9 +416,10 @@ impl Inner {
         let mut room = Room::none(self);
         let mut _expired = None;
         loop {
-            let (mut shard, now) = self.open(key);
+            let mut shard = self.lock(shard_of(key));
             if let Some(at) = shard.find(key) {
-                if !shard.get(at).is_expired(now) {
+                // Not `seen`: another call may have found the session expired meanwhile, or created it.
+                if !shard.get(at).is_expired(self.now()) {
                     return Ok(Created::Exists);
                 }
                 let removed = shard.remove(at);
@@ -412,7 +428,7 @@ impl Inner {
                 self.swept.fetch_add(1, Relaxed);
                 _expired = Some(removed);
             }
-            if entry.is_expired(now) {
+            if entry.is_expired(to_millis(self.clock.now_after(seen))) {
                 // It would never be seen: not worth a place, let alone somebody else's.
                 return Ok(Created::Done);
             }
@@ -576,7 +592,7 @@ impl Store for MemoryStore {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.inner().create(key, record)
+        self.inner().create(key, record, None)
     }
 
     async fn replace(

@@ -115,4 +115,14 @@ mod tests {
         assert_eq!(clock.now(), from_millis(1_767_225_601_500));
         assert_eq!(user.now(), clock.now());
     }
+
+    #[test]
+    fn what_the_system_has_shown_counts_for_its_own_clock_alone() {
+        let (seen, manual) = (from_millis(7), ManualClock::new());
+        assert_eq!(Clock::System.now_after(Some(seen)), seen);
+        assert!(Clock::System.now_after(None) > seen);
+        assert_eq!(manual.clock().now_after(Some(seen)), manual.now());
+        assert_eq!(Clock::System.of_system(seen), Some(seen));
+        assert_eq!(manual.clock().of_system(seen), None);
+    }
 }

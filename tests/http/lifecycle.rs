@@ -1,12 +1,16 @@
 //! How a session begins, lives and ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
 
 use axum::{Router, extract::State, routing::get};
 use sessions::{
-    ErrorKind, Lifetime, Session, SessionLayerBuilder,
+    ErrorKind, Keys, Lifetime, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
     testing::{Calls, Operation},
 };
+use sessions_tests::Server;
 use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor, hold_the_next};
@@ -34,6 +38,30 @@ async fn renewing_keeps_the_data_and_ends_the_old_id() {
     assert_eq!(client.get("/login").await.text(), r#"Some("Zoe") 100 dark"#);
     // And what each renewal leaves for a moment.
     assert_eq!(app.store.store().len(), 1 + 2);
+}
+
+/// The layer and its memory store share their looks at the system's clock; not longer than a handler runs
+/// without a pause.
+#[tokio::test]
+async fn a_session_begins_when_its_handler_is_done() {
+    async fn begin(State(paused): State<Arc<Mutex<SystemTime>>>, session: Session<Visitor>) {
+        session.write().await.set_points(1);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        *paused.lock().unwrap() = SystemTime::now();
+    }
+    async fn begun(session: Session<Visitor>) -> String {
+        let since = session.created_at().duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap().as_millis().to_string()
+    }
+    let paused = Arc::new(Mutex::new(SystemTime::UNIX_EPOCH));
+    let app = Router::new().route("/begin", get(begin)).route("/begun", get(begun));
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let server = Server::start(app.with_state(paused.clone()).layer(layer)).await;
+    let client = server.client();
+    client.get("/begin").await.text();
+    let begun: u128 = client.get("/begun").await.text().parse().unwrap();
+    let paused = paused.lock().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert!(begun >= paused.as_millis(), "{begun} {paused:?}");
 }
 
 #[tokio::test]

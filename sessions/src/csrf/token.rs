@@ -17,7 +17,7 @@ use crate::{
         id::{self, ID_LENGTH, SessionId},
         keys::TAG_LENGTH,
     },
-    save::{self, StoreTurn, shared::Shared},
+    save::{self, shared::Shared, turn::StoreTurn},
     session::Session,
     slot::plan::SaveJob,
 };

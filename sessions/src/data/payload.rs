@@ -37,9 +37,6 @@ use crate::{
     varint,
 };
 
-/// No payload may be larger, whatever a layer allows: 16 MiB.
-pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
-
 const FORMAT: u8 = 1;
 const LAYOUT_BITS: u8 = 0b0111;
 /// The layout of a field that was set back to its default.
@@ -49,10 +46,6 @@ const HAS_END: u8 = 0b0001_0000;
 #[cfg(feature = "secret")]
 pub(crate) const SEALED: u8 = 0b0010_0000;
 const CONSUMED: u8 = 0b0100_0000;
-
-/// Begins the tombstone that stays for a moment under an id that was renewed. It is no payload, so
-/// that it opens nothing.
-pub(crate) const TOMBSTONE: &[u8] = &[0];
 
 /// The bytes are not a payload, or of a format that this version does not know.
 #[derive(Debug, PartialEq, Eq)]

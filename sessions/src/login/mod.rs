@@ -22,7 +22,7 @@ use crate::{
     },
     error::{Error, ErrorKind, refusal::Refusal},
     record::{device::Device, expiry::Lifetime},
-    save::{self, Saved, StoreTurn},
+    save::{self, Saved, renew, turn::StoreTurn},
     session::{Session, guard::LockToken},
     slot::{
         Slot,
@@ -147,7 +147,7 @@ impl<T: SessionUser> Session<T> {
         loop {
             let job = login.job(lifetime, writer, slot.forget_snapshot());
             if slot.registration().is_some() {
-                let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
+                let (record, registration) = renew::renew(shared, slot, &mut turn, job).await?;
                 let successor = slot.end_with_successor(record, registration, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.switch_to(successor);
@@ -156,7 +156,7 @@ impl<T: SessionUser> Session<T> {
             }
             let saved = save::save_with_retries(shared, slot, &mut turn, job).await;
             if saved.is_err() {
-                save::take_back_creation(shared, slot).await;
+                renew::take_back_creation(shared, slot).await;
             }
             if saved? == Saved::Done {
                 let _ = slot.set_lifetime(lifetime, writer);
@@ -178,10 +178,10 @@ impl<T: SessionUser> Session<T> {
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _turn = old.store_turn.lock().await;
         if let (Some(ended), Some(store)) = (old.registration(), shared.store())
-            && let Err(error) = save::write_tombstone(shared, store, &ended.key).await
+            && let Err(error) = renew::write_tombstone(shared, store, &ended.key).await
         {
             if let Some(begun) = next.registration() {
-                save::drop_record(store, &begun.key).await;
+                renew::drop_record(store, &begun.key).await;
             }
             next.end();
             return Err(error);

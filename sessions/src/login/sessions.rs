@@ -15,8 +15,7 @@ use crate::{
     error::{Error, store::StoreError},
     identity::id::StoreKey,
     record::Record,
-    save,
-    save::shared::Shared,
+    save::{load, shared::Shared},
     session::{Lazy, Session},
     store::{erased::DynUserIndex, timed::overdue},
     sync::timeout,
@@ -127,7 +126,7 @@ impl<T: SessionUser> UserSessions<T> {
     pub async fn list(&self, user: &T::User) -> Result<Vec<SessionInfo>, Error> {
         let found = self.sessions_of(&self.shared.user_name(user)).await?;
         let infos = found.into_iter().filter_map(|(key, record)| {
-            let (record, head) = save::usable(&self.shared, record, self.shared.now())?;
+            let (record, head) = load::usable(&self.shared, record, self.shared.now())?;
             let (device, last_seen) = head.device.map(|it| *it).unzip();
             Some(SessionInfo {
                 key,

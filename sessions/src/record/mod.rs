@@ -3,6 +3,7 @@
 pub(crate) mod device;
 pub(crate) mod expiry;
 pub(crate) mod head;
+pub(crate) mod tombstone;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -10,6 +11,9 @@ use crate::error::store::StoreError;
 
 /// The largest version that all stores can keep: an SQL database's integers are signed.
 pub(crate) const LAST_VERSION: u64 = u64::MAX >> 1;
+
+/// No payload may be larger, whatever a layer allows: 16 MiB.
+pub(crate) const LARGEST_PAYLOAD: usize = 16 << 20;
 
 /// The version of a save that is based on this one.
 ///

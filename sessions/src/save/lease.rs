@@ -7,22 +7,22 @@
 //! holder renews three times as often. The version is the fencing token: a holder that was too
 //! late finds its next save refused.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{runtime::Handle as Runtime, task::AbortHandle, time::Instant};
+use tokio::{runtime::Handle as Runtime, task::AbortHandle};
 
 use crate::{
     data::{SessionData, patch::RequestId},
     error::Error,
     record::head::Lease,
-    save::{self, StoreTurn, shared::Shared},
+    save::{
+        self,
+        shared::Shared,
+        turn::{LONGEST_PAUSE, StoreTurn},
+    },
     slot::{Slot, plan::SaveJob},
     sync::sleep,
 };
-
-/// Pauses between two looks at a leased session grow from the one to the other.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The lease of one [`Session::lock`](crate::Session::lock). Its drop gives the lease back in the
 /// background, together with what was written under it.
@@ -96,51 +96,5 @@ impl<T: SessionData> Drop for LeaseGuard<T> {
             let (slot, runtime) = (self.slot.clone(), self.runtime.as_ref());
             self.shared.save_in_background(slot, runtime, None, SaveJob::new(None));
         }
-    }
-}
-
-/// How a wait for somebody else's lease stands.
-#[derive(Default)]
-pub(crate) struct LeaseWait {
-    /// Since when the record has been as it is.
-    seen: Option<(Lease, u64, Instant)>,
-    started: Option<Instant>,
-    pause: Option<Duration>,
-    /// The holder of a lease that was not renewed in time.
-    pub(crate) overdue: Option<u64>,
-}
-
-impl StoreTurn<'_> {
-    /// Waits a little before another look at a leased session, or finds that the lease is overdue.
-    /// An error once this has taken as long as a guard would wait for its lock.
-    ///
-    /// Meanwhile others may talk to the store about this session, as to end it.
-    pub(crate) async fn wait_for<T: SessionData>(
-        &mut self,
-        lease: Lease,
-        version: u64,
-        shared: &Shared<T>,
-    ) -> Result<(), Error> {
-        let now = Instant::now();
-        let wait = &mut self.lease_wait;
-        let started = *wait.started.get_or_insert(now);
-        match wait.seen {
-            Some((seen, at, since)) if seen == lease && at == version => {
-                if now - since >= lease.time {
-                    tracing::warn!("a session's lease was not renewed in time: taken over");
-                    wait.overdue = Some(lease.holder);
-                    return Ok(());
-                }
-            }
-            _ => wait.seen = Some((lease, version, now)),
-        }
-        if now - started >= shared.lock_timeout {
-            return Err(Error::leased(now - started));
-        }
-        let pause = wait.pause.map_or(SHORTEST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
-        wait.pause = Some(pause);
-        // Boxed, because a timer is large and nearly nobody gets here.
-        Box::pin(self.pause(pause / 2 + shared.write_ids.jitter(pause / 2))).await;
-        Ok(())
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     data::SessionData,
     error::{Error, Reason, Wait},
     record::expiry::Lifetime,
-    save::{self, Saved, StoreTurn, lease::LeaseGuard, shared::Shared},
+    save::{self, Saved, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
     session::{
         guard::{LockToken, ReadGuard, WriteGuard},
         request::Handle,
@@ -537,7 +537,7 @@ impl<T: SessionData> Session<T> {
         let Some(registration) = slot.registration() else {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         };
-        match save::refresh(&self.handle.shared, &slot, &registration.key).await? {
+        match load::refresh(&self.handle.shared, &slot, &registration.key).await? {
             SlotState::Ended => Err(Error::ended()),
             _ => Ok(()),
         }
@@ -614,7 +614,7 @@ impl<T: SessionData> Session<T> {
             return Err(Error::no_cookie());
         }
         let job = SaveJob::new(Some(self.handle.writer()));
-        let (record, registration) = save::renew(shared, slot, &mut turn, job).await?;
+        let (record, registration) = renew::renew(shared, slot, &mut turn, job).await?;
         self.switch_to(slot.end_with_successor(record, registration, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, ErrorKind},
     identity::id::SessionId,
     record::{Record, expiry::Lifetime, head::Head},
-    save::{self, StoreTurn, shared::Shared},
+    save::{self, load, shared::Shared, turn::StoreTurn},
     session::wait::Waits,
     slot::{Slot, SlotState, plan::SaveJob},
     sync::{AtomicBool, Mutex, MutexGuard},
@@ -238,7 +238,7 @@ impl<T: SessionData> Handle<T> {
         for cookie in self.verified_cookies() {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
-            match save::fetch_at_once(shared, store, &slot, &registration.key) {
+            match load::fetch_at_once(shared, store, &slot, &registration.key) {
                 Some((SlotState::Stored, seen)) => {
                     tracing::debug!("opened a session");
                     self.found(Current { opened_at: seen, ..Current::found(slot, cookie) });
@@ -260,7 +260,7 @@ impl<T: SessionData> Handle<T> {
             // was loaded is then known to the slot.
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
-            if save::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
+            if load::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
                 tracing::debug!("opened a session");
                 self.found(Current::found(slot, cookie));
                 return Ok(());
@@ -316,7 +316,7 @@ impl<T: SessionData> Handle<T> {
         };
         if let Some((cookie, record)) = newest.session {
             private.held = Some((record.version, record.expires_at));
-            if let Some((record, head)) = save::usable(shared, record, shared.now()) {
+            if let Some((record, head)) = load::usable(shared, record, shared.now()) {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
                 slot.reconcile(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
@@ -537,8 +537,8 @@ impl<T: SessionData> Handle<T> {
         let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
         let Some(registration) = slot.registration().filter(|_| is_wanted) else { return false };
         let state = match is_saving {
-            true => save::refresh_locked(&self.shared, slot, &registration.key).await,
-            false => save::refresh(&self.shared, slot, &registration.key).await,
+            true => load::refresh_locked(&self.shared, slot, &registration.key).await,
+            false => load::refresh(&self.shared, slot, &registration.key).await,
         };
         matches!(state, Ok(SlotState::Stored))
     }

@@ -5,7 +5,7 @@ use bincode::{
 use serde::{Deserialize, Serialize};
 
 use crate::data::codec::{error::CodecError, plain::Positional};
-use crate::data::payload::LARGEST_PAYLOAD;
+use crate::record::LARGEST_PAYLOAD;
 
 /// bincode reserves memory for the length that a string claims before it looks for the bytes: the
 /// limit bounds that by what a payload can hold at all.

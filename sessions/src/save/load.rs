@@ -1,0 +1,143 @@
+//! From the store to a slot: loading a record, and what a slot makes of it.
+
+use std::time::SystemTime;
+
+use crate::{
+    data::{SessionData, payload, sealing},
+    error::Error,
+    identity::id::StoreKey,
+    record::{LARGEST_PAYLOAD, Record, head::Head, tombstone},
+    save::shared::Shared,
+    slot::{Slot, SlotState},
+    store::{erased::ErasedStore, timed::Timed},
+};
+
+/// The record under `key` with its head, unless it is over or unreadable.
+pub(crate) async fn load<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+) -> Result<Option<(Record, Head)>, Error> {
+    let found = store.load(key).await?.and_then(|record| usable(shared, record, shared.now()));
+    Ok(found.map(|(record, head)| {
+        (sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets), head)
+    }))
+}
+
+/// A record with its head, unless it is over or unreadable.
+pub(crate) fn usable<T: SessionData>(
+    shared: &Shared<T>,
+    record: Record,
+    now: SystemTime,
+) -> Option<(Record, Head)> {
+    if tombstone::is_tombstone(&record) {
+        return None;
+    }
+    let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
+    let head = is_bearable
+        .then(|| payload::check(&record.payload).ok())
+        .flatten()
+        .and_then(Head::from_bytes);
+    let Some(head) = head else {
+        tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
+        return None;
+    };
+    let is_over = shared.expiry.is_over(&record, head.lifetime, now);
+    (!is_over).then_some((record, head))
+}
+
+/// Fetches the record for a request that opens the session, and reconciles the slot with it. A
+/// session that is kept in its cookie is not looked up.
+///
+/// The caller does not hold `slot.store_turn`: there may be a save to wait for.
+pub(crate) async fn refresh<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Result<SlotState, Error> {
+    if let Some(state) = fetch(shared, slot, key, false).await? {
+        return Ok(state);
+    }
+    let _turn = slot.store_turn.lock().await;
+    refresh_locked(shared, slot, key).await
+}
+
+/// [`refresh`] for a caller that holds `slot.store_turn`.
+pub(crate) async fn refresh_locked<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Result<SlotState, Error> {
+    let state = fetch(shared, slot, key, true).await?;
+    Ok(state.unwrap_or_else(|| slot.state()))
+}
+
+/// The slot's state after its record was fetched; nothing if the record has to wait for a save.
+async fn fetch<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    is_answered: bool,
+) -> Result<Option<SlotState>, Error> {
+    let Some(store) = shared.store() else { return Ok(Some(slot.state())) };
+    let found = store.load(key).await?;
+    Ok(reconcile(shared, slot, key, found, shared.now(), is_answered))
+}
+
+/// [`fetch`] from a store that answers at once; nothing also if the store does not. Beside the state,
+/// the time that the system's clock has shown meanwhile.
+pub(crate) fn fetch_at_once<T: SessionData>(
+    shared: &Shared<T>,
+    store: &dyn ErasedStore,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Option<(SlotState, Option<SystemTime>)> {
+    let mut seen = None;
+    // Usually the store has the record that the slot has.
+    let is_unchanged = slot.is_unchanged(|known, lifetime| {
+        let Some(unchanged) = store.has_still(key, known) else { return false };
+        seen = unchanged.seen;
+        // Another process has touched the record, or this process's own touch was lost.
+        known.expires_at = unchanged.expires_at;
+        !shared.expiry.is_over(known, lifetime, shared.now_after(seen))
+    });
+    if is_unchanged {
+        return Some((SlotState::Stored, seen));
+    }
+    let (found, seen) = store.load_at_once(key)?;
+    let state = reconcile(shared, slot, key, found, shared.now_after(seen), false)?;
+    Some((state, seen))
+}
+
+/// Reconciles the slot with what the store has. The slot's state after that; nothing if the record
+/// has to wait for a save.
+fn reconcile<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    found: Option<Record>,
+    now: SystemTime,
+    is_answered: bool,
+) -> Option<SlotState> {
+    let Some(record) = found else {
+        slot.end_as(false);
+        return Some(SlotState::Ended);
+    };
+    // Usually `found` is the record that the slot has: then it is not parsed again.
+    let is_over = |record: &_, lifetime| shared.expiry.is_over(record, lifetime, now);
+    let record = match slot.accept_if_unchanged(record, is_over) {
+        Ok(()) => return Some(SlotState::Stored),
+        Err(record) => record,
+    };
+    let has_moved = tombstone::has_just_moved(&record, now);
+    match usable(shared, record, now) {
+        Some((record, head)) => {
+            let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
+            slot.reconcile(record, head, shared.policy, is_answered).then(|| slot.state())
+        }
+        None => {
+            slot.end_as(has_moved);
+            Some(SlotState::Ended)
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Another id for a session: its record under the new id, and a tombstone under the old one.
+
+use crate::{
+    data::SessionData,
+    error::Error,
+    identity::id::{SessionId, StoreKey},
+    record::{
+        LAST_VERSION, Record, next_version,
+        tombstone::{self, GRACE},
+    },
+    save::{load::refresh_locked, plan, sealed, shared::Shared, turn::StoreTurn},
+    slot::{
+        Slot, SlotState,
+        plan::{Plan, SaveJob},
+        registry::Registration,
+    },
+    store::{Created, Replaced, timed::Timed},
+};
+
+/// Stores the session, with all that has been released, under a new id, and ends the old one.
+///
+/// The extra patch of the job must mean the same whatever the fields are.
+///
+/// The caller holds the slot's lock for writing, and the slot has a record. After an error the
+/// session is still good under its old id, unless it has ended.
+pub(crate) async fn renew<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    turn: &mut StoreTurn<'_>,
+    job: SaveJob<'_>,
+) -> Result<(Record, Registration<T>), Error> {
+    let old = &slot.registration().ok_or_else(Error::ended)?.key;
+    loop {
+        if refresh_locked(shared, slot, old).await? != SlotState::Stored {
+            return Err(Error::ended());
+        }
+        let overdue = turn.lease_wait.overdue;
+        if let Some((lease, version)) = slot.foreign_lease(overdue) {
+            turn.wait_for(lease, version, shared).await?;
+            continue;
+        }
+        let now = shared.now();
+        let based_on = slot.record().version;
+        // The old id has two more versions to go through.
+        let version = next_version(based_on)?;
+        next_version(version)?;
+        let extra_patch = job.extra_patch.map(|(extra_patch, _)| (extra_patch, slot.generation()));
+        let record = match plan(shared, slot, SaveJob { extra_patch, ..job }, overdue)? {
+            Plan::Replace { record, .. } => {
+                // It goes to another id: what the store has under this one is not in doubt.
+                slot.not_saved(&record);
+                record
+            }
+            // Somebody has loaded a newer record since we looked; it may have a lease.
+            Plan::Outdated | Plan::Wait(..) => continue,
+            _ => slot.record_without_lease(),
+        };
+        let lifetime = job.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
+        let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
+        let record = Record { version, expires_at, ..record };
+        let registration = shared.registry.registration(SessionId::generate()?);
+        let Some(store) = shared.store() else {
+            #[cfg(feature = "private-cookie")]
+            shared.cookie.sealed_fits(&record)?;
+            return Ok((record, registration));
+        };
+        // Anew for the new id.
+        let sealed = sealed(shared, slot, &record, &registration.key)?;
+        if store.create(&registration.key, &sealed).await? == Created::Exists {
+            continue;
+        }
+        match replace_with_tombstone(shared, store, old, &record, based_on).await {
+            Ok(Replaced::Done) => return Ok((record, registration)),
+            Ok(Replaced::Changed) => drop_record(store, &registration.key).await,
+            Ok(Replaced::Missing) => {
+                slot.end();
+                drop_record(store, &registration.key).await;
+                return Err(Error::ended());
+            }
+            Err(error) => {
+                drop_record(store, &registration.key).await;
+                return Err(error);
+            }
+        }
+        turn.lost.pause(shared).await?;
+    }
+}
+
+/// Replaces the record that a renewal was based on with a tombstone, and no later record: what another
+/// process saves until then is not lost, and of several renewals one wins.
+async fn replace_with_tombstone<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+    successor: &Record,
+    based_on: u64,
+) -> Result<Replaced, Error> {
+    let now = shared.now();
+    // However long the second step takes, the first one is still there.
+    let first = tombstone::new(next_version(based_on)?, now, successor.expires_at)?;
+    let replaced = match store.replace(key, &first, based_on).await {
+        Err(error) => match store.load(key).await? {
+            Some(found) if found.payload == first.payload => Replaced::Done,
+            _ => return Err(error.into()),
+        },
+        Ok(replaced) => replaced,
+    };
+    if replaced != Replaced::Done {
+        return Ok(replaced);
+    }
+    let version = next_version(first.version)?;
+    let second = Record { version, expires_at: shared.now() + GRACE, ..first };
+    match store.replace(key, &second, first.version).await {
+        Ok(Replaced::Done) => Ok(Replaced::Done),
+        // Somebody has ended the session in between.
+        Ok(_) => Ok(Replaced::Missing),
+        Err(_) => match store.load(key).await {
+            Ok(Some(found)) if found.payload == second.payload => Ok(Replaced::Done),
+            Ok(_) => Ok(Replaced::Missing),
+            Err(_) => {
+                tracing::warn!("nobody knows whether a session was ended while it was renewed");
+                Ok(Replaced::Done)
+            }
+        },
+    }
+}
+
+/// Ends a session, whatever its version, whose client goes on with another one: its record becomes a
+/// tombstone.
+pub(crate) async fn write_tombstone<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+) -> Result<(), Error> {
+    /// How often others may be faster. Each time they have saved something.
+    const TRIES: usize = 8;
+    for _ in 0..TRIES {
+        let now = shared.now();
+        let is_left = match store.load(key).await? {
+            Some(found) if tombstone::is_tombstone(&found) => true,
+            Some(found) => {
+                let version = found.version.saturating_add(1).min(LAST_VERSION);
+                let tombstone = tombstone::new(version, now, now + GRACE)?;
+                store.replace(key, &tombstone, found.version).await? == Replaced::Done
+            }
+            // No save is ever based on it.
+            None => {
+                let tombstone = tombstone::new(LAST_VERSION, now, now + GRACE)?;
+                store.create(key, &tombstone).await? == Created::Done
+            }
+        };
+        if is_left {
+            return Ok(());
+        }
+    }
+    store.delete(key).await?;
+    Ok(())
+}
+
+/// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
+pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
+    if store.delete(key).await.is_err() {
+        tracing::warn!("the record of a renewal or login that failed stays until it expires");
+    }
+}
+
+/// Takes back a login of a session that is new: if the store has it after all, nobody is to go on
+/// with it.
+pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
+    if slot.registration().is_none()
+        && let Some(id) = slot.forget_id_to_create_under()
+        && let Some(store) = shared.store()
+    {
+        drop_record(store, &id.store_key()).await;
+    }
+}

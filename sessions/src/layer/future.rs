@@ -14,7 +14,8 @@ use crate::{
     error::Error,
     session::{
         Session,
-        request::{Handle, Outcome},
+        finish::Outcome,
+        request::Handle,
         wait::{Found, Probed, Waits},
     },
     web::rejection::{self, OnRejection, Rejection},

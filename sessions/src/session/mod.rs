@@ -1,6 +1,8 @@
 //! The handle of one request on its session.
 
+pub(crate) mod finish;
 pub(crate) mod guard;
+mod open;
 pub(crate) mod request;
 pub(crate) mod wait;
 

@@ -1,0 +1,406 @@
+//! From a handler that is done to its response: what the request wrote is saved, and what becomes of the
+//! client's cookie is decided.
+//!
+//! 1. `finish_now` answers without waiting if nothing is to be saved, or the store answers at once.
+//! 2. Else `finish` waits for its turn at the store, saves, and notes that the session was used.
+//! 3. From then on no cookie can be sent: a session that is not stored by then stays so.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http::HeaderValue;
+
+#[cfg(feature = "private-cookie")]
+use crate::record::expiry::LONGEST_COOKIE;
+use crate::{
+    cookie::change::{CookieChange, Facts, decide},
+    data::SessionData,
+    error::{Error, ErrorKind},
+    identity::id::SessionId,
+    record::{Record, expiry::Lifetime, head::Head},
+    save::{self, load, shared::Shared, turn::StoreTurn},
+    session::request::{Current, Handle},
+    slot::{Slot, SlotState, plan::SaveJob},
+};
+
+/// How a response has to change for what its request did to the session.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// The request looked at its session, or tried to.
+    pub(crate) opened: bool,
+    pub(crate) cookie: Option<HeaderValue>,
+    /// Something was not saved.
+    pub(crate) error: Option<Error>,
+}
+
+/// What a slot shows in one look.
+#[derive(Clone, Copy)]
+struct Seen {
+    state: SlotState,
+    lifetime: Lifetime,
+    /// A cookie of the session that the client has should be sent again.
+    is_cookie_old: bool,
+    now: SystemTime,
+}
+
+impl<T: SessionData> Handle<T> {
+    /// What the response needs, if that can be said without waiting for anything: nothing to save, or
+    /// a store that answers at once, and nobody in the middle of something.
+    pub(crate) fn finish_now(&self) -> Option<Outcome> {
+        // First this, then the look at `current`: `open` does it the other way round, so that one of
+        // the two sees the other.
+        self.answered.store(true, SeqCst);
+        if self.opened.get().is_none() {
+            return Some(Outcome { opened: self.asked.load(SeqCst), ..Outcome::default() });
+        }
+        let has_just_opened = self.has_just_opened.load(Relaxed);
+        let seen_at = if has_just_opened { self.current().opened_at } else { None };
+        // Before the look at `current`: what a save drops may have a `Drop` that looks there.
+        let is_saved = self.save_at_once(seen_at)?;
+        let current = self.current();
+        let slot = &current.slot;
+        let by_old_key =
+            current.cookie.is_some_and(|cookie| cookie.by_old_key) && !self.is_no_use();
+        if current.is_switching || by_old_key || self.has_unsaved(slot) {
+            return None;
+        }
+        let now = self.shared.now_after(seen_at);
+        // What has just been saved has its expiry extended with that.
+        let (mut seen, refresh) = match is_saved {
+            true => (self.inspect(slot, now), None),
+            false => self.look_for_refresh(slot, now),
+        };
+        if refresh.is_some() || is_to_send_again(&current, seen) {
+            return None;
+        }
+        let mut _turn = None;
+        if self.needs_cookie(seen.state) {
+            _turn = Some(slot.store_turn.try_lock().ok()?);
+            seen = self.inspect(slot, now);
+        }
+        Some(self.outcome(&current, seen, false, None))
+    }
+
+    /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
+    fn save_at_once(&self, seen: Option<SystemTime>) -> Option<bool> {
+        if !self.wrote.load(SeqCst) {
+            return Some(false);
+        }
+        let slot = self.slot();
+        if !slot.has_unsaved() {
+            return Some(false);
+        }
+        save::save_at_once(&self.shared, &slot, self.job(), seen).then_some(true)
+    }
+
+    /// Saves what this request wrote, and says what the response needs.
+    ///
+    /// That the session has been ended by somebody else is no error: the request did nothing wrong,
+    /// and there is nothing to save it to.
+    pub(crate) async fn finish(&self) -> Outcome {
+        let _switch = self.begin_switch().await;
+        let slot = self.slot();
+        let (seen, refresh) = self.look_for_refresh(&slot, self.shared.now());
+        let sends_again = is_to_send_again(&self.current(), seen);
+        let is_due = self.has_unsaved(&slot) || refresh.is_some() || sends_again;
+        let mut turn = match is_due || self.needs_cookie(slot.state()) {
+            true => Some(StoreTurn::for_slot(&slot).await),
+            false => None,
+        };
+        let mut error = None;
+        let has_saved = self.has_unsaved(&slot);
+        if let Some(turn) = &mut turn
+            && has_saved
+        {
+            error = self.save(&slot, turn).await.err();
+        }
+        let is_noted = match &mut turn {
+            // Unless another request has just done so.
+            Some(turn)
+                if sends_again
+                    && error.is_none()
+                    && self.inspect(&slot, self.shared.now()).is_cookie_old =>
+            {
+                self.note_cookie(&slot, turn).await
+            }
+            _ => false,
+        };
+        if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot, self.shared.now()).1 {
+            match &mut turn {
+                Some(turn) if slot.has_device() => self.note_seen(&slot, turn).await,
+                _ => self.touch(&slot, expires_at).await,
+            }
+        }
+        let is_aged = is_noted || self.may_sign_again(&slot, turn.is_some()).await;
+        let seen = self.inspect(&slot, self.shared.now());
+        self.outcome(&self.current(), seen, is_aged, error)
+    }
+
+    fn is_signed_by_old_key(&self) -> bool {
+        self.current().cookie.is_some_and(|cookie| cookie.by_old_key)
+    }
+
+    /// Whether a cookie that an old key signed can be signed anew: not before another look at the
+    /// store, because another process may have ended the session since, and sent a better cookie.
+    async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
+        let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
+        let Some(registration) = slot.registration().filter(|_| is_wanted) else { return false };
+        let state = match is_saving {
+            true => load::refresh_locked(&self.shared, slot, &registration.key).await,
+            false => load::refresh(&self.shared, slot, &registration.key).await,
+        };
+        matches!(state, Ok(SlotState::Stored))
+    }
+
+    async fn touch(&self, slot: &Slot<T>, expires_at: SystemTime) {
+        // Noted first, so that of many requests at once one writes. If it fails, nobody's data is
+        // lost, and the next request tries again.
+        let before = slot.set_expiry(expires_at);
+        if let (Some(registration), Some(store)) = (slot.registration(), self.shared.store())
+            && let Err(error) = store.touch(&registration.key, expires_at).await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a session's expiry could not be extended"
+            );
+            slot.set_expiry(before);
+        }
+    }
+
+    /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
+    /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
+    async fn note_cookie(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> bool {
+        let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::new(None) };
+        if let Err(error) = save::save_with_retries(&self.shared, slot, turn, job).await
+            && error.kind() != ErrorKind::Ended
+        {
+            tracing::warn!("a session's cookie could not be sent again: {}", error.for_log());
+        }
+        let seen = self.inspect(slot, self.shared.now());
+        seen.state == SlotState::Stored && !seen.is_cookie_old
+    }
+
+    /// Extends the expiry with a save, which says when the session was last seen; without one while
+    /// another process has a lease on the session, or if it is too large by now.
+    async fn note_seen(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) {
+        let job = SaveJob { is_seen: true, ..SaveJob::new(None) };
+        match save::save_with_retries(&self.shared, slot, turn, job).await {
+            Err(error) if error.kind() == ErrorKind::Ended => return,
+            Err(error) => {
+                tracing::warn!("a session's use could not be noted: {}", error.for_log());
+                if error.kind() == ErrorKind::Store {
+                    return;
+                }
+            }
+            Ok(_) => {}
+        }
+        if let Some(expires_at) = self.look_for_refresh(slot, self.shared.now()).1
+            && expires_at > slot.record().expires_at
+        {
+            self.touch(slot, expires_at).await;
+        }
+    }
+
+    /// With it, until when the session's use now extends it, if that is worth a write; or until when
+    /// it lasts anyhow, if it is to be noted that it was seen.
+    fn look_for_refresh(&self, slot: &Slot<T>, now: SystemTime) -> (Seen, Option<SystemTime>) {
+        let expiry = &self.shared.expiry;
+        let is_no_use = self.is_no_use();
+        slot.inspect(|state, lifetime, record, head| {
+            let is_seen_anew =
+                || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
+            let refresh = match state {
+                SlotState::Stored if !is_no_use => expiry
+                    .refresh(lifetime, record, now)
+                    .or_else(|| is_seen_anew().then_some(record.expires_at)),
+                _ => None,
+            };
+            (self.seen(state, lifetime, record, head, now), refresh)
+        })
+    }
+
+    fn inspect(&self, slot: &Slot<T>, now: SystemTime) -> Seen {
+        slot.inspect(|state, lifetime, record, head| self.seen(state, lifetime, record, head, now))
+    }
+
+    fn seen(
+        &self,
+        state: SlotState,
+        lifetime: Lifetime,
+        record: &Record,
+        head: &Head,
+        now: SystemTime,
+    ) -> Seen {
+        let Shared { expiry, storage, .. } = &*self.shared;
+        // A private cookie says itself when it was sent.
+        let is_cookie_old =
+            state == SlotState::Stored && !storage.is_cookie() && !self.is_no_use() && {
+                let (created_at, sent) = (record.created_at, head.cookie_sent);
+                let sent = sent.unwrap_or(created_at);
+                expiry.is_cookie_old(lifetime, created_at, sent, || now)
+            };
+        Seen { state, lifetime, is_cookie_old, now }
+    }
+
+    async fn save(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> Result<(), Error> {
+        let writer = self.writer();
+        match save::save_with_retries(&self.shared, slot, turn, self.job()).await {
+            Err(error) if error.kind() == ErrorKind::Ended => {
+                tracing::info!("a session ended while a request wrote to it: not saved");
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::NoCookie => {
+                tracing::debug!("a new session has no response to begin with: not saved");
+                Ok(())
+            }
+            Err(error) => {
+                // The client is told; nothing is to be saved behind its back, nor shown to others.
+                self.wrote.store(false, SeqCst);
+                slot.discard(writer);
+                Err(error)
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// What the response needs. From here on no cookie can be sent: if a save would need one, the
+    /// caller holds `slot.store_turn`.
+    fn outcome(
+        &self,
+        current: &Current<T>,
+        seen: Seen,
+        is_aged: bool,
+        error: Option<Error>,
+    ) -> Outcome {
+        let shared = &self.shared;
+        let slot = &current.slot;
+        let registration = slot.registration().filter(|_| seen.state == SlotState::Stored);
+        let has_other_lifetime =
+            current.lifetime_before.is_some_and(|before| before != seen.lifetime);
+        let change = decide(Facts {
+            session: registration.map(|registration| registration.id),
+            cookie: current.cookie.map(|cookie| cookie.id),
+            ended: current.ended,
+            changed: has_other_lifetime || self.holds_another(current),
+            aged: is_aged || self.is_private_cookie_old(current, seen),
+            refreshes: !self.is_no_use(),
+            has_rivals: self.has_rivals(current),
+        });
+        let cookie = match change {
+            CookieChange::Keep => Ok(None),
+            CookieChange::Remove => Ok(Some(shared.cookie.removal())),
+            CookieChange::SetEnded => self.cookie_of_none(current).map(Some),
+            CookieChange::Set(id) => {
+                if let Some(client) = self.client {
+                    shared.plain_http.note_sent(client);
+                }
+                let record = slot.record();
+                let age = shared.expiry.max_age(seen.lifetime, record.created_at, || seen.now);
+                self.cookie_for(current, &id, record, age).map(Some)
+            }
+        };
+        if self.needs_cookie(seen.state) {
+            slot.forbid_new_cookie();
+        }
+        match cookie {
+            Ok(cookie) => Outcome { opened: true, cookie, error },
+            Err(unsealed) => {
+                Outcome { opened: true, cookie: None, error: error.or(Some(unsealed)) }
+            }
+        }
+    }
+
+    #[cfg(feature = "private-cookie")]
+    fn cookie_for(
+        &self,
+        current: &Current<T>,
+        id: &SessionId,
+        record: Record,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, Error> {
+        let Shared { cookie, keys, storage, .. } = &*self.shared;
+        match storage.is_cookie() {
+            true => {
+                Ok(cookie.sealed(keys, self.write_time(current), Some((*id, record)), max_age)?)
+            }
+            false => Ok(cookie.signed(keys, id, max_age)),
+        }
+    }
+
+    #[cfg(not(feature = "private-cookie"))]
+    fn cookie_for(
+        &self,
+        _current: &Current<T>,
+        id: &SessionId,
+        _record: Record,
+        max_age: Option<Duration>,
+    ) -> Result<HeaderValue, Error> {
+        Ok(self.shared.cookie.signed(&self.shared.keys, id, max_age))
+    }
+
+    /// A private cookie that says that the session has ended.
+    fn cookie_of_none(&self, current: &Current<T>) -> Result<HeaderValue, Error> {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            let Shared { cookie, keys, .. } = &*self.shared;
+            // An older one, of a layer with whatever limits, is gone by then.
+            let age = Some(LONGEST_COOKIE);
+            return Ok(cookie.sealed(keys, self.write_time(current), None, age)?);
+        }
+        let _ = current;
+        Ok(self.shared.cookie.removal())
+    }
+
+    /// When a private cookie counts as written: later than those that the request came with, also if
+    /// one of them was written by a process whose clock is ahead.
+    #[cfg(feature = "private-cookie")]
+    fn write_time(&self, current: &Current<T>) -> SystemTime {
+        const STEP: Duration = Duration::from_millis(1);
+        let after = current.private.written_at.and_then(|before| before.checked_add(STEP));
+        after.map_or(self.shared.now(), |after| after.max(self.shared.now()))
+    }
+
+    /// Whether the session is not what its private cookie holds any more.
+    fn holds_another(&self, current: &Current<T>) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            let record = current.slot.record();
+            return current.private.held != Some((record.version, record.expires_at));
+        }
+        let _ = current;
+        false
+    }
+
+    fn is_private_cookie_old(&self, current: &Current<T>, seen: Seen) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if let Some(sent) = current.private.written_at {
+            let (shared, created_at) = (&self.shared, current.slot.record().created_at);
+            let Seen { lifetime, now, .. } = seen;
+            return shared.expiry.is_cookie_old(lifetime, created_at, sent, || now);
+        }
+        let _ = (current, seen);
+        false
+    }
+
+    /// Whether the browser may have another cookie of the name, which holds a session itself.
+    fn has_rivals(&self, current: &Current<T>) -> bool {
+        #[cfg(feature = "private-cookie")]
+        if self.shared.storage.is_cookie() {
+            return current.private.has_rivals;
+        }
+        let _ = current;
+        false
+    }
+}
+
+/// Whether the request's cookie is of the session that it has, and should be sent again.
+fn is_to_send_again<T: SessionData>(current: &Current<T>, seen: Seen) -> bool {
+    let is_same = |id| current.cookie.is_some_and(|cookie| cookie.id == id);
+    seen.is_cookie_old
+        && current.slot.registration().is_some_and(|registration| is_same(registration.id))
+}

@@ -1,0 +1,154 @@
+//! From a request's cookies to its session.
+//!
+//! 1. The cookies of the layer's name are verified, a few at most; without a good one a new session begins.
+//! 2. The registry gives the slot of the id: the one in use, an idle one, or a new one.
+//! 3. The record is fetched, and the slot reconciled with it; the first cookie whose session is stored wins.
+//! 4. If the store has a tombstone, the session goes on under another id: the request gets a session that
+//!    has ended, so that its response replaces no cookie.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
+
+use tracing::{Instrument, Level, Span};
+
+#[cfg(feature = "private-cookie")]
+use crate::session::request::PrivateCookies;
+use crate::{
+    cookie::VerifiedCookie,
+    data::SessionData,
+    error::Error,
+    save::{load, shared::Shared},
+    session::request::{Current, Handle, OpenedSession},
+    slot::{Slot, SlotState},
+    sync::Mutex,
+};
+
+/// Asked first, because with the feature `log` of `tracing` a disabled span is work too.
+fn open_span() -> Span {
+    if tracing::enabled!(Level::DEBUG) {
+        tracing::debug_span!("open_session")
+    } else {
+        Span::none()
+    }
+}
+
+impl<T: SessionData> Handle<T> {
+    /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
+    /// the future is dropped, the next call tries again.
+    pub(crate) async fn open(&self) -> Result<(), Error> {
+        self.asked.store(true, SeqCst);
+        if self.opened.get().is_none() && !self.find_at_once() {
+            // Boxed, because it would make every handler's future some hundred bytes larger.
+            Box::pin(self.find().instrument(open_span())).await?;
+        }
+        // The response may have left while we looked; its `finish` then found no session to forbid a cookie for.
+        if self.is_answered() {
+            self.forbid_new_cookie(&self.slot());
+        }
+        Ok(())
+    }
+
+    /// Where the store answers at once it takes no future. False if it does not, or if there is a save
+    /// to wait for.
+    fn find_at_once(&self) -> bool {
+        let shared = &self.shared;
+        #[cfg(feature = "private-cookie")]
+        if shared.storage.is_cookie() {
+            self.found(self.find_in_cookie());
+            return true;
+        }
+        let Some(store) = shared.storage.store_at_once() else { return false };
+        let mut has_moved = false;
+        for cookie in self.verified_cookies() {
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
+            let Some(registration) = slot.registration() else { continue };
+            match load::fetch_at_once(shared, store, &slot, &registration.key) {
+                Some((SlotState::Stored, seen)) => {
+                    tracing::debug!("opened a session");
+                    self.found(Current { opened_at: seen, ..Current::found(slot, cookie) });
+                    return true;
+                }
+                Some(_) => has_moved |= slot.has_moved(),
+                None => return false,
+            }
+        }
+        self.found_none(has_moved);
+        true
+    }
+
+    async fn find(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        let mut has_moved = false;
+        for cookie in self.verified_cookies() {
+            // First the slot, then the record: whatever is saved in this process after the record
+            // was loaded is then known to the slot.
+            let slot = shared.registry.slot_of(cookie.id, cookie.key);
+            let Some(registration) = slot.registration() else { continue };
+            if load::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
+                tracing::debug!("opened a session");
+                self.found(Current::found(slot, cookie));
+                return Ok(());
+            }
+            has_moved |= slot.has_moved();
+        }
+        self.found_none(has_moved);
+        Ok(())
+    }
+
+    fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> {
+        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
+        cookie.verified(keys, seen_cookies, self.cookies.iter())
+    }
+
+    /// A client whose session has another id since a moment ago has the cookie of that, or is just
+    /// getting it: one of a session that begins here would take its place.
+    fn found_none(&self, has_moved: bool) {
+        let now = self.shared.now();
+        let slot = Slot::unsaved(now);
+        if has_moved {
+            tracing::debug!("the session goes on under another id");
+            slot.end_as(true);
+        }
+        let opened_at = self.shared.clock.of_system(now);
+        self.found(Current { opened_at, ..Current::unsaved(Arc::new(slot)) });
+    }
+
+    /// If two tasks of one request open at once, the first wins.
+    fn found(&self, current: Current<T>) {
+        let open = Box::new(OpenedSession {
+            current: Mutex::new(current),
+            switching: tokio::sync::Mutex::new(()),
+            writing: OnceLock::new(),
+        });
+        self.opened.get_or_init(|| open);
+        self.has_just_opened.store(true, Relaxed);
+        self.shared.background.note_runtime();
+    }
+
+    /// The session that the newest private cookie holds, if it is not over. It is this request's alone, and not entered anywhere.
+    #[cfg(feature = "private-cookie")]
+    fn find_in_cookie(&self) -> Current<T> {
+        let shared = &self.shared;
+        let unsaved = || Current::unsaved(Arc::new(Slot::unsaved(shared.now())));
+        let Some(newest) = shared.cookie.newest(&shared.keys, self.cookies.iter()) else {
+            return unsaved();
+        };
+        let mut private = PrivateCookies {
+            held: None,
+            written_at: Some(newest.written_at),
+            has_rivals: !newest.is_alone,
+        };
+        if let Some((cookie, record)) = newest.session {
+            private.held = Some((record.version, record.expires_at));
+            if let Some((record, head)) = load::usable(shared, record, shared.now()) {
+                let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
+                slot.reconcile(record, head, shared.policy, true);
+                tracing::debug!("opened a session");
+                return Current { private, ..Current::found(slot, cookie) };
+            }
+        }
+        Current { private, ..unsaved() }
+    }
+}

@@ -48,8 +48,8 @@ fn key(number: usize) -> StoreKey {
 }
 
 async fn create(store: &MemoryStore, number: usize, now: SystemTime, lives: Duration) {
-    let (expires_at, payload) = (now + lives, PAYLOAD.into());
-    let record = Record { version: 1, created_at: now, expires_at, user: None, payload };
+    let (expires_at, payload) = (now + lives, PAYLOAD);
+    let record = Record::new(1, now, expires_at, payload);
     assert_eq!(store.create(&key(number), &record).await.ok(), Some(Created::Done));
 }
 

@@ -103,13 +103,10 @@ fn decode(mut bytes: &[u8]) -> Option<Record> {
     let (user, payload) = rest.split_at_checked(length)?;
     let user = std::str::from_utf8(user).ok()?;
     let time = |millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis));
-    Some(Record {
-        version,
-        created_at: time(created)?,
-        expires_at: time(expires)?,
-        user: (*has_user == 1).then(|| user.into()),
-        payload: payload.into(),
-    })
+    Some(
+        Record::new(version, time(created)?, time(expires)?, payload)
+            .with_user((*has_user == 1).then(|| user.into())),
+    )
 }
 
 impl Store for FolderStore {
@@ -144,7 +141,7 @@ impl Store for FolderStore {
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
         let touch = move |file: &Path| match read(file)? {
             Some(found) if found.expires_at < expires_at => {
-                write(file, &Record { expires_at, ..found })
+                write(file, &found.with_expires_at(expires_at))
             }
             _ => Ok(()),
         };

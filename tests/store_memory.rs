@@ -36,8 +36,8 @@ fn key(number: u64) -> StoreKey {
 }
 
 fn record(now: SystemTime, life: Duration) -> Record {
-    let payload = b"payload".as_slice().into();
-    Record { version: 1, created_at: now, expires_at: now + life, user: None, payload }
+    let payload = *b"payload";
+    Record::new(1, now, now + life, payload)
 }
 
 async fn create(store: &MemoryStore, number: u64, record: &Record) {
@@ -430,7 +430,7 @@ mod worth {
     const LONG: Duration = Duration::from_secs(3_600);
 
     fn of(user: &str, life: Duration) -> Record {
-        Record { user: Some(user.into()), ..record(SystemTime::now(), life) }
+        record(SystemTime::now(), life).with_user(Some(user.into()))
     }
 
     fn nobodys(life: Duration) -> Record {
@@ -480,7 +480,7 @@ mod worth {
     async fn what_has_expired_gives_way_before_all_else() {
         let clock = ManualClock::new();
         let store = MemoryStore::builder().with_clock(&clock).with_capacity(3).build();
-        let soon = Record { user: Some("ann".into()), ..record(clock.now(), SECOND) };
+        let soon = record(clock.now(), SECOND).with_user(Some("ann".into()));
         create(&store, 0, &soon).await;
         create(&store, 1, &record(clock.now(), LONG)).await;
         create(&store, 2, &record(clock.now(), LONG)).await;
@@ -533,10 +533,8 @@ mod worth {
     async fn what_a_session_takes_is_given_back_with_it() {
         let clock = ManualClock::new();
         let store = MemoryStore::builder().with_clock(&clock).build();
-        let large = |user: Option<&str>| Record {
-            user: user.map(Into::into),
-            payload: vec![0; 100_000].into(),
-            ..record(clock.now(), LONG)
+        let large = |user: Option<&str>| {
+            record(clock.now(), LONG).with_user(user.map(Into::into)).with_payload(vec![0; 100_000])
         };
         create(&store, 0, &record(clock.now(), LONG)).await;
         let small = store.memory_used();
@@ -560,7 +558,7 @@ mod worth {
 
     #[tokio::test]
     async fn a_session_that_grows_makes_others_give_way_and_never_itself() {
-        let grown = Record { payload: vec![0; 5_000].into(), ..nobodys(LONG) };
+        let grown = nobodys(LONG).with_payload(vec![0; 5_000]);
         let limit = 50 * cost(&nobodys(LONG)).await;
         let store = MemoryStore::builder().with_memory_limit(limit).build();
         create(&store, 0, &nobodys(SECOND * 60)).await;
@@ -581,7 +579,7 @@ mod worth {
         for number in 0..20 {
             create(&store, number, &nobodys(LONG)).await;
         }
-        let huge = Record { payload: vec![0; 10_000].into(), ..nobodys(LONG) };
+        let huge = nobodys(LONG).with_payload(vec![0; 10_000]);
         for error in [
             store.create(&key(99), &huge).await.unwrap_err(),
             store.replace(&key(0), &huge, 1).await.unwrap_err(),

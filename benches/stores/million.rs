@@ -134,7 +134,7 @@ async fn work<D: Dialect>(
             continue;
         }
         // Within its refresh window a save of the layer's leaves the expiry as it is.
-        let record = Record { version: *version + 1, ..found };
+        let record = found.with_version(*version + 1);
         let begun = Instant::now();
         let saved = store.replace(&key, &record, *version).await.expect("a save beside others");
         took.saves.push(begun.elapsed());

@@ -29,7 +29,7 @@ pub(crate) struct Page<'a> {
     /// Told above the content.
     pub(crate) notice: Option<String>,
     /// Proves that the page's forms are the shop's; a page without it has none.
-    pub(crate) token: Option<CsrfToken>,
+    pub(crate) token: Option<CsrfToken<Visitor>>,
 }
 
 impl Page<'_> {

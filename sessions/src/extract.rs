@@ -9,6 +9,7 @@ use axum_core::{
 use http::request::Parts;
 
 use crate::{
+    csrf::CsrfToken,
     data::{SessionData, user::SessionUser},
     error::{Error, ErrorKind},
     login::sessions::UserSessions,
@@ -105,6 +106,16 @@ where
 impl<T: SessionUser> fmt::Debug for LoggedIn<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoggedIn").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Rejects as [`Session::csrf_token`](crate::Session::csrf_token) fails, and as the session's own extractor
+/// does. A session that is new is stored by it.
+impl<T: SessionData, S: Sync> FromRequestParts<S> for CsrfToken<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        Session::<T>::open(&parts.extensions).await?.csrf_token().await
     }
 }
 

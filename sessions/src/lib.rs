@@ -65,7 +65,7 @@ pub use record::Record;
 pub use record::device::Device;
 pub use record::expiry::Lifetime;
 pub use session::Session;
-pub use session::guard::{ReadGuard, WriteGuard};
+pub use session::guard::{LockGuard, ReadGuard, WriteGuard};
 #[cfg(feature = "memcached")]
 pub use store::MemcachedStore;
 #[cfg(feature = "memory")]

@@ -713,3 +713,28 @@ async fn a_write_in_a_thread_without_a_runtime_is_saved() {
     app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "from a thread");
 }
+
+/// Without a lock timeout a request waits for as long as it takes; for itself it waits no longer than
+/// with one.
+#[tokio::test]
+async fn without_a_lock_timeout_a_request_waits_on() {
+    async fn slow(session: Session<Visitor>) {
+        let mut s = session.write().await;
+        sleep(Duration::from_millis(100)).await;
+        *s.visits_mut() += 1;
+    }
+    async fn itself(session: Session<Visitor>) {
+        let _s = session.write().await;
+        drop(session.write().await);
+    }
+    let routes = Router::new().route("/slow", get(slow)).route("/itself", get(itself));
+    let app = App::with(routes, |builder| builder.with_lock_timeout(None)).await;
+    let client = app.visitor().await;
+    let statuses = at_once(5, |_| {
+        let client = client.clone();
+        async move { client.get("/slow").await.status.as_u16() }
+    });
+    assert_eq!(statuses.await, [200; 5]);
+    assert_eq!(client.get("/visit").await.text(), "6");
+    assert_eq!(client.get("/itself").await.status, 500);
+}

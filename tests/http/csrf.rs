@@ -13,8 +13,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::{Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use sessions::{
-    CsrfLayer, ErrorKind, Keys, MemoryStore, OriginCheck, PrivateCookie, Rejection, Session,
-    SessionLayer,
+    CsrfLayer, CsrfToken, ErrorKind, Keys, MemoryStore, OriginCheck, PrivateCookie, Rejection,
+    Session, SessionLayer,
     testing::{Calls, Operation, TestClient},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
@@ -839,3 +839,24 @@ async fn what_is_no_origin_cannot_be_trusted() {
         assert!(message.to_string().contains(origin), "{message}");
     }
 }
+
+#[tokio::test]
+async fn a_token_is_an_argument_of_a_handler() {
+    async fn token(token: CsrfToken<Visitor>) -> String {
+        token.to_string()
+    }
+    async fn verify(session: Session<Visitor>, token: String) -> sessions::Result<()> {
+        session.verify_csrf(&token)
+    }
+    let app =
+        App::start(Router::new().route("/token", get(token)).route("/verify", post(verify))).await;
+    let client = app.client();
+    let token = client.get("/token").await.text().to_string();
+    let send = async |token: &str| client.call(request(Method::POST, "/verify", &[], token)).await;
+    send(&token).await.text();
+    assert_eq!(send(&format!("{token}A")).await.status, 403);
+    let server = Server::start(Router::new().route("/token", get(self::token_outside))).await;
+    assert_eq!(server.client().get("/token").await.status, 500, "outside of the layer");
+}
+
+async fn token_outside(_: CsrfToken<Visitor>) {}

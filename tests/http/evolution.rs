@@ -240,7 +240,7 @@ struct Corrupting(MemoryStore);
 impl Store for Corrupting {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let record = self.0.load(key).await?;
-        Ok(record.map(|record| Record { payload: b"\x01\x00\xffgarbage"[..].into(), ..record }))
+        Ok(record.map(|record| record.with_payload(*b"\x01\x00\xffgarbage")))
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {

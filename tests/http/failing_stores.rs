@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use sessions::{Lifetime, Record, Replaced, Session, Store, testing::Operation};
+use sessions::{Lifetime, Replaced, Session, Store, StoreError, testing::Operation};
 use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor};
@@ -182,7 +182,7 @@ async fn a_record_whose_version_is_the_last_is_read_and_a_save_of_it_is_an_error
     let record = app.store.store().load(&key).await.unwrap().unwrap();
     for version in [u64::MAX, u64::MAX >> 1] {
         let found = app.store.store().load(&key).await.unwrap().unwrap().version;
-        let last = Record { version, ..record.clone() };
+        let last = record.clone().with_version(version);
         let replaced = app.store.store().replace(&key, &last, found).await.unwrap();
         assert_eq!(replaced, Replaced::Done);
         assert_eq!(client.get("/name").await.text(), "Zoe");
@@ -288,4 +288,23 @@ async fn what_does_not_fit_in_is_no_other_requests_error_and_its_writer_is_told(
         app.layer.wait_for_background_saves().await;
         assert_eq!(app.layer.sessions_in_use(), 0);
     }
+}
+
+/// A program finds in an error which store failed in what, and whether it may try again.
+#[tokio::test]
+async fn an_error_leads_to_the_store_and_its_operation() {
+    use std::error::Error as _;
+
+    async fn save(session: Session<Visitor>) -> String {
+        session.write().await.set_name("Ada");
+        let error = session.save().await.unwrap_err();
+        let source = error.source().and_then(|source| source.downcast_ref::<StoreError>());
+        let source = source.expect("the source is the store's error");
+        let cause = source.source().expect("and its source the driver's");
+        format!("{} {} {} {cause}", error.is_retryable(), source.store(), source.operation())
+    }
+    let app = App::start(Router::new().route("/save", get(save))).await;
+    let client = app.visitor().await;
+    app.store.fail_next(Operation::Replace, 1);
+    assert_eq!(client.get("/save").await.text(), "true spy replace told to fail");
 }

@@ -153,7 +153,7 @@ async fn lock(session: Session<Shared>) -> sessions::Result<String> {
     let plain = s.plain();
     tokio::task::yield_now().await;
     s.set_plain(plain + 1);
-    Ok(Session::lock_version(&s).to_string())
+    Ok(sessions::LockGuard::fencing_token(&s).expect("a stored session").to_string())
 }
 
 async fn destroy(session: Session<Shared>) -> sessions::Result<()> {
@@ -211,11 +211,12 @@ async fn hold(State(steps): State<Steps>, session: Session<Shared>) -> String {
     let locked = session.lock().await;
     let Ok(mut s) = locked else { return format!("{:?}", locked.map(drop)) };
     s.set_plain(100);
-    let version = Session::lock_version(&s);
+    let token = |s| sessions::LockGuard::fencing_token(s).expect("a stored session");
+    let version = token(&s);
     steps.arrived.notify_one();
     steps.go_on.notified().await;
     // Renewed or lost: never one that somebody else was given.
-    let later = Session::lock_version(&s);
+    let later = token(&s);
     assert!(version <= later);
     LOCK_VERSION.store(later, Ordering::SeqCst);
     let plain = s.plain() + 1;
@@ -678,4 +679,22 @@ async fn a_lease_that_could_not_be_given_back_is_remembered_through_locks_that_f
     fleet.store.heal(Operation::Replace);
     fleet.get(0, "/lock").await;
     fleet.all_quiet().await;
+}
+
+/// What is not stored yet is known to this process alone: its guard has no lease, and says so.
+#[tokio::test]
+async fn a_lock_of_what_is_not_stored_yet_has_no_fencing_token() {
+    async fn tokens(session: Session<Shared>) -> sessions::Result<String> {
+        let mut s = session.lock().await?;
+        let first = sessions::LockGuard::fencing_token(&s);
+        s.set_plain(1);
+        drop(s);
+        session.save().await?;
+        let s = session.lock().await?;
+        Ok(format!("{first:?} {}", sessions::LockGuard::fencing_token(&s).is_some()))
+    }
+    let layer = SessionLayer::<Shared>::new(MemoryStore::new(), Keys::generate());
+    let app: Router = Router::new().route("/", get(tokens)).layer(layer);
+    let server = Server::start(app).await;
+    assert_eq!(server.client().get("/").await.text(), "None true");
 }

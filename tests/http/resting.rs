@@ -122,7 +122,7 @@ impl One {
 impl Store for One {
     async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
         // Bytes of its own, as from a server.
-        let copy = |record: &Record| Record { payload: (*record.payload).into(), ..record.clone() };
+        let copy = |record: &Record| record.clone().with_payload(&*record.payload);
         Ok(self.record().as_ref().map(copy))
     }
 
@@ -164,7 +164,7 @@ async fn a_store_that_has_gone_back_is_believed() {
     store.record().clone_from(&second);
     assert_eq!(client.get("/name").await.text(), "Zoe");
     let version = second.expect("a session").version;
-    *store.record() = first.map(|record| Record { version, ..record });
+    *store.record() = first.map(|record| record.with_version(version));
     assert_eq!(client.get("/name").await.text(), "Ann");
 }
 

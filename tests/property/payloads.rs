@@ -127,14 +127,12 @@ fn whatever_the_store_holds_the_session_works() {
             random.spoil(&mut payload);
         }
         let now = SystemTime::now();
-        *store.0.lock().unwrap() = Some(Record {
-            version: 1,
-            // Not what a renewal has just left: whoever comes to that cannot write.
-            created_at: now - Duration::from_secs(20),
-            expires_at: now + Duration::from_secs(60),
-            user: None,
-            payload: payload.into(),
-        });
+        *store.0.lock().unwrap() = Some(Record::new(
+            1,
+            now - Duration::from_secs(20),
+            now + Duration::from_secs(60),
+            payload,
+        ));
         let memory = allocation_counter::measure(|| {
             // The store answers at once, so that one poll is all.
             let opened = request(layer, cookie, async |session| {

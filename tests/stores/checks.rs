@@ -29,7 +29,7 @@ pub(crate) fn key() -> StoreKey {
 pub(crate) fn record(version: u64, user: Option<&str>, payload: &[u8]) -> Record {
     let now = SystemTime::now();
     let user = user.map(Into::into);
-    Record { version, created_at: now, expires_at: now + LONG, user, payload: payload.into() }
+    Record::new(version, now, now + LONG, payload).with_user(user)
 }
 
 async fn users(store: &impl UserIndex, user: &str) -> Vec<StoreKey> {
@@ -93,10 +93,8 @@ pub(crate) async fn user_index(store: &impl UserIndex) {
     assert!(users(store, "bob").await.is_empty());
 
     // A session that is touched stays in the index; one that is over does not.
-    let short = Record {
-        expires_at: SystemTime::now() + Duration::from_millis(1500),
-        ..record(1, Some("carl"), b"")
-    };
+    let short = record(1, Some("carl"), b"")
+        .with_expires_at(SystemTime::now() + Duration::from_millis(1500));
     let (over, touched) = (key(), key());
     for key in [over, touched] {
         assert_eq!(store.create(&key, &short).await.unwrap(), Created::Done);

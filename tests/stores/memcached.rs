@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use sessions::{
-    Created, MemcachedStore, Record, Replaced, Store, StoreKey, UserIndex, testing::conformance,
+    Created, MemcachedStore, Replaced, Store, StoreKey, UserIndex, testing::conformance,
 };
 use sessions_tests::{
     at_once, eventually,
@@ -38,7 +38,7 @@ async fn memcached_keeps_its_promises() {
     // Longer than thirty days, and longer than its dates reach.
     for days in [29, 30, 31, 400, 100_000] {
         let expires_at = SystemTime::now() + Duration::from_secs(days * 86_400);
-        let (session, long) = (key(), Record { expires_at, ..record(1, None, b"x") });
+        let (session, long) = (key(), record(1, None, b"x").with_expires_at(expires_at));
         assert_eq!(store.create(&session, &long).await.unwrap(), Created::Done);
         sleep(Duration::from_millis(20)).await;
         assert!(store.load(&session).await.unwrap().is_some(), "{days} days");

@@ -8,9 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use sessions::{
-    Created, Record, RedisStore, Replaced, Store, StoreKey, UserIndex, testing::conformance,
-};
+use sessions::{Created, RedisStore, Replaced, Store, StoreKey, UserIndex, testing::conformance};
 use sessions_tests::servers::{Kind, RedisCluster, RedisSentinels, StoreServer};
 use tokio::time::sleep;
 
@@ -261,7 +259,7 @@ async fn redis_keeps_nothing_beside_a_session() {
     assert_eq!(keys, ["sessions:user:ann".to_string(), format!("sessions:{{{session}}}")]);
 
     // A record that is over already is kept a moment, and counts as absent.
-    let over = Record { expires_at: SystemTime::now(), ..record(3, None, b"z") };
+    let over = record(3, None, b"z").with_expires_at(SystemTime::now());
     assert_eq!(store.replace(&session, &over, 2).await.unwrap(), Replaced::Done);
     assert!(store.load(&session).await.unwrap().is_none());
     assert_eq!(store.create(&session, &first).await.unwrap(), Created::Done);
@@ -298,7 +296,7 @@ async fn redis_puts_parts_together_to_what_was_saved() {
                 assert_eq!(found, there);
                 loaded[at] = found;
             }
-            let mut next = Record { version: loaded[at].version + 1, ..loaded[at].clone() };
+            let mut next = loaded[at].clone().with_version(loaded[at].version + 1);
             let mut payload = next.payload.to_vec();
             let (from, by) = (below(payload.len()), 1 + below(20));
             match below(10) {
@@ -332,7 +330,7 @@ async fn redis_puts_parts_together_to_what_was_saved() {
             let of_user = stores[0].sessions_of(user).await.unwrap();
             assert!(of_user.contains(&(session, there.clone())));
         }
-        let gone = Record { version: loaded[0].version + 1, ..loaded[0].clone() };
+        let gone = loaded[0].clone().with_version(loaded[0].version + 1);
         assert!(stores[1].delete(&session).await.unwrap());
         let saved = stores[0].replace(&session, &gone, loaded[0].version).await.unwrap();
         assert_eq!(saved, Replaced::Missing, "nothing is put together of what has ended");
@@ -361,11 +359,11 @@ async fn a_part_is_not_put_into_another_record_of_the_same_version() {
     let first = store.load(&session).await.unwrap().expect("a live session");
     // The same but for its payload.
     assert!(elsewhere.delete(&session).await.unwrap());
-    let other = Record { payload: [2; 1_000][..].into(), ..first.clone() };
+    let other = first.clone().with_payload([2; 1_000]);
     assert_eq!(elsewhere.create(&session, &other).await.unwrap(), Created::Done);
     let mut payload = first.payload.to_vec();
     payload[500] = 5;
-    let next = Record { version: 2, payload: payload.into(), ..first };
+    let next = first.with_version(2).with_payload(payload);
     assert_eq!(store.replace(&session, &next, 1).await.unwrap(), Replaced::Done);
     assert_eq!(elsewhere.load(&session).await.unwrap(), Some(next), "whole, as it was saved");
 }
@@ -379,7 +377,7 @@ async fn the_clock_of_redis_does_not_matter() {
     let builder = RedisStore::builder().with_clock(&clock);
     let store = builder.connect(&server.url()).await.unwrap();
     let expires_at = clock.now() + Duration::from_secs(60);
-    let record = Record { expires_at, ..record(1, None, b"x") };
+    let record = record(1, None, b"x").with_expires_at(expires_at);
     let session = key();
     assert_eq!(store.create(&session, &record).await.unwrap(), Created::Done);
     clock.advance(Duration::from_millis(59_999));

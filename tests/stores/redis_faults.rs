@@ -91,7 +91,7 @@ async fn a_session_that_is_used_goes_back_into_the_set_of_its_user() {
         // Of the same size, so that a large one is patched.
         let mut payload = payload.to_vec();
         payload[5] = 8;
-        let next = Record { version: 2, payload: payload.into(), ..loaded.clone() };
+        let next = loaded.clone().with_version(2).with_payload(payload);
         assert_eq!(store.replace(&session, &next, 1).await.unwrap(), Replaced::Done);
         listed("saved").await;
 
@@ -104,7 +104,7 @@ async fn a_session_that_is_used_goes_back_into_the_set_of_its_user() {
         let before = reads(&mut admin).await;
         loaded = store.load(&session).await.unwrap().unwrap();
         assert_eq!(reads(&mut admin).await - before, 2, "one, and the second question");
-        let next = Record { version: 3, payload: next.payload, ..loaded };
+        let next = loaded.with_version(3).with_payload(next.payload);
         let before = reads(&mut admin).await;
         assert_eq!(store.replace(&session, &next, 2).await.unwrap(), Replaced::Done);
         assert_eq!(reads(&mut admin).await - before, 2, "one, and the second question");
@@ -462,7 +462,7 @@ impl Store for SaysChanged {
         let done = self.store.replace(key, record, based_on).await?;
         if self.again.swap(false, std::sync::atomic::Ordering::SeqCst) {
             // Somebody else keeps it as it is.
-            let next = Record { version: record.version + 1, ..record.clone() };
+            let next = record.clone().with_version(record.version + 1);
             assert_eq!(self.store.replace(key, &next, record.version).await?, Replaced::Done);
             return self.store.replace(key, record, based_on).await;
         }

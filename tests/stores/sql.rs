@@ -10,7 +10,7 @@ use std::{
 };
 
 use sessions::{
-    Created, DeleteExpired, MySqlStore, PostgresStore, Record, SqliteStore, Store,
+    Created, DeleteExpired, MySqlStore, PostgresStore, SqliteStore, Store,
     store::{Dialect, SqlStore},
     testing::{ManualClock, conformance},
 };
@@ -88,10 +88,10 @@ async fn sweep<D: Dialect>(url: &str) {
     let builder = SqlStore::<D>::builder().with_table("swept").with_clock(&clock);
     let store = builder.without_sweep().connect(url).await.unwrap();
     store.migrate().await.unwrap();
-    let at = |seconds| Record {
-        created_at: clock.now(),
-        expires_at: clock.now() + Duration::from_secs(seconds),
-        ..record(1, None, b"x")
+    let at = |seconds| {
+        record(1, None, b"x")
+            .with_created_at(clock.now())
+            .with_expires_at(clock.now() + Duration::from_secs(seconds))
     };
     let live = key();
     assert_eq!(store.create(&live, &at(60)).await.unwrap(), Created::Done);
@@ -138,10 +138,10 @@ async fn sweep_beside_requests<D: Dialect>(url: &str) {
     };
     let store = connect().await;
     store.migrate().await.unwrap();
-    let at = |seconds| Record {
-        created_at: clock.now(),
-        expires_at: clock.now() + Duration::from_secs(seconds),
-        ..record(1, None, b"x")
+    let at = |seconds| {
+        record(1, None, b"x")
+            .with_created_at(clock.now())
+            .with_expires_at(clock.now() + Duration::from_secs(seconds))
     };
     let (short, long) = (at(10), at(60));
     let store_of = store.clone();
@@ -163,7 +163,7 @@ async fn sweep_beside_requests<D: Dialect>(url: &str) {
         clients.push(tokio::spawn(async move {
             let mut version = 1;
             while !is_over.load(SeqCst) {
-                let next = Record { version: version + 1, ..long.clone() };
+                let next = long.clone().with_version(version + 1);
                 let replaced = store.replace(&session, &next, version).await.unwrap();
                 assert_eq!(replaced, sessions::Replaced::Done);
                 version += 1;
@@ -312,7 +312,7 @@ async fn clocks_that_differ_disagree_by_no_more_than_that() {
     slow.migrate().await.unwrap();
     let expires_at = ours.now() + Duration::from_secs(90);
     let session = key();
-    let first = Record { expires_at, ..record(1, None, b"x") };
+    let first = record(1, None, b"x").with_expires_at(expires_at);
     assert_eq!(slow.create(&session, &first).await.unwrap(), Created::Done);
     assert!(fast.load(&session).await.unwrap().is_some());
     for clock in [&ours, &theirs] {

@@ -169,7 +169,7 @@ async fn cached_answers_from_the_cache_for_as_long_as_it_was_told() {
     };
     let (ours, theirs) = (store(), store());
     let expires_at = clock.now() + Duration::from_secs(60);
-    let at = |version| Record { expires_at, ..record(version, Some("ann"), b"x") };
+    let at = |version| record(version, Some("ann"), b"x").with_expires_at(expires_at);
     let session = create(&ours, &at(1)).await;
     remote.reset();
     for _ in 0..10 {
@@ -200,7 +200,7 @@ async fn cached_answers_from_the_cache_for_as_long_as_it_was_told() {
 
     // No staleness outlives the record.
     let expires_at = clock.now() + Duration::from_secs(1);
-    let short = create(&ours, &Record { expires_at, ..at(1) }).await;
+    let short = create(&ours, &at(1).with_expires_at(expires_at)).await;
     clock.advance(Duration::from_secs(1));
     assert_eq!(version(&ours, &short).await, None);
 }

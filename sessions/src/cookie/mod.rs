@@ -7,7 +7,29 @@ use std::{borrow::Cow, sync::OnceLock, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use cookie::Cookie;
-pub use cookie::SameSite;
+
+/// When a browser sends the cookie along with a request that comes from another site (RFC 6265bis,
+/// 5.6.7): [`with_same_site`](crate::SessionLayerBuilder::with_same_site).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// With a `GET` that leads to another page, as when a link is followed.
+    #[default]
+    Lax,
+    /// Always. Needs `Secure`.
+    None,
+}
+
+impl From<SameSite> for cookie::SameSite {
+    fn from(same_site: SameSite) -> Self {
+        match same_site {
+            SameSite::Strict => Self::Strict,
+            SameSite::Lax => Self::Lax,
+            SameSite::None => Self::None,
+        }
+    }
+}
 use http::{HeaderMap, HeaderValue, header};
 
 #[cfg(feature = "private-cookie")]
@@ -333,7 +355,7 @@ impl CookieConfig {
         self.attributes.get_or_init(|| {
             let cookie = Cookie::build(("", ""))
                 .path(&*self.path)
-                .same_site(self.same_site)
+                .same_site(cookie::SameSite::from(self.same_site))
                 .secure(self.secure)
                 .http_only(self.http_only)
                 .partitioned(self.partitioned);

@@ -6,7 +6,7 @@
 //!
 //! The key is one of its own, made from the layer's. Nothing is stored.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 
@@ -28,10 +28,25 @@ const TOKEN_LENGTH: usize = 2 * TAG_LENGTH;
 ///
 /// To be written into the page with `Display`, as a form's hidden field or in a `meta` element for
 /// scripts; it is made of letters, digits, `-` and `_` alone. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct CsrfToken(String);
+///
+/// An axum handler can take it as an argument, in place of the session:
+///
+/// ```
+/// # #[cfg(all(feature = "axum", feature = "derive"))] {
+/// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+/// use sessions::CsrfToken;
+///
+/// async fn page(token: CsrfToken<Visitor>) -> String {
+///     format!(r#"<meta name="csrf-token" content="{token}">"#)
+/// }
+/// # }
+/// ```
+pub struct CsrfToken<T> {
+    text: String,
+    data: PhantomData<fn() -> T>,
+}
 
-impl CsrfToken {
+impl<T> CsrfToken<T> {
     /// The tag of a session, under a mask that nobody else gets: a page that is sent compressed does
     /// not give the tag away bit by bit (BREACH).
     fn masked(tag: [u8; TAG_LENGTH]) -> Result<Self, getrandom::Error> {
@@ -43,12 +58,12 @@ impl CsrfToken {
         for ((masked, mask), tag) in masked.iter_mut().zip(mask).zip(tag) {
             *masked = *mask ^ tag;
         }
-        Ok(Self(BASE64.encode(token)))
+        Ok(Self { text: BASE64.encode(token), data: PhantomData })
     }
 
     /// The token as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -63,20 +78,26 @@ fn unmasked(token: &str) -> Option<[u8; TAG_LENGTH]> {
     Some(std::array::from_fn(|byte| mask[byte] ^ masked[byte]))
 }
 
-impl fmt::Display for CsrfToken {
+impl<T> fmt::Display for CsrfToken<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
     }
 }
 
-impl fmt::Debug for CsrfToken {
+impl<T> Clone for CsrfToken<T> {
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), data: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for CsrfToken<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CsrfToken(<redacted>)")
     }
 }
 
 impl<T: SessionData> Shared<T> {
-    fn csrf_token(&self, id: &SessionId) -> Result<CsrfToken, Error> {
+    fn csrf_token(&self, id: &SessionId) -> Result<CsrfToken<T>, Error> {
         Ok(CsrfToken::masked(self.keys.csrf_tag(&self.cookie.name, id.as_bytes()))?)
     }
 
@@ -123,7 +144,7 @@ impl<T: SessionData> Session<T> {
     /// # Cancellation
     ///
     /// If the future is dropped, a session that is new may have been stored or not.
-    pub async fn csrf_token(&self) -> Result<CsrfToken, Error> {
+    pub async fn csrf_token(&self) -> Result<CsrfToken<T>, Error> {
         let handle = self.handle();
         let shared = &handle.shared;
         loop {
@@ -174,27 +195,27 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_and_looks_different_each_time() {
-        let mut tokens: Vec<_> = (0..100).map(|_| CsrfToken::masked(TAG).unwrap()).collect();
+        let mut tokens: Vec<_> = (0..100).map(|_| CsrfToken::<()>::masked(TAG).unwrap()).collect();
         for token in &tokens {
             assert_eq!(unmasked(token.as_str()), Some(TAG));
             assert_eq!(token.to_string(), token.as_str());
-            assert!(token.0.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
+            assert!(token.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
         }
         // Nothing of it can be learnt from what stays the same: nothing does.
-        for place in 0..tokens[0].0.len() - 1 {
+        for place in 0..tokens[0].text.len() - 1 {
             let same = tokens
                 .iter()
-                .all(|token| token.0.as_bytes()[place] == tokens[0].0.as_bytes()[place]);
+                .all(|token| token.text.as_bytes()[place] == tokens[0].text.as_bytes()[place]);
             assert!(!same, "place {place}");
         }
-        tokens.sort_by(|one, other| one.0.cmp(&other.0));
-        tokens.dedup();
+        tokens.sort_by(|one, other| one.text.cmp(&other.text));
+        tokens.dedup_by(|one, other| one.text == other.text);
         assert_eq!(tokens.len(), 100);
     }
 
     #[test]
     fn what_is_no_token_has_no_tag() {
-        let token = CsrfToken::masked(TAG).unwrap().0;
+        let token = CsrfToken::<()>::masked(TAG).unwrap().text;
         for end in 0..token.len() {
             assert_eq!(unmasked(&token[..end]), None, "cut at {end}");
         }
@@ -216,7 +237,7 @@ mod tests {
 
     #[test]
     fn debug_does_not_leak_a_token() {
-        let token = CsrfToken::masked(TAG).unwrap();
+        let token = CsrfToken::<()>::masked(TAG).unwrap();
         assert_eq!(format!("{token:?}"), "CsrfToken(<redacted>)");
     }
 }

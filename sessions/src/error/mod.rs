@@ -14,8 +14,10 @@ use self::{
 
 /// An operation on a session failed.
 ///
-/// [`kind`](Self::kind) tells what to do about it, the message tells a person, and
-/// [`source`](StdError::source) holds the cause. The message contains neither ids nor values.
+/// [`kind`](Self::kind) and [`is_retryable`](Self::is_retryable) tell what to do about it, the message
+/// tells a person, and [`source`](StdError::source) holds the cause: of a store's failure the
+/// [`StoreError`], which says which store and which operation. The message contains neither ids nor
+/// values.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -304,17 +306,37 @@ impl Error {
 }
 
 impl Error {
-    /// Whether it says that too many are waiting for a lock.
-    pub(crate) fn is_crowded(&self) -> bool {
-        matches!(&*self.0, Inner::Locked(Wait { reason: Reason::Crowded { .. }, .. }))
-    }
-
-    /// Whether trying again may help.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// Whether the same call may succeed a little later: the store was away for a moment
+    /// ([`StoreError::is_retryable`]), others were faster, a lock was not free. A call that failed may
+    /// have been carried out all the same.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// use std::error::Error;
+    /// use sessions::{Session, StoreError};
+    ///
+    /// async fn save(session: Session<Visitor>) -> sessions::Result<()> {
+    ///     let saved = session.save().await;
+    ///     if let Err(error) = &saved {
+    ///         let store = error.source().and_then(|source| source.downcast_ref::<StoreError>());
+    ///         let place = store.map(|error| (error.store(), error.operation()));
+    ///         eprintln!("not saved, at {place:?}; worth another try: {}", error.is_retryable());
+    ///     }
+    ///     saved
+    /// }
+    /// # }
+    /// ```
+    pub fn is_retryable(&self) -> bool {
         match &*self.0 {
             Inner::Store(error) => error.is_retryable(),
             _ => self.status() == StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+
+    /// Whether it says that too many are waiting for a lock.
+    pub(crate) fn is_crowded(&self) -> bool {
+        matches!(&*self.0, Inner::Locked(Wait { reason: Reason::Crowded { .. }, .. }))
     }
 
     /// What a request is refused for.
@@ -368,7 +390,7 @@ impl fmt::Display for Error {
                 f,
                 "no session for `{data}`: the route is not inside a `SessionLayer::<{data}>`"
             ),
-            Inner::Store(source) => write!(f, "{source}"),
+            Inner::Store(_) => f.write_str("the store of the sessions failed"),
             Inner::NoRandomness(_) => {
                 f.write_str("the operating system gave no random bytes for a session id")
             }
@@ -452,8 +474,7 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
-            // Its text is ours already.
-            Inner::Store(source) => source.source(),
+            Inner::Store(source) => Some(source),
             Inner::NoRandomness(source) => Some(source),
             // Its text is ours already.
             Inner::Encode { source, .. } => source.source(),

@@ -263,9 +263,10 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// How long [`read`](crate::Session::read) and [`write`](crate::Session::write) wait for a lock
     /// before the request is given up and answered with 503. What returns an error, as
-    /// [`update`](crate::Session::update) does, returns it after this time. Default: 30 seconds.
-    pub fn with_lock_timeout(mut self, timeout: Duration) -> Self {
-        self.lock_timeout = timeout;
+    /// [`update`](crate::Session::update) does, returns it after this time. With `None` they wait until
+    /// the lock is free; a request that waits for itself is given up all the same. Default: 30 seconds.
+    pub fn with_lock_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.lock_timeout = timeout.into().unwrap_or(Duration::MAX);
         self
     }
 

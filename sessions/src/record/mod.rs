@@ -39,7 +39,19 @@ pub(crate) fn next_version(based_on: u64) -> Result<u64, StoreError> {
 ///
 /// A store hands back what it was given, to the byte; what the fields mean is the session layer's
 /// business. Times may be rounded to milliseconds.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use sessions::Record;
+///
+/// let now = SystemTime::now();
+/// let first = Record::new(1, now, now + Duration::from_secs(60),
+/// *b"fields").with_user(Some("Customer:7".into())); let second =
+/// first.clone().with_version(2).with_payload(*b"changed"); assert_eq!((second.version,
+/// second.user), (2, first.user));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record {
     /// Raised by every save. A [`replace`](crate::Store::replace) names the version that it is
     /// based on, and is refused when the store has another.
@@ -56,6 +68,46 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record of nobody's session.
+    pub fn new(
+        version: u64,
+        created_at: SystemTime,
+        expires_at: SystemTime,
+        payload: impl Into<Arc<[u8]>>,
+    ) -> Self {
+        Self { version, created_at, expires_at, user: None, payload: payload.into() }
+    }
+
+    /// The same with another version.
+    #[must_use]
+    pub fn with_version(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The same with another time when the session was first saved.
+    #[must_use]
+    pub fn with_created_at(self, created_at: SystemTime) -> Self {
+        Self { created_at, ..self }
+    }
+
+    /// The same with another end.
+    #[must_use]
+    pub fn with_expires_at(self, expires_at: SystemTime) -> Self {
+        Self { expires_at, ..self }
+    }
+
+    /// The same as the session of this user.
+    #[must_use]
+    pub fn with_user(self, user: Option<Arc<str>>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// The same with other fields.
+    #[must_use]
+    pub fn with_payload(self, payload: impl Into<Arc<[u8]>>) -> Self {
+        Self { payload: payload.into(), ..self }
+    }
+
     /// Whether the record has expired at `now`.
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.expires_at <= now

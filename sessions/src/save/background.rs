@@ -52,7 +52,7 @@ impl<T: SessionData> Shared<T> {
                         "a session ended before a dropped request's writes were saved"
                     );
                 }
-                Err(error) if attempt < BACKGROUND_ATTEMPTS && error.may_pass() => {
+                Err(error) if attempt < BACKGROUND_ATTEMPTS && error.is_retryable() => {
                     sleep(pause).await;
                     pause *= 4;
                 }

@@ -78,7 +78,7 @@ impl<T: SessionData> LeaseGuard<T> {
                 let mut turn = StoreTurn::for_slot(&slot).await;
                 if let Err(error) = save::save_with_retries(&shared, &slot, &mut turn, job).await {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());
-                    if !error.may_pass() {
+                    if !error.is_retryable() {
                         return;
                     }
                 }

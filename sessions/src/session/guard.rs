@@ -126,20 +126,73 @@ impl<T: SessionData> WriteGuard<T> {
         Self { fields, checkout, was_panicking: thread::panicking(), lease: None, token, session }
     }
 
-    pub(crate) fn with_lease(
-        token: LockToken<T>,
-        session: Session<T>,
-        lease: LeaseGuard<T>,
-    ) -> Self {
+    fn with_lease(token: LockToken<T>, session: Session<T>, lease: LeaseGuard<T>) -> Self {
         let mut guard = Self::new(token, session);
         guard.lease = Some(Box::new(lease));
         guard
     }
 }
 
-/// The version that the guard's lease was taken or renewed with.
-pub(crate) fn version<T: SessionData>(guard: &WriteGuard<T>) -> u64 {
-    guard.token.slot.lock_version()
+/// A [`WriteGuard`] that is exclusive across all processes on the store. Made by [`Session::lock`].
+///
+/// Derefs to what a write guard derefs to. When it is dropped, what it wrote is saved and its lease given
+/// back in the background; [`Session::save`] waits for that.
+///
+/// Has no methods of its own, so that no field's name is taken:
+/// [`LockGuard::fencing_token`](Self::fencing_token) is a function.
+#[must_use = "a guard that is not used only makes others wait"]
+pub struct LockGuard<T: SessionData> {
+    guard: WriteGuard<T>,
+}
+
+impl<T: SessionData> LockGuard<T> {
+    pub(crate) fn new(token: LockToken<T>, session: Session<T>, lease: LeaseGuard<T>) -> Self {
+        Self { guard: WriteGuard::with_lease(token, session, lease) }
+    }
+
+    /// The version of the session's record that the lease was taken with, or renewed to since: it only
+    /// ever grows, and a later holder's is larger. A resource outside of the session that remembers the
+    /// largest it has seen can refuse a holder who came too late.
+    ///
+    /// `None` if the session is not stored yet: no other process knows it, and the guard needs no lease.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { order: Option<u64> }
+    /// # async fn pay(_: Option<u64>) -> u64 { 1 }
+    /// use sessions::{LockGuard, Session};
+    ///
+    /// async fn order(session: Session<Visitor>) -> sessions::Result<()> {
+    ///     let mut s = session.lock().await?;
+    ///     let token = LockGuard::fencing_token(&s);
+    ///     s.set_order(pay(token).await);
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
+    pub fn fencing_token(guard: &Self) -> Option<u64> {
+        guard.guard.token.slot.fencing_token()
+    }
+}
+
+impl<T: SessionData> Deref for LockGuard<T> {
+    type Target = T::Fields;
+
+    fn deref(&self) -> &T::Fields {
+        &self.guard
+    }
+}
+
+impl<T: SessionData> DerefMut for LockGuard<T> {
+    fn deref_mut(&mut self) -> &mut T::Fields {
+        &mut self.guard
+    }
+}
+
+impl<T: SessionData + fmt::Debug> fmt::Debug for LockGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, f)
+    }
 }
 
 impl<T: SessionData> Deref for ReadGuard<T> {

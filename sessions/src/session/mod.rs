@@ -23,7 +23,7 @@ use crate::{
     record::expiry::Lifetime,
     save::{self, Saved, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
     session::{
-        guard::{LockToken, ReadGuard, WriteGuard},
+        guard::{LockGuard, LockToken, ReadGuard, WriteGuard},
         request::Handle,
     },
     slot::{
@@ -486,7 +486,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// A process that was cut off from the store for that long has lost its lease: what the guard
     /// writes is then refused by the store, and not merged ([`LeaseLost`](crate::ErrorKind::LeaseLost)).
-    /// To fence off other resources, hand them [`lock_version`](Self::lock_version).
+    /// To fence off other resources, hand them the guard's [fencing token](LockGuard::fencing_token).
     ///
     /// In this process it is a write guard, and waits like one; others that want a guard wait while it
     /// waits for another process. Costs one save more than [`write`](Self::write). A session that is not stored yet is known to
@@ -502,7 +502,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// A dropped future gives back, in the background, what it may have got.
     #[track_caller]
-    pub fn lock(&self) -> impl Future<Output = Result<WriteGuard<T>, Error>> + Send + use<'_, T> {
+    pub fn lock(&self) -> impl Future<Output = Result<LockGuard<T>, Error>> + Send + use<'_, T> {
         let at = Location::caller();
         async move {
             let handle = &self.handle;
@@ -515,16 +515,8 @@ impl<T: SessionData> Session<T> {
             let runtime = handle.runtime().cloned();
             let lease = LeaseGuard::take(shared, token.slot(), writer, runtime);
             let lease = Box::pin(lease).await?;
-            Ok(WriteGuard::with_lease(token, self.clone(), lease))
+            Ok(LockGuard::new(token, self.clone(), lease))
         }
-    }
-
-    /// The version of the session's record that a [`lock`](Self::lock) was taken with, or renewed to
-    /// since: it only ever grows, and a later holder's is larger. A resource outside of the session
-    /// that remembers the largest it has seen can refuse a holder who came too late (a fencing
-    /// token).
-    pub fn lock_version(guard: &WriteGuard<T>) -> u64 {
-        guard::version(guard)
     }
 
     /// Looks at the store again, for what other processes have saved since this request opened the

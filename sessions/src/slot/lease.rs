@@ -68,14 +68,12 @@ impl<T: SessionData> Slot<T> {
         contents.local_lease.is_some() && contents.local_streak >= LONGEST_STREAK
     }
 
-    /// The version of the record that the lease was taken or last renewed with; without a lease, that
-    /// of the slot's record.
-    pub(crate) fn lock_version(&self) -> u64 {
+    /// The version of the record that this process's lease was taken or last renewed with, also after
+    /// the lease was lost; `None` if no lease was needed, because the session is not stored.
+    pub(crate) fn fencing_token(&self) -> Option<u64> {
         let contents = self.contents();
-        match &contents.local_lease {
-            Some(local) if local.state != LeaseState::Wanted => local.version,
-            _ => contents.record.version,
-        }
+        let local = contents.local_lease.as_ref()?;
+        (local.state != LeaseState::Wanted).then_some(local.version)
     }
 
     /// Gives the lease back; says whether it may be in the store, so that a save has to take it out.

@@ -3,6 +3,7 @@ use std::{fmt, future::poll_fn, ops::Deref};
 #[cfg(feature = "axum")]
 use axum_core::body::Body;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
 use tower_service::Service;
 
 use crate::{
@@ -53,6 +54,7 @@ use crate::{
 /// let response = client.get("/account").await;
 /// assert_eq!(response.status(), 200);
 /// assert_eq!(response.change, SessionChange::Kept);
+/// assert_eq!(response.text().await, "user 7");
 /// assert_eq!(client.with_session(async |session| session.read().await.cart().len()).await, 1);
 /// # }
 /// # #[cfg(not(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode")))]
@@ -237,6 +239,18 @@ impl<S, T: SessionData> TestClient<S, T> {
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Body::from(form.into()));
         self.send(request.expect("a URI")).await
+    }
+}
+
+impl<B: http_body::Body<Error: fmt::Debug>> TestResponse<B> {
+    /// The body as text.
+    ///
+    /// # Panics
+    ///
+    /// If it breaks off, or is no UTF-8.
+    pub async fn text(self) -> String {
+        let body = self.response.into_body().collect().await.expect("a whole body");
+        String::from_utf8(body.to_bytes().into()).expect("UTF-8")
     }
 }
 

@@ -236,7 +236,7 @@ async fn a_value_that_is_moved_does_not_decrypt() {
     // To another field of the same session: the bodies, of what each has.
     let mut moved = payload.clone();
     moved.splice(other.clone(), payload[token.clone()].iter().copied());
-    store.put(at, Record { payload: moved.into(), version: 10, ..record.clone() });
+    store.put(at, record.clone().with_payload(moved).with_version(10));
     assert_eq!(victim.get("/show").await.text(), "hidden  0  ");
 
     // To the same field of another session.
@@ -246,7 +246,7 @@ async fn a_value_that_is_moved_does_not_decrypt() {
     attacker.get("/set/plain/mine").await.text();
     let (here, mine) =
         store.records().into_iter().find(|(key, _)| *key != at).expect("the other session");
-    let stolen = Record { payload: payload.into(), ..mine };
+    let stolen = mine.with_payload(payload);
     store.put(here, stolen);
     assert_eq!(attacker.get("/show").await.text(), "-  0  ");
     // And it is not made good by a save there.
@@ -286,10 +286,10 @@ async fn a_value_that_is_moved_to_a_field_of_the_same_type_does_not_decrypt() {
     assert_eq!(left.len(), twin.len());
     let mut moved = payload.clone();
     moved[twin.clone()].copy_from_slice(&payload[left.clone()]);
-    store.put(at, Record { payload: moved.into(), version: 10, ..record.clone() });
+    store.put(at, record.clone().with_payload(moved).with_version(10));
     assert_eq!(client.get("/show").await.text(), "hidden ");
     // As it was, it is good.
-    store.put(at, Record { version: 11, ..record });
+    store.put(at, record.with_version(11));
     assert_eq!(client.get("/show").await.text(), "hidden secret");
 }
 

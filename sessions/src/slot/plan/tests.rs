@@ -544,7 +544,7 @@ fn a_lease_that_was_saved_is_held() {
     slot.saved(saved);
     let renews = SaveJob { renews_lease: true, ..ours() };
     assert_eq!(told(slot.plan(ours(), context())), "nothing");
-    assert_eq!(slot.lock_version(), 4);
+    assert_eq!(slot.fencing_token(), Some(4));
     assert_eq!(told(slot.plan(renews, context())), "4 becomes 5");
     assert!(slot.release_lease(LEASE.holder));
     slot.contents().unconfirmed.clear();

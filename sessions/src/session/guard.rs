@@ -13,8 +13,9 @@ use crate::{
     save::lease::LeaseGuard,
     session::{Session, wait::Holding},
     slot::{
-        Checkout, Slot,
+        Slot,
         lock::{Access, Patience, TimedOut},
+        snapshot::Checkout,
     },
 };
 

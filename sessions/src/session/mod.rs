@@ -27,9 +27,10 @@ use crate::{
         request::Handle,
     },
     slot::{
-        Slot, SlotState, TrialUpdate,
+        Slot, SlotState,
         lock::{Access, Patience, TimedOut},
         plan::SaveJob,
+        snapshot::TrialUpdate,
     },
     sync::sleep,
 };

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::Checkout;
+use super::snapshot::Checkout;
 use crate::data::{
     FieldInfo, SessionData,
     codec::{Codec, EncodeError},

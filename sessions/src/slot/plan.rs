@@ -1,48 +1,34 @@
-//! A slot's half towards the store: what has to be saved, and what the store turned out to have.
+//! The plan of a save: a pure decision of what the slot has, what the save is asked to do, and the layer's
+//! settings.
+//!
+//! 1. A change of this request that cannot be stored fails the save; one of another request does not.
+//! 2. A save without anything to do does nothing, unless the outcome of an earlier write is unknown.
+//! 3. A session that has ended, or that no client has the cookie of, is not saved.
+//! 4. A save waits while another process has a lease.
+//! 5. What does not fit into the limit is left out, if other requests have written it, or is refused.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, OnceLock},
-    time::SystemTime,
-};
+use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
 
-use crate::{
-    data::merge::Policy,
-    error::refusal::Refusal,
-    slot::{
-        Contents, Refused, Slot, SlotState, UnconfirmedWrite, head_in, reader,
-        rebase::{self, Base, Certainty},
-    },
-};
+use super::{Contents, Refused, Slot, SlotState, UnconfirmedWrite};
 use crate::{
     data::{
         FieldInfo, SessionData,
         merge::Conflict,
         patch::{Patch, RequestId},
-        payload, sealing,
+        payload,
     },
     error::Error,
-    identity::id::SessionId,
     record::{
         Record,
         device::Device,
         expiry::{Expiry, Lifetime},
-        head::{Head, Lease, WRITE_IDS_KEPT},
+        head::{Head, Lease},
         next_version,
     },
-    slot::registry::Registration,
 };
 
-#[cfg(test)]
-#[cfg(all(feature = "derive", feature = "bincode"))]
-mod tests;
-
 /// How many writes whose answer was lost are remembered.
-const UNCONFIRMED_KEPT: usize = 16;
-
-/// In bytes. The slot of a larger record does not go idle: to load the record again costs less than
-/// the memory.
-const LARGEST_IDLE: usize = 2048;
+pub(super) const UNCONFIRMED_KEPT: usize = 16;
 
 /// What a save is asked to do.
 #[derive(Clone, Copy)]
@@ -129,243 +115,7 @@ struct Candidate {
     holds_all: bool,
 }
 
-/// What became of the writes whose answer was lost.
-enum WriteOutcome {
-    /// There were none, or the store has carried out none of them.
-    NotApplied,
-    /// The store has carried out the write of this record.
-    Applied(Record),
-    /// Nobody can tell whether the store has carried out the write of this record: too much has
-    /// been saved since.
-    Unknown(Record),
-}
-
-impl UnconfirmedWrite {
-    fn is_of(&self, record: &Record) -> bool {
-        Arc::ptr_eq(&self.record.payload, &record.payload)
-    }
-}
-
 impl<T: SessionData> Slot<T> {
-    /// Reconciles the slot with a record that was just loaded. A record older than the slot's is
-    /// ignored: it was loaded before this process's last save.
-    ///
-    /// False if the record has to wait: a write of this process is on its way, or was never answered,
-    /// and the record no longer says what became of it. The answer of the write may. Once the caller
-    /// has waited for that (`is_answered`), a write whose outcome is still unknown stays so.
-    pub(crate) fn reconcile(
-        &self,
-        record: Record,
-        head: Head,
-        policy: Policy,
-        is_answered: bool,
-    ) -> bool {
-        {
-            let mut contents = self.contents();
-            match contents.state {
-                SlotState::Loading => {}
-                SlotState::Stored if record.version > contents.record.version => {}
-                SlotState::Stored if record.version == contents.record.version => {
-                    // Another process has touched the record, or our own touch was lost.
-                    contents.record.expires_at = record.expires_at;
-                    return true;
-                }
-                SlotState::Stored
-                | SlotState::Unsaved
-                | SlotState::Unsendable
-                | SlotState::Ended => return true,
-            }
-            if !is_answered
-                && matches!(contents.unconfirmed_outcome(&record, &head), WriteOutcome::Unknown(_))
-            {
-                return false;
-            }
-        }
-        let version = record.version;
-        self.rebase_onto(record, head, policy, |contents| {
-            contents.state == SlotState::Loading || version > contents.record.version
-        });
-        true
-    }
-
-    /// Accepts `found` if it is the record that the slot has already; gives it back if not, or if the
-    /// session is over.
-    ///
-    /// Compared byte by byte: a store that was restored from a backup may have given the version to
-    /// another record.
-    pub(crate) fn accept_if_unchanged(
-        &self,
-        found: Record,
-        is_over: impl FnOnce(&Record, Lifetime) -> bool,
-    ) -> Result<(), Record> {
-        let mut contents = self.contents();
-        let known = &contents.record;
-        let is_known = known.version == found.version
-            && known.user == found.user
-            && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
-            && !is_over(&found, contents.head.lifetime);
-        match contents.state {
-            // Another process has touched the record, or our own touch was lost.
-            SlotState::Stored if is_known => contents.record.expires_at = found.expires_at,
-            // An idle slot is in `Loading`.
-            SlotState::Loading if is_known && found.version > 0 => {
-                (contents.state, contents.record) = (SlotState::Stored, found);
-            }
-            _ => return Err(found),
-        }
-        Ok(())
-    }
-
-    /// The same without loading the record: `store` says whether the store still has exactly the slot's
-    /// record, not over, and may move the record's expiry.
-    pub(crate) fn is_unchanged(&self, store: impl FnOnce(&mut Record, Lifetime) -> bool) -> bool {
-        let mut contents = self.contents();
-        if !matches!(contents.state, SlotState::Stored | SlotState::Loading)
-            || contents.record.version == 0
-        {
-            return false;
-        }
-        let lifetime = contents.head.lifetime;
-        let is_unchanged = store(&mut contents.record, lifetime);
-        if is_unchanged {
-            // An idle slot is in `Loading`.
-            contents.state = SlotState::Stored;
-        }
-        is_unchanged
-    }
-
-    /// Makes a slot without users idle: from here on it is like a slot that was never loaded, except
-    /// that it remembers its record. False, and nothing changes, if the slot
-    ///
-    /// 1. is not stored, or its session has ended,
-    /// 2. has changes that are not saved, or writes whose outcome is unknown,
-    /// 3. has or wants a lease,
-    /// 4. has secret fields: a secret is in memory no longer than a request uses it,
-    /// 5. is large.
-    ///
-    /// `outdated` gets a snapshot that must not be shown again. The caller drops it when it holds no
-    /// lock.
-    pub(crate) fn go_idle(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
-        let mut contents = self.contents();
-        let is_as_loaded = contents.state == SlotState::Stored
-            && !contents.is_dirty()
-            && !contents.outcome_unknown()
-            && contents.local_lease.is_none()
-            && sealing::growth::<T>() == 0
-            && contents.record.payload.len() <= LARGEST_IDLE;
-        if is_as_loaded {
-            contents.state = SlotState::Loading;
-            *outdated = contents.prepare_idle_snapshot();
-        }
-        is_as_loaded
-    }
-
-    /// Takes over the record that the store turned out to have instead of version `instead_of`, which
-    /// a save was based on. It may be older: the store may have been restored from a backup. But if the
-    /// slot has got another record since the store was asked, an older one is ignored.
-    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy, instead_of: u64) {
-        {
-            let mut contents = self.contents();
-            let known = &mut contents.record;
-            if known.version != instead_of && known.version > record.version {
-                return;
-            }
-            if known.version == record.version && known.payload == record.payload {
-                known.expires_at = record.expires_at;
-                return;
-            }
-        }
-        let version = record.version;
-        self.rebase_onto(record, head, policy, |contents| {
-            contents.record.version == instead_of || contents.record.version <= version
-        });
-    }
-
-    /// Makes `record` the slot's record, if `is_news` still says so, and rebases the pending changes
-    /// onto it.
-    ///
-    /// Rebasing may run the application's code: it happens outside of the mutex of the contents, and
-    /// again if the slot has changed meanwhile.
-    fn rebase_onto(
-        &self,
-        record: Record,
-        head: Head,
-        policy: Policy,
-        is_news: impl Fn(&Contents<T>) -> bool,
-    ) {
-        let mut rebased = None;
-        loop {
-            let mut contents = self.contents();
-            if !matches!(contents.state, SlotState::Loading | SlotState::Stored)
-                || !is_news(&contents)
-            {
-                return;
-            }
-            let outcome = contents.unconfirmed_outcome(&record, &head);
-            if let WriteOutcome::Applied(base) = &outcome {
-                // As `saved` would have done, whose answer comes later.
-                contents.pending.forget_saved(&reader::<T>(base));
-            }
-            let (kept, refused) = match rebased.take() {
-                Some((revision, rebased)) if revision == contents.revision => rebased,
-                _ if contents.pending.is_empty() => (Patch::default(), Vec::new()),
-                _ => {
-                    let (revision, pending) = (contents.revision, contents.pending.clone());
-                    let base = contents.base_of_pending(outcome);
-                    drop(contents);
-                    let done = rebase::pending::<T>(&pending, &base, &record, policy);
-                    rebased = Some((revision, done));
-                    continue;
-                }
-            };
-            let outdated = contents.apply(record, head, &outcome, kept, refused);
-            // Its fields may have a `Drop`, which may look at the session.
-            drop(contents);
-            drop(outdated);
-            return;
-        }
-    }
-
-    /// The session is over, here or wherever the store was told.
-    pub(crate) fn end(&self) {
-        self.contents().state = SlotState::Ended;
-    }
-
-    /// The same, by somebody who knows whether it goes on under another id since a moment ago.
-    pub(crate) fn end_as(&self, has_moved: bool) {
-        let mut contents = self.contents();
-        (contents.state, contents.has_moved) = (SlotState::Ended, has_moved);
-    }
-
-    /// No response can carry a cookie of this session any more, and it cannot be saved without one.
-    pub(crate) fn forbid_new_cookie(&self) {
-        let mut contents = self.contents();
-        if matches!(contents.state, SlotState::Unsaved | SlotState::Stored) {
-            contents.state = SlotState::Unsendable;
-        }
-    }
-
-    /// The id under which to create the record, and whether that has been tried before.
-    pub(crate) fn id_to_create_under<E>(
-        &self,
-        generate: impl FnOnce() -> Result<SessionId, E>,
-    ) -> Result<(SessionId, bool), E> {
-        let mut contents = self.contents();
-        if let Some(id) = contents.creating {
-            return Ok((id, true));
-        }
-        let id = generate()?;
-        contents.creating = Some(id);
-        Ok((id, false))
-    }
-
-    /// The id is somebody else's, or what was tried under it is to be forgotten.
-    pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
-        let mut contents = self.contents();
-        contents.unconfirmed.clear();
-        contents.creating.take()
-    }
-
     /// The record for another id: without the lease of whoever has let it expire.
     pub(crate) fn record_without_lease(&self) -> Record {
         let contents = self.contents();
@@ -444,111 +194,6 @@ impl<T: SessionData> Slot<T> {
         drop(contents);
         drop((saved, outdated));
         true
-    }
-
-    /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
-    /// which somebody has loaded while we waited for the answer.
-    pub(crate) fn saved(&self, record: Record) {
-        let _outdated = {
-            let mut contents = self.contents();
-            if contents.state == SlotState::Unsaved {
-                contents.state = SlotState::Stored;
-            }
-            let unconfirmed = std::mem::take(&mut contents.unconfirmed);
-            let is_open = unconfirmed.iter().any(|write| write.record.version == record.version);
-            let (head, holds_all) = match unconfirmed.into_iter().find(|it| it.is_of(&record)) {
-                Some(write) => (write.head, write.holds_all_of == Some(contents.revision)),
-                None => (head_in(&record), false),
-            };
-            // A newer record told us of this one already, by its write id: then what was pending has
-            // been put on top of the newer one, and must not be compared with this one any more.
-            let is_known =
-                contents.record.version >= record.version && !is_open && !head.write_ids.is_empty();
-            contents.revision += 1;
-            if is_known {
-                return;
-            }
-            match holds_all {
-                true => drop(contents.pending.take()),
-                false => contents.pending.forget_saved(&reader::<T>(&record)),
-            }
-            if record.version > contents.record.version {
-                contents.note_lease(&head, record.version, true);
-                (contents.record, contents.head) = (record, head);
-            }
-            contents.mark_snapshot_saved()
-        };
-    }
-
-    /// The store has refused `record`, for another one was first.
-    pub(crate) fn not_saved(&self, record: &Record) {
-        self.contents().unconfirmed.retain(|write| !write.is_of(record));
-    }
-
-    /// Notes a later expiry, and gives back the one before.
-    pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
-        std::mem::replace(&mut self.contents().record.expires_at, expires_at)
-    }
-
-    /// The request is gone: nobody is there to be told of what it could not store.
-    pub(crate) fn forget_refused(&self, writer: RequestId) {
-        self.contents().refused.retain(|refused| refused.writer != writer);
-    }
-
-    /// Forgets what one request has written and is not saved.
-    pub(crate) fn discard(&self, writer: RequestId) {
-        let _outdated = {
-            let mut contents = self.contents();
-            contents.pending.forget(writer);
-            contents.refused.retain(|refused| refused.writer != writer);
-            if contents.lifetime_writer == Some(writer) {
-                contents.lifetime = contents.head.lifetime;
-            }
-            contents.revision += 1;
-            contents.forget_unchanged();
-            contents.outdate_snapshot()
-        };
-    }
-
-    /// Ends the session under this id, and gives the slot of its successor: the same session under
-    /// another id, stored as `record`. Requests that still have this slot keep what it shows.
-    ///
-    /// The caller holds the lock for writing, so that nothing is released in between.
-    pub(crate) fn end_with_successor(
-        &self,
-        record: Record,
-        registration: Registration<T>,
-        limit: usize,
-    ) -> Self {
-        let successor =
-            Self::new(SlotState::Stored, record.created_at, OnceLock::from(registration));
-        let head = head_in(&record);
-        let mut contents = self.contents();
-        (contents.state, contents.has_moved) = (SlotState::Ended, true);
-        contents.unconfirmed.clear();
-        contents.local_lease = None;
-        // Requests that still have this slot see what there was, and not who has logged in since.
-        contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
-        // What did not fit into the record stays behind, and its writer is told.
-        contents.pending.forget_saved(&reader::<T>(&record));
-        let left = contents.pending.take();
-        let size = contents.payload(&left, None, &contents.head).len();
-        for (field, _, writer) in left.entries() {
-            let refusal = Refusal::TooLarge { size, limit };
-            contents.refused.push(Refused { field, refusal, writer });
-        }
-        contents.revision += 1;
-        let snapshot = contents.snapshot.take();
-        let lifetime = contents.lifetime;
-        drop(contents);
-        let _outdated = {
-            let mut next = successor.contents();
-            (next.lifetime, next.head) = (lifetime, head);
-            next.snapshot = snapshot;
-            next.record = record;
-            next.mark_snapshot_saved()
-        };
-        successor
     }
 }
 
@@ -645,7 +290,12 @@ impl<T: SessionData> Contents<T> {
         Ok(ControlFlow::Continue(Candidate { record, head, has_write_id, holds_all }))
     }
 
-    fn payload(&self, pending: &Patch, extra_patch: Option<&Patch>, head: &Head) -> Arc<[u8]> {
+    pub(super) fn payload(
+        &self,
+        pending: &Patch,
+        extra_patch: Option<&Patch>,
+        head: &Head,
+    ) -> Arc<[u8]> {
         let head = head.to_bytes();
         let patched = || payload::patched(T::FIELDS, &self.record.payload, &head, pending);
         let whole = || {
@@ -682,85 +332,5 @@ impl<T: SessionData> Contents<T> {
             head.note_write(write_id);
         }
         head
-    }
-
-    /// Looks in a record that has just been loaded for the writes whose answer was lost.
-    fn unconfirmed_outcome(&self, record: &Record, head: &Head) -> WriteOutcome {
-        let with_id = || self.unconfirmed.iter().filter(|write| write.has_write_id);
-        if let Some(write) = with_id().find(|write| head.write_ids.contains(&write.write_id)) {
-            return WriteOutcome::Applied(write.record.clone());
-        }
-        // Another save was first: one of ours, if it was carried out at all, is among the write ids,
-        // unless those that came after it have pushed it out, or we have forgotten it ourselves.
-        let behind = record.version.saturating_sub(self.record.version);
-        let is_lost = behind > WRITE_IDS_KEPT as u64 || self.unconfirmed.len() == UNCONFIRMED_KEPT;
-        match with_id().next_back() {
-            Some(write) if is_lost && behind > 0 => WriteOutcome::Unknown(write.record.clone()),
-            _ => WriteOutcome::NotApplied,
-        }
-    }
-
-    /// What the pending changes were made of.
-    fn base_of_pending(&self, outcome: WriteOutcome) -> Base {
-        let without_id = self.unconfirmed.iter().any(|write| !write.has_write_id);
-        let (record, certainty) = match outcome {
-            WriteOutcome::Applied(record) => (record, Certainty::Known),
-            WriteOutcome::Unknown(record) => (record, Certainty::Doubtful),
-            WriteOutcome::NotApplied if without_id => (self.record.clone(), Certainty::NoWriteId),
-            WriteOutcome::NotApplied => (self.record.clone(), Certainty::Known),
-        };
-        let under_lease = self.local_lease.as_ref().map(|local| local.writer);
-        Base { record, certainty, under_lease }
-    }
-
-    #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    fn apply(
-        &mut self,
-        record: Record,
-        head: Head,
-        outcome: &WriteOutcome,
-        kept: Patch,
-        refused: Vec<(usize, RequestId, Refusal)>,
-    ) -> Option<Arc<T::Fields>> {
-        if self.state == SlotState::Loading || !self.has_own_lifetime() {
-            self.lifetime = head.lifetime;
-        }
-        self.state = SlotState::Stored;
-        self.pending = kept;
-        for (field, writer, refusal) in refused {
-            tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
-            if matches!(refusal, Refusal::Conflict | Refusal::Taken) {
-                // All of it or nothing.
-                self.refuse_all_of(writer, &refusal);
-            }
-            // In front, so that its writer is told of this field.
-            self.refused.insert(0, Refused { field, refusal, writer });
-        }
-        let gave_up = match outcome {
-            WriteOutcome::Applied(record) => head_in(record).lease.is_none(),
-            WriteOutcome::Unknown(_) => true,
-            WriteOutcome::NotApplied => false,
-        };
-        self.note_lease(&head, record.version, gave_up);
-        // A record of the same version may still be replaced by a save that is on its way.
-        if record.version != self.record.version {
-            self.unconfirmed.clear();
-        }
-        (self.record, self.head) = (record, head);
-        self.revision += 1;
-        self.forget_unchanged();
-        self.outdate_snapshot()
-    }
-
-    /// Nothing of what this writer has pending can be stored.
-    pub(super) fn refuse_all_of(&mut self, writer: RequestId, refusal: &Refusal) {
-        let fields: Vec<usize> =
-            self.pending.written_by(writer).entries().map(|(field, ..)| field).collect();
-        self.pending.forget(writer);
-        self.refused.extend(fields.into_iter().map(|field| Refused {
-            field,
-            refusal: refusal.clone(),
-            writer,
-        }));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::{Checkout, changes::Change, reader};
+use super::{changes::Change, reader, snapshot::Checkout};
 use crate::{data::merge::Policy, error::refusal::Refusal};
 use crate::{
     data::{

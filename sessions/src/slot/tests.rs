@@ -3,13 +3,26 @@
 
 use std::{cell::Cell, time::Duration};
 
-use super::*;
+use super::{
+    plan::{Begin, Plan, SaveContext, SaveJob, UNCONFIRMED_KEPT},
+    rebase::{Base, Certainty},
+    reconcile::WriteOutcome,
+    registry::Registry,
+    *,
+};
 use crate::{
     data::{
         codec::Codec,
+        merge::{Conflict, Policy},
         payload::{Encoder, PayloadReader},
     },
-    slot::registry::Registry,
+    error::Error,
+    identity::id::SessionId,
+    record::{
+        device::Device,
+        expiry::Expiry,
+        head::{Lease, WRITE_IDS_KEPT},
+    },
 };
 
 /// Saves of it need no write id.

@@ -1,0 +1,142 @@
+//! The life of a slot.
+//!
+//! ```text
+//!                 first save                        go_idle
+//! Unsaved ───────────────────────────► Stored ◄──────────────► Loading ◄── a cookie names its session
+//!    │                                 │   │    reconcile         │
+//!    └─ response left ─► Unsendable ◄──┘   └──────► Ended ◄───────┘
+//! ```
+//!
+//! 1. `Unsaved`: a session begins without record and id; both come with the first save.
+//! 2. `Loading`: the record is still to be fetched, by the first request that opens the session, or the
+//!    first again after the slot was idle.
+//! 3. `Stored`: the slot has a record, and what is pending is saved onto it.
+//! 4. `Unsendable`: the response left before the session was stored, so that no client has its cookie.
+//! 5. `Ended`: logged out, expired, or gone on under another id; nothing leads out of it.
+
+use std::sync::OnceLock;
+
+use super::{Contents, Refused, Slot, SlotState, head_in, reader, registry::Registration};
+use crate::{
+    data::{SessionData, patch::RequestId},
+    error::refusal::Refusal,
+    identity::id::SessionId,
+    record::Record,
+};
+
+impl<T: SessionData> Slot<T> {
+    /// The session is over, here or wherever the store was told.
+    pub(crate) fn end(&self) {
+        self.contents().state = SlotState::Ended;
+    }
+
+    /// The same, by somebody who knows whether it goes on under another id since a moment ago.
+    pub(crate) fn end_as(&self, has_moved: bool) {
+        let mut contents = self.contents();
+        (contents.state, contents.has_moved) = (SlotState::Ended, has_moved);
+    }
+
+    /// No response can carry a cookie of this session any more, and it cannot be saved without one.
+    pub(crate) fn forbid_new_cookie(&self) {
+        let mut contents = self.contents();
+        if matches!(contents.state, SlotState::Unsaved | SlotState::Stored) {
+            contents.state = SlotState::Unsendable;
+        }
+    }
+
+    /// The id under which to create the record, and whether that has been tried before.
+    pub(crate) fn id_to_create_under<E>(
+        &self,
+        generate: impl FnOnce() -> Result<SessionId, E>,
+    ) -> Result<(SessionId, bool), E> {
+        let mut contents = self.contents();
+        if let Some(id) = contents.creating {
+            return Ok((id, true));
+        }
+        let id = generate()?;
+        contents.creating = Some(id);
+        Ok((id, false))
+    }
+
+    /// The id is somebody else's, or what was tried under it is to be forgotten.
+    pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
+        let mut contents = self.contents();
+        contents.unconfirmed.clear();
+        contents.creating.take()
+    }
+
+    /// The request is gone: nobody is there to be told of what it could not store.
+    pub(crate) fn forget_refused(&self, writer: RequestId) {
+        self.contents().refused.retain(|refused| refused.writer != writer);
+    }
+
+    /// Forgets what one request has written and is not saved.
+    pub(crate) fn discard(&self, writer: RequestId) {
+        let _outdated = {
+            let mut contents = self.contents();
+            contents.pending.forget(writer);
+            contents.refused.retain(|refused| refused.writer != writer);
+            if contents.lifetime_writer == Some(writer) {
+                contents.lifetime = contents.head.lifetime;
+            }
+            contents.revision += 1;
+            contents.forget_unchanged();
+            contents.outdate_snapshot()
+        };
+    }
+
+    /// Ends the session under this id, and gives the slot of its successor: the same session under
+    /// another id, stored as `record`. Requests that still have this slot keep what it shows.
+    ///
+    /// The caller holds the lock for writing, so that nothing is released in between.
+    pub(crate) fn end_with_successor(
+        &self,
+        record: Record,
+        registration: Registration<T>,
+        limit: usize,
+    ) -> Self {
+        let successor =
+            Self::new(SlotState::Stored, record.created_at, OnceLock::from(registration));
+        let head = head_in(&record);
+        let mut contents = self.contents();
+        (contents.state, contents.has_moved) = (SlotState::Ended, true);
+        contents.unconfirmed.clear();
+        contents.local_lease = None;
+        // Requests that still have this slot see what there was, and not who has logged in since.
+        contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
+        // What did not fit into the record stays behind, and its writer is told.
+        contents.pending.forget_saved(&reader::<T>(&record));
+        let left = contents.pending.take();
+        let size = contents.payload(&left, None, &contents.head).len();
+        for (field, _, writer) in left.entries() {
+            let refusal = Refusal::TooLarge { size, limit };
+            contents.refused.push(Refused { field, refusal, writer });
+        }
+        contents.revision += 1;
+        let snapshot = contents.snapshot.take();
+        let lifetime = contents.lifetime;
+        drop(contents);
+        let _outdated = {
+            let mut next = successor.contents();
+            (next.lifetime, next.head) = (lifetime, head);
+            next.snapshot = snapshot;
+            next.record = record;
+            next.mark_snapshot_saved()
+        };
+        successor
+    }
+}
+
+impl<T: SessionData> Contents<T> {
+    /// Nothing of what this writer has pending can be stored.
+    pub(super) fn refuse_all_of(&mut self, writer: RequestId, refusal: &Refusal) {
+        let fields: Vec<usize> =
+            self.pending.written_by(writer).entries().map(|(field, ..)| field).collect();
+        self.pending.forget(writer);
+        self.refused.extend(fields.into_iter().map(|field| Refused {
+            field,
+            refusal: refusal.clone(),
+            writer,
+        }));
+    }
+}

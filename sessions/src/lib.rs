@@ -18,6 +18,7 @@ mod login;
 mod model_tests;
 mod record;
 mod save;
+mod scratch;
 mod session;
 mod slot;
 pub mod store;

@@ -1,9 +1,12 @@
 //! The fields that were changed and are not saved yet, as bytes.
 
 use std::{
-    ops::Deref,
+    cell::Cell,
+    ops::{Deref, Range},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+use smallvec::SmallVec;
 
 use crate::data::payload::{self, PayloadReader};
 
@@ -15,8 +18,24 @@ pub(crate) struct RequestId(pub(crate) u64);
 impl RequestId {
     /// An id that no other request has.
     pub(crate) fn next() -> Self {
+        /// So many a thread takes at once, so that threads seldom meet at the one counter.
+        const RESERVED: u64 = 1 << 10;
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Relaxed))
+        thread_local! {
+            static RESERVE: Cell<Range<u64>> = const { Cell::new(0..0) };
+        }
+        // A thread that is about to end reserves none.
+        let reserved = RESERVE.try_with(|reserve| {
+            let mut ids = reserve.take();
+            let id = ids.next().unwrap_or_else(|| {
+                let first = NEXT.fetch_add(RESERVED, Relaxed);
+                ids = first + 1..first + RESERVED;
+                first
+            });
+            reserve.set(ids);
+            id
+        });
+        Self(reserved.unwrap_or_else(|_| NEXT.fetch_add(RESERVED, Relaxed)))
     }
 }
 
@@ -24,9 +43,9 @@ impl RequestId {
 /// counts. Entries of other requests stay underneath, so that they count again if this request discards
 /// its own.
 ///
-/// A list, because there are few entries.
+/// A list, because there are few entries; one alone takes no allocation.
 #[derive(Clone, Default)]
-pub(crate) struct Patch(Vec<Entry>);
+pub(crate) struct Patch(SmallVec<[Entry; 1]>);
 
 #[derive(Clone)]
 struct Entry {

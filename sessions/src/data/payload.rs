@@ -164,16 +164,21 @@ impl<'a> PayloadReader<'a> {
     /// The payload of these fields and this head.
     pub(crate) fn write(&self, head: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.written_len(head));
-        put_head(head, &mut out);
+        self.write_to(head, &mut out);
+        out
+    }
+
+    /// The same at the end of `out`.
+    pub(crate) fn write_to(&self, head: &[u8], out: &mut Vec<u8>) {
+        put_head(head, out);
         for (field, info) in self.fields.iter().enumerate() {
             if let Some(body) = self.bodies.get(field) {
-                put_entry(info.key.as_bytes(), body, &mut out);
+                put_entry(info.key.as_bytes(), body, out);
             }
         }
         for (key, body) in &self.unknown {
-            put_entry(key, body, &mut out);
+            put_entry(key, body, out);
         }
-        out
     }
 
     /// A little more than [`write`](Self::write) needs, so that it allocates once.
@@ -258,23 +263,24 @@ pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> 
 /// Up to so many fields it is quicker to look for each of them than to take a payload apart.
 pub(crate) const FEW: usize = 8;
 
-/// The payload with another head, and with what `patch` has changed: what lies between two changes is
-/// copied as it is. `None` if more than a [`FEW`] have changed, or a field is stored under an alias,
+/// Writes to `out`, which is empty, the payload with another head, and with what `patch` has changed:
+/// what lies between two changes is copied as it is. `None`, and `out` of no use, if more than a [`FEW`] have changed, or a field is stored under an alias,
 /// which takes more than that.
 pub(crate) fn patched(
     fields: &'static [FieldInfo],
     payload: &[u8],
     head: &[u8],
     patch: &Patch,
-) -> Option<Vec<u8>> {
+    out: &mut Vec<u8>,
+) -> Option<()> {
     if patch.entries().count() > FEW {
         return None;
     }
     let (_, mut rest) = take_head(payload).ok()?;
     let size = |(field, body, _): (usize, &Body, _)| fields[field].key.len() + body.len() + LENGTHS;
     let more = LENGTHS + head.len() + patch.entries().map(size).sum::<usize>();
-    let mut out = Vec::with_capacity(rest.len() + more);
-    put_head(head, &mut out);
+    out.reserve(rest.len() + more);
+    put_head(head, out);
     // What is not copied yet begins here.
     let (mut unchanged, mut expected) = (rest, 0);
     while !rest.is_empty() {
@@ -287,7 +293,7 @@ pub(crate) fn patched(
         expected = field + 1;
         if let Some(body) = patch.body(field) {
             out.extend_from_slice(&unchanged[..before]);
-            put_entry(key, body, &mut out);
+            put_entry(key, body, out);
             unchanged = rest;
         }
     }
@@ -295,10 +301,10 @@ pub(crate) fn patched(
     for (at, (field, ..)) in patch.entries().enumerate() {
         let is_first = patch.entries().take(at).all(|(earlier, ..)| earlier != field);
         if is_first && body(&fields[field], payload).is_none() {
-            put_entry(fields[field].key.as_bytes(), patch.body(field)?, &mut out);
+            put_entry(fields[field].key.as_bytes(), patch.body(field)?, out);
         }
     }
-    Some(out)
+    Some(())
 }
 
 /// Whether all of `payload` is one, and the encoded head in it.
@@ -654,9 +660,10 @@ mod tests {
                 }
                 let mut whole = PayloadReader::parse(FIELDS, &payload).unwrap();
                 whole.apply(&patch);
-                let patched = patched(FIELDS, &payload, b"head", &patch);
-                assert_eq!(patched.is_none(), entries.iter().any(|(key, _)| *key == "old"));
-                let Some(patched) = patched else { continue };
+                let mut out = Vec::new();
+                let is_patched = patched(FIELDS, &payload, b"head", &patch, &mut out).is_some();
+                assert_eq!(is_patched, entries.iter().all(|(key, _)| *key != "old"));
+                let patched = if is_patched { out } else { continue };
                 assert_eq!(check(&patched), Ok(&b"head"[..]));
                 let read = PayloadReader::parse(FIELDS, &patched).unwrap();
                 for (field, info) in FIELDS.iter().enumerate() {

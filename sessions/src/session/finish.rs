@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
+        atomic::Ordering::{Acquire, Relaxed, SeqCst},
     },
     time::{Duration, SystemTime},
 };
@@ -55,11 +55,10 @@ impl<T: SessionData> Handle<T> {
         // First this, then the look at `current`: `open` does it the other way round, so that one of
         // the two sees the other.
         self.answered.store(true, SeqCst);
-        if self.opened.get().is_none() {
-            return Some(Outcome { opened: self.asked.load(SeqCst), ..Outcome::default() });
-        }
-        let has_just_opened = self.has_just_opened.load(Relaxed);
-        let seen_at = if has_just_opened { self.current().opened_at } else { None };
+        let Some(opened) = self.opened.get() else {
+            return Some(Outcome { opened: self.asked.load(Acquire), ..Outcome::default() });
+        };
+        let seen_at = opened.opened_at.filter(|_| self.has_just_opened.load(Relaxed));
         // Before the look at `current`: what a save drops may have a `Drop` that looks there.
         let is_saved = self.save_at_once(seen_at)?;
         let current = self.current();

@@ -6,9 +6,12 @@
 //! 4. If the store has a tombstone, the session goes on under another id: the request gets a session that
 //!    has ended, so that its response replaces no cookie.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::Ordering::{Relaxed, SeqCst},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::Ordering::{Relaxed, Release},
+    },
+    time::SystemTime,
 };
 
 use tracing::{Instrument, Level, Span};
@@ -38,7 +41,7 @@ impl<T: SessionData> Handle<T> {
     /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
-        self.asked.store(true, SeqCst);
+        self.asked.store(true, Release);
         if self.opened.get().is_none() && !self.find_at_once() {
             // Boxed, because it would make every handler's future some hundred bytes larger.
             Box::pin(self.find().instrument(open_span())).await?;
@@ -56,7 +59,7 @@ impl<T: SessionData> Handle<T> {
         let shared = &self.shared;
         #[cfg(feature = "private-cookie")]
         if shared.storage.is_cookie() {
-            self.found(self.find_in_cookie());
+            self.found(self.find_in_cookie(), None);
             return true;
         }
         let Some(store) = shared.storage.store_at_once() else { return false };
@@ -67,7 +70,7 @@ impl<T: SessionData> Handle<T> {
             match load::fetch_at_once(shared, store, &slot, &registration.key) {
                 Some((SlotState::Stored, seen)) => {
                     tracing::debug!("opened a session");
-                    self.found(Current { opened_at: seen, ..Current::found(slot, cookie) });
+                    self.found(Current::found(slot, cookie), seen);
                     return true;
                 }
                 Some(_) => has_moved |= slot.has_moved(),
@@ -88,7 +91,7 @@ impl<T: SessionData> Handle<T> {
             let Some(registration) = slot.registration() else { continue };
             if load::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
                 tracing::debug!("opened a session");
-                self.found(Current::found(slot, cookie));
+                self.found(Current::found(slot, cookie), None);
                 return Ok(());
             }
             has_moved |= slot.has_moved();
@@ -106,19 +109,19 @@ impl<T: SessionData> Handle<T> {
     /// getting it: one of a session that begins here would take its place.
     fn found_none(&self, has_moved: bool) {
         let now = self.shared.now();
-        let slot = Slot::unsaved(now);
+        let slot = Arc::new(Slot::unsaved(now));
         if has_moved {
             tracing::debug!("the session goes on under another id");
             slot.end_as(true);
         }
-        let opened_at = self.shared.clock.of_system(now);
-        self.found(Current { opened_at, ..Current::unsaved(Arc::new(slot)) });
+        self.found(Current::unsaved(slot), self.shared.clock.of_system(now));
     }
 
     /// If two tasks of one request open at once, the first wins.
-    fn found(&self, current: Current<T>) {
+    fn found(&self, current: Current<T>, opened_at: Option<SystemTime>) {
         let open = Box::new(OpenedSession {
             current: Mutex::new(current),
+            opened_at,
             switching: tokio::sync::Mutex::new(()),
             writing: OnceLock::new(),
         });

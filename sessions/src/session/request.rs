@@ -83,6 +83,8 @@ impl Cookies {
 /// What a request has once it has opened its session.
 pub(super) struct OpenedSession<T: SessionData> {
     pub(super) current: Mutex<Current<T>>,
+    /// What the system's clock showed when the session was opened, if the system's clock is ours.
+    pub(super) opened_at: Option<SystemTime>,
     /// Held while the request switches to another session, so that the response does not tell the
     /// client of one session while another takes its place.
     pub(super) switching: tokio::sync::Mutex<()>,
@@ -110,8 +112,6 @@ pub(crate) struct Current<T: SessionData> {
     pub(super) is_switching: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
-    /// What the system's clock showed when the session was opened, if the system's clock is ours.
-    pub(super) opened_at: Option<SystemTime>,
     #[cfg(feature = "private-cookie")]
     pub(super) private: PrivateCookies,
 }
@@ -141,7 +141,6 @@ impl<T: SessionData> Current<T> {
             ended: false,
             is_switching: false,
             lifetime_before: None,
-            opened_at: None,
             #[cfg(feature = "private-cookie")]
             private: PrivateCookies::default(),
         }

@@ -17,7 +17,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -35,12 +35,15 @@ use crate::{
 /// waits for itself: longer than another task of it needs to pass a guard on.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// What a guard that writes counts for, beside what every guard does.
+const WRITE_GUARD: u64 = 1 << 32;
+
 /// One request's waits and guards.
 #[derive(Default)]
 pub(crate) struct Waits {
-    guards: AtomicUsize,
-    /// Those of them that write.
-    write_guards: AtomicUsize,
+    /// How many guards the request holds; beside them, as multiples of [`WRITE_GUARD`], how many of
+    /// them write.
+    guards: AtomicU64,
     response: Mutex<Response>,
 }
 
@@ -72,7 +75,7 @@ impl Waits {
 
     /// Whether the request holds a guard right now whose changes nobody else sees yet.
     pub(crate) fn has_write_guard(&self) -> bool {
-        self.write_guards.load(SeqCst) > 0
+        self.guards.load(SeqCst) >= WRITE_GUARD
     }
 
     /// Has the response leave without its handler. Does nothing if it has left.
@@ -288,6 +291,14 @@ impl Wake for Counting {
     }
 }
 
+/// What a guard counts for among those of its request.
+fn weight(access: Access) -> u64 {
+    match access {
+        Access::Read => 1,
+        Access::Write => 1 + WRITE_GUARD,
+    }
+}
+
 /// The session of a guard, counted among those of its request that have one.
 pub(crate) struct Holding<T: SessionData> {
     session: Session<T>,
@@ -296,11 +307,7 @@ pub(crate) struct Holding<T: SessionData> {
 
 impl<T: SessionData> Holding<T> {
     pub(crate) fn new(session: Session<T>, access: Access) -> Self {
-        let waits = &session.handle().waits;
-        waits.guards.fetch_add(1, SeqCst);
-        if access == Access::Write {
-            waits.write_guards.fetch_add(1, SeqCst);
-        }
+        session.handle().waits.guards.fetch_add(weight(access), SeqCst);
         Self { session, access }
     }
 }
@@ -315,11 +322,7 @@ impl<T: SessionData> Deref for Holding<T> {
 
 impl<T: SessionData> Drop for Holding<T> {
     fn drop(&mut self) {
-        let waits = &self.session.handle().waits;
-        waits.guards.fetch_sub(1, SeqCst);
-        if self.access == Access::Write {
-            waits.write_guards.fetch_sub(1, SeqCst);
-        }
+        self.session.handle().waits.guards.fetch_sub(weight(self.access), SeqCst);
     }
 }
 
@@ -369,8 +372,8 @@ mod tests {
     }
 
     /// A request that holds this many guards.
-    fn holding(guards: usize) -> Waits {
-        Waits { guards: AtomicUsize::new(guards), ..Waits::default() }
+    fn holding(guards: u64) -> Waits {
+        Waits { guards: AtomicU64::new(guards), ..Waits::default() }
     }
 
     #[tokio::test(start_paused = true)]

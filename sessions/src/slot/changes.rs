@@ -6,15 +6,18 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use smallvec::SmallVec;
+
 use super::snapshot::Checkout;
 use crate::data::{
     FieldInfo, SessionData,
     codec::{Codec, EncodeError},
     patch::{Body, RequestId},
     payload::{self, Encoder, PayloadReader},
+    sealing,
     tracked::Tracked,
 };
-use crate::{data::merge::Policy, error::refusal::Refusal};
+use crate::{data::merge::Policy, error::refusal::Refusal, scratch::with_buffer};
 
 /// What a writer did to one field, with the body that it has now.
 pub(super) enum Change {
@@ -24,6 +27,9 @@ pub(super) enum Change {
     To(Body),
     Refused(Refusal),
 }
+
+/// What a writer did to each field that it touched; of one field without an allocation.
+pub(super) type Changes = SmallVec<[(usize, Change); 1]>;
 
 /// Who writes, when, and how a layer stores that.
 #[derive(Clone, Copy)]
@@ -53,18 +59,29 @@ impl Writing<'_> {
         tracked: &mut Tracked<T>,
         borrower: usize,
         checkout: &Checkout,
-    ) -> Vec<(usize, Change)> {
+    ) -> Changes {
+        match const { sealing::growth::<T>() } {
+            0 => with_buffer(|body| self.changes_by_way_of(body, tracked, borrower, checkout)),
+            _ => self.changes_by_way_of(&mut Vec::new(), tracked, borrower, checkout),
+        }
+    }
+
+    fn changes_by_way_of<T: SessionData>(
+        self,
+        body: &mut Vec<u8>,
+        tracked: &mut Tracked<T>,
+        borrower: usize,
+        checkout: &Checkout,
+    ) -> Changes {
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
         let reader =
             PayloadReader::with_fields(T::FIELDS, &checkout.record.payload, touched.clone());
-        // Room for a usual field.
-        let mut body = Vec::with_capacity(64);
         let mut own_defaults = None;
         let mut first_end = u64::MAX;
         let mut change_of = |field: usize| {
             body.clear();
-            if let Err(error) = encode(tracked.data(), field, codec, &mut body) {
+            if let Err(error) = encode(tracked.data(), field, codec, body) {
                 return Change::Refused(Refusal::Encode(Arc::new(error.into())));
             }
             let stored = reader.body(field);
@@ -80,10 +97,10 @@ impl Writing<'_> {
             };
             // What counts as the default may not be stored, so that it has to be that now: a type's
             // `Default` can ask more than the code. What is left by a take comes from there just now.
-            let is_default = default.as_deref() == Some(&*body)
+            let is_default = default.as_deref() == Some(&**body)
                 && (!T::__LOADS_ALIKE
                     || tracked.is_taken(field)
-                    || self.default_now(field, &mut own_defaults).as_deref() == Some(&*body));
+                    || self.default_now(field, &mut own_defaults).as_deref() == Some(&**body));
             let is_unset = may_be_unset && is_default;
             let was_empty = flash
                 && before.is_none_or(|before| {
@@ -97,7 +114,7 @@ impl Writing<'_> {
                 body.extend_from_slice(payload::UNSET_BODY);
             } else if ttl > 0 {
                 let end = now.saturating_add(ttl);
-                payload::set_end(&mut body, end);
+                payload::set_end(body, end);
                 first_end = first_end.min(end);
             }
             if flash {
@@ -107,18 +124,18 @@ impl Writing<'_> {
                 }
                 // Also if an earlier guard of the same request consumed it, and nothing is saved since.
                 if takes && !was_empty || checkout.pending.consumed(field, writer) {
-                    payload::set_consumed(&mut body);
+                    payload::set_consumed(body);
                 }
             }
-            let new = Body::new(&body, is_unset);
+            let new = Body::new(body, is_unset);
             match before {
-                Some(before) if payload::is_same(before, &body) => Change::None(new),
+                Some(before) if payload::is_same(before, body) => Change::None(new),
                 None if is_unset => Change::None(new),
                 _ => Change::To(new),
             }
         };
-        let mut changes = Vec::with_capacity(touched.clone().count());
-        changes.extend(touched.map(|field| (field, change_of(field))));
+        let mut changes = Changes::with_capacity(touched.clone().count());
+        touched.for_each(|field| changes.push((field, change_of(field))));
         tracked.expire_at(first_end);
         changes
     }

@@ -121,6 +121,15 @@ pub(crate) enum SlotState {
     Ended,
 }
 
+/// The payload before there is one: each thread's own, so that threads do not count in one place, as
+/// with `Arc::default`.
+fn no_payload() -> Arc<[u8]> {
+    thread_local! {
+        static NONE: Arc<[u8]> = [][..].into();
+    }
+    NONE.try_with(Clone::clone).unwrap_or_default()
+}
+
 impl<T: SessionData> Slot<T> {
     /// The slot of a session that is not stored yet.
     pub(crate) fn unsaved(now: SystemTime) -> Self {
@@ -133,8 +142,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     fn new(state: SlotState, now: SystemTime, registration: OnceLock<Registration<T>>) -> Self {
-        // Not `Arc::default`: all threads would count in the one place that has the default.
-        let payload = [][..].into();
+        let payload = no_payload();
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),

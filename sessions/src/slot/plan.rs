@@ -15,7 +15,7 @@ use crate::{
         FieldInfo, SessionData,
         merge::Conflict,
         patch::{Patch, RequestId},
-        payload,
+        payload, sealing,
     },
     error::Error,
     record::{
@@ -25,6 +25,7 @@ use crate::{
         head::{Head, Lease},
         next_version,
     },
+    scratch::with_buffer,
 };
 
 /// How many writes whose answer was lost are remembered.
@@ -297,17 +298,26 @@ impl<T: SessionData> Contents<T> {
         head: &Head,
     ) -> Arc<[u8]> {
         let head = head.to_bytes();
-        let patched = || payload::patched(T::FIELDS, &self.record.payload, &head, pending);
-        let whole = || {
+        let patched = |out: &mut Vec<u8>| {
+            payload::patched(T::FIELDS, &self.record.payload, &head, pending, out).is_some()
+        };
+        let write = |out: &mut Vec<u8>| {
+            if extra_patch.is_none() && patched(out) {
+                return Arc::from(&out[..]);
+            }
             let mut reader = self.stored();
             reader.apply(pending);
             if let Some(extra_patch) = extra_patch {
                 reader.apply(extra_patch);
             }
-            reader.write(&head)
+            out.clear();
+            reader.write_to(&head, out);
+            Arc::from(&out[..])
         };
-        let payload = if extra_patch.is_none() { patched() } else { None };
-        payload.unwrap_or_else(whole).into()
+        match const { sealing::growth::<T>() } {
+            0 => with_buffer(write),
+            _ => write(&mut Vec::new()),
+        }
     }
 
     /// The head of the next record.

@@ -2,7 +2,11 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::{changes::Change, reader, snapshot::Checkout};
+use super::{
+    changes::{Change, Changes},
+    reader,
+    snapshot::Checkout,
+};
 use crate::{data::merge::Policy, error::refusal::Refusal};
 use crate::{
     data::{
@@ -133,7 +137,7 @@ pub(super) fn onto<T: SessionData>(
     record: &Record,
     pending: &Patch,
     policy: Policy,
-) -> Vec<(usize, Change)> {
+) -> Changes {
     let (stored_then, stored_now) = (reader::<T>(&checkout.record), reader::<T>(record));
     let rebased = |field: usize, change: &Change| {
         let base = checkout.pending.body(field).map(Deref::deref).or(stored_then.body(field));

@@ -3,7 +3,7 @@
 //! Run it with `cargo run -p sessions-examples --bin counter`, and reload the page.
 
 use axum::{Router, routing::get};
-use sessions::{Keys, MemoryStore, Session, SessionLayer};
+use sessions::{Keys, MemoryStore, Session};
 use tokio::net::TcpListener;
 
 /// Each field is a key of the session. The derive makes the typed accessors.
@@ -27,7 +27,7 @@ async fn main() -> std::io::Result<()> {
     // with `Keys::from_env`, so that a restart logs nobody out.
     let app = Router::new()
         .route("/", get(index))
-        .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+        .layer(Visitor::layer(MemoryStore::new(), Keys::generate()));
 
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     println!("counter listens on http://{}", listener.local_addr()?);

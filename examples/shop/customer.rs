@@ -11,7 +11,10 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sessions::{Device, Error, Lifetime, LoggedIn, RequireLogin, Session, local_path};
+use sessions::{
+    BuildError, Device, Error, Lifetime, LoggedIn, RequireLogin, RequireLoginBuilder, Session,
+    local_path,
+};
 
 use crate::{
     accounts::Problem,
@@ -24,23 +27,25 @@ use crate::{
 };
 
 /// A checkout takes a login that is not older than `recent`.
-pub(crate) fn routes(recent: Duration) -> Router<Shop> {
-    let login = RequireLogin::<Visitor>::redirect_to("/login");
+pub(crate) fn routes(recent: Duration) -> Result<Router<Shop>, BuildError> {
+    let login = RequireLogin::<Visitor>::builder().with_login_page("/login");
     // The login page leads back to the page that somebody wanted to see. A form is not sent again by
     // that: for an order, it leads to the page that has the form.
-    let to_checkout = RequireLogin::<Visitor>::redirect_to("/login?next=/checkout");
-    Router::new()
+    let to_checkout = RequireLogin::<Visitor>::builder().with_login_page("/login?next=/checkout");
+    let recently =
+        |login: &RequireLoginBuilder<Visitor>| login.clone().with_recent_login(recent).build();
+    Ok(Router::new()
         .route("/account", get(account))
         .route("/account/end", post(end))
         .route("/account/end-others", post(end_others))
         .route("/account/password", post(password))
-        .route_layer(login.clone())
-        .route("/checkout", get(checkout).route_layer(login.within(recent)))
-        .route("/checkout", post(order).route_layer(to_checkout.within(recent)))
+        .route_layer(login.clone().build()?)
+        .route("/checkout", get(checkout).route_layer(recently(&login)?))
+        .route("/checkout", post(order).route_layer(recently(&to_checkout)?))
         .route("/signup", get(signup_page).post(sign_up))
         .route("/login", get(login_page).post(log_in))
         .route("/logout", post(log_out))
-        .layer(from_fn(no_store))
+        .layer(from_fn(no_store)))
 }
 
 /// Nobody finds these pages with the back button after a logout.

@@ -164,7 +164,8 @@ async fn serve(options: Options) -> Result<(), String> {
     let hint = if insecure { "" } else { WEBKIT };
     say(&format!("shop listens on http://{address}{hint}"))?;
 
-    serve_until(stop, listener, shop::router(shop).layer(layer.clone())).await.map_err(text)?;
+    let app = shop::router(shop).map_err(text)?.layer(layer.clone());
+    serve_until(stop, listener, app).await.map_err(text)?;
 
     // The order matters: no request is left to write, then everything written is in the store, then
     // nothing of the store runs any more.

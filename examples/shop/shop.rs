@@ -12,7 +12,9 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sessions::{CsrfLayer, Error, ErrorKind, Lifetime, Session, UserSessions, local_path};
+use sessions::{
+    BuildError, CsrfLayer, Error, ErrorKind, Lifetime, Session, UserSessions, local_path,
+};
 
 use crate::{
     accounts::Accounts,
@@ -35,9 +37,10 @@ pub(crate) struct Shop {
 }
 
 /// All of the shop, without its sessions.
-pub(crate) fn router(shop: Shop) -> Router {
-    Router::new()
-        .merge(customer::routes(shop.recent_login))
+pub(crate) fn router(shop: Shop) -> Result<Router, BuildError> {
+    let customers = customer::routes(shop.recent_login)?;
+    Ok(Router::new()
+        .merge(customers)
         .route("/", get(products))
         .route("/products/{id}", get(product))
         .route("/cart", get(cart))
@@ -60,7 +63,7 @@ pub(crate) fn router(shop: Shop) -> Router {
         // What is added later is passed earlier.
         .layer(CsrfLayer::<Visitor>::new())
         .layer(from_fn(refusals_are_pages))
-        .layer(from_fn(security_headers))
+        .layer(from_fn(security_headers)))
 }
 
 /// A page with forms. It is counted, so whoever opens it has a session from now on.

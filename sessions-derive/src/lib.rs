@@ -24,6 +24,10 @@ use syn::{DeriveInput, Error, Result};
 /// It is what a guard derefs to, and derefs to `Visitor` itself, so that every field can be read
 /// but none assigned to. Changes go through its methods, which note what has to be saved.
 ///
+/// `Visitor` itself gets functions that are as visible: `Visitor::layer(store, keys)` is its
+/// `SessionLayer`, `Visitor::layer_builder(store, keys)` is for one with other settings, and with a `user`
+/// `Visitor::require_login()` is the builder of its `RequireLogin`.
+///
 /// # Accessors
 ///
 /// | type of `foo` | `foo()` returns | `set_foo(…)` takes |

@@ -57,7 +57,7 @@ impl<T: SessionData, S: Sync> OptionalFromRequestParts<S> for Session<T> {
 ///
 /// Rejects with 401 if nobody is logged in, and otherwise as [`Session`](struct@Session) does.
 /// Browsers are sent to the login page by
-/// [`RequireLogin::redirect_to`](crate::RequireLogin::redirect_to) on the router.
+/// [`RequireLogin`](crate::RequireLogin) on the router.
 ///
 /// For handlers that want to know and do not insist, there is `Option<LoggedIn<T>>`.
 pub struct LoggedIn<T: SessionUser> {

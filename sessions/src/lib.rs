@@ -43,8 +43,8 @@ pub mod values {}
 
 pub use cookie::SameSite;
 #[cfg(feature = "axum")]
-pub use csrf::{CsrfFuture, CsrfLayer, CsrfService};
-pub use csrf::{CsrfToken, OriginCheck};
+pub use csrf::{CsrfFuture, CsrfLayer, CsrfLayerBuilder, CsrfService};
+pub use csrf::{CsrfToken, OriginCheck, OriginCheckBuilder};
 pub use data::SessionData;
 pub use data::codec::Codec;
 pub use data::merge::Conflict;
@@ -59,7 +59,7 @@ pub use identity::id::StoreKey;
 pub use identity::keys::Keys;
 pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
 pub use login::Login;
-pub use login::require::{RequireLogin, RequireLoginService};
+pub use login::require::{RequireLogin, RequireLoginBuilder, RequireLoginService};
 pub use login::sessions::{SessionInfo, UserSessions};
 pub use login::way_back::local_path;
 pub use record::Record;

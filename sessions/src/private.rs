@@ -11,11 +11,12 @@ pub use crate::data::{
     user::UserName,
 };
 
+pub use crate::store::storage::IntoStorage;
 pub use std::string::String;
 
-use crate::data::SessionData;
 #[cfg(feature = "secret")]
 use crate::data::secret::Secret;
+use crate::{data::SessionData, identity::keys::Keys, layer::SessionLayer};
 
 /// What a field that is never stored must be able to do.
 #[diagnostic::on_unimplemented(
@@ -197,6 +198,14 @@ pub fn skipped_mut<T: SessionData, F>(
     project: impl FnOnce(&mut T) -> &mut F,
 ) -> &mut F {
     tracked.skipped_mut(project)
+}
+
+/// For the `layer` of a struct.
+pub fn layer<T: SessionData>(store: impl IntoStorage, keys: Keys) -> SessionLayer<T> {
+    match SessionLayer::builder(store, keys).build() {
+        Ok(layer) => layer,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 pub fn name_of<N: ToString + ?Sized>(name: &N) -> String {

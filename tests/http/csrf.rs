@@ -459,7 +459,7 @@ async fn sessions_in_cookies_have_tokens_too() {
 #[tokio::test]
 async fn where_a_request_comes_from_goes_before_its_token() {
     let pay = "https://pay.example";
-    let layer = CsrfLayer::new().with_trusted_origin(pay).unwrap();
+    let layer = CsrfLayer::builder().with_trusted_origin(pay).build().unwrap();
     let app = App::start(shop(layer)).await;
     let (client, token) = shopper(&app).await;
     let own = format!("http://{}", client.address());
@@ -582,8 +582,8 @@ async fn options_pass_as_a_preflight_and_as_nothing_else() {
 /// Browsers open one from any page, with the cookies of its visitor (RFC 6455, 10.2).
 #[tokio::test]
 async fn a_websocket_is_opened_by_pages_of_this_site_alone() {
-    for layer in [CsrfLayer::new(), CsrfLayer::origin_only()] {
-        let layer = layer.with_trusted_origin("https://pay.example").unwrap();
+    for builder in [CsrfLayer::builder(), CsrfLayer::builder().without_tokens()] {
+        let layer = builder.with_trusted_origin("https://pay.example").build().unwrap();
         let app = App::start(shop(layer)).await;
         let (client, _) = shopper(&app).await;
         app.store.reset();
@@ -621,7 +621,11 @@ async fn a_websocket_is_opened_by_pages_of_this_site_alone() {
 #[tokio::test]
 async fn a_handler_can_check_the_origin_by_itself() {
     async fn socket(headers: http::HeaderMap, uri: http::Uri) -> sessions::Result<()> {
-        OriginCheck::new().with_trusted_origin("https://pay.example").unwrap().check(&headers, &uri)
+        OriginCheck::builder()
+            .with_trusted_origin("https://pay.example")
+            .build()
+            .unwrap()
+            .check(&headers, &uri)
     }
     let app =
         App::start(Router::new().nest("/live", Router::new().route("/socket", any(socket)))).await;
@@ -653,7 +657,11 @@ async fn what_is_refused_is_answered_as_the_application_wants() {
         let headers = [("x-face", "yes"), ("content-type", "application/json")];
         (rejection.status(), headers, format!("\"{kind}\"")).into_response()
     }
-    let layer = CsrfLayer::new().with_form_limit(100).with_rejection_response(rejected);
+    let layer = CsrfLayer::builder()
+        .with_form_limit(100)
+        .with_rejection_response(rejected)
+        .build()
+        .unwrap();
     let app = App::start(shop(layer)).await;
     let (client, token) = shopper(&app).await;
     let form = |form: &str| request(Method::POST, "/buy", &[("content-type", FORM)], form);
@@ -680,7 +688,11 @@ async fn what_is_refused_is_answered_as_the_application_wants() {
 
 #[tokio::test]
 async fn the_origin_alone_asks_for_no_session() {
-    let layer = CsrfLayer::origin_only().with_trusted_origin("https://pay.example").unwrap();
+    let layer = CsrfLayer::builder()
+        .without_tokens()
+        .with_trusted_origin("https://pay.example")
+        .build()
+        .unwrap();
     let app = App::start(shop(layer)).await;
     let client = app.client();
     let own = format!("http://{}", client.address());
@@ -714,7 +726,7 @@ fn in_pieces(
 #[tokio::test]
 async fn a_form_arrives_whole_up_to_the_limit() {
     const LIMIT: usize = 300_000;
-    let app = App::start(shop(CsrfLayer::new().with_form_limit(LIMIT))).await;
+    let app = App::start(shop(CsrfLayer::builder().with_form_limit(LIMIT).build().unwrap())).await;
     let (client, token) = shopper(&app).await;
     for (length, status) in [(1_000, 200), (LIMIT, 200), (LIMIT + 1, 413)] {
         let form = format!("csrf_token={token}&note=");
@@ -784,7 +796,11 @@ async fn the_check_waits_for_nobodys_lock() {
 
 #[tokio::test]
 async fn header_and_field_have_other_names_if_wanted() {
-    let layer = CsrfLayer::new().with_header("x-xsrf".parse().unwrap()).with_field("_token");
+    let layer = CsrfLayer::builder()
+        .with_header("x-xsrf".parse().unwrap())
+        .with_field("_token")
+        .build()
+        .unwrap();
     let app = App::start(shop(layer)).await;
     let (client, token) = shopper(&app).await;
     buy_with(&client, &[("x-xsrf", &token)]).await.text();
@@ -835,7 +851,8 @@ async fn connect_is_checked_for_its_origin_alone() {
 #[tokio::test]
 async fn what_is_no_origin_cannot_be_trusted() {
     for origin in ["pay.example", "https://pay.example/", "null", "https://*.example"] {
-        let message = CsrfLayer::<Visitor>::new().with_trusted_origin(origin).unwrap_err();
+        let message =
+            CsrfLayer::<Visitor>::builder().with_trusted_origin(origin).build().unwrap_err();
         assert!(message.to_string().contains(origin), "{message}");
     }
 }

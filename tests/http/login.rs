@@ -12,8 +12,8 @@ use http::{Method, Request, StatusCode, request::Parts};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use sessions::{
-    Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, Rejection, RequireLogin, Session,
-    SessionLayer, Store, StoreKey, UserIndex, UserSessions,
+    Device, ErrorKind, Keys, Lifetime, LoggedIn, MemoryStore, Rejection, RequireLogin,
+    RequireLoginBuilder, Session, SessionLayer, Store, StoreKey, UserIndex, UserSessions,
     testing::{Gate, ManualClock, Operation, SessionChange, SpyStore, TestClient},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
@@ -826,11 +826,13 @@ async fn a_router_can_be_for_users_only() {
     let shop = Shop::start().await;
     let page = async || "for users";
     let api = RequireLogin::<Customer>::new();
-    let pages = RequireLogin::<Customer>::redirect_to("/login");
+    let pages = RequireLogin::<Customer>::builder().with_login_page("/login");
+    let recent = pages.clone().with_recent_login(10 * MINUTE).build().unwrap();
+    let admin = Customer::require_login().with_requirement(|fields| fields.is_admin);
     let guarded = Router::new()
-        .route("/page", get(page).post(page).layer(pages.clone()))
-        .route("/recent", post(page).get(page).layer(pages.within(10 * MINUTE)))
-        .route("/admin", get(page).layer(api.clone().require(|fields| fields.is_admin)))
+        .route("/page", get(page).post(page).layer(pages.build().unwrap()))
+        .route("/recent", post(page).get(page).layer(recent))
+        .route("/admin", get(page).layer::<_, Infallible>(admin.build().unwrap()))
         .route("/api", get(page))
         .route(
             "/promote",
@@ -875,7 +877,8 @@ async fn a_router_can_be_for_users_only() {
 #[tokio::test]
 async fn who_is_not_logged_in_is_sent_to_the_login_page_and_back() {
     let shop = Shop::start().await;
-    let login = RequireLogin::<Customer>::redirect_to("/login?lang=de");
+    let login =
+        RequireLogin::<Customer>::builder().with_login_page("/login?lang=de").build().unwrap();
     let app = Router::new().route("/{*page}", get(async || "in")).layer(login);
     let server = Server::start(app.layer(shop.layer.clone())).await;
     let reply = server.client().get("/orders/7?page=2&sort=a%20b").await;
@@ -890,16 +893,18 @@ async fn who_is_not_logged_in_is_sent_to_the_login_page_and_back() {
 async fn the_way_back_leads_out_of_nested_routers() {
     let shop = Shop::start().await;
     let page = || get(async || "in");
-    let login = RequireLogin::<Customer>::redirect_to("/shop/login");
+    let login = RequireLogin::<Customer>::builder().with_login_page("/shop/login");
     let orders = || Router::new().route("/{id}", page());
     let guarded =
         |login: RequireLogin<Customer>| Router::new().nest("/orders", orders().layer(login));
+    let behind = login.clone().with_path_prefix("/shop").build().unwrap();
+    let login = login.build().unwrap();
     let app = Router::new()
         .nest("/nested", guarded(login.clone()))
-        .nest("/behind", guarded(login.clone().with_path_prefix("/shop")))
+        .nest("/behind", guarded(behind.clone()))
         .nest_service("/service", guarded(login.clone()))
         .nest("/own-session", guarded(login.clone()).layer(shop.layer.clone()))
-        .route("/flat", page().layer(login.with_path_prefix("/shop")))
+        .route("/flat", page().layer(behind))
         .layer(shop.layer.clone());
     let server = Server::start(app).await;
     for (path, next) in [
@@ -923,11 +928,10 @@ fn what_is_no_address_of_a_login_page_is_refused_in_words() {
     for page in
         ["/login", "/", "/login?lang=de#form", "https://id.example/login", "HTTP://id.example"]
     {
-        let _ = RequireLogin::<Customer>::redirect_to(page);
+        RequireLogin::<Customer>::builder().with_login_page(page).build().unwrap();
     }
-    let refused = |make: fn(&'static str) -> RequireLogin<Customer>, what| {
-        let message = std::panic::catch_unwind(|| drop(make(what))).unwrap_err();
-        let message = message.downcast_ref::<String>().unwrap().clone();
+    let refused = |builder: RequireLoginBuilder<Customer>, what| {
+        let message = builder.build().unwrap_err().to_string();
         assert!(message.contains(&format!("`{what}` is no")), "{message}");
         assert!(message.contains("begins with one `/`"), "{message}");
     };
@@ -947,12 +951,12 @@ fn what_is_no_address_of_a_login_page_is_refused_in_words() {
         "/login\n",
         "/login\0",
     ] {
-        refused(RequireLogin::redirect_to, page);
+        refused(RequireLogin::builder().with_login_page(page), page);
     }
     for prefix in
         ["", "/", "shop", "/shop/", "//shop", "https://shop.example", "/a?b", "/a#b", "/a b"]
     {
-        refused(|prefix| RequireLogin::new().with_path_prefix(prefix), prefix);
+        refused(RequireLogin::builder().with_path_prefix(prefix), prefix);
     }
 }
 
@@ -963,7 +967,7 @@ async fn a_preflight_passes_without_what_is_not_its_own() {
     let shop = Shop::start().await;
     let cors = CorsLayer::new().allow_origin(["https://app.example".parse().unwrap()]);
     let any_page = || -> MethodRouter { any(async || ([("content-length", "9")], "for users")) };
-    let never = RequireLogin::<Customer>::new().require(|_| false);
+    let never = RequireLogin::<Customer>::builder().with_requirement(|_| false).build().unwrap();
     let app = Router::new()
         .route("/cors", any_page().layer::<_, Infallible>(cors).layer(never.clone()))
         .route("/any", any_page().layer(never))
@@ -1007,11 +1011,16 @@ async fn who_does_not_pass_is_answered_as_the_application_wants() {
     }
     let shop = Shop::start().await;
     let page = || get(async || "for users");
-    let pages = RequireLogin::<Customer>::redirect_to("/login").with_rejection_response(rejected);
-    let api = RequireLogin::<Customer>::new().with_rejection_response(rejected);
+    let pages = RequireLogin::<Customer>::builder()
+        .with_login_page("/login")
+        .with_rejection_response(rejected);
+    let admin = pages.clone().with_requirement(|fields| fields.is_admin).build().unwrap();
+    let pages = pages.build().unwrap();
+    let api = RequireLogin::<Customer>::builder();
+    let api = api.with_rejection_response(rejected).build().unwrap();
     let app = Router::new()
         .route("/page", page().layer(pages.clone()))
-        .route("/admin", page().layer(pages.require(|fields| fields.is_admin)))
+        .route("/admin", page().layer(admin))
         .route("/api", page().layer(api))
         .route("/login/{user}", get(login))
         .layer(shop.layer.clone());

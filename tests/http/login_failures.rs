@@ -148,8 +148,9 @@ async fn another_user_in_the_same_browser_begins_anew() {
         session.write().await.set_is_admin(true);
     };
     let admin = get(async || "for admins");
+    let admins_only = RequireLogin::<Customer>::builder().with_requirement(|it| it.is_admin);
     let more = Router::new()
-        .route("/admin", admin.layer(RequireLogin::<Customer>::new().require(|it| it.is_admin)))
+        .route("/admin", admin.layer(admins_only.build().unwrap()))
         .route("/promote", get(promote));
     let server = serve(&layer, more).await;
     let client = server.client();

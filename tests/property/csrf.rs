@@ -36,7 +36,8 @@ fn value(random: &mut Random, words: &[&str]) -> Vec<u8> {
 #[test]
 fn no_request_without_a_good_token_gets_through_whatever_its_headers() {
     let sessions = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
-    let csrf = CsrfLayer::<Visitor>::new().with_trusted_origin("https://pay.example").unwrap();
+    let csrf =
+        CsrfLayer::<Visitor>::builder().with_trusted_origin("https://pay.example").build().unwrap();
     let page = sessions.layer(tower::service_fn(async |request: Request| {
         let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
         let token = session.csrf_token().await.unwrap().to_string();

@@ -59,6 +59,7 @@ async fn app() -> Server {
         .route("/layers", get(public))
         .layer(CompressionLayer::new())
         .layer(CorsLayer::new().allow_origin([origin]));
+    let login = RequireLogin::<Visitor>::builder().with_login_page("/shop/login");
     let routes = Router::new()
         .route("/name/{name}", get(set_name))
         .route("/leave", get(leave))
@@ -67,13 +68,8 @@ async fn app() -> Server {
         .route("/for_a_minute", get(for_a_minute))
         .route("/same", get(async || ([("cache-control", "max-age=60")], "the same for all")))
         .route("/origin", post(async || "done").layer(CsrfLayer::<Visitor>::origin_only()))
-        .route("/orders", get(name).layer(RequireLogin::<Visitor>::redirect_to("/shop/login")))
-        .route(
-            "/prefixed",
-            get(name).layer(
-                RequireLogin::<Visitor>::redirect_to("/shop/login").with_path_prefix("/shop"),
-            ),
-        )
+        .route("/orders", get(name).layer(login.clone().build().unwrap()))
+        .route("/prefixed", get(name).layer(login.with_path_prefix("/shop").build().unwrap()))
         .merge(layers);
     let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
     Server::start(routes.layer(layer)).await

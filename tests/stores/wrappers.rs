@@ -165,7 +165,7 @@ async fn cached_answers_from_the_cache_for_as_long_as_it_was_told() {
     let remote = SpyStore::new(builder().build());
     let store = || {
         let cache = builder().build();
-        Cached::new_with_clock(cache, remote.clone(), STALENESS, &clock)
+        Cached::builder(cache, remote.clone(), STALENESS).with_clock(&clock).build()
     };
     let (ours, theirs) = (store(), store());
     let expires_at = clock.now() + Duration::from_secs(60);
@@ -296,7 +296,9 @@ async fn mirrored_writes_to_all_and_a_replica_fails_no_request() {
     }
 
     // One that hangs costs its timeout, and no more.
-    let store = Mirrored::with_replica_timeout(primary, replica.clone(), Duration::from_millis(20));
+    let store = Mirrored::builder(primary, replica.clone())
+        .with_replica_timeout(Duration::from_millis(20))
+        .build();
     let gate = replica.hold(Operation::Load);
     let session = create(&store, &record(1, None, b"x")).await;
     assert_eq!((store.stats().failures, version(&store, &session).await), (1, Some(1)));
@@ -310,7 +312,9 @@ async fn a_session_that_ends_while_its_save_is_mirrored_is_ended_in_the_replica(
     for begins in [true, false] {
         for by_user in [true, false] {
             let (primary, replica) = (MemoryStore::new(), SpyStore::new(MemoryStore::new()));
-            let store = Mirrored::with_replica_timeout(primary.clone(), replica.clone(), LONG);
+            let store = Mirrored::builder(primary.clone(), replica.clone())
+                .with_replica_timeout(LONG)
+                .build();
             // Another process.
             let other = Mirrored::new(primary.clone(), replica.store().clone());
             let session = key();
@@ -425,7 +429,7 @@ async fn a_mirrored_sweep_goes_on_for_both_and_a_replica_fails_none() {
         (Fails, Has(3), None, 0),
     ] {
         let timeout = Duration::from_millis(20);
-        let store = Mirrored::with_replica_timeout(primary, replica, timeout);
+        let store = Mirrored::builder(primary, replica).with_replica_timeout(timeout).build();
         let swept = store.delete_expired(10).await.ok();
         assert_eq!((swept, store.stats().failures), (removed, failures), "{store:?}");
         assert!(format!("{store:?}").contains(&format!("replica: {replica:?}")), "{store:?}");

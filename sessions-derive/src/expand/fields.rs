@@ -29,6 +29,47 @@ pub(super) fn doc(model: &Model<'_>) -> String {
     )
 }
 
+/// What begins with the user's struct: its layer, and the builder of one.
+pub(super) fn constructors(model: &Model<'_>) -> TokenStream {
+    let Model { krate, vis, ident, .. } = model;
+    let private = model.private();
+    let require_login = model.user.as_ref().map(|_| {
+        hygienic! {
+            #[doc = " Lets only those requests pass whose user is logged in: `RequireLogin::builder` with this type."]
+            #vis fn require_login() -> #krate::RequireLoginBuilder<Self> {
+                #krate::RequireLogin::builder()
+            }
+        }
+    });
+    let [layer, builder] = [
+        " A layer that gives requests such sessions: `SessionLayer::new` with this type.\n\n # Panics\n\n \
+         As `SessionLayer::new` does.",
+        " For a layer with other settings: `SessionLayer::builder` with this type.",
+    ];
+    hygienic! {
+        #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
+        impl #ident {
+            #[doc = #layer]
+            #vis fn layer(
+                store: impl #private::IntoStorage,
+                keys: #krate::Keys,
+            ) -> #krate::SessionLayer<Self> {
+                #private::layer(store, keys)
+            }
+
+            #[doc = #builder]
+            #vis fn layer_builder(
+                store: impl #private::IntoStorage,
+                keys: #krate::Keys,
+            ) -> #krate::SessionLayerBuilder<Self> {
+                #krate::SessionLayer::builder(store, keys)
+            }
+
+            #require_login
+        }
+    }
+}
+
 pub(super) fn accessors(model: &Model<'_>) -> TokenStream {
     let Model { ident, fields_ident, .. } = model;
     let private = &model.private();

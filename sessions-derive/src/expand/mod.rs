@@ -95,6 +95,25 @@
 //                 &mut __fields.__tracked
 //             }
 //         }
+//         impl Visitor {
+//             /** A layer that gives requests such sessions: `SessionLayer::new` with this type.
+//
+//      # Panics
+//
+//      As `SessionLayer::new` does.*/
+//             fn layer(
+//                 store: impl ::sessions::__private::IntoStorage,
+//                 keys: ::sessions::Keys,
+//             ) -> ::sessions::SessionLayer<Self> {
+//                 ::sessions::__private::layer(store, keys)
+//             }
+//             fn layer_builder(
+//                 store: impl ::sessions::__private::IntoStorage,
+//                 keys: ::sessions::Keys,
+//             ) -> ::sessions::SessionLayerBuilder<Self> {
+//                 ::sessions::SessionLayer::builder(store, keys)
+//             }
+//         }
 //         #[automatically_derived]
 //         impl ::core::ops::Deref for VisitorFields {
 //             type Target = Visitor;
@@ -212,6 +231,7 @@ pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
     let defaults = data::defaults(model);
     let forms = data::forms(model);
     let session_data = data::session_data(model);
+    let constructors = fields::constructors(model);
     let accessors = fields::accessors(model);
     let session_user = data::session_user(model);
     hygienic! {
@@ -224,6 +244,7 @@ pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
             #defaults
             #forms
             #session_data
+            #constructors
             #accessors
             #session_user
         };

@@ -45,7 +45,11 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
             }
         }
     });
+    // They would be in the way of what is generic, which is refused.
+    let constructors = generics.params.is_empty().then(|| fields::constructors(model));
     hygienic! {
+        #constructors
+
         #[doc = #doc]
         #[allow(deprecated)]
         #vis struct #fields_ident #generics #where_clause {

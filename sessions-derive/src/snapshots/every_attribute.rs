@@ -272,6 +272,31 @@ const _: () = {
             &mut __fields.__tracked
         }
     }
+    #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
+    impl Visitor {
+        /** A layer that gives requests such sessions: `SessionLayer::new` with this type.
+
+ # Panics
+
+ As `SessionLayer::new` does.*/
+        pub(crate) fn layer(
+            store: impl crate::runtime::__private::IntoStorage,
+            keys: crate::runtime::Keys,
+        ) -> crate::runtime::SessionLayer<Self> {
+            crate::runtime::__private::layer(store, keys)
+        }
+        /// For a layer with other settings: `SessionLayer::builder` with this type.
+        pub(crate) fn layer_builder(
+            store: impl crate::runtime::__private::IntoStorage,
+            keys: crate::runtime::Keys,
+        ) -> crate::runtime::SessionLayerBuilder<Self> {
+            crate::runtime::SessionLayer::builder(store, keys)
+        }
+        /// Lets only those requests pass whose user is logged in: `RequireLogin::builder` with this type.
+        pub(crate) fn require_login() -> crate::runtime::RequireLoginBuilder<Self> {
+            crate::runtime::RequireLogin::builder()
+        }
+    }
     #[automatically_derived]
     impl ::core::ops::Deref for VisitorFields {
         type Target = Visitor;

@@ -4,7 +4,10 @@ use axum_core::BoxError;
 use http::{HeaderName, Response, request::Parts};
 use tower_layer::Layer;
 
-use crate::csrf::{origin::OriginCheck, service::CsrfService};
+use crate::csrf::{
+    origin::{OriginCheck, OriginCheckBuilder},
+    service::CsrfService,
+};
 use crate::{
     data::SessionData,
     error::BuildError,
@@ -58,7 +61,7 @@ use crate::{
 ///    `Access-Control-Request-Method`. Everything else is checked.
 /// 2. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
 ///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
-///    [`with_trusted_origin`](Self::with_trusted_origin).
+///    [`with_trusted_origin`](CsrfLayerBuilder::with_trusted_origin).
 /// 3. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
 ///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2).
 ///    `Origin: null`, from a page that does not say where it is from, leaves it to the token, and
@@ -66,11 +69,11 @@ use crate::{
 /// 4. The token that [`Session::csrf_token`](crate::Session::csrf_token) gave to this session, in
 ///    the header `x-csrf-token` or else in the field `csrf_token` of a form
 ///    (`application/x-www-form-urlencoded`). A form is read for that, up to
-///    [a limit](Self::with_form_limit), and handed on whole.
+///    [a limit](CsrfLayerBuilder::with_form_limit), and handed on whole.
 ///
 /// What is refused gets 403 and a line of text; a form over the limit, 413. A session whose store
 /// does not answer gets 503, as with a handler.
-/// [`with_rejection_response`](Self::with_rejection_response) makes another response.
+/// [`with_rejection_response`](CsrfLayerBuilder::with_rejection_response) makes another response.
 ///
 /// A browser opens a WebSocket from any page, and sends the cookies along. So a `GET` with the header
 /// `Upgrade` is checked too, and so is `CONNECT`, which takes its place over HTTP/2: for their origin
@@ -124,66 +127,102 @@ pub(super) struct Settings {
     pub(super) on_rejection: Option<OnRejection>,
 }
 
-impl<T: SessionData> CsrfLayer<T> {
-    /// Checks the origin and the token.
-    pub fn new() -> Self {
-        Self::with(true)
-    }
-
-    /// Checks the origin alone, so that no page needs a token. Browsers of the last years all send
-    /// what that takes; a request with neither `Sec-Fetch-Site` nor `Origin` passes, because it is
-    /// not from a browser, or from one of those that are too old to tell. `Origin: null` alone does not.
-    pub fn origin_only() -> Self {
-        Self::with(false)
-    }
-
-    fn with(needs_token: bool) -> Self {
-        let settings = Settings {
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
             origins: OriginCheck::new(),
-            needs_token,
+            needs_token: true,
             header: HeaderName::from_static("x-csrf-token"),
             field: "csrf_token".into(),
             form_limit: 1 << 20,
             on_rejection: None,
-        };
+        }
+    }
+}
+
+impl<T: SessionData> CsrfLayer<T> {
+    /// Checks the origin and the token.
+    pub fn new() -> Self {
+        Self { settings: Arc::default(), data: PhantomData }
+    }
+
+    /// Checks the origin alone, so that no page needs a token:
+    /// [`without_tokens`](CsrfLayerBuilder::without_tokens).
+    pub fn origin_only() -> Self {
+        let settings = Settings { needs_token: false, ..Settings::default() };
         Self { settings: Arc::new(settings), data: PhantomData }
     }
 
+    /// For a layer with other settings.
+    pub fn builder() -> CsrfLayerBuilder<T> {
+        CsrfLayerBuilder {
+            settings: Settings::default(),
+            origins: OriginCheck::builder(),
+            data: PhantomData,
+        }
+    }
+}
+
+/// The settings of a [`CsrfLayer`].
+///
+/// ```
+/// # #[cfg(feature = "derive")]
+/// # fn main() -> Result<(), sessions::BuildError> {
+/// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+/// use sessions::CsrfLayer;
+///
+/// let layer = CsrfLayer::<Visitor>::builder()
+///     .with_trusted_origin("https://pay.example")
+///     .with_field("token")
+///     .build()?;
+/// # Ok(()) }
+/// # #[cfg(not(feature = "derive"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct CsrfLayerBuilder<T> {
+    settings: Settings,
+    origins: OriginCheckBuilder,
+    data: PhantomData<fn() -> T>,
+}
+
+impl<T: SessionData> CsrfLayerBuilder<T> {
+    /// Checks the origin alone, so that no page needs a token. Browsers of the last years all send
+    /// what that takes; a request with neither `Sec-Fetch-Site` nor `Origin` passes, because it is
+    /// not from a browser, or from one of those that are too old to tell. `Origin: null` alone does not.
+    pub fn without_tokens(mut self) -> Self {
+        self.settings.needs_token = false;
+        self
+    }
+
     /// Takes requests from the pages of another origin too, as `https://pay.example`. They still need
-    /// the token, and the cookie still needs a `SameSite` that lets it come along.
-    ///
-    /// # Errors
-    ///
-    /// If that is no origin: it has a scheme, a host, a port if need be, and nothing else.
-    pub fn with_trusted_origin(mut self, origin: &str) -> Result<Self, BuildError> {
-        self.settings().origins.trust(origin)?;
-        Ok(self)
+    /// the token, and the cookie still needs a `SameSite` that lets it come along. Can be repeated.
+    pub fn with_trusted_origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins = self.origins.with_trusted_origin(origin);
+        self
     }
 
-    /// The header in which scripts send the token; `x-csrf-token` by default.
-    #[must_use]
+    /// The header in which scripts send the token. Default: `x-csrf-token`.
     pub fn with_header(mut self, name: HeaderName) -> Self {
-        self.settings().header = name;
+        self.settings.header = name;
         self
     }
 
-    /// The field in which forms send the token; `csrf_token` by default.
-    #[must_use]
+    /// The field in which forms send the token. Default: `csrf_token`.
     pub fn with_field(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.settings().field = name.into();
+        self.settings.field = name.into();
         self
     }
 
-    /// The most bytes that a form may have in which the token is looked for; 1 MiB by default. One
-    /// with the token in the header is not read.
-    #[must_use]
+    /// The most bytes that a form may have in which the token is looked for; one with the token in the
+    /// header is not read. Default: 1 MiB.
     pub fn with_form_limit(mut self, bytes: usize) -> Self {
-        self.settings().form_limit = bytes;
+        self.settings.form_limit = bytes;
         self
     }
 
     /// What a client gets whose request is refused, in place of a line of text: see [`Rejection`].
-    #[must_use]
     pub fn with_rejection_response<B>(
         mut self,
         response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
@@ -191,12 +230,24 @@ impl<T: SessionData> CsrfLayer<T> {
     where
         B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.settings().on_rejection = Some(OnRejection::new(response));
+        self.settings.on_rejection = Some(OnRejection::new(response));
         self
     }
 
-    fn settings(&mut self) -> &mut Settings {
-        Arc::make_mut(&mut self.settings)
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// If a trusted origin is none: it has a scheme, a host, a port if need be, and nothing else.
+    pub fn build(self) -> Result<CsrfLayer<T>, BuildError> {
+        let settings = Settings { origins: self.origins.build()?, ..self.settings };
+        Ok(CsrfLayer { settings: Arc::new(settings), data: PhantomData })
+    }
+}
+
+impl<T> fmt::Debug for CsrfLayerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CsrfLayerBuilder").field(&self.settings).finish()
     }
 }
 

@@ -8,8 +8,8 @@ pub(crate) mod service;
 pub(crate) mod token;
 
 #[cfg(feature = "axum")]
-pub use layer::CsrfLayer;
-pub use origin::OriginCheck;
+pub use layer::{CsrfLayer, CsrfLayerBuilder};
+pub use origin::{OriginCheck, OriginCheckBuilder};
 #[cfg(feature = "axum")]
 pub use service::{CsrfFuture, CsrfService};
 pub use token::CsrfToken;

@@ -40,7 +40,7 @@ const LONGEST_SHOWN: usize = 100;
 ///
 /// 1. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
 ///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
-///    [`with_trusted_origin`](Self::with_trusted_origin).
+///    [`with_trusted_origin`](OriginCheckBuilder::with_trusted_origin).
 /// 2. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
 ///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2). A proxy
 ///    has to hand that on: [`proxies`](crate::proxies).
@@ -50,6 +50,31 @@ const LONGEST_SHOWN: usize = 100;
 pub struct OriginCheck {
     /// Origins as browsers write them: `scheme://host`, and the port unless it is the scheme's own.
     trusted: Vec<String>,
+}
+
+/// The settings of an [`OriginCheck`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct OriginCheckBuilder {
+    trusted: Vec<String>,
+}
+
+impl OriginCheckBuilder {
+    /// Takes requests from the pages of another origin too, as `https://pay.example`. Can be repeated.
+    pub fn with_trusted_origin(mut self, origin: impl Into<String>) -> Self {
+        self.trusted.push(origin.into());
+        self
+    }
+
+    /// The check.
+    ///
+    /// # Errors
+    ///
+    /// If a trusted origin is none: it has a scheme, a host, a port if need be, and nothing else.
+    pub fn build(self) -> Result<OriginCheck, BuildError> {
+        let trusted = self.trusted.iter().map(|origin| parse(origin)).collect::<Result<_, _>>()?;
+        Ok(OriginCheck { trusted })
+    }
 }
 
 /// What a request's headers say.
@@ -67,19 +92,9 @@ impl OriginCheck {
         Self::default()
     }
 
-    /// Takes requests from the pages of another origin too, as `https://pay.example`.
-    ///
-    /// # Errors
-    ///
-    /// If that is no origin: it has a scheme, a host, a port if need be, and nothing else.
-    pub fn with_trusted_origin(mut self, origin: &str) -> Result<Self, BuildError> {
-        self.trust(origin)?;
-        Ok(self)
-    }
-
-    pub(super) fn trust(&mut self, origin: &str) -> Result<(), BuildError> {
-        self.trusted.push(parse(origin)?);
-        Ok(())
+    /// For a check with other settings.
+    pub fn builder() -> OriginCheckBuilder {
+        OriginCheckBuilder::default()
     }
 
     /// Whether a request with these headers, to this address, comes from this site.
@@ -282,7 +297,8 @@ mod tests {
             (&[], &["https://shop.example"], None, false),
             (&[], &["https://shop.\u{e9}xample"], Some("shop.\u{e9}xample"), false),
         ];
-        let check = OriginCheck::new().with_trusted_origin("https://pay.example").unwrap();
+        let check =
+            OriginCheck::builder().with_trusted_origin("https://pay.example").build().unwrap();
         for (sites, origins, host, is_good) in TABLE {
             let mut headers = HeaderMap::new();
             let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).unwrap();

@@ -402,7 +402,7 @@ mod tests {
             let is = Service::<Request>::poll_ready(&mut service, &mut cx);
             assert_eq!(is, ready);
         }
-        let layer = CsrfLayer::<Data>::new().with_field("a_field");
+        let layer = CsrfLayer::<Data>::builder().with_field("a_field").build().unwrap();
         assert!(format!("{layer:?}").contains("a_field"));
         let service = layer.layer(Slow(Poll::Pending));
         assert!(format!("{service:?}").contains("Slow"));

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::{
     data::user::SessionUser,
-    error::{Error, ErrorKind},
+    error::{BuildError, Error, ErrorKind},
     login::way_back::{local_path, with_next},
     session::Session,
     web::{
@@ -31,7 +31,8 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool
 /// router.
 ///
 /// ```
-/// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
+/// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))]
+/// # fn main() -> Result<(), sessions::BuildError> {
 /// # async fn page() {}
 /// use std::time::Duration;
 ///
@@ -46,16 +47,20 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool
 /// }
 ///
 /// const RECENT: Duration = Duration::from_secs(10 * 60);
-/// let login = RequireLogin::<Visitor>::redirect_to("/login");
+/// let login = RequireLogin::<Visitor>::builder().with_login_page("/login");
+/// let recent = login.clone().with_recent_login(RECENT).build()?;
+/// let admin = login.clone().with_requirement(|fields| fields.is_admin).build()?;
 ///
 /// let app: Router = Router::new()
 ///     .route("/account", get(page))
-///     .route("/password", get(page).layer(login.clone().within(RECENT)))
-///     .route("/admin", get(page).layer(login.clone().require(|fields| fields.is_admin)))
-///     .route_layer(login)
+///     .route("/password", get(page).layer(recent))
+///     .route("/admin", get(page).layer(admin))
+///     .route_layer(login.build()?)
 ///     .route("/login", get(page))
 ///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
-/// # }
+/// # Ok(()) }
+/// # #[cfg(not(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode")))]
+/// # fn main() {}
 /// ```
 ///
 /// It has to be inside of the [`SessionLayer`](crate::SessionLayer). A CORS preflight passes, `OPTIONS`
@@ -72,16 +77,17 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool
 /// | who asks | response |
 /// | --- | --- |
 /// | nobody is logged in, or the login is too long ago | 401, or 303 to the login page |
-/// | a user for whom [`require`](Self::require) says no | 403 |
+/// | a user for whom [`with_requirement`](RequireLoginBuilder::with_requirement) says no | 403 |
 /// | the store does not answer | 503 |
 ///
-/// with a line of text, or what [`with_rejection_response`](Self::with_rejection_response) makes of it.
+/// with a line of text, or what
+/// [`with_rejection_response`](RequireLoginBuilder::with_rejection_response) makes of it.
 ///
 /// A redirect carries the way back in the query parameter `next`, for requests that can be made
 /// again (`GET` and `HEAD`). The login page must check it before it sends anybody there:
 /// [`local_path`](crate::local_path). In a nested router too it is the whole path, as axum keeps it
 /// (`axum::extract::OriginalUri`). For a proxy that takes a prefix away there is
-/// [`with_path_prefix`](Self::with_path_prefix).
+/// [`with_path_prefix`](RequireLoginBuilder::with_path_prefix).
 pub struct RequireLogin<T: SessionUser> {
     login_page: Option<Arc<str>>,
     prefix: Option<Arc<str>>,
@@ -97,69 +103,9 @@ impl<T: SessionUser> RequireLogin<T> {
         Self { login_page: None, prefix: None, recent: None, predicate: None, on_rejection: None }
     }
 
-    /// Who is not logged in is sent to this page: for browsers. It is a path of this site as browsers
-    /// see it (`/login`), or the address of another one (`https://id.example/login`).
-    ///
-    /// # Panics
-    ///
-    /// If that is neither: a browser would look for `login` beside whatever page was asked for. Or if a
-    /// header cannot carry it.
-    pub fn redirect_to(login_page: impl Into<Arc<str>>) -> Self {
-        let login_page = login_page.into();
-        assert!(
-            is_address(&login_page),
-            "`{login_page}` is no address of a login page: it is a path that begins with one `/`, as \
-             `/login`, or begins with `https://`"
-        );
-        Self { login_page: Some(login_page), ..Self::new() }
-    }
-
-    /// The beginning of all paths that a proxy takes away before it hands a request on, as
-    /// `proxy_pass http://127.0.0.1:3000/;` in nginx's `location /shop/` does: it is put before the
-    /// way back, so that this leads through the proxy. To be given as browsers see it: `/shop`.
-    ///
-    /// # Panics
-    ///
-    /// If that is no path of this site, or ends with a `/`.
-    #[must_use]
-    pub fn with_path_prefix(self, prefix: impl Into<Arc<str>>) -> Self {
-        let prefix = prefix.into();
-        let is_path = local_path(&prefix).is_some() && !prefix.contains(['?', '#']);
-        assert!(
-            is_path && !prefix.ends_with('/'),
-            "`{prefix}` is no beginning of a path: it begins with one `/` and does not end with one, \
-             as `/shop`"
-        );
-        Self { prefix: Some(prefix), ..self }
-    }
-
-    /// What a client gets that does not pass, in place of a line of text or the redirect: see
-    /// [`Rejection`], with an example.
-    #[must_use]
-    pub fn with_rejection_response<B>(
-        self,
-        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
-    ) -> Self
-    where
-        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        Self { on_rejection: Some(OnRejection::new(response)), ..self }
-    }
-
-    /// The login must not be older: [`Session::require_recent_login`].
-    #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
-        Self { recent: Some(limit), ..self }
-    }
-
-    /// And this must be true of the session, or the user gets 403: for roles.
-    #[must_use]
-    pub fn require(self, predicate: impl Fn(&T::Fields) -> bool + Send + Sync + 'static) -> Self {
-        let predicate: Predicate<T> = match self.predicate {
-            Some(first) => Arc::new(move |fields| first(fields) && predicate(fields)),
-            None => Arc::new(predicate),
-        };
-        Self { predicate: Some(predicate), ..self }
+    /// For a layer with other settings.
+    pub fn builder() -> RequireLoginBuilder<T> {
+        RequireLoginBuilder { settings: Self::new() }
     }
 
     /// What becomes of a request with these extensions.
@@ -211,6 +157,99 @@ impl<T: SessionUser> RequireLogin<T> {
             ),
             _ => login_page.to_string(),
         }
+    }
+}
+
+/// The settings of a [`RequireLogin`]. A clone is a beginning for another route.
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct RequireLoginBuilder<T: SessionUser> {
+    settings: RequireLogin<T>,
+}
+
+impl<T: SessionUser> RequireLoginBuilder<T> {
+    /// Who is not logged in is sent to this page: for browsers. It is a path of this site as browsers
+    /// see it (`/login`), or the address of another one (`https://id.example/login`). Default: 401.
+    pub fn with_login_page(mut self, login_page: impl Into<Arc<str>>) -> Self {
+        self.settings.login_page = Some(login_page.into());
+        self
+    }
+
+    /// The beginning of all paths that a proxy takes away before it hands a request on, as
+    /// `proxy_pass http://127.0.0.1:3000/;` in nginx's `location /shop/` does: it is put before the
+    /// way back, so that this leads through the proxy. To be given as browsers see it: `/shop`.
+    pub fn with_path_prefix(mut self, prefix: impl Into<Arc<str>>) -> Self {
+        self.settings.prefix = Some(prefix.into());
+        self
+    }
+
+    /// The login must not be older: [`Session::require_recent_login`].
+    pub fn with_recent_login(mut self, limit: Duration) -> Self {
+        self.settings.recent = Some(limit);
+        self
+    }
+
+    /// This must be true of the session, or the user gets 403: for roles. Of several all must be true.
+    pub fn with_requirement(
+        mut self,
+        predicate: impl Fn(&T::Fields) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.predicate = Some(match self.settings.predicate {
+            Some(first) => Arc::new(move |fields| first(fields) && predicate(fields)),
+            None => Arc::new(predicate),
+        });
+        self
+    }
+
+    /// What a client gets that does not pass, in place of a line of text or the redirect: see
+    /// [`Rejection`], with an example.
+    pub fn with_rejection_response<B>(
+        mut self,
+        response: impl Fn(&Rejection, &Parts) -> Response<B> + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.settings.on_rejection = Some(OnRejection::new(response));
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// If the login page is neither a path that begins with one `/` nor an address with `http://` or
+    /// `https://`, or a header cannot carry it: a browser would look for `login` beside whatever page was
+    /// asked for. If the prefix is no path of this site, or ends with a `/`.
+    pub fn build(self) -> Result<RequireLogin<T>, BuildError> {
+        let RequireLogin { login_page, prefix, .. } = &self.settings;
+        if let Some(page) = login_page.as_ref().filter(|page| !is_address(page)) {
+            return Err(BuildError::new(format!(
+                "`{page}` is no address of a login page: it is a path that begins with one `/`, as \
+                 `/login`, or begins with `https://`"
+            )));
+        }
+        let is_prefix = |prefix: &str| {
+            local_path(prefix).is_some() && !prefix.contains(['?', '#']) && !prefix.ends_with('/')
+        };
+        if let Some(prefix) = prefix.as_ref().filter(|prefix| !is_prefix(prefix)) {
+            return Err(BuildError::new(format!(
+                "`{prefix}` is no beginning of a path: it begins with one `/` and does not end with \
+                 one, as `/shop`"
+            )));
+        }
+        Ok(self.settings)
+    }
+}
+
+impl<T: SessionUser> Clone for RequireLoginBuilder<T> {
+    fn clone(&self) -> Self {
+        Self { settings: self.settings.clone() }
+    }
+}
+
+impl<T: SessionUser> fmt::Debug for RequireLoginBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequireLoginBuilder").field(&self.settings).finish()
     }
 }
 

@@ -100,9 +100,9 @@ pub use self::{
     erased::DynUserIndex,
     expiry_sweep::ExpirySweep,
     wrap::{
-        cached::{Cached, CachedStats},
+        cached::{Cached, CachedBuilder, CachedStats},
         migrating::Migrating,
-        mirrored::{Mirrored, MirroredStats},
+        mirrored::{Mirrored, MirroredBuilder, MirroredStats},
     },
 };
 #[cfg(feature = "memory")]

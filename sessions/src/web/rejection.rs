@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 ///
 /// `with_rejection_response` of
 /// [`SessionLayer::builder`](crate::SessionLayerBuilder::with_rejection_response), of
-/// [`RequireLogin`](crate::RequireLogin::with_rejection_response) and of `CsrfLayer` takes a
+/// [`RequireLogin`](crate::RequireLoginBuilder::with_rejection_response) and of `CsrfLayer` takes a
 /// function from the rejection and the request's head to a response:
 ///
 /// ```
@@ -56,12 +56,16 @@ use crate::error::{Error, ErrorKind};
 /// let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
 ///     .with_rejection_response(rejected)
 ///     .build()?;
-/// let login = RequireLogin::<Visitor>::redirect_to("/login").with_rejection_response(rejected);
+/// let login = RequireLogin::<Visitor>::builder()
+///     .with_login_page("/login")
+///     .with_rejection_response(rejected)
+///     .build()?;
+/// let csrf = CsrfLayer::<Visitor>::builder().with_rejection_response(rejected).build()?;
 ///
 /// let app = Router::new()
 ///     .route("/account", get(page).post(page))
 ///     .route_layer(login)
-///     .layer(CsrfLayer::<Visitor>::new().with_rejection_response(rejected))
+///     .layer(csrf)
 ///     .layer(layer);
 /// # Ok(app) }
 /// # }
@@ -163,7 +167,7 @@ impl Rejection {
         self.0.status
     }
 
-    /// Where [`RequireLogin::redirect_to`](crate::RequireLogin::redirect_to) sends the client: the
+    /// Where [`with_login_page`](crate::RequireLoginBuilder::with_login_page) sends the client: the
     /// login page, with the way back in its query.
     pub fn login_page(&self) -> Option<&str> {
         self.0.login_page.as_deref()

@@ -68,6 +68,32 @@ struct Shared<L1, L2> {
 /// Longer than any process runs: a hundred years.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// The settings of a [`Cached`] store.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct CachedBuilder<L1, L2> {
+    l1: L1,
+    l2: L2,
+    staleness: Duration,
+    clock: Clock,
+}
+
+impl<L1: Store, L2: Store> CachedBuilder<L1, L2> {
+    /// Another clock than the system's, to test staleness without waiting; `l1` needs the same.
+    #[cfg(feature = "testing")]
+    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
+        self.clock = clock.clock();
+        self
+    }
+
+    /// The store.
+    pub fn build(self) -> Cached<L1, L2> {
+        let Self { l1, l2, staleness, clock } = self;
+        let (beginnings, hits, misses) = Default::default();
+        Cached { shared: Arc::new(Shared { l1, l2, staleness, clock, beginnings, hits, misses }) }
+    }
+}
+
 /// How often a [`Cached`] store had the record: [`Cached::stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -84,23 +110,12 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
     ///
     /// `l1` must be this process's own, and used for nothing else.
     pub fn new(l1: L1, l2: L2, staleness: Duration) -> Self {
-        Self::assemble(l1, l2, staleness, Clock::System)
+        Self::builder(l1, l2, staleness).build()
     }
 
-    /// The same by a clock that a test sets by hand; `l1` should have it as well.
-    #[cfg(feature = "testing")]
-    pub fn new_with_clock(
-        l1: L1,
-        l2: L2,
-        staleness: Duration,
-        clock: &crate::clock::ManualClock,
-    ) -> Self {
-        Self::assemble(l1, l2, staleness, clock.clock())
-    }
-
-    fn assemble(l1: L1, l2: L2, staleness: Duration, clock: Clock) -> Self {
-        let (beginnings, hits, misses) = Default::default();
-        Self { shared: Arc::new(Shared { l1, l2, staleness, clock, beginnings, hits, misses }) }
+    /// For a cache with other settings; the arguments are those of [`new`](Self::new).
+    pub fn builder(l1: L1, l2: L2, staleness: Duration) -> CachedBuilder<L1, L2> {
+        CachedBuilder { l1, l2, staleness, clock: Clock::System }
     }
 
     /// How often the cache had the record.

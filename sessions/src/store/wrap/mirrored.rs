@@ -40,7 +40,7 @@ use crate::{identity::id::StoreKey, record::Record};
 /// # Errors
 ///
 /// Those of the primary. A replica that fails, or does not answer within a second (see
-/// [`with_replica_timeout`](Self::with_replica_timeout)), fails no request: it is logged, and
+/// [`with_replica_timeout`](MirroredBuilder::with_replica_timeout)), fails no request: it is logged, and
 /// counted in [`stats`](Self::stats). It may then lack records, or have old ones, until their next
 /// save: after an outage a logout may be missing in it. A write that the primary failed is counted
 /// there too, as one in doubt: it may have been carried out, and the replica has it only if it was a
@@ -75,16 +75,41 @@ pub struct MirroredStats {
     pub in_doubt: u64,
 }
 
+/// The settings of a [`Mirrored`] store.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct MirroredBuilder<P, R> {
+    primary: P,
+    replica: R,
+    replica_timeout: Duration,
+}
+
+impl<P: Store, R: Store> MirroredBuilder<P, R> {
+    /// How long a call waits for the replica, before it goes on without its answer. Default: one second.
+    pub fn with_replica_timeout(mut self, timeout: Duration) -> Self {
+        self.replica_timeout = timeout;
+        self
+    }
+
+    /// The store.
+    pub fn build(self) -> Mirrored<P, R> {
+        let Self { primary, replica, replica_timeout } = self;
+        let (failures, in_doubt) = Default::default();
+        Mirrored {
+            shared: Arc::new(Shared { primary, replica, replica_timeout, failures, in_doubt }),
+        }
+    }
+}
+
 impl<P: Store, R: Store> Mirrored<P, R> {
     /// Reads from `primary`, writes to both.
     pub fn new(primary: P, replica: R) -> Self {
-        Self::with_replica_timeout(primary, replica, Duration::from_secs(1))
+        Self::builder(primary, replica).build()
     }
 
-    /// The same, with another time that a call waits for the replica.
-    pub fn with_replica_timeout(primary: P, replica: R, replica_timeout: Duration) -> Self {
-        let (failures, in_doubt) = Default::default();
-        Self { shared: Arc::new(Shared { primary, replica, replica_timeout, failures, in_doubt }) }
+    /// For a mirror with other settings.
+    pub fn builder(primary: P, replica: R) -> MirroredBuilder<P, R> {
+        MirroredBuilder { primary, replica, replica_timeout: Duration::from_secs(1) }
     }
 
     /// What the replica has missed so far.

@@ -31,7 +31,7 @@ fn every_test_that_the_documentation_names_is_there() {
         sources(&repository.join(folder), &mut text);
     }
     for (page, at_least) in
-        [("concurrency", 20), ("security", 20), ("proxies", 5), ("surprises", 15)]
+        [("concurrency", 20), ("security", 20), ("devices", 15), ("proxies", 5), ("surprises", 15)]
     {
         let path = repository.join(format!("sessions/docs/{page}.md"));
         let page = fs::read_to_string(path).expect("the page");

@@ -13,7 +13,7 @@ use syn::{
 
 /// From the ground up. What is in a row knows the rows above it in this list, and nothing else of the
 /// crate.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("leaves", &["clock", "scratch", "sync", "varint"]),
     ("error", &["error"]),
     ("identity", &["identity"]),
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("data", &["data"]),
     ("store", &["store"]),
     ("cookie", &["cookie"]),
+    ("device_bound", &["device_bound"]),
     ("slot", &["slot"]),
     ("save", &["save"]),
     ("web", &["web"]),

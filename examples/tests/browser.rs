@@ -2,6 +2,8 @@
 //! Where there is none, the tests say so and pass; `SESSIONS_TEST_BROWSER=1` demands it, and
 //! `SESSIONS_TEST_BROWSER=0` leaves them out.
 
+#[path = "browser/devices.rs"]
+mod devices;
 #[path = "browser/frames.rs"]
 mod frames;
 mod support;

@@ -8,6 +8,8 @@ mod clock;
 mod cookie;
 mod csrf;
 mod data;
+#[cfg(feature = "device-bound")]
+mod device_bound;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
@@ -30,6 +32,9 @@ mod web;
 
 #[doc = include_str!("../docs/concurrency.md")]
 pub mod concurrency {}
+#[cfg(feature = "device-bound")]
+#[doc = include_str!("../docs/devices.md")]
+pub mod devices {}
 #[doc = include_str!("../docs/fields.md")]
 pub mod fields {}
 #[doc = include_str!("../docs/proxies.md")]
@@ -51,6 +56,8 @@ pub use data::merge::Conflict;
 #[cfg(feature = "secret")]
 pub use data::secret::Secret;
 pub use data::user::SessionUser;
+#[cfg(feature = "device-bound")]
+pub use device_bound::{DeviceProof, Unproven, UnprovenPolicy, settings::DeviceBinding};
 pub use error::store::StoreError;
 pub use error::{BuildError, Error, ErrorKind, Result};
 #[cfg(feature = "axum")]

@@ -3,6 +3,7 @@
 mod concurrency;
 mod cookies;
 mod csrf;
+mod devices;
 mod evolution;
 mod failing_stores;
 mod fields;

@@ -17,6 +17,39 @@ use crate::{
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A certificate of `localhost`, signed with its own key, made by `openssl`.
+#[derive(Debug)]
+pub struct Certificate {
+    folder: Folder,
+    /// What Chromium knows the key by, to take it without a complaint
+    /// (`--ignore-certificate-errors-spki-list`).
+    pub key_hash: String,
+}
+
+impl Certificate {
+    /// A new one.
+    #[allow(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        let folder = Folder::new();
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-euc", script]).current_dir(&folder.path).stderr(Stdio::null());
+            let output = command.output().expect("a shell");
+            assert!(output.status.success(), "`openssl` makes no certificate: is it installed?");
+            String::from_utf8(output.stdout).expect("text")
+        };
+        shell(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+             -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem",
+        );
+        let key_hash = shell(
+            "openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | \
+             openssl dgst -sha256 -binary | openssl base64",
+        );
+        Self { folder, key_hash: key_hash.trim().to_string() }
+    }
+}
+
 /// A proxy with a cache.
 #[derive(Debug)]
 pub struct Nginx {
@@ -26,6 +59,24 @@ pub struct Nginx {
 }
 
 impl Nginx {
+    /// Starts one with TLS before the application at `upstream`, for tests in a browser. `None`, and a word
+    /// about it, where nginx is not installed and no browser is demanded.
+    pub fn start_with_tls(upstream: SocketAddr, certificate: &Certificate) -> Option<Self> {
+        const VARIABLE: &str = "SESSIONS_TEST_BROWSER";
+        let Some(program) = find("nginx") else {
+            let is_demanded = env::var(VARIABLE).is_ok_and(|value| value == "1");
+            assert!(!is_demanded, "{VARIABLE} is 1, but nginx is not installed");
+            let _ = writeln!(stderr(), "left out: tests with nginx: it is not installed");
+            return None;
+        };
+        let path = certificate.folder.path.display();
+        let tls =
+            format!(" ssl;\nssl_certificate {path}/cert.pem;\nssl_certificate_key {path}/key.pem");
+        let more = "proxy_set_header Host $http_host;";
+        let started = (0..5).find_map(|_| Self::try_start(&program, upstream, more, "", &tls));
+        Some(started.expect("nginx starts"))
+    }
+
     /// Starts one that hands everything on to the application at `upstream`; `locations` are more
     /// locations, and `more` is said in that of `/`. Both have `UPSTREAM` in place of the
     /// application's address. `None`, and a word about it, where nginx is not installed or not wanted.
@@ -38,7 +89,7 @@ impl Nginx {
             (_, Some(program)) => {
                 // Between the search for a free port and its use somebody else can take it.
                 let started =
-                    (0..5).find_map(|_| Self::try_start(&program, upstream, more, locations));
+                    (0..5).find_map(|_| Self::try_start(&program, upstream, more, locations, ""));
                 return Some(started.expect("nginx starts"));
             }
         };
@@ -52,6 +103,7 @@ impl Nginx {
         upstream: SocketAddr,
         more: &str,
         locations: &str,
+        tls: &str,
     ) -> Option<Self> {
         let (folder, port) = (Folder::new(), free_port());
         let path = folder.path.display();
@@ -64,7 +116,7 @@ impl Nginx {
              events {{ worker_connections 512; }}\n\
              http {{\naccess_log off;\n{temporary}\
              proxy_cache_path {path}/cache levels=1:2 keys_zone=pages:1m;\n\
-             server {{\nlisten 127.0.0.1:{port};\n\
+             server {{\nlisten 127.0.0.1:{port}{tls};\n\
              add_header X-Cache $upstream_cache_status always;\n\
              location / {{ proxy_pass http://UPSTREAM; proxy_cache pages; {more} }}\n\
              {locations}\n}}\n}}\n"

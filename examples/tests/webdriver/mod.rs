@@ -52,6 +52,8 @@ pub(crate) struct Browser {
     profile: Profile,
     /// Cookies of other sites than the page's are blocked.
     is_blocking: bool,
+    /// Beside the usual flags.
+    more_flags: Vec<String>,
 }
 
 /// The folder where a browser keeps its cookies, removed when the test is over.
@@ -67,15 +69,20 @@ impl Browser {
     /// Opens a browser with a fresh profile. `None`, and a word on the standard error, where there
     /// is no browser and nobody demands one.
     pub(crate) fn start(name: &str) -> Option<Self> {
-        Self::start_with(name, false)
+        Self::start_with(name, false, Vec::new())
     }
 
     /// The same, with a browser that blocks the cookies of other sites than the page's.
     pub(crate) fn start_blocking(name: &str) -> Option<Self> {
-        Self::start_with(name, true)
+        Self::start_with(name, true, Vec::new())
     }
 
-    fn start_with(name: &str, is_blocking: bool) -> Option<Self> {
+    /// The same as [`start`](Self::start), with more flags.
+    pub(crate) fn start_flagged(name: &str, flags: Vec<String>) -> Option<Self> {
+        Self::start_with(name, false, flags)
+    }
+
+    fn start_with(name: &str, is_blocking: bool, more_flags: Vec<String>) -> Option<Self> {
         let switch = env::var(SWITCH).unwrap_or_default();
         if switch == "0" {
             return left_out(&format!("{SWITCH} is 0"));
@@ -94,7 +101,8 @@ impl Browser {
         let command = command.arg("--port=0").env("HOME", &profile.0);
         let (driver, driver_port) = Program::start(command, "successfully on port ");
         let session = String::new();
-        let mut browser = Self { session, driver_port, _driver: driver, profile, is_blocking };
+        let mut browser =
+            Self { session, driver_port, _driver: driver, profile, is_blocking, more_flags };
         browser.open();
         Some(browser)
     }
@@ -108,6 +116,7 @@ impl Browser {
     fn open(&mut self) {
         let mut flags = FLAGS.map(String::from).to_vec();
         flags.push(format!("--user-data-dir={}", self.profile.0.display()));
+        flags.extend(self.more_flags.iter().cloned());
         // Unless a test is about that, cookies of other sites are let through, so that `SameSite` alone
         // decides.
         let settings = json!({ "profile.cookie_controls_mode": u8::from(self.is_blocking) });

@@ -182,6 +182,12 @@ impl CookieConfig {
         }
     }
 
+    /// Another cookie with the same attributes, whose name goes on with `suffix`.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
+        Self { name: [&self.name, suffix].concat().into(), ..self.clone() }
+    }
+
     /// Browsers compare prefixes without regard to case.
     fn has_prefix(&self, prefix: &str) -> bool {
         self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
@@ -243,7 +249,7 @@ impl CookieConfig {
     }
 
     /// The values of the cookies of this name, the first of them if there are very many.
-    fn values<'a>(
+    pub(crate) fn values<'a>(
         &'a self,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = &'a [u8]> + 'a {
@@ -330,7 +336,7 @@ impl CookieConfig {
     }
 
     /// The header that gives the client these bytes.
-    fn set(&self, value: &[u8], max_age: Option<Duration>) -> HeaderValue {
+    pub(crate) fn set(&self, value: &[u8], max_age: Option<Duration>) -> HeaderValue {
         let max_age = max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
         let (name, attributes) = (&*self.name, self.attributes());
         // Exactly, so that the header can have this memory.
@@ -351,7 +357,7 @@ impl CookieConfig {
         header_value([&self.name, "=", self.attributes(), OVER].concat())
     }
 
-    fn attributes(&self) -> &str {
+    pub(crate) fn attributes(&self) -> &str {
         self.attributes.get_or_init(|| {
             let cookie = Cookie::build(("", ""))
                 .path(&*self.path)

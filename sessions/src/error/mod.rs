@@ -66,6 +66,8 @@ enum Inner {
         held_by: String,
     },
     LoginRequired,
+    #[cfg(feature = "device-bound")]
+    UnprovenDevice,
     Aborted,
     Csrf,
     CrossSite {
@@ -162,7 +164,8 @@ pub enum ErrorKind {
     /// saves what that guard has not released. The message says where the guard was taken. Trying
     /// again does not help; dropping the guard first does.
     GuardHeld,
-    /// Nobody is logged in, or the login is too long ago.
+    /// Nobody is logged in, or the login is too long ago; or the request does not show that it comes
+    /// from the device that the session is bound to.
     LoginRequired,
     /// The background task of the operation panicked or was shut down with its runtime.
     Aborted,
@@ -239,6 +242,12 @@ impl Error {
         Inner::LoginRequired.into()
     }
 
+    /// The request may come again, with a proof.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn unproven_device() -> Self {
+        Inner::UnprovenDevice.into()
+    }
+
     pub(crate) fn aborted() -> Self {
         Inner::Aborted.into()
     }
@@ -275,6 +284,8 @@ impl Error {
             }
             Inner::Locked(_) | Inner::Leased { .. } => ErrorKind::Locked,
             Inner::LoginRequired => ErrorKind::LoginRequired,
+            #[cfg(feature = "device-bound")]
+            Inner::UnprovenDevice => ErrorKind::LoginRequired,
             Inner::Aborted => ErrorKind::Aborted,
             Inner::Csrf => ErrorKind::Csrf,
             Inner::CrossSite { .. } => ErrorKind::CrossSite,
@@ -458,6 +469,10 @@ impl fmt::Display for Error {
             Inner::LoginRequired => {
                 f.write_str("nobody is logged in, or the login is too long ago for this")
             }
+            #[cfg(feature = "device-bound")]
+            Inner::UnprovenDevice => f.write_str(
+                "the request does not show that it comes from the device of its session",
+            ),
             Inner::Aborted => f.write_str("the session's background task was cut short"),
             Inner::Csrf => f.write_str(
                 "that is no CSRF token of this session: it is another session's, or from before the \

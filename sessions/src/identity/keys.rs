@@ -29,6 +29,8 @@ struct Key {
     label: Label,
     signature: HmacSha256,
     csrf: HmacSha256,
+    #[cfg(feature = "device-bound")]
+    device: HmacSha256,
     #[cfg(feature = "private-cookie")]
     seal: chacha20poly1305::XChaCha20Poly1305,
     #[cfg(feature = "secret")]
@@ -251,6 +253,31 @@ impl Keys {
     ) -> bool {
         self.ring.iter().any(|key| mac(&key.csrf, name, id).verify(tag.into()).is_ok())
     }
+
+    /// Proves that this layer made a `message` about a device, whose session cookie is called `name`;
+    /// made with the first key. No `purpose` has a zero byte, and all messages of one are equally long.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn device_tag(
+        &self,
+        purpose: &str,
+        name: &str,
+        message: &[&[u8]],
+    ) -> [u8; TAG_LENGTH] {
+        device_mac(&self.ring[0].device, purpose, name, message).finalize().into_bytes().into()
+    }
+
+    /// Whether any of the keys made this tag. Takes the same time wherever a wrong tag differs.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn verify_device_tag(
+        &self,
+        purpose: &str,
+        name: &str,
+        message: &[&[u8]],
+        tag: &[u8; TAG_LENGTH],
+    ) -> bool {
+        let is_made_with = |key: &Key| device_mac(&key.device, purpose, name, message);
+        self.ring.iter().any(|key| is_made_with(key).verify(tag.into()).is_ok())
+    }
 }
 
 impl Key {
@@ -260,6 +287,8 @@ impl Key {
             label: *subkey(&root, &[b"sessions: label, version 1"]),
             signature: keyed(&*subkey(&root, &[b"sessions: cookie signature, version 1"])),
             csrf: keyed(&*subkey(&root, &[b"sessions: CSRF token, version 1"])),
+            #[cfg(feature = "device-bound")]
+            device: keyed(&*subkey(&root, &[b"sessions: device binding, version 1"])),
             #[cfg(feature = "private-cookie")]
             seal: KeyInit::new((&*subkey(&root, &[b"sessions: private cookie, version 1"])).into()),
             #[cfg(feature = "secret")]
@@ -301,6 +330,17 @@ fn mac(key: &HmacSha256, name: &str, id: &[u8; ID_LENGTH]) -> HmacSha256 {
     mac.update(name.as_bytes());
     mac.update(&[0]);
     mac.update(id);
+    mac
+}
+
+#[cfg(feature = "device-bound")]
+fn device_mac(key: &HmacSha256, purpose: &str, name: &str, message: &[&[u8]]) -> HmacSha256 {
+    let mut mac = key.clone();
+    for text in [purpose, name] {
+        mac.update(text.as_bytes());
+        mac.update(&[0]);
+    }
+    message.iter().for_each(|part| mac.update(part));
     mac
 }
 

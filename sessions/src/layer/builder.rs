@@ -6,6 +6,8 @@ use axum_core::BoxError;
 use http::{Response, request::Parts};
 
 use crate::data::merge::Conflict;
+#[cfg(feature = "device-bound")]
+use crate::device_bound::settings::DeviceBinding;
 use crate::{
     clock::Clock,
     cookie::{CookieConfig, SameSite, seen::SeenCookies},
@@ -81,6 +83,8 @@ pub struct SessionLayerBuilder<T> {
     lease_time: Option<Duration>,
     store_timeout: Duration,
     on_rejection: Option<OnRejection>,
+    #[cfg(feature = "device-bound")]
+    device_binding: Option<DeviceBinding>,
     clock: Clock,
     is_another_process: bool,
     data: PhantomData<fn() -> T>,
@@ -103,6 +107,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             lease_time: None,
             store_timeout: Duration::from_secs(5),
             on_rejection: None,
+            #[cfg(feature = "device-bound")]
+            device_binding: None,
             clock: Clock::System,
             is_another_process: false,
             data: PhantomData,
@@ -330,6 +336,19 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
+    /// Binds each session that somebody is logged in to, to the device that it is used on, where the
+    /// browser can do that: a copy of its cookies then opens nothing after some minutes. For a type of
+    /// session without a user, every session that is stored.
+    ///
+    /// The layer itself answers two paths for it, of requests that no page makes:
+    /// [`DeviceBinding::with_path`]. What it is worth, and how to roll it out:
+    /// [`devices`](crate::devices).
+    #[cfg(feature = "device-bound")]
+    pub fn bind_to_device(mut self, binding: DeviceBinding) -> Self {
+        self.device_binding = Some(binding);
+        self
+    }
+
     /// Another clock than the system's, to test expiry without waiting. The store needs the same.
     #[cfg(feature = "testing")]
     pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
@@ -349,7 +368,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     ///
     /// # Errors
     ///
-    /// A cookie that browsers would reject, limits under which a session would never or at once
+    /// A device binding that could not work; a cookie that browsers would reject, limits under which a session would never or at once
     /// expire, a payload limit over 16 MiB, a waiter limit of zero, no codec compiled in, a field no
     /// value of which its codec would give back; a layer of another type in this process that has a key
     /// and the cookie's name in common with this one. The message says what to change.
@@ -399,6 +418,15 @@ impl<T: SessionData> SessionLayerBuilder<T> {
                 )));
             }
         }
+        #[cfg(feature = "device-bound")]
+        let devices = match self.device_binding {
+            Some(binding) => {
+                let has_users = T::FIELDS.iter().any(|field| field.user);
+                let is_in_cookie = self.storage.is_cookie();
+                Some(Box::new(binding.settle(&self.cookie, is_in_cookie, has_users)?))
+            }
+            None => None,
+        };
         let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
         let neighbour = if self.is_another_process { None } else { Some(neighbour.register()?) };
         let plain_http = PlainHttpHint::new(&self.cookie);
@@ -423,6 +451,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             seen_cookies: SeenCookies::new(),
             background: Background::new(),
             plain_http,
+            #[cfg(feature = "device-bound")]
+            devices,
         };
         Ok(SessionLayer { shared: Arc::new(shared), on_rejection: self.on_rejection })
     }

@@ -34,6 +34,9 @@ pin_project! {
     }
 }
 
+/// A response that the layer makes itself.
+pub(super) type OwnAnswer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
 type Finishing<O> = Pin<Box<Waiting<O, dyn Future<Output = Outcome> + Send>>>;
 
 pin_project! {
@@ -53,6 +56,8 @@ pin_project! {
         on_rejection: Option<Box<(OnRejection, Parts)>>,
         waiting: Option<Finishing<F::Output>>,
         is_done: bool,
+        // The layer's own answer to a browser, in place of the inner service's.
+        own: Option<OwnAnswer>,
     }
 
     impl<F: Future, T: SessionData> PinnedDrop for ResponseFuture<F, T> {
@@ -72,7 +77,20 @@ impl<F: Future, T: SessionData> ResponseFuture<F, T> {
         on_rejection: Option<Box<(OnRejection, Parts)>>,
     ) -> Self {
         let (inner, session) = (Some(inner), Some(session));
-        Self { inner, session, on_rejection, waiting: None, is_done: false }
+        Self { inner, session, on_rejection, waiting: None, is_done: false, own: None }
+    }
+
+    /// A response of the layer, which the inner service is not asked for.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn own(own: OwnAnswer) -> Self {
+        Self {
+            inner: None,
+            session: None,
+            on_rejection: None,
+            waiting: None,
+            is_done: false,
+            own: Some(own),
+        }
     }
 
     /// The response of a request whose session another layer of the same application looks after.
@@ -83,6 +101,7 @@ impl<F: Future, T: SessionData> ResponseFuture<F, T> {
             on_rejection: None,
             waiting: None,
             is_done: false,
+            own: None,
         }
     }
 }
@@ -97,6 +116,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if let Some(own) = this.own {
+            return own.as_mut().poll(cx).map(Ok);
+        }
         let Some(session) = this.session else {
             let output = this.inner.as_pin_mut().map_or(Poll::Pending, |inner| inner.poll(cx));
             return output.map_ok(|response| response.map(Body::new));
@@ -189,6 +211,10 @@ where
             }
         }
     };
+    #[cfg(feature = "device-bound")]
+    {
+        response = super::device::with_device(response, outcome.device);
+    }
     let headers = response.headers_mut();
     if outcome.opened {
         headers::vary_by_cookie(headers);

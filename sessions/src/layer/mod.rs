@@ -15,6 +15,8 @@ use crate::{
 };
 
 pub(crate) mod builder;
+#[cfg(feature = "device-bound")]
+pub(crate) mod device;
 pub(crate) mod future;
 pub(crate) mod headers;
 pub(crate) mod service;

@@ -8,6 +8,8 @@ use axum_core::{BoxError, body::Body};
 use http::{Request, Response};
 use tower_service::Service;
 
+#[cfg(feature = "device-bound")]
+use crate::layer::device;
 use crate::layer::future::ResponseFuture;
 use crate::{
     data::SessionData,
@@ -66,7 +68,11 @@ where
         if outer.is_some_and(|Lazy(outer)| self.shared.is_or_answers_for(&outer.handle().shared)) {
             return ResponseFuture::inside(self.inner.call(request));
         }
-        let session = Session::<T>::lazy(self.shared.clone(), request.headers());
+        #[cfg(feature = "device-bound")]
+        if let Some(answering) = device::answer(&self.shared, &request) {
+            return ResponseFuture::own(answering);
+        }
+        let session = Session::<T>::lazy(self.shared.clone(), request.method(), request.headers());
         let mut on_rejection = None;
         if let Some(function) = &self.on_rejection {
             // Before the session is in it, which the copy would keep in use.

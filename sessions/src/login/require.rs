@@ -14,6 +14,8 @@ use http::{Extensions, HeaderValue, Method, Request, Response, Uri, header, requ
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "device-bound")]
+use crate::device_bound::UnprovenPolicy;
 use crate::{
     data::user::SessionUser,
     error::{BuildError, Error, ErrorKind},
@@ -94,13 +96,23 @@ pub struct RequireLogin<T: SessionUser> {
     recent: Option<Duration>,
     predicate: Option<Predicate<T>>,
     on_rejection: Option<OnRejection>,
+    #[cfg(feature = "device-bound")]
+    unproven: UnprovenPolicy,
 }
 
 impl<T: SessionUser> RequireLogin<T> {
     /// Who is not logged in gets 401: for an API.
     #[allow(clippy::new_without_default, reason = "`RequireLogin::default()` says less")]
     pub fn new() -> Self {
-        Self { login_page: None, prefix: None, recent: None, predicate: None, on_rejection: None }
+        Self {
+            login_page: None,
+            prefix: None,
+            recent: None,
+            predicate: None,
+            on_rejection: None,
+            #[cfg(feature = "device-bound")]
+            unproven: UnprovenPolicy::default(),
+        }
     }
 
     /// For a layer with other settings.
@@ -111,6 +123,8 @@ impl<T: SessionUser> RequireLogin<T> {
     /// What becomes of a request with these extensions.
     async fn judge(&self, extensions: &Extensions) -> Result<(), Refusal> {
         let session = Session::<T>::open(extensions).await?;
+        #[cfg(feature = "device-bound")]
+        session.handle().check_device(self.unproven)?;
         let fields = session.read_or_error().await?;
         // The store has to know too whose session it is, or nobody could end it.
         if fields.__user().is_none() || session.logged_in_at().is_none() {
@@ -197,6 +211,17 @@ impl<T: SessionUser> RequireLoginBuilder<T> {
             Some(first) => Arc::new(move |fields| first(fields) && predicate(fields)),
             None => Arc::new(predicate),
         });
+        self
+    }
+
+    /// What a request gets whose session is bound to a device, and that does not show that it comes from
+    /// there: 401 or the login page, or first, if it follows a link of another site, the page that asks
+    /// for itself again. [`Reload`](UnprovenPolicy::Reload) by default, also where the
+    /// [layer](crate::DeviceBinding::with_unproven_policy) lets such requests through; with
+    /// [`Allow`](UnprovenPolicy::Allow) they pass.
+    #[cfg(feature = "device-bound")]
+    pub fn with_unproven_policy(mut self, policy: UnprovenPolicy) -> Self {
+        self.settings.unproven = policy;
         self
     }
 
@@ -296,8 +321,10 @@ impl From<Error> for Refusal {
 
 impl<T: SessionUser> Clone for RequireLogin<T> {
     fn clone(&self) -> Self {
-        let Self { login_page, prefix, recent, predicate, on_rejection } = self;
+        let Self { login_page, prefix, recent, predicate, on_rejection, .. } = self;
         Self {
+            #[cfg(feature = "device-bound")]
+            unproven: self.unproven,
             login_page: login_page.clone(),
             prefix: prefix.clone(),
             recent: *recent,

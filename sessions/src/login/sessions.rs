@@ -37,6 +37,9 @@ pub struct SessionInfo {
     pub expires_at: SystemTime,
     /// What the login said about where it came from; empty if nothing.
     pub device: Device,
+    /// Since when the session is bound to a device, if it is: its stolen cookie opens nothing.
+    #[cfg(feature = "device-bound")]
+    pub bound_since: Option<SystemTime>,
 }
 
 impl<T: SessionData> Session<T> {
@@ -127,6 +130,8 @@ impl<T: SessionUser> UserSessions<T> {
         let found = self.sessions_of(&self.shared.user_name(user)).await?;
         let infos = found.into_iter().filter_map(|(key, record)| {
             let (record, head) = load::usable(&self.shared, record, self.shared.now())?;
+            #[cfg(feature = "device-bound")]
+            let bound_since = head.binding.map(|binding| binding.since);
             let (device, last_seen) = head.device.map(|it| *it).unzip();
             Some(SessionInfo {
                 key,
@@ -134,6 +139,8 @@ impl<T: SessionUser> UserSessions<T> {
                 last_seen,
                 expires_at: record.expires_at,
                 device: device.unwrap_or_default(),
+                #[cfg(feature = "device-bound")]
+                bound_since,
             })
         });
         let mut infos: Vec<SessionInfo> = infos.collect();

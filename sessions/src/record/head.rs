@@ -3,6 +3,7 @@
 //! ```text
 //! head = flags  [idle]  [absolute]  [holder (8 bytes)  lease-time]  [count (one byte)  write id (4 bytes)*]
 //!        [last-seen  length  user-agent  length  address]  [cookie-sent]
+//!        [binding-id (16 bytes)  public-key (33 bytes)  bound-at]
 //! ```
 //!
 //! Flags and times, in milliseconds, are [varints](crate::varint). A write id of zero is none: there is room
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use crate::{
     clock::{from_millis, to_millis},
     record::{
+        binding::{Binding, BindingId, DeviceKey},
         device::Device,
         expiry::{Lifetime, as_stored},
     },
@@ -29,6 +31,7 @@ const LEASE: u8 = 16;
 const WRITE_IDS: u8 = 32;
 const DEVICE: u8 = 64;
 const COOKIE_SENT: u8 = 128;
+const BINDING: u16 = 256;
 
 /// How many saves a record remembers. Whoever looks for one that is further back cannot tell
 /// whether it was ever carried out.
@@ -49,6 +52,8 @@ pub(crate) struct Head {
     pub(crate) device: Option<Box<(Device, SystemTime)>>,
     /// When a persistent cookie was sent again, last, only because it was old.
     pub(crate) cookie_sent: Option<SystemTime>,
+    /// The device that the session is bound to.
+    pub(crate) binding: Option<Box<Binding>>,
 }
 
 /// The right to be the only one who saves a session, for as long as it is renewed.
@@ -73,7 +78,7 @@ impl Head {
         if *self == Self::default() {
             return out;
         }
-        let Self { lifetime, lease, write_ids, device, cookie_sent } = self;
+        let Self { lifetime, lease, write_ids, device, cookie_sent, binding } = self;
         let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
         let flags = flag(IDLE, lifetime.idle.is_some())
             | flag(ABSOLUTE, lifetime.absolute.is_some())
@@ -83,6 +88,7 @@ impl Head {
             | flag(WRITE_IDS, !write_ids.is_empty())
             | flag(DEVICE, device.is_some())
             | flag(COOKIE_SENT, cookie_sent.is_some());
+        let flags = u16::from(flags) | if binding.is_some() { BINDING } else { 0 };
         varint::put(u64::from(flags), &mut out);
         for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
             varint::put(timeout.as_millis() as u64, &mut out);
@@ -106,6 +112,11 @@ impl Head {
         }
         if let Some(sent) = cookie_sent {
             varint::put(to_millis(*sent), &mut out);
+        }
+        if let Some(Binding { id, key, since }) = binding.as_deref() {
+            out.extend(id.as_bytes());
+            out.extend(key.as_bytes());
+            varint::put(to_millis(*since), &mut out);
         }
         out
     }
@@ -152,8 +163,20 @@ impl Head {
         if has(COOKIE_SENT) {
             head.cookie_sent = Some(from_millis(varint::take(&mut bytes)?));
         }
+        if flags & u64::from(BINDING) != 0 {
+            let id = BindingId::from_bytes(take_array(&mut bytes)?);
+            let key = DeviceKey::from_bytes(take_array(&mut bytes)?);
+            let since = from_millis(varint::take(&mut bytes)?);
+            head.binding = Some(Box::new(Binding { id, key, since }));
+        }
         Some(head)
     }
+}
+
+fn take_array<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (array, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*array)
 }
 
 fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
@@ -183,17 +206,25 @@ mod tests {
         for lifetime in lifetimes {
             for lease in leases {
                 let time = from_millis(u64::from(u32::MAX));
-                for (write_ids, device, cookie_sent) in [
-                    (vec![], None, None),
-                    (vec![1], Some(Device::new()), Some(time)),
+                let binding = Binding {
+                    id: BindingId::from_bytes([7; 16]),
+                    key: DeviceKey::from_bytes([3; 33]),
+                    since: time,
+                };
+                for (write_ids, device, cookie_sent, binding) in [
+                    (vec![], None, None, None),
+                    (vec![], None, None, Some(binding)),
+                    (vec![1], Some(Device::new()), Some(time), None),
                     (
                         vec![u32::MAX; WRITE_IDS_KEPT],
                         Some(Device::new().with_user_agent("Zoë's")),
                         None,
+                        Some(binding),
                     ),
                 ] {
+                    let binding = binding.map(Box::new);
                     let device = device.map(|it| Box::new((it, time)));
-                    let head = Head { lifetime, lease, write_ids, device, cookie_sent };
+                    let head = Head { lifetime, lease, write_ids, device, cookie_sent, binding };
                     let bytes = head.to_bytes();
                     assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
                     let later = [&bytes[..], b"later"].concat();
@@ -221,6 +252,14 @@ mod tests {
         assert_eq!(head.to_bytes(), b"\x40\xac\x02\x04Zo\xc3\xab\x03::1");
         let head = Head { cookie_sent: Some(from_millis(300)), ..Head::default() };
         assert_eq!(head.to_bytes(), b"\x80\x01\xac\x02");
+        let binding = Binding {
+            id: BindingId::from_bytes(*b"0123456789abcdef"),
+            key: DeviceKey::from_bytes(*b"\x02the x of a point in 32 bytes ..."),
+            since: from_millis(300),
+        };
+        let head = Head { binding: Some(Box::new(binding)), ..Head::default() };
+        let written = b"\x80\x020123456789abcdef\x02the x of a point in 32 bytes ...\xac\x02";
+        assert_eq!(head.to_bytes(), written);
     }
 
     /// A save changes the write ids and nothing else.

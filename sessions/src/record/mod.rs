@@ -1,5 +1,6 @@
 //! What a store keeps.
 
+pub(crate) mod binding;
 pub(crate) mod device;
 pub(crate) mod expiry;
 pub(crate) mod head;

@@ -21,6 +21,8 @@
 
 pub(crate) mod background;
 pub(crate) mod lease;
+#[cfg(feature = "device-bound")]
+pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod renew;
 pub(crate) mod shared;

@@ -1,5 +1,7 @@
 //! Another id for a session: its record under the new id, and a tombstone under the old one.
 
+#[cfg(feature = "device-bound")]
+use crate::save::link;
 use crate::{
     data::SessionData,
     error::Error,
@@ -64,6 +66,12 @@ pub(crate) async fn renew<T: SessionData>(
             shared.cookie.sealed_fits(&record)?;
             return Ok((record, registration));
         };
+        // Before there is anything to lead to: wherever this is cut short, the browser's binding leads to
+        // the session.
+        #[cfg(feature = "device-bound")]
+        if shared.devices.is_some() {
+            Box::pin(link::lead_to_renewed(shared, store, &record, &registration.key)).await?;
+        }
         // Anew for the new id.
         let sealed = sealed(shared, slot, &record, &registration.key)?;
         if store.create(&registration.key, &sealed).await? == Created::Exists {

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "device-bound")]
+use crate::device_bound::settings::BoundDevices;
 use crate::{
     clock::{Clock, to_millis},
     cookie::{CookieConfig, neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
@@ -48,6 +50,9 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) seen_cookies: SeenCookies,
     pub(crate) background: Background,
     pub(crate) plain_http: PlainHttpHint,
+    /// Only where sessions are bound to devices.
+    #[cfg(feature = "device-bound")]
+    pub(crate) devices: Option<Box<BoundDevices>>,
 }
 
 impl<T: SessionData> Shared<T> {

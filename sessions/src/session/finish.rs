@@ -17,6 +17,8 @@ use http::HeaderValue;
 
 #[cfg(feature = "private-cookie")]
 use crate::record::expiry::LONGEST_COOKIE;
+#[cfg(feature = "device-bound")]
+use crate::session::device::DeviceOutcome;
 use crate::{
     cookie::change::{CookieChange, Facts, decide},
     data::SessionData,
@@ -36,6 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) cookie: Option<HeaderValue>,
     /// Something was not saved.
     pub(crate) error: Option<Error>,
+    #[cfg(feature = "device-bound")]
+    pub(crate) device: DeviceOutcome,
 }
 
 /// What a slot shows in one look.
@@ -306,11 +310,16 @@ impl<T: SessionData> Handle<T> {
         if self.needs_cookie(seen.state) {
             slot.forbid_new_cookie();
         }
-        match cookie {
-            Ok(cookie) => Outcome { opened: true, cookie, error },
-            Err(unsealed) => {
-                Outcome { opened: true, cookie: None, error: error.or(Some(unsealed)) }
-            }
+        let (cookie, error) = match cookie {
+            Ok(cookie) => (cookie, error),
+            Err(unsealed) => (None, error.or(Some(unsealed))),
+        };
+        Outcome {
+            opened: true,
+            cookie,
+            error,
+            #[cfg(feature = "device-bound")]
+            device: self.device_outcome(current, seen.state),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The handle of one request on its session.
 
+#[cfg(feature = "device-bound")]
+pub(crate) mod device;
 pub(crate) mod finish;
 pub(crate) mod guard;
 mod open;
@@ -14,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, Method};
 use tokio::time::Instant;
 
 use crate::{
@@ -86,8 +88,8 @@ impl<T: SessionData> Clone for Lazy<T> {
 }
 
 impl<T: SessionData> Session<T> {
-    pub(crate) fn lazy(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
-        Self { handle: Arc::new(Handle::new(shared, headers)) }
+    pub(crate) fn lazy(shared: Arc<Shared<T>>, method: &Method, headers: &HeaderMap) -> Self {
+        Self { handle: Arc::new(Handle::new(shared, method, headers)) }
     }
 
     /// Opens the session of the request that has these extensions: for middleware, and for tower

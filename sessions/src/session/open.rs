@@ -5,6 +5,7 @@
 //! 3. The record is fetched, and the slot reconciled with it; the first cookie whose session is stored wins.
 //! 4. If the store has a tombstone, the session goes on under another id: the request gets a session that
 //!    has ended, so that its response replaces no cookie.
+//! 5. A session that is bound to a device counts as found if the request shows the device.
 
 use std::{
     sync::{
@@ -46,6 +47,10 @@ impl<T: SessionData> Handle<T> {
             // Boxed, because it would make every handler's future some hundred bytes larger.
             Box::pin(self.find().instrument(open_span())).await?;
         }
+        #[cfg(feature = "device-bound")]
+        if self.is_asked_again() {
+            return Err(Error::unproven_device());
+        }
         // The response may have left while we looked; its `finish` then found no session to forbid a cookie for.
         if self.is_answered() {
             self.forbid_new_cookie(&self.slot());
@@ -68,7 +73,7 @@ impl<T: SessionData> Handle<T> {
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
             match load::fetch_at_once(shared, store, &slot, &registration.key) {
-                Some((SlotState::Stored, seen)) => {
+                Some((SlotState::Stored, seen)) if self.admits(&slot) => {
                     tracing::debug!("opened a session");
                     self.found(Current::found(slot, cookie), seen);
                     return true;
@@ -89,7 +94,8 @@ impl<T: SessionData> Handle<T> {
             // was loaded is then known to the slot.
             let slot = shared.registry.slot_of(cookie.id, cookie.key);
             let Some(registration) = slot.registration() else { continue };
-            if load::refresh(shared, &slot, &registration.key).await? == SlotState::Stored {
+            let state = load::refresh(shared, &slot, &registration.key).await?;
+            if state == SlotState::Stored && self.admits(&slot) {
                 tracing::debug!("opened a session");
                 self.found(Current::found(slot, cookie), None);
                 return Ok(());
@@ -112,6 +118,9 @@ impl<T: SessionData> Handle<T> {
         let slot = Arc::new(Slot::unsaved(now));
         if has_moved {
             tracing::debug!("the session goes on under another id");
+        }
+        // So it is with a device that may come again with a proof.
+        if has_moved || self.may_prove_itself_yet() {
             slot.end_as(true);
         }
         self.found(Current::unsaved(slot), self.shared.clock.of_system(now));
@@ -153,5 +162,16 @@ impl<T: SessionData> Handle<T> {
             }
         }
         Current { private, ..unsaved() }
+    }
+}
+
+#[cfg(not(feature = "device-bound"))]
+impl<T: SessionData> Handle<T> {
+    fn admits(&self, _slot: &Slot<T>) -> bool {
+        true
+    }
+
+    fn may_prove_itself_yet(&self) -> bool {
+        false
     }
 }

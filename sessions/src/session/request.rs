@@ -16,9 +16,11 @@ use std::{
     time::SystemTime,
 };
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use tokio::runtime::Handle as Runtime;
 
+#[cfg(feature = "device-bound")]
+use crate::session::device::DeviceLook;
 use crate::{
     cookie::{VerifiedCookie, plain_http::ClientId},
     data::{SessionData, patch::RequestId},
@@ -51,6 +53,8 @@ pub(crate) struct Handle<T: SessionData> {
     /// still holds.
     pub(super) has_just_opened: AtomicBool,
     pub(crate) waits: Waits,
+    #[cfg(feature = "device-bound")]
+    pub(super) device: DeviceLook,
 }
 
 /// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
@@ -161,9 +165,18 @@ impl<T: SessionData> Drop for SwitchGuard<'_, T> {
 
 impl<T: SessionData> Handle<T> {
     /// Does no work yet.
-    pub(crate) fn new(shared: Arc<Shared<T>>, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<T>>, method: &Method, headers: &HeaderMap) -> Self {
         let client = shared.plain_http.look_at(headers, &shared.cookie);
+        #[cfg(feature = "device-bound")]
+        let device = match shared.devices {
+            Some(_) => DeviceLook::of(method, headers),
+            None => DeviceLook::default(),
+        };
+        #[cfg(not(feature = "device-bound"))]
+        let _ = method;
         Self {
+            #[cfg(feature = "device-bound")]
+            device,
             shared,
             cookies: Cookies::from_headers(headers),
             client,

@@ -7,7 +7,11 @@
 //! 4. A save waits while another process has a lease.
 //! 5. What does not fit into the limit is left out, if other requests have written it, or is refused.
 
-use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{Contents, Refused, Slot, SlotState, UnconfirmedWrite};
 use crate::{
@@ -20,6 +24,7 @@ use crate::{
     error::Error,
     record::{
         Record,
+        binding::Binding,
         device::Device,
         expiry::{Expiry, Lifetime},
         head::{Head, Lease},
@@ -51,6 +56,8 @@ pub(crate) struct SaveJob<'a> {
     pub(crate) sends_cookie: bool,
     /// The save does not count as a use of the session: its expiry stays.
     pub(crate) keeps_expiry: bool,
+    /// The session is to be bound to this device, unless it is bound already.
+    pub(crate) binds: Option<&'a Binding>,
 }
 
 impl SaveJob<'_> {
@@ -65,6 +72,7 @@ impl SaveJob<'_> {
             begins: false,
             sends_cookie: false,
             keeps_expiry: false,
+            binds: None,
         }
     }
 }
@@ -212,12 +220,18 @@ impl<T: SessionData> Contents<T> {
         if job.extra_patch.is_some_and(|(_, generation)| generation != self.generation) {
             return Ok(ControlFlow::Break(Plan::Outdated));
         }
+        // Another device was first; or ours was, and the answer of that save was lost.
+        if let (Some(binding), Some(known)) = (job.binds, self.head.binding.as_deref()) {
+            let is_ours = binding.id == known.id;
+            return Ok(ControlFlow::Break(if is_ours { Plan::Nothing } else { Plan::Outdated }));
+        }
         let extra_patch = job.extra_patch.map(|(extra_patch, _)| extra_patch);
         let begins = job.begins && self.record.version == 0;
         let has_changes = !self.pending.is_empty()
             || extra_patch.is_some()
             || begins
             || self.has_own_lifetime()
+            || job.binds.is_some()
             || job.is_seen
             || self.lease_is_due(job.renews_lease);
         let must_find_out = self.outcome_unknown()
@@ -232,6 +246,10 @@ impl<T: SessionData> Contents<T> {
         }
         let based_on = self.record.version;
         if let Some(lease) = self.foreign_lease(context.overdue) {
+            // All of a page's requests wait for a browser's registration.
+            if job.binds.is_some() {
+                return Err(Error::leased(Duration::ZERO));
+            }
             // Whoever only reads does not wait.
             return Ok(ControlFlow::Break(match job.is_seen {
                 true => Plan::Nothing,
@@ -258,6 +276,7 @@ impl<T: SessionData> Contents<T> {
             let is_others = ours.is_empty()
                 && extra_patch.is_none()
                 && !begins
+                && job.binds.is_none()
                 && !self.has_own_lifetime()
                 && !self.lease_is_due(job.renews_lease);
             match job.writer {
@@ -336,6 +355,12 @@ impl<T: SessionData> Contents<T> {
                 Some(_) => None,
                 None if job.sends_cookie => Some(now),
                 None => self.head.cookie_sent,
+            },
+            // Of whoever logs in anew the device is known; of anybody else it is another one.
+            binding: match (job.binds, login) {
+                (Some(binding), _) => Some(Box::new(*binding)),
+                (None, Some(login)) if self.record.user.as_ref() != Some(login.user) => None,
+                (None, _) => self.head.binding.clone(),
             },
         };
         if let Some(write_id) = write_id {

@@ -2,7 +2,7 @@ use std::{fmt, future::poll_fn, ops::Deref};
 
 #[cfg(feature = "axum")]
 use axum_core::body::Body;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use tower_service::Service;
 
@@ -156,7 +156,7 @@ impl<S, T: SessionData> TestClient<S, T> {
     async fn open(&self) -> Session<T> {
         let mut headers = HeaderMap::new();
         headers.extend(self.cookie.clone().map(|cookie| (header::COOKIE, cookie)));
-        let session = Session::lazy(self.layer.shared.clone(), &headers);
+        let session = Session::lazy(self.layer.shared.clone(), &Method::GET, &headers);
         if let Err(error) = session.handle().open().await {
             panic!("the session was not opened: {error}");
         }

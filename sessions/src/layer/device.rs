@@ -1,0 +1,239 @@
+//! What the layer answers browsers by itself: the registration of a device, the refresh of its cookie, and
+//! the page that asks for itself again.
+//!
+//! Neither endpoint takes a session's lock, for all requests of a page wait for them. A browser forgets
+//! its key for good at any 4xx but a 403 with a challenge: so 401 is only for a session that is over, and
+//! a store that does not answer is 503.
+
+use std::sync::Arc;
+
+use axum_core::body::Body;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+
+use super::{future::OwnAnswer, headers};
+use crate::{
+    data::SessionData,
+    device_bound::{
+        CHALLENGE, RESPONSE,
+        jwt::Proof,
+        settings::{BoundDevices, Endpoint},
+    },
+    error::{Error, ErrorKind},
+    identity::id,
+    record::binding::{Binding, BindingId},
+    save::{self, Saved, link, shared::Shared, turn::StoreTurn},
+    session::{Session, device::DeviceOutcome},
+    slot::plan::SaveJob,
+};
+
+/// The answer to a browser, if the request is for one of the layer's own paths.
+pub(super) fn answer<T: SessionData, B>(
+    shared: &Arc<Shared<T>>,
+    request: &Request<B>,
+) -> Option<OwnAnswer> {
+    let devices = shared.devices.as_deref()?;
+    if request.method() != Method::POST {
+        return None;
+    }
+    let endpoint = devices.endpoint(request.uri().path())?;
+    let (shared, headers) = (shared.clone(), request.headers().clone());
+    Some(Box::pin(async move {
+        let Some(devices) = shared.devices.as_deref() else { return plain(StatusCode::NOT_FOUND) };
+        let answer = match endpoint {
+            Endpoint::Register => register(&shared, devices, &headers).await,
+            Endpoint::Refresh => refresh(&shared, devices, &headers).await,
+        };
+        answer.unwrap_or_else(|error| {
+            tracing::error!("a device could not be answered: {}", error.for_log());
+            plain(StatusCode::SERVICE_UNAVAILABLE)
+        })
+    }))
+}
+
+/// Binds the session of the request's cookie to the device that has signed the session's challenge.
+///
+/// # Cancellation
+///
+/// Dropped half-way, the session is bound or not. If it is, and the browser does not know it, the user
+/// is logged out after the minute of grace.
+async fn register<T: SessionData>(
+    shared: &Arc<Shared<T>>,
+    devices: &BoundDevices,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Error> {
+    let refused = |status: StatusCode, why: &dyn std::fmt::Display| {
+        tracing::info!("refused to bind a session to a device: {why}");
+        Ok(plain(status))
+    };
+    let Some(response) = headers.get(RESPONSE) else {
+        return refused(StatusCode::BAD_REQUEST, &"the request has no proof");
+    };
+    let session = Session::<T>::lazy(shared.clone(), &Method::POST, headers);
+    session.handle().open().await?;
+    let slot = session.handle().slot();
+    let Some(key) = slot.registration().map(|it| it.key) else {
+        return refused(StatusCode::UNAUTHORIZED, &"it has no session");
+    };
+    let (is_bound, has_user) =
+        slot.inspect(|_, _, record, head| (head.binding.is_some(), record.user.is_some()));
+    if is_bound {
+        return refused(StatusCode::FORBIDDEN, &"the session is bound already");
+    }
+    if devices.has_users && !has_user {
+        return refused(StatusCode::FORBIDDEN, &"nobody is logged in");
+    }
+    let proof = match Proof::parse(response.as_bytes()) {
+        Ok(proof) => proof,
+        Err(flaw) => return refused(StatusCode::FORBIDDEN, &flaw),
+    };
+    let (device, challenge) = match proof.registered() {
+        Ok(registered) => registered,
+        Err(flaw) => return refused(StatusCode::FORBIDDEN, &flaw),
+    };
+    let now = shared.now();
+    if devices.check_registration(&shared.keys, &key, challenge, now).is_err() {
+        devices.forget_offer(&key);
+        return refused(StatusCode::FORBIDDEN, &"its challenge is not the session's, or too old");
+    }
+    let id = BindingId::from_bytes(id::random()?);
+    let binding = Binding { id, key: device, since: now };
+    // First the way to the session, then what makes it bound: nobody is bound whom a refresh would not
+    // find.
+    let (lifetime, created_at) =
+        slot.inspect(|_, lifetime, record, _| (lifetime, record.created_at));
+    if let Some(store) = shared.store() {
+        link::lead_to(shared, store, &id, &key, lifetime, created_at).await?;
+    }
+    let job = SaveJob { binds: Some(&binding), keeps_expiry: true, ..SaveJob::new(None) };
+    let saved =
+        save::save_with_retries(shared, &slot, &mut StoreTurn::for_slot(&slot).await, job).await;
+    match saved {
+        Ok(Saved::Done) => {}
+        Ok(Saved::Outdated) => {
+            return refused(StatusCode::FORBIDDEN, &"another device was faster");
+        }
+        Err(error) if error.kind() == ErrorKind::Ended => {
+            return refused(StatusCode::UNAUTHORIZED, &"the session has ended");
+        }
+        Err(error) => {
+            devices.forget_offer(&key);
+            return Err(error);
+        }
+    }
+    tracing::info!("bound a session to a device");
+    Ok(proven(shared, devices, id))
+}
+
+/// Gives the device another bound cookie, if it signs the challenge that it was given.
+///
+/// # Cancellation
+///
+/// Nothing happens if the future is dropped.
+async fn refresh<T: SessionData>(
+    shared: &Arc<Shared<T>>,
+    devices: &BoundDevices,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Error> {
+    let Some(id) = devices.named_binding(&shared.keys, headers) else {
+        tracing::info!("refused to refresh a device: it names no binding of this layer");
+        return Ok(plain(StatusCode::UNAUTHORIZED));
+    };
+    let found = match shared.store() {
+        Some(store) => link::find(shared, store, &id).await?,
+        None => None,
+    };
+    let Some(binding) = found else {
+        tracing::debug!("a device asked for a session that is over");
+        return Ok(plain(StatusCode::UNAUTHORIZED));
+    };
+    let Some(response) = headers.get(RESPONSE) else {
+        return Ok(challenged(shared, devices, id));
+    };
+    let proof = Proof::parse(response.as_bytes());
+    let challenge = proof.as_ref().map_err(|flaw| *flaw);
+    let challenge = challenge.and_then(|proof| proof.verified_by(&binding.key));
+    let challenge = match challenge {
+        Ok(challenge) => challenge,
+        Err(flaw) => {
+            tracing::info!("refused to refresh a device: {flaw}");
+            return Ok(challenged(shared, devices, id));
+        }
+    };
+    if let Err(why) = devices.check_refresh(&shared.keys, &id, challenge, shared.now()) {
+        tracing::debug!(?why, "a device gets another challenge");
+        return Ok(challenged(shared, devices, id));
+    }
+    tracing::debug!("a device has proved itself");
+    Ok(proven(shared, devices, id))
+}
+
+/// A new bound cookie, what the browser is to do with it, and the challenge for the next time.
+fn proven<T: SessionData>(
+    shared: &Shared<T>,
+    devices: &BoundDevices,
+    id: BindingId,
+) -> Response<Body> {
+    let mut response = plain(StatusCode::OK);
+    *response.body_mut() = Body::from(devices.instructions(&shared.keys, &id));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let cookie = devices.bound_cookie(&shared.keys, id, shared.now());
+    headers.insert(header::SET_COOKIE, cookie);
+    headers.extend(next_challenge(shared, devices, id));
+    response
+}
+
+/// 403, which says to a browser that it is to sign this and to come again.
+fn challenged<T: SessionData>(
+    shared: &Shared<T>,
+    devices: &BoundDevices,
+    id: BindingId,
+) -> Response<Body> {
+    let mut response = plain(StatusCode::FORBIDDEN);
+    response.headers_mut().extend(next_challenge(shared, devices, id));
+    response
+}
+
+fn next_challenge<T: SessionData>(
+    shared: &Shared<T>,
+    devices: &BoundDevices,
+    id: BindingId,
+) -> Option<(header::HeaderName, HeaderValue)> {
+    let challenge = devices.next_challenge(&shared.keys, &id, shared.now())?;
+    Some((header::HeaderName::from_static(CHALLENGE), challenge))
+}
+
+/// A response without a body.
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    headers::never_store(response.headers_mut());
+    response
+}
+
+/// The response with what it says to the browser about its device, or the page that asks again in its
+/// place.
+pub(super) fn with_device(mut response: Response<Body>, outcome: DeviceOutcome) -> Response<Body> {
+    if outcome.asks_again {
+        response = again();
+    }
+    if let Some((name, value)) = outcome.header {
+        headers::never_store(response.headers_mut());
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
+/// A page that asks for itself again: it is then a page of this site that asks, and the browser refreshes
+/// the bound cookie first.
+fn again() -> Response<Body> {
+    const PAGE: &str = "<!doctype html><meta charset=utf-8><title>One moment</title>\
+                        <p>One moment, please. <a href=\"\">Go on</a> if nothing happens.";
+    let mut response = plain(StatusCode::UNAUTHORIZED);
+    *response.body_mut() = Body::from(PAGE);
+    let headers = response.headers_mut();
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, html);
+    headers.insert(header::REFRESH, HeaderValue::from_static("0"));
+    response
+}

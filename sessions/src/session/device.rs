@@ -1,0 +1,187 @@
+//! What a request shows of the device that its session is bound to, and what it gets for that.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use crate::{
+    data::SessionData,
+    device_bound::{
+        self, DeviceProof, REGISTRATION, Unproven, UnprovenPolicy, arrival::Arrival,
+        cookie::BoundCookie, settings::BoundDevices,
+    },
+    error::Error,
+    record::binding::Binding,
+    save::shared::Shared,
+    session::{
+        Session,
+        request::{Current, Handle},
+    },
+    slot::{Slot, SlotState},
+};
+
+/// What one request knows of its device.
+#[derive(Default)]
+pub(super) struct DeviceLook {
+    arrival: Arrival,
+    /// The bound cookies that it came with, verified when they are first asked for.
+    cookies: OnceLock<Box<[BoundCookie]>>,
+    /// Its cookie opens a session that it does not get, for this reason.
+    refused: OnceLock<Unproven>,
+    /// It gets a page that asks again.
+    is_asked_again: AtomicBool,
+}
+
+impl DeviceLook {
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        Self { arrival: Arrival::of(method, headers), ..Self::default() }
+    }
+}
+
+/// How a response has to change for its session's device.
+#[derive(Default)]
+pub(crate) struct DeviceOutcome {
+    /// An offer to bind the session, or the end of a bound cookie.
+    pub(crate) header: Option<(HeaderName, HeaderValue)>,
+    /// In place of the response, the page that asks again.
+    pub(crate) asks_again: bool,
+}
+
+impl<T: SessionData> Session<T> {
+    /// What this request has shown of the device that the session is bound to: for an application that
+    /// lets unproven requests [through](UnprovenPolicy::Allow), and asks for more where it matters.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
+    /// # use sessions::Session;
+    /// use sessions::DeviceProof;
+    ///
+    /// fn may_pay(session: &Session<Visitor>) -> bool {
+    ///     !matches!(session.device_binding(), DeviceProof::Unproven { .. })
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// With the other policies an unproven request has an empty session, and this says why.
+    /// [`Unbound`](DeviceProof::Unbound) always on a layer that binds none.
+    pub fn device_binding(&self) -> DeviceProof {
+        let handle = self.handle();
+        let Some(devices) = handle.shared.devices.as_deref() else { return DeviceProof::Unbound };
+        let (state, binding) = binding_of(&handle.slot());
+        match handle.device.refused.get() {
+            Some(&why) if state != SlotState::Stored => DeviceProof::Unproven { why },
+            _ => handle.proof(devices, binding.as_ref()),
+        }
+    }
+}
+
+impl<T: SessionData> Handle<T> {
+    /// Whether the request is answered with a page that asks again.
+    pub(super) fn is_asked_again(&self) -> bool {
+        self.device.is_asked_again.load(Relaxed)
+    }
+
+    /// Whether the request may have the session of this slot, whose cookie it has; notes it if not.
+    pub(super) fn admits(&self, slot: &Slot<T>) -> bool {
+        let Some(devices) = self.shared.devices.as_deref() else { return true };
+        if devices.policy == UnprovenPolicy::Allow {
+            return true;
+        }
+        let (_, binding) = binding_of(slot);
+        let DeviceProof::Unproven { why } = self.proof(devices, binding.as_ref()) else {
+            return true;
+        };
+        tracing::info!(
+            arrival = ?self.device.arrival,
+            "a bound session is kept from a request that does not come from its device: {why}"
+        );
+        let _ = self.device.refused.set(why);
+        false
+    }
+
+    /// A request whose page may be asked for again by itself is answered with a page that does so.
+    fn ask_again(&self, policy: UnprovenPolicy) {
+        if policy == UnprovenPolicy::Reload && self.device.arrival == Arrival::Link {
+            self.device.is_asked_again.store(true, Relaxed);
+        }
+    }
+
+    /// Whether the request, for which no session was found, was kept from one, and its device may show
+    /// more with the next request: then nothing begins here that would take the place of that one's
+    /// cookie.
+    pub(super) fn may_prove_itself_yet(&self) -> bool {
+        let Some(devices) = self.shared.devices.as_deref() else { return false };
+        if self.device.refused.get().is_none() {
+            return false;
+        }
+        self.ask_again(devices.policy);
+        self.device.arrival.may_have_the_key()
+    }
+
+    fn proof(&self, devices: &BoundDevices, binding: Option<&Binding>) -> DeviceProof {
+        let Shared { keys, .. } = &*self.shared;
+        let cookies = match binding {
+            Some(_) => self
+                .device
+                .cookies
+                .get_or_init(|| devices.bound_cookies(keys, self.cookies.iter()).into()),
+            None => &[][..],
+        };
+        device_bound::proof(binding, cookies, self.shared.now(), devices.lifetime)
+    }
+
+    /// For a guard of routes: whether the request shows as much of its device as `policy` asks for.
+    pub(crate) fn check_device(&self, policy: UnprovenPolicy) -> Result<(), Error> {
+        let Some(devices) = self.shared.devices.as_deref() else { return Ok(()) };
+        if policy == UnprovenPolicy::Allow {
+            return Ok(());
+        }
+        let (_, binding) = binding_of(&self.slot());
+        let DeviceProof::Unproven { why } = self.proof(devices, binding.as_ref()) else {
+            return Ok(());
+        };
+        tracing::info!(
+            arrival = ?self.device.arrival,
+            "a request does not pass that does not come from its session's device: {why}"
+        );
+        self.ask_again(policy);
+        Err(Error::unproven_device())
+    }
+
+    /// What the response says to the browser about its device.
+    pub(super) fn device_outcome(&self, current: &Current<T>, state: SlotState) -> DeviceOutcome {
+        let Some(devices) = self.shared.devices.as_deref() else {
+            return DeviceOutcome::default();
+        };
+        let asks_again = self.is_asked_again();
+        let name_and_value = match state {
+            SlotState::Stored => {
+                let offer = self.offer(devices, &current.slot);
+                offer.map(|offer| (HeaderName::from_static(REGISTRATION), offer))
+            }
+            // The browser asks for another one with its next request, and is told that it is over.
+            _ if current.ended && devices.cookie.is_among(self.cookies.iter()) => {
+                Some((header::SET_COOKIE, devices.cookie.removal()))
+            }
+            _ => None,
+        };
+        DeviceOutcome { header: name_and_value, asks_again }
+    }
+
+    fn offer(&self, devices: &BoundDevices, slot: &Slot<T>) -> Option<HeaderValue> {
+        let registration = slot.registration()?;
+        let is_to_be_bound = slot.inspect(|_, _, record, head| {
+            head.binding.is_none() && (record.user.is_some() || !devices.has_users)
+        });
+        is_to_be_bound
+            .then(|| devices.offer(&self.shared.keys, &registration.key, self.shared.now()))?
+    }
+}
+
+fn binding_of<T: SessionData>(slot: &Slot<T>) -> (SlotState, Option<Binding>) {
+    slot.inspect(|state, _, _, head| (state, head.binding.as_deref().copied()))
+}

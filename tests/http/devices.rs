@@ -1,0 +1,1128 @@
+//! UserSessions that are bound to a device: a browser that has a key, others that have none, and a thief.
+
+use std::{
+    collections::VecDeque,
+    future::pending,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::{get, post},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use p256::ecdsa::{Signature, SigningKey, signature::Signer};
+use serde_json::Value;
+use sessions::{
+    CsrfLayer, DeviceBinding, DeviceProof, Keys, MemoryStore, RequireLogin, Session, SessionLayer,
+    Store, Unproven, UnprovenPolicy, UserIndex, UserSessions,
+    testing::{Calls, Fault, FaultyStore, ManualClock, Operation, SpyStore},
+};
+use sessions_tests::{Client, Reply, Server, at_once, eventually};
+use tokio::sync::Notify;
+
+use crate::COOKIE;
+
+const BOUND: &str = "__Host-id-device";
+const REGISTER: &str = "/device-binding/register";
+const REFRESH: &str = "/device-binding/refresh";
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[derive(Session)]
+struct Customer {
+    #[session(user)]
+    user: Option<u64>,
+    visits: u32,
+}
+
+type Spied = SpyStore<MemoryStore>;
+
+struct Shop {
+    store: Spied,
+    clock: ManualClock,
+    keys: Keys,
+    layer: SessionLayer<Customer>,
+    server: Server,
+    locked: Arc<Notify>,
+}
+
+impl Shop {
+    async fn start() -> Self {
+        Self::with(DeviceBinding::new()).await
+    }
+
+    async fn with(binding: DeviceBinding) -> Self {
+        Self::or_without(Some(binding)).await
+    }
+
+    async fn or_without(binding: Option<DeviceBinding>) -> Self {
+        let clock = ManualClock::new();
+        let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+        Self::on(store, clock, Keys::generate(), binding).await
+    }
+
+    async fn on(
+        store: Spied,
+        clock: ManualClock,
+        keys: Keys,
+        binding: Option<DeviceBinding>,
+    ) -> Self {
+        let mut builder = SessionLayer::<Customer>::builder(store.clone(), keys.clone())
+            .with_clock(&clock)
+            .in_another_process();
+        if let Some(binding) = binding {
+            builder = builder.bind_to_device(binding);
+        }
+        let layer = builder.build().expect("possible settings");
+        let locked = Arc::new(Notify::new());
+        let sessions = layer.user_sessions().expect("the store can list them");
+        let app = routes().with_state((sessions, locked.clone())).layer(layer.clone());
+        let server = Server::start(app).await;
+        Self { store, clock, keys, layer, server, locked }
+    }
+
+    /// Another process on the same store.
+    async fn twin(&self) -> Self {
+        let (store, clock, keys) = (self.store.clone(), self.clock.clone(), self.keys.clone());
+        Self::on(store, clock, keys, Some(DeviceBinding::new())).await
+    }
+
+    fn browser(&self, number: u8) -> Browser {
+        Browser {
+            client: self.server.client(),
+            clock: self.clock.clone(),
+            key: SigningKey::from_slice(&[number; 32]).expect("a number of the curve"),
+            bound: None,
+            signatures: VecDeque::new(),
+            refreshes: 0,
+        }
+    }
+
+    /// A browser that is logged in and bound, and past the first minute.
+    async fn bound(&self, number: u8, user: u64) -> Browser {
+        let mut browser = self.browser(number);
+        browser.get(&format!("/login/{user}")).await.text();
+        assert!(browser.bound.is_some(), "it is not bound");
+        self.clock.advance(2 * MINUTE);
+        browser
+    }
+
+    async fn sessions_of(&self, user: u64) -> usize {
+        let user = format!("Customer:{user}");
+        self.store.store().sessions_of(&user).await.expect("it answers").len()
+    }
+}
+
+type AppState = (UserSessions<Customer>, Arc<Notify>);
+
+fn routes() -> Router<AppState> {
+    let users = RequireLogin::<Customer>::builder().with_login_page("/login-page");
+    let users = users.build().expect("a path");
+    Router::new()
+        .route("/account", get(who).layer(users))
+        .route("/who", get(who).post(who))
+        .route("/proof", get(proof))
+        .route("/visit", get(visit).post(visit))
+        .route("/login/{user}", get(login))
+        .route("/logout", get(logout))
+        .route("/renew", get(renew))
+        .route("/devices/{user}", get(devices))
+        .route("/end-others", get(end_others))
+        .route("/lock", get(lock))
+        .route("/still", get(async || "still"))
+}
+
+async fn who(session: Session<Customer>) -> String {
+    format!("{:?}", session.read().await.user())
+}
+
+async fn proof(session: Session<Customer>) -> String {
+    format!("{:?}", session.device_binding())
+}
+
+async fn visit(session: Session<Customer>) -> String {
+    let mut s = session.write().await;
+    *s.visits_mut() += 1;
+    s.visits.to_string()
+}
+
+async fn login(Path(user): Path<u64>, session: Session<Customer>) -> sessions::Result<()> {
+    session.login(user).await
+}
+
+async fn logout(session: Session<Customer>) -> sessions::Result<()> {
+    session.logout().await
+}
+
+async fn renew(session: Session<Customer>) -> sessions::Result<()> {
+    session.renew_id().await
+}
+
+async fn devices(
+    Path(user): Path<u64>,
+    State((sessions, _)): State<AppState>,
+) -> sessions::Result<String> {
+    let list = sessions.list(&user).await?;
+    Ok(format!("{:?}", list.iter().map(|it| it.bound_since.is_some()).collect::<Vec<_>>()))
+}
+
+async fn end_others(
+    State((sessions, _)): State<AppState>,
+    session: Session<Customer>,
+) -> sessions::Result<()> {
+    sessions.end_others(&session).await?;
+    Ok(())
+}
+
+/// Holds its session's lock until its client is gone.
+async fn lock(State((_, locked)): State<AppState>, session: Session<Customer>) {
+    let _guard = session.write().await;
+    locked.notify_one();
+    pending::<()>().await;
+}
+
+fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::default()).expect("a request")
+}
+
+/// What stands between quotes after `name=` in a structured field.
+fn parameter<'a>(value: &'a str, name: &str) -> &'a str {
+    let (_, rest) = value.split_once(&format!("{name}=\"")).expect("the parameter");
+    rest.split('"').next().expect("a string")
+}
+
+/// What a browser knows of a binding.
+#[derive(Clone)]
+struct Bound {
+    id: String,
+    challenge: Option<String>,
+    /// When the bound cookie goes.
+    until: SystemTime,
+}
+
+/// A browser as far as the protocol goes, with a key of its own.
+#[derive(Clone)]
+struct Browser {
+    client: Client,
+    clock: ManualClock,
+    key: SigningKey,
+    bound: Option<Bound>,
+    /// When it last signed.
+    signatures: VecDeque<SystemTime>,
+    refreshes: u32,
+}
+
+impl Browser {
+    /// With a refresh before it if the bound cookie is over; and takes the offer of the response.
+    async fn get(&mut self, path: &str) -> Reply {
+        self.send(Method::GET, path).await
+    }
+
+    async fn send(&mut self, method: Method, path: &str) -> Reply {
+        let is_over = self.bound.as_ref().is_some_and(|bound| bound.until <= self.clock.now());
+        if is_over || self.bound.is_some() && self.client.cookie(BOUND).is_none() {
+            self.client.set_cookie(BOUND, None);
+            self.refresh().await;
+        }
+        let reply = self.client.call(request(method, path, &[])).await;
+        if let Some(offer) = reply.headers.get("secure-session-registration") {
+            let offer = offer.to_str().expect("text").to_string();
+            self.register(&offer).await;
+        }
+        reply
+    }
+
+    /// Takes an offer.
+    async fn register(&mut self, offer: &str) -> Reply {
+        assert!(offer.starts_with("(ES256);path="), "{offer}");
+        let proof = self.registration(parameter(offer, "challenge"));
+        let (path, headers) = (parameter(offer, "path"), [("secure-session-response", &*proof)]);
+        let reply = self.client.call(request(Method::POST, path, &headers)).await;
+        if reply.status == StatusCode::OK {
+            self.keep(&reply);
+        }
+        reply
+    }
+
+    fn registration(&mut self, challenge: &str) -> String {
+        let point = self.key.verifying_key().to_sec1_point(false);
+        let (x, y) = point.as_bytes()[1..].split_at(32);
+        let (x, y) = (BASE64.encode(x), BASE64.encode(y));
+        self.sign(
+            &format!(
+                r#"{{"alg":"ES256","jwk":{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}},"typ":"dbsc+jwt"}}"#
+            ),
+            challenge,
+        )
+    }
+
+    fn proof(&mut self, challenge: &str) -> String {
+        self.sign(r#"{"alg":"ES256","typ":"dbsc+jwt"}"#, challenge)
+    }
+
+    fn sign(&mut self, header: &str, challenge: &str) -> String {
+        self.signatures.push_back(self.clock.now());
+        let claims = format!(r#"{{"jti":"{challenge}"}}"#);
+        let signed = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
+        let signature: Signature = self.key.sign(signed.as_bytes());
+        format!("{signed}.{}", BASE64.encode(signature.to_bytes()))
+    }
+
+    /// As Chromium refreshes: with the challenge at hand, and again with the one that a 403 brings. Forgets
+    /// the binding where Chromium does. The last answer.
+    async fn refresh(&mut self) -> Reply {
+        self.refreshes += 1;
+        for _ in 0..5 {
+            let Bound { id, challenge, .. } = self.bound.clone().expect("a bound session");
+            let proof = challenge.map(|challenge| self.proof(&challenge));
+            let reply = self.refresh_with(&id, proof.as_deref()).await;
+            match reply.status.as_u16() {
+                200 => {
+                    self.keep(&reply);
+                    return reply;
+                }
+                403 => self.note_challenge(&reply),
+                500..600 => return reply,
+                _ => {
+                    self.bound = None;
+                    return reply;
+                }
+            }
+        }
+        panic!("too many challenges: Chromium would forget the session");
+    }
+
+    /// The request of a refresh, as Chromium sends it for a page that another site links to: without the
+    /// `SameSite=Lax` cookies.
+    async fn refresh_with(&self, id: &str, proof: Option<&str>) -> Reply {
+        let mut headers = vec![("sec-secure-session-id", id)];
+        headers.extend(proof.map(|proof| ("secure-session-response", proof)));
+        let anonymous = Client::new(self.client.address());
+        let reply = anonymous.call(request(Method::POST, REFRESH, &headers)).await;
+        if let Some(cookie) = anonymous.cookie(BOUND) {
+            self.client.set_cookie(BOUND, Some(&cookie));
+        }
+        reply
+    }
+
+    fn keep(&mut self, reply: &Reply) {
+        let instructions: Value = serde_json::from_str(reply.text()).expect("JSON");
+        let id = instructions["session_identifier"].as_str().expect("an id").to_string();
+        assert_eq!(instructions["credentials"][0]["name"], BOUND);
+        let cookies = reply.set_cookies();
+        let cookie = cookies.iter().find(|it| it.starts_with(BOUND)).expect("a bound cookie");
+        let (_, age) = cookie.split_once("Max-Age=").expect("an age");
+        let until = self.clock.now() + Duration::from_secs(age.parse().expect("a number"));
+        self.bound = Some(Bound { id, challenge: None, until });
+        self.note_challenge(reply);
+    }
+
+    fn note_challenge(&mut self, reply: &Reply) {
+        let header = reply.header("secure-session-challenge");
+        let challenge = header.strip_prefix('"').and_then(|rest| rest.split('"').next());
+        let bound = self.bound.as_mut().expect("a bound session");
+        assert_eq!(parameter(&header, "id"), bound.id);
+        bound.challenge = Some(challenge.expect("a challenge").to_string());
+    }
+
+    fn bound(&self) -> &Bound {
+        self.bound.as_ref().expect("a bound session")
+    }
+
+    /// Somebody with a copy of all cookies, and without the key.
+    fn thief(&self) -> Client {
+        self.client.copy()
+    }
+}
+
+async fn with_headers(client: &Client, path: &str, headers: &[(&str, &str)]) -> Reply {
+    client.call(request(Method::GET, path, headers)).await
+}
+
+const LINK: &[(&str, &str)] = &[
+    ("sec-fetch-site", "cross-site"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-dest", "document"),
+];
+
+// ---- registration ----
+
+#[tokio::test]
+async fn a_login_offers_a_binding_and_a_browser_that_takes_it_is_bound() {
+    let shop = Shop::start().await;
+    let mut browser = shop.browser(1);
+    assert_eq!(browser.get("/proof").await.text(), "Unbound");
+    let login = browser.client.get("/login/7").await;
+    let offer = login.header("secure-session-registration");
+    assert!(offer.contains(&format!("path=\"{REGISTER}\"")), "{offer}");
+    assert!(login.header("cache-control").contains("no-store"));
+    assert_eq!(browser.client.get("/proof").await.text(), "Unbound");
+    assert_eq!(browser.client.get("/devices/7").await.text(), "[false]");
+
+    let reply = browser.register(&offer).await;
+    assert_eq!(reply.header("content-type"), "application/json");
+    assert_eq!(reply.header("cache-control"), "no-store");
+    let cookie = reply.set_cookies().remove(0);
+    let (_, attributes) = cookie.split_once("; ").expect("attributes");
+    assert_eq!(attributes, "HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=590");
+    let proof = browser.get("/proof").await;
+    assert!(proof.text().starts_with("Proven"), "{proof:?}");
+    assert_eq!(proof.header("secure-session-registration"), "", "it is bound already");
+    assert_eq!(browser.client.get("/devices/7").await.text(), "[true]");
+}
+
+#[tokio::test]
+async fn nobody_is_offered_a_binding_who_is_not_logged_in_and_nobody_twice_in_ten_minutes() {
+    let shop = Shop::start().await;
+    let client = shop.server.client();
+    let is_offered = async |path: &str| {
+        let reply = client.get(path).await;
+        reply.text();
+        reply.headers.contains_key("secure-session-registration")
+    };
+    assert!(!is_offered("/visit").await, "nobody is logged in");
+    assert!(is_offered("/login/7").await);
+    for path in ["/who", "/visit", "/still"] {
+        assert!(!is_offered(path).await);
+    }
+    assert!(is_offered("/renew").await, "the first offer was for another id");
+    shop.clock.advance(9 * MINUTE);
+    assert!(!is_offered("/who").await);
+    shop.clock.advance(MINUTE);
+    assert!(!is_offered("/still").await, "the handler does not ask for its session");
+    assert!(is_offered("/who").await);
+    assert!(!is_offered("/who").await);
+}
+
+#[tokio::test]
+async fn a_registration_with_anything_wrong_binds_nobody() {
+    let shop = Shop::start().await;
+    let (mut browser, mut other) = (shop.browser(1), shop.browser(2));
+    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let others = other.client.get("/login/8").await.header("secure-session-registration");
+    let (challenge, others) = (parameter(&offer, "challenge"), parameter(&others, "challenge"));
+    let post = async |client: &Client, proof: &str| {
+        let headers = [("secure-session-response", proof)];
+        client.call(request(Method::POST, REGISTER, &headers)).await.status.as_u16()
+    };
+    let good = browser.registration(challenge);
+    let client = &browser.client.clone();
+    let bare = client.call(request(Method::POST, REGISTER, &[])).await;
+    assert_eq!(bare.status, StatusCode::BAD_REQUEST);
+    for (what, proof) in [
+        ("no JWT", "x".to_string()),
+        ("another session's challenge", browser.registration(others)),
+        ("no challenge of ours", browser.registration("abc")),
+        ("without a key", browser.proof(challenge)),
+        ("a changed signature", good.replace('A', "B")),
+    ] {
+        assert_eq!(post(client, &proof).await, 403, "{what}");
+    }
+    assert_eq!(post(&other.client, &good).await, 403, "it is another session's");
+    assert_eq!(post(&shop.server.client(), &good).await, 401, "there is no session");
+    let visitor = shop.server.client();
+    visitor.get("/visit").await.text();
+    assert_eq!(post(&visitor, &good).await, 403, "nobody is logged in");
+    assert_eq!(client.get("/devices/7").await.text(), "[false]");
+
+    shop.clock.advance(5 * MINUTE + SECOND);
+    assert_eq!(post(client, &good).await, 403, "too old");
+    let again = client.get("/who").await.header("secure-session-registration");
+    assert_ne!(again, "", "the next page makes the offer again");
+    assert_eq!(browser.register(&again).await.status, StatusCode::OK);
+    let second = other.registration(parameter(&again, "challenge"));
+    assert_eq!(post(client, &second).await, 403, "it is bound already");
+    shop.clock.advance(2 * MINUTE);
+    assert!(browser.get("/proof").await.text().starts_with("Proven"));
+}
+
+#[tokio::test]
+async fn of_two_devices_that_register_at_once_one_is_bound() {
+    for round in 0..20 {
+        let shop = Shop::start().await;
+        let twin = shop.twin().await;
+        let first = shop.browser(1);
+        let offer = first.client.get("/login/7").await.header("secure-session-registration");
+        let mut second = Browser { key: shop.browser(2).key, ..first.clone() };
+        if round % 2 == 0 {
+            second.client = twin.server.client();
+            second.client.set_cookie(COOKIE, first.client.cookie(COOKIE).as_deref());
+        }
+        let browsers = [first, second];
+        let replies = at_once(2, |number| {
+            let (mut browser, offer) = (browsers[number].clone(), offer.clone());
+            async move { (browser.register(&offer).await.status, browser) }
+        })
+        .await;
+        shop.clock.advance(2 * MINUTE);
+        let mut bound = 0;
+        for (status, mut browser) in replies {
+            let proof = browser.get("/proof").await;
+            match status.as_u16() {
+                200 => {
+                    bound += 1;
+                    assert!(proof.text().starts_with("Proven"), "{proof:?}");
+                }
+                403 => {}
+                status => panic!("{status}"),
+            }
+        }
+        assert_eq!(bound, 1);
+    }
+}
+
+// ---- the thief ----
+
+#[tokio::test]
+async fn a_stolen_cookie_opens_nothing_once_the_bound_cookie_is_over() {
+    let shop = Shop::start().await;
+    let mut owner = shop.bound(1, 7).await;
+    let thief = owner.thief();
+    let Bound { id, challenge, .. } = owner.bound().clone();
+    // Two of its ten minutes are over.
+    for second in 0..480 {
+        shop.clock.advance(SECOND);
+        let expected = if second < 479 { "Some(7)" } else { "None" };
+        assert_eq!(thief.get("/who").await.text(), expected, "second {second}");
+    }
+    for _ in 0..20 {
+        assert_eq!(owner.get("/who").await.text(), "Some(7)", "the owner goes on");
+        assert_eq!(thief.get("/who").await.text(), "None");
+        shop.clock.advance(5 * MINUTE);
+    }
+    // With what was stolen besides: the names and challenges that the browser was sent.
+    let mut other_key = shop.browser(2);
+    let proof = other_key.proof(&challenge.expect("a challenge"));
+    for proof in [None, Some(&*proof), Some("x")] {
+        let reply = other_key.refresh_with(&id, proof).await;
+        assert_eq!(reply.status, StatusCode::FORBIDDEN);
+        assert!(reply.set_cookies().is_empty());
+    }
+    // What a browser says of itself proves nothing.
+    for skipped in ["quota_exceeded", "server_error", "unreachable"] {
+        let value = format!("{skipped};session_identifier=\"{id}\"");
+        let reply = with_headers(&thief, "/who", &[("secure-session-skipped", &value)]).await;
+        assert_eq!(reply.text(), "None");
+        assert!(reply.set_cookies().is_empty(), "the owner's cookie stays");
+    }
+    assert_eq!(with_headers(&thief, "/who", LINK).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(thief.get("/account").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(owner.get("/who").await.text(), "Some(7)");
+}
+
+/// A bound cookie is of one binding, and a proof answers one binding's challenge.
+#[tokio::test]
+async fn what_proves_one_session_proves_no_other() {
+    let shop = Shop::start().await;
+    let (mut owner, mut other) = (shop.bound(1, 7).await, shop.bound(2, 8).await);
+    shop.clock.advance(10 * MINUTE);
+    other.refresh().await.text();
+    let mixed = owner.client.copy();
+    mixed.set_cookie(BOUND, other.client.cookie(BOUND).as_deref());
+    assert_eq!(mixed.get("/who").await.text(), "None");
+    let proof = mixed.get("/proof").await;
+    assert_eq!(proof.text(), "Unproven { why: AnotherBinding }");
+
+    let id = owner.bound().id.clone();
+    let challenges = [owner.bound().challenge.clone(), other.bound().challenge.clone()];
+    let [ours, theirs] = challenges.map(|it| it.expect("a challenge"));
+    for (what, proof) in [
+        ("another's key", other.proof(&ours)),
+        ("another's challenge", owner.proof(&theirs)),
+        ("another's proof", other.proof(&theirs)),
+        ("a registration's", other.registration(&ours)),
+    ] {
+        let reply = owner.refresh_with(&id, Some(&proof)).await;
+        assert_eq!(reply.status, StatusCode::FORBIDDEN, "{what}");
+    }
+    assert_eq!(owner.get("/who").await.text(), "Some(7)");
+    assert!(owner.bound.is_some(), "nothing of that has harmed the owner");
+}
+
+// ---- refresh ----
+
+#[tokio::test]
+async fn a_challenge_is_good_for_twenty_minutes_and_an_old_one_is_answered_with_another() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let Bound { id, challenge, .. } = browser.bound().clone();
+    let proof = browser.proof(&challenge.expect("a challenge"));
+    // Tabs, and a browser that has got no other one.
+    for _ in 0..3 {
+        let reply = browser.refresh_with(&id, Some(&proof)).await;
+        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(reply.header("cache-control"), "no-store");
+        assert_ne!(reply.header("secure-session-challenge"), "");
+    }
+    shop.clock.advance(18 * MINUTE);
+    assert_eq!(browser.refresh_with(&id, Some(&proof)).await.status, StatusCode::OK);
+    shop.clock.advance(SECOND);
+    let reply = browser.refresh_with(&id, Some(&proof)).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    browser.note_challenge(&reply);
+    assert_eq!(browser.refresh().await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_binding_that_the_layer_has_not_named_never_reaches_the_store() {
+    let shop = Shop::start().await;
+    let browser = shop.bound(1, 7).await;
+    let id = browser.bound().id.clone();
+    shop.store.reset();
+    for wrong in ["", "abc", &id[1..], &id.replace(|c| c == id.chars().next().unwrap(), "_")] {
+        let reply = browser.refresh_with(wrong, None).await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{wrong:?}");
+    }
+    let reply = browser.client.call(request(Method::POST, REFRESH, &[])).await;
+    assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(shop.store.calls(), Calls::default());
+    // In quotes, as the specification has it.
+    let quoted = format!("\"{id}\"");
+    assert_eq!(browser.refresh_with(&quoted, None).await.status, StatusCode::FORBIDDEN);
+    // Other methods are the application's.
+    let reply = browser.client.get(REFRESH).await;
+    assert_eq!(reply.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_ends_no_binding() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let mut new = shop.browser(2);
+    let offer = new.client.get("/login/8").await.header("secure-session-registration");
+    shop.clock.advance(10 * MINUTE);
+    shop.store.fail(Operation::Load);
+    let status = browser.refresh().await.status;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(new.register(&offer).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    shop.store.heal(Operation::Load);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+
+    let offer = new.client.get("/who").await.header("secure-session-registration");
+    for operation in [Operation::Create, Operation::Replace] {
+        shop.store.fail(operation);
+        assert_eq!(new.register(&offer).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        shop.store.heal(operation);
+    }
+    let offer = new.client.get("/who").await.header("secure-session-registration");
+    assert_eq!(new.register(&offer).await.status, StatusCode::OK);
+    shop.clock.advance(2 * MINUTE);
+    assert_eq!(new.get("/who").await.text(), "Some(8)");
+}
+
+#[tokio::test]
+async fn no_endpoint_waits_for_the_sessions_lock() {
+    let shop = Shop::start().await;
+    let mut browser = shop.browser(1);
+    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let holder = {
+        let client = browser.client.clone();
+        tokio::spawn(async move { client.get("/lock").await })
+    };
+    shop.locked.notified().await;
+    assert_eq!(browser.register(&offer).await.status, StatusCode::OK);
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.refresh().await.status, StatusCode::OK);
+    holder.abort();
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+}
+
+#[tokio::test]
+async fn a_session_that_another_process_has_locked_is_bound_later() {
+    let shop = Shop::start().await;
+    let twin = shop.twin().await;
+    let mut browser = shop.browser(1);
+    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let (locked, unlock) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let holder = {
+        let (locked, unlock) = (locked.clone(), unlock.clone());
+        let handler = get(async move |session: Session<Customer>| {
+            let _guard = session.lock().await.expect("the lease");
+            locked.notify_one();
+            unlock.notified().await;
+        });
+        let server = Server::start(Router::new().route("/", handler).layer(twin.layer.clone()));
+        let server = server.await;
+        let client = server.client();
+        client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
+        tokio::spawn(async move { (client.get("/").await, server).0 })
+    };
+    locked.notified().await;
+    assert_eq!(browser.register(&offer).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    unlock.notify_one();
+    holder.await.unwrap().text();
+    eventually("the lease is given back", async || {
+        let offer = browser.client.get("/who").await.header("secure-session-registration");
+        !offer.is_empty() && browser.register(&offer).await.status == StatusCode::OK
+    })
+    .await;
+}
+
+// ---- the session's life ----
+
+#[tokio::test]
+async fn the_end_of_a_session_is_the_end_of_its_binding() {
+    let shop = Shop::start().await;
+    let refresh = async |browser: &Browser| {
+        let id = &browser.bound().id;
+        browser.refresh_with(id, None).await.status
+    };
+    let mut browser = shop.bound(1, 7).await;
+    let logout = browser.client.get("/logout").await;
+    let cookies = logout.set_cookies();
+    assert_eq!(cookies.len(), 2, "both cookies go: {cookies:?}");
+    assert!(cookies.iter().all(|cookie| cookie.contains("Max-Age=0")), "{cookies:?}");
+    assert_eq!(refresh(&browser).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.get("/who").await.text(), "None");
+    assert!(browser.bound.is_none(), "the browser has dropped it");
+
+    // Elsewhere.
+    let (ended, other) = (shop.bound(2, 7).await, shop.bound(3, 7).await);
+    other.client.get("/end-others").await.text();
+    assert_eq!(refresh(&ended).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(refresh(&other).await, StatusCode::FORBIDDEN, "its own goes on");
+
+    // By itself.
+    shop.clock.advance(2 * HOUR);
+    assert_eq!(refresh(&other).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(shop.sessions_of(7).await, 0);
+}
+
+#[tokio::test]
+async fn a_refresh_is_no_use_of_the_session() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    for _ in 0..11 {
+        shop.clock.advance(10 * MINUTE);
+        assert_eq!(browser.refresh().await.status, StatusCode::OK);
+    }
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.refresh().await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_binding_survives_renewals_and_logins_of_its_user_and_no_others() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let id = browser.bound().id.clone();
+    for _ in 0..6 {
+        browser.get("/renew").await.text();
+        browser.get("/login/7").await.text();
+        shop.clock.advance(10 * MINUTE);
+        assert_eq!(browser.get("/who").await.text(), "Some(7)");
+        assert!(browser.get("/proof").await.text().starts_with("Proven"));
+        assert_eq!(browser.bound().id, id);
+    }
+    let reply = browser.client.get("/login/8").await;
+    assert_ne!(reply.header("secure-session-registration"), "", "another user");
+    assert_eq!(browser.client.get("/proof").await.text(), "Unbound");
+    assert_eq!(browser.refresh().await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn no_refresh_falls_between_two_ids_in_a_thousand_renewals() {
+    let shop = Shop::start().await;
+    let twin = shop.twin().await;
+    let mut browser = shop.bound(1, 7).await;
+    let Bound { id, challenge, .. } = browser.bound().clone();
+    let proof = browser.proof(&challenge.expect("a challenge"));
+    let refreshing = {
+        let (browser, id) =
+            (Browser { client: twin.server.client(), ..browser.clone() }, id.clone());
+        tokio::spawn(async move {
+            loop {
+                let status = browser.refresh_with(&id, Some(&proof)).await.status;
+                assert_eq!(status, StatusCode::OK);
+            }
+        })
+    };
+    for _ in 0..1_000 {
+        browser.client.get("/renew").await.text();
+    }
+    assert!(!refreshing.is_finished(), "a refresh failed");
+    refreshing.abort();
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+}
+
+/// Of two renewals at once one wins, wherever its key stands in the link.
+#[tokio::test]
+async fn renewals_at_once_in_two_processes_keep_the_way_to_the_session() {
+    let shop = Shop::start().await;
+    let twin = shop.twin().await;
+    let mut browser = shop.bound(1, 7).await;
+    for _ in 0..50 {
+        let clients = [browser.client.copy(), {
+            let client = twin.server.client();
+            for name in [COOKIE, BOUND] {
+                client.set_cookie(name, browser.client.cookie(name).as_deref());
+            }
+            client
+        }];
+        let before = browser.client.cookie(COOKIE);
+        let replies = at_once(2, |number| {
+            let client = clients[number].clone();
+            async move { (client.get("/renew").await.status, client.cookie(COOKIE)) }
+        })
+        .await;
+        let winner = replies.into_iter().find(|(status, cookie)| {
+            *status == StatusCode::OK && cookie.is_some() && *cookie != before
+        });
+        let (_, cookie) = winner.expect("one of them wins");
+        browser.client.set_cookie(COOKIE, cookie.as_deref());
+        assert_eq!(browser.refresh().await.status, StatusCode::OK);
+        assert_eq!(browser.get("/who").await.text(), "Some(7)");
+    }
+}
+
+#[tokio::test]
+async fn a_registration_that_is_dropped_anywhere_leaves_a_session_that_works() {
+    for operation in [Operation::Load, Operation::Create, Operation::Replace] {
+        let shop = Shop::start().await;
+        let mut browser = shop.browser(1);
+        let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+        let gate = shop.store.hold(operation);
+        let call = {
+            let (mut browser, offer) = (browser.clone(), offer.clone());
+            tokio::spawn(async move { browser.register(&offer).await })
+        };
+        gate.wait_for_caller().await;
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        gate.release();
+        assert_eq!(browser.client.get("/who").await.text(), "Some(7)", "{operation:?}");
+        assert_eq!(browser.client.get("/visit").await.text(), "1");
+        // It comes too late, is bound, or was bound already.
+        let status = browser.register(&offer).await.status;
+        assert!([StatusCode::OK, StatusCode::FORBIDDEN].contains(&status), "{status}");
+        assert_eq!(browser.client.get("/visit").await.text(), "2");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_during_a_registration_stays_one() {
+    for operation in [Operation::Create, Operation::Replace] {
+        let shop = Shop::start().await;
+        let browser = shop.browser(1);
+        let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+        let gate = shop.store.hold(operation);
+        let call = {
+            let mut browser = browser.clone();
+            tokio::spawn(async move { browser.register(&offer).await.status })
+        };
+        gate.wait_for_caller().await;
+        // In another process, which does not wait for this one.
+        let keys = shop.store.store().sessions_of("Customer:7").await.unwrap();
+        assert!(shop.store.store().delete(&keys[0].0).await.unwrap());
+        gate.release();
+        assert_eq!(call.await.unwrap(), StatusCode::UNAUTHORIZED, "{operation:?}");
+        assert_eq!(shop.sessions_of(7).await, 0, "it has not come back");
+    }
+}
+
+#[tokio::test]
+async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::builder().with_clock(&clock).build();
+    for seed in 0..40 {
+        let faulty = FaultyStore::new(store.clone(), seed).with(Fault::AnswerLost, 300);
+        let keys = Keys::generate();
+        let layer = |builder: sessions::SessionLayerBuilder<Customer>| {
+            builder
+                .with_clock(&clock)
+                .in_another_process()
+                .bind_to_device(DeviceBinding::new())
+                .build()
+                .expect("possible settings")
+        };
+        let sound = layer(SessionLayer::builder(store.clone(), keys.clone()));
+        let unsound = layer(SessionLayer::builder(faulty.clone(), keys));
+        let routes = || {
+            Router::new()
+                .route("/login/{user}", get(login))
+                .route("/who", get(who))
+                .route("/proof", get(proof))
+        };
+        let sound = Server::start(routes().layer(sound)).await;
+        let unsound = Server::start(routes().layer(unsound)).await;
+        let client = sound.client();
+        let offer = client.get("/login/7").await.header("secure-session-registration");
+        let through = unsound.client();
+        through.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+        let mut browser = Browser {
+            client: through.clone(),
+            clock: clock.clone(),
+            key: SigningKey::from_slice(&[1; 32]).unwrap(),
+            bound: None,
+            signatures: VecDeque::new(),
+            refreshes: 0,
+        };
+        let status = browser.register(&offer).await.status;
+        client.set_cookie(BOUND, through.cookie(BOUND).as_deref());
+        clock.advance(2 * MINUTE);
+        match status.as_u16() {
+            200 => assert!(client.get("/proof").await.text().starts_with("Proven"), "seed {seed}"),
+            status => assert_eq!(status, 503, "seed {seed}"),
+        }
+    }
+}
+
+// ---- what an unproven request gets ----
+
+#[tokio::test]
+async fn an_unproven_request_is_logged_out_asked_again_or_let_through() {
+    use UnprovenPolicy::{Allow, LogOut, Reload};
+    for policy in [LogOut, Reload, Allow] {
+        let shop = Shop::with(DeviceBinding::new().with_unproven_policy(policy)).await;
+        let mut owner = shop.bound(1, 7).await;
+        let unproven = owner.client.copy();
+        unproven.set_cookie(BOUND, None);
+        let is_let_through = policy == Allow;
+        let who = if is_let_through { "Some(7)" } else { "None" };
+        assert_eq!(unproven.get("/who").await.text(), who, "{policy:?}");
+        let proof = unproven.get("/proof").await;
+        assert_eq!(proof.text(), "Unproven { why: NoCookie }");
+        // A guard of a route asks for a proof also where the layer does not.
+        let account = unproven.get("/account").await;
+        assert_eq!(account.status, StatusCode::SEE_OTHER, "{policy:?}");
+        assert_eq!(account.header("location"), "/login-page?next=%2Faccount");
+
+        let link = with_headers(&unproven, "/who", LINK).await;
+        match policy {
+            Reload => {
+                assert_eq!(link.status, StatusCode::UNAUTHORIZED);
+                assert_eq!(link.header("refresh"), "0");
+                assert!(link.header("cache-control").contains("no-store"));
+                assert!(link.body.contains("One moment"));
+            }
+            _ => assert_eq!(link.text(), who),
+        }
+        let account = with_headers(&unproven, "/account", LINK).await;
+        match policy {
+            LogOut => assert_eq!(account.status, StatusCode::SEE_OTHER),
+            _ => assert_eq!(account.header("refresh"), "0", "{policy:?}"),
+        }
+        // What a link brings from a bound browser is as always.
+        let link = with_headers(&owner.client, "/who", LINK).await;
+        assert_eq!((link.text(), link.header("refresh")), ("Some(7)", String::new()));
+        assert_eq!(owner.get("/account").await.text(), "Some(7)");
+    }
+}
+
+#[tokio::test]
+async fn an_unproven_request_takes_no_cookie_from_a_browser_that_may_have_the_key() {
+    let shop = Shop::with(DeviceBinding::new().with_unproven_policy(UnprovenPolicy::LogOut)).await;
+    let mut owner = shop.bound(1, 7).await;
+    let cookie = owner.client.cookie(COOKIE);
+    let bound = owner.client.cookie(BOUND);
+    owner.client.set_cookie(BOUND, None);
+    const SKIPPED: &[(&str, &str)] = &[("secure-session-skipped", "quota_exceeded")];
+    const FRAME: &[(&str, &str)] = &[("sec-fetch-site", "same-site")];
+    for headers in [LINK, SKIPPED, FRAME] {
+        let reply = with_headers(&owner.client, "/visit", headers).await;
+        assert_eq!((reply.text(), reply.set_cookies()), ("1", vec![]), "{headers:?}");
+        assert_eq!(owner.client.cookie(COOKIE), cookie);
+        let login = with_headers(&owner.client.copy(), "/login/9", headers).await;
+        assert_eq!(login.set_cookies().len(), 1, "a login is one all the same: {login:?}");
+    }
+    owner.client.set_cookie(BOUND, bound.as_deref());
+    assert_eq!(owner.get("/who").await.text(), "Some(7)");
+    assert_eq!(owner.get("/visit").await.text(), "1", "nothing of that was kept");
+}
+
+#[tokio::test]
+async fn a_browser_that_has_lost_its_key_can_log_in_again() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    browser.bound = None;
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.get("/who").await.text(), "None");
+    browser.get("/visit").await.text();
+    assert_eq!(browser.get("/login/7").await.status, StatusCode::OK);
+    assert!(browser.bound.is_some(), "it is bound anew");
+    shop.clock.advance(2 * MINUTE);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+}
+
+#[tokio::test]
+async fn of_several_cookies_one_that_shows_its_device_counts() {
+    let shop = Shop::start().await;
+    let owner = shop.bound(1, 7).await;
+    let other = shop.bound(2, 8).await;
+    let pair = |browser: &Browser, name| {
+        format!("{name}={}", browser.client.cookie(name).expect("a cookie"))
+    };
+    for (cookies, who) in [
+        (vec![pair(&owner, COOKIE), pair(&other, COOKIE), pair(&other, BOUND)], "Some(8)"),
+        (vec![pair(&other, COOKIE), pair(&owner, COOKIE), pair(&other, BOUND)], "Some(8)"),
+        (vec![pair(&other, COOKIE), pair(&owner, COOKIE)], "None"),
+    ] {
+        let line = cookies.join("; ").into_bytes();
+        assert_eq!(shop.server.client().get_with("/who", &[line]).await.text(), who);
+    }
+}
+
+// ---- where the layer stands ----
+
+#[tokio::test]
+async fn neither_a_guard_nor_a_csrf_check_nor_a_limit_of_the_application_is_in_the_way() {
+    let clock = ManualClock::new();
+    let layer = SessionLayer::<Customer>::builder(MemoryStore::new(), Keys::generate())
+        .bind_to_device(DeviceBinding::new())
+        .build()
+        .unwrap();
+    let session = layer.clone();
+    let app = Router::new()
+        .route("/who", get(who))
+        .fallback(async || StatusCode::TOO_MANY_REQUESTS)
+        .layer(RequireLogin::<Customer>::new())
+        .layer(CsrfLayer::<Customer>::new())
+        .route("/login/{user}", get(login))
+        .layer(session);
+    let server = Server::start(app).await;
+    let mut browser = Browser {
+        client: server.client(),
+        clock,
+        key: SigningKey::from_slice(&[1; 32]).unwrap(),
+        bound: None,
+        signatures: VecDeque::new(),
+        refreshes: 0,
+    };
+    browser.get("/login/7").await.text();
+    assert!(browser.bound.is_some());
+    assert_eq!(browser.refresh().await.status, StatusCode::OK);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+}
+
+#[tokio::test]
+async fn another_process_and_another_key_know_the_device() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let rotated = Keys::generate().with_previous(shop.keys.clone());
+    let (store, clock) = (shop.store.clone(), shop.clock.clone());
+    let twin = Shop::on(store, clock, rotated, Some(DeviceBinding::new())).await;
+    let client = twin.server.client();
+    for name in [COOKIE, BOUND] {
+        client.set_cookie(name, browser.client.cookie(name).as_deref());
+    }
+    assert_eq!(client.get("/who").await.text(), "Some(7)");
+    browser.client = client;
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+    assert_eq!(browser.refreshes, 1);
+}
+
+// ---- what it costs ----
+
+#[tokio::test]
+async fn a_session_that_is_not_bound_costs_no_byte_and_no_call() {
+    let mut payloads = Vec::new();
+    let mut calls = Vec::new();
+    for binding in [None, Some(DeviceBinding::new())] {
+        let shop = Shop::or_without(binding).await;
+        let client = shop.server.client();
+        for path in ["/visit", "/login/7", "/who", "/visit", "/renew", "/visit", "/account"] {
+            client.get(path).await.text();
+        }
+        let found = shop.store.store().sessions_of("Customer:7").await.unwrap();
+        payloads.push(found[0].1.payload.len());
+        client.get("/logout").await.text();
+        calls.push(shop.store.calls());
+    }
+    assert_eq!(payloads[0], payloads[1]);
+    assert_eq!(calls[0], calls[1]);
+}
+
+#[tokio::test]
+async fn a_bound_session_costs_two_loads_a_refresh_and_nothing_a_request() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let calls = async |browser: &mut Browser, path: &str| {
+        shop.store.reset();
+        browser.get(path).await.text();
+        shop.store.calls()
+    };
+    let load = Calls { load: 1, ..Calls::default() };
+    assert_eq!(calls(&mut browser, "/who").await, load);
+    assert_eq!(calls(&mut browser, "/visit").await, Calls { replace: 1, ..load });
+    shop.store.reset();
+    assert_eq!(browser.refresh().await.status, StatusCode::OK);
+    assert_eq!(shop.store.calls(), Calls { load: 2, ..Calls::default() });
+    // The record itself: an id, a key and a date.
+    let size = async || {
+        let found = shop.store.store().sessions_of("Customer:7").await.unwrap();
+        found[0].1.payload.len()
+    };
+    let bound = size().await;
+    assert!(bound < 100, "{bound}");
+}
+
+/// Chromium makes six signatures in nine minutes, refreshes ahead of time when less than two minutes are
+/// left, and before a request when nothing is left.
+#[tokio::test]
+async fn an_hour_of_use_stays_within_the_browsers_quota() {
+    const LEFT: Duration = Duration::from_secs(120);
+    for lifetime in [10 * MINUTE, 5 * MINUTE, 4 * MINUTE] {
+        let shop = Shop::with(DeviceBinding::new().with_lifetime(lifetime)).await;
+        let mut browser = shop.browser(1);
+        browser.get("/login/7").await.text();
+        let (mut waited, mut most) = (0, 0);
+        for _ in 0..360 {
+            shop.clock.advance(10 * SECOND);
+            let now = shop.clock.now();
+            let left = browser.bound().until.duration_since(now).unwrap_or_default();
+            if !left.is_zero() && left < LEFT {
+                // Beside the page, which does not wait.
+                browser.refresh().await.text();
+            }
+            let before = browser.refreshes;
+            assert_eq!(browser.get("/who").await.text(), "Some(7)");
+            waited += browser.refreshes - before;
+            browser.signatures.retain(|at| *at + 9 * MINUTE > now);
+            most = most.max(browser.signatures.len());
+        }
+        assert_eq!(waited, 0, "pages that waited, with {lifetime:?}");
+        assert!(most <= 6, "{most} signatures with {lifetime:?}");
+        println!("{lifetime:?}: {most} signatures in nine minutes at most, {}", browser.refreshes);
+    }
+}
+
+#[test]
+fn what_a_request_shows_can_be_compared() {
+    let why = Unproven::NoCookie;
+    assert_ne!(DeviceProof::Unbound, DeviceProof::Unproven { why });
+    assert_eq!(why.to_string(), "it has no bound cookie");
+}
+
+/// Writes nothing, so that a page of the application may do what the endpoints do.
+#[tokio::test]
+async fn a_type_without_a_user_is_bound_as_soon_as_it_is_stored() {
+    #[derive(Session)]
+    struct Visitor {
+        visits: u32,
+    }
+    let layer = SessionLayer::<Visitor>::builder(MemoryStore::new(), Keys::generate())
+        .bind_to_device(DeviceBinding::new())
+        .build()
+        .unwrap();
+    let visit = async |session: Session<Visitor>| *session.write().await.visits_mut() += 1;
+    let app = Router::new().route("/", get(async || "nothing").merge(post(visit))).layer(layer);
+    let server = Server::start(app).await;
+    let client = server.client();
+    let header = "secure-session-registration";
+    assert_eq!(client.get("/").await.header(header), "");
+    let stored = client.request(Method::POST, "/").await;
+    assert_ne!(stored.header(header), "");
+}

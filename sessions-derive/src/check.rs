@@ -33,6 +33,7 @@ pub(crate) fn check<'a>(input: &'a Input<'a>, errors: &Errors) -> Model<'a> {
     for field in &input.fields {
         leaves_our_name_alone(field, errors);
         owns_its_value(field, errors);
+        can_be_shared(field, errors);
         has_its_default_in_the_attribute(field, errors);
         has_a_default_of_its_type(field, errors);
         does_not_convert_twice(field, errors);
@@ -126,6 +127,40 @@ fn owns_its_value(field: &Field<'_>, errors: &Errors) {
         let message = "a session field has to own its value; write `String` instead of `&str`, \
                        or keep the field out of the store with `#[session(skip)]`";
         errors.at(reference, message);
+    }
+}
+
+/// Of a type that says by its name that it stays in one thread, said at its field: the compiler would
+/// say so of the whole struct, in terms of generated code.
+fn can_be_shared(field: &Field<'_>, errors: &Errors) {
+    if let Some(rc) = rc_in(&field.written.ty) {
+        let message = format!(
+            "field `{}` cannot be an `Rc`, which stays in one thread: the requests of a session run in \
+             several; write `Arc`",
+            field.ident
+        );
+        errors.at(rc, message);
+    }
+}
+
+fn rc_in(ty: &Type) -> Option<&Type> {
+    match ty {
+        Type::Group(group) => rc_in(&group.elem),
+        Type::Paren(paren) => rc_in(&paren.elem),
+        Type::Array(array) => rc_in(&array.elem),
+        Type::Tuple(tuple) => tuple.elems.iter().find_map(rc_in),
+        Type::Path(path) => {
+            let last = path.path.segments.last()?;
+            let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+            if last.ident == "Rc" {
+                return Some(ty);
+            }
+            arguments.args.iter().find_map(|argument| match argument {
+                GenericArgument::Type(ty) => rc_in(ty),
+                _ => None,
+            })
+        }
+        _ => None,
     }
 }
 

@@ -51,7 +51,7 @@ use syn::{DeriveInput, Error, Result};
 /// | `clear_foo()` | sets `None` (of an `Option` only) |
 /// | `foo_is_dirty()` | tells whether there are changes that are not saved yet |
 ///
-/// The `user` has only `foo()` and `foo_is_dirty()`.
+/// The `user` has only `foo()` and `foo_is_dirty()`; `set_foo(…)` is an error that says `login`.
 ///
 /// A field with `flash` has only `set_foo(…)`, `take_foo()` and `foo_is_dirty()`, and if it is a
 /// `Vec<X>` `push_foo(…)`, which takes an `X`, or `impl Into<String>` for a list of those.

@@ -71,10 +71,10 @@ impl Field<'_> {
         self.accessors.all().filter(|name| self.has_accessor(name))
     }
 
-    /// Only a login changes the user.
+    /// Only a login changes the user: the setter is there to say so.
     pub(crate) fn has_accessor(&self, name: &Ident) -> bool {
-        let Accessors { get, is_dirty, .. } = &self.accessors;
-        !self.is_user || Some(name) == get.as_ref() || name == is_dirty
+        let Accessors { get, set, is_dirty, .. } = &self.accessors;
+        !self.is_user || Some(name) == get.as_ref() || name == set || name == is_dirty
     }
 }
 

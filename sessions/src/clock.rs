@@ -34,7 +34,6 @@ impl Clock {
     }
 
     /// `time`, if the system's clock has shown it: then another part of the crate need not look again.
-    #[cfg(feature = "memory")]
     pub(crate) fn of_system(&self, time: SystemTime) -> Option<SystemTime> {
         matches!(self, Self::System).then_some(time)
     }

@@ -28,6 +28,16 @@ pub trait SkippedValue: Send + Sync + 'static {}
 
 impl<F: Send + Sync + 'static> SkippedValue for F {}
 
+/// What the user of a session is set from: nothing. Asked of the argument of its setter, so that this
+/// says what to write.
+#[diagnostic::on_unimplemented(
+    message = "the user of a session is set by `Session::login`, and by nothing else",
+    label = "not by a setter",
+    note = "write `session.login(user).await?`: the session gets another id, so that one which was \
+            planted before is worth nothing"
+)]
+pub trait SetByLogin {}
+
 /// What a secret field must be: a type that neither shows its value nor leaves it in memory.
 #[cfg_attr(
     feature = "secret",

@@ -80,15 +80,17 @@ pub(super) fn session_data(model: &Model<'_>) -> TokenStream {
             #merge
 
             fn __wrap(__tracked: #private::Tracked<Self>) -> Self::Fields {
-                #fields_ident { __tracked }
+                #fields_ident::__Tracked(__tracked)
             }
 
             fn __tracked(__fields: &Self::Fields) -> &#private::Tracked<Self> {
-                &__fields.__tracked
+                let #fields_ident::__Tracked(__tracked) = __fields;
+                __tracked
             }
 
             fn __tracked_mut(__fields: &mut Self::Fields) -> &mut #private::Tracked<Self> {
-                &mut __fields.__tracked
+                let #fields_ident::__Tracked(__tracked) = __fields;
+                __tracked
             }
         }
     }

@@ -7,7 +7,8 @@ use syn::ext::IdentExt;
 use super::{data::start, hygienic};
 use crate::model::{Field, Kind, Model, Storage};
 
-/// The struct that guards deref to, which derefs to the user's.
+/// What guards deref to, and derefs to the user's struct. An enum: of a struct the compiler would
+/// suggest the field to whoever has misspelt one of their own.
 pub(super) fn structure(model: &Model<'_>) -> TokenStream {
     let Model { vis, ident, fields_ident, .. } = model;
     let private = model.private();
@@ -15,10 +16,19 @@ pub(super) fn structure(model: &Model<'_>) -> TokenStream {
     hygienic! {
         #[doc = #doc]
         #[allow(deprecated, non_camel_case_types)]
-        #vis struct #fields_ident {
-            __tracked: #private::Tracked<#ident>,
+        #vis enum #fields_ident {
+            #[doc(hidden)]
+            __Tracked(#private::Tracked<#ident>),
         }
     }
+}
+
+/// The tracked value in `self`, as mutable as that.
+fn tracked() -> TokenStream {
+    hygienic!({
+        let Self::__Tracked(__tracked) = self;
+        __tracked
+    })
 }
 
 pub(super) fn doc(model: &Model<'_>) -> String {
@@ -73,6 +83,7 @@ pub(super) fn constructors(model: &Model<'_>) -> TokenStream {
 pub(super) fn accessors(model: &Model<'_>) -> TokenStream {
     let Model { ident, fields_ident, .. } = model;
     let private = &model.private();
+    let tracked = tracked();
     let methods = model
         .fields
         .iter()
@@ -84,7 +95,7 @@ pub(super) fn accessors(model: &Model<'_>) -> TokenStream {
 
             #[inline]
             fn deref(&self) -> &#ident {
-                #private::get(&self.__tracked)
+                #private::get(#tracked)
             }
         }
 
@@ -144,15 +155,27 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
         let signature = quote_spanned!(at=> (&self) -> #read_type);
         method(get, format!(" Reads `{name}`."), signature, read)
     }));
-    methods.push(method(
-        &names.set,
-        match field.kind {
-            Kind::Option(..) => format!(" Sets `{name}` to `Some(value)`."),
-            _ => format!(" Sets `{name}`."),
-        },
-        quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
-        hygienic!(*#set = #value; self),
-    ));
+    if field.is_user {
+        let signature = quote_spanned! {at=>
+            <__User: #private::SetByLogin>(&mut self, _value: __User) -> &mut Self
+        };
+        methods.push(method(
+            &names.set,
+            format!(" Does not compile: `{name}` is set by `Session::login`."),
+            signature,
+            hygienic!(self),
+        ));
+    } else {
+        methods.push(method(
+            &names.set,
+            match field.kind {
+                Kind::Option(..) => format!(" Sets `{name}` to `Some(value)`."),
+                _ => format!(" Sets `{name}`."),
+            },
+            quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
+            hygienic!(*#set = #value; self),
+        ));
+    }
     methods.extend(names.clear.as_ref().map(|clear| {
         let body = hygienic!(*#place = ::core::option::Option::None; self);
         method(clear, format!(" Sets `{name}` to `None`."), chained.clone(), body)
@@ -200,7 +223,8 @@ fn getter(field: &Field<'_>, private: &TokenStream) -> (TokenStream, TokenStream
     let Field { ident, ty, kind, .. } = field;
     let at = field.at();
     let option = quote_spanned!(at=> ::core::option::Option);
-    let place = hygienic!(#private::get(&self.__tracked).#ident);
+    let tracked = tracked();
+    let place = hygienic!(#private::get(#tracked).#ident);
     match kind {
         Kind::Scalar => (quote_spanned!(at=> #ty), place),
         Kind::Str => (quote_spanned!(at=> &str), hygienic!(&#place)),
@@ -258,20 +282,20 @@ struct Ways {
 }
 
 fn ways(field: &Field<'_>, private: &TokenStream) -> Ways {
-    let ident = field.ident;
+    let (ident, tracked) = (field.ident, tracked());
     match field.storage {
         Storage::Stored { index, .. } => {
             let index = Literal::usize_unsuffixed(index);
-            let place = hygienic!(&mut self.__tracked, #index, |__data| &mut __data.#ident);
+            let place = hygienic!(#tracked, #index, |__data| &mut __data.#ident);
             Ways {
                 write: hygienic!(#private::field_mut(#place)),
                 set: hygienic!(#private::set(#place)),
                 reset: hygienic!(#private::reset(#place)),
-                is_dirty: hygienic!(#private::is_dirty(&self.__tracked, #index)),
+                is_dirty: hygienic!(#private::is_dirty(#tracked, #index)),
             }
         }
         Storage::Skipped => {
-            let place = hygienic!(&mut self.__tracked, |__data| &mut __data.#ident);
+            let place = hygienic!(#tracked, |__data| &mut __data.#ident);
             let write = hygienic!(#private::skipped_mut(#place));
             let (set, reset) = (write.clone(), write.clone());
             Ways { write, set, reset, is_dirty: hygienic!(false) }
@@ -286,11 +310,11 @@ fn take(
     place: &TokenStream,
     start: &TokenStream,
 ) -> TokenStream {
-    let ident = field.ident;
+    let (ident, tracked) = (field.ident, tracked());
     match field.storage {
         Storage::Stored { index, .. } if field.flash => {
             let index = Literal::usize_unsuffixed(index);
-            let place = hygienic!(&mut self.__tracked, #index, |__data| &mut __data.#ident);
+            let place = hygienic!(#tracked, #index, |__data| &mut __data.#ident);
             hygienic!(#private::take(#place, #start))
         }
         _ => hygienic!(::core::mem::replace(#place, #start)),

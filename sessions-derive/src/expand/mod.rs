@@ -11,8 +11,9 @@
 //!
 //! becomes, without doc comments and `#[inline]`:
 
-//     struct VisitorFields {
-//         __tracked: ::sessions::__private::Tracked<Visitor>,
+//     enum VisitorFields {
+//         #[doc(hidden)]
+//         __Tracked(::sessions::__private::Tracked<Visitor>),
 //     }
 //     const _: () = {
 //         fn __default_theme() -> String {
@@ -84,19 +85,179 @@
 //                 }
 //             }
 //             fn __wrap(__tracked: ::sessions::__private::Tracked<Self>) -> Self::Fields {
-//                 VisitorFields { __tracked }
+//                 VisitorFields::__Tracked(__tracked)
 //             }
 //             fn __tracked(__fields: &Self::Fields) -> &::sessions::__private::Tracked<Self> {
-//                 &__fields.__tracked
+//                 let VisitorFields::__Tracked(__tracked) = __fields;
+//                 __tracked
 //             }
 //             fn __tracked_mut(
 //                 __fields: &mut Self::Fields,
 //             ) -> &mut ::sessions::__private::Tracked<Self> {
-//                 &mut __fields.__tracked
+//                 let VisitorFields::__Tracked(__tracked) = __fields;
+//                 __tracked
 //             }
 //         }
 //         impl Visitor {
 //             /** A layer that gives requests such sessions: `SessionLayer::new` with this type.
+//
+//      # Panics
+//
+//      As `SessionLayer::new` does.*/
+//             fn layer(
+//                 store: impl ::sessions::__private::IntoStorage,
+//                 keys: ::sessions::Keys,
+//             ) -> ::sessions::SessionLayer<Self> {
+//                 ::sessions::__private::layer(store, keys)
+//             }
+//             fn layer_builder(
+//                 store: impl ::sessions::__private::IntoStorage,
+//                 keys: ::sessions::Keys,
+//             ) -> ::sessions::SessionLayerBuilder<Self> {
+//                 ::sessions::SessionLayer::builder(store, keys)
+//             }
+//         }
+//         #[automatically_derived]
+//         impl ::core::ops::Deref for VisitorFields {
+//             type Target = Visitor;
+//             fn deref(&self) -> &Visitor {
+//                 ::sessions::__private::get({
+//                     let Self::__Tracked(__tracked) = self;
+//                     __tracked
+//                 })
+//             }
+//         }
+//         impl VisitorFields {
+//             fn name(&self) -> ::core::option::Option<&str> {
+//                 ::core::option::Option::as_deref(
+//                     &::sessions::__private::get({
+//                             let Self::__Tracked(__tracked) = self;
+//                             __tracked
+//                         })
+//                         .name,
+//                 )
+//             }
+//             fn set_name(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
+//                 *::sessions::__private::set(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     0,
+//                     |__data| &mut __data.name,
+//                 ) = ::core::option::Option::Some(::core::convert::Into::into(value));
+//                 self
+//             }
+//             fn clear_name(&mut self) -> &mut Self {
+//                 *self.name_mut() = ::core::option::Option::None;
+//                 self
+//             }
+//             fn name_mut(&mut self) -> &mut Option<String> {
+//                 ::sessions::__private::field_mut(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     0,
+//                     |__data| &mut __data.name,
+//                 )
+//             }
+//             fn take_name(&mut self) -> Option<String> {
+//                 ::core::mem::replace(
+//                     ::sessions::__private::reset(
+//                         {
+//                             let Self::__Tracked(__tracked) = self;
+//                             __tracked
+//                         },
+//                         0,
+//                         |__data| &mut __data.name,
+//                     ),
+//                     ::sessions::__private::default_of::<Option<String>>(),
+//                 )
+//             }
+//             fn reset_name(&mut self) -> &mut Self {
+//                 *::sessions::__private::reset(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     0,
+//                     |__data| &mut __data.name,
+//                 ) = ::sessions::__private::default_of::<Option<String>>();
+//                 self
+//             }
+//             fn name_is_dirty(&self) -> bool {
+//                 ::sessions::__private::is_dirty(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     0,
+//                 )
+//             }
+//             fn theme(&self) -> &str {
+//                 &::sessions::__private::get({
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     })
+//                     .theme
+//             }
+//             fn set_theme(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
+//                 *::sessions::__private::set(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     1,
+//                     |__data| &mut __data.theme,
+//                 ) = ::core::convert::Into::into(value);
+//                 self
+//             }
+//             fn theme_mut(&mut self) -> &mut String {
+//                 ::sessions::__private::field_mut(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     1,
+//                     |__data| &mut __data.theme,
+//                 )
+//             }
+//             fn take_theme(&mut self) -> String {
+//                 ::core::mem::replace(
+//                     ::sessions::__private::reset(
+//                         {
+//                             let Self::__Tracked(__tracked) = self;
+//                             __tracked
+//                         },
+//                         1,
+//                         |__data| &mut __data.theme,
+//                     ),
+//                     __default_theme(),
+//                 )
+//             }
+//             fn reset_theme(&mut self) -> &mut Self {
+//                 *::sessions::__private::reset(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     1,
+//                     |__data| &mut __data.theme,
+//                 ) = __default_theme();
+//                 self
+//             }
+//             fn theme_is_dirty(&self) -> bool {
+//                 ::sessions::__private::is_dirty(
+//                     {
+//                         let Self::__Tracked(__tracked) = self;
+//                         __tracked
+//                     },
+//                     1,
+//                 )
+//             }
+//         }
+//     };
 //
 //      # Panics
 //

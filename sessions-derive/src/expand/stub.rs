@@ -52,8 +52,9 @@ pub(crate) fn stub(model: &Model<'_>, generics: &Generics) -> TokenStream {
 
         #[doc = #doc]
         #[allow(deprecated)]
-        #vis struct #fields_ident #generics #where_clause {
-            __tracked: ::core::marker::PhantomData<fn() -> #ident #type_generics>,
+        #vis enum #fields_ident #generics #where_clause {
+            #[doc(hidden)]
+            __Tracked(::core::marker::PhantomData<fn() -> #ident #type_generics>),
         }
 
         #[automatically_derived]

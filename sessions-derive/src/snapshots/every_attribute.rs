@@ -1,7 +1,8 @@
 /// The fields of a [`Visitor`] session, as a guard shows them: typed accessors, and the [`Visitor`] itself to read from.
 #[allow(deprecated, non_camel_case_types)]
-pub(crate) struct VisitorFields {
-    __tracked: crate::runtime::__private::Tracked<Visitor>,
+pub(crate) enum VisitorFields {
+    #[doc(hidden)]
+    __Tracked(crate::runtime::__private::Tracked<Visitor>),
 }
 #[allow(dead_code, deprecated, non_camel_case_types, non_snake_case, unreachable_pub)]
 const _: () = {
@@ -259,17 +260,19 @@ const _: () = {
             }
         }
         fn __wrap(__tracked: crate::runtime::__private::Tracked<Self>) -> Self::Fields {
-            VisitorFields { __tracked }
+            VisitorFields::__Tracked(__tracked)
         }
         fn __tracked(
             __fields: &Self::Fields,
         ) -> &crate::runtime::__private::Tracked<Self> {
-            &__fields.__tracked
+            let VisitorFields::__Tracked(__tracked) = __fields;
+            __tracked
         }
         fn __tracked_mut(
             __fields: &mut Self::Fields,
         ) -> &mut crate::runtime::__private::Tracked<Self> {
-            &mut __fields.__tracked
+            let VisitorFields::__Tracked(__tracked) = __fields;
+            __tracked
         }
     }
     #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
@@ -302,7 +305,10 @@ const _: () = {
         type Target = Visitor;
         #[inline]
         fn deref(&self) -> &Visitor {
-            crate::runtime::__private::get(&self.__tracked)
+            crate::runtime::__private::get({
+                let Self::__Tracked(__tracked) = self;
+                __tracked
+            })
         }
     }
     #[allow(clippy::all, clippy::pedantic, clippy::restriction)]
@@ -313,7 +319,11 @@ const _: () = {
         /// in days.
         #[inline]
         pub(crate) fn first_day(&self) -> ::core::option::Option<u32> {
-            crate::runtime::__private::get(&self.__tracked).first_day
+            crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .first_day
         }
         /// Sets `first_day` to `Some(value)`.
         ///
@@ -322,7 +332,10 @@ const _: () = {
         #[inline]
         pub(crate) fn set_first_day(&mut self, value: u32) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 0,
                 |__data| &mut __data.first_day,
             ) = ::core::option::Option::Some(value);
@@ -344,7 +357,10 @@ const _: () = {
         #[inline]
         pub(crate) fn first_day_mut(&mut self) -> &mut Option<u32> {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 0,
                 |__data| &mut __data.first_day,
             )
@@ -357,7 +373,10 @@ const _: () = {
         pub(crate) fn take_first_day(&mut self) -> Option<u32> {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     0,
                     |__data| &mut __data.first_day,
                 ),
@@ -371,7 +390,10 @@ const _: () = {
         #[inline]
         pub(crate) fn reset_first_day(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 0,
                 |__data| &mut __data.first_day,
             ) = crate::runtime::__private::default_of::<Option<u32>>();
@@ -383,18 +405,31 @@ const _: () = {
         /// in days.
         #[inline]
         pub(crate) fn first_day_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 0)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                0,
+            )
         }
         /// Reads `home`.
         #[inline]
         fn home(&self) -> &Url {
-            &crate::runtime::__private::get(&self.__tracked).home
+            &crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .home
         }
         /// Sets `home`.
         #[inline]
         fn set_home(&mut self, value: impl ::core::convert::Into<Url>) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 1,
                 |__data| &mut __data.home,
             ) = ::core::convert::Into::into(value);
@@ -404,7 +439,10 @@ const _: () = {
         #[inline]
         fn home_mut(&mut self) -> &mut Url {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 1,
                 |__data| &mut __data.home,
             )
@@ -414,7 +452,10 @@ const _: () = {
         fn take_home(&mut self) -> Url {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     1,
                     |__data| &mut __data.home,
                 ),
@@ -425,7 +466,10 @@ const _: () = {
         #[inline]
         fn reset_home(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 1,
                 |__data| &mut __data.home,
             ) = crate::runtime::__private::default_of::<Url>();
@@ -434,18 +478,31 @@ const _: () = {
         /// Whether `home` has changes that are not saved yet.
         #[inline]
         fn home_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 1)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                1,
+            )
         }
         /// Reads `theme`.
         #[inline]
         fn theme(&self) -> &Theme {
-            &crate::runtime::__private::get(&self.__tracked).theme
+            &crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .theme
         }
         /// Sets `theme`.
         #[inline]
         fn set_theme(&mut self, value: Theme) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 2,
                 |__data| &mut __data.theme,
             ) = value;
@@ -455,7 +512,10 @@ const _: () = {
         #[inline]
         fn theme_mut(&mut self) -> &mut Theme {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 2,
                 |__data| &mut __data.theme,
             )
@@ -465,7 +525,10 @@ const _: () = {
         fn take_theme(&mut self) -> Theme {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     2,
                     |__data| &mut __data.theme,
                 ),
@@ -476,7 +539,10 @@ const _: () = {
         #[inline]
         fn reset_theme(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 2,
                 |__data| &mut __data.theme,
             ) = __default_theme();
@@ -485,20 +551,33 @@ const _: () = {
         /// Whether `theme` has changes that are not saved yet.
         #[inline]
         fn theme_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 2)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                2,
+            )
         }
         /// Reads `type`.
         #[inline]
         pub fn r#type(&self) -> ::core::option::Option<&Name> {
             ::core::option::Option::as_ref(
-                &crate::runtime::__private::get(&self.__tracked).r#type,
+                &crate::runtime::__private::get({
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    })
+                    .r#type,
             )
         }
         /// Sets `type` to `Some(value)`.
         #[inline]
         pub fn set_type(&mut self, value: Name) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 3,
                 |__data| &mut __data.r#type,
             ) = ::core::option::Option::Some(value);
@@ -514,7 +593,10 @@ const _: () = {
         #[inline]
         pub fn type_mut(&mut self) -> &mut Option<Name> {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 3,
                 |__data| &mut __data.r#type,
             )
@@ -524,7 +606,10 @@ const _: () = {
         pub fn take_type(&mut self) -> Option<Name> {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     3,
                     |__data| &mut __data.r#type,
                 ),
@@ -535,7 +620,10 @@ const _: () = {
         #[inline]
         pub fn reset_type(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 3,
                 |__data| &mut __data.r#type,
             ) = __default_type();
@@ -544,18 +632,31 @@ const _: () = {
         /// Whether `type` has changes that are not saved yet.
         #[inline]
         pub fn type_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 3)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                3,
+            )
         }
         /// Reads `visits`.
         #[inline]
         fn visits(&self) -> u64 {
-            crate::runtime::__private::get(&self.__tracked).visits
+            crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .visits
         }
         /// Sets `visits`.
         #[inline]
         fn set_visits(&mut self, value: u64) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 4,
                 |__data| &mut __data.visits,
             ) = value;
@@ -565,7 +666,10 @@ const _: () = {
         #[inline]
         fn visits_mut(&mut self) -> &mut u64 {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 4,
                 |__data| &mut __data.visits,
             )
@@ -575,7 +679,10 @@ const _: () = {
         fn take_visits(&mut self) -> u64 {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     4,
                     |__data| &mut __data.visits,
                 ),
@@ -586,7 +693,10 @@ const _: () = {
         #[inline]
         fn reset_visits(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 4,
                 |__data| &mut __data.visits,
             ) = __default_visits();
@@ -595,24 +705,52 @@ const _: () = {
         /// Whether `visits` has changes that are not saved yet.
         #[inline]
         fn visits_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 4)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                4,
+            )
         }
         /// Reads `owner`.
         #[inline]
         fn owner(&self) -> ::core::option::Option<&Person> {
             ::core::option::Option::as_ref(
-                &crate::runtime::__private::get(&self.__tracked).owner,
+                &crate::runtime::__private::get({
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    })
+                    .owner,
             )
+        }
+        /// Does not compile: `owner` is set by `Session::login`.
+        #[inline]
+        fn set_owner<__User: crate::runtime::__private::SetByLogin>(
+            &mut self,
+            _value: __User,
+        ) -> &mut Self {
+            self
         }
         /// Whether `owner` has changes that are not saved yet.
         #[inline]
         fn owner_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 5)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                5,
+            )
         }
         /// Reads `seen`.
         #[inline]
         fn seen(&self) -> &[u32] {
-            &crate::runtime::__private::get(&self.__tracked).seen
+            &crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .seen
         }
         /// Sets `seen`.
         #[inline]
@@ -621,7 +759,10 @@ const _: () = {
             value: impl ::core::convert::Into<Vec<u32>>,
         ) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 6,
                 |__data| &mut __data.seen,
             ) = ::core::convert::Into::into(value);
@@ -631,7 +772,10 @@ const _: () = {
         #[inline]
         fn seen_mut(&mut self) -> &mut Vec<u32> {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 6,
                 |__data| &mut __data.seen,
             )
@@ -641,7 +785,10 @@ const _: () = {
         fn take_seen(&mut self) -> Vec<u32> {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     6,
                     |__data| &mut __data.seen,
                 ),
@@ -652,7 +799,10 @@ const _: () = {
         #[inline]
         fn reset_seen(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 6,
                 |__data| &mut __data.seen,
             ) = crate::runtime::__private::default_of::<Vec<u32>>();
@@ -661,7 +811,13 @@ const _: () = {
         /// Whether `seen` has changes that are not saved yet.
         #[inline]
         fn seen_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 6)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                6,
+            )
         }
         /// Sets `messages`.
         #[inline]
@@ -670,7 +826,10 @@ const _: () = {
             value: impl ::core::convert::Into<Vec<String>>,
         ) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 7,
                 |__data| &mut __data.messages,
             ) = ::core::convert::Into::into(value);
@@ -683,7 +842,10 @@ const _: () = {
             value: impl ::core::convert::Into<String>,
         ) -> &mut Self {
             crate::runtime::__private::field_mut(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     7,
                     |__data| &mut __data.messages,
                 )
@@ -694,7 +856,10 @@ const _: () = {
         #[inline]
         fn take_messages(&mut self) -> Vec<String> {
             crate::runtime::__private::take(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 7,
                 |__data| &mut __data.messages,
                 crate::runtime::__private::default_of::<Vec<String>>(),
@@ -703,18 +868,31 @@ const _: () = {
         /// Whether `messages` has changes that are not saved yet.
         #[inline]
         fn messages_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 7)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                7,
+            )
         }
         /// Reads `code`.
         #[inline]
         fn code(&self) -> ::core::option::Option<u32> {
-            crate::runtime::__private::get(&self.__tracked).code
+            crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .code
         }
         /// Sets `code` to `Some(value)`.
         #[inline]
         fn set_code(&mut self, value: u32) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 8,
                 |__data| &mut __data.code,
             ) = ::core::option::Option::Some(value);
@@ -730,7 +908,10 @@ const _: () = {
         #[inline]
         fn code_mut(&mut self) -> &mut Option<u32> {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 8,
                 |__data| &mut __data.code,
             )
@@ -740,7 +921,10 @@ const _: () = {
         fn take_code(&mut self) -> Option<u32> {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     8,
                     |__data| &mut __data.code,
                 ),
@@ -751,7 +935,10 @@ const _: () = {
         #[inline]
         fn reset_code(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 8,
                 |__data| &mut __data.code,
             ) = crate::runtime::__private::default_of::<Option<u32>>();
@@ -760,13 +947,23 @@ const _: () = {
         /// Whether `code` has changes that are not saved yet.
         #[inline]
         fn code_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 8)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                8,
+            )
         }
         /// Reads `token`.
         #[inline]
         fn token(&self) -> ::core::option::Option<&Secret<String>> {
             ::core::option::Option::as_ref(
-                &crate::runtime::__private::get(&self.__tracked).token,
+                &crate::runtime::__private::get({
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    })
+                    .token,
             )
         }
         /// Sets `token` to `Some(value)`.
@@ -776,7 +973,10 @@ const _: () = {
             value: impl ::core::convert::Into<Secret<String>>,
         ) -> &mut Self {
             *crate::runtime::__private::set(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 9,
                 |__data| &mut __data.token,
             ) = ::core::option::Option::Some(::core::convert::Into::into(value));
@@ -792,7 +992,10 @@ const _: () = {
         #[inline]
         fn token_mut(&mut self) -> &mut Option<Secret<String>> {
             crate::runtime::__private::field_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 9,
                 |__data| &mut __data.token,
             )
@@ -802,7 +1005,10 @@ const _: () = {
         fn take_token(&mut self) -> Option<Secret<String>> {
             ::core::mem::replace(
                 crate::runtime::__private::reset(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     9,
                     |__data| &mut __data.token,
                 ),
@@ -813,7 +1019,10 @@ const _: () = {
         #[inline]
         fn reset_token(&mut self) -> &mut Self {
             *crate::runtime::__private::reset(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 9,
                 |__data| &mut __data.token,
             ) = crate::runtime::__private::default_of::<Option<Secret<String>>>();
@@ -822,13 +1031,23 @@ const _: () = {
         /// Whether `token` has changes that are not saved yet.
         #[inline]
         fn token_is_dirty(&self) -> bool {
-            crate::runtime::__private::is_dirty(&self.__tracked, 9)
+            crate::runtime::__private::is_dirty(
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
+                9,
+            )
         }
         /// Reads `others`.
         #[deprecated = "unused"]
         #[inline]
         fn others(&self) -> &[Visitor] {
-            &crate::runtime::__private::get(&self.__tracked).others
+            &crate::runtime::__private::get({
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                })
+                .others
         }
         /// Sets `others`.
         #[deprecated = "unused"]
@@ -838,7 +1057,10 @@ const _: () = {
             value: impl ::core::convert::Into<Vec<Visitor>>,
         ) -> &mut Self {
             *crate::runtime::__private::skipped_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 |__data| &mut __data.others,
             ) = ::core::convert::Into::into(value);
             self
@@ -848,7 +1070,10 @@ const _: () = {
         #[inline]
         fn others_mut(&mut self) -> &mut Vec<Visitor> {
             crate::runtime::__private::skipped_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 |__data| &mut __data.others,
             )
         }
@@ -858,7 +1083,10 @@ const _: () = {
         fn take_others(&mut self) -> Vec<Visitor> {
             ::core::mem::replace(
                 crate::runtime::__private::skipped_mut(
-                    &mut self.__tracked,
+                    {
+                        let Self::__Tracked(__tracked) = self;
+                        __tracked
+                    },
                     |__data| &mut __data.others,
                 ),
                 __default_others(),
@@ -869,7 +1097,10 @@ const _: () = {
         #[inline]
         fn reset_others(&mut self) -> &mut Self {
             *crate::runtime::__private::skipped_mut(
-                &mut self.__tracked,
+                {
+                    let Self::__Tracked(__tracked) = self;
+                    __tracked
+                },
                 |__data| &mut __data.others,
             ) = __default_others();
             self

@@ -9,8 +9,9 @@
 }
 /// The fields of a [`Visitor`] session, as a guard shows them: typed accessors, and the [`Visitor`] itself to read from.
 #[allow(deprecated)]
-struct VisitorFields<T> {
-    __tracked: ::core::marker::PhantomData<fn() -> Visitor<T>>,
+enum VisitorFields<T> {
+    #[doc(hidden)]
+    __Tracked(::core::marker::PhantomData<fn() -> Visitor<T>>),
 }
 #[automatically_derived]
 #[allow(deprecated)]

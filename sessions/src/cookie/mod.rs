@@ -35,7 +35,7 @@ use http::{HeaderMap, HeaderValue, header};
 #[cfg(feature = "private-cookie")]
 use crate::{
     cookie::private::{Content, LARGEST_COOKIE},
-    error::Error,
+    error::{Error, NoRandomness},
     record::Record,
 };
 use crate::{
@@ -319,7 +319,7 @@ impl CookieConfig {
         written_at: SystemTime,
         session: Option<(SessionId, Record)>,
         max_age: Option<Duration>,
-    ) -> Result<HeaderValue, getrandom::Error> {
+    ) -> Result<HeaderValue, NoRandomness> {
         let content = Content { written_at, is_partitioned: self.partitioned, session };
         Ok(self.set(&private::seal(keys, &self.name, &content)?, max_age))
     }

@@ -12,7 +12,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 
 use crate::{
     data::SessionData,
-    error::Error,
+    error::{Error, NoRandomness},
     identity::{
         id::{self, ID_LENGTH, SessionId},
         keys::TAG_LENGTH,
@@ -49,7 +49,7 @@ pub struct CsrfToken<T> {
 impl<T> CsrfToken<T> {
     /// The tag of a session, under a mask that nobody else gets: a page that is sent compressed does
     /// not give the tag away bit by bit (BREACH).
-    fn masked(tag: [u8; TAG_LENGTH]) -> Result<Self, getrandom::Error> {
+    fn masked(tag: [u8; TAG_LENGTH]) -> Result<Self, NoRandomness> {
         let mut token = [0; TOKEN_LENGTH];
         let (mask, masked) = token.split_at_mut(TAG_LENGTH);
         for bytes in mask.chunks_exact_mut(ID_LENGTH) {

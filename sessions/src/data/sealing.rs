@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 use crate::{
     data::SessionData,
-    error::Error,
+    error::{Error, NoRandomness},
     identity::{id::StoreKey, keys::Keys},
     record::Record,
 };
@@ -122,7 +122,7 @@ mod sealed_fields {
                 return Ok(None);
             }
             let mut nonce = SealNonce::default();
-            getrandom::fill(&mut nonce)?;
+            getrandom::fill(&mut nonce).map_err(NoRandomness::from)?;
             let message = Payload { msg: body, aad: &bound_to(info.key, key) };
             let encrypted = keys.first_secret().encrypt(&nonce, message);
             let encrypted = encrypted.expect("it is far below 256 GiB");

@@ -27,7 +27,7 @@ enum Inner {
         data: &'static str,
     },
     Store(StoreError),
-    NoRandomness(getrandom::Error),
+    NoRandomness(NoRandomness),
     Ended,
     NoCookie,
     Encode {
@@ -388,9 +388,20 @@ impl From<StoreError> for Error {
     }
 }
 
-impl From<getrandom::Error> for Error {
-    fn from(source: getrandom::Error) -> Self {
+impl From<NoRandomness> for Error {
+    fn from(source: NoRandomness) -> Self {
         Inner::NoRandomness(source).into()
+    }
+}
+
+/// The operating system gave no random bytes. A type of our own, so that a `?` makes an [`Error`] of it
+/// and the crate `getrandom` stands in no public signature.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoRandomness(getrandom::Error);
+
+impl From<getrandom::Error> for NoRandomness {
+    fn from(source: getrandom::Error) -> Self {
+        Self(source)
     }
 }
 
@@ -490,7 +501,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
             Inner::Store(source) => Some(source),
-            Inner::NoRandomness(source) => Some(source),
+            Inner::NoRandomness(source) => Some(&source.0),
             // Its text is ours already.
             Inner::Encode { source, .. } => source.source(),
             _ => None,

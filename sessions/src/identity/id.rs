@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::error::NoRandomness;
+
 /// How many random bytes a session id has: 128 bits, twice what OWASP asks for.
 pub(crate) const ID_LENGTH: usize = 16;
 
@@ -13,7 +15,7 @@ pub(crate) struct SessionId([u8; ID_LENGTH]);
 
 impl SessionId {
     /// A new id from the operating system's generator.
-    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+    pub(crate) fn generate() -> Result<Self, NoRandomness> {
         random().map(Self)
     }
 
@@ -38,8 +40,8 @@ impl SessionId {
 /// was forked off (which a process id does not tell, where both are number 1 of their own PID
 /// namespaces), or a virtual machine that was started twice from one snapshot. The kernel's generator
 /// is told of the latter, and never knows the former as anything but another caller.
-pub(crate) fn random() -> Result<[u8; ID_LENGTH], getrandom::Error> {
-    random_from(getrandom::fill)
+pub(crate) fn random() -> Result<[u8; ID_LENGTH], NoRandomness> {
+    Ok(random_from(getrandom::fill)?)
 }
 
 fn random_from<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<[u8; ID_LENGTH], E> {

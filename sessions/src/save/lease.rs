@@ -13,7 +13,7 @@ use tokio::{runtime::Handle as Runtime, task::AbortHandle};
 
 use crate::{
     data::{SessionData, patch::RequestId},
-    error::Error,
+    error::{Error, NoRandomness},
     record::head::Lease,
     save::{
         self,
@@ -46,7 +46,7 @@ impl<T: SessionData> LeaseGuard<T> {
         runtime: Option<Runtime>,
     ) -> Result<Self, Error> {
         let mut holder = [0; 8];
-        getrandom::fill(&mut holder)?;
+        getrandom::fill(&mut holder).map_err(NoRandomness::from)?;
         let lease = Lease { holder: u64::from_ne_bytes(holder), time: shared.lease_time };
         let mut turn = StoreTurn::for_slot(slot).await;
         if slot.should_yield() {

@@ -376,6 +376,8 @@ impl<T: SessionData> Session<T> {
     /// # }
     /// ```
     ///
+    /// A setter as the last expression would hand out what it chains on: `|s| { s.set_visits(1); }`.
+    ///
     /// `change` may run several times: whatever else it does, it does as often. What released guards
     /// have written is saved before. In this process it has the session to itself, as a write guard
     /// has; it must not wait for another guard of the session.

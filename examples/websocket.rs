@@ -1,13 +1,16 @@
-//! A session that is used after its response has left: a websocket counts messages in it.
+//! A session that is used after its response has left: a websocket counts messages in it, and is closed
+//! when the session ends.
 //!
 //! Run it with `cargo run -p sessions-examples --bin websocket`, and open the page in two tabs:
 //! they are two connections of one session. It listens on port 3000, or the one that is its argument.
 
+use std::pin::pin;
+
 use axum::{
     Router,
     extract::ws::{Message, WebSocket, WebSocketUpgrade},
-    response::{Html, Response},
-    routing::{any, get},
+    response::{Html, Redirect, Response},
+    routing::{any, get, post},
 };
 use sessions::{CsrfLayer, Keys, MemoryStore, Session, SessionLayer};
 use tokio::net::TcpListener;
@@ -52,7 +55,14 @@ async fn connect(upgrade: WebSocketUpgrade, session: Session<Chatter>) -> Respon
 }
 
 async fn talk(mut socket: WebSocket, session: Session<Chatter>) -> Result<(), axum::BoxError> {
-    while let Some(message) = socket.recv().await {
+    let mut ended = pin!(session.ended());
+    loop {
+        let message = tokio::select! {
+            message = socket.recv() => message,
+            // By a logout in another tab, or in another process, or because its time is over.
+            _ = &mut ended => return Ok(socket.send(Message::Close(None)).await?),
+        };
+        let Some(message) = message else { return Ok(()) };
         let Message::Text(text) = message? else { continue };
         let answer = {
             // Not held while waiting for the next message: other requests want their turn.
@@ -60,12 +70,17 @@ async fn talk(mut socket: WebSocket, session: Session<Chatter>) -> Result<(), ax
             *s.messages_mut() += 1;
             format!("“{text}” is message {} ({} connections so far)", s.messages, s.connections)
         };
-        // Nobody saves after the response but we. An error here says that the session has ended,
-        // by a logout in another tab for example, or that the store is down.
+        // Nobody saves after the response but we. An error here says that the session has ended
+        // just now, or that the store is down.
         session.save().await?;
         socket.send(answer.into()).await?;
     }
-    Ok(())
+}
+
+/// Ends the session, and with it every connection that uses it.
+async fn leave(session: Session<Chatter>) -> sessions::Result<Redirect> {
+    session.destroy().await?;
+    Ok(Redirect::to("/"))
 }
 
 #[tokio::main]
@@ -73,6 +88,7 @@ async fn main() -> std::io::Result<()> {
     let app = Router::new()
         .route("/", get(page))
         .route("/socket", any(connect))
+        .route("/leave", post(leave))
         // A browser opens a websocket for the page of any site, with the cookies of its visitor. The
         // layer lets pages of this site alone do so. A handler can ask for itself: `OriginCheck`.
         .layer(CsrfLayer::<Chatter>::new())

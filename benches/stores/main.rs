@@ -16,6 +16,7 @@ use axum::{
 use http_body_util::BodyExt;
 use sessions::{
     Keys, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SessionLayer, SqliteStore, Store,
+    store::NearCache,
 };
 use sessions_tests::servers::{Folder, Kind, StoreServer};
 use tower::ServiceExt;
@@ -133,21 +134,26 @@ async fn turn(app: &(Router, Vec<HeaderValue>), path: &'static str) -> Vec<Durat
     all
 }
 
-async fn compare(store: &str, ours: Router, theirs: Option<Router>) {
-    let ours = begin(ours).await;
-    let theirs = match theirs {
-        Some(theirs) => Some(begin(theirs).await),
-        None => None,
-    };
+/// Ours, the same with a near cache, and theirs; in turns.
+async fn compare(store: &str, apps: [Option<Router>; 3]) {
+    let mut begun = Vec::new();
+    for app in apps {
+        begun.push(match app {
+            Some(app) => Some(begin(app).await),
+            None => None,
+        });
+    }
     for path in ["/read", "/write"] {
-        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let mut took = [const { Vec::new() }; 3];
         for _ in 0..TURNS {
-            one.extend(turn(&ours, path).await);
-            if let Some(theirs) = &theirs {
-                other.extend(turn(theirs, path).await);
+            for (app, took) in begun.iter().zip(&mut took) {
+                if let Some(app) = app {
+                    took.extend(turn(app, path).await);
+                }
             }
         }
-        println!("| {store} | {} | {} | {} |", &path[1..], cell(one), cell(other));
+        let [ours, near, theirs] = took.map(cell);
+        println!("| {store} | {} | {ours} | {near} | {theirs} |", &path[1..]);
     }
 }
 
@@ -174,8 +180,8 @@ fn start(name: &str, kind: Kind, settings: &[&str]) -> Option<StoreServer> {
 
 #[tokio::main]
 async fn main() {
-    println!("| store | request | sessions | tower-sessions 0.14 |");
-    println!("| --- | --- | --- | --- |");
+    println!("| store | request | sessions | with a near cache | tower-sessions 0.14 |");
+    println!("| --- | --- | --- | --- | --- |");
 
     if let Some(server) = start("redis", Kind::Redis, &["--appendonly", "no"]) {
         let ours = RedisStore::connect(&server.url()).await.unwrap();
@@ -184,7 +190,10 @@ async fn main() {
         let connection = pool.connect();
         pool.wait_for_connect().await.unwrap();
         let theirs = tower_sessions_redis_store::RedisStore::new(pool);
-        compare("Redis", our_app(ours), Some(their_app(theirs))).await;
+        let near = NearCache::new(RedisStore::connect(&server.url()).await.unwrap());
+        let apps = [our_app(ours), our_app(near.clone()), their_app(theirs)];
+        compare("Redis", apps.map(Some)).await;
+        eprintln!("the near cache: {:?}", near.stats());
         connection.abort();
     }
     if let Some(server) = start("postgres", Kind::Postgres, &[]) {
@@ -193,7 +202,7 @@ async fn main() {
         let pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(&server.url()).await.unwrap();
         let theirs = tower_sessions_sqlx_store::PostgresStore::new(pool);
         theirs.migrate().await.unwrap();
-        compare("PostgreSQL", our_app(ours), Some(their_app(theirs))).await;
+        compare("PostgreSQL", [Some(our_app(ours)), None, Some(their_app(theirs))]).await;
     }
     if let Some(server) = start("mariadb", Kind::MariaDb, &[]) {
         let ours = MySqlStore::connect(&server.url()).await.unwrap();
@@ -202,7 +211,7 @@ async fn main() {
             tower_sessions_sqlx_store::sqlx::MySqlPool::connect(&server.url()).await.unwrap();
         let theirs = tower_sessions_sqlx_store::MySqlStore::new(pool);
         theirs.migrate().await.unwrap();
-        compare("MariaDB", our_app(ours), Some(their_app(theirs))).await;
+        compare("MariaDB", [Some(our_app(ours)), None, Some(their_app(theirs))]).await;
     }
     if wanted("sqlite") {
         let folder = Folder::new();
@@ -212,10 +221,10 @@ async fn main() {
         let pool = tower_sessions_sqlx_store::sqlx::SqlitePool::connect(&url("theirs.db")).await;
         let theirs = tower_sessions_sqlx_store::SqliteStore::new(pool.unwrap());
         theirs.migrate().await.unwrap();
-        compare("SQLite", our_app(ours), Some(their_app(theirs))).await;
+        compare("SQLite", [Some(our_app(ours)), None, Some(their_app(theirs))]).await;
     }
     if let Some(server) = start("memcached", Kind::Memcached, &[]) {
         let ours = MemcachedStore::connect(&server.url()).await.unwrap();
-        compare("memcached", our_app(ours), None).await;
+        compare("memcached", [Some(our_app(ours)), None, None]).await;
     }
 }

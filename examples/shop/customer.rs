@@ -1,19 +1,23 @@
 //! The routes of those who have an account. Whoever logs in gets a new id; the old one is dead.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Form, Router,
     extract::{ConnectInfo, Query, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     middleware::{Next, from_fn},
-    response::{Html, IntoResponse, Redirect, Response},
+    response::{
+        Html, IntoResponse, Redirect, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
     routing::{get, post},
 };
+use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 use sessions::{
     BuildError, Device, Error, Lifetime, LoggedIn, RequireLogin, RequireLoginBuilder, Session,
-    local_path,
+    SessionEnd, local_path,
 };
 
 use crate::{
@@ -36,6 +40,7 @@ pub(crate) fn routes(recent: Duration) -> Result<Router<Shop>, BuildError> {
         |login: &RequireLoginBuilder<Visitor>| login.clone().with_recent_login(recent).build();
     Ok(Router::new()
         .route("/account", get(account))
+        .route("/account/live", get(live))
         .route("/account/end", post(end))
         .route("/account/end-others", post(end_others))
         .route("/account/password", post(password))
@@ -206,6 +211,29 @@ async fn account_page(
         None => Devices::Unknown,
     };
     show(session, "/account", "Your account", |page| pages::account(page, &devices, problem)).await
+}
+
+/// Tells an open page when its login has ended, by a click on "log out everywhere" in another browser for
+/// example. It goes on when the response has left, and is no use of the session: a page that is left open
+/// does not keep anybody logged in.
+async fn live(
+    State(shop): State<Shop>,
+    LoggedIn { session, .. }: LoggedIn<Visitor>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let ended = session.without_refresh().ended();
+    let mut stopping = shop.stopping;
+    let news = async move {
+        let news = tokio::select! {
+            end = ended => match end {
+                SessionEnd::Renewed => "renewed",
+                _ => "ended",
+            },
+            _ = stopping.changed() => "stopping",
+        };
+        // An event without data is none to a browser.
+        Ok(Event::default().event(news).data(news))
+    };
+    Sse::new(stream::once(news)).keep_alive(KeepAlive::default())
 }
 
 #[derive(Deserialize)]

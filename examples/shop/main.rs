@@ -19,7 +19,11 @@ use std::{
 };
 
 use sessions::{Keys, MemoryStore};
-use tokio::{net::TcpListener, sync::Notify, time::sleep};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{accounts::Accounts, shop::Shop, store::Store};
@@ -150,7 +154,9 @@ async fn serve(options: Options) -> Result<(), String> {
         settings = settings.insecure_plain_http();
     }
     let layer = settings.build().map_err(text)?;
+    let (stops, stopping) = watch::channel(());
     let shop = Shop {
+        stopping,
         accounts: Arc::new(Accounts::new().map_err(text)?),
         devices: layer.user_sessions().ok(),
         recent_login,
@@ -165,7 +171,7 @@ async fn serve(options: Options) -> Result<(), String> {
     say(&format!("shop listens on http://{address}{hint}"))?;
 
     let app = shop::router(shop).map_err(text)?.layer(layer.clone());
-    serve_until(stop, listener, app).await.map_err(text)?;
+    serve_until(stop, stops, listener, app).await.map_err(text)?;
 
     // The order matters: no request is left to write, then everything written is in the store, then
     // nothing of the store runs any more.
@@ -188,6 +194,7 @@ fn keys() -> Result<Keys, String> {
 /// seconds.
 async fn serve_until(
     stop: impl Future<Output = ()> + Send + 'static,
+    stops: watch::Sender<()>,
     listener: TcpListener,
     app: axum::Router,
 ) -> io::Result<()> {
@@ -198,6 +205,8 @@ async fn serve_until(
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         stop.await;
         told.notify_one();
+        // Pages that are open listen as long as there is a shop.
+        let _ = stops.send(());
     });
     let too_long = async {
         stopping.notified().await;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use sessions::{
     BuildError, CsrfLayer, Error, ErrorKind, Lifetime, Session, UserSessions, local_path,
 };
+use tokio::sync::watch;
 
 use crate::{
     accounts::Accounts,
@@ -34,6 +35,8 @@ pub(crate) struct Shop {
     pub(crate) devices: Option<UserSessions<Visitor>>,
     /// How old a login may be at the checkout.
     pub(crate) recent_login: Duration,
+    /// Changes when the shop closes.
+    pub(crate) stopping: watch::Receiver<()>,
 }
 
 /// All of the shop, without its sessions.
@@ -58,6 +61,7 @@ pub(crate) fn router(shop: Shop) -> Result<Router, BuildError> {
         .route("/race/finish", post(finish))
         .route("/style.css", get(|| asset("text/css", include_str!("style.css"))))
         .route("/app.js", get(|| asset("text/javascript", include_str!("app.js"))))
+        .route("/account.js", get(|| asset("text/javascript", include_str!("account.js"))))
         .fallback(not_found)
         .with_state(shop)
         // What is added later is passed earlier.

@@ -2,10 +2,15 @@
 
 mod support;
 
-use std::{net::SocketAddr, process::Command};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use axum::http::Request;
 use sessions_tests::{Client, Reply, at_once, servers::Folder};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::support::{LISTENS, Program, shop};
 
@@ -224,6 +229,54 @@ async fn a_new_password_ends_the_other_logins() {
     assert_eq!(there.get("/account").await.header("location"), "/login?next=%2Faccount");
     assert_eq!(send(&there, "/login", "name=Ada&password=correct+horse").await.status, 422);
     assert_eq!(send(&there, "/login", "name=Ada&password=battery+staple").await.status, 303);
+}
+
+/// A response that goes on, up to where it says these words.
+async fn read_until(connection: &mut TcpStream, words: &str) -> String {
+    let mut read = Vec::new();
+    loop {
+        let mut more = [0; 1024];
+        let length = timeout(Duration::from_secs(10), connection.read(&mut more)).await;
+        let length = length.unwrap_or_else(|_| panic!("no {words}: {read:?}")).unwrap();
+        read.extend(&more[..length]);
+        let text = String::from_utf8_lossy(&read);
+        if text.contains(words) {
+            return text.into_owned();
+        }
+        assert!(length > 0, "{text}");
+    }
+}
+
+/// A page that listens.
+async fn live(address: SocketAddr, client: &Client) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let cookie = client.cookie(COOKIE).unwrap();
+    let request = format!(
+        "GET /account/live HTTP/1.1\r\nhost: {address}\r\ncookie: {COOKIE}={cookie}\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut connection, "text/event-stream").await;
+    connection
+}
+
+#[tokio::test]
+async fn an_open_page_is_told_when_its_login_has_ended_in_another_browser() {
+    let (shop, address) = Program::start(&mut shop(), LISTENS);
+    let (here, there) = (Client::new(address), Client::new(address));
+    send(&here, "/signup", "name=Ada&password=correct+horse").await;
+    send(&there, "/login", "name=Ada&password=correct+horse").await;
+    assert!(here.get("/account").await.text().contains("/account.js"));
+    let (mut at_home, mut away) = (live(address, &here).await, live(address, &there).await);
+    send(&here, "/account/end-others", "").await;
+    read_until(&mut away, "event: ended").await;
+    send(&here, "/account/password", "old=correct+horse&new=battery+staple").await;
+    read_until(&mut at_home, "event: renewed").await;
+    // It holds up nobody who closes the shop.
+    let mut at_home = live(address, &here).await;
+    let closes = tokio::task::spawn_blocking(move || shop.terminate());
+    read_until(&mut at_home, "event: stopping").await;
+    drop(at_home);
+    assert_eq!(closes.await.unwrap(), Some(0));
 }
 
 #[tokio::test]

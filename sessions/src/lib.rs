@@ -67,13 +67,14 @@ pub use identity::keys::Keys;
 pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
 pub use login::Login;
 pub use login::require::{RequireLogin, RequireLoginBuilder, RequireLoginService};
-pub use login::sessions::{SessionInfo, UserSessions};
+pub use login::sessions::{SessionInfo, UpdatedSessions, UserSessions};
 pub use login::way_back::local_path;
 pub use record::Record;
 pub use record::device::Device;
 pub use record::expiry::Lifetime;
 pub use session::Session;
 pub use session::guard::{LockGuard, ReadGuard, WriteGuard};
+pub use slot::ending::SessionEnd;
 #[cfg(feature = "memcached")]
 pub use store::MemcachedStore;
 #[cfg(feature = "memory")]

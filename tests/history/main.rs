@@ -149,6 +149,8 @@ fn the_judge_notices_each_broken_promise() {
     let event = |sent, asked, outcome| Event {
         sent,
         answered: sent + 1,
+        sent_at: Duration::from_secs(sent),
+        answered_at: Duration::from_secs(sent + 1),
         process: 0,
         cookie: 0,
         asked,

@@ -4,6 +4,7 @@ mod concurrency;
 mod cookies;
 mod csrf;
 mod devices;
+mod ended;
 mod evolution;
 mod failing_stores;
 mod fields;
@@ -19,6 +20,7 @@ mod races;
 mod responses;
 mod resting;
 mod security;
+mod update_each;
 mod values;
 
 use std::{convert::Infallible, time::Duration};

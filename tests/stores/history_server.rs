@@ -6,9 +6,9 @@ use std::{env, time::Duration};
 use axum::{Router, routing::get};
 use sessions::{
     Keys, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SessionLayer, SessionLayerBuilder,
-    SqliteStore, StoreError,
+    SqliteStore, StoreError, store::NearCache,
 };
-use sessions_tests::history::{HistorySession, routes};
+use sessions_tests::history::{HistorySession, NEAR_STALENESS, routes};
 use tokio::net::TcpListener;
 
 async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySession>, StoreError> {
@@ -29,6 +29,12 @@ async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySes
             SessionLayer::builder(store, keys)
         }
         "redis" => SessionLayer::builder(RedisStore::connect(url).await?, keys),
+        // The same with a near cache.
+        "near" => {
+            let store = RedisStore::connect(&url["near:".len()..]).await?;
+            let near = NearCache::builder().with_staleness(NEAR_STALENESS).build(store);
+            SessionLayer::builder(near, keys)
+        }
         // The URLs of its nodes.
         "cluster" => {
             let nodes: Vec<&str> = url["cluster:".len()..].split(',').collect();

@@ -5,6 +5,7 @@ mod app;
 mod checks;
 mod cut;
 mod memcached;
+mod near;
 mod nginx;
 mod processes;
 mod redis;

@@ -12,7 +12,7 @@ use std::{
 
 use sessions_tests::{
     Client, at_once, eventually,
-    history::{Plan, Process, Random, check, run},
+    history::{NEAR_STALENESS, Plan, Process, Random, check_within, run},
     servers::{Folder, Kind, RedisCluster, StoreServer, free_port},
 };
 use tokio::time::sleep;
@@ -81,6 +81,8 @@ fn spawn(url: &str, address: SocketAddr) -> Child {
 /// Whatever was acknowledged is there, however often the processes die in the middle; and increments
 /// of all of them are exact.
 async fn survive_kills(url: &str) {
+    let is_near = url.starts_with("near:");
+    let staleness = if is_near { NEAR_STALENESS } else { Duration::ZERO };
     let mut servers = Vec::new();
     for _ in 0..PROCESSES {
         servers.push(Server::start(url).await);
@@ -115,7 +117,7 @@ async fn survive_kills(url: &str) {
     let (histories, kills) = tokio::join!(play, kill);
     assert!(kills > 3, "only {kills} were killed");
     for events in &histories {
-        if let Err(wrong) = check(events) {
+        if let Err(wrong) = check_within(events, staleness) {
             for event in events {
                 eprintln!("{event:?}");
             }
@@ -171,6 +173,12 @@ async fn four_processes_on_one_mariadb() {
 async fn four_processes_on_one_redis() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
     survive_kills(&server.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_processes_with_near_caches_on_one_redis() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    survive_kills(&format!("near:{}", server.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

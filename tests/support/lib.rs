@@ -2,10 +2,12 @@
 //! does.
 
 mod client;
+pub mod ended;
 pub mod history;
 pub mod nginx;
 pub mod proxy;
 pub mod servers;
+pub mod wire;
 
 use std::net::SocketAddr;
 

@@ -142,7 +142,8 @@ pub(crate) fn account(page: &Page<'_>, devices: &Devices, problem: Option<Proble
 {log_out}
 <section aria-labelledby="devices"><h2 id="devices">Where you are logged in</h2>{devices}</section>
 <section aria-labelledby="change"><h2 id="change">Change the password</h2>
-<p class="quiet">Wherever else you are logged in, you are logged out by it.</p>{change}</section>"#,
+<p class="quiet">Wherever else you are logged in, you are logged out by it.</p>{change}</section>
+<script src="/account.js" defer></script>"#,
         user = Escaped(user),
         log_out = page.form("/logout", "", "<button>Log out</button>"),
         devices = devices_of(page, devices),

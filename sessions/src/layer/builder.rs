@@ -81,6 +81,7 @@ pub struct SessionLayerBuilder<T> {
     waiter_limit: usize,
     plain_secrets: Plain,
     lease_time: Option<Duration>,
+    end_check_interval: Duration,
     store_timeout: Duration,
     on_rejection: Option<OnRejection>,
     #[cfg(feature = "device-bound")]
@@ -105,6 +106,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             waiter_limit: 1_000,
             plain_secrets: Plain::default(),
             lease_time: None,
+            end_check_interval: Duration::from_secs(30),
             store_timeout: Duration::from_secs(5),
             on_rejection: None,
             #[cfg(feature = "device-bound")]
@@ -307,6 +309,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
+    /// How often the store is asked about a session whose [end](crate::Session::ended) is waited for, if the
+    /// store does not tell by itself: so late does a waiter hear of an end in another process. Default: 30
+    /// seconds. An end in this process, and one that the store tells, are heard of at once.
+    pub fn with_end_check_interval(mut self, interval: Duration) -> Self {
+        self.end_check_interval = interval;
+        self
+    }
+
     /// How long one call of the store may take before it is given up, and the request answered with
     /// 503. Five seconds by default.
     pub fn with_store_timeout(mut self, timeout: Duration) -> Self {
@@ -444,6 +454,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             waiter_limit: self.waiter_limit,
             plain_secrets: self.plain_secrets,
             lease_time,
+            end_check_interval: self.end_check_interval,
             store_timeout: self.store_timeout,
             write_ids: WriteIds::new(),
             clock: self.clock,

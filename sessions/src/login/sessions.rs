@@ -2,7 +2,9 @@
 
 use std::{
     any::type_name,
+    collections::HashSet,
     fmt,
+    panic::Location,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,12 +13,17 @@ use http::Extensions;
 
 use crate::record::device::Device;
 use crate::{
-    data::{SessionData, user::SessionUser},
-    error::{Error, store::StoreError},
+    data::{SessionData, patch::RequestId, user::SessionUser},
+    error::{Error, ErrorKind, store::StoreError},
     identity::id::StoreKey,
     record::Record,
-    save::{load, shared::Shared},
-    session::{Lazy, Session},
+    save::{self, load, shared::Shared},
+    session::{Lazy, Session, guard::LockToken, locked},
+    slot::{
+        Slot, SlotState,
+        lock::{Access, Patience},
+        plan::SaveJob,
+    },
     store::{erased::DynUserIndex, timed::overdue},
     sync::timeout,
 };
@@ -40,6 +47,18 @@ pub struct SessionInfo {
     /// Since when the session is bound to a device, if it is: its stolen cookie opens nothing.
     #[cfg(feature = "device-bound")]
     pub bound_since: Option<SystemTime>,
+}
+
+/// What has become of a user's sessions: from [`UserSessions::update_each`].
+#[derive(Debug, Default)]
+#[non_exhaustive]
+#[must_use = "some may not have been reached"]
+pub struct UpdatedSessions {
+    /// How many were changed, or were as the change would have them. One that has ended meanwhile does not
+    /// count.
+    pub updated: u64,
+    /// Those that were not reached, by the key that [`UserSessions::end`] takes, and why.
+    pub failed: Vec<(StoreKey, Error)>,
 }
 
 impl<T: SessionData> Session<T> {
@@ -183,6 +202,101 @@ impl<T: SessionUser> UserSessions<T> {
         };
         session.reload().await?;
         self.end_all_but(&user, Some(&registration.key)).await
+    }
+
+    /// Changes every session of the user, each as [`Session::update`] does: exactly, whatever other requests and
+    /// processes save meanwhile. For rights that were taken away, a name that was changed.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # use sessions::UserSessions;
+    /// # #[derive(sessions::Session)]
+    /// # struct Customer { #[session(user)] user: Option<u64>, is_admin: bool }
+    /// async fn dismiss(user: u64, sessions: UserSessions<Customer>) -> sessions::Result<()> {
+    ///     // First where the next login takes it from, and then:
+    ///     let outcome = sessions.update_each(&user, |s| _ = s.set_is_admin(false)).await?;
+    ///     for (key, error) in outcome.failed {
+    ///         eprintln!("{key:?} was not reached: {error}");
+    ///         sessions.end(&user, &key).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// `change` may run several times for one session: when another process was faster, and when the session
+    /// exchanges its id meanwhile. So it should set and not add. A session that begins meanwhile may be
+    /// missed. The change does not count as a use: no expiry moves.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store) if the sessions cannot be listed. What goes wrong with one of them
+    /// stands in the result, and the others are changed all the same: a guard or a lock that was in the way
+    /// for as long as the layer's lock timeout ([`Locked`](crate::ErrorKind::Locked)), a store that did not
+    /// answer, a value that cannot be stored.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, some of the sessions may have been changed, and none in part.
+    #[track_caller]
+    pub fn update_each<R>(
+        &self,
+        user: &T::User,
+        mut change: impl FnMut(&mut T::Fields) -> R + Send,
+    ) -> impl Future<Output = Result<UpdatedSessions, Error>> + Send {
+        /// Somebody who logs in all the time cannot hold us up for ever.
+        const MOST_ROUNDS: u32 = 10;
+        // An async fn would not see its caller.
+        let at = Location::caller();
+        let user = self.shared.user_name(user);
+        async move {
+            let (mut outcome, mut seen) = (UpdatedSessions::default(), HashSet::new());
+            let mut was_empty = false;
+            // As in `end_all_but`: two looks that find nothing new have missed none.
+            for _ in 0..MOST_ROUNDS {
+                let mut keys = self.keys_of(&user).await?;
+                keys.retain(|key| seen.insert(*key));
+                if keys.is_empty() && was_empty {
+                    break;
+                }
+                was_empty = keys.is_empty();
+                for key in keys {
+                    let change = |fields: &mut T::Fields| _ = change(fields);
+                    match self.update_one(&user, key, at, change).await {
+                        Ok(()) => outcome.updated += 1,
+                        Err(error) if error.kind() == ErrorKind::Ended => {}
+                        Err(error) => outcome.failed.push((key, error)),
+                    }
+                }
+            }
+            Ok(outcome)
+        }
+    }
+
+    /// Changes the session under this key, in the slot that requests of this process have of it, if there is
+    /// one, and else as another process would.
+    async fn update_one(
+        &self,
+        user: &str,
+        key: StoreKey,
+        at: &'static Location<'static>,
+        mut change: impl FnMut(&mut T::Fields) + Send,
+    ) -> Result<(), Error> {
+        let shared = &*self.shared;
+        let slot = shared.registry.find(&key);
+        let slot = slot.unwrap_or_else(|| Slot::loading(shared.registry.without_id(key)).into());
+        let patience = Patience { limit: shared.lock_timeout, waiters: shared.waiter_limit };
+        let token = LockToken::acquire(slot, Access::Write, at, patience).await;
+        let token = token.map_err(|timed_out| locked::<T>(timed_out, Access::Write, at))?;
+        let slot = token.slot();
+        let is_there = load::refresh_latest(shared, slot, &key).await? == SlotState::Stored;
+        if !is_there || slot.record().user.as_deref() != Some(user) {
+            return Err(Error::ended());
+        }
+        let writer = RequestId::next();
+        let job = SaveJob { keeps_expiry: true, ..SaveJob::new(Some(writer)) };
+        let change = |fields: &mut T::Fields| Ok::<(), Error>(change(fields));
+        save::update::update(shared, slot, writer, job, change).await
     }
 
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one

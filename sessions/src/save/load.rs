@@ -12,13 +12,14 @@ use crate::{
     store::{erased::ErasedStore, timed::Timed},
 };
 
-/// The record under `key` with its head, unless it is over or unreadable.
+/// The record that the store has under `key` by now, with its head, unless it is over or unreadable.
 pub(crate) async fn load<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
     key: &StoreKey,
 ) -> Result<Option<(Record, Head)>, Error> {
-    let found = store.load(key).await?.and_then(|record| usable(shared, record, shared.now()));
+    let found = store.load_latest(key).await?;
+    let found = found.and_then(|record| usable(shared, record, shared.now()));
     Ok(found.map(|(record, head)| {
         (sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets), head)
     }))
@@ -55,11 +56,38 @@ pub(crate) async fn refresh<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<SlotState, Error> {
-    if let Some(state) = fetch(shared, slot, key, false).await? {
+    refresh_from(shared, slot, key, Source::Any).await
+}
+
+/// [`refresh`] for a caller that wants to know what is in the store by now, past a near cache.
+pub(crate) async fn refresh_latest<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+) -> Result<SlotState, Error> {
+    refresh_from(shared, slot, key, Source::Latest).await
+}
+
+async fn refresh_from<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    source: Source,
+) -> Result<SlotState, Error> {
+    if let Some(state) = fetch(shared, slot, key, source, false).await? {
         return Ok(state);
     }
     let _turn = slot.store_turn.lock().await;
-    refresh_locked(shared, slot, key).await
+    let state = fetch(shared, slot, key, source, true).await?;
+    Ok(state.unwrap_or_else(|| slot.state()))
+}
+
+/// Where a look gets its record.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A near cache will do.
+    Any,
+    Latest,
 }
 
 /// [`refresh`] for a caller that holds `slot.store_turn`.
@@ -68,7 +96,7 @@ pub(crate) async fn refresh_locked<T: SessionData>(
     slot: &Slot<T>,
     key: &StoreKey,
 ) -> Result<SlotState, Error> {
-    let state = fetch(shared, slot, key, true).await?;
+    let state = fetch(shared, slot, key, Source::Any, true).await?;
     Ok(state.unwrap_or_else(|| slot.state()))
 }
 
@@ -77,10 +105,14 @@ async fn fetch<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
     key: &StoreKey,
+    source: Source,
     is_answered: bool,
 ) -> Result<Option<SlotState>, Error> {
     let Some(store) = shared.store() else { return Ok(Some(slot.state())) };
-    let found = store.load(key).await?;
+    let found = match source {
+        Source::Any => store.load(key).await?,
+        Source::Latest => store.load_latest(key).await?,
+    };
     Ok(reconcile(shared, slot, key, found, shared.now(), is_answered))
 }
 

@@ -20,6 +20,7 @@
 //!    what is there, pending changes are rebased, and the loop goes round.
 
 pub(crate) mod background;
+pub(crate) mod ended;
 pub(crate) mod lease;
 #[cfg(feature = "device-bound")]
 pub(crate) mod link;
@@ -27,6 +28,7 @@ pub(crate) mod load;
 pub(crate) mod renew;
 pub(crate) mod shared;
 pub(crate) mod turn;
+pub(crate) mod update;
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 

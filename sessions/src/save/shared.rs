@@ -40,6 +40,8 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) defaults: Defaults,
     pub(crate) payload_limit: usize,
     pub(crate) lease_time: Duration,
+    /// How often a session that is waited for to end is looked at, if the store tells nothing.
+    pub(crate) end_check_interval: Duration,
     pub(crate) store_timeout: Duration,
     pub(crate) write_ids: WriteIds,
     pub(crate) lock_timeout: Duration,

@@ -23,16 +23,16 @@ use crate::{
     data::SessionData,
     error::{Error, Reason, Wait},
     record::expiry::Lifetime,
-    save::{self, Saved, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
+    save::{self, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
     session::{
         guard::{LockGuard, LockToken, ReadGuard, WriteGuard},
         request::Handle,
     },
     slot::{
         Slot, SlotState,
+        ending::SessionEnd,
         lock::{Access, Patience, TimedOut},
         plan::SaveJob,
-        snapshot::TrialUpdate,
     },
     sync::sleep,
 };
@@ -437,31 +437,11 @@ impl<T: SessionData> Session<T> {
     async fn update_under<R, E: From<Error>>(
         &self,
         token: LockToken<T>,
-        mut change: impl FnMut(&mut T::Fields) -> Result<R, E>,
+        change: impl FnMut(&mut T::Fields) -> Result<R, E>,
     ) -> Result<R, E> {
-        let (shared, slot) = (&*self.handle.shared, token.slot());
-        let writer = self.handle.writer();
-        let mut turn = StoreTurn::for_slot(slot).await;
-        // So that nothing lies between the store and the change, and the change alone is repeated.
-        save::save_with_retries(shared, slot, &mut turn, self.handle.job()).await?;
-        loop {
-            let TrialUpdate { outcome, snapshot, patch } =
-                slot.try_change(shared.writing(writer), &mut change)?;
-            let outcome = outcome?;
-            let saved = match patch.is_empty() {
-                // What it has seen, and left as it was, must be what the store has.
-                true => save::confirm(shared, slot, snapshot.1).await?,
-                false => {
-                    let job =
-                        SaveJob { extra_patch: Some((&patch, snapshot.1)), ..self.handle.job() };
-                    save::save_with_retries(shared, slot, &mut turn, job).await?
-                }
-            };
-            if saved == Saved::Done {
-                slot.keep_snapshot(snapshot);
-                return Ok(outcome);
-            }
-        }
+        let Handle { shared, .. } = &*self.handle;
+        save::update::update(shared, token.slot(), self.handle.writer(), self.handle.job(), change)
+            .await
     }
 
     /// A guard to write with that is exclusive across all processes on the store, for sections that
@@ -536,7 +516,7 @@ impl<T: SessionData> Session<T> {
         let Some(registration) = slot.registration() else {
             return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
         };
-        match load::refresh(&self.handle.shared, &slot, &registration.key).await? {
+        match load::refresh_latest(&self.handle.shared, &slot, &registration.key).await? {
             SlotState::Ended => Err(Error::ended()),
             _ => Ok(()),
         }
@@ -665,6 +645,55 @@ impl<T: SessionData> Session<T> {
         Ok(())
     }
 
+    /// Waits until the session has ended, by whomever, in whichever process: for what goes on after the
+    /// response, as a websocket, a stream of events or a long poll does.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # struct Socket;
+    /// # impl Socket { async fn recv(&mut self) -> Option<String> { None } async fn close(self) {} }
+    /// # async fn answer(_: &Socket, _: String) {}
+    /// async fn talk(mut socket: Socket, session: sessions::Session<Visitor>) {
+    ///     let ended = session.ended();
+    ///     tokio::pin!(ended);
+    ///     loop {
+    ///         tokio::select! {
+    ///             message = socket.recv() => match message {
+    ///                 Some(message) => answer(&socket, message).await,
+    ///                 None => return,
+    ///             },
+    ///             // Logged out, in this tab, in another browser, or by an administrator.
+    ///             _ = &mut ended => return socket.close().await,
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// It ends at once if the session ends in this process. An end in another process it hears of as soon as
+    /// the store tells, if the store is a [`NearCache`](crate::store::NearCache); else when the store is
+    /// asked, which is done every 30 seconds
+    /// ([`with_end_check_interval`](crate::SessionLayerBuilder::with_end_check_interval)), once for all who wait
+    /// for one session in this process. If the store fails it goes on waiting. A session also ends when it
+    /// expires; to wait for its end does not keep it alive, and a stream that should has to
+    /// be accompanied by requests.
+    ///
+    /// [`Renewed`](crate::SessionEnd::Renewed) says that the session goes on under another id. One that is not
+    /// stored yet ends when the request that has begun it ends it; on a `PrivateCookie` a session is known
+    /// to this request alone, and ends by it, or when it expires.
+    ///
+    /// The future keeps neither the request's handle nor what it has written: it can be held as long as
+    /// the connection lasts.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens if the future is dropped.
+    pub fn ended(&self) -> impl Future<Output = SessionEnd> + Send + 'static + use<T> {
+        let (shared, slot) = (self.handle.shared.clone(), self.handle.slot());
+        save::ended::ended(shared, slot)
+    }
+
     /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
     pub(crate) async fn run_detached(
         &self,
@@ -767,7 +796,11 @@ impl<T: SessionData> Session<T> {
     }
 }
 
-fn locked<T>(timed_out: TimedOut, access: Access, at: &'static Location<'static>) -> Error {
+pub(crate) fn locked<T>(
+    timed_out: TimedOut,
+    access: Access,
+    at: &'static Location<'static>,
+) -> Error {
     let TimedOut { reason, waited, held_by } = timed_out;
     Error::locked(Wait {
         data: type_name::<T>(),

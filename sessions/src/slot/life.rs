@@ -28,12 +28,15 @@ impl<T: SessionData> Slot<T> {
     /// The session is over, here or wherever the store was told.
     pub(crate) fn end(&self) {
         self.contents().state = SlotState::Ended;
+        self.tell_waiters();
     }
 
     /// The same, by somebody who knows whether it goes on under another id since a moment ago.
     pub(crate) fn end_as(&self, has_moved: bool) {
         let mut contents = self.contents();
         (contents.state, contents.has_moved) = (SlotState::Ended, has_moved);
+        drop(contents);
+        self.tell_waiters();
     }
 
     /// No response can carry a cookie of this session any more, and it cannot be saved without one.
@@ -116,6 +119,7 @@ impl<T: SessionData> Slot<T> {
         let snapshot = contents.snapshot.take();
         let lifetime = contents.lifetime;
         drop(contents);
+        self.tell_waiters();
         let _outdated = {
             let mut next = successor.contents();
             (next.lifetime, next.head) = (lifetime, head);

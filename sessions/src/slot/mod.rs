@@ -33,6 +33,7 @@ use crate::{
 };
 
 pub(crate) mod changes;
+pub(crate) mod ending;
 mod lease;
 mod life;
 pub(crate) mod lock;
@@ -45,6 +46,8 @@ pub(crate) mod snapshot;
 #[cfg(all(feature = "derive", feature = "bincode"))]
 mod tests;
 
+use self::ending::EndWaiters;
+
 pub(crate) struct Slot<T: SessionData> {
     /// Held by guards, over the snapshot.
     pub(crate) lock: Lock,
@@ -55,6 +58,8 @@ pub(crate) struct Slot<T: SessionData> {
     /// the first time.
     registration: OnceLock<Registration<T>>,
     contents: Mutex<Contents<T>>,
+    /// Unset until somebody waits for the session's end.
+    end_waiters: OnceLock<Box<EndWaiters>>,
 }
 
 struct Contents<T: SessionData> {
@@ -165,6 +170,7 @@ impl<T: SessionData> Slot<T> {
                 generation: 0,
                 revision: 0,
             }),
+            end_waiters: OnceLock::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     data::SessionData,
-    identity::id::{SessionId, StoreKey},
+    identity::id::{ID_LENGTH, SessionId, StoreKey},
     slot::Slot,
     sync::{Mutex, MutexGuard},
 };
@@ -135,6 +135,12 @@ impl<T: SessionData> Registry<T> {
     /// The registration for a slot with this id, which is not entered yet.
     pub(crate) fn registration(self: &Arc<Self>, id: SessionId) -> Registration<T> {
         Registration { id, key: id.store_key(), registry: self.clone() }
+    }
+
+    /// The registration for a slot of a session whose id nobody here knows: it is never entered, and no
+    /// cookie is ever made of it.
+    pub(crate) fn without_id(self: &Arc<Self>, key: StoreKey) -> Registration<T> {
+        Registration { id: SessionId::from_bytes([0; ID_LENGTH]), key, registry: self.clone() }
     }
 
     /// How many sessions are in use.

@@ -14,6 +14,9 @@ use crate::{identity::id::StoreKey, record::Record};
 
 pub(crate) type Boxed<'a, R> = Pin<Box<dyn Future<Output = Result<R, StoreError>> + Send + 'a>>;
 
+/// A store's word that something has changed.
+pub(crate) type Change<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// A store's answer: in a box while it is waited for.
 pub(crate) enum Answer<'a, R> {
     #[cfg(feature = "memory")]
@@ -95,6 +98,9 @@ pub(crate) trait ErasedStore: Send + Sync {
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool>;
 
     fn user_index(&self) -> Option<&dyn DynUserIndex>;
+
+    fn load_latest<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>>;
+    fn next_change<'a>(&'a self, key: &'a StoreKey) -> Change<'a>;
 }
 
 impl<S: Store> ErasedStore for S {
@@ -125,6 +131,14 @@ impl<S: Store> ErasedStore for S {
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Store::user_index(self)
+    }
+
+    fn load_latest<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {
+        Answer::Waiting(Box::pin(Store::load_latest(self, key)))
+    }
+
+    fn next_change<'a>(&'a self, key: &'a StoreKey) -> Change<'a> {
+        Box::pin(Store::next_change(self, key))
     }
 }
 
@@ -230,5 +244,13 @@ impl ErasedStore for AtOnce {
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Store::user_index(&self.0)
+    }
+
+    fn load_latest<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, Option<Record>> {
+        ErasedStore::load(self, key)
+    }
+
+    fn next_change<'a>(&'a self, key: &'a StoreKey) -> Change<'a> {
+        Box::pin(Store::next_change(&self.0, key))
     }
 }

@@ -74,6 +74,7 @@ pub(crate) mod known_users;
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+pub(crate) mod near;
 pub(crate) mod packed;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -81,6 +82,7 @@ pub(crate) mod redis;
 pub(crate) mod sql;
 pub(crate) mod storage;
 pub(crate) mod timed;
+pub(crate) mod watch;
 pub(crate) mod wrap;
 #[cfg(feature = "memcached")]
 pub use self::memcached::{MemcachedStore, MemcachedStoreBuilder};
@@ -99,6 +101,8 @@ pub use self::storage::PrivateCookie;
 pub use self::{
     erased::DynUserIndex,
     expiry_sweep::ExpirySweep,
+    near::{NearCache, NearCacheBuilder, NearCacheStats},
+    watch::{Around, Feed, Watch, Watcher},
     wrap::{
         cached::{Cached, CachedBuilder, CachedStats},
         migrating::Migrating,
@@ -157,6 +161,27 @@ pub trait Store: Send + Sync + 'static {
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         None
     }
+
+    /// [`load`](Self::load), past whatever keeps records in between. Default: `load` itself, which is
+    /// right for a store that keeps none; a cache before a store overrides it.
+    fn load_latest(
+        &self,
+        key: &StoreKey,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        self.load(key)
+    }
+
+    /// Waits until the record under `key` may have changed or ended, from the first poll of the future
+    /// on; it may end for no reason, and then the record is looked at once more. Default: never ends,
+    /// which is right for a store that hears of nothing.
+    ///
+    /// # Cancellation
+    ///
+    /// Nothing happens if the future is dropped.
+    fn next_change(&self, key: &StoreKey) -> impl Future<Output = ()> + Send {
+        let _ = key;
+        std::future::pending()
+    }
 }
 
 /// A store behind an [`Arc`] is a store, so that an application can keep a handle of its own.
@@ -188,6 +213,14 @@ impl<S: Store> Store for Arc<S> {
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         (**self).user_index()
+    }
+
+    async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        (**self).load_latest(key).await
+    }
+
+    async fn next_change(&self, key: &StoreKey) {
+        (**self).next_change(key).await;
     }
 }
 

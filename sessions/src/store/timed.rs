@@ -34,6 +34,13 @@ impl<'a> Timed<'a> {
         within(self.limit, "load", self.store.load(key))
     }
 
+    pub(crate) fn load_latest(
+        self,
+        key: &'a StoreKey,
+    ) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send + 'a {
+        within(self.limit, "load", self.store.load_latest(key))
+    }
+
     pub(crate) fn create(
         self,
         key: &'a StoreKey,

@@ -204,6 +204,15 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call("load", |it| async move { it.store.load(&key).await }).await
     }
 
+    async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let key = *key;
+        self.call("load", |it| async move { it.store.load_latest(&key).await }).await
+    }
+
+    async fn next_change(&self, key: &StoreKey) {
+        self.shared.store.next_change(key).await;
+    }
+
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         let (key, record) = (*key, record.clone());
         self.call("create", |it| async move { it.store.create(&key, &record).await }).await

@@ -220,6 +220,15 @@ impl<S: Store> Store for SpyStore<S> {
         self.admit(Operation::Load).await?.load(key).await
     }
 
+    /// Counts as a load.
+    async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.admit(Operation::Load).await?.load_latest(key).await
+    }
+
+    async fn next_change(&self, key: &StoreKey) {
+        self.shared.store.next_change(key).await;
+    }
+
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         self.admit(Operation::Create).await?.create(key, record).await
     }

@@ -1,6 +1,6 @@
 //! The judge.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use super::{Asked, Event, Outcome, Shown};
 
@@ -9,7 +9,12 @@ const FIELDS: [&str; 2] = ["a", "b"];
 
 /// What is wrong with the history of one session; nothing if it keeps every promise.
 pub fn check(events: &[Event]) -> Result<(), String> {
-    let history = History { events };
+    check_within(events, Duration::ZERO)
+}
+
+/// The same where a process may show what was true so long ago, unless it has changed it itself.
+pub fn check_within(events: &[Event], staleness: Duration) -> Result<(), String> {
+    let history = History { events, staleness };
     for event in events {
         if let Outcome::Shown(Some(shown)) = &event.outcome {
             history
@@ -26,6 +31,7 @@ pub fn check(events: &[Event]) -> Result<(), String> {
 
 struct History<'a> {
     events: &'a [Event],
+    staleness: Duration,
 }
 
 impl History<'_> {
@@ -44,9 +50,17 @@ impl History<'_> {
             self.events
                 .iter()
                 .filter(|event| matches!(event.asked, Asked::Renew | Asked::Destroy))
-                .any(|end| end.sent < write.answered && write.sent < end.answered)
+                .any(|end| end.sent < write.answered && !self.must_know(end, write))
         };
-        write.outcome == Outcome::Done && write.answered < at.sent && (is_told || !ends_meanwhile())
+        write.outcome == Outcome::Done
+            && self.must_know(write, at)
+            && (is_told || !ends_meanwhile())
+    }
+
+    /// Whether what happened in the one must be known in the other.
+    fn must_know(&self, before: &Event, at: &Event) -> bool {
+        let is_long_ago = || before.answered_at.saturating_add(self.staleness) <= at.sent_at;
+        before.answered < at.sent && (before.process == at.process || is_long_ago())
     }
 
     /// No value of another session, and none that nobody has written.
@@ -156,11 +170,9 @@ impl History<'_> {
         let destroyed = self
             .asked(Asked::Destroy)
             .filter(|event| event.outcome == Outcome::Done)
-            .filter(|end| !renewals().any(|it| it.sent < end.answered && end.sent < it.answered))
-            .map(|event| event.answered)
-            .min()
-            .unwrap_or(u64::MAX);
-        let mut over: HashMap<usize, u64> = HashMap::new();
+            .filter(|end| !renewals().any(|it| it.sent < end.answered && !self.must_know(it, end)))
+            .min_by_key(|event| event.answered);
+        let mut over: HashMap<usize, &Event> = HashMap::new();
         for event in self.events {
             let is_over = matches!(
                 (&event.asked, &event.outcome),
@@ -168,16 +180,28 @@ impl History<'_> {
                     | (_, Outcome::Ended | Outcome::Shown(None))
             );
             if is_over {
-                let since = over.entry(event.cookie).or_insert(u64::MAX);
-                *since = (*since).min(event.answered);
+                let first = over.entry(event.cookie).or_insert(event);
+                if event.answered < first.answered {
+                    *first = event;
+                }
             }
         }
         for event in self.events {
-            let since = over.get(&event.cookie).copied().unwrap_or(u64::MAX).min(destroyed);
-            if event.sent > since
-                && matches!(event.outcome, Outcome::Shown(Some(_)) | Outcome::Done)
-            {
-                return Err(format!("it had ended at {since}, and is back: {event:?}"));
+            let ends = [over.get(&event.cookie).copied(), destroyed];
+            for end in ends.into_iter().flatten() {
+                // What is left to the response to save, and lost, is not told.
+                let is_saved = matches!(
+                    event.asked,
+                    Asked::Set("b", _) | Asked::Increment("update" | "lock" | "sum") | Asked::Renew
+                );
+                let is_back = match event.outcome {
+                    Outcome::Done if is_saved => event.sent > end.answered,
+                    Outcome::Done | Outcome::Shown(Some(_)) => self.must_know(end, event),
+                    _ => false,
+                };
+                if is_back {
+                    return Err(format!("it had ended with {end:?}, and is back: {event:?}"));
+                }
             }
         }
         Ok(())

@@ -12,16 +12,21 @@ mod app;
 mod check;
 mod run;
 
+use std::time::Duration;
+
 use axum::{Router, body::Body, http::Request};
 use http::{StatusCode, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 pub use app::{History as HistorySession, routes};
-pub use check::check;
+pub use check::{check, check_within};
 pub use run::{Plan, Random, run};
 
 use crate::Client;
+
+/// How old a record may be in the processes of `history-server` that have a near cache.
+pub const NEAR_STALENESS: Duration = Duration::from_millis(300);
 
 /// A process that serves [`routes`], from the clients' side.
 #[derive(Clone)]
@@ -91,6 +96,10 @@ pub struct Event {
     pub sent: u64,
     /// `u64::MAX` if what it asked for may still happen.
     pub answered: u64,
+    /// The same in time, since the history began.
+    pub sent_at: Duration,
+    /// `Duration::MAX` if what it asked for may still happen.
+    pub answered_at: Duration,
     /// Which process it was sent to.
     pub process: usize,
     /// The cookie that it carried, by its number.

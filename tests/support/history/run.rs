@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{Asked, Event, Outcome, Process, Shown, Told};
 
 /// Numbers that look random, the same for the same seed (SplitMix64).
@@ -56,6 +58,7 @@ struct Track {
     cookies: Mutex<Vec<String>>,
     events: Mutex<Vec<Event>>,
     clock: AtomicU64,
+    began: Instant,
 }
 
 impl Track {
@@ -131,6 +134,7 @@ async fn begin(owner: u64, process: &Process) -> Track {
                 cookies: Mutex::new(vec![cookie]),
                 events: Mutex::default(),
                 clock: AtomicU64::new(1),
+                began: Instant::now(),
             };
         }
     }
@@ -187,7 +191,7 @@ async fn request(
         Asked::Renew => "/renew".to_string(),
         Asked::Destroy => "/destroy".to_string(),
     };
-    let sent = track.tick();
+    let (sent, sent_at) = (track.tick(), track.began.elapsed());
     let told = {
         let answer = processes[process].get(&path, Some(&text));
         HangUp { polls, answer: pin!(answer) }.await
@@ -197,11 +201,11 @@ async fn request(
         assert_eq!(asked, Asked::Renew, "a cookie for no reason: {told:?}");
         track.cookies.lock().unwrap().push(new.clone());
     }
-    let answered = match outcome {
-        Outcome::Unknown => u64::MAX,
-        _ => track.tick(),
+    let (answered, answered_at) = match outcome {
+        Outcome::Unknown => (u64::MAX, Duration::MAX),
+        _ => (track.tick(), track.began.elapsed()),
     };
-    let event = Event { sent, answered, process, cookie, asked, outcome };
+    let event = Event { sent, answered, sent_at, answered_at, process, cookie, asked, outcome };
     track.events.lock().unwrap().push(event);
 }
 

@@ -2,7 +2,7 @@
 
 use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 
-use super::{NAME, RedisStore, errors::classify};
+use super::{NAME, RedisStore, connection::Call, errors::classify};
 use crate::error::store::StoreError;
 
 /// The commands that a store sends, or its scripts run.
@@ -59,7 +59,7 @@ impl RedisStore {
                 _ => unreachable!("{name}"),
             };
         }
-        let answers = connection.pipeline(commands, &mut None).await;
+        let answers = connection.pipeline(commands, &mut Call::default()).await;
         let answers = answers.map_err(|error| classify(operation, error))?;
         let (mut lacking, mut unknown) = (Vec::new(), Vec::new());
         let mut keys = None;

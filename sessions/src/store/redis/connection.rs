@@ -11,7 +11,43 @@ use redis::{
 };
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use super::managed::{Managed, PATIENCE};
+use super::{
+    managed::{Managed, PATIENCE},
+    tracking::Expected,
+};
+use crate::{identity::id::StoreKey, store::watch::Feed};
+
+/// What becomes known of a call beside its answer.
+#[derive(Default)]
+pub(super) struct Call {
+    /// The error of the first time, if the call was made once more.
+    pub(super) lost: Option<RedisError>,
+    /// What tells of the changes of the keys that were read on the connection that has answered.
+    pub(super) feed: Option<Feed>,
+    /// The session that it saves, if the near cache knows of that.
+    pub(super) saves: Option<StoreKey>,
+    /// Of the save, if it was carried out.
+    pub(super) echo: Option<Expected>,
+}
+
+impl Call {
+    /// Of a save that the near cache knows of.
+    pub(super) fn saving(key: &StoreKey) -> Self {
+        Self { saves: Some(*key), ..Self::default() }
+    }
+
+    /// What tells of the changes after this save, once it is known to have been carried out. Nothing if it
+    /// was sent more than once: then the one that was answered may have found it done.
+    pub(super) fn feed_after_save(self) -> Option<Feed> {
+        if self.lost.is_some() {
+            return None;
+        }
+        if let Some(echo) = self.echo {
+            echo.comes();
+        }
+        self.feed
+    }
+}
 
 /// Connects again by itself.
 pub(super) struct Connection {
@@ -35,25 +71,25 @@ impl Connection {
     }
 
     /// A command that may be carried out twice: when the connection ends before the answer is there,
-    /// it is sent once more. The error of the first time is left in `lost` then.
+    /// it is sent once more. The error of the first time is left in the call then.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         command: &Cmd,
-        lost: &mut Option<RedisError>,
+        call: &mut Call,
     ) -> RedisResult<T> {
         let begun = Instant::now();
-        match self.command_once(command).await {
+        match self.command_once(command, call).await {
             Err(error) if may_help(&error) => {
                 let mut again = Again::new(self.timeout, begun, error);
                 // Boxed, for a call that needs it is rare.
                 Box::pin(async move {
                     while again.goes_on(&self.server).await {
-                        if let Some(answer) = again.result(self.command_once(command)).await {
-                            *lost = again.lost;
+                        if let Some(answer) = again.result(self.command_once(command, call)).await {
+                            call.lost = again.lost;
                             return answer;
                         }
                     }
-                    *lost = again.lost;
+                    call.lost = again.lost;
                     Err(again.error)
                 })
                 .await
@@ -67,22 +103,23 @@ impl Connection {
     pub(super) async fn pipeline(
         &self,
         mut commands: Pipeline,
-        lost: &mut Option<RedisError>,
+        call: &mut Call,
     ) -> RedisResult<Vec<Value>> {
         // Otherwise the errors come in one that hides which it is.
         let commands = &*commands.ignore_errors();
         let begun = Instant::now();
-        match self.pipeline_once(commands).await {
+        match self.pipeline_once(commands, call).await {
             Err(error) if may_help(&error) => {
                 let mut again = Again::new(self.timeout, begun, error);
                 Box::pin(async move {
                     while again.goes_on(&self.server).await {
-                        if let Some(answer) = again.result(self.pipeline_once(commands)).await {
-                            *lost = again.lost;
+                        let answer = again.result(self.pipeline_once(commands, call)).await;
+                        if let Some(answer) = answer {
+                            call.lost = again.lost;
                             return answer;
                         }
                     }
-                    *lost = again.lost;
+                    call.lost = again.lost;
                     Err(again.error)
                 })
                 .await
@@ -91,10 +128,15 @@ impl Connection {
         }
     }
 
-    async fn command_once<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+    async fn command_once<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        call: &mut Call,
+    ) -> RedisResult<T> {
         match &self.server {
             Server::Own(own) => {
-                own.query(async |connection| command.query_async(&mut { connection }).await).await
+                let query = async |connection| command.query_async(&mut { connection }).await;
+                own.query(query, call).await
             }
             Server::Application(manager, _) => command.query_async(&mut manager.clone()).await,
             #[cfg(feature = "redis-cluster")]
@@ -103,7 +145,7 @@ impl Connection {
     }
 
     /// An error also if one of the answers says that another server is wanted.
-    async fn pipeline_once(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+    async fn pipeline_once(&self, commands: &Pipeline, call: &mut Call) -> RedisResult<Vec<Value>> {
         let wanted = |answers: Vec<Value>| {
             let errors = answers.iter().filter_map(|answer| match answer {
                 Value::ServerError(error) => Some(RedisError::from(error.clone())),
@@ -118,7 +160,7 @@ impl Connection {
             Server::Own(own) => {
                 let query =
                     async |connection| wanted(commands.query_async(&mut { connection }).await?);
-                own.query(query).await
+                own.query(query, call).await
             }
             Server::Application(manager, _) => {
                 wanted(commands.query_async(&mut manager.clone()).await?)
@@ -136,6 +178,10 @@ impl Connection {
             #[cfg(feature = "redis-cluster")]
             Server::Cluster(_) => "cluster",
         }
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.server
     }
 
     pub(super) fn is_cluster(&self) -> bool {

@@ -4,14 +4,18 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::{QUEUE, WRITES, connection::is_demotion};
+use super::{
+    QUEUE, WRITES,
+    connection::{Call, is_demotion},
+    tracking::{News, Tracking},
+};
 
 /// How old a connection is at least when it is given up because its server takes no writes: while
 /// every server says so, calls shall not connect again and again.
@@ -35,14 +39,35 @@ struct Shared {
     source: tokio::sync::Mutex<Source>,
     current: Mutex<Current>,
     timeout: Duration,
+    /// Who wants to know what changes, if anybody does.
+    tracking: OnceLock<Tracking>,
 }
 
 #[derive(Default)]
 struct Current {
-    connection: Option<MultiplexedConnection>,
-    /// Which one it is, so that an error of an old one does not end its successor.
+    open: Option<Open>,
+    /// How many there were, so that an error of an old one does not end its successor.
     number: u64,
     since: Option<Instant>,
+}
+
+/// A connection that is in use.
+#[derive(Clone)]
+struct Open {
+    connection: MultiplexedConnection,
+    number: u64,
+    /// If the server tells on it what changes.
+    news: Option<News>,
+}
+
+impl Current {
+    /// Calls that are under way on it keep it until they are answered; what was read on it is told
+    /// no changes of any more.
+    fn leave(&mut self) {
+        if let Some(Open { news: Some(news), .. }) = self.open.take() {
+            news.feed.end();
+        }
+    }
 }
 
 impl Managed {
@@ -54,27 +79,50 @@ impl Managed {
             Source::Sentinels(_) => "sentinel",
         };
         let source = tokio::sync::Mutex::new(source);
-        let shared = Shared { source, current: Mutex::default(), timeout };
-        Self { shared: Arc::new(shared), kind }
+        let (current, tracking) = Default::default();
+        Self { shared: Arc::new(Shared { source, current, timeout, tracking }), kind }
+    }
+
+    /// Has the server tell what changes, on every connection from here on. False if it does already.
+    pub(super) fn track(&self, tracking: Tracking) -> bool {
+        let is_first = self.shared.tracking.set(tracking).is_ok();
+        if is_first {
+            self.shared.lock().leave();
+        }
+        is_first
     }
 
     /// Does `work` on the connection. After an error that another server may cure, the next call
-    /// connects again.
+    /// connects again. In `call` is left what tells of the changes of what was read.
     pub(super) async fn query<R>(
         &self,
         work: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<R>,
+        call: &mut Call,
     ) -> RedisResult<R> {
-        let (connection, number) = self.connect().await?;
+        let Open { connection, number, news } = self.connect().await?;
+        let Some(news) = news else {
+            let answer = work(connection).await;
+            return answer.inspect_err(|error| self.shared.forget_after(error, number));
+        };
+        // Before it is sent; of an earlier try nothing is expected any more.
+        call.echo = call.saves.as_ref().and_then(|key| news.expect_echo(key));
+        let sent = tokio::time::Instant::now();
         let answer = work(connection).await;
-        if let Err(error) = &answer {
-            self.shared.forget_after(error, number);
+        match &answer {
+            Ok(_) => {
+                news.feed.confirm(sent);
+                call.feed = Some(news.feed);
+            }
+            Err(error) => {
+                call.echo = None;
+                self.shared.forget_after(error, number);
+            }
         }
         answer
     }
 
-    /// The connection and its number.
-    pub(super) async fn connect(&self) -> RedisResult<(MultiplexedConnection, u64)> {
-        if let Some(current) = self.shared.current() {
+    async fn connect(&self) -> RedisResult<Open> {
+        if let Some(current) = self.shared.lock().open.clone() {
             return Ok(current);
         }
         // In a task of its own, because a call that gives up must not take the search with it:
@@ -90,48 +138,47 @@ impl Managed {
 }
 
 impl Shared {
-    fn current(&self) -> Option<(MultiplexedConnection, u64)> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.connection.clone().map(|connection| (connection, current.number))
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls that are under way on it keep it until they are answered.
     fn forget_after(&self, error: &RedisError, number: u64) {
         let is_demoted = is_demotion(error);
         if !is_demoted && !error.is_unrecoverable_error() && !error.is_io_error() {
             return;
         }
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.lock();
         let is_young = current.since.is_some_and(|since| since.elapsed() < PATIENCE);
         if current.number == number && !(is_demoted && is_young) {
-            current.connection = None;
+            current.leave();
         }
     }
 
-    async fn search(&self) -> RedisResult<(MultiplexedConnection, u64)> {
+    async fn search(&self) -> RedisResult<Open> {
         let mut source = self.source.lock().await;
         // Another call may have found it while this one waited.
-        if let Some(current) = self.current() {
+        if let Some(current) = self.lock().open.clone() {
             return Ok(current);
         }
+        let client = match &mut *source {
+            Source::Address(client) => client.clone(),
+            #[cfg(feature = "redis-sentinel")]
+            Source::Sentinels(sentinels) => sentinels.async_get_client().await?,
+        };
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(WRITES);
-        let connection = match &mut *source {
-            Source::Address(client) => {
-                client.get_multiplexed_async_connection_with_config(&settings).await?
-            }
-            #[cfg(feature = "redis-sentinel")]
-            Source::Sentinels(sentinels) => {
-                sentinels.get_async_connection_with_config(&settings).await?
-            }
+        let (connection, news) = match self.tracking.get() {
+            Some(tracking) => tracking.connect(&client, settings).await?,
+            None => (client.get_multiplexed_async_connection_with_config(&settings).await?, None),
         };
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.lock();
         current.number += 1;
-        current.connection = Some(connection.clone());
+        let open = Open { connection, number: current.number, news };
+        current.open = Some(open.clone());
         current.since = Some(Instant::now());
-        Ok((connection, current.number))
+        Ok(open)
     }
 }

@@ -2,7 +2,7 @@ use std::{
     fmt,
     io::Write,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -14,17 +14,19 @@ use redis::{
 };
 
 use self::{
-    connection::{Connection, Server},
+    connection::{Call, Connection, Server},
     errors::classify,
     managed::{Managed, Source},
     recent::{RecentRecord, RecentRecords},
     scripts::{Code, Scripts},
+    tracking::Tracking,
 };
 
 use super::{
     Created, DynUserIndex, Replaced, Store, UserIndex,
     known_users::KnownUsers,
     packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
+    watch::{Around, Feed, Watch, Watcher},
 };
 use crate::error::store::StoreError;
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
@@ -37,6 +39,7 @@ mod recent;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
+mod tracking;
 
 /// The store's name in errors.
 const NAME: &str = "redis";
@@ -123,8 +126,28 @@ const WRITES: usize = 256 * 1024;
 /// ```
 ///
 /// and `+select` for a URL with the number of a database, `+cluster|slots` (`+cluster` before Redis 7)
-/// in a cluster. What is missing is named by [`connect`](Self::connect), or by the call that needs it
+/// in a cluster, `+client|tracking` (`+client` before Redis 7) for a [near cache](#near-cache). What is missing is named by [`connect`](Self::connect), or by the call that needs it
 /// if it was taken away later.
+///
+/// # Near cache
+///
+/// A [`NearCache`](crate::store::NearCache) before the store asks the server to tell what changes
+/// (`CLIENT TRACKING`; Redis 6, any Valkey). Then:
+///
+/// - The store's connection speaks RESP3, and the server notes for it which keys it has read, up to the
+///   server's `tracking-table-max-keys` (a million by default) of all clients; beyond that it says of some
+///   keys that they have changed, and they are loaded once more.
+/// - A repeated read takes no round trip, and what a process has saved it need not load. A save ends with
+///   a read of one byte on the server, which is how the server knows whom to tell next.
+/// - An entry of a user's set that Redis has evicted (under a `maxmemory-policy` that takes any key) is
+///   restored by a save, and by a read that asks the server, not by one that asks nobody.
+/// - After a lost connection, and while the server is not to be reached, nothing is served from memory.
+/// - It needs a connection of the store's own: [`connect`](Self::connect) or
+///   [`connect_sentinel`](Self::connect_sentinel). On one of the application's, and in a cluster,
+///   everything is loaded, and the log says so once; also if the user may not do `client|tracking`.
+///
+/// Redis notices that a key has expired up to seconds later, or when somebody asks for it; a near cache
+/// goes by this process's clock.
 ///
 /// # Keys
 ///
@@ -186,10 +209,14 @@ struct Shared {
     prefix: String,
     clock: Clock,
     scripts: Scripts,
+    /// Those for when the server tells what changes.
+    tracked_scripts: OnceLock<Scripts>,
     /// The next save's write id, where the system has no random numbers.
     write_id: AtomicU64,
     recent: RecentRecords,
     users: KnownUsers,
+    /// Who is told of what this store writes.
+    watcher: OnceLock<Watcher>,
 }
 
 impl RedisStore {
@@ -275,6 +302,10 @@ impl RedisStore {
         format!("{}:user:{user}", self.shared.prefix)
     }
 
+    fn scripts(&self) -> &Scripts {
+        self.shared.tracked_scripts.get().unwrap_or(&self.shared.scripts)
+    }
+
     fn now(&self) -> u64 {
         stored_millis(self.shared.clock.now())
     }
@@ -284,12 +315,21 @@ impl RedisStore {
         operation: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        let answer = self.shared.connection.command(command, &mut None).await;
+        self.query_noting(operation, command, &mut Call::default()).await
+    }
+
+    async fn query_noting<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &Cmd,
+        call: &mut Call,
+    ) -> Result<T, StoreError> {
+        let answer = self.shared.connection.command(command, call).await;
         answer.map_err(|error| classify(operation, error))
     }
 
     /// Runs a script by its hash, and sends its text to a server that does not know it. What `first`
-    /// says comes before it, in the same round trip. In `lost` is left why it was sent once more, if
+    /// says comes before it, in the same round trip. In `call` is left why it was sent once more, if
     /// it was.
     async fn run<T: FromRedisValue>(
         &self,
@@ -298,7 +338,7 @@ impl RedisStore {
         first: Option<Cmd>,
         keys: &[&str],
         arguments: &[&[u8]],
-        lost: &mut Option<RedisError>,
+        call: &mut Call,
     ) -> Result<T, StoreError> {
         let command = |name: &str, script: &str| {
             let length = keys.iter().map(|key| key.len()).sum::<usize>()
@@ -314,17 +354,17 @@ impl RedisStore {
             Some(first) => {
                 let mut both = redis::Pipeline::with_capacity(2);
                 both.add_command(first).add_command(by_hash);
-                connection.pipeline(both, lost).await.and_then(last_of)
+                connection.pipeline(both, call).await.and_then(last_of)
             }
-            None => connection.command(&by_hash, lost).await,
+            None => connection.command(&by_hash, call).await,
         };
         let is = |error: &RedisError, kind| error.kind() == ErrorKind::Server(kind);
         if answer.as_ref().is_err_and(|error| is(error, ServerErrorKind::NoScript)) {
             // What came first has been done.
             let by_text = command("EVAL", &script.text);
-            let mut lost_now = None;
-            answer = connection.command(&by_text, &mut lost_now).await;
-            *lost = lost_now.or(lost.take());
+            let lost = call.lost.take();
+            answer = connection.command(&by_text, call).await;
+            call.lost = call.lost.take().or(lost);
         }
         match answer {
             // In a script the server does not say which command it was.
@@ -343,9 +383,9 @@ impl RedisStore {
         record: &Record,
         based_on: Option<u64>,
         write_id: [u8; WRITE_ID],
-        lost: &mut Option<RedisError>,
+        call: &mut Call,
     ) -> Result<i64, StoreError> {
-        let scripts = &self.shared.scripts;
+        let scripts = self.scripts();
         let (operation, script) = match based_on {
             None => ("create", &scripts.create),
             Some(_) => (REPLACE, &scripts.replace),
@@ -392,7 +432,7 @@ impl RedisStore {
             &unmoved,
             end.as_bytes(),
         ];
-        let answer = self.run(operation, script, Some(put), keys, &arguments, lost).await?;
+        let answer = self.run(operation, script, Some(put), keys, &arguments, call).await?;
         if answer == 1 {
             self.shared.recent.put(key, write_id, record);
             self.shared.users.put(key, record.user.as_ref());
@@ -415,7 +455,7 @@ impl RedisStore {
         recent: &RecentRecord,
         record: &Record,
         write_id: [u8; WRITE_ID],
-        lost: &mut Option<RedisError>,
+        call: &mut Call,
     ) -> Result<bool, StoreError> {
         let (expires, now) = (stored_millis(record.expires_at), self.now());
         if expires <= now {
@@ -450,8 +490,8 @@ impl RedisStore {
         for (start, change) in starts.iter().zip(changes) {
             arguments.extend([start.as_bytes(), &record.payload[change]]);
         }
-        let script = &self.shared.scripts.patch;
-        let done: i64 = self.run("replace", script, None, keys, &arguments, lost).await?;
+        let script = &self.scripts().patch;
+        let done: i64 = self.run("replace", script, None, keys, &arguments, call).await?;
         if done == 1 {
             self.shared.recent.put(key, write_id, record);
         }
@@ -465,12 +505,13 @@ impl RedisStore {
         get: &Cmd,
         key: &StoreKey,
         user: &str,
+        call: &mut Call,
     ) -> Result<(Option<Vec<u8>>, Option<Option<f64>>), StoreError> {
         let failed = |error| classify("load", error);
         let mut both = redis::Pipeline::with_capacity(2);
         both.add_command(get.clone());
         both.cmd("ZSCORE").arg(self.user_key(user)).arg(key.as_bytes());
-        let answers = self.shared.connection.pipeline(both, &mut None).await.map_err(failed)?;
+        let answers = self.shared.connection.pipeline(both, call).await.map_err(failed)?;
         let mut answers = answers.into_iter();
         let value = last_of(answers.next().into_iter().collect()).map_err(failed)?;
         let score = last_of(answers.next().into_iter().collect());
@@ -490,8 +531,9 @@ impl RedisStore {
         let arguments: [&[u8]; 4] =
             [now.as_bytes(), key.as_bytes(), expires.as_bytes(), ttl.as_bytes()];
         let set = self.user_key(user);
-        let script = &self.shared.scripts.index;
-        let _: i64 = self.run(operation, script, None, &[&set], &arguments, &mut None).await?;
+        let script = &self.scripts().index;
+        let _: i64 =
+            self.run(operation, script, None, &[&set], &arguments, &mut Call::default()).await?;
         Ok(())
     }
 
@@ -643,10 +685,12 @@ impl RedisStoreBuilder {
             connection: Connection::new(server, self.timeout),
             prefix: self.prefix,
             clock: self.clock,
-            scripts: Scripts::new(),
+            scripts: Scripts::new(false),
+            tracked_scripts: OnceLock::new(),
             write_id: AtomicU64::new(write_id),
             recent: RecentRecords::new(),
             users: KnownUsers::new(),
+            watcher: OnceLock::new(),
         };
         RedisStore { shared: Arc::new(shared) }
     }
@@ -661,8 +705,17 @@ fn last_of<T: FromRedisValue>(answers: Vec<Value>) -> RedisResult<T> {
     Ok(redis::from_redis_value(last)?)
 }
 
-impl Store for RedisStore {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+impl RedisStore {
+    /// What the near cache is told while this store changes a record, if there is one.
+    fn around(&self, key: &StoreKey) -> Option<Around> {
+        self.shared.watcher.get().map(|watcher| watcher.around(key))
+    }
+
+    async fn load_noting(
+        &self,
+        key: &StoreKey,
+        call: &mut Call,
+    ) -> Result<Option<Record>, StoreError> {
         const OPERATION: &str = "load";
         let mut get = redis::cmd("GET");
         get.arg(self.key(key));
@@ -670,8 +723,8 @@ impl Store for RedisStore {
         let is_cluster = self.shared.connection.is_cluster();
         let user = self.shared.users.get(key).filter(|_| !is_cluster);
         let (value, score) = match &user {
-            Some(user) => self.load_with_score(&get, key, user).await?,
-            None => (self.query::<Option<Vec<u8>>>(OPERATION, &get).await?, None),
+            Some(user) => self.load_with_score(&get, key, user, call).await?,
+            None => (self.query_noting::<Option<Vec<u8>>>(OPERATION, &get, call).await?, None),
         };
         let write_id = value.as_deref().and_then(<[u8]>::first_chunk).copied();
         let record = self.record(OPERATION, value)?;
@@ -693,9 +746,52 @@ impl Store for RedisStore {
         Ok(record)
     }
 
-    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let answer = self.write(key, record, None, self.next_write_id(), &mut None).await?;
+    async fn create_noting(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        call: &mut Call,
+    ) -> Result<Created, StoreError> {
+        let answer = self.write(key, record, None, self.next_write_id(), call).await?;
         Ok(if answer == 1 { Created::Done } else { Created::Exists })
+    }
+
+    async fn replace_noting(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+        call: &mut Call,
+    ) -> Result<Replaced, StoreError> {
+        // The same for both ways, so that a save which is sent again knows itself.
+        let write_id = self.next_write_id();
+        if let Some(recent) = self.shared.recent.take(key)
+            && recent.record.version == based_on
+            && self.patch(key, &recent, record, write_id, call).await?
+        {
+            return Ok(Replaced::Done);
+        }
+        match self.write(key, record, Some(based_on), write_id, call).await? {
+            1 => Ok(Replaced::Done),
+            0 => Ok(Replaced::Changed),
+            // Somebody else has saved more than once since: what the first try has done, nobody knows.
+            2 => call
+                .lost
+                .take()
+                .map_or(Ok(Replaced::Changed), |error| Err(classify(REPLACE, error))),
+            _ => Ok(Replaced::Missing),
+        }
+    }
+}
+
+impl Store for RedisStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.load_noting(key, &mut Call::default()).await
+    }
+
+    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        let _around = self.around(key);
+        self.create_noting(key, record, &mut Call::default()).await
     }
 
     async fn replace(
@@ -704,33 +800,21 @@ impl Store for RedisStore {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        // The same for both ways, so that a save which is sent again knows itself.
-        let write_id = self.next_write_id();
-        let mut lost = None;
-        if let Some(recent) = self.shared.recent.take(key)
-            && recent.record.version == based_on
-            && self.patch(key, &recent, record, write_id, &mut lost).await?
-        {
-            return Ok(Replaced::Done);
-        }
-        match self.write(key, record, Some(based_on), write_id, &mut lost).await? {
-            1 => Ok(Replaced::Done),
-            0 => Ok(Replaced::Changed),
-            // Somebody else has saved more than once since: what the first try has done, nobody knows.
-            2 => lost.map_or(Ok(Replaced::Changed), |error| Err(classify(REPLACE, error))),
-            _ => Ok(Replaced::Missing),
-        }
+        let _around = self.around(key);
+        self.replace_noting(key, record, based_on, &mut Call::default()).await
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
         let (expires, now) = (stored_millis(expires_at), self.now());
         let Some(ttl) = expires.checked_sub(now).filter(|ttl| *ttl > 0) else { return Ok(()) };
+        let _around = self.around(key);
         let bytes = expires.to_be_bytes();
         let [now_text, ttl, text] = [now, ttl, expires].map(|number| number.to_string());
         let arguments: [&[u8]; 4] = [now_text.as_bytes(), text.as_bytes(), &bytes, ttl.as_bytes()];
-        let script = &self.shared.scripts.touch;
-        let user: Option<String> =
-            self.run("touch", script, None, &[&self.key(key)], &arguments, &mut None).await?;
+        let script = &self.scripts().touch;
+        let user: Option<String> = self
+            .run("touch", script, None, &[&self.key(key)], &arguments, &mut Call::default())
+            .await?;
         if let Some(user) = user {
             // In a task, because a caller that is dropped just now would leave it half done.
             let (store, key) = (self.clone(), *key);
@@ -742,17 +826,84 @@ impl Store for RedisStore {
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let script = &self.shared.scripts.delete;
+        let _around = self.around(key);
+        let script = &self.scripts().delete;
         let now = self.now().to_string();
         let session = self.key(key);
         let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id()));
         let (keys, arguments): ([&str; 2], [&[u8]; 1]) = ([&session, &receipt], [now.as_bytes()]);
-        let deleted: i64 = self.run("delete", script, None, &keys, &arguments, &mut None).await?;
+        let deleted: i64 =
+            self.run("delete", script, None, &keys, &arguments, &mut Call::default()).await?;
         Ok(deleted == 1)
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Some(self)
+    }
+}
+
+impl Watch for RedisStore {
+    fn watch(&self, watcher: &Watcher) -> Result<(), StoreError> {
+        let is_first = match self.shared.connection.server() {
+            Server::Own(own) => own.track(Tracking::new(watcher.clone(), &self.shared.prefix)),
+            Server::Application(..) => {
+                let words = "the server cannot be asked to tell what changes on a connection of the \
+                             application's: make the store with `RedisStore::connect`";
+                return Err(StoreError::permanent(NAME, "watch", words));
+            }
+            #[cfg(feature = "redis-cluster")]
+            Server::Cluster(_) => {
+                let words = "a cluster is not asked what changes";
+                return Err(StoreError::permanent(NAME, "watch", words));
+            }
+        };
+        if !is_first || self.shared.watcher.set(watcher.clone()).is_err() {
+            let words = "this store, or a clone of it, has a near cache already: clone that one";
+            return Err(StoreError::permanent(NAME, "watch", words));
+        }
+        let _ = self.shared.tracked_scripts.set(Scripts::new(true));
+        Ok(())
+    }
+
+    async fn load_watched(
+        &self,
+        key: &StoreKey,
+    ) -> Result<(Option<Record>, Option<Feed>), StoreError> {
+        let mut call = Call::default();
+        let found = self.load_noting(key, &mut call).await?;
+        Ok((found, call.feed))
+    }
+
+    async fn create_watched(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+    ) -> Result<(Created, Option<Feed>), StoreError> {
+        let mut call = Call::saving(key);
+        let created = self.create_noting(key, record, &mut call).await?;
+        let feed = if created == Created::Done { call.feed_after_save() } else { None };
+        Ok((created, feed))
+    }
+
+    async fn replace_watched(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<(Replaced, Option<Feed>), StoreError> {
+        let mut call = Call::saving(key);
+        let replaced = self.replace_noting(key, record, based_on, &mut call).await?;
+        let feed = if replaced == Replaced::Done { call.feed_after_save() } else { None };
+        Ok((replaced, feed))
+    }
+
+    async fn renew(&self, feed: &Feed) {
+        // Any answer will do; this is a command that the user may use.
+        let mut ask = redis::cmd("PTTL");
+        ask.arg(format!("{}:{{check}}", self.shared.prefix));
+        if let Err(error) = self.query::<Value>("renew", &ask).await {
+            tracing::debug!(%error, ?feed, "the near cache has no sign of life of its server");
+        }
     }
 }
 

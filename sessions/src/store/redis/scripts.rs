@@ -19,14 +19,16 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    /// With `is_tracked` for connections on which the server tells what changes.
+    pub(super) fn new(is_tracked: bool) -> Self {
+        let code = |parts: &[&str]| Code::new(is_tracked, parts);
         Self {
-            create: Code::new(&[HEAD, CREATE, INDEX_TOO]),
-            replace: Code::new(&[UNMOVED, HEAD, REPLACE, INDEX_TOO]),
-            patch: Code::new(&[PATCH]),
-            touch: Code::new(&[HEAD, TOUCH]),
-            delete: Code::new(&[HEAD, DELETE]),
-            index: Code::new(&[INDEX_ALONE]),
+            create: code(&[HEAD, CREATE, INDEX_TOO]),
+            replace: code(&[UNMOVED, HEAD, REPLACE, INDEX_TOO]),
+            patch: code(&[PATCH]),
+            touch: code(&[HEAD, TOUCH]),
+            delete: code(&[HEAD, DELETE]),
+            index: code(&[INDEX_ALONE]),
         }
     }
 }
@@ -38,12 +40,20 @@ pub(super) struct Code {
 }
 
 impl Code {
-    fn new(parts: &[&str]) -> Self {
-        let text = parts.concat().replace("RENAMED()", RENAMED).replace("INDEX()", INDEX);
+    fn new(is_tracked: bool, parts: &[&str]) -> Self {
+        let text = parts
+            .concat()
+            .replace("RENAMED()", RENAMED)
+            .replace("INDEX()", INDEX)
+            .replace("READ()", if is_tracked { READ } else { "" });
         let hash = Script::new(&text).get_hash().to_string();
         Self { text, hash }
     }
 }
+
+/// At the end of a script that has saved the session in `KEYS[1]`: the server tells who changes it next
+/// to whoever has read it last, and a write is no read.
+const READ: &str = "redis.call('GETRANGE', KEYS[1], '0', '0')";
 
 /// At the head of each script: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,
 /// and says whether it is live.
@@ -87,6 +97,7 @@ RENAMED()
   if set and not redis.call('ZSCORE', set, member) then
 INDEX()
   end
+READ()
   return 1
 end
 ";
@@ -116,6 +127,7 @@ local set, member, now, expires, ttl = KEYS[2], ARGV[4], ARGV[5], ARGV[6], ARGV[
 if set and not redis.call('ZSCORE', set, member) then
 INDEX()
 end
+READ()
 return 1
 ";
 
@@ -140,6 +152,7 @@ local set, now, member, expires, ttl = KEYS[3], ARGV[1], ARGV[3], ARGV[4], ARGV[
 if set then
 INDEX()
 end
+READ()
 return 1
 ";
 

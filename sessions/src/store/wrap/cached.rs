@@ -204,9 +204,14 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
             }
         }
         shared.misses.fetch_add(1, Relaxed);
+        self.load_latest(key).await
+    }
+
+    async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        let shared = &*self.shared;
         // The time before the call: however long it takes, what it brings is as old as that.
         let seen = shared.clock.now();
-        let found = shared.l2.load(key).await?;
+        let found = shared.l2.load_latest(key).await?;
         if let Some(record) = &found {
             note(put_newer(&shared.l1, key, &self.entry(record, seen)).await);
         }
@@ -243,6 +248,10 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
             Replaced::Missing => self.bury(key).await,
         }
         Ok(replaced)
+    }
+
+    async fn next_change(&self, key: &StoreKey) {
+        self.shared.l2.next_change(key).await;
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {

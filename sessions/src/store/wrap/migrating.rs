@@ -118,6 +118,13 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         self.new_store().load(key).await
     }
 
+    async fn next_change(&self, key: &StoreKey) {
+        tokio::select! {
+            () = self.old().next_change(key) => {}
+            () = self.new_store().next_change(key) => {}
+        }
+    }
+
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         if self.old().load(key).await?.is_some() {
             return Ok(Created::Exists);

@@ -220,6 +220,14 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
         self.shared.primary.load(key).await
     }
 
+    async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.shared.primary.load_latest(key).await
+    }
+
+    async fn next_change(&self, key: &StoreKey) {
+        self.shared.primary.next_change(key).await;
+    }
+
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         let created = self.write(self.shared.primary.create(key, record)).await?;
         if created == Created::Done {

@@ -1,0 +1,103 @@
+//! What is told to those who wait for the end of a session.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::{sync::Notify, task::AbortHandle};
+
+use super::{Slot, SlotState};
+use crate::{
+    data::SessionData,
+    record::{Record, expiry::Lifetime},
+};
+
+/// How a session has ended: what [`Session::ended`](crate::Session::ended) waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// It is over: by a logout, [`destroy`](crate::Session::destroy), one of [`UserSessions`](crate::UserSessions)'
+    /// methods, or because it has expired.
+    Over,
+    /// It goes on under another id, which this handle never gets: by a login or
+    /// [`renew_id`](crate::Session::renew_id). The client has a new cookie, and what wants to go on has to
+    /// come again with that. Where the store has to be looked at for news, a renewal that was longer ago
+    /// than ten seconds is not told from an end.
+    Renewed,
+}
+
+/// Those who wait for the end of one session.
+#[derive(Default)]
+pub(crate) struct EndWaiters {
+    /// That the session has ended.
+    pub(crate) told: Notify,
+    watch: Mutex<Watch>,
+}
+
+/// The task that looks at the store for all of them.
+#[derive(Default)]
+struct Watch {
+    waiters: usize,
+    task: Option<AbortHandle>,
+}
+
+impl EndWaiters {
+    /// One more who waits, until what it gets is dropped. The first one starts the task.
+    pub(crate) fn enter(&self, start: impl FnOnce() -> Option<AbortHandle>) -> EndWaiter<'_> {
+        let mut watch = self.watch();
+        watch.waiters += 1;
+        if watch.task.as_ref().is_none_or(AbortHandle::is_finished) {
+            watch.task = start();
+        }
+        EndWaiter(self)
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of those who wait. The last one that goes ends the task.
+pub(crate) struct EndWaiter<'a>(&'a EndWaiters);
+
+impl Drop for EndWaiter<'_> {
+    fn drop(&mut self) {
+        let mut watch = self.0.watch();
+        watch.waiters -= 1;
+        if watch.waiters == 0
+            && let Some(task) = watch.task.take()
+        {
+            task.abort();
+        }
+    }
+}
+
+impl<T: SessionData> Slot<T> {
+    pub(crate) fn end_waiters(&self) -> &EndWaiters {
+        self.end_waiters.get_or_init(Box::default)
+    }
+
+    pub(crate) fn end_reached(&self) -> Option<SessionEnd> {
+        let contents = self.contents();
+        let end = if contents.has_moved { SessionEnd::Renewed } else { SessionEnd::Over };
+        (contents.state == SlotState::Ended).then_some(end)
+    }
+
+    /// Ends a stored session that this finds to be over.
+    pub(crate) fn end_if(&self, is_over: impl FnOnce(&Record, Lifetime) -> bool) {
+        let mut contents = self.contents();
+        let is_over =
+            contents.state == SlotState::Stored && is_over(&contents.record, contents.lifetime);
+        if is_over {
+            contents.state = SlotState::Ended;
+            drop(contents);
+            self.tell_waiters();
+        }
+    }
+
+    /// To be called after the state has become `Ended`, without its lock.
+    pub(super) fn tell_waiters(&self) {
+        // Whoever begins to wait now looks at the state after this.
+        if let Some(waiters) = self.end_waiters.get() {
+            waiters.told.notify_waiters();
+        }
+    }
+}

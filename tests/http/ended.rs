@@ -1,0 +1,244 @@
+//! Waiting for the end of a session.
+
+use std::time::Duration;
+
+use axum::{Router, extract::State, routing::get};
+use sessions::{
+    Keys, MemoryStore, PrivateCookie, Session, SessionEnd, SessionLayer, UserSessions,
+    testing::{ManualClock, Operation, SpyStore},
+};
+use sessions_tests::{Server, ended::every_waiter_hears_of_the_end, eventually};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use crate::{App, COOKIE, Visitor};
+
+const LONG: Duration = Duration::from_secs(1000);
+const SHORT: Duration = Duration::from_millis(20);
+
+/// What goes on after the response has left.
+type Ends = mpsc::UnboundedSender<SessionEnd>;
+
+async fn stream(State(ends): State<Ends>, session: Session<Visitor>) {
+    let ended = session.ended();
+    tokio::spawn(async move {
+        let _ = ends.send(ended.await);
+    });
+}
+
+async fn stream_unpolled(session: Session<Visitor>) {
+    let ended = session.ended();
+    tokio::spawn(async move {
+        // Begun, and not looked at any more.
+        tokio::pin!(ended);
+        assert!(timeout(Duration::ZERO, &mut ended).await.is_err());
+        sleep(LONG).await;
+        ended.await;
+    });
+}
+
+fn streams() -> (Router, mpsc::UnboundedReceiver<SessionEnd>) {
+    let (ends, ended) = mpsc::unbounded_channel();
+    let routes = Router::new()
+        .route("/stream", get(stream))
+        .route("/stream-unpolled", get(stream_unpolled))
+        .with_state(ends);
+    (routes, ended)
+}
+
+async fn heard(ended: &mut mpsc::UnboundedReceiver<SessionEnd>) -> SessionEnd {
+    timeout(Duration::from_secs(10), ended.recv()).await.expect("it is heard of").expect("an end")
+}
+
+#[tokio::test]
+async fn an_end_in_this_process_is_heard_of_at_once() {
+    let (routes, mut ended) = streams();
+    let app = App::with(routes, |builder| builder.with_end_check_interval(LONG)).await;
+    for (path, end) in [("/destroy", SessionEnd::Over), ("/renew", SessionEnd::Renewed)] {
+        let client = app.visitor().await;
+        client.get("/stream").await.text();
+        client.get("/stream").await.text();
+        client.get("/name/Ann").await.text();
+        assert!(ended.try_recv().is_err(), "a write is no end");
+        client.get(path).await.text();
+        assert_eq!((heard(&mut ended).await, heard(&mut ended).await), (end, end));
+    }
+    eventually("nothing is left", async || app.layer.sessions_in_use() == 0).await;
+}
+
+#[tokio::test]
+async fn an_end_in_another_process_is_heard_of_within_the_interval() {
+    let (routes, mut ended) = streams();
+    let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+    let twin = app.twin().await;
+    for (path, end) in [("/destroy", SessionEnd::Over), ("/renew", SessionEnd::Renewed)] {
+        let (client, elsewhere) = (app.visitor().await, twin.client());
+        elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+        client.get("/stream").await.text();
+        elsewhere.get("/name/Ann").await.text();
+        sleep(3 * SHORT).await;
+        assert!(ended.try_recv().is_err(), "a write is no end");
+        elsewhere.get(path).await.text();
+        assert_eq!(heard(&mut ended).await, end);
+    }
+    eventually("nothing is left", async || app.layer.sessions_in_use() == 0).await;
+}
+
+#[tokio::test]
+async fn all_who_wait_for_one_session_are_one_look_at_the_store() {
+    let (routes, mut ended) = streams();
+    let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+    let client = app.visitor().await;
+    client.get("/stream-unpolled").await.text();
+    for _ in 0..50 {
+        client.get("/stream").await.text();
+    }
+    app.store.reset();
+    sleep(10 * SHORT).await;
+    let looks = app.store.calls().load;
+    assert!((1..=11).contains(&looks), "{looks} looks in ten intervals");
+    // One that is not polled holds up nobody.
+    let twin = app.twin().await;
+    let elsewhere = twin.client();
+    elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    elsewhere.get("/destroy").await.text();
+    for _ in 0..50 {
+        assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+    }
+}
+
+#[tokio::test]
+async fn when_nobody_waits_any_more_nobody_looks() {
+    async fn give_up(session: Session<Visitor>) {
+        let waits = [session.ended(), session.ended()].map(Box::pin);
+        for wait in waits {
+            assert!(timeout(Duration::from_millis(1), wait).await.is_err());
+        }
+    }
+    let routes = Router::new().route("/give-up", get(give_up));
+    let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+    let client = app.visitor().await;
+    client.get("/give-up").await.text();
+    assert_eq!(app.layer.sessions_in_use(), 0, "no slot is left");
+    app.store.reset();
+    sleep(5 * SHORT).await;
+    assert_eq!(app.store.calls().load, 0);
+}
+
+#[tokio::test]
+async fn a_session_that_expires_ends_and_one_that_is_used_does_not() {
+    let (routes, mut ended) = streams();
+    let clock = ManualClock::new();
+    let app = App::on(
+        SpyStore::new(MemoryStore::builder().with_clock(&clock).build()),
+        clock.clone(),
+        Keys::generate(),
+        routes,
+        |builder| builder.with_end_check_interval(SHORT),
+    )
+    .await;
+    let client = app.visitor().await;
+    client.get("/stream").await.text();
+    for _ in 0..5 {
+        clock.advance(Duration::from_secs(3600));
+        client.get("/name/Zoe").await.text();
+        sleep(3 * SHORT).await;
+        assert!(ended.try_recv().is_err(), "it is in use");
+    }
+    clock.advance(Duration::from_secs(2 * 3600));
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_no_end() {
+    let (routes, mut ended) = streams();
+    let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+    let client = app.visitor().await;
+    client.get("/stream").await.text();
+    app.store.fail(Operation::Load);
+    sleep(5 * SHORT).await;
+    assert!(ended.try_recv().is_err());
+    let twin = app.twin().await;
+    let elsewhere = twin.client();
+    elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    app.store.heal(Operation::Load);
+    elsewhere.get("/destroy").await.text();
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+}
+
+#[tokio::test]
+async fn one_who_is_logged_out_elsewhere_hears_of_it() {
+    #[derive(Session)]
+    struct Customer {
+        #[session(user)]
+        user: Option<u64>,
+    }
+    async fn login(session: Session<Customer>) -> sessions::Result<()> {
+        session.login(7).await
+    }
+    async fn end_others(
+        session: Session<Customer>,
+        sessions: UserSessions<Customer>,
+    ) -> sessions::Result<String> {
+        Ok(sessions.end_others(&session).await?.to_string())
+    }
+    async fn stream(State(ends): State<Ends>, session: Session<Customer>) {
+        let ended = session.ended();
+        tokio::spawn(async move { ends.send(ended.await) });
+    }
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let routes = Router::new()
+        .route("/login", get(login))
+        .route("/end-others", get(end_others))
+        .route("/stream", get(stream))
+        .with_state(ends);
+    let builder = SessionLayer::<Customer>::builder(MemoryStore::new(), Keys::generate());
+    let layer = builder.with_end_check_interval(LONG).build().unwrap();
+    let server = Server::start(routes.layer(layer)).await;
+    let (one, other) = (server.client(), server.client());
+    // Before the login nobody is anybody: that session goes on as another one.
+    one.get("/login").await.text();
+    one.get("/stream").await.text();
+    one.get("/login").await.text();
+    assert_eq!(heard(&mut ended).await, SessionEnd::Renewed);
+    one.get("/stream").await.text();
+    other.get("/login").await.text();
+    other.get("/stream").await.text();
+    assert_eq!(other.get("/end-others").await.text(), "1");
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+    assert!(ended.try_recv().is_err(), "the one who did it goes on");
+}
+
+#[tokio::test]
+async fn a_session_in_its_cookie_ends_with_its_request_or_its_time() {
+    async fn end(session: Session<Visitor>) -> sessions::Result<String> {
+        session.write().await.set_name("Ann");
+        session.save().await?;
+        let ended = session.ended();
+        session.destroy().await?;
+        Ok(format!("{:?}", ended.await))
+    }
+    async fn expire(State(clock): State<ManualClock>, session: Session<Visitor>) -> String {
+        session.write().await.set_name("Ann");
+        session.save().await.unwrap();
+        let ended = session.ended();
+        clock.advance(Duration::from_secs(3 * 3600));
+        format!("{:?}", ended.await)
+    }
+    let clock = ManualClock::new();
+    let builder = SessionLayer::<Visitor>::builder(PrivateCookie, Keys::generate());
+    let builder = builder.with_clock(&clock).with_end_check_interval(SHORT);
+    let routes = Router::new().route("/end", get(end)).route("/expire", get(expire));
+    let app = routes.with_state(clock).layer(builder.build().unwrap());
+    let server = Server::start(app).await;
+    assert_eq!(server.client().get("/end").await.text(), "Over");
+    assert_eq!(server.client().get("/expire").await.text(), "Over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_logouts_are_heard_of_by_all_who_wait_in_two_processes() {
+    let store = MemoryStore::new();
+    every_waiter_hears_of_the_end([store.clone(), store], SHORT, 1_000).await;
+}

@@ -1,0 +1,445 @@
+//! Near caches on real servers: what they are told, and what they serve when they are told nothing.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use sessions::{
+    Created, MemcachedStore, MySqlStore, PostgresStore, RedisStore, Replaced, SqliteStore, Store,
+    StoreKey, UserIndex, store::NearCache, testing::conformance,
+};
+use sessions_tests::{
+    ended::every_waiter_hears_of_the_end,
+    eventually,
+    servers::{Folder, Kind, RedisSentinels, StoreServer},
+};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    app,
+    checks::{dropped_calls_answer_nobody_else, key, record, user_index},
+    cut::Proxy,
+    under_test,
+};
+
+type Admin = redis::aio::MultiplexedConnection;
+
+async fn admin(server: &StoreServer) -> Admin {
+    let client = redis::Client::open(server.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn command<T: redis::FromRedisValue>(admin: &mut Admin, words: &[&str]) -> T {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(admin).await.unwrap()
+}
+
+/// How often the server was asked something over a connection, but for this.
+async fn questions(admin: &mut Admin) -> i64 {
+    let info: String = command(admin, &["INFO", "stats"]).await;
+    let line = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+async fn near(url: &str) -> NearCache<RedisStore> {
+    NearCache::new(RedisStore::connect(url).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_keeps_the_promises_of_its_store() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    under_test("Redis with a near cache");
+    let store = near(&server.url()).await;
+    conformance(store.clone()).await;
+    user_index(&store).await;
+    dropped_calls_answer_nobody_else(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
+    app::counts_its_calls(store.clone()).await;
+    app::sessions_outlive_the_app(store.clone()).await;
+    app::counts_from_four_layers(store.clone()).await;
+    let stats = store.stats();
+    assert!(stats.hits > 500 && stats.bytes < 64 << 20, "{stats:?}");
+}
+
+/// Each way in which a record is written or ended, by this process and by another; then what a
+/// read costs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let (here, there) = (near(&server.url()).await, near(&server.url()).await);
+    let mut admin = admin(&server).await;
+    for payload in [&[7; 10][..], &[7; 900]] {
+        let session = key();
+        let created = here.create(&session, &record(1, Some("ann"), payload)).await.unwrap();
+        assert_eq!(created, Created::Done);
+        let before = questions(&mut admin).await;
+        let mut known = here.load(&session).await.unwrap().unwrap();
+        assert_eq!(questions(&mut admin).await - before, 1, "what was created is there");
+        for round in 0..20 {
+            // The first one has nothing to do with it any more once the other one writes.
+            let (writer, reader) = if round % 3 == 0 { (&here, &there) } else { (&there, &here) };
+            reader.load(&session).await.unwrap().unwrap();
+            let mut bytes = payload.to_vec();
+            bytes[5] = round;
+            let next = record(known.version + 1, Some("ann"), &bytes);
+            assert_eq!(
+                writer.replace(&session, &next, next.version - 1).await.unwrap(),
+                Replaced::Done
+            );
+            known = writer.load(&session).await.unwrap().unwrap();
+            assert_eq!(known.version, next.version, "one sees at once what one has written");
+            eventually("the other one sees it", async || {
+                reader.load(&session).await.unwrap().unwrap().version == next.version
+            })
+            .await;
+            let before = questions(&mut admin).await;
+            for store in [&here, &there] {
+                for _ in 0..10 {
+                    assert_eq!(store.load(&session).await.unwrap().unwrap().version, next.version);
+                }
+            }
+            let asked = questions(&mut admin).await - before;
+            // One is this question's, and one may be a sign of life for each.
+            assert!(asked <= 3, "round {round}: {asked} questions");
+        }
+        // The expiry of a record that is kept moves.
+        let later = SystemTime::now() + Duration::from_secs(7200);
+        here.touch(&session, later).await.unwrap();
+        for store in [&here, &there] {
+            eventually("it expires later", async || {
+                let found = store.load(&session).await.unwrap().unwrap();
+                found.expires_at > SystemTime::now() + Duration::from_secs(7100)
+            })
+            .await;
+        }
+        assert_eq!(there.delete_sessions_of("ann", None).await.unwrap(), 1);
+        assert!(there.load(&session).await.unwrap().is_none(), "one sees at once what one ends");
+        eventually("the other one sees the end", async || {
+            here.load(&session).await.unwrap().is_none()
+        })
+        .await;
+    }
+}
+
+/// The log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn lines(&self, with: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock().unwrap())
+            .lines()
+            .filter(|it| it.contains(with))
+            .count()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Saves and loads; the record is there, and how many of the loads asked nobody.
+async fn hits(store: &NearCache<RedisStore>) -> u64 {
+    let (session, before) = (key(), store.stats().hits);
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    for _ in 0..10 {
+        assert_eq!(store.load(&session).await.unwrap().unwrap().version, 1);
+    }
+    assert!(store.delete(&session).await.unwrap());
+    assert!(store.load(&session).await.unwrap().is_none());
+    store.stats().hits - before
+}
+
+// One thread, which has the log.
+#[tokio::test]
+async fn without_the_permission_everything_is_loaded_and_the_log_says_so_once() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let mut admin = admin(&server).await;
+    let user = ["ACL", "SETUSER", "store", "on", ">secret", "~sessions:*"];
+    let rights = ["+get", "+getrange", "+mget", "+set", "+setrange", "+del", "+rename", "+pexpire"];
+    let more = ["+pttl", "+eval", "+evalsha", "+zadd", "+zrange", "+zrem", "+zscore"];
+    let words = [&user[..], &rights, &more, &["+zremrangebyscore"]].concat();
+    let _: String = command(&mut admin, &words).await;
+    let url = server.url().replace("redis://", "redis://store:secret@");
+    let store = near(&url).await;
+    for _ in 0..3 {
+        assert_eq!(hits(&store).await, 0);
+        let _: i64 = command(&mut admin, &["CLIENT", "KILL", "USER", "store"]).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(log.lines("client|tracking"), 1);
+    let _: String = command(&mut admin, &["ACL", "SETUSER", "store", "+client|tracking"]).await;
+    let _: i64 = command(&mut admin, &["CLIENT", "KILL", "USER", "store"]).await;
+    sleep(Duration::from_millis(20)).await;
+    // The first call has to connect again, and what is sent twice is not kept.
+    assert!(store.load(&key()).await.unwrap().is_none());
+    assert_eq!(hits(&store).await, 10, "what the documentation says that a user needs is enough");
+
+    // Where the server cannot be asked.
+    let client = redis::Client::open(server.url()).unwrap();
+    let of_application = RedisStore::new(client.get_connection_manager().await.unwrap());
+    assert_eq!(hits(&NearCache::new(of_application)).await, 0);
+    assert_eq!(log.lines("near cache of sessions is not in use"), 1);
+    let twice = RedisStore::connect(&server.url()).await.unwrap();
+    let (first, second) = (NearCache::new(twice.clone()), NearCache::new(twice));
+    assert_eq!((hits(&first).await, hits(&second).await), (10, 0));
+    assert_eq!(log.lines("near cache of sessions is not in use"), 2);
+}
+
+const STALENESS: Duration = Duration::from_millis(400);
+
+async fn stale(url: &str) -> NearCache<RedisStore> {
+    let store = RedisStore::connect(url).await.unwrap();
+    NearCache::builder().with_staleness(STALENESS).build(store)
+}
+
+async fn version(store: &impl Store, session: &StoreKey) -> Option<u64> {
+    store.load(session).await.unwrap().map(|record| record.version)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_forgets_or_throws_away_is_gone() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = near(&server.url()).await;
+    let mut admin = admin(&server).await;
+    for words in [&["FLUSHALL"][..], &["FLUSHDB", "ASYNC"]] {
+        let session = key();
+        let _ = store.create(&session, &record(1, None, b"x")).await.unwrap();
+        assert_eq!(version(&store, &session).await, Some(1));
+        let _: String = command(&mut admin, words).await;
+        eventually("it is gone", async || version(&store, &session).await.is_none()).await;
+    }
+    // It remembers fewer readers than there are.
+    let most = ["CONFIG", "SET", "tracking-table-max-keys", "10"];
+    let _: String = command(&mut admin, &most).await;
+    let there = RedisStore::connect(&server.url()).await.unwrap();
+    let sessions: Vec<_> = (0..100).map(|_| key()).collect();
+    for session in &sessions {
+        let _ = store.create(session, &record(1, None, b"x")).await.unwrap();
+    }
+    for round in 1..4 {
+        for session in &sessions {
+            let replaced = there.replace(session, &record(round + 1, None, b"y"), round).await;
+            assert_eq!(replaced.unwrap(), Replaced::Done);
+        }
+        for session in &sessions {
+            eventually("the change", async || version(&store, session).await == Some(round + 1))
+                .await;
+        }
+    }
+}
+
+/// The connection lives, and nothing comes through it; the server is dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_sign_of_life_nothing_is_served() {
+    let Some(mut server) = StoreServer::start(Kind::Redis) else { return };
+    let proxy = Proxy::start(server.port()).await;
+    let store = stale(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    let there = RedisStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let _ = store.create(&session, &record(1, None, b"x")).await.unwrap();
+    assert_eq!(version(&store, &session).await, Some(1));
+    proxy.freeze();
+    assert!(there.delete(&session).await.unwrap());
+    sleep(STALENESS).await;
+    let served = timeout(Duration::from_millis(100), store.load(&session)).await;
+    assert!(served.is_err(), "nobody knows: {served:?}");
+    proxy.cut().await;
+    assert_eq!(version(&store, &session).await, None);
+
+    let _ = store.create(&session, &record(1, None, b"x")).await.unwrap();
+    assert_eq!(version(&store, &session).await, Some(1));
+    server.kill();
+    proxy.cut().await;
+    assert!(
+        store.load(&session).await.is_err(),
+        "nothing that was read on a connection that ended"
+    );
+    server.restart();
+    eventually("it is asked again", async || store.load(&session).await.is_ok()).await;
+    assert_eq!(version(&store, &session).await, Some(1), "it keeps them on its disk");
+    assert_eq!(hits(&store).await, 10);
+}
+
+/// Somebody saves all the time, past the proxy, and says when each save was acknowledged; a reader behind
+/// the proxy never sees a version that was replaced longer ago than the staleness, whatever happens to
+/// its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_older_than_the_staleness_whatever_happens_to_the_connection() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let proxy = Proxy::start(server.port()).await;
+    let store = stale(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    let there = near(&server.url()).await;
+    let session = key();
+    let _ = there.create(&session, &record(1, None, &[7; 900])).await.unwrap();
+    let saved = Arc::new(Mutex::new(vec![(1, Instant::now())]));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let (saved, stop) = (saved.clone(), stop.clone());
+        async move {
+            let mut version = 1;
+            while !stop.load(SeqCst) {
+                let mut payload = vec![7; 900];
+                payload[..8].copy_from_slice(&u64::to_be_bytes(version + 1));
+                let next = record(version + 1, None, &payload);
+                assert_eq!(there.replace(&session, &next, version).await.unwrap(), Replaced::Done);
+                version += 1;
+                saved.lock().unwrap().push((version, Instant::now()));
+                sleep(Duration::from_micros(300)).await;
+            }
+            version
+        }
+    });
+    let reading: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, saved, stop) = (store.clone(), saved.clone(), stop.clone());
+            tokio::spawn(async move {
+                let (mut reads, mut late) = (0, 0);
+                while !stop.load(SeqCst) {
+                    let begun = Instant::now();
+                    let known = saved.lock().unwrap().len();
+                    let Ok(Ok(found)) =
+                        timeout(Duration::from_millis(200), store.load(&session)).await
+                    else {
+                        continue;
+                    };
+                    let found = found.expect("it never ends").version;
+                    let ago = {
+                        let saved = saved.lock().unwrap();
+                        let replaced = saved.get(found as usize);
+                        replaced.and_then(|(_, at)| begun.checked_duration_since(*at))
+                    };
+                    assert!(ago.is_none_or(|ago| ago <= STALENESS), "{found} {ago:?}");
+                    reads += 1;
+                    late += usize::from((found as usize) < known);
+                    tokio::task::yield_now().await;
+                }
+                (reads, late)
+            })
+        })
+        .collect();
+    let mut admin = admin(&server).await;
+    for round in 0..12 {
+        sleep(Duration::from_millis(150)).await;
+        match round % 4 {
+            0 => {
+                proxy.freeze();
+                sleep(STALENESS + Duration::from_millis(150)).await;
+                proxy.cut().await;
+            }
+            1 => proxy.cut().await,
+            2 => {
+                let words = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+                let _: i64 = command(&mut admin, &words).await;
+            }
+            _ => {}
+        }
+    }
+    stop.store(true, SeqCst);
+    let versions = writing.await.unwrap();
+    let (mut reads, mut late) = (0, 0);
+    for reader in reading {
+        let (more, later) = reader.await.unwrap();
+        (reads, late) = (reads + more, late + later);
+    }
+    let stats = store.stats();
+    assert!(stats.hits > 100 && reads > 1_000, "{reads} {stats:?}");
+    println!("{versions} saves, {reads} reads, {late} of them late, {stats:?}");
+    eventually("the last one", async || version(&store, &session).await == Some(versions)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_behind_sentinel_goes_on_after_a_failover() {
+    let Some(mut redis) = RedisSentinels::start() else { return };
+    under_test("Redis behind Sentinel with a near cache");
+    let urls = redis.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let connect = async || {
+        let store = RedisStore::connect_sentinel(&urls, RedisSentinels::MASTER).await.unwrap();
+        NearCache::builder().with_staleness(STALENESS).build(store)
+    };
+    let (here, there) = (connect().await, connect().await);
+    assert_eq!(hits(&here).await, 10);
+    let session = key();
+    let _ = here.create(&session, &record(1, None, b"x")).await.unwrap();
+    assert_eq!(version(&there, &session).await, Some(1));
+    redis.wait_for_replica();
+    redis.servers[0].kill();
+    sleep(STALENESS).await;
+    // From here on one is told by the new master, or that there is none.
+    eventually("there is another master", async || {
+        let next = record(2, None, b"y");
+        matches!(there.replace(&session, &next, 1).await, Ok(Replaced::Done))
+            || there.load(&session).await.is_ok_and(|it| it.is_some_and(|it| it.version == 2))
+    })
+    .await;
+    eventually("the other process sees it", async || {
+        let found = here.load(&session).await.ok().flatten();
+        found.is_some_and(|found| found.version == 2)
+    })
+    .await;
+    assert_eq!(hits(&here).await, 10);
+    assert!(there.delete(&session).await.unwrap());
+    eventually("and its end", async || version(&here, &session).await.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_logouts_are_told_by_redis_to_all_who_wait() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let stores = [near(&server.url()).await, near(&server.url()).await];
+    // Nobody looks: it is Redis who tells.
+    every_waiter_hears_of_the_end(stores, Duration::from_secs(1000), 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_logouts_are_heard_of_on_each_store() {
+    const INTERVAL: Duration = Duration::from_millis(40);
+    let folder = Folder::new();
+    let url = format!("sqlite:{}", folder.path.join("sessions.db").display());
+    let sqlite = async || {
+        let store = SqliteStore::connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    };
+    every_waiter_hears_of_the_end([sqlite().await, sqlite().await], INTERVAL, 1_000).await;
+    if let Some(server) = StoreServer::start(Kind::Redis) {
+        let store = async || RedisStore::connect(&server.url()).await.unwrap();
+        every_waiter_hears_of_the_end([store().await, store().await], INTERVAL, 1_000).await;
+    }
+    if let Some(server) = StoreServer::start(Kind::Postgres) {
+        let store = async || {
+            let store = PostgresStore::connect(&server.url()).await.unwrap();
+            store.migrate().await.unwrap();
+            store
+        };
+        every_waiter_hears_of_the_end([store().await, store().await], INTERVAL, 1_000).await;
+    }
+    if let Some(server) = StoreServer::start(Kind::MariaDb) {
+        let store = async || {
+            let store = MySqlStore::connect(&server.url()).await.unwrap();
+            store.migrate().await.unwrap();
+            store
+        };
+        every_waiter_hears_of_the_end([store().await, store().await], INTERVAL, 1_000).await;
+    }
+    if let Some(server) = StoreServer::start(Kind::Memcached) {
+        let store = async || MemcachedStore::connect(&server.url()).await.unwrap();
+        every_waiter_hears_of_the_end([store().await, store().await], INTERVAL, 1_000).await;
+    }
+}

@@ -4,9 +4,10 @@ pub use serde::{Deserializer, Serializer};
 
 pub use crate::data::{
     FieldDefault, FieldInfo, FieldValue,
+    body::Encoder,
     codec::{EncodeError, Form, Probe},
     merge::{Merge, Merged},
-    payload::{Encoder, PayloadReader},
+    payload::PayloadReader,
     tracked::{DirtyBits, Tracked},
     user::UserName,
 };

@@ -7,8 +7,8 @@ use std::{
 
 use crate::data::{
     FieldInfo, FieldValue,
+    body::{self, Encoder, Found},
     codec::{Codec, EncodeError, Form, form::Own},
-    payload::{self, Encoder, Found},
 };
 
 /// What a save does about a field that somebody else has changed at the same time:
@@ -63,7 +63,7 @@ impl Merge<'_> {
     ) -> Merged {
         let value = |body: Option<&[u8]>| match body {
             None => Some(default()),
-            Some(body) => match payload::decode::<W>(body, self.info.version) {
+            Some(body) => match body::decode::<W>(body, self.info.version) {
                 Ok(Found::Value(value)) => Some(value),
                 Ok(Found::Unset | Found::OtherVersion) => Some(default()),
                 Err(_) => None,

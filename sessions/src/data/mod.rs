@@ -1,5 +1,6 @@
 //! What `#[derive(Session)]` implements, and what it demands of a field.
 
+pub(crate) mod body;
 pub(crate) mod codec;
 pub(crate) mod merge;
 pub(crate) mod patch;
@@ -15,9 +16,10 @@ use std::ops::Deref;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::data::{
+    body::Encoder,
     codec::{Codec, EncodeError, Probe},
     merge::{Merge, Merged},
-    payload::{Encoder, PayloadReader},
+    payload::PayloadReader,
     tracked::{DirtyBits, Tracked},
 };
 

@@ -2,13 +2,16 @@
 
 use std::{
     cell::Cell,
-    ops::{Deref, Range},
+    ops::Range,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use smallvec::SmallVec;
 
-use crate::data::payload::{self, PayloadReader};
+use crate::data::{
+    body::{self, Body},
+    payload::PayloadReader,
+};
 
 /// A request that has written something. No two requests of a process ever have the same id: what one
 /// leaves behind must not count as a later one's.
@@ -54,54 +57,6 @@ struct Entry {
     writer: RequestId,
 }
 
-/// The encoded value of a field, or that it has its default, which leaves a field unstored that is;
-/// a short one without an allocation.
-#[derive(Clone)]
-pub(crate) enum Body {
-    Short { bytes: [u8; SHORT], length: u8, is_default: bool },
-    Long { bytes: Box<[u8]>, is_default: bool },
-}
-
-/// So many that a short body takes no more room than a long one does beside its bytes and their
-/// length.
-const SHORT: usize = 21;
-
-impl Body {
-    pub(crate) fn new(body: &[u8], is_default: bool) -> Self {
-        let mut bytes = [0; SHORT];
-        match bytes.get_mut(..body.len()) {
-            Some(place) => {
-                place.copy_from_slice(body);
-                Self::Short { bytes, length: body.len() as u8, is_default }
-            }
-            None => Self::Long { bytes: body.into(), is_default },
-        }
-    }
-
-    fn is_default(&self) -> bool {
-        match self {
-            Self::Short { is_default, .. } | Self::Long { is_default, .. } => *is_default,
-        }
-    }
-}
-
-impl From<&[u8]> for Body {
-    fn from(body: &[u8]) -> Self {
-        Self::new(body, false)
-    }
-}
-
-impl Deref for Body {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Short { bytes, length, .. } => &bytes[..usize::from(*length)],
-            Self::Long { bytes, .. } => bytes,
-        }
-    }
-}
-
 impl Patch {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -133,7 +88,7 @@ impl Patch {
     /// Whether this request has consumed the value of a flash field.
     pub(crate) fn consumed(&self, field: usize, writer: RequestId) -> bool {
         let mut entries = self.0.iter();
-        entries.any(|it| (it.field, it.writer) == (field, writer) && payload::consumed(&it.body))
+        entries.any(|it| (it.field, it.writer) == (field, writer) && body::consumed(&it.body))
     }
 
     pub(crate) fn set(&mut self, field: usize, body: Body, writer: RequestId) {
@@ -222,15 +177,6 @@ mod tests {
 
     fn stored(payload: &[u8]) -> PayloadReader<'_> {
         PayloadReader::parse(FIELDS, payload).unwrap()
-    }
-
-    #[test]
-    fn a_body_is_what_it_was_made_of() {
-        for length in 0..50 {
-            let bytes: Vec<u8> = (0..length).collect();
-            assert_eq!(*Body::from(&bytes[..]), bytes);
-        }
-        assert_eq!(size_of::<Body>(), 24);
     }
 
     #[test]

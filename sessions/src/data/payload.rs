@@ -27,26 +27,14 @@ use std::{
 use crate::{
     data::{
         FieldInfo, FieldValue,
-        codec::{
-            self, Codec, Form,
-            error::{DecodeError, EncodeError, Unreadable},
-            form::Own,
-        },
-        patch::{Body, Patch},
+        body::{Body, Found, decode, end, has_ended},
+        codec::{Form, error::Unreadable, form::Own},
+        patch::Patch,
     },
     varint,
 };
 
 const FORMAT: u8 = 1;
-const LAYOUT_BITS: u8 = 0b0111;
-/// The layout of a field that was set back to its default.
-const UNSET: u8 = 0;
-const HAS_VERSION: u8 = 0b1000;
-const HAS_END: u8 = 0b0001_0000;
-#[cfg(feature = "secret")]
-pub(crate) const SEALED: u8 = 0b0010_0000;
-const CONSUMED: u8 = 0b0100_0000;
-
 /// The bytes are not a payload, or of a format that this version does not know.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
@@ -66,7 +54,8 @@ pub struct PayloadReader<'a> {
 
 /// Fields by number, their types, and why they could not be read.
 #[cfg(feature = "testing")]
-pub(crate) type Fallbacks = std::cell::RefCell<Vec<(usize, &'static str, DecodeError)>>;
+pub(crate) type Fallbacks =
+    std::cell::RefCell<Vec<(usize, &'static str, crate::data::codec::error::DecodeError)>>;
 
 /// A key and its body.
 type Entry<'a> = (&'a [u8], &'a [u8]);
@@ -345,104 +334,6 @@ fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, boo
     }
 }
 
-/// What a body has.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found<V> {
-    Value(V),
-    /// The field was set back to its default.
-    Unset,
-    /// A value of another field version.
-    OtherVersion,
-}
-
-#[inline]
-pub(crate) fn decode<W: Form>(
-    mut body: &[u8],
-    version: u32,
-) -> Result<Found<W::Value>, DecodeError> {
-    let tag = *body.split_off_first().ok_or(Unreadable::Damaged)?;
-    if tag & !(LAYOUT_BITS | HAS_VERSION | HAS_END | CONSUMED) != 0 {
-        return Err(Unreadable::Later.into());
-    }
-    let mut written_under = 0;
-    if tag & HAS_VERSION != 0 {
-        written_under = varint::take(&mut body).ok_or(Unreadable::Damaged)?;
-    }
-    if tag & HAS_END != 0 {
-        varint::take(&mut body).ok_or(Unreadable::Damaged)?;
-    }
-    if tag & LAYOUT_BITS == UNSET {
-        return Ok(Found::Unset);
-    }
-    if written_under != u64::from(version) {
-        return Ok(Found::OtherVersion);
-    }
-    codec::decode::<W>(tag & LAYOUT_BITS, body).map(Found::Value)
-}
-
-/// The body of a field that was set back to its default: not that value, but whatever the default is
-/// when it is read.
-pub(crate) const UNSET_BODY: &[u8] = &[UNSET];
-
-pub(crate) fn is_unset(body: &[u8]) -> bool {
-    body.first().is_some_and(|tag| tag & LAYOUT_BITS == UNSET)
-}
-
-#[cfg(feature = "secret")]
-pub(crate) fn is_sealed(body: &[u8]) -> bool {
-    body.first().is_some_and(|tag| tag & SEALED != 0)
-}
-
-/// When the field ends, if it does.
-pub(crate) fn end(mut body: &[u8]) -> Option<u64> {
-    let tag = *body.split_off_first()?;
-    if tag & HAS_END == 0 {
-        return None;
-    }
-    if tag & HAS_VERSION != 0 {
-        varint::take(&mut body)?;
-    }
-    varint::take(&mut body)
-}
-
-pub(crate) fn has_ended(body: &[u8], now: u64) -> bool {
-    end(body).is_some_and(|end| end <= now)
-}
-
-/// Has a body that an [`Encoder`] has written end at this time.
-pub(crate) fn set_end(body: &mut Vec<u8>, end: u64) {
-    let Some((tag, rest)) = body.split_first_mut() else { return };
-    *tag |= HAS_END;
-    let mut after_version = &*rest;
-    if *tag & HAS_VERSION != 0 {
-        let _ = varint::take(&mut after_version);
-    }
-    let at = 1 + rest.len() - after_version.len();
-    let mut bytes = Vec::new();
-    varint::put(end, &mut bytes);
-    body.splice(at..at, bytes);
-}
-
-/// Notes that the writer of `body` has consumed the value that its flash field had before: of two
-/// writers that consumed the same value, one is refused.
-pub(crate) fn set_consumed(body: &mut [u8]) {
-    if let Some(tag) = body.first_mut() {
-        *tag |= CONSUMED;
-    }
-}
-
-pub(crate) fn consumed(body: &[u8]) -> bool {
-    body.first().is_some_and(|tag| tag & CONSUMED != 0)
-}
-
-/// Whether two bodies have the same value, whether or not a writer consumed another one before.
-pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
-    match (a.split_first(), b.split_first()) {
-        (Some((tag, a)), Some((other, b))) => tag | CONSUMED == other | CONSUMED && a == b,
-        (a, b) => a == b,
-    }
-}
-
 fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(varint::take(bytes)?).ok()?;
     bytes.split_off(..length)
@@ -495,56 +386,10 @@ impl<'a> Bodies<'a> {
     }
 }
 
-/// Writes the body of one field.
-pub struct Encoder<'a> {
-    codec: Codec,
-    version: u32,
-    /// Whether every value is read back.
-    is_thorough: bool,
-    out: &'a mut Vec<u8>,
-}
-
-impl<'a> Encoder<'a> {
-    /// `codec` is the layer's; a field may have its own.
-    pub(crate) fn new(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
-        let (codec, version) = (info.codec.unwrap_or(codec), info.version);
-        Self { codec, version, is_thorough: false, out }
-    }
-
-    /// In this codec, whatever the field says, and with a value that is read back.
-    #[cfg(feature = "testing")]
-    pub(crate) fn thorough(codec: Codec, info: &FieldInfo, out: &'a mut Vec<u8>) -> Self {
-        Self { codec, version: info.version, is_thorough: true, out }
-    }
-
-    /// Encodes `value` as the field's body.
-    pub fn put<F: FieldValue>(&mut self, value: &F) -> Result<(), EncodeError> {
-        self.put_as::<Own<F>>(value)
-    }
-
-    /// The same in another form than the type's own.
-    pub fn put_as<W: Form>(&mut self, value: &W::Value) -> Result<(), EncodeError> {
-        let plan = self.codec.plan::<W>(value)?;
-        match self.version {
-            0 => self.out.push(plan.number()),
-            version => {
-                self.out.push(plan.number() | HAS_VERSION);
-                varint::put(version.into(), self.out);
-            }
-        }
-        plan.write(self.out, self.is_thorough)
-    }
-
-    /// For a number that no field has.
-    pub fn nothing(&mut self) -> Result<(), EncodeError> {
-        Ok(())
-    }
-}
-
 #[cfg(all(test, feature = "bincode"))]
 mod tests {
     use super::*;
-    use crate::data::patch::RequestId;
+    use crate::data::{body::*, codec::Codec, patch::RequestId};
 
     const FIELDS: &[FieldInfo] =
         &[FieldInfo::new("name"), FieldInfo::new("visits").aliases(&["count"]).version(2)];

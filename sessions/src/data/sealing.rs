@@ -93,7 +93,8 @@ mod sealed_fields {
     use super::*;
     use crate::data::{
         FieldInfo,
-        payload::{self, PayloadReader, SEALED, is_sealed},
+        body::{SEALED, is_sealed},
+        payload::{self, PayloadReader},
     };
 
     type SealNonce = Nonce<XChaCha20Poly1305>;
@@ -220,10 +221,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::data::{
-        payload::{PayloadReader, SEALED},
-        secret::Secret,
-    };
+    use crate::data::{body::SEALED, payload::PayloadReader, secret::Secret};
 
     #[derive(sessions_derive::Session)]
     #[session(crate = crate)]

@@ -15,9 +15,10 @@ use std::{
 
 use crate::{
     data::{
+        body::Encoder,
         codec::{Codec, EncodeError},
         patch::{Patch, RequestId},
-        payload::{Encoder, PayloadReader},
+        payload::PayloadReader,
         user::SessionUser,
     },
     error::{Error, ErrorKind, refusal::Refusal},

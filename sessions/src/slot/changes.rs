@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 use super::snapshot::Checkout;
 use crate::data::{
     FieldInfo, SessionData,
+    body::{self, Body, Encoder},
     codec::{Codec, EncodeError},
-    patch::{Body, RequestId},
-    payload::{self, Encoder, PayloadReader},
+    patch::RequestId,
+    payload::PayloadReader,
     sealing,
     tracked::Tracked,
 };
@@ -73,6 +74,7 @@ impl Writing<'_> {
         borrower: usize,
         checkout: &Checkout,
     ) -> Changes {
+        // Long: what became of a field follows from all these facts together.
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
         let reader =
@@ -86,7 +88,7 @@ impl Writing<'_> {
             }
             let stored = reader.body(field);
             let before = checkout.pending.body(field).map(Deref::deref).or(stored);
-            let was_unset = before.is_none_or(payload::is_unset);
+            let was_unset = before.is_none_or(body::is_unset);
             let FieldInfo { flash, ttl, .. } = T::FIELDS[field];
             let (is_assigned, is_reset) = (tracked.is_assigned(field), tracked.is_reset(field));
             // What was set is stored, and be it the default.
@@ -104,17 +106,17 @@ impl Writing<'_> {
             let is_unset = may_be_unset && is_default;
             let was_empty = flash
                 && before.is_none_or(|before| {
-                    let is_default = |default| payload::is_same(before, default);
+                    let is_default = |default| body::is_same(before, default);
                     was_unset
                         || default.as_deref().is_some_and(is_default)
-                        || payload::has_ended(before, now)
+                        || body::has_ended(before, now)
                 });
             if is_unset {
                 body.clear();
-                body.extend_from_slice(payload::UNSET_BODY);
+                body.extend_from_slice(body::UNSET_BODY);
             } else if ttl > 0 {
                 let end = now.saturating_add(ttl);
-                payload::set_end(body, end);
+                body::set_end(body, end);
                 first_end = first_end.min(end);
             }
             if flash {
@@ -124,12 +126,12 @@ impl Writing<'_> {
                 }
                 // Also if an earlier guard of the same request consumed it, and nothing is saved since.
                 if takes && !was_empty || checkout.pending.consumed(field, writer) {
-                    payload::set_consumed(body);
+                    body::set_consumed(body);
                 }
             }
             let new = Body::new(body, is_unset);
             match before {
-                Some(before) if payload::is_same(before, body) => Change::None(new),
+                Some(before) if body::is_same(before, body) => Change::None(new),
                 None if is_unset => Change::None(new),
                 _ => Change::To(new),
             }

@@ -11,10 +11,11 @@ use crate::{data::merge::Policy, error::refusal::Refusal};
 use crate::{
     data::{
         SessionData,
+        body::{self, Body, Encoder},
         codec::Codec,
         merge::{Conflict, Merge},
-        patch::{Body, Patch, RequestId},
-        payload::{self, Encoder, PayloadReader},
+        patch::{Patch, RequestId},
+        payload::PayloadReader,
     },
     record::Record,
 };
@@ -53,7 +54,7 @@ fn rebased<T: SessionData>(
     }
     let info = &T::FIELDS[field];
     let merge = Merge { info, codec: policy.codec, base, theirs, ours };
-    let consumed = info.flash && payload::consumed(ours);
+    let consumed = info.flash && body::consumed(ours);
     if consumed && !is_unconsumed::<T>(field, base, theirs, policy.codec) {
         return Err(Refusal::Taken);
     }
@@ -61,7 +62,7 @@ fn rebased<T: SessionData>(
         Some(merged) => {
             let mut merged = merged.map_err(|error| Refusal::Encode(Arc::new(error.into())))?;
             if consumed {
-                payload::set_consumed(&mut merged);
+                body::set_consumed(&mut merged);
             }
             Ok((*merged).into())
         }
@@ -88,7 +89,7 @@ fn is_unconsumed<T: SessionData>(
     if empty.__encode(field, &mut Encoder::new(codec, info, &mut nothing)).is_err() {
         return false;
     }
-    if base.is_none_or(|base| payload::is_unset(base) || payload::is_same(base, &nothing)) {
+    if base.is_none_or(|base| body::is_unset(base) || body::is_same(base, &nothing)) {
         return true;
     }
     // Their additions, and then the consumed value with their additions behind it: if that is what
@@ -96,7 +97,7 @@ fn is_unconsumed<T: SessionData>(
     let merged = |base, theirs, ours| T::__merge(field, Merge { info, codec, base, theirs, ours });
     let Some(Ok(added)) = merged(base, theirs, &nothing) else { return false };
     let Some(Ok(all)) = merged(None, base, &added) else { return false };
-    theirs.is_some_and(|theirs| payload::is_same(&all, theirs))
+    theirs.is_some_and(|theirs| body::is_same(&all, theirs))
 }
 
 /// What is pending on top of `base`, put on top of `newer` instead. Beside it, what cannot be.

@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     data::{
+        body::Encoder,
         codec::Codec,
         merge::{Conflict, Policy},
-        payload::{Encoder, PayloadReader},
+        payload::PayloadReader,
     },
     error::Error,
     identity::id::SessionId,

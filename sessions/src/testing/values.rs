@@ -8,9 +8,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     data::{
         FieldInfo, SessionData,
+        body::{self, Encoder, Found},
         codec::{Codec, EncodeError, error::Unreadable, form::Own},
         patch::{Patch, RequestId},
-        payload::{self, Encoder, Fallbacks, Found, PayloadReader},
+        payload::{Fallbacks, PayloadReader},
         tracked::Tracked,
     },
     error::{Error, refusal::Refusal},
@@ -43,7 +44,7 @@ pub fn read_value<F>(bytes: &[u8]) -> Result<F, FieldFallback>
 where
     F: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    let why = match payload::decode::<Own<F>>(bytes, 0) {
+    let why = match body::decode::<Own<F>>(bytes, 0) {
         Ok(Found::Value(value)) => return Ok(value),
         Ok(Found::Unset | Found::OtherVersion) => "nothing is stored".to_string(),
         Err(error) => reason(error.why, error.source),

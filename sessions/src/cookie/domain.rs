@@ -9,6 +9,7 @@ const LONGEST_DOMAIN: usize = 253;
 
 /// What is wrong with a domain, and what to write instead.
 pub(super) fn check(domain: &str) -> Result<(), &'static str> {
+    // Long: one rule after the other, each with its message, in the order in which they help most.
     const NAME: &str = "a domain is a name such as `example.com`: labels of letters, digits, `-` and \
                         `_`, with a dot between two of them";
     if domain.is_empty() {

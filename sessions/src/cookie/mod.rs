@@ -131,6 +131,7 @@ impl CookieConfig {
     /// Refuses what a browser would refuse without a word (RFC 6265bis, 5.7), and what would not be
     /// one cookie.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
+        // Long: one rule after the other, each with its message.
         let name = &*self.name;
         let fail = |what: &str| Err(BuildError::new(format!("session cookie `{name}`: {what}")));
         if name.is_empty() || !name.bytes().all(is_token) {

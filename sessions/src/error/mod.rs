@@ -407,6 +407,7 @@ impl From<getrandom::Error> for NoRandomness {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Long: a message for each kind of error, side by side.
         match &*self.0 {
             Inner::NoLayer { data } => write!(
                 f,

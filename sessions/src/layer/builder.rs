@@ -383,6 +383,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// value of which its codec would give back; a layer of another type in this process that has a key
     /// and the cookie's name in common with this one. The message says what to change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
+        // Long: each setting is checked, and then named once more where it goes.
         self.cookie.check()?;
         self.expiry.check(self.has_absolute_timeout)?;
         if self.payload_limit > LARGEST_PAYLOAD {

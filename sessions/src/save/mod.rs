@@ -141,6 +141,7 @@ async fn save_in_span<T: SessionData>(
     turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
+    // Long: the loop of the module's picture, with an arm for each plan.
     loop {
         let plan = plan(shared, slot, job, turn.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]

@@ -31,6 +31,7 @@ pub(crate) async fn renew<T: SessionData>(
     turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<(Record, Registration<T>), Error> {
+    // Long: the steps of a renewal in their order, each with what undoes the ones before it.
     let old = &slot.registration().ok_or_else(Error::ended)?.key;
     loop {
         if refresh_locked(shared, slot, old).await? != SlotState::Stored {

@@ -213,6 +213,7 @@ impl<T: SessionData> Contents<T> {
         job: SaveJob<'_>,
         context: &SaveContext<'_>,
     ) -> Result<ControlFlow<Plan, Candidate>, Error> {
+        // Long: the rules of the module's list, in their order.
         let ours = |refused: &&Refused| Some(refused.writer) == job.writer;
         if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
             return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));

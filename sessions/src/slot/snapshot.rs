@@ -140,6 +140,7 @@ impl<T: SessionData> Slot<T> {
         checkout: &Checkout,
         writing: Writing<'_>,
     ) -> bool {
+        // Long: one critical section, each step of which has to see what the one before left.
         let Writing { policy, writer, .. } = writing;
         let Some(fields) = Arc::get_mut(snapshot) else { return false };
         let tracked = T::__tracked_mut(fields);

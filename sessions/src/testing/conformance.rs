@@ -217,6 +217,7 @@ impl<S: Store> Suite<S> {
 /// The promises: each on keys of its own.
 impl<S: Store> Suite<S> {
     async fn gives_back_what_it_was_given(&self) {
+        // Long: one promise, with each value that a store might not keep.
         let plain = new_record(1, b"payload", LONG);
         let mut records = vec![plain.clone()];
         let every_byte: Vec<u8> = (0..=255).collect();
@@ -428,6 +429,7 @@ impl<S: Store> Suite<S> {
     }
 
     async fn expired_counts_as_absent(&self) {
+        // Long: one promise, and its steps have to follow each other in time.
         // Of each record but the first only one thing is asked: a store may clean up when it meets
         // an expired one, and what it answers then must not depend on that.
         let mut life = Duration::from_millis(400);

@@ -31,6 +31,7 @@ impl RedisStore {
     ///
     /// What passes by itself (a server that loads, or has no memory) is no error here.
     pub(super) async fn check(&self, operation: &'static str) -> Result<(), StoreError> {
+        // Long: a table of commands, and one of what their answers mean.
         let (prefix, connection) = (&self.shared.prefix, &self.shared.connection);
         // In a cluster all of it has to be in one place. A single server that is part of a cluster
         // finds that it is not.

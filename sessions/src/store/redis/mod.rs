@@ -385,6 +385,7 @@ impl RedisStore {
         write_id: [u8; WRITE_ID],
         call: &mut Call,
     ) -> Result<i64, StoreError> {
+        // Long: one call of a script, whose arguments stand in one list.
         let scripts = self.scripts();
         let (operation, script) = match based_on {
             None => ("create", &scripts.create),

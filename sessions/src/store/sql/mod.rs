@@ -993,6 +993,7 @@ fn classify<D: Driver>(
     table: Option<&Table>,
     error: sqlx::Error,
 ) -> StoreError {
+    // Long: a table of what errors mean.
     let Some(meaning) = meaning::<D>(&error) else {
         return match &error {
             sqlx::Error::Io(_)

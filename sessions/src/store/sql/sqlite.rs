@@ -72,6 +72,7 @@ impl Driver for Sqlite {
         max_connections: u32,
         timeout: Duration,
     ) -> Result<(Pool<Self>, Pool<Self>), sqlx::Error> {
+        // Long: the two kinds of database, each with the reasons for its settings.
         let options: SqliteConnectOptions = url.parse()?;
         let in_memory = options.get_filename().as_os_str().is_empty()
             || url.contains(":memory:")

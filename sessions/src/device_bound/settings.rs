@@ -144,6 +144,7 @@ impl DeviceBinding {
         is_in_cookie: bool,
         has_users: bool,
     ) -> Result<BoundDevices, BuildError> {
+        // Long: one rule after the other, each with its message.
         let fail = |what: &str| Err(BuildError::new(format!("`bind_to_device`: {what}")));
         if is_in_cookie {
             return fail(

@@ -61,6 +61,7 @@ async fn register<T: SessionData>(
     devices: &BoundDevices,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
+    // Long: the steps of a registration in their order, each with its refusal.
     let refused = |status: StatusCode, why: &dyn std::fmt::Display| {
         tracing::info!("refused to bind a session to a device: {why}");
         Ok(plain(status))

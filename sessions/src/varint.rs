@@ -1,4 +1,6 @@
 //! Unsigned numbers in seven bits a byte, low end first (LEB128).
+//!
+//! Ours, and no crate: two functions, which take no number over 64 bits and no byte more than they are given.
 
 pub(crate) fn put(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {

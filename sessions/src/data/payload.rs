@@ -1,5 +1,8 @@
 //! The fields of a session as bytes.
 //!
+//! Ours, and no format of a crate: each field is encoded by itself and may have a codec of its own, and one
+//! that this build does not know is kept to the byte.
+//!
 //! ```text
 //! payload  = format (1)  head-length  head  entry*,  or a zero: a tombstone
 //! entry    = key-length (one byte)  key  body-length  body

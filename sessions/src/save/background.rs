@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle as Runtime, sync::watch};
+use tokio::runtime::Handle as Runtime;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::{
@@ -69,14 +70,17 @@ impl<T: SessionData> Shared<T> {
 
 /// Work that goes on after its request is gone.
 pub(crate) struct Background {
-    running: watch::Sender<usize>,
+    /// Closed from the start, which ends a wait whenever no task is running; it takes tasks all the same.
+    tasks: TaskTracker,
     /// A runtime that requests were seen in.
     runtime: OnceLock<Runtime>,
 }
 
 impl Background {
     pub(crate) fn new() -> Self {
-        Self { running: watch::Sender::new(0), runtime: OnceLock::new() }
+        let tasks = TaskTracker::new();
+        tasks.close();
+        Self { tasks, runtime: OnceLock::new() }
     }
 
     /// Asked of every request that opens its session, so that there is a runtime also if none is
@@ -103,43 +107,35 @@ impl Background {
             tracing::error!("there is no tokio runtime to save a dropped request's writes in");
             return;
         };
-        let running = Running::start(&self.running);
+        let unfinished = Unfinished { is_done: false };
         let work = async move {
             work.await;
-            running.done();
+            unfinished.done();
         };
-        runtime.spawn(work.in_current_span());
+        self.tasks.spawn_on(work.in_current_span(), &runtime);
     }
 
     /// Waits until nothing is running.
     pub(crate) async fn finished(&self) {
-        // The sender lives in `self`: it cannot be gone.
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+        self.tasks.wait().await;
     }
 }
 
-/// Counts itself out also when its task panics or is dropped with the runtime.
-struct Running {
-    running: watch::Sender<usize>,
+/// Says so when its task panics or is dropped with the runtime.
+struct Unfinished {
     is_done: bool,
 }
 
-impl Running {
-    fn start(running: &watch::Sender<usize>) -> Self {
-        running.send_modify(|running| *running += 1);
-        Self { running: running.clone(), is_done: false }
-    }
-
+impl Unfinished {
     fn done(mut self) {
         self.is_done = true;
     }
 }
 
-impl Drop for Running {
+impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_done {
             tracing::error!("a session's background work was cut short, as by the runtime's end");
         }
-        self.running.send_modify(|running| *running -= 1);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! It guards no value of its own and knows where each of its guards was taken, so that whoever waits
 //! too long can be told for whom.
+//!
+//! Ours, and not `tokio::sync::RwLock`: that one knows neither who holds it nor how many wait, and bounds
+//! neither their number nor their time.
 
 use std::{
     fmt::{self, Write},

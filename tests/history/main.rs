@@ -95,7 +95,7 @@ fn usual(seed: u64) -> Plan {
 }
 
 fn slow(store: FaultyStore<MemoryStore>) -> FaultyStore<MemoryStore> {
-    store.with(Fault::Slow, 700)
+    store.with_fault(Fault::Slow, 700)
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn what_has_ended_stays_ended() {
 fn a_store_that_fails_loses_nothing_that_it_has_acknowledged() {
     let faults = |store: FaultyStore<MemoryStore>| {
         store
-            .with(Fault::Slow, 500)
-            .with(Fault::Refused, 50)
-            .with(Fault::AnswerLost, 50)
-            .with(Fault::Hangs, 10)
-            .with(Fault::AnswerHangs, 10)
-            .with(Fault::Late, 50)
+            .with_fault(Fault::Slow, 500)
+            .with_fault(Fault::Refused, 50)
+            .with_fault(Fault::AnswerLost, 50)
+            .with_fault(Fault::Hangs, 10)
+            .with_fault(Fault::AnswerHangs, 10)
+            .with_fault(Fault::Late, 50)
     };
     histories("failing store", usual, faults);
 }
@@ -131,11 +131,11 @@ fn a_store_that_fails_loses_nothing_that_it_has_acknowledged() {
 fn all_of_it_at_once() {
     let faults = |store: FaultyStore<MemoryStore>| {
         store
-            .with(Fault::Slow, 400)
-            .with(Fault::Refused, 20)
-            .with(Fault::AnswerLost, 40)
-            .with(Fault::AnswerHangs, 5)
-            .with(Fault::Late, 40)
+            .with_fault(Fault::Slow, 400)
+            .with_fault(Fault::Refused, 20)
+            .with_fault(Fault::AnswerLost, 40)
+            .with_fault(Fault::AnswerHangs, 5)
+            .with_fault(Fault::Late, 40)
             .with_delays_up_to(Duration::from_millis(40))
     };
     histories("all at once", |seed| Plan { ends: 30, hang_ups: 100, ..usual(seed) }, faults);

@@ -837,7 +837,7 @@ async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().with_clock(&clock).build();
     for seed in 0..40 {
-        let faulty = FaultyStore::new(store.clone(), seed).with(Fault::AnswerLost, 300);
+        let faulty = FaultyStore::new(store.clone(), seed).with_fault(Fault::AnswerLost, 300);
         let keys = Keys::generate();
         let layer = |builder: sessions::SessionLayerBuilder<Customer>| {
             builder

@@ -97,7 +97,7 @@ fn same_browser(server: &Server, client: &Client) -> Client {
 #[tokio::test]
 async fn a_login_that_failed_does_not_come_true_with_the_next_save() {
     for with_token in [false, true] {
-        let store = FaultyStore::new(MemoryStore::new(), 1).with(Fault::AnswerLost, 1000);
+        let store = FaultyStore::new(MemoryStore::new(), 1).with_fault(Fault::AnswerLost, 1000);
         let faulty = store.clone();
         let tries = async move |session: Session<Customer>| {
             let outcome = session.login(7).await.map_err(|error| error.kind());

@@ -40,7 +40,8 @@ use crate::{
 /// How long a task that outlives its response, and was refused a guard, waits before it asks again.
 const NEXT_TRY: Duration = Duration::from_secs(1);
 
-/// A request's session.
+/// A request's session, whose [`read`](Self::read) and [`write`](Self::write) neither fail nor panic: a
+/// request that cannot have the lock in time is given up with 503.
 ///
 /// An axum handler takes it as an argument; elsewhere [`Session::open`] finds it in the request's
 /// extensions. Cheap to clone: all clones are the same session of the same request, and can be sent

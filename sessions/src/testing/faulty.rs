@@ -52,7 +52,7 @@ impl Fault {
 ///     testing::{Fault, FaultyStore},
 /// };
 ///
-/// let store = FaultyStore::new(MemoryStore::new(), 1).with(Fault::Refused, 500);
+/// let store = FaultyStore::new(MemoryStore::new(), 1).with_fault(Fault::Refused, 500);
 /// let key = StoreKey::from_bytes([7; 32]);
 /// let mut failed = 0;
 /// for _ in 0..100 {
@@ -95,7 +95,7 @@ impl<S> FaultyStore<S> {
 
     /// Has so many of a thousand calls go wrong like this. All rates together are at most 1000.
     #[must_use]
-    pub fn with(mut self, fault: Fault, per_thousand: u32) -> Self {
+    pub fn with_fault(mut self, fault: Fault, per_thousand: u32) -> Self {
         self.rates[fault as usize] = per_thousand;
         self
     }
@@ -255,7 +255,7 @@ mod tests {
     const KEY: StoreKey = StoreKey::from_bytes([1; 32]);
 
     fn faulty(fault: Fault) -> FaultyStore<MemoryStore> {
-        FaultyStore::new(MemoryStore::new(), 1).with(fault, 1000)
+        FaultyStore::new(MemoryStore::new(), 1).with_fault(fault, 1000)
     }
 
     async fn create(store: &FaultyStore<MemoryStore>) -> Option<bool> {

@@ -187,9 +187,9 @@ async fn a_request_that_is_not_saved_gives_the_message_back() {
 async fn a_store_that_fails_shows_no_message_twice() {
     for seed in 0..20 {
         let faults = FaultyStore::new(sessions::MemoryStore::new(), seed)
-            .with(Fault::Refused, 100)
-            .with(Fault::AnswerLost, 100)
-            .with(Fault::Slow, 300);
+            .with_fault(Fault::Refused, 100)
+            .with_fault(Fault::AnswerLost, 100)
+            .with_fault(Fault::Slow, 300);
         let keys = sessions::Keys::generate();
         let layer = || sessions::SessionLayer::<Shop>::new(faults.clone(), keys.clone());
         let servers = [

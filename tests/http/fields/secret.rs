@@ -348,7 +348,7 @@ async fn two_processes_merge_secrets_and_what_is_beside_them() {
 #[tokio::test]
 async fn a_save_whose_answer_is_lost_is_found_again() {
     use sessions::testing::{Fault, FaultyStore};
-    let faults = FaultyStore::new(MemoryStore::new(), 3).with(Fault::AnswerLost, 200);
+    let faults = FaultyStore::new(MemoryStore::new(), 3).with_fault(Fault::AnswerLost, 200);
     let layer = SessionLayer::<Visitor>::new(faults.clone(), Keys::generate());
     let server = Server::start(routes().layer(layer)).await;
     let client = server.client();

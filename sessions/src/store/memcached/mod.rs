@@ -1,22 +1,15 @@
-//! Sessions in memcached, over its text protocol.
-//!
-//! The protocol is spoken here, because what is wanted of a client is more than its commands: the
-//! client on crates.io that knows `gets` and `cas` over tokio (`memcache-async`) is one bare
-//! connection, and what a call that is dropped leaves half read on it would be the next one's answer.
-//! Four commands are enough: `gets`, `add`, `cas`, `delete`.
+//! Sessions in memcached: [`protocol`] speaks with a server, [`pool`] has the connections, and the store
+//! here makes of both what a [`Store`] promises.
 
 use std::{
-    fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use sha2::{Digest, Sha256};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    sync::Semaphore,
-    time::timeout,
+use self::{
+    pool::{Server, server_of},
+    protocol::{Connection, Failure, Item, Stored, delete, gets, put},
 };
 
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
@@ -29,6 +22,8 @@ use crate::{
     },
 };
 
+mod pool;
+mod protocol;
 mod users;
 
 /// The store's name in errors.
@@ -39,10 +34,6 @@ const THIRTY_DAYS: u64 = 30 * 24 * 60 * 60;
 
 /// How often a call begins anew when others are faster: each of them has changed the record.
 const TRIES: usize = 32;
-
-/// The largest line and the largest value that are read, whatever the server says.
-const MAX_LINE: u64 = 2048;
-const MAX_VALUE: usize = 128 * 1024 * 1024;
 
 /// Sessions in memcached (feature `memcached`).
 ///
@@ -128,14 +119,6 @@ struct Shared {
     lists: users::Lists,
 }
 
-struct Server {
-    address: String,
-    /// How many connections there may be.
-    permits: Semaphore,
-    /// Those that nobody uses. A connection is here only between a whole answer and the next call.
-    idle: Mutex<Vec<BufReader<TcpStream>>>,
-}
-
 impl MemcachedStore {
     /// Connects to the server at `url`, `memcached://host:port` or just `host:port`, or to several
     /// with commas between them, with the defaults of [`builder`](Self::builder).
@@ -186,34 +169,9 @@ impl MemcachedStore {
         &self,
         operation: &'static str,
         server: &Server,
-        work: impl AsyncFnOnce(&mut BufReader<TcpStream>) -> Result<R, Failure>,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<R, Failure>,
     ) -> Result<R, StoreError> {
-        let shared = &*self.shared;
-        let call = async {
-            let closed = |_| Failure::Io(io::Error::other("the store is closed"));
-            let _permit = server.permits.acquire().await.map_err(closed)?;
-            let mut connection = match server.idle_connection() {
-                Some(connection) => connection,
-                None => open(&server.address).await?,
-            };
-            let answer = work(&mut connection).await;
-            // After anything but an answer, nobody knows what comes next on it.
-            if !matches!(answer, Err(Failure::Io(_) | Failure::Nonsense(_))) {
-                let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.push(connection);
-            }
-            answer
-        };
-        match timeout(shared.timeout, call).await {
-            Ok(answer) => answer.map_err(|failure| failure.into_error(operation, &server.address)),
-            Err(_) => {
-                // The other connections lead as little to the server, as far as anybody can tell.
-                let idle = &mut *server.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                drop(std::mem::take(idle));
-                let words = format!("{}: no answer within {:?}", server.address, shared.timeout);
-                Err(StoreError::new(NAME, operation, words))
-            }
-        }
+        server.call(operation, self.shared.timeout, work).await
     }
 
     /// The record under a key, if it is live, and memcached's number of its last change.
@@ -255,53 +213,16 @@ impl MemcachedStore {
     }
 }
 
-impl Server {
-    /// One that is still open, as far as can be seen without asking.
-    fn idle_connection(&self) -> Option<BufReader<TcpStream>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(connection) = idle.pop() {
-            let nothing = connection.get_ref().try_read(&mut [0]);
-            // The end, an error, or words that nobody asked for: all are of no use.
-            if nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                return Some(connection);
-            }
-        }
-        None
-    }
-}
-
 /// A session's place.
 struct Place<'a> {
     server: &'a Server,
     name: String,
 }
 
-/// The server whose hash with the key is the highest. So each server that comes or goes moves no
-/// session but those that it takes or leaves.
-fn server_of<'a>(servers: &'a [Server], key: &StoreKey) -> &'a Server {
-    let [first, rest @ ..] = servers else { unreachable!("`connect` wants a server") };
-    if rest.is_empty() {
-        return first;
-    }
-    let score = |server: &&Server| {
-        let mut hash = Sha256::new();
-        hash.update(server.address.as_bytes());
-        hash.update(key.as_bytes());
-        hash.finalize()
-    };
-    servers.iter().max_by_key(score).unwrap_or(first)
-}
-
 enum Found {
     Nothing,
     Expired(u64),
     Live(Record, u64),
-}
-
-enum Stored {
-    Done,
-    Exists,
-    Missing,
 }
 
 /// Shows the servers and the number of connections.
@@ -346,7 +267,7 @@ impl MemcachedStoreBuilder {
     /// How many connections to a server are opened at most, 16 unless told otherwise. Calls beyond
     /// that wait.
     pub fn with_max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self.max_connections = connections.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
@@ -383,11 +304,7 @@ impl MemcachedStoreBuilder {
         if self.prefix.len() > 100 || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             return no("a prefix has at most 100 visible ASCII characters");
         }
-        let server = |address| Server {
-            address,
-            permits: Semaphore::new(self.max_connections),
-            idle: Mutex::default(),
-        };
+        let server = |address| Server::new(address, self.max_connections);
         let shared = Shared {
             servers: addresses.into_iter().map(server).collect(),
             prefix: self.prefix,
@@ -515,213 +432,5 @@ impl MemcachedStore {
         let Found::Live(record, _) = self.get(operation, at).await? else { return Ok(None) };
         let delete = async |connection: &mut _| delete(connection, &at.name).await;
         Ok(self.on(operation, at.server, delete).await?.then_some(record))
-    }
-}
-
-/// Why there is no answer, or none that helps.
-#[derive(Debug)]
-enum Failure {
-    Io(io::Error),
-    /// The server says no. Its words.
-    Refused(String),
-    /// What it says is not the protocol.
-    Nonsense(String),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl Failure {
-    /// `server` tells which of several it was.
-    fn into_error(self, operation: &'static str, server: &str) -> StoreError {
-        match self {
-            Self::Io(error) => {
-                let source = io::Error::new(error.kind(), format!("{server}: {error}"));
-                StoreError::new(NAME, operation, source)
-            }
-            Self::Refused(words) if words.contains("too large") => {
-                let advice = "the record is larger than the server takes (its option `-I`)";
-                StoreError::permanent(NAME, operation, format!("{advice}: {words}"))
-            }
-            Self::Refused(words) if words.contains("out of memory") => {
-                let advice = "has no room left, and forgets nothing by itself (its option `-M`)";
-                StoreError::new(NAME, operation, format!("{server} {advice}: {words}"))
-            }
-            Self::Refused(words) if words.starts_with("SERVER_ERROR") => {
-                StoreError::new(NAME, operation, format!("{server}: {words}"))
-            }
-            Self::Refused(words) => StoreError::permanent(NAME, operation, words),
-            Self::Nonsense(words) => {
-                let words = format!("this is no answer of memcached: {words}");
-                StoreError::new(NAME, operation, words)
-            }
-        }
-    }
-}
-
-async fn open(address: &str) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(BufReader::new(stream))
-}
-
-async fn send(connection: &mut BufReader<TcpStream>, bytes: &[u8]) -> io::Result<()> {
-    connection.get_mut().write_all(bytes).await
-}
-
-/// One line of an answer, without its end.
-async fn line(connection: &mut BufReader<TcpStream>) -> Result<String, Failure> {
-    let mut line = Vec::new();
-    (&mut *connection).take(MAX_LINE).read_until(b'\n', &mut line).await?;
-    match line.strip_suffix(b"\r\n") {
-        Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
-        None if line.is_empty() => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-        None => Err(nonsense(&String::from_utf8_lossy(&line))),
-    }
-}
-
-/// An answer that nobody expects here.
-fn nonsense(line: &str) -> Failure {
-    let is_refusal =
-        line == "ERROR" || line.starts_with("SERVER_ERROR") || line.starts_with("CLIENT_ERROR");
-    let words = line.chars().take(100).collect::<String>().escape_debug().to_string();
-    if is_refusal { Failure::Refused(words) } else { Failure::Nonsense(words) }
-}
-
-/// The bytes of an item, and the number of its last change.
-type Item = (Vec<u8>, u64);
-
-async fn gets<const COUNT: usize>(
-    connection: &mut BufReader<TcpStream>,
-    keys: [&str; COUNT],
-) -> Result<[Option<Item>; COUNT], Failure> {
-    send(connection, format!("gets {}\r\n", keys.join(" ")).as_bytes()).await?;
-    let mut items = [const { None }; COUNT];
-    // Those that are missing are left out; the others come in the order of the question.
-    let mut asked = keys.iter().zip(&mut items);
-    loop {
-        let head = line(connection).await?;
-        if head == "END" {
-            return Ok(items);
-        }
-        let found = asked.find_map(|(key, item)| Some((parse_value(&head, key)?, item)));
-        let ((length, unique), item) = found.ok_or_else(|| nonsense(&head))?;
-        let mut value = Vec::new();
-        // Grows with what really comes.
-        (&mut *connection).take(length as u64 + 2).read_to_end(&mut value).await?;
-        if value.len() < length + 2 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        if !value.ends_with(b"\r\n") {
-            return Err(Failure::Nonsense("a value without an end".to_string()));
-        }
-        value.truncate(length);
-        *item = Some((value, unique));
-    }
-}
-
-/// `VALUE <key> <flags> <bytes> <unique>`: the length and the number of the last change.
-fn parse_value(head: &str, key: &str) -> Option<(usize, u64)> {
-    let rest = head.strip_prefix("VALUE ")?.strip_prefix(key)?.strip_prefix(' ')?;
-    let mut words = rest.split(' ').skip(1);
-    let length = words.next()?.parse().ok().filter(|&length| length <= MAX_VALUE)?;
-    Some((length, words.next()?.parse().ok()?))
-}
-
-/// `cas` with the number of the last change, `add` without.
-async fn put(
-    connection: &mut BufReader<TcpStream>,
-    key: &str,
-    value: &[u8],
-    lifetime: u64,
-    unique: Option<u64>,
-) -> Result<Stored, Failure> {
-    let length = value.len();
-    let head = match unique {
-        Some(unique) => format!("cas {key} 0 {lifetime} {length} {unique}\r\n"),
-        None => format!("add {key} 0 {lifetime} {length}\r\n"),
-    };
-    // In one write, so that it is one packet if it fits.
-    let mut bytes = Vec::with_capacity(head.len() + length + 2);
-    bytes.extend(head.as_bytes());
-    bytes.extend(value);
-    bytes.extend(b"\r\n");
-    send(connection, &bytes).await?;
-    let answer = line(connection).await?;
-    match answer.as_str() {
-        "STORED" => Ok(Stored::Done),
-        "EXISTS" | "NOT_STORED" => Ok(Stored::Exists),
-        "NOT_FOUND" => Ok(Stored::Missing),
-        _ => Err(nonsense(&answer)),
-    }
-}
-
-async fn delete(connection: &mut BufReader<TcpStream>, key: &str) -> Result<bool, Failure> {
-    send(connection, format!("delete {key}\r\n").as_bytes()).await?;
-    let answer = line(connection).await?;
-    match answer.as_str() {
-        "DELETED" => Ok(true),
-        "NOT_FOUND" => Ok(false),
-        _ => Err(nonsense(&answer)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_share_the_sessions_and_keep_theirs() {
-        let servers = |count: u8| -> Vec<Server> {
-            let address = |number| format!("{number}.example:11211");
-            let server = |number| Server {
-                address: address(number),
-                permits: Semaphore::new(1),
-                idle: Mutex::default(),
-            };
-            (0..count).map(server).collect()
-        };
-        let (three, mut four) = (servers(3), servers(4));
-        four.reverse();
-        let (mut share, mut moved) = ([0; 3], 0);
-        for number in 0..3000_u16 {
-            let mut bytes = [0; 32];
-            bytes[..2].copy_from_slice(&number.to_be_bytes());
-            let key = StoreKey::from_bytes(bytes);
-            let (before, after) = (server_of(&three, &key), server_of(&four, &key));
-            share[usize::from(before.address.as_bytes()[0] - b'0')] += 1;
-            if before.address != after.address {
-                assert_eq!(after.address, "3.example:11211", "only to the new one");
-                moved += 1;
-            }
-        }
-        assert!(share.iter().all(|share| (900..1100).contains(share)), "{share:?}");
-        assert!((650..850).contains(&moved), "{moved}");
-    }
-
-    #[test]
-    fn values_are_announced() {
-        assert_eq!(parse_value("VALUE a:1 0 12 77", "a:1"), Some((12, 77)));
-        for wrong in [
-            "VALUE a:2 0 12 77",
-            "VALUE a:1 0 12",
-            "VALUE a:1 0 -1 77",
-            "a:1",
-            "VALUE a:1 0 999999999999 1",
-        ] {
-            assert_eq!(parse_value(wrong, "a:1"), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn what_helps_and_what_does_not() {
-        let error = |line| nonsense(line).into_error("create", "cache");
-        assert!(!error("SERVER_ERROR object too large for cache").is_retryable());
-        assert!(error("SERVER_ERROR out of memory storing object").is_retryable());
-        assert!(!error("CLIENT_ERROR bad data chunk").is_retryable());
-        assert!(error("HTTP/1.1 400 Bad Request").is_retryable());
     }
 }

@@ -18,7 +18,11 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::{Found, MemcachedStore, Place, Stored, TRIES, gets, server_of};
+use super::{
+    Found, MemcachedStore, Place, TRIES,
+    pool::server_of,
+    protocol::{Stored, gets},
+};
 use crate::{
     error::store::StoreError,
     identity::id::StoreKey,

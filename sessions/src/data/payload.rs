@@ -154,14 +154,16 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// The payload of these fields and this head.
+    #[cfg(any(test, feature = "secret", feature = "testing"))]
     pub(crate) fn write(&self, head: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.written_len(head));
+        let mut out = Vec::new();
         self.write_to(head, &mut out);
         out
     }
 
-    /// The same at the end of `out`.
+    /// Puts the payload of these fields and this head to the end of `out`.
     pub(crate) fn write_to(&self, head: &[u8], out: &mut Vec<u8>) {
+        out.reserve(self.written_len(head));
         put_head(head, out);
         for (field, info) in self.fields.iter().enumerate() {
             if let Some(body) = self.bodies.get(field) {
@@ -173,7 +175,7 @@ impl<'a> PayloadReader<'a> {
         }
     }
 
-    /// A little more than [`write`](Self::write) needs, so that it allocates once.
+    /// A little more than [`write_to`](Self::write_to) needs, so that it allocates once.
     fn written_len(&self, head: &[u8]) -> usize {
         let known = self.fields.iter().enumerate().filter_map(|(field, info)| {
             self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS)

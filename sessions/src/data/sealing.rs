@@ -15,9 +15,11 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "secret")]
+use crate::error::NoRandomness;
 use crate::{
     data::SessionData,
-    error::{Error, NoRandomness},
+    error::Error,
     identity::{id::StoreKey, keys::Keys},
     record::Record,
 };

@@ -295,7 +295,10 @@ impl<T: SessionUser> UserSessions<T> {
         }
         let writer = RequestId::next();
         let job = SaveJob { keeps_expiry: true, ..SaveJob::new(Some(writer)) };
-        let change = |fields: &mut T::Fields| Ok::<(), Error>(change(fields));
+        let change = |fields: &mut T::Fields| {
+            change(fields);
+            Ok::<(), Error>(())
+        };
         save::update::update(shared, slot, writer, job, change).await
     }
 

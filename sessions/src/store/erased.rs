@@ -147,17 +147,14 @@ impl<S: Store> ErasedStore for S {
 /// Implemented for every `UserIndex`; not meant to be implemented by hand.
 pub trait DynUserIndex: Send + Sync {
     /// [`UserIndex::sessions_of`].
-    fn dyn_sessions_of<'a>(
-        &'a self,
-        user: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<(StoreKey, Record)>, StoreError>> + Send + 'a>>;
+    fn dyn_sessions_of<'a>(&'a self, user: &'a str) -> Boxed<'a, Vec<(StoreKey, Record)>>;
 
     /// [`UserIndex::delete_sessions_of`].
     fn dyn_delete_sessions_of<'a>(
         &'a self,
         user: &'a str,
         except: Option<&'a StoreKey>,
-    ) -> Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send + 'a>>;
+    ) -> Boxed<'a, u64>;
 }
 
 impl<S: UserIndex> DynUserIndex for S {

@@ -46,7 +46,7 @@ impl News {
     pub(super) fn expect_echo(&self, key: &StoreKey) -> Option<Expected> {
         let echoes = self.echoes.as_ref()?;
         *echoes.lock().entry(*key).or_default() += 1;
-        Some(Expected { echoes: echoes.clone(), key: *key })
+        Some(Expected { echoes: echoes.clone(), key: *key, is_certain: false })
     }
 }
 
@@ -76,18 +76,21 @@ impl Echoes {
 pub(super) struct Expected {
     echoes: Arc<Echoes>,
     key: StoreKey,
+    is_certain: bool,
 }
 
 impl Expected {
     /// The save has written: its echo has come, or will.
-    pub(super) fn comes(self) {
-        std::mem::forget(self);
+    pub(super) fn comes(mut self) {
+        self.is_certain = true;
     }
 }
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.echoes.take(&self.key);
+        if !self.is_certain {
+            self.echoes.take(&self.key);
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{
     record::binding::BindingId,
 };
 
-/// By how much the clock of the process that made a challenge may be ahead of ours.
-const AHEAD: Duration = Duration::from_secs(60);
+/// By how much the clock of the process that made a challenge, or a bound cookie, may be ahead of ours.
+pub(super) const AHEAD: Duration = Duration::from_secs(60);
 
 const TIME_LENGTH: usize = 8;
 

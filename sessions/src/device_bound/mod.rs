@@ -105,7 +105,11 @@ pub(crate) fn proof(
     lifetime: Duration,
 ) -> DeviceProof {
     let Some(binding) = binding else { return DeviceProof::Unbound };
-    let age_of = |at| now.duration_since(at).unwrap_or_default();
+    // What is further ahead was made by a clock that was wrong, and would be good until ours is there.
+    let age_of = |at| match now.duration_since(at) {
+        Err(ahead) if ahead.duration() > challenge::AHEAD => Duration::MAX,
+        age => age.unwrap_or_default(),
+    };
     let of_this = cookies.iter().filter(|cookie| cookie.id == binding.id).map(|cookie| cookie.at);
     let last = of_this.max();
     match last {
@@ -189,12 +193,17 @@ pub(crate) mod tests {
             (vec![cookie(others, 9), cookie(ours, 8)], 10, at(8)),
             // Made by a process whose clock is ahead.
             (vec![cookie(ours, 12)], 11, at(12)),
+            // By a clock that was wrong.
+            (vec![cookie(ours, 13)], 11, unproven(Unproven::Expired)),
+            (vec![cookie(ours, 100)], 11, unproven(Unproven::Expired)),
         ] {
             let now = since + minute * MINUTE;
             let found = proof(Some(&binding), &cookies, now, LIFETIME);
             assert_eq!(found, shown, "{cookies:?} in minute {minute}");
             assert_eq!(proof(None, &cookies, now, LIFETIME), Unbound);
         }
+        let ahead = proof(Some(&binding), &[], since - 2 * MINUTE, LIFETIME);
+        assert_eq!(ahead, unproven(Unproven::NoCookie), "no grace for two minutes and more");
         let almost = since + LIFETIME - Duration::from_millis(1);
         assert_eq!(proof(Some(&binding), &[cookie(ours, 0)], almost, LIFETIME), at(0));
     }

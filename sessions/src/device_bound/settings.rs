@@ -316,40 +316,48 @@ impl BoundDevices {
         challenge: &str,
         now: SystemTime,
     ) -> Result<(), Unusable> {
-        let (purpose, age) = (Purpose::Refresh(id), self.lifetime * 2);
+        let (purpose, age) = (Purpose::Refresh(id), self.lifetime.saturating_mul(2));
         challenge::check(keys, &self.cookie.name, purpose, challenge, now, age)
     }
 
-    /// The next challenge of a binding, as the value of its header.
+    /// The next challenge of a binding, as the value of its header, for the browser that calls the binding
+    /// by this name.
     pub(crate) fn next_challenge(
         &self,
         keys: &Keys,
         id: &BindingId,
+        name: &str,
         now: SystemTime,
     ) -> Option<HeaderValue> {
         let challenge = self.challenge(keys, Purpose::Refresh(id), now);
-        let name = self.session_identifier(keys, id);
         HeaderValue::try_from(format!("\"{challenge}\";id=\"{name}\"")).ok()
     }
 
-    fn session_identifier(&self, keys: &Keys, id: &BindingId) -> String {
+    /// What the browser is to call a new binding.
+    pub(crate) fn session_identifier(&self, keys: &Keys, id: &BindingId) -> String {
         cookie::write_id(keys, &self.cookie.name, id)
     }
 
-    /// The binding that a browser names, if it is one of ours.
-    pub(crate) fn named_binding(&self, keys: &Keys, headers: &HeaderMap) -> Option<BindingId> {
+    /// The binding that a browser names, if it is one of ours; and its name, to the letter. A browser that
+    /// is told another name drops the binding, so the name stays what it was under other keys, too.
+    pub(crate) fn named_binding<'a>(
+        &self,
+        keys: &Keys,
+        headers: &'a HeaderMap,
+    ) -> Option<(BindingId, &'a str)> {
         let text = headers.get(super::SESSION_ID)?.to_str().ok()?;
-        cookie::read_id(keys, &self.cookie.name, jwt::unquoted(text.trim()))
+        let name = jwt::unquoted(text.trim());
+        cookie::read_id(keys, &self.cookie.name, name).map(|id| (id, name))
     }
 
-    /// What the browser is to do with the binding.
-    pub(crate) fn instructions(&self, keys: &Keys, id: &BindingId) -> String {
+    /// What the browser is to do with the binding that it calls by this name.
+    pub(crate) fn instructions(&self, name: &str) -> String {
         let Self { prefix, refresh, cookie, initiators, .. } = self;
         // To the letter, but for the age: of any other a browser refreshes the cookie before every
         // request.
         let attributes = cookie.attributes().trim_start_matches("; ");
         json!({
-            "session_identifier": self.session_identifier(keys, id),
+            "session_identifier": name,
             "refresh_url": format!("{prefix}{refresh}"),
             "scope": { "include_site": false },
             "credentials": [{ "type": "cookie", "name": cookie.name, "attributes": attributes }],
@@ -452,7 +460,8 @@ mod tests {
             let header = devices.bound_cookie(&keys, id, SystemTime::now());
             let header = header.to_str().unwrap();
             let instructions: serde_json::Value =
-                serde_json::from_str(&devices.instructions(&keys, &id)).unwrap();
+                serde_json::from_str(&devices.instructions("name")).unwrap();
+            assert_eq!(instructions["session_identifier"], "name");
             let credential = &instructions["credentials"][0];
             assert_eq!(credential["name"], "__Host-id-device");
             let attributes = credential["attributes"].as_str().unwrap();
@@ -478,15 +487,17 @@ mod tests {
         assert_eq!(devices.offer(&keys, &session, now), None, "not so soon");
 
         let id = BindingId::from_bytes([7; 16]);
-        let header = devices.next_challenge(&keys, &id, now).unwrap();
-        let (challenge, name) = header.to_str().unwrap().split_once(";id=").unwrap();
+        let name = devices.session_identifier(&keys, &id);
+        let header = devices.next_challenge(&keys, &id, &name, now).unwrap();
+        let (challenge, quoted) = header.to_str().unwrap().split_once(";id=").unwrap();
         let challenge = jwt::unquoted(challenge);
         assert_eq!(devices.check_refresh(&keys, &id, challenge, now), Ok(()));
         assert!(devices.check_registration(&keys, &session, challenge, now).is_err());
-        for name in [name, jwt::unquoted(name)] {
+        assert_eq!(quoted, format!("\"{name}\""));
+        for sent in [quoted, &*name] {
             let mut headers = HeaderMap::new();
-            headers.insert(crate::device_bound::SESSION_ID, HeaderValue::from_str(name).unwrap());
-            assert_eq!(devices.named_binding(&keys, &headers), Some(id));
+            headers.insert(crate::device_bound::SESSION_ID, HeaderValue::from_str(sent).unwrap());
+            assert_eq!(devices.named_binding(&keys, &headers), Some((id, &*name)));
             assert_eq!(devices.named_binding(&Keys::generate(), &headers), None);
         }
     }

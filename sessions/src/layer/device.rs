@@ -103,7 +103,7 @@ async fn register<T: SessionData>(
     let (lifetime, created_at) =
         slot.inspect(|_, lifetime, record, _| (lifetime, record.created_at));
     if let Some(store) = shared.store() {
-        link::lead_to(shared, store, &id, &key, lifetime, created_at).await?;
+        link::lead_to(shared, store, &id, &[key], lifetime, created_at).await?;
     }
     let job = SaveJob { binds: Some(&binding), keeps_expiry: true, ..SaveJob::new(None) };
     let saved =
@@ -122,7 +122,8 @@ async fn register<T: SessionData>(
         }
     }
     tracing::info!("bound a session to a device");
-    Ok(proven(shared, devices, id))
+    let name = devices.session_identifier(&shared.keys, &id);
+    Ok(proven(shared, devices, id, &name))
 }
 
 /// Gives the device another bound cookie, if it signs the challenge that it was given.
@@ -135,7 +136,7 @@ async fn refresh<T: SessionData>(
     devices: &BoundDevices,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
-    let Some(id) = devices.named_binding(&shared.keys, headers) else {
+    let Some((id, name)) = devices.named_binding(&shared.keys, headers) else {
         tracing::info!("refused to refresh a device: it names no binding of this layer");
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
@@ -148,7 +149,7 @@ async fn refresh<T: SessionData>(
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
     let Some(response) = headers.get(RESPONSE) else {
-        return Ok(challenged(shared, devices, id));
+        return Ok(challenged(shared, devices, id, name));
     };
     let proof = Proof::parse(response.as_bytes());
     let challenge = proof.as_ref().map_err(|flaw| *flaw);
@@ -157,15 +158,15 @@ async fn refresh<T: SessionData>(
         Ok(challenge) => challenge,
         Err(flaw) => {
             tracing::info!("refused to refresh a device: {flaw}");
-            return Ok(challenged(shared, devices, id));
+            return Ok(challenged(shared, devices, id, name));
         }
     };
     if let Err(why) = devices.check_refresh(&shared.keys, &id, challenge, shared.now()) {
         tracing::debug!(?why, "a device gets another challenge");
-        return Ok(challenged(shared, devices, id));
+        return Ok(challenged(shared, devices, id, name));
     }
     tracing::debug!("a device has proved itself");
-    Ok(proven(shared, devices, id))
+    Ok(proven(shared, devices, id, name))
 }
 
 /// A new bound cookie, what the browser is to do with it, and the challenge for the next time.
@@ -173,14 +174,15 @@ fn proven<T: SessionData>(
     shared: &Shared<T>,
     devices: &BoundDevices,
     id: BindingId,
+    name: &str,
 ) -> Response<Body> {
     let mut response = plain(StatusCode::OK);
-    *response.body_mut() = Body::from(devices.instructions(&shared.keys, &id));
+    *response.body_mut() = Body::from(devices.instructions(name));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let cookie = devices.bound_cookie(&shared.keys, id, shared.now());
     headers.insert(header::SET_COOKIE, cookie);
-    headers.extend(next_challenge(shared, devices, id));
+    headers.extend(next_challenge(shared, devices, id, name));
     response
 }
 
@@ -189,9 +191,10 @@ fn challenged<T: SessionData>(
     shared: &Shared<T>,
     devices: &BoundDevices,
     id: BindingId,
+    name: &str,
 ) -> Response<Body> {
     let mut response = plain(StatusCode::FORBIDDEN);
-    response.headers_mut().extend(next_challenge(shared, devices, id));
+    response.headers_mut().extend(next_challenge(shared, devices, id, name));
     response
 }
 
@@ -199,8 +202,9 @@ fn next_challenge<T: SessionData>(
     shared: &Shared<T>,
     devices: &BoundDevices,
     id: BindingId,
+    name: &str,
 ) -> Option<(header::HeaderName, HeaderValue)> {
-    let challenge = devices.next_challenge(&shared.keys, &id, shared.now())?;
+    let challenge = devices.next_challenge(&shared.keys, &id, name, shared.now())?;
     Some((header::HeaderName::from_static(CHALLENGE), challenge))
 }
 

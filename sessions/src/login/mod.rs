@@ -262,6 +262,7 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
             keeps_data,
             lifetime,
             device,
+            keeps_binding: session.handle().may_stay_bound(),
         });
         Box::pin(async move {
             let ready = ready?;
@@ -289,11 +290,14 @@ struct Ready {
     keeps_data: bool,
     lifetime: Option<Lifetime>,
     device: Option<Device>,
+    /// Whoever has lost the device's key is bound anew.
+    keeps_binding: bool,
 }
 
 impl Ready {
     fn job(&self, lifetime: Lifetime, writer: RequestId, generation: u64) -> SaveJob<'_> {
-        let begin = Begin { user: &self.user, lifetime, device: self.device.as_ref() };
+        let (device, keeps_binding) = (self.device.as_ref(), self.keeps_binding);
+        let begin = Begin { user: &self.user, lifetime, device, keeps_binding };
         let extra_patch = Some((&self.extra_patch, generation));
         SaveJob { extra_patch, login: Some(begin), ..SaveJob::new(Some(writer)) }
     }

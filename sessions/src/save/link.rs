@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::{
     data::SessionData,
-    device_bound::link::{first_link, link_key, session_keys, with_session},
+    device_bound::link::{first_link, link_key, session_keys, with_session, without_session},
     error::Error,
     identity::id::StoreKey,
     record::{
@@ -26,12 +26,12 @@ fn expiry_of<T: SessionData>(
     end.unwrap_or_else(|| shared.now() + LONGEST_COOKIE)
 }
 
-/// Has the binding lead to `session`, too, whose record is about to be stored.
+/// Has the binding lead to these keys of its session, too, under one of which it is about to be stored.
 pub(crate) async fn lead_to<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
     id: &BindingId,
-    session: &StoreKey,
+    sessions: &[StoreKey],
     lifetime: Lifetime,
     created_at: SystemTime,
 ) -> Result<(), Error> {
@@ -42,11 +42,11 @@ pub(crate) async fn lead_to<T: SessionData>(
     for _ in 0..TRIES {
         let is_done = match store.load(&key).await? {
             Some(link) => {
-                let next = with_session(&link, session, expires_at)?;
+                let next = with_session(&link, sessions, expires_at)?;
                 store.replace(&key, &next, link.version).await? == Replaced::Done
             }
             None => {
-                let link = first_link(id, session, shared.now(), expires_at);
+                let link = first_link(id, sessions, shared.now(), expires_at);
                 store.create(&key, &link).await? == Created::Done
             }
         };
@@ -57,20 +57,10 @@ pub(crate) async fn lead_to<T: SessionData>(
     Err(Error::contended(TRIES as u32))
 }
 
-/// The same for a record that has another id than before, if its session is bound.
-pub(crate) async fn lead_to_renewed<T: SessionData>(
-    shared: &Shared<T>,
-    store: Timed<'_>,
-    record: &Record,
-    session: &StoreKey,
-) -> Result<(), Error> {
-    let head = head_of(record).unwrap_or_default();
-    match head.binding {
-        Some(binding) => {
-            lead_to(shared, store, &binding.id, session, head.lifetime, record.created_at).await
-        }
-        None => Ok(()),
-    }
+/// The binding of a session that is stored like this, and the session's lifetime.
+pub(crate) fn binding_in(record: &Record) -> Option<(BindingId, Lifetime)> {
+    let head = head_of(record)?;
+    head.binding.map(|binding| (binding.id, head.lifetime))
 }
 
 /// The binding that a browser names, as the record of its session has it. `None` if the session is over.
@@ -81,12 +71,17 @@ pub(crate) async fn find<T: SessionData>(
     store: Timed<'_>,
     id: &BindingId,
 ) -> Result<Option<Binding>, Error> {
-    /// A renewal may be between the two ids when we look. Then it is past that when we look again.
-    const LOOKS: usize = 3;
+    /// How often a renewal may write another key while we look.
+    const LOOKS: usize = 8;
     let key = link_key(id);
+    let mut seen = None;
     for _ in 0..LOOKS {
         let Some(link) = store.load(&key).await? else { return Ok(None) };
-        for session in session_keys(&link) {
+        let sessions = session_keys(&link);
+        if sessions.is_empty() {
+            return Ok(None);
+        }
+        for session in sessions {
             let found = store.load(&session).await?;
             if let Some((record, head)) =
                 found.and_then(|record| usable(shared, record, shared.now()))
@@ -96,10 +91,18 @@ pub(crate) async fn find<T: SessionData>(
                 return Ok(Some(*binding));
             }
         }
+        // A renewal may have been between the two ids while we looked, and is past that when we look again
+        // at the same link. A cache in front of the store may have shown us an old one: only who replaces
+        // the newest has seen that it leads nowhere.
+        if seen == Some(link.version) {
+            let over = without_session(&link, shared.now())?;
+            if store.replace(&key, &over, link.version).await? != Replaced::Changed {
+                return Ok(None);
+            }
+        }
+        seen = Some(link.version);
     }
-    // Nothing leads there any more. If this fails it expires by itself.
-    let _ = store.delete(&key).await;
-    Ok(None)
+    Err(Error::contended(LOOKS as u32))
 }
 
 /// Has the link last as long as its session may by now.

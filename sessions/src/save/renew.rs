@@ -68,10 +68,13 @@ pub(crate) async fn renew<T: SessionData>(
             return Ok((record, registration));
         };
         // Before there is anything to lead to: wherever this is cut short, the browser's binding leads to
-        // the session.
+        // the session, under its old id or the new one. Also where this layer asks for no device, for
+        // that of another process may.
         #[cfg(feature = "device-bound")]
-        if shared.devices.is_some() {
-            Box::pin(link::lead_to_renewed(shared, store, &record, &registration.key)).await?;
+        if let Some((id, lifetime)) = link::binding_in(&record) {
+            let keys = [registration.key, *old];
+            let leading = link::lead_to(shared, store, &id, &keys, lifetime, record.created_at);
+            Box::pin(leading).await?;
         }
         // Anew for the new id.
         let sealed = sealed(shared, slot, &record, &registration.key)?;

@@ -80,6 +80,14 @@ impl<T: SessionData> Session<T> {
 }
 
 impl<T: SessionData> Handle<T> {
+    /// Whether a login of the same user leaves the session bound: not where the request has not shown the
+    /// device, whose key may be lost, for then the user could not log in.
+    pub(crate) fn may_stay_bound(&self) -> bool {
+        let Some(devices) = self.shared.devices.as_deref() else { return true };
+        let (_, binding) = binding_of(&self.slot());
+        !matches!(self.proof(devices, binding.as_ref()), DeviceProof::Unproven { .. })
+    }
+
     /// Whether the request is answered with a page that asks again.
     pub(super) fn is_asked_again(&self) -> bool {
         self.device.is_asked_again.load(Relaxed)

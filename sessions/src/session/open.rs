@@ -174,4 +174,8 @@ impl<T: SessionData> Handle<T> {
     fn may_prove_itself_yet(&self) -> bool {
         false
     }
+
+    pub(crate) fn may_stay_bound(&self) -> bool {
+        true
+    }
 }

@@ -84,6 +84,8 @@ pub(crate) struct Begin<'a> {
     pub(crate) lifetime: Lifetime,
     /// Unless it stays what it is.
     pub(crate) device: Option<&'a Device>,
+    /// The session stays bound to its device, if it is this user's already.
+    pub(crate) keeps_binding: bool,
 }
 
 /// What a plan depends on, beside the job and the slot.
@@ -357,10 +359,14 @@ impl<T: SessionData> Contents<T> {
                 None if job.sends_cookie => Some(now),
                 None => self.head.cookie_sent,
             },
-            // Of whoever logs in anew the device is known; of anybody else it is another one.
+            // Of whoever logs in anew, and shows it, the device is known; of anybody else it is another one.
             binding: match (job.binds, login) {
                 (Some(binding), _) => Some(Box::new(*binding)),
-                (None, Some(login)) if self.record.user.as_ref() != Some(login.user) => None,
+                (None, Some(login))
+                    if !login.keeps_binding || self.record.user.as_ref() != Some(login.user) =>
+                {
+                    None
+                }
                 (None, _) => self.head.binding.clone(),
             },
         };

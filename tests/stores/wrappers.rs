@@ -139,6 +139,22 @@ async fn migrating_loses_no_race() {
     }
 }
 
+/// What a cache over the old store remembers does not take the place of a later save.
+#[tokio::test]
+async fn migrating_moves_no_session_that_another_process_has_saved_since() {
+    let (old, new) = (MemoryStore::new(), MemoryStore::new());
+    let cached = Cached::new(MemoryStore::new(), old.clone(), STALENESS);
+    let store = Migrating::new(cached, new.clone());
+    let session = create(&old, &record(1, None, b"x")).await;
+    assert_eq!(version(&store, &session).await, Some(1));
+    assert_eq!(old.replace(&session, &record(2, None, b"y"), 1).await.unwrap(), Replaced::Done);
+    assert_eq!(version(&store, &session).await, Some(1), "the cache still has the one before");
+    let ours = store.replace(&session, &record(2, None, b"z"), 1).await.unwrap();
+    assert_eq!((ours, new.len()), (Replaced::Changed, 0));
+    let latest = store.load_latest(&session).await.unwrap();
+    assert_eq!(latest.map(|latest| latest.payload), Some(b"y"[..].into()));
+}
+
 /// The end of a session that comes in the very middle of its move.
 #[tokio::test]
 async fn migrating_never_resurrects() {

@@ -53,6 +53,8 @@ struct Shard {
     /// The newest read of each key that is on its way, by its number. Whoever hears of a change removes
     /// it: what such a read brings may be of before, and is not kept.
     reads: Map<u64>,
+    /// How many writes of each key are on their way.
+    writes: Map<u32>,
     /// With how many there are.
     waiting: Map<(Arc<Notify>, usize)>,
 }
@@ -129,6 +131,7 @@ impl Cache {
 
     /// A write of this process begins: the record of before is not served from here on.
     pub(super) fn write(&self, key: &StoreKey) -> Read<'_> {
+        *self.shard(key).writes.entry(*key).or_default() += 1;
         self.changed(key);
         let mut read = self.read(key);
         read.is_write = true;
@@ -223,6 +226,15 @@ impl Shard {
         self.waiting.get(key).map(|(waiting, _)| waiting.clone())
     }
 
+    fn end_write(&mut self, key: &StoreKey) {
+        if let Some(count) = self.writes.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.writes.remove(key);
+            }
+        }
+    }
+
     fn put(&mut self, entry: Entry) {
         self.bytes += entry.bytes;
         let key = entry.key;
@@ -287,8 +299,12 @@ impl Read<'_> {
         }
         let entry = Entry { key: self.key, record: record.clone(), feed, bytes, was_used: false };
         let mut shard = self.cache.shard(&self.key);
-        // In one step with what follows, or a change could be told in between.
-        if shard.reads.get(&self.key) != Some(&self.number) {
+        // In one step with what follows, or a change could be told in between. While another write of
+        // this process is on its way, the news of a foreign change may pass for the echo of that write:
+        // what is read meanwhile is not kept.
+        let writes = shard.writes.get(&self.key).copied().unwrap_or_default();
+        let others = writes - u32::from(self.is_write);
+        if others > 0 || shard.reads.get(&self.key) != Some(&self.number) {
             return;
         }
         shard.reads.remove(&self.key);
@@ -311,6 +327,9 @@ impl Read<'_> {
 
 impl Drop for Read<'_> {
     fn drop(&mut self) {
+        if self.is_write {
+            self.cache.shard(&self.key).end_write(&self.key);
+        }
         if self.is_kept {
             return;
         }

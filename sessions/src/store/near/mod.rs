@@ -264,7 +264,7 @@ impl<S: Watch> Store for NearCache<S> {
         if self.shared.is_watched {
             self.load_and_keep(key).await
         } else {
-            self.shared.store.load(key).await
+            self.shared.store.load_latest(key).await
         }
     }
 

@@ -124,8 +124,13 @@ async fn what_is_read_during_a_write_is_gone_after_it() {
     let write = cache.write(&key(1));
     assert_eq!(found(&cache, &key(1)), None, "not from the beginning of the write on");
     keep(&cache, &key(1), &record(1, 10), &feed);
+    assert_eq!(found(&cache, &key(1)), None, "a change of it may pass for the write's echo");
     write.keep(&record(2, 10), Some(feed.clone()));
-    assert_eq!(found(&cache, &key(1)), None);
+    assert_eq!(found(&cache, &key(1)), None, "the read has begun last");
+    let (first, second) = (cache.write(&key(1)), cache.write(&key(1)));
+    second.keep(&record(2, 10), Some(feed.clone()));
+    assert_eq!(found(&cache, &key(1)), None, "another write is on its way");
+    drop(first);
 
     let write = cache.write(&key(1));
     keep(&cache, &key(1), &record(1, 10), &feed);

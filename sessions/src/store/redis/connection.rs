@@ -85,11 +85,11 @@ impl Connection {
                 Box::pin(async move {
                     while again.goes_on(&self.server).await {
                         if let Some(answer) = again.result(self.command_once(command, call)).await {
-                            call.lost = again.lost;
+                            call.lost = again.lost.or(call.lost.take());
                             return answer;
                         }
                     }
-                    call.lost = again.lost;
+                    call.lost = again.lost.or(call.lost.take());
                     Err(again.error)
                 })
                 .await
@@ -115,11 +115,11 @@ impl Connection {
                     while again.goes_on(&self.server).await {
                         let answer = again.result(self.pipeline_once(commands, call)).await;
                         if let Some(answer) = answer {
-                            call.lost = again.lost;
+                            call.lost = again.lost.or(call.lost.take());
                             return answer;
                         }
                     }
-                    call.lost = again.lost;
+                    call.lost = again.lost.or(call.lost.take());
                     Err(again.error)
                 })
                 .await

@@ -118,6 +118,16 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         self.new_store().load(key).await
     }
 
+    async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        if let Some(record) = self.new_store().load_latest(key).await? {
+            return Ok(Some(record));
+        }
+        if let Some(record) = self.old().load_latest(key).await? {
+            return Ok(Some(record));
+        }
+        self.new_store().load_latest(key).await
+    }
+
     async fn next_change(&self, key: &StoreKey) {
         tokio::select! {
             () = self.old().next_change(key) => {}
@@ -143,7 +153,8 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         if replaced != Replaced::Missing {
             return Ok(replaced);
         }
-        match old.load(key).await? {
+        // Not what a cache over `old` remembers: what is moved takes the place of what is there.
+        match old.load_latest(key).await? {
             // Gone, or moved since we looked: then the next look finds it.
             None => return new.replace(key, record, based_on).await,
             Some(found) if found.version != based_on => return Ok(Replaced::Changed),

@@ -152,8 +152,8 @@ impl<P: Store, R: Store> Mirrored<P, R> {
         self.copy(async {
             // A session that has ended since the primary has accepted the record was deleted in the
             // replica too: either after it came there, or just before. If the latter, it was created
-            // there, and is gone in the primary.
-            if put.await? == Put::Created && primary.load(key).await?.is_none() {
+            // there, and is gone in the primary, whatever a cache over the primary remembers.
+            if put.await? == Put::Created && primary.load_latest(key).await?.is_none() {
                 replica.delete(key).await?;
             }
             Ok(())

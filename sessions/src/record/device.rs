@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 /// The most bytes that are kept of each text of a device.
 const LONGEST_TEXT: usize = 256;
 
-/// What a user recognises a session by, kept with the session if a [login](crate::Login::device)
+/// What a user recognises a session by, kept with the session if a [login](crate::Login::with_device)
 /// says so. Personal data: an application that keeps it should say so to its users.
 ///
 /// ```

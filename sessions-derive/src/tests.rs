@@ -40,7 +40,13 @@ fn expansion_of_two_fields() {
         let is_comment = |line: &&str| line.starts_with(COMMENT);
         let before = source.lines().take_while(|line| !is_comment(line));
         let after = source.lines().skip_while(|line| !is_comment(line)).skip_while(is_comment);
-        let comment = expansion.lines().filter(|line| !is_aside(line));
+        let mut is_doc = false;
+        let comment = expansion.lines().filter(|line| !is_aside(line)).filter(|line| {
+            let begins = line.trim_start().starts_with("/**");
+            let was_doc = is_doc || begins;
+            is_doc = was_doc && !line.ends_with("*/");
+            !was_doc
+        });
         let comment = comment.map(|line| format!("{COMMENT}{line}"));
         let lines = before.map(str::to_owned).chain(comment).chain(after.map(str::to_owned));
         lines.map(|line| line + "\n").collect()

@@ -226,7 +226,7 @@ impl WireStore {
         match answer.await {
             Ok(answer) => {
                 if let Some(feed) = &feed {
-                    feed.confirm(sent);
+                    feed.confirm(sent.into_std());
                 }
                 Ok((answer, feed))
             }

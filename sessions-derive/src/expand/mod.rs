@@ -99,11 +99,6 @@
 //             }
 //         }
 //         impl Visitor {
-//             /** A layer that gives requests such sessions: `SessionLayer::new` with this type.
-//
-//      # Panics
-//
-//      As `SessionLayer::new` does.*/
 //             fn layer(
 //                 store: impl ::sessions::__private::IntoStorage,
 //                 keys: ::sessions::Keys,
@@ -255,117 +250,6 @@
 //                     },
 //                     1,
 //                 )
-//             }
-//         }
-//     };
-//
-//      # Panics
-//
-//      As `SessionLayer::new` does.*/
-//             fn layer(
-//                 store: impl ::sessions::__private::IntoStorage,
-//                 keys: ::sessions::Keys,
-//             ) -> ::sessions::SessionLayer<Self> {
-//                 ::sessions::__private::layer(store, keys)
-//             }
-//             fn layer_builder(
-//                 store: impl ::sessions::__private::IntoStorage,
-//                 keys: ::sessions::Keys,
-//             ) -> ::sessions::SessionLayerBuilder<Self> {
-//                 ::sessions::SessionLayer::builder(store, keys)
-//             }
-//         }
-//         #[automatically_derived]
-//         impl ::core::ops::Deref for VisitorFields {
-//             type Target = Visitor;
-//             fn deref(&self) -> &Visitor {
-//                 ::sessions::__private::get(&self.__tracked)
-//             }
-//         }
-//         impl VisitorFields {
-//             fn name(&self) -> ::core::option::Option<&str> {
-//                 ::core::option::Option::as_deref(
-//                     &::sessions::__private::get(&self.__tracked).name,
-//                 )
-//             }
-//             fn set_name(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
-//                 *::sessions::__private::set(
-//                     &mut self.__tracked,
-//                     0,
-//                     |__data| &mut __data.name,
-//                 ) = ::core::option::Option::Some(::core::convert::Into::into(value));
-//                 self
-//             }
-//             fn clear_name(&mut self) -> &mut Self {
-//                 *self.name_mut() = ::core::option::Option::None;
-//                 self
-//             }
-//             fn name_mut(&mut self) -> &mut Option<String> {
-//                 ::sessions::__private::field_mut(
-//                     &mut self.__tracked,
-//                     0,
-//                     |__data| &mut __data.name,
-//                 )
-//             }
-//             fn take_name(&mut self) -> Option<String> {
-//                 ::core::mem::replace(
-//                     ::sessions::__private::reset(
-//                         &mut self.__tracked,
-//                         0,
-//                         |__data| &mut __data.name,
-//                     ),
-//                     ::sessions::__private::default_of::<Option<String>>(),
-//                 )
-//             }
-//             fn reset_name(&mut self) -> &mut Self {
-//                 *::sessions::__private::reset(
-//                     &mut self.__tracked,
-//                     0,
-//                     |__data| &mut __data.name,
-//                 ) = ::sessions::__private::default_of::<Option<String>>();
-//                 self
-//             }
-//             fn name_is_dirty(&self) -> bool {
-//                 ::sessions::__private::is_dirty(&self.__tracked, 0)
-//             }
-//             fn theme(&self) -> &str {
-//                 &::sessions::__private::get(&self.__tracked).theme
-//             }
-//             fn set_theme(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
-//                 *::sessions::__private::set(
-//                     &mut self.__tracked,
-//                     1,
-//                     |__data| &mut __data.theme,
-//                 ) = ::core::convert::Into::into(value);
-//                 self
-//             }
-//             fn theme_mut(&mut self) -> &mut String {
-//                 ::sessions::__private::field_mut(
-//                     &mut self.__tracked,
-//                     1,
-//                     |__data| &mut __data.theme,
-//                 )
-//             }
-//             fn take_theme(&mut self) -> String {
-//                 ::core::mem::replace(
-//                     ::sessions::__private::reset(
-//                         &mut self.__tracked,
-//                         1,
-//                         |__data| &mut __data.theme,
-//                     ),
-//                     __default_theme(),
-//                 )
-//             }
-//             fn reset_theme(&mut self) -> &mut Self {
-//                 *::sessions::__private::reset(
-//                     &mut self.__tracked,
-//                     1,
-//                     |__data| &mut __data.theme,
-//                 ) = __default_theme();
-//                 self
-//             }
-//             fn theme_is_dirty(&self) -> bool {
-//                 ::sessions::__private::is_dirty(&self.__tracked, 1)
 //             }
 //         }
 //     };

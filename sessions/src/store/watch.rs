@@ -182,8 +182,9 @@ impl Feed {
     }
 
     /// Everything that was acknowledged to anybody before the moment `sent` has been told here.
-    pub fn confirm(&self, sent: Instant) {
-        let since = sent.saturating_duration_since(self.0.began).as_nanos();
+    /// By tokio's clock, which a test can pause: `tokio::time::Instant::now().into_std()`.
+    pub fn confirm(&self, sent: std::time::Instant) {
+        let since = Instant::from_std(sent).saturating_duration_since(self.0.began).as_nanos();
         let since = u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1);
         self.0.confirmed.fetch_max(since, Relaxed);
     }

@@ -41,7 +41,7 @@ fn cache(records: usize, bytes: usize) -> (Arc<Cache>, Feed) {
 
 async fn confirmed(feed: &Feed) {
     advance(Duration::from_millis(1)).await;
-    feed.confirm(Instant::now());
+    feed.confirm(Instant::now().into_std());
 }
 
 fn keep(cache: &Cache, key: &StoreKey, record: &Record, feed: &Feed) {
@@ -72,10 +72,10 @@ async fn a_record_is_served_as_long_as_its_feed_is_confirmed() {
     confirmed(&feed).await;
     assert_eq!(found(&cache, &key(1)), Some((1, false)), "one sign of life is for all");
     // An answer that comes late says nothing new.
-    feed.confirm(Instant::now() - STALENESS);
+    feed.confirm((Instant::now() - STALENESS).into_std());
     assert_eq!(found(&cache, &key(1)), Some((1, false)));
     feed.end();
-    feed.confirm(Instant::now());
+    feed.confirm(Instant::now().into_std());
     assert_eq!(found(&cache, &key(1)), None);
     keep(&cache, &key(1), &record(1, 10), &feed);
     assert_eq!(cache.stats().sessions, 0);

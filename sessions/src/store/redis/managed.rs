@@ -110,7 +110,7 @@ impl Managed {
         let answer = work(connection).await;
         match &answer {
             Ok(_) => {
-                news.feed.confirm(sent);
+                news.feed.confirm(sent.into_std());
                 call.feed = Some(news.feed);
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use sessions::{
-    DeleteExpired, Record, Replaced, Store, StoreKey,
+    DeleteExpired, Replaced, Store, StoreKey,
     store::{Dialect, SqlStore},
 };
 use sessions_tests::servers::{Folder, Kind, StoreServer};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::{Router, extract::State, routing::get};
 use sessions::{
-    Keys, MemoryStore, PrivateCookie, Session, SessionEnd, SessionLayer, UserSessions,
+    Keys, MemoryStore, PrivateCookie, Session, SessionEnd, SessionLayer, SessionLayerBuilder,
+    UserSessions,
     testing::{ManualClock, Operation, SpyStore},
 };
 use sessions_tests::{Server, ended::every_waiter_hears_of_the_end, eventually};
@@ -166,6 +167,65 @@ async fn a_store_that_fails_is_no_end() {
     app.store.heal(Operation::Load);
     elsewhere.get("/destroy").await.text();
     assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+}
+
+/// A store that was down has told of nothing meanwhile, and does not know who waits.
+#[tokio::test]
+async fn after_a_look_that_failed_the_next_one_comes_soon() {
+    async fn stream(
+        State((ends, store)): State<(Ends, SpyStore<MemoryStore>)>,
+        session: Session<Visitor>,
+    ) {
+        store.fail_next(Operation::Load, 1);
+        let ended = session.ended();
+        tokio::spawn(async move { ends.send(ended.await) });
+    }
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let clock = ManualClock::new();
+    let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+    let routes = Router::new().route("/stream", get(stream)).with_state((ends, store.clone()));
+    let keys = Keys::generate();
+    let longest = |builder: SessionLayerBuilder<Visitor>| builder.with_end_check_interval(LONG);
+    let app = App::on(store, clock, keys, routes, longest).await;
+    let client = app.visitor().await;
+    app.store.reset();
+    client.get("/stream").await.text();
+    eventually("a look has failed", async || app.store.calls().load == 2).await;
+    let twin = app.twin().await;
+    let elsewhere = twin.client();
+    elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    elsewhere.get("/destroy").await.text();
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+}
+
+/// The task that looks for all of them runs where the first waiter was.
+#[tokio::test]
+async fn a_waiter_hears_of_the_end_also_when_the_first_ones_runtime_is_gone() {
+    async fn hand_out(State(sessions): State<Sessions>, session: Session<Visitor>) {
+        let _ = sessions.send(session);
+    }
+    type Sessions = mpsc::UnboundedSender<Session<Visitor>>;
+    let (sessions, mut handed_out) = mpsc::unbounded_channel();
+    let routes = Router::new().route("/hand-out", get(hand_out)).with_state(sessions);
+    let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+    let client = app.visitor().await;
+    client.get("/hand-out").await.text();
+    let session = handed_out.recv().await.unwrap();
+
+    let other = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (first, first_waits) = (session.clone(), app.store.calls().load);
+    other.spawn(async move { first.ended().await });
+    eventually("the first one waits", async || app.store.calls().load > first_waits).await;
+    let second = tokio::spawn(async move { session.ended().await });
+    tokio::task::yield_now().await;
+    other.shutdown_background();
+
+    let twin = app.twin().await;
+    let elsewhere = twin.client();
+    elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    elsewhere.get("/destroy").await.text();
+    let end = timeout(Duration::from_secs(10), second).await.expect("it is heard of");
+    assert_eq!(end.unwrap(), SessionEnd::Over);
 }
 
 #[tokio::test]

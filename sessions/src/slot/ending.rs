@@ -32,22 +32,55 @@ pub(crate) struct EndWaiters {
     watch: Mutex<Watch>,
 }
 
-/// The task that looks at the store for all of them.
+/// The task that looks at the store for all waiters.
 #[derive(Default)]
 struct Watch {
     waiters: usize,
+    /// A task has been begun, and has not ended.
+    is_watched: bool,
+    /// Counts the tasks, so that one that ends late is not taken for the one after it.
+    number: u64,
     task: Option<AbortHandle>,
 }
 
 impl EndWaiters {
-    /// One more who waits, until what it gets is dropped. The first one starts the task.
-    pub(crate) fn enter(&self, start: impl FnOnce() -> Option<AbortHandle>) -> EndWaiter<'_> {
-        let mut watch = self.watch();
-        watch.waiters += 1;
-        if watch.task.as_ref().is_none_or(AbortHandle::is_finished) {
-            watch.task = start();
-        }
+    /// Counts one more waiter, until what it gets is dropped.
+    pub(crate) fn enter(&self) -> EndWaiter<'_> {
+        self.watch().waiters += 1;
         EndWaiter(self)
+    }
+
+    /// The number of the task that the caller has to start, if no task looks at the store. A caller is
+    /// one of the waiters.
+    pub(crate) fn begin_watch(&self) -> Option<u64> {
+        let mut watch = self.watch();
+        if watch.is_watched {
+            return None;
+        }
+        watch.is_watched = true;
+        watch.number += 1;
+        Some(watch.number)
+    }
+
+    /// Notes the task that was started under this number.
+    pub(crate) fn note_watch(&self, number: u64, task: AbortHandle) {
+        let mut watch = self.watch();
+        // The task may have ended already.
+        if watch.is_watched && watch.number == number {
+            watch.task = Some(task);
+        }
+    }
+
+    /// The task of this number has ended, or could not be started. That of another number goes on.
+    pub(crate) fn end_watch(&self, number: u64) {
+        let mut watch = self.watch();
+        if watch.number == number {
+            (watch.is_watched, watch.task) = (false, None);
+        }
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch().is_watched
     }
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
@@ -55,16 +88,21 @@ impl EndWaiters {
     }
 }
 
-/// One of those who wait. The last one that goes ends the task.
+/// One waiter. The last one that goes ends the task.
 pub(crate) struct EndWaiter<'a>(&'a EndWaiters);
 
 impl Drop for EndWaiter<'_> {
     fn drop(&mut self) {
         let mut watch = self.0.watch();
         watch.waiters -= 1;
-        if watch.waiters == 0
-            && let Some(task) = watch.task.take()
-        {
+        if watch.waiters > 0 {
+            return;
+        }
+        watch.is_watched = false;
+        let task = watch.task.take();
+        // Without the lock, which the task takes when it ends.
+        drop(watch);
+        if let Some(task) = task {
             task.abort();
         }
     }

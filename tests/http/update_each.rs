@@ -8,7 +8,7 @@ use axum::{
     routing::get,
 };
 use sessions::{
-    ErrorKind, Keys, MemoryStore, Session, SessionLayer, Store, UserSessions,
+    ErrorKind, Keys, MemoryStore, Replaced, Session, SessionLayer, Store, UserSessions,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::{Client, Server, at_once};
@@ -171,4 +171,22 @@ async fn what_was_not_reached_stands_in_the_result() {
     store.heal(Operation::Replace);
     assert_eq!(server.client().get("/dismiss").await.text(), "2 []");
     assert_eq!(held.get("/show").await.text(), "false 0");
+}
+
+/// What a later build has saved keeps its rights unless the caller is told.
+#[tokio::test]
+async fn a_session_that_only_a_later_build_can_read_was_not_reached() {
+    let (store, keys) = (MemoryStore::new(), Keys::generate());
+    let (server, _) = process(store.clone(), &keys).await;
+    let _ours = hired(&server, 7).await;
+    let _theirs = hired(&server, 7).await;
+    let found = sessions::UserIndex::sessions_of(&store, "Employee:7").await.unwrap();
+    let (key, mut record) = found[0].clone();
+    // No format of a payload begins with this number so far.
+    (record.version, record.payload) = (record.version + 1, [u8::MAX][..].into());
+    let replaced = store.replace(&key, &record, record.version - 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    let (other, _) = process(store.clone(), &keys).await;
+    assert_eq!(other.client().get("/dismiss").await.text(), "1 [Store]");
+    assert_eq!(store.load(&key).await.unwrap(), Some(record), "and is left alone");
 }

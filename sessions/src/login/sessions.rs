@@ -233,7 +233,7 @@ impl<T: SessionUser> UserSessions<T> {
     /// [`Store`](crate::ErrorKind::Store) if the sessions cannot be listed. What goes wrong with one of them
     /// stands in the result, and the others are changed all the same: a guard or a lock that was in the way
     /// for as long as the layer's lock timeout ([`Locked`](crate::ErrorKind::Locked)), a store that did not
-    /// answer, a value that cannot be stored.
+    /// answer, a record that only a later build can read, a value that cannot be stored.
     ///
     /// # Cancellation
     ///
@@ -290,6 +290,10 @@ impl<T: SessionUser> UserSessions<T> {
         let token = token.map_err(|timed_out| locked::<T>(timed_out, Access::Write, at))?;
         let slot = token.slot();
         let is_there = load::refresh_latest(shared, slot, &key).await? == SlotState::Stored;
+        if !is_there && load::is_unreadable(shared, &key).await? {
+            let why = "this build cannot read the session's record";
+            return Err(StoreError::new("sessions", "update_each", why).into());
+        }
         if !is_there || slot.record().user.as_deref() != Some(user) {
             return Err(Error::ended());
         }

@@ -34,17 +34,32 @@ pub(crate) fn usable<T: SessionData>(
     if tombstone::is_tombstone(&record) {
         return None;
     }
-    let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
-    let head = is_bearable
-        .then(|| payload::check(&record.payload).ok())
-        .flatten()
-        .and_then(Head::from_bytes);
-    let Some(head) = head else {
+    let Some(head) = head(&record) else {
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
         return None;
     };
     let is_over = shared.expiry.is_over(&record, head.lifetime, now);
     (!is_over).then_some((record, head))
+}
+
+/// The head of a record; nothing if the record is unreadable, as one of a later build may be.
+fn head(record: &Record) -> Option<Head> {
+    let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
+    is_bearable.then(|| payload::check(&record.payload).ok()).flatten().and_then(Head::from_bytes)
+}
+
+/// Whether the store has a session under `key` that lives, and that this build cannot read.
+pub(crate) async fn is_unreadable<T: SessionData>(
+    shared: &Shared<T>,
+    key: &StoreKey,
+) -> Result<bool, Error> {
+    let Some(store) = shared.store() else { return Ok(false) };
+    let found = store.load_latest(key).await?;
+    Ok(found.is_some_and(|record| {
+        !tombstone::is_tombstone(&record)
+            && !record.is_expired(shared.now())
+            && head(&record).is_none()
+    }))
 }
 
 /// Fetches the record for a request that opens the session, and reconciles the slot with it. A

@@ -5,9 +5,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
+use sessions_tests::{repository, sources_of_sessions};
 use syn::{
     Attribute, ImplItem, Item, ItemImpl, TraitItem, Type, UseTree, Visibility,
     visit::{self, Visit},
@@ -259,25 +260,13 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of this repository") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn no_other_crate_stands_in_a_public_signature() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let manifest = fs::read_to_string(root.join("sessions/Cargo.toml")).expect("a manifest");
+    let manifest =
+        fs::read_to_string(repository().join("sessions/Cargo.toml")).expect("a manifest");
     let crates = dependencies(&manifest);
     assert!(crates.len() > 20, "the dependencies are not read: {crates:?}");
-    let mut paths = Vec::new();
-    sources(&root.join("sessions/src"), &mut paths);
+    let mut paths = sources_of_sessions();
     // What generated code names is no interface for people, and not shown.
     paths.retain(|path| !path.ends_with("private.rs") && !path.ends_with("tests.rs"));
     let parse =

@@ -1,11 +1,9 @@
 //! No function in `sessions/src` is longer than 50 lines, unless a line in front of it or at its top says
 //! why: `// Long: ` and the reason. Functions of tests are not counted.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
+use sessions_tests::{repository, sources_of_sessions};
 use syn::{
     Attribute, Block, Ident,
     spanned::Spanned,
@@ -73,24 +71,10 @@ fn too_long(source: &str) -> Vec<(String, usize, usize)> {
     functions.too_long
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of this repository") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn no_function_is_longer_than_fifty_lines_without_a_reason() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let root = root.join("sessions/src");
-    let mut found = Vec::new();
-    files(&root, &mut found);
-    assert!(found.len() > 100, "the files are not read: {found:?}");
+    let root = repository().join("sessions/src");
+    let found = sources_of_sessions();
     let mut wrong = Vec::new();
     for path in found.iter().filter(|path| !path.ends_with("tests.rs")) {
         let file = path.strip_prefix(&root).expect("a file below").display();

@@ -1,11 +1,9 @@
 //! The rooms of `sessions/src`, and who may know whom: an arrow from a room to one that stands above it,
 //! or to the crate's root, fails. Without such arrows there is no circle either.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
+use sessions_tests::{repository, sources_of_sessions};
 use syn::{
     Attribute, Item, UseTree,
     visit::{self, Visit},
@@ -138,24 +136,10 @@ fn wrong_arrows(file: &Path, source: &str) -> Vec<String> {
     wrong.map(|path| format!("{} knows {}", file.display(), path.join("::"))).collect()
 }
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of this repository") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn no_room_knows_one_above_it_and_none_knows_the_root() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let root = root.join("sessions/src");
-    let mut found = Vec::new();
-    files(&root, &mut found);
-    assert!(found.len() > 100, "the files are not read: {found:?}");
+    let root = repository().join("sessions/src");
+    let found = sources_of_sessions();
     let wrong: Vec<String> = found
         .iter()
         .map(|path| (path.strip_prefix(&root).expect("a file below"), path))

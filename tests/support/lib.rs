@@ -7,6 +7,7 @@ pub mod history;
 pub mod nginx;
 pub mod proxy;
 pub mod servers;
+mod sources;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use client::{Client, Reply};
+pub use sources::{repository, sources_of_sessions};
 
 /// An app on a loopback port of its own, until it is dropped.
 pub struct Server {

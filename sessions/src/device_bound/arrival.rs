@@ -22,7 +22,7 @@ pub(crate) enum Arrival {
 impl Arrival {
     /// Fetch metadata (<https://w3c.github.io/webappsec-fetch-metadata/>), and what a browser says that
     /// has tried.
-    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(method: &Method, headers: &HeaderMap) -> Self {
         let is = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
         let is_from_elsewhere =
             is("sec-fetch-site", "cross-site") || is("sec-fetch-site", "same-site");
@@ -69,7 +69,7 @@ mod tests {
                     headers.insert(name, HeaderValue::from_static(value));
                 }
             }
-            Arrival::of(method, &headers)
+            Arrival::from_headers(method, &headers)
         };
         let (get, post) = (&Method::GET, &Method::POST);
         for (method, site, mode, dest, skipped, expected) in [

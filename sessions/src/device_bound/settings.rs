@@ -138,7 +138,7 @@ impl DeviceBinding {
     }
 
     /// For a layer with this cookie.
-    pub(crate) fn settle(
+    pub(crate) fn build_for(
         self,
         session: &CookieConfig,
         is_in_cookie: bool,
@@ -383,7 +383,7 @@ mod tests {
     use crate::cookie::SameSite;
 
     fn settled(binding: DeviceBinding) -> Result<BoundDevices, String> {
-        let settled = binding.settle(&CookieConfig::default(), false, true);
+        let settled = binding.build_for(&CookieConfig::default(), false, true);
         settled.map_err(|error| error.to_string())
     }
 
@@ -410,11 +410,11 @@ mod tests {
         let with = |change: fn(&mut CookieConfig)| {
             let mut cookie = CookieConfig::default();
             change(&mut cookie);
-            new().settle(&cookie, false, true).unwrap_err().to_string()
+            new().build_for(&cookie, false, true).unwrap_err().to_string()
         };
         assert!(with(|it| it.domain = Some("a.example".into())).contains("with_cookie_domain"));
         assert!(with(|it| it.partitioned = true).contains("partitioned"));
-        let private = new().settle(&CookieConfig::default(), true, true).unwrap_err();
+        let private = new().build_for(&CookieConfig::default(), true, true).unwrap_err();
         assert!(private.to_string().contains("no store"));
     }
 
@@ -423,7 +423,7 @@ mod tests {
         let below = |path: &'static str, binding: DeviceBinding| {
             let mut cookie = CookieConfig::default();
             (cookie.name, cookie.path) = ("id".into(), path.into());
-            let settled = binding.settle(&cookie, false, true);
+            let settled = binding.build_for(&cookie, false, true);
             settled.map(|it| it.refresh).map_err(|error| error.to_string())
         };
         let new = DeviceBinding::new;
@@ -456,7 +456,7 @@ mod tests {
         for same_site in [SameSite::Lax, SameSite::Strict, SameSite::None] {
             let mut cookie = CookieConfig::default();
             cookie.same_site = same_site;
-            let devices = DeviceBinding::new().settle(&cookie, false, true).unwrap();
+            let devices = DeviceBinding::new().build_for(&cookie, false, true).unwrap();
             let header = devices.bound_cookie(&keys, id, SystemTime::now());
             let header = header.to_str().unwrap();
             let instructions: serde_json::Value =

@@ -434,7 +434,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             Some(binding) => {
                 let has_users = T::FIELDS.iter().any(|field| field.user);
                 let is_in_cookie = self.storage.is_cookie();
-                Some(Box::new(binding.settle(&self.cookie, is_in_cookie, has_users)?))
+                Some(Box::new(binding.build_for(&self.cookie, is_in_cookie, has_users)?))
             }
             None => None,
         };

@@ -36,8 +36,8 @@ pub(super) struct DeviceLook {
 }
 
 impl DeviceLook {
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        Self { arrival: Arrival::of(method, headers), ..Self::default() }
+    pub(super) fn from_headers(method: &Method, headers: &HeaderMap) -> Self {
+        Self { arrival: Arrival::from_headers(method, headers), ..Self::default() }
     }
 }
 

@@ -169,7 +169,7 @@ impl<T: SessionData> Handle<T> {
         let client = shared.plain_http.look_at(headers, &shared.cookie);
         #[cfg(feature = "device-bound")]
         let device = match shared.devices {
-            Some(_) => DeviceLook::of(method, headers),
+            Some(_) => DeviceLook::from_headers(method, headers),
             None => DeviceLook::default(),
         };
         #[cfg(not(feature = "device-bound"))]

@@ -48,7 +48,8 @@ mod tests;
 /// of a change takes to arrive: in a data centre less than a millisecond. It is **never older than the
 /// staleness**, one second unless [told otherwise](NearCacheBuilder::with_staleness), whatever happens:
 /// the connection ends or stands still, the server dies, fails over, or forgets that this process has
-/// read something. A record is served as long as the connection that it was read through has proved,
+/// read something. (While a virtual machine is suspended, its clock of intervals stands still: that time
+/// does not count.) A record is served as long as the connection that it was read through has proved,
 /// within the staleness, that all news before have arrived; every answer on it is such a proof, for all
 /// records at once, and when nothing else is asked one small question in half a staleness is.
 ///

@@ -190,7 +190,7 @@ async fn main() {
         let connection = pool.connect();
         pool.wait_for_connect().await.unwrap();
         let theirs = tower_sessions_redis_store::RedisStore::new(pool);
-        let near = NearCache::new(RedisStore::connect(&server.url()).await.unwrap());
+        let near = NearCache::new(RedisStore::connect(&server.url()).await.unwrap()).unwrap();
         let apps = [our_app(ours), our_app(near.clone()), their_app(theirs)];
         compare("Redis", apps.map(Some)).await;
         eprintln!("the near cache: {:?}", near.stats());

@@ -110,6 +110,31 @@ async fn all_who_wait_for_one_session_are_one_look_at_the_store() {
     }
 }
 
+/// Whoever began to wait before its first save hears as soon as anybody.
+#[tokio::test]
+async fn a_session_is_looked_for_from_its_first_save_on() {
+    async fn begin(State(ends): State<Ends>, session: Session<Visitor>) {
+        let ended = session.ended();
+        tokio::spawn(async move {
+            let _ = ends.send(ended.await);
+        });
+        // The waiter waits.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        session.write().await.set_name("Ann");
+    }
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let routes = Router::new().route("/begin", get(begin)).with_state(ends);
+    let app = App::with(routes, |builder| builder.with_end_check_interval(LONG)).await;
+    let client = app.server.client();
+    app.store.reset();
+    client.get("/begin").await.text();
+    eventually("it is looked for", async || app.store.calls().load == 1).await;
+    client.get("/destroy").await.text();
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+}
+
 #[tokio::test]
 async fn when_nobody_waits_any_more_nobody_looks() {
     async fn give_up(session: Session<Visitor>) {

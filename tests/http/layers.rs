@@ -203,6 +203,7 @@ fn impossible_layers_are_refused_in_words() {
             "beside `with_idle_timeout` set `with_absolute_timeout`",
         ),
         (builder().with_payload_limit(usize::MAX), "the most is"),
+        (builder().with_end_check_interval(Duration::ZERO), "`with_end_check_interval` is zero"),
     ];
     for (builder, words) in table {
         let message = builder.build().unwrap_err().to_string();

@@ -1,6 +1,9 @@
 //! A change in all sessions of a user.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Router,
@@ -8,7 +11,9 @@ use axum::{
     routing::get,
 };
 use sessions::{
-    ErrorKind, Keys, MemoryStore, Replaced, Session, SessionLayer, Store, UserSessions,
+    Created, ErrorKind, Keys, MemoryStore, Record, Replaced, Session, SessionLayer, Store,
+    StoreError, StoreKey, UserIndex, UserSessions,
+    store::DynUserIndex,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::{Client, Server, at_once};
@@ -171,6 +176,62 @@ async fn what_was_not_reached_stands_in_the_result() {
     store.heal(Operation::Replace);
     assert_eq!(server.client().get("/dismiss").await.text(), "2 []");
     assert_eq!(held.get("/show").await.text(), "false 0");
+}
+
+/// Whenever somebody looks one more session of the user begins.
+struct Endless(MemoryStore);
+
+impl Store for Endless {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
+        self.0.load(key).await
+    }
+
+    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        self.0.create(key, record).await
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<Replaced, StoreError> {
+        self.0.replace(key, record, based_on).await
+    }
+
+    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+        self.0.touch(key, expires_at).await
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        self.0.delete(key).await
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
+    }
+}
+
+impl UserIndex for Endless {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let found = self.0.sessions_of(user).await?;
+        if let Some((_, record)) = found.first() {
+            let begins = StoreKey::from_bytes(std::array::from_fn(|_| found.len() as u8));
+            assert_eq!(self.0.create(&begins, record).await?, Created::Done);
+        }
+        self.0.sessions_of(user).await
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_go_on_to_begin_are_told_of_and_end_nothing() {
+    let keys = Keys::generate();
+    let store = MemoryStore::new();
+    let (server, _) = process(Endless(store.clone()), &keys).await;
+    let _client = hired(&server, 7).await;
+    // Two in the first round and one more in each of the other nine; then the next one.
+    assert_eq!(server.client().get("/dismiss").await.text(), "11 [Contended]");
+    assert_eq!(UserIndex::sessions_of(&store, "Employee:7").await.unwrap().len(), 12);
 }
 
 /// What a later build has saved keeps its rights unless the caller is told.

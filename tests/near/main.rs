@@ -40,7 +40,7 @@ fn two() -> [(NearCache<WireStore>, WireStore); 2] {
     let server = WireServer::new(memory(), 1, Duration::ZERO);
     [(); 2].map(|()| {
         let client = server.client();
-        (NearCache::builder().with_staleness(STALENESS).build(client.clone()), client)
+        (NearCache::builder().with_staleness(STALENESS).build(client.clone()).unwrap(), client)
     })
 }
 
@@ -235,7 +235,7 @@ async fn when_the_connection_ends_nothing_is_served_that_was_read_on_it() {
 #[tokio::test(start_paused = true)]
 async fn when_everything_may_have_changed_nothing_is_served() {
     let server = WireServer::new(memory(), 1, Duration::ZERO);
-    let here = NearCache::new(server.client());
+    let here = NearCache::new(server.client()).unwrap();
     create(&here).await;
     server.tell_all();
     settle().await;
@@ -255,27 +255,23 @@ async fn what_has_expired_is_not_served() {
     assert!(timeout(Duration::from_millis(1), version(&here)).await.is_err(), "it is asked for");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_second_cache_before_one_store_goes_without() {
-    let [(here, wire), _] = two();
-    create(&here).await;
-    let second = NearCache::new(wire.clone());
-    assert_eq!(version(&second).await, Some(1));
-    save(&second, 2).await;
-    assert_eq!((version(&here).await, version(&second).await), (Some(2), Some(2)));
-    assert_eq!(second.stats().sessions, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_staleness_of_zero_serves_nothing() {
-    let server = WireServer::new(memory(), 1, Duration::from_millis(2));
-    let here = NearCache::builder().with_staleness(Duration::ZERO).build(server.client());
-    create(&here).await;
-    for _ in 0..10 {
-        sleep(Duration::from_millis(1)).await;
-        assert_eq!(version(&here).await, Some(1));
+#[test]
+fn impossible_caches_are_refused_in_words() {
+    let server = WireServer::new(memory(), 1, Duration::ZERO);
+    let table = [
+        (NearCache::builder().with_staleness(Duration::ZERO), "staleness is zero"),
+        (NearCache::builder().with_capacity(0), "capacity is zero"),
+        (NearCache::builder().with_memory_limit(4095), "the least is 4096"),
+    ];
+    let client = server.client();
+    for (builder, words) in table {
+        let refused = builder.build(client.clone()).err().unwrap().to_string();
+        assert!(refused.contains(words), "{refused}");
     }
-    assert_eq!(here.stats().hits, 0);
+    let builder = NearCache::builder().with_memory_limit(4096).with_capacity(1);
+    let _first = builder.build(client.clone()).unwrap();
+    let refused = NearCache::new(client).err().unwrap().to_string();
+    assert!(refused.contains("there is a near cache already"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +343,9 @@ fn one(plan: Plan, trouble: Trouble) -> (usize, u64) {
         let clients: Vec<_> = (0..3).map(|_| server.client()).collect();
         let caches: Vec<_> = clients
             .iter()
-            .map(|client| NearCache::builder().with_staleness(STALENESS).build(client.clone()))
+            .map(|client| {
+                NearCache::builder().with_staleness(STALENESS).build(client.clone()).unwrap()
+            })
             .collect();
         let keys = Keys::generate();
         let layers: Vec<_> = caches

@@ -32,7 +32,8 @@ async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySes
         // The same with a near cache.
         "near" => {
             let store = RedisStore::connect(&url["near:".len()..]).await?;
-            let near = NearCache::builder().with_staleness(NEAR_STALENESS).build(store);
+            let near =
+                NearCache::builder().with_staleness(NEAR_STALENESS).build(store).expect("it tells");
             SessionLayer::builder(near, keys)
         }
         // The URLs of its nodes.

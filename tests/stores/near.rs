@@ -47,7 +47,7 @@ async fn questions(admin: &mut Admin) -> i64 {
 }
 
 async fn near(url: &str) -> NearCache<RedisStore> {
-    NearCache::new(RedisStore::connect(url).await.unwrap())
+    NearCache::new(RedisStore::connect(url).await.unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,23 +190,73 @@ async fn without_the_permission_everything_is_loaded_and_the_log_says_so_once() 
     // The first call has to connect again, and what is sent twice is not kept.
     assert!(store.load(&key()).await.unwrap().is_none());
     assert_eq!(hits(&store).await, 10, "what the documentation says that a user needs is enough");
+    assert_eq!(log.lines("client|tracking"), 1);
+}
 
-    // Where the server cannot be asked.
+#[tokio::test]
+async fn a_cache_that_cannot_be_is_not_built_and_another_takes_the_place_of_one_that_is_gone() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
     let client = redis::Client::open(server.url()).unwrap();
     let of_application = RedisStore::new(client.get_connection_manager().await.unwrap());
-    assert_eq!(hits(&NearCache::new(of_application)).await, 0);
-    assert_eq!(log.lines("near cache of sessions is not in use"), 1);
-    let twice = RedisStore::connect(&server.url()).await.unwrap();
-    let (first, second) = (NearCache::new(twice.clone()), NearCache::new(twice));
-    assert_eq!((hits(&first).await, hits(&second).await), (10, 0));
-    assert_eq!(log.lines("near cache of sessions is not in use"), 2);
+    let refused = NearCache::new(of_application).unwrap_err().to_string();
+    assert!(refused.contains("`RedisStore::connect`"), "{refused}");
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let first = NearCache::new(store.clone()).unwrap();
+    let refused = NearCache::new(store.clone()).unwrap_err().to_string();
+    assert!(refused.contains("has a near cache already"), "{refused}");
+    assert_eq!(hits(&first).await, 10);
+    let clone = first.clone();
+    drop(first);
+    assert!(NearCache::new(store.clone()).is_err(), "a clone is left");
+    drop(clone);
+    let second = NearCache::new(store.clone()).unwrap();
+    assert_eq!(hits(&second).await, 10);
+    let session = key();
+    let _ = second.create(&session, &record(1, None, b"x")).await.unwrap();
+    assert!(store.delete(&session).await.unwrap());
+    assert_eq!(version(&second, &session).await, None, "the second one is told");
+}
+
+/// What the server lacks for a while is tried again.
+#[tokio::test]
+async fn a_connection_from_a_bad_moment_of_the_server_is_not_kept_for_ever() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let mut admin = admin(&server).await;
+    let moments: [([&[&str]; 2], &str); 2] = [
+        (
+            [&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]],
+            "short of memory",
+        ),
+        (
+            [&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]],
+            "a replica whose master is not there",
+        ),
+    ];
+    for ([begin, end], moment) in moments {
+        let store = near(&server.url()).await;
+        let _: String = command(&mut admin, begin).await;
+        let begun = Instant::now();
+        // The connection is made by this.
+        let _ = store.load(&key()).await;
+        let _: String = command(&mut admin, end).await;
+        // A save that the cache knows of is there: the connection is as good as any.
+        eventually(moment, async || {
+            let (session, before) = (key(), store.stats().hits);
+            let _ = store.create(&session, &record(1, None, b"x")).await;
+            let _ = store.load(&session).await;
+            store.stats().hits - before == 1
+        })
+        .await;
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_eq!(hits(&store).await, 10, "{moment}");
+    }
 }
 
 const STALENESS: Duration = Duration::from_millis(400);
 
 async fn stale(url: &str) -> NearCache<RedisStore> {
     let store = RedisStore::connect(url).await.unwrap();
-    NearCache::builder().with_staleness(STALENESS).build(store)
+    NearCache::builder().with_staleness(STALENESS).build(store).unwrap()
 }
 
 async fn version(store: &impl Store, session: &StoreKey) -> Option<u64> {
@@ -372,7 +422,7 @@ async fn a_near_cache_behind_sentinel_goes_on_after_a_failover() {
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let connect = async || {
         let store = RedisStore::connect_sentinel(&urls, RedisSentinels::MASTER).await.unwrap();
-        NearCache::builder().with_staleness(STALENESS).build(store)
+        NearCache::builder().with_staleness(STALENESS).build(store).unwrap()
     };
     let (here, there) = (connect().await, connect().await);
     assert_eq!(hits(&here).await, 10);

@@ -8,7 +8,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
@@ -16,7 +16,7 @@ use std::{
 
 use sessions::{
     Created, MemoryStore, Record, Replaced, Store, StoreError, StoreKey,
-    store::{Feed, Watch, Watcher},
+    store::{Around, Feed, Watch, Watcher},
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -41,7 +41,7 @@ pub struct WireStore(Arc<Client>);
 
 struct Client {
     server: Arc<WireServer>,
-    watcher: OnceLock<Watcher>,
+    watcher: Mutex<Option<Watcher>>,
     current: Mutex<Option<Connection>>,
     is_frozen: Arc<AtomicBool>,
     thaws: Arc<Notify>,
@@ -98,7 +98,7 @@ impl WireServer {
     pub fn client(self: &Arc<Self>) -> WireStore {
         WireStore(Arc::new(Client {
             server: self.clone(),
-            watcher: OnceLock::new(),
+            watcher: Mutex::default(),
             current: Mutex::default(),
             is_frozen: Arc::default(),
             thaws: Arc::default(),
@@ -201,7 +201,7 @@ impl WireStore {
         let (is_cut, cut) = Default::default();
         let wire = Arc::new(Wire { read: Mutex::default(), sends, is_cut, cut });
         client.server.wires.lock().unwrap().push(wire.clone());
-        let feed = client.watcher.get().map(Watcher::feed);
+        let feed = client.watcher.lock().unwrap().as_ref().map(Watcher::feed);
         tokio::spawn(serve(self.path(), wire.clone(), asked));
         tokio::spawn(deliver(self.path(), wire.clone(), sent, feed.clone()));
         let connection = Connection { wire, questions, feed };
@@ -304,7 +304,7 @@ impl Store for WireStore {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let _around = self.0.watcher.get().map(|watcher| watcher.around(key));
+        let _around = self.around(key);
         Ok(self.create_watched(key, record).await?.0)
     }
 
@@ -314,18 +314,18 @@ impl Store for WireStore {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let _around = self.0.watcher.get().map(|watcher| watcher.around(key));
+        let _around = self.around(key);
         Ok(self.replace_watched(key, record, based_on).await?.0)
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        let _around = self.0.watcher.get().map(|watcher| watcher.around(key));
+        let _around = self.around(key);
         self.ask("touch", Question::Touch(*key, expires_at)).await?;
         Ok(())
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let _around = self.0.watcher.get().map(|watcher| watcher.around(key));
+        let _around = self.around(key);
         match self.ask("delete", Question::Delete(*key)).await? {
             (Answer::Deleted(deleted), _) => Ok(deleted),
             _ => unreachable!("answers come in order"),
@@ -333,10 +333,20 @@ impl Store for WireStore {
     }
 }
 
+impl WireStore {
+    fn around(&self, key: &StoreKey) -> Option<Around> {
+        self.0.watcher.lock().unwrap().as_ref().map(|watcher| watcher.around(key))
+    }
+}
+
 impl Watch for WireStore {
     fn watch(&self, watcher: &Watcher) -> Result<(), StoreError> {
-        let set = self.0.watcher.set(watcher.clone());
-        set.map_err(|_| StoreError::permanent("wire", "watch", "there is a near cache already"))?;
+        let mut known = self.0.watcher.lock().unwrap();
+        if known.as_ref().is_some_and(|known| !known.is_closed()) {
+            return Err(StoreError::permanent("wire", "watch", "there is a near cache already"));
+        }
+        *known = Some(watcher.clone());
+        drop(known);
         self.cut();
         Ok(())
     }

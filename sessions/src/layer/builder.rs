@@ -311,7 +311,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// How often the store is asked about a session whose [end](crate::Session::ended) is waited for, if the
     /// store does not tell by itself: so late does a waiter hear of an end in another process. Default: 30
-    /// seconds. An end in this process, and one that the store tells, are heard of at once.
+    /// seconds; zero is an error. An end in this process, and one that the store tells, are heard of at once.
     pub fn with_end_check_interval(mut self, interval: Duration) -> Self {
         self.end_check_interval = interval;
         self
@@ -379,7 +379,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// # Errors
     ///
     /// A device binding that could not work; a cookie that browsers would reject, limits under which a session would never or at once
-    /// expire, a payload limit over 16 MiB, a waiter limit of zero, no codec compiled in, a field no
+    /// expire, a payload limit over 16 MiB, a waiter limit or an interval of zero, no codec compiled in, a field no
     /// value of which its codec would give back; a layer of another type in this process that has a key
     /// and the cookie's name in common with this one. The message says what to change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
@@ -394,6 +394,11 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         }
         if self.store_timeout.is_zero() {
             return Err(BuildError::new("the store timeout is zero: no call could succeed"));
+        }
+        if self.end_check_interval.is_zero() {
+            return Err(BuildError::new(
+                "the interval of `with_end_check_interval` is zero: the store would be asked all the time",
+            ));
         }
         if self.waiter_limit == 0 {
             return Err(BuildError::new(

@@ -226,14 +226,17 @@ impl<T: SessionUser> UserSessions<T> {
     ///
     /// `change` may run several times for one session: when another process was faster, and when the session
     /// exchanges its id meanwhile. So it should set and not add. A session that begins meanwhile may be
-    /// missed. The change does not count as a use: no expiry moves.
+    /// missed. The change does not count as a use: no expiry moves. (Another process's use may not count
+    /// either, if it falls into the one round trip of a session's change; the next one does.)
     ///
     /// # Errors
     ///
     /// [`Store`](crate::ErrorKind::Store) if the sessions cannot be listed. What goes wrong with one of them
     /// stands in the result, and the others are changed all the same: a guard or a lock that was in the way
     /// for as long as the layer's lock timeout ([`Locked`](crate::ErrorKind::Locked)), a store that did not
-    /// answer, a record that only a later build can read, a value that cannot be stored.
+    /// answer, a record that only a later build can read, a value that cannot be stored; and, if sessions of
+    /// the user go on to begin in each of ten rounds, those that began last
+    /// ([`Contended`](crate::ErrorKind::Contended)).
     ///
     /// # Cancellation
     ///
@@ -253,10 +256,15 @@ impl<T: SessionUser> UserSessions<T> {
             let (mut outcome, mut seen) = (UpdatedSessions::default(), HashSet::new());
             let mut was_empty = false;
             // As in `end_all_but`: two looks that find nothing new have missed none.
-            for _ in 0..MOST_ROUNDS {
+            for round in 0.. {
                 let mut keys = self.keys_of(&user).await?;
                 keys.retain(|key| seen.insert(*key));
                 if keys.is_empty() && was_empty {
+                    break;
+                }
+                if round == MOST_ROUNDS {
+                    let left = keys.into_iter().map(|key| (key, Error::contended(MOST_ROUNDS)));
+                    outcome.failed.extend(left);
                     break;
                 }
                 was_empty = keys.is_empty();

@@ -97,6 +97,8 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
     let (mut pause, mut seen) = (SHORTEST_INTERVAL, None);
     loop {
         let begun = Instant::now();
+        // Before the question whether the session is stored, so that nothing is told between the two.
+        let stored = slot.end_waiters().stored.notified();
         match (slot.registration(), shared.store()) {
             (Some(registration), Some(Timed { store, .. })) => {
                 let mut change = pin!(store.next_change(&registration.key));
@@ -128,7 +130,10 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
             }
             // Not stored yet, or in its cookie: this process alone can end it, and the clock.
             _ => {
-                sleep(until_next_look(shared, slot)).await;
+                tokio::select! {
+                    () = stored => continue,
+                    () = sleep(until_next_look(shared, slot)) => {}
+                }
                 slot.end_if(|record, life| shared.expiry.is_over(record, life, shared.now()));
             }
         }

@@ -29,6 +29,8 @@ pub enum SessionEnd {
 pub(crate) struct EndWaiters {
     /// That the session has ended.
     pub(crate) told: Notify,
+    /// That the session is stored for the first time, and has an id to look for.
+    pub(crate) stored: Notify,
     watch: Mutex<Watch>,
 }
 
@@ -128,6 +130,13 @@ impl<T: SessionData> Slot<T> {
             contents.state = SlotState::Ended;
             drop(contents);
             self.tell_waiters();
+        }
+    }
+
+    /// The task that looks at the store begins to look for a session that was not stored before.
+    pub(super) fn tell_stored(&self) {
+        if let Some(waiters) = self.end_waiters.get() {
+            waiters.stored.notify_waiters();
         }
     }
 

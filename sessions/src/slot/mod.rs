@@ -182,6 +182,7 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn register(&self, registration: Registration<T>) {
         // A session is stored for the first time once, by a save that holds `store_turn`.
         let _ = self.registration.set(registration);
+        self.tell_stored();
     }
 
     /// No statement in here panics between two changes that belong together: poisoned contents

@@ -41,12 +41,13 @@ use crate::{error::store::StoreError, identity::id::StoreKey, record::Record};
 ///
 /// Too much may always be told: a change that is none costs one `load`.
 pub trait Watch: Store {
-    /// Has `watcher` told of all changes from now on, for as long as the store lives.
+    /// Has `watcher` told of all changes from now on, until it is [closed](Watcher::is_closed).
     ///
     /// # Errors
     ///
-    /// If there is a watcher already, or if this store cannot tell the way it was made; the error says
-    /// what to do. The cache then goes without, and the log has the error.
+    /// If there is a watcher already that is not closed, or if this store cannot tell the way it was made:
+    /// the error's source says what to do, and stands in what
+    /// [`build`](crate::store::NearCacheBuilder::build) of the cache gives.
     fn watch(&self, watcher: &Watcher) -> Result<(), StoreError>;
 
     /// [`load`](Store::load), and the feed that tells when what was found changes. Without a feed the
@@ -108,6 +109,11 @@ impl Watcher {
             has_ended: AtomicBool::new(false),
             is_asked: AtomicBool::new(false),
         }))
+    }
+
+    /// Whether the cache is gone: nobody wants to know any more, and another watcher may take its place.
+    pub fn is_closed(&self) -> bool {
+        self.cache.strong_count() == 0
     }
 
     /// Says that the record under `key` changes while the value lives: whoever reads it from here on

@@ -1,4 +1,5 @@
 use std::{
+    error::Error as _,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, from_millis, to_millis},
-    error::store::StoreError,
+    error::{BuildError, store::StoreError},
     identity::id::StoreKey,
     record::Record,
 };
@@ -24,6 +25,9 @@ pub(crate) mod cache;
 /// The store's name in errors.
 const NAME: &str = "near cache";
 
+/// Room for a session of some size, in bytes.
+const LEAST_MEMORY: usize = 4096;
+
 #[cfg(test)]
 mod tests;
 
@@ -32,15 +36,15 @@ mod tests;
 ///
 /// ```no_run
 /// # #[cfg(feature = "redis")]
-/// # async fn start() -> Result<(), sessions::StoreError> {
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 /// use sessions::{RedisStore, store::NearCache};
 ///
-/// let store = NearCache::new(RedisStore::connect("redis://redis.example").await?);
+/// let store = NearCache::new(RedisStore::connect("redis://redis.example").await?)?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Clones share everything. A store can have one near cache.
+/// Clones share everything. A store, with its clones, can have one near cache at a time.
 ///
 /// # What is promised
 ///
@@ -67,8 +71,8 @@ mod tests;
 ///
 /// Memory, up to [a limit](NearCacheBuilder::with_memory_limit); of sessions that were read once the
 /// oldest go first. What the store needs of its server: see
-/// [`RedisStore`](crate::RedisStore#near-cache). If it cannot say what changes, everything is loaded as
-/// without a cache, and the log has one warning that says why.
+/// [`RedisStore`](crate::RedisStore#near-cache). If the server turns out not to say what changes, everything
+/// is loaded as without a cache, and the log has one warning that says why.
 ///
 /// # Other stores
 ///
@@ -86,8 +90,6 @@ struct Shared<S> {
     store: S,
     cache: Arc<Cache>,
     clock: Clock,
-    /// Whether the store says what changes.
-    is_watched: bool,
 }
 
 /// What a [`NearCache`] has done so far, and what it holds: [`NearCache::stats`].
@@ -110,7 +112,11 @@ pub struct NearCacheStats {
 
 impl<S: Watch> NearCache<S> {
     /// A near cache before `store`, with the defaults of [`builder`](Self::builder).
-    pub fn new(store: S) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](NearCacheBuilder::build).
+    pub fn new(store: S) -> Result<Self, BuildError> {
         NearCacheBuilder::default().build(store)
     }
 
@@ -144,7 +150,7 @@ impl NearCache<()> {
     ///
     /// ```no_run
     /// # #[cfg(feature = "redis")]
-    /// # async fn start() -> Result<(), sessions::StoreError> {
+    /// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     ///
     /// use sessions::{RedisStore, store::NearCache};
@@ -152,7 +158,7 @@ impl NearCache<()> {
     /// let store = NearCache::builder()
     ///     .with_staleness(Duration::from_millis(200))
     ///     .with_memory_limit(16 << 20)
-    ///     .build(RedisStore::connect("redis://redis.example").await?);
+    ///     .build(RedisStore::connect("redis://redis.example").await?)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -184,8 +190,7 @@ impl Default for NearCacheBuilder {
 
 impl NearCacheBuilder {
     /// How old a record may be at most, if the server's word of a change does not arrive: for so long a
-    /// session that was ended elsewhere may go on to be read here. Default: one second. Zero serves
-    /// nothing. What it costs is one question in half that time, while there are requests.
+    /// session that was ended elsewhere may go on to be read here. Default: one second. What it costs is one question in half that time, while there are requests.
     pub fn with_staleness(mut self, staleness: Duration) -> Self {
         self.staleness = staleness;
         self
@@ -212,15 +217,35 @@ impl NearCacheBuilder {
     }
 
     /// Puts the cache before `store`.
-    pub fn build<S: Watch>(self, store: S) -> NearCache<S> {
-        let cache = Arc::new(Cache::new(self.capacity, self.memory_limit, self.staleness));
-        let watching = store.watch(&Watcher::new(&cache));
-        if let Err(error) = &watching {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "the near cache of sessions is not in use");
+    ///
+    /// # Errors
+    ///
+    /// A staleness or limit with which nothing would ever be served; a store that has a near cache already,
+    /// or that cannot say what changes the way it was made, as a `RedisStore` on the application's own
+    /// connection. The message says what to change.
+    pub fn build<S: Watch>(self, store: S) -> Result<NearCache<S>, BuildError> {
+        if self.staleness.is_zero() {
+            return Err(BuildError::new(
+                "the near cache's staleness is zero: nothing would ever be served; leave the cache out",
+            ));
         }
-        let (clock, is_watched) = (self.clock, watching.is_ok());
-        NearCache { shared: Arc::new(Shared { store, cache, clock, is_watched }) }
+        if self.capacity == 0 {
+            return Err(BuildError::new(
+                "the near cache has no room: its capacity is zero sessions",
+            ));
+        }
+        if self.memory_limit < LEAST_MEMORY {
+            return Err(BuildError::new(format!(
+                "the near cache has no room: its memory limit is {} bytes; the least is {LEAST_MEMORY}",
+                self.memory_limit
+            )));
+        }
+        let cache = Arc::new(Cache::new(self.capacity, self.memory_limit, self.staleness));
+        store.watch(&Watcher::new(&cache)).map_err(|error| {
+            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            BuildError::new(format!("there can be no near cache before this store: {why}"))
+        })?;
+        Ok(NearCache { shared: Arc::new(Shared { store, cache, clock: self.clock }) })
     }
 }
 
@@ -248,10 +273,7 @@ impl<S: fmt::Debug> fmt::Debug for NearCache<S> {
 
 impl<S: Watch> Store for NearCache<S> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let Shared { store, cache, clock, is_watched } = &*self.shared;
-        if !is_watched {
-            return store.load(key).await;
-        }
+        let Shared { cache, clock, .. } = &*self.shared;
         if let Found::Fresh(record, feed) = cache.find(key, Instant::now(), clock.now()) {
             if let Some(feed) = feed {
                 self.renew(&feed);
@@ -262,11 +284,7 @@ impl<S: Watch> Store for NearCache<S> {
     }
 
     async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        if self.shared.is_watched {
-            self.load_and_keep(key).await
-        } else {
-            self.shared.store.load_latest(key).await
-        }
+        self.load_and_keep(key).await
     }
 
     async fn next_change(&self, key: &StoreKey) {
@@ -274,9 +292,6 @@ impl<S: Watch> Store for NearCache<S> {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        if !self.shared.is_watched {
-            return self.shared.store.create(key, record).await;
-        }
         let write = self.shared.cache.write(key);
         let (created, feed) = self.shared.store.create_watched(key, record).await?;
         if created == Created::Done {
@@ -291,10 +306,6 @@ impl<S: Watch> Store for NearCache<S> {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        if !self.shared.is_watched {
-            // The one that tells a cache which another has before this store.
-            return self.shared.store.replace(key, record, based_on).await;
-        }
         let write = self.shared.cache.write(key);
         let (replaced, feed) = self.shared.store.replace_watched(key, record, based_on).await?;
         if replaced == Replaced::Done {

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,12 +14,17 @@ use tokio::time::timeout;
 use super::{
     QUEUE, WRITES,
     connection::{Call, is_demotion},
-    tracking::{News, Tracking},
+    tracking::{News, Tracked, Tracking},
 };
 
 /// How old a connection is at least when it is given up because its server takes no writes: while
 /// every server says so, calls shall not connect again and again.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a connection is used on which the server, as it was just then, could not be asked to tell what
+/// changes: before another one is tried. Twice as long after each one that was no better.
+const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// Where to find the server.
 pub(super) enum Source {
@@ -40,7 +45,7 @@ struct Shared {
     current: Mutex<Current>,
     timeout: Duration,
     /// Who wants to know what changes, if anybody does.
-    tracking: OnceLock<Tracking>,
+    tracking: Mutex<Option<Arc<Tracking>>>,
 }
 
 #[derive(Default)]
@@ -49,6 +54,8 @@ struct Current {
     /// How many there were, so that an error of an old one does not end its successor.
     number: u64,
     since: Option<Instant>,
+    /// How many in a row were to be tried again.
+    retries: u32,
 }
 
 /// A connection that is in use.
@@ -58,9 +65,19 @@ struct Open {
     number: u64,
     /// If the server tells on it what changes.
     news: Option<News>,
+    /// When another connection may tell more.
+    retry_at: Option<Instant>,
 }
 
 impl Current {
+    /// The one that is open, unless it is time to try another.
+    fn usable(&mut self) -> Option<Open> {
+        if self.open.as_ref()?.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.leave();
+        }
+        self.open.clone()
+    }
+
     /// Calls that are under way on it keep it until they are answered; what was read on it is told
     /// no changes of any more.
     fn leave(&mut self) {
@@ -83,13 +100,10 @@ impl Managed {
         Self { shared: Arc::new(Shared { source, current, timeout, tracking }), kind }
     }
 
-    /// Has the server tell what changes, on every connection from here on. False if it does already.
-    pub(super) fn track(&self, tracking: Tracking) -> bool {
-        let is_first = self.shared.tracking.set(tracking).is_ok();
-        if is_first {
-            self.shared.lock().leave();
-        }
-        is_first
+    /// Has the server tell what changes, on every connection from here on.
+    pub(super) fn track(&self, tracking: Tracking) {
+        *self.shared.tracking() = Some(Arc::new(tracking));
+        self.shared.lock().leave();
     }
 
     /// Does `work` on the connection. After an error that another server may cure, the next call
@@ -99,7 +113,7 @@ impl Managed {
         work: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<R>,
         call: &mut Call,
     ) -> RedisResult<R> {
-        let Open { connection, number, news } = self.connect().await?;
+        let Open { connection, number, news, .. } = self.connect().await?;
         let Some(news) = news else {
             let answer = work(connection).await;
             return answer.inspect_err(|error| self.shared.forget_after(error, number));
@@ -122,8 +136,8 @@ impl Managed {
     }
 
     async fn connect(&self) -> RedisResult<Open> {
-        if let Some(current) = self.shared.lock().open.clone() {
-            return Ok(current);
+        if let Some(open) = self.shared.lock().usable() {
+            return Ok(open);
         }
         // In a task of its own, because a call that gives up must not take the search with it:
         // with a short deadline nobody would ever find the server.
@@ -142,6 +156,10 @@ impl Shared {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tracking(&self) -> MutexGuard<'_, Option<Arc<Tracking>>> {
+        self.tracking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn forget_after(&self, error: &RedisError, number: u64) {
         let is_demoted = is_demotion(error);
         if !is_demoted && !error.is_unrecoverable_error() && !error.is_io_error() {
@@ -157,8 +175,8 @@ impl Shared {
     async fn search(&self) -> RedisResult<Open> {
         let mut source = self.source.lock().await;
         // Another call may have found it while this one waited.
-        if let Some(current) = self.lock().open.clone() {
-            return Ok(current);
+        if let Some(open) = self.lock().usable() {
+            return Ok(open);
         }
         let client = match &mut *source {
             Source::Address(client) => client.clone(),
@@ -170,13 +188,20 @@ impl Shared {
             .set_response_timeout(Some(self.timeout))
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(WRITES);
-        let (connection, news) = match self.tracking.get() {
+        let tracking = self.tracking().clone();
+        let Tracked { connection, news, may_tell_more } = match &tracking {
             Some(tracking) => tracking.connect(&client, settings).await?,
-            None => (client.get_multiplexed_async_connection_with_config(&settings).await?, None),
+            None => {
+                let connection = client.get_multiplexed_async_connection_with_config(&settings);
+                Tracked { connection: connection.await?, news: None, may_tell_more: false }
+            }
         };
         let mut current = self.lock();
         current.number += 1;
-        let open = Open { connection, number: current.number, news };
+        let retry = RETRY.saturating_mul(1 << current.retries.min(10)).min(LONGEST_RETRY);
+        current.retries = if may_tell_more { current.retries + 1 } else { 0 };
+        let retry_at = may_tell_more.then(|| Instant::now() + retry);
+        let open = Open { connection, number: current.number, news, retry_at };
         current.open = Some(open.clone());
         current.since = Some(Instant::now());
         Ok(open)

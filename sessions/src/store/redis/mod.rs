@@ -2,7 +2,7 @@ use std::{
     fmt,
     io::Write,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -143,8 +143,9 @@ const WRITES: usize = 256 * 1024;
 ///   restored by a save, and by a read that asks the server, not by one that asks nobody.
 /// - After a lost connection, and while the server is not to be reached, nothing is served from memory.
 /// - It needs a connection of the store's own: [`connect`](Self::connect) or
-///   [`connect_sentinel`](Self::connect_sentinel). On one of the application's, and in a cluster,
-///   everything is loaded, and the log says so once; also if the user may not do `client|tracking`.
+///   [`connect_sentinel`](Self::connect_sentinel). On one of the application's, and in a cluster, the cache
+///   cannot be built. If the user may not do `client|tracking`, everything is loaded, and the log says so
+///   once.
 ///
 /// Redis notices that a key has expired up to seconds later, or when somebody asks for it; a near cache
 /// goes by this process's clock.
@@ -216,7 +217,7 @@ struct Shared {
     recent: RecentRecords,
     users: KnownUsers,
     /// Who is told of what this store writes.
-    watcher: OnceLock<Watcher>,
+    watcher: RwLock<Option<Watcher>>,
 }
 
 impl RedisStore {
@@ -691,7 +692,7 @@ impl RedisStoreBuilder {
             write_id: AtomicU64::new(write_id),
             recent: RecentRecords::new(),
             users: KnownUsers::new(),
-            watcher: OnceLock::new(),
+            watcher: RwLock::default(),
         };
         RedisStore { shared: Arc::new(shared) }
     }
@@ -709,7 +710,8 @@ fn last_of<T: FromRedisValue>(answers: Vec<Value>) -> RedisResult<T> {
 impl RedisStore {
     /// What the near cache is told while this store changes a record, if there is one.
     fn around(&self, key: &StoreKey) -> Option<Around> {
-        self.shared.watcher.get().map(|watcher| watcher.around(key))
+        let watcher = self.shared.watcher.read().unwrap_or_else(PoisonError::into_inner);
+        watcher.as_ref().map(|watcher| watcher.around(key))
     }
 
     async fn load_noting(
@@ -845,7 +847,12 @@ impl Store for RedisStore {
 
 impl Watch for RedisStore {
     fn watch(&self, watcher: &Watcher) -> Result<(), StoreError> {
-        let is_first = match self.shared.connection.server() {
+        let mut known = self.shared.watcher.write().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_some_and(|known| !known.is_closed()) {
+            let words = "this store, or a clone of it, has a near cache already: clone that one";
+            return Err(StoreError::permanent(NAME, "watch", words));
+        }
+        match self.shared.connection.server() {
             Server::Own(own) => own.track(Tracking::new(watcher.clone(), &self.shared.prefix)),
             Server::Application(..) => {
                 let words = "the server cannot be asked to tell what changes on a connection of the \
@@ -857,11 +864,9 @@ impl Watch for RedisStore {
                 let words = "a cluster is not asked what changes";
                 return Err(StoreError::permanent(NAME, "watch", words));
             }
-        };
-        if !is_first || self.shared.watcher.set(watcher.clone()).is_err() {
-            let words = "this store, or a clone of it, has a near cache already: clone that one";
-            return Err(StoreError::permanent(NAME, "watch", words));
         }
+        *known = Some(watcher.clone());
+        drop(known);
         let _ = self.shared.tracked_scripts.set(Scripts::new(true));
         Ok(())
     }

@@ -29,6 +29,7 @@ use redis::{
     RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection,
 };
 
+use super::errors::classify;
 use crate::{
     identity::id::StoreKey,
     store::watch::{Feed, Watcher},
@@ -94,6 +95,15 @@ impl Drop for Expected {
     }
 }
 
+/// A connection, and what became of the question whether the server tells what changes.
+pub(super) struct Tracked {
+    pub(super) connection: MultiplexedConnection,
+    /// Nothing if this server does not tell, or not this user.
+    pub(super) news: Option<News>,
+    /// The server was loading, or short of memory: another connection may be told more later.
+    pub(super) may_tell_more: bool,
+}
+
 pub(super) struct Tracking {
     watcher: Watcher,
     /// What the name of a session begins with.
@@ -107,13 +117,12 @@ impl Tracking {
         Self { watcher, prefix, has_warned: AtomicBool::new(false) }
     }
 
-    /// A connection on which the server tells what changes, and what it tells; nothing of the latter if
-    /// this server does not, or not this user.
+    /// A connection on which the server tells what changes, if it does.
     pub(super) async fn connect(
         &self,
         client: &Client,
         settings: AsyncConnectionConfig,
-    ) -> RedisResult<(MultiplexedConnection, Option<News>)> {
+    ) -> RedisResult<Tracked> {
         let info = client.get_connection_info();
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let tracking = Client::open(info.clone().set_redis_settings(redis))?;
@@ -135,7 +144,7 @@ impl Tracking {
             Err(error) if knows_no_resp3(&error) => {
                 self.warn(&error);
                 let plain = client.get_multiplexed_async_connection_with_config(&settings).await?;
-                return Ok((plain, None));
+                return Ok(Tracked { connection: plain, news: None, may_tell_more: false });
             }
             connection => connection?,
         };
@@ -143,14 +152,18 @@ impl Tracking {
         on.arg("TRACKING").arg("ON");
         match on.query_async::<Value>(&mut connection.clone()).await {
             Ok(_) => {
-                let hears_echoes = receiver.hears_echoes(connection.clone()).await?;
-                let echoes = hears_echoes.then(|| receiver.echoes.clone());
-                Ok((connection, Some(News { feed: receiver.feed.clone(), echoes })))
+                let trial = receiver.hears_echoes(connection.clone()).await?;
+                let echoes = (trial == Trial::Heard).then(|| receiver.echoes.clone());
+                let news = Some(News { feed: receiver.feed.clone(), echoes });
+                Ok(Tracked { connection, news, may_tell_more: trial == Trial::NotNow })
             }
             Err(error) if error.is_io_error() || error.is_unrecoverable_error() => Err(error),
             Err(error) => {
-                self.warn(&error);
-                Ok((connection, None))
+                let may_tell_more = passes(&error);
+                if !may_tell_more {
+                    self.warn(&error);
+                }
+                Ok(Tracked { connection, news: None, may_tell_more })
             }
         }
     }
@@ -172,6 +185,20 @@ fn knows_no_resp3(error: &RedisError) -> bool {
     error.kind() == ErrorKind::RESP3NotSupported
         || (error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError)
             && error.detail().is_some_and(|words| words.contains("HELLO")))
+}
+
+/// Whether the server may answer otherwise a little later.
+fn passes(error: &RedisError) -> bool {
+    classify("watch", error.clone()).is_retryable()
+}
+
+/// What became of the trial of echoes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    Heard,
+    NotHeard,
+    /// The server takes no writes just now.
+    NotNow,
 }
 
 /// Gets what the server tells on one connection, in order with the answers.
@@ -210,7 +237,7 @@ impl Receiver {
 
     /// Whether one echo comes for each save, before the answer to what is asked next: tried with the
     /// steps of a save.
-    async fn hears_echoes(&self, connection: MultiplexedConnection) -> RedisResult<bool> {
+    async fn hears_echoes(&self, connection: MultiplexedConnection) -> RedisResult<Trial> {
         const STEPS: &str = "
             redis.call('GETRANGE', KEYS[1], '0', '0')
             redis.call('SET', KEYS[1], '', 'PX', '1000')
@@ -223,10 +250,11 @@ impl Receiver {
         commands.cmd("PTTL").arg(&self.trial);
         let answers: RedisResult<Vec<Value>> = commands.query_async(&mut { connection }).await;
         match answers {
-            Ok(_) => Ok(self.heard.load(SeqCst) == SAVES),
+            Ok(_) if self.heard.load(SeqCst) == SAVES => Ok(Trial::Heard),
+            Ok(_) => Ok(Trial::NotHeard),
             Err(error) if error.is_io_error() || error.is_unrecoverable_error() => Err(error),
-            // A server that takes no writes just now, or not this one.
-            Err(_) => Ok(false),
+            Err(error) if passes(&error) => Ok(Trial::NotNow),
+            Err(_) => Ok(Trial::NotHeard),
         }
     }
 }

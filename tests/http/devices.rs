@@ -1128,6 +1128,52 @@ async fn a_cache_that_is_behind_ends_no_binding() {
     assert_eq!(browser.get("/who").await.text(), "Some(7)");
 }
 
+// ---- several layers ----
+
+/// With keys of its own each of the two builds, and only the offer shows that they stand in one application.
+#[tokio::test]
+async fn of_two_layers_with_the_same_paths_the_inner_one_makes_no_offer_that_the_outer_one_would_refuse()
+ {
+    #[derive(Session)]
+    struct Clerk {
+        #[session(user)]
+        user: Option<u64>,
+    }
+    let layer_of = |path: Option<&'static str>, keys: Keys| {
+        let mut binding = DeviceBinding::new();
+        if let Some(path) = path {
+            binding = binding.with_path(path);
+        }
+        SessionLayer::<Clerk>::builder(MemoryStore::new(), keys)
+            .with_cookie_name("__Host-clerk")
+            .bind_to_device(binding)
+            .build()
+    };
+    let customers = Keys::generate();
+    let outer = SessionLayer::<Customer>::builder(MemoryStore::new(), customers.clone())
+        .bind_to_device(DeviceBinding::new())
+        .build()
+        .unwrap();
+    let both = async |customer: Session<Customer>, clerk: Session<Clerk>| {
+        customer.login(7).await?;
+        clerk.login(8).await
+    };
+    let refused = layer_of(None, customers.clone()).unwrap_err().to_string();
+    assert!(refused.contains("`DeviceBinding::with_path`"), "{refused}");
+    for (inner, offers) in [
+        (layer_of(None, Keys::generate()), &["/device-binding/register"][..]),
+        (layer_of(Some("/clerk"), customers), &["/clerk/register", "/device-binding/register"]),
+    ] {
+        let app =
+            Router::new().route("/login", get(both)).layer(inner.unwrap()).layer(outer.clone());
+        let server = Server::start(app).await;
+        let login = server.client().get("/login").await;
+        let made = login.headers.get_all("secure-session-registration").iter();
+        let paths: Vec<_> = made.map(|it| parameter(it.to_str().unwrap(), "path")).collect();
+        assert_eq!(paths, offers);
+    }
+}
+
 // ---- what it costs ----
 
 #[tokio::test]

@@ -8,6 +8,12 @@
 //! 3. One type, twice: each opens what the other began, as two processes do. A warning, because that
 //!    may be what the application wants, and because a test of several processes does just that.
 //!
+//! With bound sessions (feature `device-bound`), also of two layers with a key in common:
+//!
+//! 4. One's session cookie has the name of the other's bound cookie. An error.
+//! 5. Both tell browsers the same paths for their bindings: where both are in one application, the outer
+//!    one answers for both. An error.
+//!
 //! And of two layers that have neither in common: different types with one name, both with users. Their
 //! users are the same to a store. A warning, because nobody sees here whether they share one.
 //!
@@ -36,6 +42,18 @@ pub(crate) struct Neighbour {
     labels: Vec<Label>,
     has_users: bool,
     tenant: Option<Box<str>>,
+    #[cfg(feature = "device-bound")]
+    bound: Option<BoundNames>,
+}
+
+/// What a layer that binds sessions to devices takes for itself beside its session cookie.
+#[cfg(feature = "device-bound")]
+#[derive(Clone)]
+pub(crate) struct BoundNames {
+    /// The name of the bound cookie. Its path is that of the session cookie, and it has no domain.
+    pub(crate) cookie: String,
+    /// The path of the registration, as browsers see it. That of a refresh stands beside it.
+    pub(crate) path: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +76,15 @@ impl Neighbour {
             labels: keys.labels().collect(),
             has_users: T::FIELDS.iter().any(|field| field.user),
             tenant: keys.tenant().map(Into::into),
+            #[cfg(feature = "device-bound")]
+            bound: None,
         }
+    }
+
+    /// The layer with what it takes for itself to bind sessions to devices.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn with_bound(self, bound: Option<BoundNames>) -> Self {
+        Self { bound, ..self }
     }
 
     /// Enters the layer, unless one is there that it must not stand beside.
@@ -68,6 +94,8 @@ impl Neighbour {
         layers.retain(|layer| layer.strong_count() > 0);
         for other in layers.iter().filter_map(Weak::upgrade) {
             self.check_beside(&other)?;
+            #[cfg(feature = "device-bound")]
+            self.check_bound_beside(&other)?;
         }
         let layer = Arc::new(self);
         layers.push(Arc::downgrade(&layer));
@@ -113,9 +141,12 @@ impl Neighbour {
         }
     }
 
+    fn has_a_key_of(&self, other: &Self) -> bool {
+        self.labels.iter().any(|label| other.labels.contains(label))
+    }
+
     fn relation(&self, other: &Self) -> Relation {
         let (cookie, others) = (&self.cookie, &other.cookie);
-        let have_a_key_in_common = self.labels.iter().any(|label| other.labels.contains(label));
         // A partitioned cookie and one that is not are two to a browser.
         let is_one_cookie = (&cookie.domain, &cookie.path, cookie.partitioned)
             == (&others.domain, &others.path, others.partitioned);
@@ -124,7 +155,7 @@ impl Neighbour {
             && self.tenant == other.tenant
             && self.has_users
             && other.has_users;
-        if !have_a_key_in_common || cookie.name != others.name {
+        if !self.has_a_key_of(other) || cookie.name != others.name {
             if have_the_same_users { Relation::SameUsers } else { Relation::Strangers }
         } else if self.data == other.data {
             Relation::SameType
@@ -135,6 +166,50 @@ impl Neighbour {
         } else {
             Relation::Strangers
         }
+    }
+}
+
+#[cfg(feature = "device-bound")]
+impl Neighbour {
+    fn check_bound_beside(&self, other: &Self) -> Result<(), BuildError> {
+        if !self.has_a_key_of(other) {
+            return Ok(());
+        }
+        let name = self.taken_by(other).or_else(|| other.taken_by(self));
+        if let Some(name) = name {
+            let (one, two) = (other.data_path, self.data_path);
+            return Err(BuildError::new(format!(
+                "the layers of `{one}` and `{two}` have a key in common, and the session cookie of \
+                 one has the name of the other's bound cookie, `{name}`: each would replace the \
+                 other's cookie. Give one of the layers another name with `with_cookie_name`"
+            )));
+        }
+        // Two layers of one type with one cookie answer for each other, as two processes do.
+        let is_one_layer = self.data == other.data && self.cookie.name == other.cookie.name;
+        match (&self.bound, &other.bound) {
+            (Some(bound), Some(others)) if bound.path == others.path && !is_one_layer => {
+                Err(BuildError::new(format!(
+                    "the layers of `{}` and `{}` have a key in common, and `bind_to_device` of both \
+                     tells browsers the path `{}`: in one application the outer layer would answer \
+                     for both, and refuse what is the inner one's. Give one of them another path with \
+                     `DeviceBinding::with_path`; or, if they never serve the same host, keys of its \
+                     own with `Keys::for_tenant`",
+                    other.data_path, self.data_path, bound.path
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The name of this layer's session cookie, if a browser keeps it where the other one's bound cookie
+    /// is.
+    fn taken_by(&self, other: &Self) -> Option<&str> {
+        let Self { cookie, .. } = self;
+        let bound = other.bound.as_ref()?;
+        let is_one_cookie = cookie.name == bound.cookie
+            && (cookie.domain.is_none(), cookie.partitioned, &cookie.path)
+                == (true, other.cookie.partitioned, &other.cookie.path);
+        is_one_cookie.then_some(&*cookie.name)
     }
 }
 
@@ -160,6 +235,58 @@ mod tests {
             labels: keys.labels().collect(),
             has_users: false,
             tenant: keys.tenant().map(Into::into),
+            #[cfg(feature = "device-bound")]
+            bound: None,
+        }
+    }
+
+    #[cfg(feature = "device-bound")]
+    #[test]
+    fn what_a_bound_layer_takes_for_itself_is_no_other_layers() {
+        let (keys, others) = (Keys::generate(), Keys::generate());
+        let bound = |neighbour: Neighbour, path: &str| {
+            let cookie = [&neighbour.cookie.name, "-device"].concat();
+            neighbour.with_bound(Some(BoundNames { cookie, path: path.into() }))
+        };
+        let one = bound(layer::<One>("One", ("id", "/"), &keys), "/d/register");
+        let mut with_domain = layer::<Two>("Two", ("id-device", "/"), &keys);
+        with_domain.cookie.domain = Some("a.example".into());
+        let table = [
+            ("its cookie", layer::<Two>("Two", ("id-device", "/"), &keys), Some("bound cookie")),
+            (
+                "of its own type",
+                layer::<One>("One", ("id-device", "/"), &keys),
+                Some("bound cookie"),
+            ),
+            ("other keys", layer::<Two>("Two", ("id-device", "/"), &others), None),
+            ("another path", layer::<Two>("Two", ("id-device", "/a"), &keys), None),
+            ("a domain", with_domain, None),
+            ("another cookie", layer::<Two>("Two", ("id2", "/"), &keys), None),
+            (
+                "its paths",
+                bound(layer::<Two>("Two", ("id2", "/"), &keys), "/d/register"),
+                Some("`DeviceBinding::with_path`"),
+            ),
+            (
+                "its paths, of its own type",
+                bound(layer::<One>("One", ("id2", "/"), &keys), "/d/register"),
+                Some("`DeviceBinding::with_path`"),
+            ),
+            ("other paths", bound(layer::<Two>("Two", ("id2", "/"), &keys), "/e/register"), None),
+            ("a tenant", bound(layer::<Two>("Two", ("id2", "/"), &others), "/d/register"), None),
+            ("twice", bound(layer::<One>("One", ("id", "/"), &keys), "/d/register"), None),
+        ];
+        for (case, other, words) in table {
+            for (first, second) in [(&one, &other), (&other, &one)] {
+                let found = second.check_bound_beside(first).map_err(|error| error.to_string());
+                match (words, found) {
+                    (None, found) => assert_eq!(found, Ok(()), "{case}"),
+                    (Some(words), found) => {
+                        let message = found.expect_err(case);
+                        assert!(message.contains(words), "{case}: {message}");
+                    }
+                }
+            }
         }
     }
 

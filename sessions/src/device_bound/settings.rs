@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -10,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use crate::{
-    cookie::CookieConfig,
+    cookie::{CookieConfig, neighbours::BoundNames},
     device_bound::{
         UnprovenPolicy,
         challenge::{self, Purpose, Unusable},
@@ -96,7 +97,8 @@ impl DeviceBinding {
 
     /// The path below which the layer answers browsers: `/device-binding` makes it
     /// `POST /device-binding/register` and `POST /device-binding/refresh`. It must be below the session
-    /// cookie's path, and the layer must see its requests: around a whole `axum::Router` it does.
+    /// cookie's path, and the layer must see its requests: around a whole `axum::Router` it does. Two layers
+    /// of one application need two paths: with a key in common, the second one does not build.
     ///
     /// Nothing in front of the layer may answer these paths: a redirect, a 404, a 429 there makes a
     /// browser forget its key, and logs its user out.
@@ -214,6 +216,7 @@ impl DeviceBinding {
             policy: self.policy,
             has_users,
             offers: Offers::new(),
+            has_clashed: AtomicBool::new(false),
         })
     }
 }
@@ -238,9 +241,17 @@ pub(crate) struct BoundDevices {
     /// Then only sessions that somebody is logged in to are bound.
     pub(crate) has_users: bool,
     offers: Offers,
+    /// A layer further inside has been seen to have the same paths.
+    has_clashed: AtomicBool,
 }
 
 impl BoundDevices {
+    /// What no other layer of the application may have.
+    pub(crate) fn names(&self) -> BoundNames {
+        let path = [&*self.prefix, &*self.register].concat();
+        BoundNames { cookie: self.cookie.name.to_string(), path }
+    }
+
     /// The endpoint at this path, if it is one.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         if path == self.refresh {
@@ -281,9 +292,23 @@ impl BoundDevices {
             return None;
         }
         let challenge = self.challenge(keys, Purpose::Register(session), now);
-        let Self { prefix, register, .. } = self;
-        let offer = format!("(ES256);path=\"{prefix}{register}\";challenge=\"{challenge}\"");
+        let offer = format!("(ES256){}challenge=\"{challenge}\"", self.path_parameter());
         HeaderValue::try_from(offer).ok()
+    }
+
+    fn path_parameter(&self) -> String {
+        let Self { prefix, register, .. } = self;
+        format!(";path=\"{prefix}{register}\";")
+    }
+
+    /// Whether an offer, of whichever layer, leads to this layer's path.
+    pub(crate) fn has_path_of(&self, offer: &HeaderValue) -> bool {
+        offer.to_str().is_ok_and(|offer| offer.contains(&self.path_parameter()))
+    }
+
+    /// Whether nobody has been told yet that a layer further inside has the same paths.
+    pub(crate) fn is_first_clash(&self) -> bool {
+        !self.has_clashed.swap(true, Relaxed)
     }
 
     /// The next page is to make the offer again.

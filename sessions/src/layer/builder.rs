@@ -444,6 +444,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             None => None,
         };
         let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
+        #[cfg(feature = "device-bound")]
+        let neighbour = neighbour.with_bound(devices.as_ref().map(|it| it.names()));
         let neighbour = if self.is_another_process { None } else { Some(neighbour.register()?) };
         let plain_http = PlainHttpHint::new(&self.cookie);
         let shared = Shared {

@@ -14,7 +14,7 @@ use super::{future::OwnAnswer, headers};
 use crate::{
     data::SessionData,
     device_bound::{
-        CHALLENGE, RESPONSE,
+        CHALLENGE, REGISTRATION, RESPONSE,
         jwt::Proof,
         settings::{BoundDevices, Endpoint},
     },
@@ -218,7 +218,14 @@ fn plain(status: StatusCode) -> Response<Body> {
 
 /// The response with what it says to the browser about its device, or the page that asks again in its
 /// place.
-pub(super) fn with_device(mut response: Response<Body>, outcome: DeviceOutcome) -> Response<Body> {
+pub(super) fn with_device(
+    devices: Option<&BoundDevices>,
+    mut response: Response<Body>,
+    outcome: DeviceOutcome,
+) -> Response<Body> {
+    if let Some(devices) = devices {
+        drop_offers_of_inner_layers(devices, response.headers_mut());
+    }
     if outcome.asks_again {
         response = again();
     }
@@ -227,6 +234,28 @@ pub(super) fn with_device(mut response: Response<Body>, outcome: DeviceOutcome) 
         response.headers_mut().append(name, value);
     }
     response
+}
+
+/// A layer further inside has made an offer with the same path as this one: the browser's registration
+/// would come here, and be refused, with each page anew. Layers with a key in common do not build; of others
+/// this is the first sign.
+fn drop_offers_of_inner_layers(devices: &BoundDevices, headers: &mut HeaderMap) {
+    if !headers.contains_key(REGISTRATION) {
+        return;
+    }
+    let offers: Vec<HeaderValue> = headers.get_all(REGISTRATION).iter().cloned().collect();
+    headers.remove(REGISTRATION);
+    for offer in offers {
+        if !devices.has_path_of(&offer) {
+            headers.append(REGISTRATION, offer);
+        } else if devices.is_first_clash() {
+            tracing::error!(
+                "a layer inside of another one binds sessions to devices at the same path, which the outer \
+                 one answers: its sessions stay unbound. Give one of them another path with \
+                 `DeviceBinding::with_path`"
+            );
+        }
+    }
 }
 
 /// A page that asks for itself again: it is then a page of this site that asks, and the browser refreshes

@@ -213,7 +213,8 @@ where
     };
     #[cfg(feature = "device-bound")]
     {
-        response = super::device::with_device(response, outcome.device);
+        response =
+            super::device::with_device(handle.shared.devices.as_deref(), response, outcome.device);
     }
     let headers = response.headers_mut();
     if outcome.opened {

@@ -20,11 +20,12 @@ use p256::ecdsa::{Signature, SigningKey, signature::Signer};
 use serde_json::Value;
 use sessions::{
     CsrfLayer, DeviceBinding, DeviceProof, Keys, MemoryStore, RequireLogin, Session, SessionLayer,
-    Store, Unproven, UnprovenPolicy, UserIndex, UserSessions,
+    Store, StoreKey, Unproven, UnprovenPolicy, UserIndex, UserSessions,
     store::Cached,
     testing::{Calls, Fault, FaultyStore, ManualClock, Operation, SpyStore},
 };
 use sessions_tests::{Client, Reply, Server, at_once, eventually};
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use crate::COOKIE;
@@ -319,6 +320,19 @@ impl Browser {
         reply
     }
 
+    /// A refresh for a page of this site, with its cookies. Chromium forgets the binding at a 401.
+    async fn refresh_with_cookies(&mut self) -> StatusCode {
+        let Bound { id, challenge, .. } = self.bound.clone().expect("a bound session");
+        let proof = self.proof(&challenge.expect("a challenge"));
+        let headers = [("sec-secure-session-id", &*id), ("secure-session-response", &*proof)];
+        let reply = self.client.call(request(Method::POST, REFRESH, &headers)).await;
+        match reply.status {
+            StatusCode::OK => self.keep(&reply),
+            _ => self.bound = None,
+        }
+        reply.status
+    }
+
     fn keep(&mut self, reply: &Reply) {
         let instructions: Value = serde_json::from_str(reply.text()).expect("JSON");
         let id = instructions["session_identifier"].as_str().expect("an id").to_string();
@@ -337,6 +351,13 @@ impl Browser {
         let bound = self.bound.as_mut().expect("a bound session");
         assert_eq!(parameter(&header, "id"), bound.id);
         bound.challenge = Some(challenge.expect("a challenge").to_string());
+    }
+
+    /// Where the store has the link of the binding.
+    fn link(&self) -> StoreKey {
+        let id = BASE64.decode(&self.bound().id).expect("base64");
+        let hash = Sha256::new_with_prefix("sessions: link of a device binding: ");
+        StoreKey::from_bytes(hash.chain_update(&id[..16]).finalize().into())
     }
 
     fn bound(&self) -> &Bound {
@@ -533,9 +554,9 @@ async fn what_proves_one_session_proves_no_other() {
     other.refresh().await.text();
     let mixed = owner.client.copy();
     mixed.set_cookie(BOUND, other.client.cookie(BOUND).as_deref());
-    assert_eq!(mixed.get("/who").await.text(), "None");
-    let proof = mixed.get("/proof").await;
+    let proof = mixed.copy().get("/proof").await;
     assert_eq!(proof.text(), "Unproven { why: AnotherBinding }");
+    assert_eq!(mixed.get("/who").await.text(), "None");
 
     let id = owner.bound().id.clone();
     let challenges = [owner.bound().challenge.clone(), other.bound().challenge.clone()];
@@ -991,6 +1012,136 @@ async fn of_several_cookies_one_that_shows_its_device_counts() {
     }
 }
 
+// ---- two bindings of one browser ----
+
+/// A browser keeps a binding when its session's cookie goes, as at its restart, and after the next login it
+/// has two, for one cookie.
+#[tokio::test]
+async fn of_two_bindings_of_a_browser_the_one_of_its_session_counts() {
+    let shop = Shop::start().await;
+    let mut first = shop.bound(1, 7).await;
+    first.client.set_cookie(COOKIE, None);
+    assert_eq!(first.refresh_with_cookies().await, StatusCode::OK, "no other session is there");
+    // Of one client, with one set of cookies.
+    let mut second = Browser { bound: None, ..first.clone() };
+    second.get("/login/7").await.text();
+    assert!(second.bound.is_some() && shop.sessions_of(7).await == 2);
+    shop.clock.advance(2 * MINUTE);
+    assert_eq!(second.get("/who").await.text(), "Some(7)");
+
+    // For a link of another site, without the session's cookie, nobody sees that there is another binding.
+    let cookie = second.client.cookie(COOKIE);
+    assert_eq!(first.refresh().await.status, StatusCode::OK);
+    let refused = second.client.get("/visit").await;
+    assert_eq!(refused.text(), "1", "an empty session");
+    let cookies = refused.set_cookies();
+    assert!(
+        matches!(&cookies[..], [one] if one.starts_with(BOUND) && one.contains("Max-Age=0")),
+        "the cookie that stands in the way goes, and the session's stays: {cookies:?}"
+    );
+    assert_eq!(second.client.cookie(COOKIE), cookie);
+
+    // Whichever the browser asks for first.
+    let mut again = Browser { bound: first.bound.clone(), ..second.clone() };
+    assert_eq!(again.refresh_with_cookies().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(second.client.cookie(BOUND), None);
+    assert_eq!(second.get("/who").await.text(), "Some(7)");
+    assert_eq!(second.refreshes, 1);
+    assert_eq!(second.refresh_with_cookies().await, StatusCode::OK, "its own goes on");
+
+    // Neither a renewed id nor a visitor's session beside it is another binding.
+    second.get("/renew").await.text();
+    assert_eq!(second.refresh_with_cookies().await, StatusCode::OK);
+    second.client.set_cookie(COOKIE, None);
+    second.client.set_cookie(BOUND, None);
+    second.client.get("/visit").await.text();
+    assert_eq!(second.refresh_with_cookies().await, StatusCode::OK);
+}
+
+// ---- links ----
+
+#[tokio::test]
+async fn a_link_that_the_store_has_lost_is_written_anew_for_who_has_the_sessions_cookie() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let (link, store) = (browser.link(), shop.store.store());
+    for path in ["/who", "/renew"] {
+        assert!(store.delete(&link).await.unwrap(), "there is a link");
+        browser.get(path).await.text();
+        assert_eq!(browser.refresh_with_cookies().await, StatusCode::OK);
+        assert_eq!(browser.refresh().await.status, StatusCode::OK, "also without cookies");
+    }
+    assert!(store.delete(&link).await.unwrap());
+    assert_eq!(browser.clone().refresh().await.status, StatusCode::UNAUTHORIZED);
+    let mut other = shop.bound(2, 8).await;
+    let mut thief = Browser { client: other.client.copy(), ..browser.clone() };
+    assert_eq!(thief.refresh_with_cookies().await, StatusCode::UNAUTHORIZED, "another's cookie");
+    assert_eq!(other.get("/who").await.text(), "Some(8)");
+    // A store that is down while the link is written ends nothing.
+    shop.store.fail(Operation::Create);
+    let kept = browser.bound.clone();
+    assert_eq!(browser.refresh_with_cookies().await, StatusCode::SERVICE_UNAVAILABLE);
+    shop.store.heal(Operation::Create);
+    browser.bound = kept;
+    assert_eq!(browser.refresh_with_cookies().await, StatusCode::OK);
+}
+
+/// A link that nobody needs is gone with the logout, or a day after its session, and not when the session
+/// would have ended at the latest.
+#[tokio::test]
+async fn links_do_not_outlast_their_sessions_by_more_than_a_day() {
+    let shop = Shop::start().await;
+    let browser = shop.bound(1, 7).await;
+    let (link, store) = (browser.link(), shop.store.store());
+    assert_eq!(store.len(), 2);
+    // The session's record goes first: nobody is logged in whose link could not be removed.
+    shop.store.fail_next(Operation::Delete, 1);
+    assert_eq!(browser.client.get("/logout").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(store.len(), 2);
+    browser.client.get("/logout").await.text();
+    assert_eq!((store.len(), store.load(&link).await.unwrap()), (0, None));
+
+    // Of two devices that register at once, the loser's is gone.
+    let twin = shop.twin().await;
+    for round in 0..10 {
+        let mut first = shop.browser(1);
+        let offer = first.client.get("/login/7").await.header("secure-session-registration");
+        let second = Browser { key: shop.browser(2).key, ..first.clone() };
+        let client = twin.server.client();
+        client.set_cookie(COOKIE, first.client.cookie(COOKIE).as_deref());
+        let mut second = Browser { client, ..second };
+        tokio::join!(first.register(&offer), second.register(&offer));
+        assert_eq!(store.len(), 2 * (round + 1));
+    }
+
+    for (policy, days) in [(UnprovenPolicy::Reload, 1), (UnprovenPolicy::Allow, 400)] {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        let layer = SessionLayer::<Customer>::builder(store.clone(), Keys::generate())
+            .with_clock(&clock)
+            .with_absolute_timeout(None)
+            .in_another_process()
+            .bind_to_device(DeviceBinding::new().with_unproven_policy(policy))
+            .build()
+            .unwrap();
+        let routes = Router::new().route("/login/{user}", get(login)).route("/who", get(who));
+        let server = Server::start(routes.layer(layer)).await;
+        let mut browser = Browser::new(server.client(), &clock, 1);
+        browser.get("/login/7").await.text();
+        let left = async |browser: &Browser| {
+            let link = store.load(&browser.link()).await.unwrap().expect("a link");
+            link.expires_at.duration_since(clock.now()).unwrap()
+        };
+        assert_eq!(left(&browser).await.as_secs() / (24 * 3_600), days, "{policy:?}");
+        // As long as the session is in use there is one, which lasts as long as the session does.
+        for _ in 0..100 {
+            clock.advance(HOUR);
+            assert_eq!(browser.get("/who").await.text(), "Some(7)");
+            assert!(left(&browser).await > 2 * HOUR + 10 * MINUTE);
+        }
+    }
+}
+
 // ---- where the layer stands ----
 
 #[tokio::test]
@@ -1128,7 +1279,89 @@ async fn a_cache_that_is_behind_ends_no_binding() {
     assert_eq!(browser.get("/who").await.text(), "Some(7)");
 }
 
+/// A session that the binding would make too large stays unbound, and its browser is asked to register
+/// now and then, and not with every page.
+#[tokio::test]
+async fn a_registration_that_cannot_succeed_is_not_offered_with_every_page() {
+    for (payload_limit, offers) in [(60, 1), (10_000, 5)] {
+        let clock = ManualClock::new();
+        let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+        let layer = SessionLayer::<Customer>::builder(store.clone(), Keys::generate())
+            .with_clock(&clock)
+            .with_payload_limit(payload_limit)
+            .in_another_process()
+            .bind_to_device(DeviceBinding::new())
+            .build()
+            .unwrap();
+        let routes = Router::new().route("/login/{user}", get(login)).route("/who", get(who));
+        let server = Server::start(routes.layer(layer)).await;
+        let mut browser = Browser::new(server.client(), &clock, 1);
+        if payload_limit > 100 {
+            // This one passes.
+            store.fail(Operation::Replace);
+        }
+        assert_eq!(browser.client.get("/who").await.text(), "None");
+        let mut reply = browser.client.get("/login/7").await;
+        let mut made = 0;
+        for _ in 0..5 {
+            assert_eq!(reply.status, StatusCode::OK);
+            let offer = reply.header("secure-session-registration");
+            if !offer.is_empty() {
+                made += 1;
+                let registered = browser.register(&offer).await;
+                assert_eq!(registered.status, StatusCode::SERVICE_UNAVAILABLE);
+            }
+            reply = browser.client.get("/who").await;
+        }
+        assert_eq!(made, offers, "with a limit of {payload_limit} bytes");
+    }
+}
+
 // ---- several layers ----
+
+/// Two types with the same keys and the same cookie's name, as two applications of one host may have them.
+#[tokio::test]
+async fn what_a_layer_signs_about_devices_is_nothing_to_a_layer_of_another_type() {
+    #[derive(Session)]
+    #[session(name = "Clerk")]
+    struct Clerk {
+        #[session(user)]
+        user: Option<u64>,
+    }
+    let shop = Shop::start().await;
+    let store = MemoryStore::builder().with_clock(&shop.clock).build();
+    let layer = SessionLayer::<Clerk>::builder(store, shop.keys.clone())
+        .with_clock(&shop.clock)
+        .in_another_process()
+        .bind_to_device(DeviceBinding::new())
+        .build()
+        .unwrap();
+    let clerk_login = async |session: Session<Clerk>| session.login(7).await;
+    let clerk_proof = async |session: Session<Clerk>| format!("{:?}", session.device_binding());
+    let app = Router::new()
+        .route("/login/{user}", get(clerk_login))
+        .route("/proof", get(clerk_proof))
+        .layer(layer);
+    let server = Server::start(app).await;
+    let customer = shop.bound(1, 7).await;
+    let mut clerk = Browser::new(server.client(), &shop.clock, 1);
+    let offer = clerk.client.get("/login/7").await.header("secure-session-registration");
+
+    // The challenge of a customer's login, answered with a clerk's cookie.
+    let others = shop.browser(3).client.get("/login/9").await;
+    let others = others.header("secure-session-registration");
+    assert_eq!(clerk.register(&others).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(clerk.register(&offer).await.status, StatusCode::OK);
+    shop.clock.advance(2 * MINUTE);
+    assert!(clerk.client.get("/proof").await.text().starts_with("Proven"));
+    // The name of a customer's binding.
+    let named = clerk.refresh_with(&customer.bound().id, None).await;
+    assert_eq!(named.status, StatusCode::UNAUTHORIZED);
+    // The bound cookie of a customer is none here, not even another one's.
+    clerk.client.set_cookie(BOUND, customer.client.cookie(BOUND).as_deref());
+    let proof = clerk.client.get("/proof").await;
+    assert_eq!(proof.text(), "Unproven { why: NoCookie }");
+}
 
 /// With keys of its own each of the two builds, and only the offer shows that they stand in one application.
 #[tokio::test]

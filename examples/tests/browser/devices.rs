@@ -49,6 +49,8 @@ struct Seen {
     /// With a proof, and good.
     refreshes: AtomicUsize,
     refused: AtomicUsize,
+    /// Of whatever kind, the icon left out.
+    requests: AtomicUsize,
     /// Pages that ask for themselves again.
     asked_again: AtomicUsize,
 }
@@ -202,6 +204,9 @@ impl Site {
 
 async fn count(seen: Arc<Seen>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_string();
+    if path != "/favicon.ico" {
+        seen.requests.fetch_add(1, SeqCst);
+    }
     let response = next.run(request).await;
     if response.headers().contains_key(header::REFRESH) {
         seen.asked_again.fetch_add(1, SeqCst);
@@ -297,6 +302,26 @@ fn a_link_of_another_site_finds_the_session_with_a_refresh_before_or_after() {
     }
 }
 
+/// As after a restart without the session's cookie, which did not outlast it: the browser has kept the key.
+#[test]
+fn chromium_with_two_bindings_goes_on_with_that_of_its_session() {
+    let Some(site) = Site::start("two-bindings", DeviceBinding::new()) else { return };
+    site.bind();
+    let cookie = json!({ "name": COOKIE, "url": site.address("/") });
+    site.browser.devtools("Network.deleteCookies", cookie);
+    assert_eq!(site.open("/login"), "welcome");
+    eventually("the browser registers again", || site.seen.registrations.load(SeqCst) == 2);
+    site.clock.advance(2 * MINUTE);
+    for _ in 0..3 {
+        site.lose_the_bound_cookie();
+        assert_eq!(site.open("/"), "Some(7)");
+    }
+    assert_eq!(site.refreshes(), 3);
+    assert_eq!(site.seen.refused.load(SeqCst), 1, "the first binding, once");
+    let complaints = site.browser.complaints();
+    assert!(complaints.is_empty(), "{complaints:?}");
+}
+
 #[test]
 fn a_store_that_is_down_for_a_while_costs_chromium_no_key_and_a_logout_does() {
     let Some(site) = Site::start("store-down", DeviceBinding::new()) else { return };
@@ -350,17 +375,30 @@ fn cookies_that_are_copied_from_chromium_open_nothing_after_ten_minutes() {
     assert_eq!(site.seen.registrations.load(SeqCst), 1);
 }
 
+/// Login, reload, a form, `fetch` and logout, and an hour in between: the requests are those that the pages
+/// make, and no more.
 #[test]
 fn a_chromium_that_knows_nothing_of_it_notices_nothing() {
     let Some(site) = Site::start_in("unaware", DeviceBinding::new(), false) else { return };
     assert_eq!(site.open("/login"), "welcome");
     for _ in 0..3 {
         assert_eq!(site.open("/"), "Some(7)");
+        site.browser.follow_script("location.reload()");
+        assert_eq!(site.shown(), "Some(7)");
         site.clock.advance(20 * MINUTE);
     }
+    let fetched = site.browser.script("return await (await fetch('/who')).text()");
+    assert_eq!(fetched, json!("Some(7)"));
+    site.browser.follow("form button");
+    assert_eq!(site.shown(), "Some(7) words=a+b 1");
     let names: Vec<_> = site.cookies().iter().map(|cookie| cookie["name"].clone()).collect();
     assert_eq!(names, [COOKIE]);
-    assert_eq!(site.seen.registrations.load(SeqCst), 0);
+    site.open("/logout");
+    assert_eq!(site.open("/"), "None");
+    assert_eq!(site.cookies(), Vec::<Value>::new());
+    let pages = 1 + 3 * 2 + 2 + 2;
+    assert_eq!(site.seen.requests.load(SeqCst), pages);
+    assert_eq!((site.seen.registrations.load(SeqCst), site.refreshes()), (0, 0));
     let complaints = site.browser.complaints();
     assert!(complaints.is_empty(), "{complaints:?}");
 }

@@ -19,7 +19,7 @@ use crate::{
         settings::{BoundDevices, Endpoint},
     },
     error::{Error, ErrorKind},
-    identity::id,
+    identity::id::{self, StoreKey},
     record::binding::{Binding, BindingId},
     save::{self, Saved, link, shared::Shared, turn::StoreTurn},
     session::{Session, device::DeviceOutcome},
@@ -102,8 +102,18 @@ async fn register<T: SessionData>(
     // find.
     let (lifetime, created_at) =
         slot.inspect(|_, lifetime, record, _| (lifetime, record.created_at));
+    let failed = |error: Error| {
+        // What will fail the next time as well is offered again after a while, and not with each page.
+        if error.is_retryable() {
+            devices.forget_offer(&key);
+        }
+        Err(error)
+    };
     if let Some(store) = shared.store() {
-        link::lead_to(shared, store, &id, &[key], lifetime, created_at).await?;
+        let leading = link::lead_to(shared, store, &id, &[key], lifetime, created_at).await;
+        if let Err(error) = leading {
+            return failed(error);
+        }
     }
     let job = SaveJob { binds: Some(&binding), keeps_expiry: true, ..SaveJob::new(None) };
     let saved =
@@ -111,15 +121,14 @@ async fn register<T: SessionData>(
     match saved {
         Ok(Saved::Done) => {}
         Ok(Saved::Outdated) => {
+            forget(shared, &id).await;
             return refused(StatusCode::FORBIDDEN, &"another device was faster");
         }
         Err(error) if error.kind() == ErrorKind::Ended => {
+            forget(shared, &id).await;
             return refused(StatusCode::UNAUTHORIZED, &"the session has ended");
         }
-        Err(error) => {
-            devices.forget_offer(&key);
-            return Err(error);
-        }
+        Err(error) => return failed(error),
     }
     tracing::info!("bound a session to a device");
     let name = devices.session_identifier(&shared.keys, &id);
@@ -140,12 +149,7 @@ async fn refresh<T: SessionData>(
         tracing::info!("refused to refresh a device: it names no binding of this layer");
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
-    let found = match shared.store() {
-        Some(store) => link::find(shared, store, &id).await?,
-        None => None,
-    };
-    let Some(binding) = found else {
-        tracing::debug!("a device asked for a session that is over");
+    let Some(binding) = named_session(shared, &id, headers).await? else {
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
     let Some(response) = headers.get(RESPONSE) else {
@@ -167,6 +171,41 @@ async fn refresh<T: SessionData>(
     }
     tracing::debug!("a device has proved itself");
     Ok(proven(shared, devices, id, name))
+}
+
+/// The binding that a browser names, if there is a session that it may be refreshed for.
+async fn named_session<T: SessionData>(
+    shared: &Shared<T>,
+    id: &BindingId,
+    headers: &HeaderMap,
+) -> Result<Option<Binding>, Error> {
+    let Some(store) = shared.store() else { return Ok(None) };
+    let Shared { cookie, keys, seen_cookies, .. } = shared;
+    // None with a refresh that another site's link has started.
+    let lines = headers.get_all(header::COOKIE);
+    let cookies = cookie.verified(keys, seen_cookies, lines);
+    let cookies: Vec<StoreKey> = cookies.map(|cookie| cookie.key).collect();
+    let Some(found) = link::find(shared, store, id).await? else {
+        let found = link::find_by_cookie(shared, store, id, &cookies).await?;
+        if found.is_none() {
+            tracing::debug!("a device asked for a session that is over");
+        }
+        return Ok(found);
+    };
+    // Of two bindings of one browser each would replace the other's bound cookie, and refuse its session.
+    if link::is_replaced(shared, store, &found, &cookies).await? {
+        tracing::debug!(
+            "a device asked for a session that its browser has replaced by another one"
+        );
+        return Ok(None);
+    }
+    Ok(Some(found.binding))
+}
+
+async fn forget<T: SessionData>(shared: &Shared<T>, id: &BindingId) {
+    if let Some(store) = shared.store() {
+        link::forget(store, id).await;
+    }
 }
 
 /// A new bound cookie, what the browser is to do with it, and the challenge for the next time.

@@ -152,7 +152,8 @@ impl Expiry {
         lifetime.idle.is_some_and(|idle| idle > absolute).then_some(absolute)
     }
 
-    fn idle(&self, lifetime: Lifetime) -> Option<Duration> {
+    /// How long a session lasts that is not used.
+    pub(crate) fn idle(&self, lifetime: Lifetime) -> Option<Duration> {
         lifetime.idle.or(self.idle).map(|timeout| timeout.min(LONGEST))
     }
 

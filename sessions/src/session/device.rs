@@ -127,7 +127,13 @@ impl<T: SessionData> Handle<T> {
             return false;
         }
         self.ask_again(devices.policy);
-        self.device.arrival.may_have_the_key()
+        self.has_cookie_of_another() || self.device.arrival.may_have_the_key()
+    }
+
+    /// Whether the request was refused for the bound cookie of another binding: the browser may have two,
+    /// and does not know which of them the session needs. Without that cookie it asks for both.
+    fn has_cookie_of_another(&self) -> bool {
+        self.device.refused.get() == Some(&Unproven::AnotherBinding)
     }
 
     fn proof(&self, devices: &BoundDevices, binding: Option<&Binding>) -> DeviceProof {
@@ -171,8 +177,11 @@ impl<T: SessionData> Handle<T> {
                 let offer = self.offer(devices, &current.slot);
                 offer.map(|offer| (HeaderName::from_static(REGISTRATION), offer))
             }
-            // The browser asks for another one with its next request, and is told that it is over.
-            _ if current.ended && devices.cookie.is_among(self.cookies.iter()) => {
+            // The browser asks for another one with its next request, and is told that it is over; or gets
+            // that of the session that it has the cookie of.
+            _ if (current.ended || self.has_cookie_of_another())
+                && devices.cookie.is_among(self.cookies.iter()) =>
+            {
                 Some((header::SET_COOKIE, devices.cookie.removal()))
             }
             _ => None,

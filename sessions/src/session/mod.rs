@@ -635,14 +635,21 @@ impl<T: SessionData> Session<T> {
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _turn = slot.store_turn.lock().await;
         // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
-        if let Some(registration) = slot.registration().filter(|_| !slot.has_moved()) {
+        let is_to_end = slot.registration().filter(|_| !slot.has_moved());
+        if let Some(registration) = is_to_end {
             if let Some(store) = shared.store() {
                 store.delete(&registration.key).await?;
             }
             tracing::debug!("ended a session");
         }
+        #[cfg(feature = "device-bound")]
+        let binding = is_to_end.and(slot.inspect(|_, _, _, head| head.binding.as_deref().copied()));
         slot.end();
         self.handle.reset_to_new();
+        #[cfg(feature = "device-bound")]
+        if let (Some(binding), Some(store)) = (binding, shared.store()) {
+            save::link::forget(store, &binding.id).await;
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use syn::{
 
 /// From the ground up. What is in a row knows the rows above it in this list, and nothing else of the
 /// crate.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("leaves", &["clock", "scratch", "sync", "varint"]),
     ("error", &["error"]),
     ("identity", &["identity"]),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("store", &["store"]),
     ("cookie", &["cookie"]),
     ("device_bound", &["device_bound"]),
+    ("adopt", &["adopt"]),
     ("slot", &["slot"]),
     ("save", &["save"]),
     ("web", &["web"]),

@@ -4,6 +4,8 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+#[cfg(feature = "adopt")]
+pub mod adopt;
 mod clock;
 mod cookie;
 mod csrf;

@@ -1,5 +1,6 @@
 //! What the library promises, from outside: over real sockets, with a client that keeps cookies.
 
+mod adopt;
 mod concurrency;
 mod cookies;
 mod csrf;

@@ -11,6 +11,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "adopt")]
+use crate::identity::id::SessionId;
 use crate::{error::BuildError, identity::id::ID_LENGTH};
 
 /// As many bytes as HMAC-SHA256 gives; a key with fewer could be guessed with less work.
@@ -254,6 +256,22 @@ impl Keys {
         self.ring.iter().any(|key| mac(&key.csrf, name, id).verify(tag.into()).is_ok())
     }
 
+    /// The id of the session that an old one with this id becomes, by the first key.
+    #[cfg(feature = "adopt")]
+    pub(crate) fn adopted_id(&self, nonce: &[u8; ID_LENGTH], old: &str) -> SessionId {
+        self.ring[0].adopted_id(nonce, old)
+    }
+
+    /// The same by each of the keys.
+    #[cfg(feature = "adopt")]
+    pub(crate) fn adopted_ids(
+        &self,
+        nonce: &[u8; ID_LENGTH],
+        old: &str,
+    ) -> impl Iterator<Item = SessionId> {
+        self.ring.iter().map(move |key| key.adopted_id(nonce, old))
+    }
+
     /// Proves that this layer made a `message` about a device, whose session cookie is called `name`;
     /// made with the first key. No `purpose` has a zero byte, and all messages of one are equally long.
     #[cfg(feature = "device-bound")]
@@ -295,6 +313,17 @@ impl Key {
             secret: KeyInit::new((&*subkey(&root, &[b"sessions: secret field, version 1"])).into()),
             root,
         }
+    }
+}
+
+#[cfg(feature = "adopt")]
+impl Key {
+    fn adopted_id(&self, nonce: &[u8; ID_LENGTH], old: &str) -> SessionId {
+        let purpose: [&[u8]; 3] =
+            [b"sessions: adopted session, version 1: ", nonce, old.as_bytes()];
+        let mut id = [0; ID_LENGTH];
+        id.copy_from_slice(&subkey(&self.root, &purpose)[..ID_LENGTH]);
+        SessionId::from_bytes(id)
     }
 }
 

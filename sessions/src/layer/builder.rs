@@ -8,6 +8,13 @@ use http::{Response, request::Parts};
 use crate::data::merge::Conflict;
 #[cfg(feature = "device-bound")]
 use crate::device_bound::settings::DeviceBinding;
+#[cfg(feature = "adopt")]
+use crate::{
+    adopt::{AdoptError, OldSession, Predecessor},
+    data::user::SessionUser,
+    login,
+    save::adopt::Adoption,
+};
 use crate::{
     clock::Clock,
     cookie::{CookieConfig, SameSite, seen::SeenCookies},
@@ -68,7 +75,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(30);
 /// # fn main() {}
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct SessionLayerBuilder<T> {
+pub struct SessionLayerBuilder<T: SessionData> {
     storage: Storage,
     keys: Keys,
     cookie: CookieConfig,
@@ -86,6 +93,10 @@ pub struct SessionLayerBuilder<T> {
     on_rejection: Option<OnRejection>,
     #[cfg(feature = "device-bound")]
     device_binding: Option<DeviceBinding>,
+    #[cfg(feature = "adopt")]
+    adoption: Option<Box<Adoption<T>>>,
+    #[cfg(feature = "adopt")]
+    ends_predecessor: bool,
     clock: Clock,
     is_another_process: bool,
     data: PhantomData<fn() -> T>,
@@ -111,6 +122,10 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             on_rejection: None,
             #[cfg(feature = "device-bound")]
             device_binding: None,
+            #[cfg(feature = "adopt")]
+            adoption: None,
+            #[cfg(feature = "adopt")]
+            ends_predecessor: true,
             clock: Clock::System,
             is_another_process: false,
             data: PhantomData,
@@ -359,6 +374,65 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
+    /// The sessions of the library that the application used before go on: where no cookie of ours opens a
+    /// session, the predecessor's is looked for, and `fill` makes the fields of what was in there. It says
+    /// who was logged in, if anybody; whom it names is logged in, as after
+    /// [`login`](crate::Session::login). [`adopt`](crate::adopt) has an example, and says what holds.
+    ///
+    /// `fill` may run several times for one old session. Its error, as of a value that has another type than
+    /// was thought, is logged, and the visitor is a new one.
+    ///
+    /// Called twice, the last one counts.
+    #[cfg(feature = "adopt")]
+    pub fn adopt(
+        mut self,
+        predecessor: impl Predecessor,
+        fill: impl Fn(&OldSession, &mut T::Fields) -> Result<Option<T::User>, AdoptError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self
+    where
+        T: SessionUser,
+    {
+        let fill = move |shared: &Shared<T>, writer, old: &OldSession, fields: &mut T::Fields| {
+            let Some(user) = fill(old, fields)? else { return Ok(None) };
+            login::patch_with::<T>(user, shared, writer).map(Some).map_err(AdoptError::unreadable)
+        };
+        self.adoption = Some(Box::new(Adoption {
+            predecessor: Box::new(predecessor),
+            fill: Box::new(fill),
+            ends_predecessor: true,
+        }));
+        self
+    }
+
+    /// The same for sessions that say of nobody whose they are.
+    #[cfg(feature = "adopt")]
+    pub fn adopt_visitors(
+        mut self,
+        predecessor: impl Predecessor,
+        fill: impl Fn(&OldSession, &mut T::Fields) -> Result<(), AdoptError> + Send + Sync + 'static,
+    ) -> Self {
+        let fill = move |_: &Shared<T>, _, old: &OldSession, fields: &mut T::Fields| {
+            fill(old, fields).map(|()| None)
+        };
+        self.adoption = Some(Box::new(Adoption {
+            predecessor: Box::new(predecessor),
+            fill: Box::new(fill),
+            ends_predecessor: true,
+        }));
+        self
+    }
+
+    /// Leaves the record and the cookie of a session that is [adopted](Self::adopt) as they are, while
+    /// processes of the old build still serve. See [`adopt`](crate::adopt#a-fleet-that-rolls).
+    #[cfg(feature = "adopt")]
+    pub fn without_ending_predecessor(mut self) -> Self {
+        self.ends_predecessor = false;
+        self
+    }
+
     /// Another clock than the system's, to test expiry without waiting. The store needs the same.
     #[cfg(feature = "testing")]
     pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
@@ -443,6 +517,13 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             }
             None => None,
         };
+        #[cfg(feature = "adopt")]
+        if self.adoption.is_some() && self.storage.is_cookie() {
+            return Err(BuildError::new(
+                "sessions that are kept in their cookies cannot be adopted: two requests with one old \
+                 cookie would make two of it; use a store, or leave out `adopt`",
+            ));
+        }
         let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
         #[cfg(feature = "device-bound")]
         let neighbour = neighbour.with_bound(devices.as_ref().map(|it| it.names()));
@@ -472,6 +553,10 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             plain_http,
             #[cfg(feature = "device-bound")]
             devices,
+            #[cfg(feature = "adopt")]
+            adoption: self.adoption.map(|adoption| {
+                Box::new(Adoption { ends_predecessor: self.ends_predecessor, ..*adoption })
+            }),
         };
         Ok(SessionLayer { shared: Arc::new(shared), on_rejection: self.on_rejection })
     }
@@ -485,7 +570,7 @@ fn user_prefix(name: &str, tenant: Option<&str>) -> Box<str> {
     }
 }
 
-impl<T> fmt::Debug for SessionLayerBuilder<T> {
+impl<T: SessionData> fmt::Debug for SessionLayerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayerBuilder")
             .field("keys", &self.keys)

@@ -226,7 +226,18 @@ where
     } else if outcome.opened {
         headers::keep_private(headers);
     }
+    #[cfg(feature = "adopt")]
+    remove_old_cookie(handle, headers);
     Ok(response)
+}
+
+/// Takes the cookie of an earlier library from a client that needs it no more.
+#[cfg(feature = "adopt")]
+fn remove_old_cookie<T: SessionData>(handle: &Handle<T>, headers: &mut http::HeaderMap) {
+    if let Some(removal) = handle.old_cookie_removal() {
+        headers::never_store(headers);
+        headers.append(http::header::SET_COOKIE, removal);
+    }
 }
 
 impl<F: Future, T: SessionData> fmt::Debug for ResponseFuture<F, T> {

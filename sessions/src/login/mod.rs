@@ -23,7 +23,7 @@ use crate::{
     },
     error::{Error, ErrorKind, refusal::Refusal},
     record::{device::Device, expiry::Lifetime},
-    save::{self, Saved, renew, turn::StoreTurn},
+    save::{self, Saved, renew, shared::Shared, turn::StoreTurn},
     session::{Session, guard::LockToken},
     slot::{
         Slot,
@@ -95,11 +95,13 @@ impl<T: SessionUser> Session<T> {
         self.destroy().await
     }
 
-    /// When the user logged in, last; `None` if nobody is logged in. By the clock of the process that
-    /// the login was sent to.
+    /// When the user logged in, last; `None` if nobody is logged in, or if the login was in an earlier
+    /// library from which the session was [adopted](crate::SessionLayerBuilder::adopt). By the clock of
+    /// the process that the login was sent to.
     pub fn logged_in_at(&self) -> Option<SystemTime> {
-        let record = self.handle().slot().record();
-        record.user.is_some().then_some(record.created_at)
+        self.handle().slot().inspect(|_, _, record, head| {
+            (record.user.is_some() && !head.is_adopted).then_some(record.created_at)
+        })
     }
 
     /// Asks for a login that is not older than `limit`, for what a forgotten open browser should not
@@ -256,7 +258,8 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
         if let Some(lifetime) = lifetime {
             shared.expiry.check_lifetime(lifetime);
         }
-        let ready = patch_with::<T>(user, session).map(|(user, extra_patch)| Ready {
+        let writer = session.handle().writer();
+        let ready = patch_with::<T>(user, shared, writer).map(|(user, extra_patch)| Ready {
             user,
             extra_patch,
             keeps_data,
@@ -297,7 +300,7 @@ struct Ready {
 impl Ready {
     fn job(&self, lifetime: Lifetime, writer: RequestId, generation: u64) -> SaveJob<'_> {
         let (device, keeps_binding) = (self.device.as_ref(), self.keeps_binding);
-        let begin = Begin { user: &self.user, lifetime, device, keeps_binding };
+        let begin = Begin { user: &self.user, lifetime, device, keeps_binding, is_adopted: false };
         let extra_patch = Some((&self.extra_patch, generation));
         SaveJob { extra_patch, login: Some(begin), ..SaveJob::new(Some(writer)) }
     }
@@ -322,25 +325,25 @@ fn is_known_again<T: SessionUser>(
 }
 
 /// The user's name, and the change of the field that says who it is.
-fn patch_with<T: SessionUser>(
+pub(crate) fn patch_with<T: SessionUser>(
     user: T::User,
-    session: &Session<T>,
+    shared: &Shared<T>,
+    writer: RequestId,
 ) -> Result<(Arc<str>, Patch), Error> {
-    let handle = session.handle();
     let info = &T::FIELDS[T::__FIELD];
-    let name = handle.shared.user_name(&user);
+    let name = shared.user_name(&user);
     let mut data = T::__load(&PayloadReader::empty(T::FIELDS));
     data.__begin_as(user);
     let mut body = Vec::new();
-    let codec = handle.shared.policy.codec;
+    let codec = shared.policy.codec;
     let encoded = data.__encode(T::__FIELD, &mut Encoder::new(codec, info, &mut body));
     encoded
         .and_then(|()| {
-            let name_of = |user: &T::User| handle.shared.user_name(user);
+            let name_of = |user: &T::User| shared.user_name(user);
             is_known_again::<T>(&mut data, &body, name_of, &name, codec)
         })
         .map_err(|error| Error::refused(info.key, Refusal::Encode(Arc::new(error.into()))))?;
     let mut patch = Patch::default();
-    patch.set(T::__FIELD, body[..].into(), handle.writer());
+    patch.set(T::__FIELD, body[..].into(), writer);
     Ok((name, patch))
 }

@@ -6,7 +6,7 @@
 //!        [binding-id (16 bytes)  public-key (33 bytes)  bound-at]
 //! ```
 //!
-//! Flags and times, in milliseconds, are [varints](crate::varint). A write id of zero is none: there is room
+//! The flag of a session that was adopted has nothing behind it. Flags and times, in milliseconds, are [varints](crate::varint). A write id of zero is none: there is room
 //! for all that are kept from the first one on, so that a head does not grow from save to save, and a
 //! store that sends what has changed finds the rest where it was. What a later version may add behind is
 //! ignored, and lost with the next save.
@@ -32,6 +32,7 @@ const WRITE_IDS: u8 = 32;
 const DEVICE: u8 = 64;
 const COOKIE_SENT: u8 = 128;
 const BINDING: u16 = 256;
+const ADOPTED: u16 = 512;
 
 /// How many saves a record remembers. Whoever looks for one that is further back cannot tell
 /// whether it was ever carried out.
@@ -54,6 +55,8 @@ pub(crate) struct Head {
     pub(crate) cookie_sent: Option<SystemTime>,
     /// The device that the session is bound to.
     pub(crate) binding: Option<Box<Binding>>,
+    /// The user has logged in before the session began, in another library: nobody knows when.
+    pub(crate) is_adopted: bool,
 }
 
 /// The right to be the only one who saves a session, for as long as it is renewed.
@@ -78,7 +81,7 @@ impl Head {
         if *self == Self::default() {
             return out;
         }
-        let Self { lifetime, lease, write_ids, device, cookie_sent, binding } = self;
+        let Self { lifetime, lease, write_ids, device, cookie_sent, binding, is_adopted } = self;
         let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
         let flags = flag(IDLE, lifetime.idle.is_some())
             | flag(ABSOLUTE, lifetime.absolute.is_some())
@@ -88,7 +91,9 @@ impl Head {
             | flag(WRITE_IDS, !write_ids.is_empty())
             | flag(DEVICE, device.is_some())
             | flag(COOKIE_SENT, cookie_sent.is_some());
-        let flags = u16::from(flags) | if binding.is_some() { BINDING } else { 0 };
+        let flag = |flag: u16, is_set: bool| if is_set { flag } else { 0 };
+        let flags =
+            u16::from(flags) | flag(BINDING, binding.is_some()) | flag(ADOPTED, *is_adopted);
         varint::put(u64::from(flags), &mut out);
         for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
             varint::put(timeout.as_millis() as u64, &mut out);
@@ -163,6 +168,7 @@ impl Head {
         if has(COOKIE_SENT) {
             head.cookie_sent = Some(from_millis(varint::take(&mut bytes)?));
         }
+        head.is_adopted = flags & u64::from(ADOPTED) != 0;
         if flags & u64::from(BINDING) != 0 {
             let id = BindingId::from_bytes(take_array(&mut bytes)?);
             let key = DeviceKey::from_bytes(take_array(&mut bytes)?);
@@ -224,7 +230,16 @@ mod tests {
                 ] {
                     let binding = binding.map(Box::new);
                     let device = device.map(|it| Box::new((it, time)));
-                    let head = Head { lifetime, lease, write_ids, device, cookie_sent, binding };
+                    let is_adopted = binding.is_some();
+                    let head = Head {
+                        lifetime,
+                        lease,
+                        write_ids,
+                        device,
+                        cookie_sent,
+                        binding,
+                        is_adopted,
+                    };
                     let bytes = head.to_bytes();
                     assert_eq!(Head::from_bytes(&bytes), Some(head.clone()));
                     let later = [&bytes[..], b"later"].concat();
@@ -252,6 +267,8 @@ mod tests {
         assert_eq!(head.to_bytes(), b"\x40\xac\x02\x04Zo\xc3\xab\x03::1");
         let head = Head { cookie_sent: Some(from_millis(300)), ..Head::default() };
         assert_eq!(head.to_bytes(), b"\x80\x01\xac\x02");
+        let head = Head { is_adopted: true, ..Head::default() };
+        assert_eq!(head.to_bytes(), b"\x80\x04");
         let binding = Binding {
             id: BindingId::from_bytes(*b"0123456789abcdef"),
             key: DeviceKey::from_bytes(*b"\x02the x of a point in 32 bytes ..."),

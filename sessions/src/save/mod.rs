@@ -19,6 +19,8 @@
 //! 3. A compare-and-swap that another process was faster with costs a reload: the slot is reconciled with
 //!    what is there, pending changes are rebased, and the loop goes round.
 
+#[cfg(feature = "adopt")]
+pub(crate) mod adopt;
 pub(crate) mod background;
 pub(crate) mod ended;
 pub(crate) mod lease;

@@ -10,6 +10,8 @@ use std::{
 
 #[cfg(feature = "device-bound")]
 use crate::device_bound::settings::BoundDevices;
+#[cfg(feature = "adopt")]
+use crate::save::adopt::Adoption;
 use crate::{
     clock::{Clock, to_millis},
     cookie::{CookieConfig, neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
@@ -55,6 +57,9 @@ pub(crate) struct Shared<T: SessionData> {
     /// Only where sessions are bound to devices.
     #[cfg(feature = "device-bound")]
     pub(crate) devices: Option<Box<BoundDevices>>,
+    /// Only where there are sessions of an earlier library.
+    #[cfg(feature = "adopt")]
+    pub(crate) adoption: Option<Box<Adoption<T>>>,
 }
 
 impl<T: SessionData> Shared<T> {

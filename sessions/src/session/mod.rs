@@ -1,5 +1,7 @@
 //! The handle of one request on its session.
 
+#[cfg(feature = "adopt")]
+mod adopt;
 #[cfg(feature = "device-bound")]
 pub(crate) mod device;
 pub(crate) mod finish;

@@ -5,7 +5,8 @@
 //! 3. The record is fetched, and the slot reconciled with it; the first cookie whose session is stored wins.
 //! 4. If the store has a tombstone, the session goes on under another id: the request gets a session that
 //!    has ended, so that its response replaces no cookie.
-//! 5. A session that is bound to a device counts as found if the request shows the device.
+//! 5. If none is found, and the layer adopts sessions of an earlier library, its cookie is looked for.
+//! 6. A session that is bound to a device counts as found if the request shows the device.
 
 use std::{
     sync::{
@@ -82,6 +83,10 @@ impl<T: SessionData> Handle<T> {
                 None => return false,
             }
         }
+        #[cfg(feature = "adopt")]
+        if !has_moved && self.may_adopt() {
+            return false;
+        }
         self.found_none(has_moved);
         true
     }
@@ -102,6 +107,10 @@ impl<T: SessionData> Handle<T> {
             }
             has_moved |= slot.has_moved();
         }
+        #[cfg(feature = "adopt")]
+        if !has_moved && self.may_adopt() && self.adopt().await? {
+            return Ok(());
+        }
         self.found_none(has_moved);
         Ok(())
     }
@@ -113,7 +122,7 @@ impl<T: SessionData> Handle<T> {
 
     /// A client whose session has another id since a moment ago has the cookie of that, or is just
     /// getting it: one of a session that begins here would take its place.
-    fn found_none(&self, has_moved: bool) {
+    pub(super) fn found_none(&self, has_moved: bool) {
         let now = self.shared.now();
         let slot = Arc::new(Slot::unsaved(now));
         if has_moved {
@@ -127,7 +136,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// If two tasks of one request open at once, the first wins.
-    fn found(&self, current: Current<T>, opened_at: Option<SystemTime>) {
+    pub(super) fn found(&self, current: Current<T>, opened_at: Option<SystemTime>) {
         let open = Box::new(OpenedSession {
             current: Mutex::new(current),
             opened_at,
@@ -167,11 +176,11 @@ impl<T: SessionData> Handle<T> {
 
 #[cfg(not(feature = "device-bound"))]
 impl<T: SessionData> Handle<T> {
-    fn admits(&self, _slot: &Slot<T>) -> bool {
+    pub(super) fn admits(&self, _slot: &Slot<T>) -> bool {
         true
     }
 
-    fn may_prove_itself_yet(&self) -> bool {
+    pub(super) fn may_prove_itself_yet(&self) -> bool {
         false
     }
 

@@ -55,6 +55,9 @@ pub(crate) struct Handle<T: SessionData> {
     pub(crate) waits: Waits,
     #[cfg(feature = "device-bound")]
     pub(super) device: DeviceLook,
+    /// The request came with a cookie of an earlier library, whose session is over or one of ours.
+    #[cfg(feature = "adopt")]
+    pub(super) old_cookie_is_over: AtomicBool,
 }
 
 /// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
@@ -75,12 +78,16 @@ impl Cookies {
         }
     }
 
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, HeaderValue> {
+    pub(super) fn as_slice(&self) -> &[HeaderValue] {
         match self {
-            Self::None => [].iter(),
-            Self::One(cookie) => std::slice::from_ref(cookie).iter(),
-            Self::Many(cookies) => cookies.iter(),
+            Self::None => &[],
+            Self::One(cookie) => std::slice::from_ref(cookie),
+            Self::Many(cookies) => cookies,
         }
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, HeaderValue> {
+        self.as_slice().iter()
     }
 }
 
@@ -188,6 +195,8 @@ impl<T: SessionData> Handle<T> {
             is_no_use: AtomicBool::new(false),
             has_just_opened: AtomicBool::new(false),
             waits: Waits::default(),
+            #[cfg(feature = "adopt")]
+            old_cookie_is_over: AtomicBool::new(false),
         }
     }
 

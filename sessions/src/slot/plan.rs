@@ -86,6 +86,8 @@ pub(crate) struct Begin<'a> {
     pub(crate) device: Option<&'a Device>,
     /// The session stays bound to its device, if it is this user's already.
     pub(crate) keeps_binding: bool,
+    /// The user has logged in before, in another library.
+    pub(crate) is_adopted: bool,
 }
 
 /// What a plan depends on, beside the job and the slot.
@@ -369,6 +371,7 @@ impl<T: SessionData> Contents<T> {
                 }
                 (None, _) => self.head.binding.clone(),
             },
+            is_adopted: login.map_or(self.head.is_adopted, |login| login.is_adopted),
         };
         if let Some(write_id) = write_id {
             head.note_write(write_id);

@@ -367,7 +367,13 @@ fn what_a_record_says_of_user_and_times() {
     let user: Arc<str> = "Data:7".into();
     let lifetime = Lifetime::new().with_idle_timeout(3 * HOUR);
     let device = Device::new().with_user_agent("new");
-    let begin = Begin { user: &user, lifetime, device: Some(&device), keeps_binding: true };
+    let begin = Begin {
+        user: &user,
+        lifetime,
+        device: Some(&device),
+        keeps_binding: true,
+        is_adopted: false,
+    };
     let login = SaveJob { login: Some(begin), begins: true, ..ours() };
     let again = SaveJob { login: Some(Begin { device: None, ..begin }), is_seen: true, ..ours() };
     let is_seen = SaveJob { is_seen: true, ..ours() };
@@ -452,7 +458,13 @@ fn which_saves_carry_a_write_id() {
     let with_patch = SaveJob { extra_patch: Some((&extra_patch, plain.generation())), ..ours() };
     assert_eq!(write_ids(&planned(&plain, with_patch, context())), [WRITE_ID], "of an extra patch");
     let user: Arc<str> = "Data:7".into();
-    let begin = Begin { user: &user, lifetime: Lifetime::new(), device: None, keeps_binding: true };
+    let begin = Begin {
+        user: &user,
+        lifetime: Lifetime::new(),
+        device: None,
+        keeps_binding: true,
+        is_adopted: false,
+    };
     let login = SaveJob { login: Some(begin), ..with_patch };
     assert_eq!(write_ids(&planned(&plain, login, context())), NONE, "of a login");
 

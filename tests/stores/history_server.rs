@@ -36,6 +36,13 @@ async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySes
                 NearCache::builder().with_staleness(NEAR_STALENESS).build(store).expect("it tells");
             SessionLayer::builder(near, keys)
         }
+        "near-postgres" => {
+            let store = PostgresStore::builder().with_notifications();
+            let store = store.connect(&url["near-".len()..]).await?;
+            store.migrate().await?;
+            let near = NearCache::builder().with_staleness(NEAR_STALENESS).build(store);
+            SessionLayer::builder(near.expect("it tells"), keys)
+        }
         // The URLs of its nodes.
         "cluster" => {
             let nodes: Vec<&str> = url["cluster:".len()..].split(',').collect();

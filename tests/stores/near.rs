@@ -10,7 +10,9 @@ use std::{
 
 use sessions::{
     Created, MemcachedStore, MySqlStore, PostgresStore, RedisStore, Replaced, SqliteStore, Store,
-    StoreKey, UserIndex, store::NearCache, testing::conformance,
+    StoreKey, UserIndex,
+    store::{NearCache, Watch},
+    testing::conformance,
 };
 use sessions_tests::{
     ended::every_waiter_hears_of_the_end,
@@ -128,10 +130,10 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
 
 /// The log.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn lines(&self, with: &str) -> usize {
+    pub(crate) fn lines(&self, with: &str) -> usize {
         String::from_utf8_lossy(&self.0.lock().unwrap())
             .lines()
             .filter(|it| it.contains(with))
@@ -150,7 +152,7 @@ impl std::io::Write for Log {
 }
 
 /// Saves and loads; the record is there, and how many of the loads asked nobody.
-async fn hits(store: &NearCache<RedisStore>) -> u64 {
+pub(crate) async fn hits<S: Watch>(store: &NearCache<S>) -> u64 {
     let (session, before) = (key(), store.stats().hits);
     assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
     for _ in 0..10 {
@@ -259,7 +261,7 @@ async fn stale(url: &str) -> NearCache<RedisStore> {
     NearCache::builder().with_staleness(STALENESS).build(store).unwrap()
 }
 
-async fn version(store: &impl Store, session: &StoreKey) -> Option<u64> {
+pub(crate) async fn version(store: &impl Store, session: &StoreKey) -> Option<u64> {
     store.load(session).await.unwrap().map(|record| record.version)
 }
 

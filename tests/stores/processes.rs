@@ -81,7 +81,7 @@ fn spawn(url: &str, address: SocketAddr) -> Child {
 /// Whatever was acknowledged is there, however often the processes die in the middle; and increments
 /// of all of them are exact.
 async fn survive_kills(url: &str) {
-    let is_near = url.starts_with("near:");
+    let is_near = url.starts_with("near");
     let staleness = if is_near { NEAR_STALENESS } else { Duration::ZERO };
     let mut servers = Vec::new();
     for _ in 0..PROCESSES {
@@ -179,6 +179,12 @@ async fn four_processes_on_one_redis() {
 async fn four_processes_with_near_caches_on_one_redis() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
     survive_kills(&format!("near:{}", server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_processes_with_near_caches_on_one_postgres() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    survive_kills(&format!("near-{}", server.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

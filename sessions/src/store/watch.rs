@@ -9,22 +9,25 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
 
-use super::{Created, Replaced, Store, near::cache::Cache};
-use crate::{error::store::StoreError, identity::id::StoreKey, record::Record};
+use super::{
+    Created, Replaced, Store,
+    near::cache::{Cache, Told},
+};
+use crate::{clock::to_millis, error::store::StoreError, identity::id::StoreKey, record::Record};
 
 /// A store that says when a record changes: what a [`NearCache`](crate::store::NearCache) needs.
 ///
-/// A [`RedisStore`](crate::RedisStore) is one. A store of your own becomes one with a source of news
+/// A [`RedisStore`](crate::RedisStore) is one, and a [`PostgresStore`](crate::PostgresStore). A store of your own becomes one with a source of news
 /// (a connection on which its server tells what has changed) and this trait:
 ///
 /// 1. [`watch`](Self::watch) keeps the [`Watcher`]. For each connection that brings news the store makes
 ///    a [`Feed`] with [`Watcher::feed`], and says there what arrives: [`changed`](Feed::changed) for a
-///    key, [`forget_all`](Feed::forget_all) if it cannot be said which keys, [`end`](Feed::end) when the
+///    key (or [`changed_to`](Feed::changed_to), if it is known to what), [`forget_all`](Feed::forget_all) if it cannot be said which keys, [`end`](Feed::end) when the
 ///    connection is over. A new connection gets a new feed.
 /// 2. [`load_watched`](Self::load_watched) is [`load`](Store::load), and names the feed that tells of
 ///    every change *after the moment at which the record was read*. If a change can slip between the read
@@ -177,6 +180,15 @@ impl Feed {
     pub fn changed(&self, key: &StoreKey) {
         if let Some(cache) = self.0.cache.upgrade() {
             cache.changed(key);
+        }
+    }
+
+    /// The record under `key` has this version and expiry from now on, and was not changed otherwise since:
+    /// for a source whose news say that much, in the order in which the changes were made. A cache that has
+    /// just that record keeps it: what a process has written itself it need not load again.
+    pub fn changed_to(&self, key: &StoreKey, version: u64, expires_at: SystemTime) {
+        if let Some(cache) = self.0.cache.upgrade() {
+            cache.changed_to(key, Told { version, expires_at: to_millis(expires_at) });
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::NearCacheStats;
-use crate::{identity::id::StoreKey, record::Record, store::watch::Feed};
+use crate::{clock::to_millis, identity::id::StoreKey, record::Record, store::watch::Feed};
 
 /// Enough that the cores of a large machine seldom meet.
 const SHARDS: usize = 16;
@@ -52,11 +52,37 @@ struct Shard {
     bytes: usize,
     /// The newest read of each key that is on its way, by its number. Whoever hears of a change removes
     /// it: what such a read brings may be of before, and is not kept.
-    reads: Map<u64>,
+    reads: Map<Pending>,
     /// How many writes of each key are on their way.
     writes: Map<u32>,
     /// With how many there are.
     waiting: Map<(Arc<Notify>, usize)>,
+}
+
+/// A read that is on its way.
+struct Pending {
+    number: u64,
+    /// What its record was told to be, last of all since it began.
+    told: Option<Told>,
+}
+
+/// The state in which a record was left by a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) version: u64,
+    /// In milliseconds.
+    pub(crate) expires_at: u64,
+}
+
+impl Told {
+    fn of(record: &Record) -> Self {
+        Self { version: record.version, expires_at: to_millis(record.expires_at) }
+    }
+
+    /// Whether a record that was read about then has this change in it.
+    fn is_in(self, record: &Record) -> bool {
+        self.version < record.version || self == Self::of(record)
+    }
 }
 
 struct Entry {
@@ -125,7 +151,7 @@ impl Cache {
     /// A read of the store begins: what it brings is kept if nobody hears of a change until then.
     pub(super) fn read(&self, key: &StoreKey) -> Read<'_> {
         let number = self.reads.fetch_add(1, Relaxed);
-        self.shard(key).reads.insert(*key, number);
+        self.shard(key).reads.insert(*key, Pending { number, told: None });
         Read { cache: self, key: *key, number, is_write: false, is_kept: false }
     }
 
@@ -150,6 +176,29 @@ impl Cache {
         if let Some(waiting) = waiting {
             waiting.notify_waiters();
         }
+    }
+
+    /// The record under `key` is this one from now on: one that is not is not to be relied on any more.
+    pub(crate) fn changed_to(&self, key: &StoreKey, told: Told) {
+        let mut shard = self.shard(key);
+        if let Some(read) = shard.reads.get_mut(key) {
+            read.told = Some(told);
+        }
+        if shard.entry(key).is_some_and(|entry| Told::of(&entry.record) == told) {
+            return;
+        }
+        let entry = shard.remove(key);
+        let waiting = shard.waiting_for(key);
+        drop(shard);
+        self.changes.fetch_add(u64::from(entry.is_some()), Relaxed);
+        if let Some(waiting) = waiting {
+            waiting.notify_waiters();
+        }
+    }
+
+    /// Whether what is read through this feed wants a sign of life of it.
+    pub(super) fn wants_news(&self, feed: &Feed, now: Instant) -> bool {
+        !feed.has_ended() && feed.age(now).is_none_or(|age| age >= self.staleness / 2)
     }
 
     /// No record is to be relied on any more.
@@ -304,7 +353,9 @@ impl Read<'_> {
         // what is read meanwhile is not kept.
         let writes = shard.writes.get(&self.key).copied().unwrap_or_default();
         let others = writes - u32::from(self.is_write);
-        if others > 0 || shard.reads.get(&self.key) != Some(&self.number) {
+        let ours = shard.reads.get(&self.key).filter(|read| read.number == self.number);
+        let is_good = |told: Told| told.is_in(record);
+        if others > 0 || ours.is_none_or(|read| !read.told.is_none_or(is_good)) {
             return;
         }
         shard.reads.remove(&self.key);
@@ -337,7 +388,7 @@ impl Drop for Read<'_> {
             return self.cache.changed(&self.key);
         }
         let mut shard = self.cache.shard(&self.key);
-        if shard.reads.get(&self.key) == Some(&self.number) {
+        if shard.reads.get(&self.key).is_some_and(|read| read.number == self.number) {
             shard.reads.remove(&self.key);
         }
     }

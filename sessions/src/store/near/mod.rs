@@ -71,7 +71,7 @@ mod tests;
 ///
 /// Memory, up to [a limit](NearCacheBuilder::with_memory_limit); of sessions that were read once the
 /// oldest go first. What the store needs of its server: see
-/// [`RedisStore`](crate::RedisStore#near-cache). If the server turns out not to say what changes, everything
+/// [`RedisStore`](crate::RedisStore#near-cache) and [`PostgresStore`](crate::PostgresStore#near-cache). If the server turns out not to say what changes, everything
 /// is loaded as without a cache, and the log has one warning that says why.
 ///
 /// # Other stores
@@ -131,7 +131,12 @@ impl<S: Watch> NearCache<S> {
         let read = cache.read(key);
         let (found, feed) = store.load_watched(key).await?;
         if let Some(record) = &found {
+            let wants_news = feed.clone().filter(|feed| cache.wants_news(feed, Instant::now()));
             read.keep(record, feed);
+            // Where an answer is no sign of life by itself.
+            if let Some(feed) = wants_news {
+                self.renew(&feed);
+            }
         }
         Ok(found)
     }

@@ -115,6 +115,48 @@ async fn what_a_read_brings_is_kept_unless_something_was_told_since_it_began() {
     assert_eq!(found(&cache, &key(1)), None, "nobody tells of its changes");
 }
 
+/// News that say which version and expiry a record has now.
+#[tokio::test(start_paused = true)]
+async fn news_of_what_is_here_already_take_nothing_away() {
+    let (cache, feed) = cache(10, 100_000);
+    confirmed(&feed).await;
+    let here = record(2, 10);
+    let tell = |feed: &Feed, version, expires_at| feed.changed_to(&key(1), version, expires_at);
+    let later = here.expires_at + Duration::from_secs(1);
+    for (version, expires_at, is_kept) in [
+        (2, here.expires_at, true),
+        (1, here.expires_at, false),
+        (3, here.expires_at, false),
+        (2, later, false),
+    ] {
+        keep(&cache, &key(1), &here, &feed);
+        tell(&feed, version, expires_at);
+        assert_eq!(found(&cache, &key(1)).is_some(), is_kept, "{version}");
+    }
+    // While it is read or written: what is newer than the news has them in it.
+    for (version, expires_at, is_kept) in [
+        (2, here.expires_at, true),
+        (1, here.expires_at, true),
+        (1, later, true),
+        (3, here.expires_at, false),
+        (2, later, false),
+    ] {
+        for is_write in [false, true] {
+            cache.changed(&key(1));
+            let read = if is_write { cache.write(&key(1)) } else { cache.read(&key(1)) };
+            tell(&feed, 1, here.expires_at);
+            tell(&feed, version, expires_at);
+            read.keep(&here, Some(feed.clone()));
+            assert_eq!(found(&cache, &key(1)).is_some(), is_kept, "{version} {is_write}");
+        }
+    }
+    let read = cache.read(&key(1));
+    tell(&feed, 2, here.expires_at);
+    feed.changed(&key(1));
+    read.keep(&here, Some(feed.clone()));
+    assert_eq!(found(&cache, &key(1)), None, "it is gone");
+}
+
 /// A read that was answered before a write, and is looked at while the write is on its way.
 #[tokio::test(start_paused = true)]
 async fn what_is_read_during_a_write_is_gone_after_it() {

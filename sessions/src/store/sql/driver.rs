@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{Database, Pool, error::DatabaseError};
 
 use super::statements::{Statement, Statements, Table};
+use crate::store::watch::Watcher;
 
 /// A value of a statement.
 #[derive(Clone, Copy)]
@@ -90,7 +91,18 @@ pub trait Driver: Database {
     /// After what time to ask again whether statements need transactions.
     const ASKED_FOR: Duration = Duration::MAX;
 
+    /// How the store is told of changes, where it can be.
+    type News: Default + Send + Sync;
+
     fn statements(table: &Table) -> Statements;
+
+    /// Puts into the statements what it takes to be told of changes.
+    fn add_news(_: &Self::News, _: &mut Statements, _: &Table) {}
+
+    /// Who wants to know what this store changes.
+    fn watcher(_: &Self::News) -> Option<Watcher> {
+        None
+    }
 
     /// A pool to read with and one to write with; they may be the same.
     fn connect(

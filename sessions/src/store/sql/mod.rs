@@ -18,7 +18,7 @@ use self::{
 };
 use super::{
     Created, DeleteExpired, DynUserIndex, ExpirySweep, Replaced, Store, UserIndex,
-    packed::stored_millis,
+    packed::stored_millis, watch::Around,
 };
 use crate::error::store::{Advice, StoreError};
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
 };
 
 mod driver;
+#[cfg(feature = "postgres")]
+mod listen;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -143,8 +145,41 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// - **Pgpool-II with `streaming_replication` and `load_balance_mode = on`** sends loads to standbys, which
 ///   are behind: a request may not see what the one before it saved. Turn it off for this database
 ///   (`database_redirect_preference_list`), or connect to the primary.
-/// - `LISTEN` needs a connection to the server of its own, which transaction pooling does not give. This
-///   store does not use it; an application that does connects past the pooler for it.
+/// - `LISTEN`, for a [near cache](#near-cache), needs a connection to the server of its own, which
+///   transaction pooling does not give: listen past the pooler with
+///   [`with_notifications_from`](SqlStoreBuilder::with_notifications_from).
+///
+/// # Near cache
+///
+/// ```no_run
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// use sessions::{PostgresStore, store::NearCache};
+///
+/// let url = "postgres://app:secret@db.example/app";
+/// let store = PostgresStore::builder().with_notifications().connect(url).await?;
+/// store.migrate().await?;
+/// let store = NearCache::new(store)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With [`with_notifications`](SqlStoreBuilder::with_notifications), `migrate` also puts the triggers
+/// `sessions_changed` and `sessions_changed_all` with their function on the table ([`schema`](SqlStore::schema)
+/// shows them; a role that only uses the table needs no more rights for them). They notify of each row that
+/// is changed or removed, by whomever, also by a process that has no near cache, on the channel
+/// `sessions_changed`: its key, version and expiry. What that costs:
+///
+/// - **Every save takes a lock that all notifying commits of the server share**, for the time of its commit:
+///   they are written to the disk one after another. A server that commits to a slow disk from many
+///   connections at once saves fewer sessions a second then.
+/// - Each process hears of every change, and has one more connection.
+/// - While there are requests, a process that has a cache notifies itself twice in a staleness.
+///
+/// The last of these is the proof that nothing is missing: such a notification goes over the pool, and has to
+/// arrive on the connection that listens. While it does not, because a pooler passes none on, the two lead to
+/// different servers, or the trigger is gone or off, everything is loaded; the log has one warning that says
+/// why, and once a minute it is tried again. Whoever writes to the table by hand raises the `version` of the
+/// row; a connection with `session_replication_role = replica` notifies of nothing.
 #[cfg(feature = "postgres")]
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
 
@@ -358,8 +393,8 @@ impl<D: Dialect> SqlStore<D> {
             max_connections: 10,
             timeout: Duration::from_secs(5),
             in_transactions: false,
+            news: D::News::default(),
             clock: Clock::System,
-            database: std::marker::PhantomData,
         }
     }
 
@@ -397,18 +432,18 @@ impl<D: Dialect> SqlStore<D> {
 
 /// Makes a [`SqlStore`]; from [`SqlStore::builder`].
 #[must_use = "`connect` or `build` makes the store"]
-pub struct SqlStoreBuilder<D> {
+pub struct SqlStoreBuilder<D: Dialect> {
     table: Option<String>,
     sweep_interval: Option<Duration>,
     sweep_batch: u32,
     max_connections: u32,
     timeout: Duration,
     in_transactions: bool,
+    news: D::News,
     clock: Clock,
-    database: std::marker::PhantomData<fn() -> D>,
 }
 
-impl<D> fmt::Debug for SqlStoreBuilder<D> {
+impl<D: Dialect> fmt::Debug for SqlStoreBuilder<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlStoreBuilder")
             .field("table", &self.table)
@@ -508,8 +543,11 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     }
 
     fn assemble(self, table: Table, read: Pool<D>, write: Pool<D>, are_ours: bool) -> SqlStore<D> {
+        let mut statements = D::statements(&table);
+        D::add_news(&self.news, &mut statements, &table);
         let core = Arc::new(Core {
-            statements: D::statements(&table),
+            statements,
+            news: self.news,
             table,
             read,
             write,
@@ -534,6 +572,8 @@ impl<D: Dialect> SqlStoreBuilder<D> {
 struct Core<D: Dialect> {
     table: Table,
     statements: Statements,
+    /// How it is told of changes, if it is.
+    news: D::News,
     read: Pool<D>,
     /// The same as `read`, but with SQLite, where only one can write at a time: to wait in line for
     /// one connection is faster and fairer than to knock at a locked file.
@@ -1102,6 +1142,48 @@ impl<D: Dialect> Store for SqlStore<D> {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
+        let _around = self.around(key);
+        self.create_untold(key, record).await
+    }
+
+    async fn replace(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<Replaced, StoreError> {
+        let _around = self.around(key);
+        self.replace_untold(key, record, based_on).await
+    }
+
+    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+        let _around = self.around(key);
+        let core = &self.core;
+        let expires = Value::Int(stored_millis(expires_at).cast_signed());
+        let values = [expires, Value::Bytes(key.as_bytes()), expires, core.now()];
+        core.execute("touch", &core.statements.touch, &values).await?;
+        Ok(())
+    }
+
+    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        let _around = self.around(key);
+        let core = &self.core;
+        let values = [Value::Bytes(key.as_bytes()), core.now()];
+        Ok(core.execute("delete", &core.statements.delete, &values).await? > 0)
+    }
+
+    fn user_index(&self) -> Option<&dyn DynUserIndex> {
+        Some(self)
+    }
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// What a near cache is told while this store changes a record, if there is one.
+    fn around(&self, key: &StoreKey) -> Option<Around> {
+        D::watcher(&self.core.news).map(|watcher| watcher.around(key))
+    }
+
+    async fn create_untold(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         let core = &self.core;
         let user = core.stored_user("create", record.user.as_deref())?;
         let [version, created, expires, user, payload] = columns(record, user.as_deref());
@@ -1120,7 +1202,7 @@ impl<D: Dialect> Store for SqlStore<D> {
         Ok(if done { Created::Done } else { Created::Exists })
     }
 
-    async fn replace(
+    async fn replace_untold(
         &self,
         key: &StoreKey,
         record: &Record,
@@ -1143,24 +1225,6 @@ impl<D: Dialect> Store for SqlStore<D> {
         }
         let found = core.fetch_one("replace", &[id, now]).await?;
         Ok(if found.is_some() { Replaced::Changed } else { Replaced::Missing })
-    }
-
-    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        let core = &self.core;
-        let expires = Value::Int(stored_millis(expires_at).cast_signed());
-        let values = [expires, Value::Bytes(key.as_bytes()), expires, core.now()];
-        core.execute("touch", &core.statements.touch, &values).await?;
-        Ok(())
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let core = &self.core;
-        let values = [Value::Bytes(key.as_bytes()), core.now()];
-        Ok(core.execute("delete", &core.statements.delete, &values).await? > 0)
-    }
-
-    fn user_index(&self) -> Option<&dyn DynUserIndex> {
-        Some(self)
     }
 }
 
@@ -1197,6 +1261,12 @@ impl<D: Dialect> UserIndex for SqlStore<D> {
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
         let core = &self.core;
+        // The server's word of them comes a moment after the answer.
+        let mut around = Vec::new();
+        if let Some(watcher) = D::watcher(&core.news) {
+            let found = self.sessions_of(user).await?;
+            around.extend(found.iter().map(|(key, _)| watcher.around(key)));
+        }
         let user = core.stored_user("delete_sessions_of", Some(user))?;
         // No key is empty.
         let except = Value::Bytes(except.map_or(&[], |key| key.as_bytes().as_slice()));

@@ -26,6 +26,8 @@ impl Driver for MySql {
     // A server that is running can be told another default, for the connections that come.
     const ASKED_FOR: Duration = Duration::from_secs(60);
 
+    type News = ();
+
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
         let table = &table.quoted('`');

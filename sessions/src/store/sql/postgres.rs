@@ -9,7 +9,17 @@ use sqlx::{
 use super::{
     Dialect, SqlStoreBuilder,
     driver::{self, Driver, Meaning, Row, Value, is_alive, query, row, run_statements, why_not},
+    listen::News,
     statements::{Statement, Statements, Table},
+};
+use crate::{
+    error::store::StoreError,
+    identity::id::StoreKey,
+    record::Record,
+    store::{
+        Created, Replaced, SqlStore, Store,
+        watch::{Feed, Watch, Watcher},
+    },
 };
 
 impl Dialect for Postgres {}
@@ -21,6 +31,16 @@ impl Driver for Postgres {
     const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
     const CONNECTS_WITHOUT_NEED: bool = false;
+
+    type News = News;
+
+    fn add_news(news: &News, statements: &mut Statements, table: &Table) {
+        news.add_to(statements, table);
+    }
+
+    fn watcher(news: &News) -> Option<Watcher> {
+        news.watcher()
+    }
 
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
@@ -163,6 +183,22 @@ async fn keeps_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error>
 }
 
 impl SqlStoreBuilder<Postgres> {
+    /// Lets a [`NearCache`](crate::store::NearCache) be put before the store. [`migrate`](crate::store::SqlStore::migrate)
+    /// then puts a trigger on the table that notifies of each change, and the store listens on a connection
+    /// of its own beside the pool. See [`PostgresStore`](crate::PostgresStore#near-cache).
+    pub fn with_notifications(mut self) -> Self {
+        self.news = News::wanted(None);
+        self
+    }
+
+    /// [`with_notifications`](Self::with_notifications), listening at another URL than the pool's: past a
+    /// pooler in `pool_mode = transaction`, to the same database. A URL that makes no sense is an error of
+    /// the cache's [`build`](crate::store::NearCacheBuilder::build).
+    pub fn with_notifications_from(mut self, url: &str) -> Self {
+        self.news = News::wanted(Some(url));
+        self
+    }
+
     /// Prepares no statements, and makes each statement a transaction of its own: for a pooler that
     /// gives each transaction another connection to the server and does not know of prepared
     /// statements, such as PgBouncer before 1.21 with `pool_mode = transaction`. A load is then four
@@ -174,6 +210,44 @@ impl SqlStoreBuilder<Postgres> {
     pub fn without_prepared_statements(mut self) -> Self {
         self.in_transactions = true;
         self
+    }
+}
+
+impl Watch for SqlStore<Postgres> {
+    fn watch(&self, watcher: &Watcher) -> Result<(), StoreError> {
+        self.core.news.watch(watcher)
+    }
+
+    async fn load_watched(
+        &self,
+        key: &StoreKey,
+    ) -> Result<(Option<Record>, Option<Feed>), StoreError> {
+        // Before the question: a change after the answer's snapshot is told there.
+        let feed = self.core.feed();
+        Ok((self.load(key).await?, feed))
+    }
+
+    async fn create_watched(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+    ) -> Result<(Created, Option<Feed>), StoreError> {
+        let feed = self.core.feed();
+        Ok((self.create_untold(key, record).await?, feed))
+    }
+
+    async fn replace_watched(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<(Replaced, Option<Feed>), StoreError> {
+        let feed = self.core.feed();
+        Ok((self.replace_untold(key, record, based_on).await?, feed))
+    }
+
+    async fn renew(&self, feed: &Feed) {
+        self.core.confirm(feed).await;
     }
 }
 

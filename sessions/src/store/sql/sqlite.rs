@@ -36,6 +36,8 @@ impl Driver for Sqlite {
     const CAN_HANG: bool = false;
     const CONNECTS_WITHOUT_NEED: bool = true;
 
+    type News = ();
+
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
         let table = &table.quoted('"');

@@ -37,6 +37,12 @@ impl Table {
         format!("{}_{column}", self.name)
     }
 
+    /// Something of that name in the table's schema, in the quotes of the dialect.
+    #[cfg(feature = "postgres")]
+    pub(super) fn beside(&self, name: &str, quote: char) -> String {
+        Self { schema: self.schema.clone(), name: name.to_string() }.quoted(quote)
+    }
+
     /// The whole name, in the quotes of the dialect.
     pub(super) fn quoted(&self, quote: char) -> String {
         let name = &self.name;

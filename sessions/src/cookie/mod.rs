@@ -212,6 +212,11 @@ impl CookieConfig {
         self.values(headers).next().is_some()
     }
 
+    /// Whether a `Cookie` header begins with a cookie of this name, of whatever value.
+    pub(super) fn is_first_in(&self, header: &HeaderValue) -> bool {
+        header.as_bytes().strip_prefix(self.name.as_bytes()).is_some_and(|it| it.starts_with(b"="))
+    }
+
     /// The verified cookies of this name in a request's headers, in their order, and no more than a
     /// handful. Browsers send several when a subdomain or a longer path has set its own.
     pub(crate) fn verified<'a>(
@@ -341,13 +346,16 @@ impl CookieConfig {
         let max_age = max_age.map(|age| format!("; Max-Age={}", age.as_secs())).unwrap_or_default();
         let (name, attributes) = (&*self.name, self.attributes());
         // Exactly, so that the header can have this memory.
-        let length = value.len().div_ceil(3) * 4 + name.len() + attributes.len() + max_age.len();
-        let mut cookie = String::with_capacity(length + "=".len());
-        cookie.push_str(name);
-        cookie.push('=');
-        BASE64.encode_string(value, &mut cookie);
-        cookie.push_str(attributes);
-        cookie.push_str(&max_age);
+        let before = name.len() + "=".len();
+        let encoded = (value.len() * 4).div_ceil(3);
+        let mut cookie = Vec::with_capacity(before + encoded + attributes.len() + max_age.len());
+        cookie.extend_from_slice(name.as_bytes());
+        cookie.push(b'=');
+        cookie.resize(before + encoded, 0);
+        let written = BASE64.encode_slice(value, &mut cookie[before..]);
+        debug_assert_eq!(written, Ok(encoded));
+        cookie.extend_from_slice(attributes.as_bytes());
+        cookie.extend_from_slice(max_age.as_bytes());
         header_value(cookie)
     }
 
@@ -355,7 +363,7 @@ impl CookieConfig {
     /// that set it, or the browser keeps the cookie.
     pub(crate) fn removal(&self) -> HeaderValue {
         const OVER: &str = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
-        header_value([&self.name, "=", self.attributes(), OVER].concat())
+        header_value([&self.name, "=", self.attributes(), OVER].concat().into())
     }
 
     pub(crate) fn attributes(&self) -> &str {
@@ -399,7 +407,7 @@ impl CookieConfig {
     }
 }
 
-fn header_value(cookie: String) -> HeaderValue {
+fn header_value(cookie: Vec<u8>) -> HeaderValue {
     let mut value = HeaderValue::try_from(cookie)
         .expect("`check` lets only visible ASCII through, and the value is base64");
     // Keeps HTTP/2 from putting it into its compression table, and `Debug` from printing it.

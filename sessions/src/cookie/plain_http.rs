@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{cookie::CookieConfig, sync::Mutex};
 
@@ -47,6 +47,8 @@ pub(crate) struct PlainHttpHint {
     /// How many more requests are looked at. Zero: none.
     left: AtomicU32,
     clients: Mutex<[Option<Client>; CLIENTS]>,
+    /// There has been one of them.
+    has_clients: AtomicBool,
     hashes: RandomState,
 }
 
@@ -83,34 +85,58 @@ impl PlainHttpHint {
         Self {
             left: AtomicU32::new(if is_of_interest { LOOKED_AT } else { 0 }),
             clients: Mutex::new([None; CLIENTS]),
+            has_clients: AtomicBool::new(false),
             hashes: RandomState::new(),
         }
     }
 
     /// Looks at a request; says who sent it if it is worth noting that it is sent a cookie.
-    pub(crate) fn look_at(&self, headers: &HeaderMap, cookie: &CookieConfig) -> Option<ClientId> {
-        if self.left.load(Relaxed) == 0 {
+    #[inline]
+    pub(crate) fn look_at(
+        &self,
+        headers: &HeaderMap,
+        first_cookies: Option<&HeaderValue>,
+        cookie: &CookieConfig,
+    ) -> Option<ClientId> {
+        let left = self.left.load(Relaxed);
+        if left == 0 {
             return None;
         }
+        // Nobody is to be forgotten, and this request will be sent no first cookie.
+        if !self.has_clients.load(Relaxed) && first_cookies.is_some_and(|it| cookie.is_first_in(it))
+        {
+            return self.count(left);
+        }
+        self.look_closer(headers, cookie, left)
+    }
+
+    #[cold]
+    fn look_closer(
+        &self,
+        headers: &HeaderMap,
+        cookie: &CookieConfig,
+        left: u32,
+    ) -> Option<ClientId> {
         let Some(host) = host(headers).filter(|_| !is_passed_on(headers)) else {
-            return self.count();
+            return self.count(left);
         };
         let agent = headers.get(header::USER_AGENT).map(|agent| agent.as_bytes());
         let id = ClientId(self.hashes.hash_one((host, agent)));
         if cookie.is_among(headers.get_all(header::COOKIE)) {
             self.forget(id);
-            return self.count();
+            return self.count(left);
         }
         match sign(headers, host) {
-            Sign::None => return self.count(),
+            Sign::None => return self.count(left),
             Sign::Browser => {}
             sign => self.suspect(id, sign == Sign::Strong, host),
         }
         Some(id)
     }
 
-    fn count(&self) -> Option<ClientId> {
-        let _ = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+    /// Requests that are looked at in the same moment may count for one.
+    fn count(&self, left: u32) -> Option<ClientId> {
+        self.left.store(left - 1, Relaxed);
         None
     }
 
@@ -118,6 +144,7 @@ impl PlainHttpHint {
     pub(crate) fn note_sent(&self, id: ClientId) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = Instant::now();
+        self.has_clients.store(true, Relaxed);
         match clients.iter_mut().flatten().find(|client| client.id == id) {
             Some(client) => client.sent = sent,
             None => {
@@ -280,12 +307,16 @@ mod tests {
         headers
     }
 
+    fn look(hint: &PlainHttpHint, headers: &HeaderMap, cookie: &CookieConfig) -> Option<ClientId> {
+        hint.look_at(headers, headers.get(header::COOKIE), cookie)
+    }
+
     /// Whether requests with these headers, each answered with the cookie, end in a warning.
     fn warns(requests: &[Headers<'_>]) -> bool {
         let cookie = CookieConfig::default();
         let hint = PlainHttpHint::new(&cookie);
         for request in requests {
-            if let Some(client) = hint.look_at(&headers(request), &cookie) {
+            if let Some(client) = look(&hint, &headers(request), &cookie) {
                 hint.note_sent(client);
             }
         }
@@ -373,9 +404,9 @@ mod tests {
         let hint = PlainHttpHint::new(&cookie);
         let well = headers(&[COOKIE]);
         for _ in 0..LOOKED_AT {
-            assert_eq!(hint.look_at(&well, &cookie), None);
+            assert_eq!(look(&hint, &well, &cookie), None);
         }
-        assert_eq!(hint.look_at(&headers(&[PAGE]), &cookie), None);
+        assert_eq!(look(&hint, &headers(&[PAGE]), &cookie), None);
     }
 
     #[test]
@@ -388,9 +419,9 @@ mod tests {
         ];
         for change in changes {
             let mut cookie = CookieConfig::default();
-            assert!(PlainHttpHint::new(&cookie).look_at(&headers(&[PAGE]), &cookie).is_some());
+            assert!(look(&PlainHttpHint::new(&cookie), &headers(&[PAGE]), &cookie).is_some());
             change(&mut cookie);
-            assert_eq!(PlainHttpHint::new(&cookie).look_at(&headers(&[PAGE]), &cookie), None);
+            assert_eq!(look(&PlainHttpHint::new(&cookie), &headers(&[PAGE]), &cookie), None);
         }
     }
 }

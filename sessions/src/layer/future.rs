@@ -127,6 +127,13 @@ where
             let handle = session.handle();
             handle.begin_poll();
             let output = ready!(answer(this.inner, &handle.waits, cx));
+            let output = match output {
+                Ok(Ok(response)) if handle.is_unasked() => {
+                    *this.is_done = true;
+                    return Poll::Ready(Ok(response.map(Body::new)));
+                }
+                output => output,
+            };
             if matches!(output, Ok(Err(_))) {
                 handle.on_response_lost();
             }

@@ -35,6 +35,17 @@ impl<S, T: SessionData> SessionService<S, T> {
     }
 }
 
+impl<S, T: SessionData> SessionService<S, T> {
+    /// Whether another layer looks after the request's session already.
+    fn is_inside<B>(&self, request: &Request<B>) -> bool {
+        request.extensions().get::<Lazy<T>>().is_some_and(|outer| self.answers(outer))
+    }
+
+    fn answers(&self, Lazy(outer): &Lazy<T>) -> bool {
+        self.shared.is_or_answers_for(&outer.handle().shared)
+    }
+}
+
 impl<S: Clone, T: SessionData> Clone for SessionService<S, T> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), self.shared.clone(), self.on_rejection.clone())
@@ -62,25 +73,30 @@ where
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
-        // With two handles on its session a request would have two cookies, of which the outer one's
-        // would replace the inner one's.
-        let outer = request.extensions().get::<Lazy<T>>();
-        if outer.is_some_and(|Lazy(outer)| self.shared.is_or_answers_for(&outer.handle().shared)) {
-            return ResponseFuture::inside(self.inner.call(request));
-        }
         #[cfg(feature = "device-bound")]
-        if let Some(answering) = device::answer(&self.shared, &request) {
+        if self.shared.devices.is_some()
+            && !self.is_inside(&request)
+            && let Some(answering) = device::answer(&self.shared, &request)
+        {
             return ResponseFuture::own(answering);
         }
         let session = Session::<T>::lazy(self.shared.clone(), request.method(), request.headers());
         let mut on_rejection = None;
-        if let Some(function) = &self.on_rejection {
+        if let Some(function) = &self.on_rejection
+            && !self.is_inside(&request)
+        {
             // Before the session is in it, which the copy would keep in use.
             let (head, body) = request.into_parts();
             on_rejection = Some(Box::new((function.clone(), head.clone())));
             request = Request::from_parts(head, body);
         }
-        request.extensions_mut().insert(Lazy(session.clone()));
+        let outer = request.extensions_mut().insert(Lazy(session.clone()));
+        // With two handles on its session a request would have two cookies, of which the outer one's
+        // would replace the inner one's.
+        if let Some(outer) = outer.filter(|outer| self.answers(outer)) {
+            request.extensions_mut().insert(outer);
+            return ResponseFuture::inside(self.inner.call(request));
+        }
         ResponseFuture::new(self.inner.call(request), session, on_rejection)
     }
 }

@@ -60,11 +60,15 @@ use crate::{
 /// other save is under way, nobody was faster, nothing is encrypted. False if there is: then nothing
 /// has happened, and [`save_with_retries`] is what does it. `seen` is what the system's clock has shown
 /// a moment ago.
+///
+/// `is_alone`: the slot goes with the request that saves, and the request before anybody can know the
+/// id of a session that it begins. Such a slot is not entered in the registry.
 pub(crate) fn save_at_once<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     job: SaveJob<'_>,
     seen: Option<SystemTime>,
+    is_alone: bool,
 ) -> bool {
     let Some(store) = shared.storage.store_at_once() else { return false };
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
@@ -93,7 +97,7 @@ pub(crate) fn save_at_once<T: SessionData>(
         }
         is_created
     });
-    if is_created {
+    if is_created && !is_alone {
         shared.registry.enter(slot);
     }
     is_created

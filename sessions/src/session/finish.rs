@@ -26,7 +26,7 @@ use crate::{
     identity::id::SessionId,
     record::{Record, expiry::Lifetime, head::Head},
     save::{self, load, shared::Shared, turn::StoreTurn},
-    session::request::{Current, Handle},
+    session::request::{Current, Handle, OpenedSession},
     slot::{Slot, SlotState, plan::SaveJob},
 };
 
@@ -53,15 +53,29 @@ struct Seen {
 }
 
 impl<T: SessionData> Handle<T> {
+    /// The response is being made ready, and nobody has asked for the session: nothing is to be done for it.
+    #[inline]
+    pub(crate) fn is_unasked(&self) -> bool {
+        // First this, then the look: `open` does it the other way round, so that one of the two sees the
+        // other.
+        self.answered.store(true, SeqCst);
+        !self.asked.load(SeqCst)
+    }
+
     /// What the response needs, if that can be said without waiting for anything: nothing to save, or
     /// a store that answers at once, and nobody in the middle of something.
-    pub(crate) fn finish_now(&self) -> Option<Outcome> {
+    #[inline]
+    pub(crate) fn finish_now(self: &Arc<Self>) -> Option<Outcome> {
         // First this, then the look at `current`: `open` does it the other way round, so that one of
         // the two sees the other.
         self.answered.store(true, SeqCst);
-        let Some(opened) = self.opened.get() else {
-            return Some(Outcome { opened: self.asked.load(Acquire), ..Outcome::default() });
-        };
+        match self.opened.get() {
+            Some(opened) => self.finish_opened(opened),
+            None => Some(Outcome { opened: self.asked.load(Acquire), ..Outcome::default() }),
+        }
+    }
+
+    fn finish_opened(self: &Arc<Self>, opened: &OpenedSession<T>) -> Option<Outcome> {
         let seen_at = opened.opened_at.filter(|_| self.has_just_opened.load(Relaxed));
         // Before the look at `current`: what a save drops may have a `Drop` that looks there.
         let is_saved = self.save_at_once(seen_at)?;
@@ -90,7 +104,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
-    fn save_at_once(&self, seen: Option<SystemTime>) -> Option<bool> {
+    fn save_at_once(self: &Arc<Self>, seen: Option<SystemTime>) -> Option<bool> {
         if !self.wrote.load(SeqCst) {
             return Some(false);
         }
@@ -98,7 +112,9 @@ impl<T: SessionData> Handle<T> {
         if !slot.has_unsaved() {
             return Some(false);
         }
-        save::save_at_once(&self.shared, &slot, self.job(), seen).then_some(true)
+        // The response has the one handle, and nobody waits for the session's end.
+        let is_alone = Arc::strong_count(self) == 1 && Arc::strong_count(&slot) == 2;
+        save::save_at_once(&self.shared, &slot, self.job(), seen, is_alone).then_some(true)
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -231,6 +247,7 @@ impl<T: SessionData> Handle<T> {
         slot.inspect(|state, lifetime, record, head| self.seen(state, lifetime, record, head, now))
     }
 
+    #[inline]
     fn seen(
         &self,
         state: SlotState,

@@ -11,7 +11,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::Ordering::{Relaxed, Release},
+        atomic::Ordering::{Relaxed, SeqCst},
     },
     time::SystemTime,
 };
@@ -43,7 +43,7 @@ impl<T: SessionData> Handle<T> {
     /// Finds the session of the request's cookie, or begins one. If the store does not answer, or
     /// the future is dropped, the next call tries again.
     pub(crate) async fn open(&self) -> Result<(), Error> {
-        self.asked.store(true, Release);
+        self.asked.store(true, SeqCst);
         if self.opened.get().is_none() && !self.find_at_once() {
             // Boxed, because it would make every handler's future some hundred bytes larger.
             Box::pin(self.find().instrument(open_span())).await?;

@@ -70,11 +70,11 @@ pub(super) enum Cookies {
 impl Cookies {
     /// A header's clone shares its bytes.
     fn from_headers(headers: &HeaderMap) -> Self {
-        let mut cookies = headers.get_all(header::COOKIE).iter();
-        match (cookies.next(), cookies.next()) {
-            (None, _) => Self::None,
-            (Some(one), None) => Self::One(one.clone()),
-            _ => Self::Many(headers.get_all(header::COOKIE).iter().cloned().collect()),
+        let has_one_of_each = headers.len() == headers.keys_len();
+        match headers.get(header::COOKIE) {
+            None => Self::None,
+            Some(one) if has_one_of_each => Self::One(one.clone()),
+            Some(_) => Self::Many(headers.get_all(header::COOKIE).iter().cloned().collect()),
         }
     }
 
@@ -172,8 +172,10 @@ impl<T: SessionData> Drop for SwitchGuard<'_, T> {
 
 impl<T: SessionData> Handle<T> {
     /// Does no work yet.
+    #[inline]
     pub(crate) fn new(shared: Arc<Shared<T>>, method: &Method, headers: &HeaderMap) -> Self {
-        let client = shared.plain_http.look_at(headers, &shared.cookie);
+        let cookies = Cookies::from_headers(headers);
+        let client = shared.plain_http.look_at(headers, cookies.iter().next(), &shared.cookie);
         #[cfg(feature = "device-bound")]
         let device = match shared.devices {
             Some(_) => DeviceLook::from_headers(method, headers),
@@ -185,7 +187,7 @@ impl<T: SessionData> Handle<T> {
             #[cfg(feature = "device-bound")]
             device,
             shared,
-            cookies: Cookies::from_headers(headers),
+            cookies,
             client,
             opened: OnceLock::new(),
             asked: AtomicBool::new(false),

@@ -200,6 +200,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// State, lifetime, record and its head, in one look. `at` runs under the lock of the contents.
+    #[inline]
     pub(crate) fn inspect<R>(
         &self,
         at: impl FnOnce(SlotState, Lifetime, &Record, &Head) -> R,

@@ -123,6 +123,7 @@ impl<T: SessionData> Slot<T> {
 
     /// The same without loading the record: `store` says whether the store still has exactly the slot's
     /// record, not over, and may move the record's expiry.
+    #[inline]
     pub(crate) fn is_unchanged(&self, store: impl FnOnce(&mut Record, Lifetime) -> bool) -> bool {
         let mut contents = self.contents();
         if !matches!(contents.state, SlotState::Stored | SlotState::Loading)

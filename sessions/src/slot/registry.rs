@@ -3,14 +3,14 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed},
 };
 
 use crate::{
     data::SessionData,
     identity::id::{ID_LENGTH, SessionId, StoreKey},
     slot::Slot,
-    sync::{Mutex, MutexGuard},
+    sync::{AtomicBool, Mutex, MutexGuard},
 };
 
 /// Enough that the cores of a large machine seldom meet.
@@ -55,6 +55,8 @@ pub(crate) struct Registration<T: SessionData> {
     pub(crate) id: SessionId,
     pub(crate) key: StoreKey,
     registry: Arc<Registry<T>>,
+    /// The registry may have an entry for the slot.
+    is_entered: AtomicBool,
 }
 
 impl<T: SessionData> Registry<T> {
@@ -78,7 +80,7 @@ impl<T: SessionData> Registry<T> {
                 return slot;
             }
         }
-        let slot = Arc::new(Slot::loading(Registration { id, key, registry: self.clone() }));
+        let slot = Arc::new(Slot::loading(self.new_registration(id, key, true)));
         shard.slots.insert(key, Entry::in_use(&slot));
         slot
     }
@@ -125,22 +127,33 @@ impl<T: SessionData> Registry<T> {
         }
     }
 
-    /// Enters a slot whose record has just been stored, under an id that nobody else knows yet.
+    /// Enters a slot whose record has just been stored, under an id that nobody else knows yet: so that
+    /// whoever comes with the id finds the slot that is in use.
     pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
         if let Some(registration) = slot.registration() {
+            registration.is_entered.store(true, Relaxed);
             self.shard(&registration.key).slots.insert(registration.key, Entry::in_use(slot));
         }
     }
 
     /// The registration for a slot with this id, which is not entered yet.
     pub(crate) fn registration(self: &Arc<Self>, id: SessionId) -> Registration<T> {
-        Registration { id, key: id.store_key(), registry: self.clone() }
+        self.new_registration(id, id.store_key(), false)
     }
 
     /// The registration for a slot of a session whose id nobody here knows: it is never entered, and no
     /// cookie is ever made of it.
     pub(crate) fn without_id(self: &Arc<Self>, key: StoreKey) -> Registration<T> {
-        Registration { id: SessionId::from_bytes([0; ID_LENGTH]), key, registry: self.clone() }
+        self.new_registration(SessionId::from_bytes([0; ID_LENGTH]), key, false)
+    }
+
+    fn new_registration(
+        self: &Arc<Self>,
+        id: SessionId,
+        key: StoreKey,
+        is_entered: bool,
+    ) -> Registration<T> {
+        Registration { id, key, registry: self.clone(), is_entered: AtomicBool::new(is_entered) }
     }
 
     /// How many sessions are in use.
@@ -173,6 +186,9 @@ fn lock<T: SessionData>(shard: &Mutex<Shard<T>>) -> MutexGuard<'_, Shard<T>> {
 
 impl<T: SessionData> Drop for Registration<T> {
     fn drop(&mut self) {
+        if !*self.is_entered.get_mut() {
+            return;
+        }
         let mut shard = self.registry.shard(&self.key);
         // Between the last reference and this lock another request may have made a new slot.
         if shard.slots.get(&self.key).is_some_and(|entry| entry.slot.strong_count() == 0) {

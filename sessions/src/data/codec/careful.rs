@@ -8,10 +8,11 @@
 //!
 //! What a type reads by way of serde's own buffers (`untagged`, `tag`, `flatten`) is read without.
 
-use std::{cell::Cell, fmt};
+use std::{any::type_name, cell::Cell, fmt};
 
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
 
 use crate::data::codec::{
@@ -233,10 +234,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Inside<'_, V> {
         let notes = self.notes;
         match self.fields {
             None => self.visitor.visit_map(Careful { inner, notes }),
-            Some(fields) => {
-                let names = Names { fields, next: 0, known: 0, has_unknown: false };
-                self.visitor.visit_map(Members { inner, names, notes })
-            }
+            Some(fields) => self.visitor.visit_map(Members {
+                inner,
+                fields,
+                wanted: 0,
+                has_unwanted: false,
+                notes,
+            }),
         }
     }
 
@@ -297,32 +301,13 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Careful<'_, A> {
 /// The fields of a struct as they were stored.
 struct Members<'n, A> {
     inner: A,
-    names: Names,
-    notes: &'n Notes,
-}
-
-/// The names that a struct has now, and what was stored of them.
-struct Names {
-    /// Aliases too.
+    /// The names that the struct has now, aliases too.
     fields: &'static [&'static str],
-    /// Fields are mostly stored in their order.
-    next: usize,
-    known: usize,
-    has_unknown: bool,
-}
-
-impl Names {
-    #[inline]
-    fn note(&mut self, name: &[u8]) {
-        let is_expected =
-            self.fields.get(self.next).is_some_and(|expected| expected.as_bytes() == name);
-        if is_expected || self.fields.iter().any(|field| field.as_bytes() == name) {
-            self.known += 1;
-        } else {
-            self.has_unknown = true;
-        }
-        self.next += 1;
-    }
+    /// How many of the values the struct has taken.
+    wanted: usize,
+    /// There was one that the struct has ignored: its name is none of the struct's.
+    has_unwanted: bool,
+    notes: &'n Notes,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
@@ -333,8 +318,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
         &mut self,
         inner: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        let key = self.inner.next_key_seed(ByName { inner, names: Some(&mut self.names) })?;
-        if key.is_none() && self.names.has_unknown && self.names.known < self.names.fields.len() {
+        let key = self.inner.next_key_seed(ByName { inner })?;
+        if key.is_none() && self.has_unwanted && self.wanted < self.fields.len() {
             self.notes.found.set(Some(Unreadable::Renamed));
             return Err(A::Error::custom("fields were lost and others added"));
         }
@@ -343,6 +328,12 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, A> {
 
     #[inline]
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, inner: S) -> Result<S::Value, A::Error> {
+        // What serde's derive makes of a name that is none of the struct's; no field has this type, because
+        // nothing can be stored of it. Known when the code is compiled.
+        match type_name::<S::Value>() == type_name::<IgnoredAny>() {
+            true => self.has_unwanted = true,
+            false => self.wanted += 1,
+        }
         self.inner.next_value_seed(Careful { inner, notes: self.notes })
     }
 
@@ -361,7 +352,7 @@ impl<'de, 'n, A: EnumAccess<'de>> EnumAccess<'de> for Careful<'n, A> {
         self,
         inner: S,
     ) -> Result<(S::Value, Self::Variant), A::Error> {
-        let (name, variant) = self.inner.variant_seed(ByName { inner, names: None })?;
+        let (name, variant) = self.inner.variant_seed(ByName { inner })?;
         Ok((name, Careful { inner: variant, notes: self.notes }))
     }
 }
@@ -401,36 +392,20 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Careful<'_, A> {
 }
 
 /// What reads the name of a field or variant: as a seed, as a deserializer, as a visitor.
-struct ByName<'k, X> {
+struct ByName<X> {
     inner: X,
-    /// Of a struct.
-    names: Option<&'k mut Names>,
 }
 
-impl<'k, X> ByName<'k, X> {
-    fn with<Y>(self, inner: Y) -> (X, ByName<'k, Y>) {
-        (self.inner, ByName { inner, names: self.names })
-    }
-
-    #[inline]
-    fn note(&mut self, name: &[u8]) {
-        if let Some(names) = &mut self.names {
-            names.note(name);
-        }
-    }
-}
-
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for ByName<'_, S> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for ByName<S> {
     type Value = S::Value;
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        let (seed, deserializer) = self.with(deserializer);
-        seed.deserialize(deserializer)
+        self.inner.deserialize(ByName { inner: deserializer })
     }
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<'_, D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<D> {
     type Error = D::Error;
 
     fn is_human_readable(&self) -> bool {
@@ -439,8 +414,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<'_, D> {
 
     #[inline]
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        let (deserializer, visitor) = self.with(visitor);
-        deserializer.deserialize_identifier(visitor)
+        self.inner.deserialize_identifier(ByName { inner: visitor })
     }
 
     pass_on! {
@@ -504,46 +478,15 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<'_, D> {
 }
 
 /// Takes texts alone: whatever else comes is refused by `Visitor` itself.
-impl<'de, V: Visitor<'de>> Visitor<'de> for ByName<'_, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for ByName<V> {
     type Value = V::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.expecting(f)
     }
 
-    #[inline]
-    fn visit_str<E: Error>(mut self, name: &str) -> Result<V::Value, E> {
-        self.note(name.as_bytes());
-        self.inner.visit_str(name)
-    }
-
-    #[inline]
-    fn visit_borrowed_str<E: Error>(mut self, name: &'de str) -> Result<V::Value, E> {
-        self.note(name.as_bytes());
-        self.inner.visit_borrowed_str(name)
-    }
-
-    #[inline]
-    fn visit_string<E: Error>(mut self, name: String) -> Result<V::Value, E> {
-        self.note(name.as_bytes());
-        self.inner.visit_string(name)
-    }
-
-    #[inline]
-    fn visit_bytes<E: Error>(mut self, name: &[u8]) -> Result<V::Value, E> {
-        self.note(name);
-        self.inner.visit_bytes(name)
-    }
-
-    #[inline]
-    fn visit_borrowed_bytes<E: Error>(mut self, name: &'de [u8]) -> Result<V::Value, E> {
-        self.note(name);
-        self.inner.visit_borrowed_bytes(name)
-    }
-
-    #[inline]
-    fn visit_byte_buf<E: Error>(mut self, name: Vec<u8>) -> Result<V::Value, E> {
-        self.note(&name);
-        self.inner.visit_byte_buf(name)
+    visit! { inner:
+        visit_str: &str visit_borrowed_str: &'de str visit_string: String visit_bytes: &[u8]
+        visit_borrowed_bytes: &'de [u8] visit_byte_buf: Vec<u8>
     }
 }

@@ -153,7 +153,21 @@ impl<'de, P: Positional> Reader<'de, '_, P> {
 
     /// Gives what there is.
     #[inline]
-    fn give<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn give<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
+        // The most common first: each is a number of its own.
+        const UNSIGNED: u8 = Kind::Unsigned as u8;
+        const SIGNED: u8 = Kind::Signed as u8;
+        const TEXT: u8 = Kind::Text as u8;
+        match self.plain.0 {
+            UNSIGNED => return visitor.visit_u64(self.unsigned()?),
+            SIGNED => return visitor.visit_i64(self.signed()?),
+            TEXT => return visitor.visit_borrowed_str(self.text()?),
+            _ => {}
+        }
+        self.give_rare(visitor)
+    }
+
+    fn give_rare<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let mut this = self.inner()?;
         if this.is_list() {
             let left = this.elements()?;

@@ -123,6 +123,18 @@ struct Holder {
     guards: usize,
 }
 
+impl Holder {
+    /// The address of a call site is looked at first: usually that is enough.
+    fn is_of(&self, access: Access, at: CallSite) -> bool {
+        self.access == access && (std::ptr::eq(self.at, at) || self.at == at)
+    }
+
+    /// Whether it is one guard, this one.
+    fn is_one(&self, access: Access, at: CallSite) -> bool {
+        self.guards == 1 && self.is_of(access, at)
+    }
+}
+
 impl Holders {
     fn iter(&self) -> impl Iterator<Item = &Holder> {
         self.first.iter().chain(&self.more)
@@ -130,7 +142,7 @@ impl Holders {
 
     fn add(&mut self, access: Access, at: CallSite) {
         let mut holders = self.first.iter_mut().chain(&mut self.more);
-        match holders.find(|holder| holder.access == access && holder.at == at) {
+        match holders.find(|holder| holder.is_of(access, at)) {
             Some(holder) => holder.guards += 1,
             None => {
                 let holder = Holder { access, at, guards: 1 };
@@ -143,8 +155,12 @@ impl Holders {
     }
 
     fn remove(&mut self, access: Access, at: CallSite) {
+        // Nearly always it is the only one.
+        if self.more.is_empty() && self.first.take_if(|first| first.is_one(access, at)).is_some() {
+            return;
+        }
         let mut holders = self.first.iter_mut().chain(&mut self.more);
-        if let Some(holder) = holders.find(|holder| holder.access == access && holder.at == at) {
+        if let Some(holder) = holders.find(|holder| holder.is_of(access, at)) {
             holder.guards -= 1;
         }
         self.more.retain(|holder| holder.guards > 0);
@@ -251,6 +267,9 @@ impl Lock {
         let admitted = {
             let mut state = self.state();
             change(&mut state);
+            if state.waiters.is_empty() {
+                return;
+            }
             state.admit()
         };
         for Waiter { turn, .. } in admitted {

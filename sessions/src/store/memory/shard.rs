@@ -231,6 +231,7 @@ impl Shard {
     }
 
     /// Where the session `key` stands, expired or not. Good until the next change.
+    #[inline]
     pub(super) fn find(&self, key: &StoreKey) -> Option<Position> {
         self.table.find(hash(key), |&at| self.get(at).key == *key).copied()
     }

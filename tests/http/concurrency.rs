@@ -575,6 +575,44 @@ async fn a_guard_can_go_to_another_task_and_holds_up_nobodys_response() {
     assert_eq!(client.get("/name").await.text(), "from a task", "it was saved");
 }
 
+/// The request that begins the session leaves a task behind, which the next request has to share it with.
+#[tokio::test]
+async fn a_session_is_shared_with_a_task_of_the_request_that_has_begun_it() {
+    async fn begins(State(steps): State<Steps>, session: Session<Visitor>) {
+        session.write().await.set_name("begun");
+        tokio::spawn(async move {
+            let mut guard = session.write().await;
+            guard.set_name("from a task");
+            steps.arrived.notify_one();
+            steps.go_on.notified().await;
+        });
+    }
+    async fn tries(session: Session<Visitor>) -> String {
+        let tried = session.try_write().map(drop);
+        tried.map_or_else(|error| format!("{:?}", error.kind()), |()| "free".to_string())
+    }
+    let steps = Steps::default();
+    async fn name(session: Session<Visitor>) -> String {
+        session.read().await.name().unwrap_or_default().to_string()
+    }
+    // Not behind a spy: a store that answers at once.
+    let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate());
+    let routes = Router::new()
+        .route("/begins", get(begins))
+        .route("/tries", get(tries))
+        .route("/name", get(name))
+        .layer(layer.clone())
+        .with_state(steps.clone());
+    let server = Server::start(routes).await;
+    let client = server.client();
+    client.get("/begins").await.text();
+    steps.arrived.notified().await;
+    assert_eq!(client.get("/tries").await.text(), "Locked");
+    steps.go_on.notify_one();
+    assert_eq!(client.get("/name").await.text(), "from a task", "the next guard waits for it");
+    eventually("the task has gone", async || layer.sessions_in_use() == 0).await;
+}
+
 #[tokio::test]
 async fn two_sessions_never_wait_for_each_other() {
     let steps = Steps::default();

@@ -18,6 +18,7 @@ mod extract;
 mod identity;
 mod layer;
 mod login;
+mod meters;
 #[cfg(all(test, shuttle))]
 mod model_tests;
 mod record;
@@ -39,6 +40,9 @@ pub mod concurrency {}
 pub mod devices {}
 #[doc = include_str!("../docs/fields.md")]
 pub mod fields {}
+#[cfg(feature = "metrics")]
+#[doc = include_str!("../docs/metrics.md")]
+pub mod metrics {}
 #[doc = include_str!("../docs/proxies.md")]
 pub mod proxies {}
 #[doc = include_str!("../docs/security.md")]

@@ -41,6 +41,7 @@ use crate::{
 use crate::{
     error::BuildError,
     identity::{
+        current::CurrentKeys,
         id::{ID_LENGTH, SessionId, StoreKey},
         keys::{Keys, TAG_LENGTH},
     },
@@ -221,7 +222,7 @@ impl CookieConfig {
     /// handful. Browsers send several when a subdomain or a longer path has set its own.
     pub(crate) fn verified<'a>(
         &'a self,
-        keys: &'a Keys,
+        keys: &'a CurrentKeys,
         seen: &'a SeenCookies,
         headers: impl IntoIterator<Item = &'a HeaderValue> + 'a,
     ) -> impl Iterator<Item = VerifiedCookie> + 'a {
@@ -240,17 +241,19 @@ impl CookieConfig {
 
     fn verify(
         &self,
-        keys: &Keys,
+        keys: &CurrentKeys,
         seen: &SeenCookies,
         value: &[u8; VALUE_LENGTH],
     ) -> Option<VerifiedCookie> {
         let (id, tag) = decode(value)?;
-        let Some(key) = keys.verify(&self.name, &id, &tag) else {
+        // Before the keys: what others verify is not noted once these are replaced.
+        let epoch = seen.epoch();
+        let Some(key) = keys.get().verify(&self.name, &id, &tag) else {
             tracing::debug!("rejected a session cookie: its signature does not verify");
             return None;
         };
         let cookie = VerifiedCookie::new(SessionId::from_bytes(id), key > 0);
-        seen.note(value, cookie);
+        seen.note(value, cookie, epoch);
         Some(cookie)
     }
 
@@ -481,7 +484,8 @@ mod tests {
     fn found(config: &CookieConfig, keys: &Keys, headers: &[&[u8]]) -> Vec<VerifiedCookie> {
         let headers: Vec<HeaderValue> =
             headers.iter().map(|header| HeaderValue::from_bytes(header).unwrap()).collect();
-        config.verified(keys, &SeenCookies::new(), &headers).collect()
+        let keys = CurrentKeys::new(keys.clone());
+        config.verified(&keys, &SeenCookies::new(), &headers).collect()
     }
 
     /// `name=value` as the browser sends it back.

@@ -21,7 +21,7 @@
 
 use std::{
     any::{TypeId, type_name},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use crate::{
@@ -39,7 +39,8 @@ pub(crate) struct Neighbour {
     data_path: &'static str,
     data_name: &'static str,
     cookie: CookieConfig,
-    labels: Vec<Label>,
+    /// Changed under the lock of all layers alone.
+    labels: Mutex<Vec<Label>>,
     has_users: bool,
     tenant: Option<Box<str>>,
     #[cfg(feature = "device-bound")]
@@ -73,7 +74,7 @@ impl Neighbour {
             data_path: type_name::<T>(),
             data_name: T::__NAME,
             cookie: cookie.clone(),
-            labels: keys.labels().collect(),
+            labels: Mutex::new(keys.labels().collect()),
             has_users: T::FIELDS.iter().any(|field| field.user),
             tenant: keys.tenant().map(Into::into),
             #[cfg(feature = "device-bound")]
@@ -100,6 +101,27 @@ impl Neighbour {
         let layer = Arc::new(self);
         layers.push(Arc::downgrade(&layer));
         Ok(layer)
+    }
+
+    /// Notes other keys of the layer, unless one is there that it must not stand beside with those.
+    pub(crate) fn replace_keys(&self, keys: &Keys) -> Result<(), BuildError> {
+        let layers = LAYERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *self.labels(), keys.labels().collect());
+        let is_another = |other: &Arc<Self>| !std::ptr::eq(&**other, self);
+        let mut others = layers.iter().filter_map(Weak::upgrade).filter(is_another);
+        let check = |other: &Self| {
+            self.check_beside(other)?;
+            #[cfg(feature = "device-bound")]
+            self.check_bound_beside(other)?;
+            Ok(())
+        };
+        others.try_for_each(|other| check(&other)).inspect_err(|_| {
+            *self.labels() = before;
+        })
+    }
+
+    fn labels(&self) -> MutexGuard<'_, Vec<Label>> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_beside(&self, other: &Self) -> Result<(), BuildError> {
@@ -142,7 +164,9 @@ impl Neighbour {
     }
 
     fn has_a_key_of(&self, other: &Self) -> bool {
-        self.labels.iter().any(|label| other.labels.contains(label))
+        // One after the other, also where the two are one.
+        let labels = self.labels().clone();
+        other.labels().iter().any(|label| labels.contains(label))
     }
 
     fn relation(&self, other: &Self) -> Relation {
@@ -232,7 +256,7 @@ mod tests {
             data_path: type_name::<T>(),
             data_name: name,
             cookie: settings,
-            labels: keys.labels().collect(),
+            labels: Mutex::new(keys.labels().collect()),
             has_users: false,
             tenant: keys.tenant().map(Into::into),
             #[cfg(feature = "device-bound")]

@@ -4,7 +4,13 @@
 //! Ours, and no crate: a cookie opens a session, so it is compared in constant time and wiped when it gives
 //! way; and the signature in it serves as its hash.
 
-use std::{hint::black_box, sync::PoisonError};
+use std::{
+    hint::black_box,
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
 use zeroize::Zeroize;
 
@@ -23,6 +29,8 @@ type Value = [u8; VALUE_LENGTH];
 /// session, which may have ended.
 pub(crate) struct SeenCookies {
     sets: Box<[Mutex<Set>]>,
+    /// Counts how often the keys were replaced.
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
@@ -49,7 +57,21 @@ struct Seen {
 
 impl SeenCookies {
     pub(crate) fn new() -> Self {
-        Self { sets: (0..SETS).map(|_| Mutex::default()).collect() }
+        Self { sets: (0..SETS).map(|_| Mutex::default()).collect(), epoch: AtomicU64::new(0) }
+    }
+
+    /// To be asked before the keys that a cookie is verified with.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
+    }
+
+    /// Forgets all, for the keys are others by now. What is still being verified with the old ones is not
+    /// noted.
+    pub(crate) fn forget(&self) {
+        self.epoch.fetch_add(1, SeqCst);
+        for set in &self.sets {
+            *set.lock().unwrap_or_else(PoisonError::into_inner) = Set::default();
+        }
     }
 
     pub(super) fn find(&self, value: &Value) -> Option<VerifiedCookie> {
@@ -58,9 +80,13 @@ impl SeenCookies {
     }
 
     /// Remembers a cookie whose signature is good. No other gets here, so that nobody can fill the
-    /// sets with what he has made up.
-    pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie) {
+    /// sets with what he has made up. Nor one that was verified in an earlier epoch.
+    pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie, epoch: u64) {
         let mut set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: whoever forgets has begun the next epoch before, or gets to this set after.
+        if self.epoch() != epoch {
+            return;
+        }
         // Of two requests that verify it at the same time, one is enough.
         if set.position(value).is_some() {
             return;
@@ -128,7 +154,7 @@ mod tests {
         let seen = SeenCookies::new();
         let (value, cookie) = cookie(1);
         assert_eq!(seen.find(&value), None);
-        seen.note(&value, VerifiedCookie { is_repeated: false, ..cookie });
+        seen.note(&value, VerifiedCookie { is_repeated: false, ..cookie }, 0);
         assert_eq!(seen.find(&value), Some(cookie));
         for at in 0..VALUE_LENGTH {
             for bit in 0..8 {
@@ -140,12 +166,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_verified_with_other_keys_is_forgotten_and_not_noted_any_more() {
+        let seen = SeenCookies::new();
+        let (value, cookie) = cookie(1);
+        let epoch = seen.epoch();
+        seen.note(&value, cookie, epoch);
+        seen.forget();
+        assert_eq!(seen.find(&value), None);
+        seen.note(&value, cookie, epoch);
+        assert_eq!(seen.find(&value), None);
+        seen.note(&value, cookie, seen.epoch());
+        assert_eq!(seen.find(&value), Some(cookie));
+    }
+
+    #[test]
     fn the_last_ones_are_found_and_there_are_never_more_than_fit() {
         let seen = SeenCookies::new();
         for number in 0..100_000 {
             let (value, cookie) = cookie(number);
-            seen.note(&value, cookie);
-            seen.note(&value, cookie);
+            seen.note(&value, cookie, 0);
+            seen.note(&value, cookie, 0);
             assert_eq!(seen.find(&value), Some(cookie));
         }
         for set in &seen.sets {

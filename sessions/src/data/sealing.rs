@@ -20,7 +20,7 @@ use crate::error::NoRandomness;
 use crate::{
     data::SessionData,
     error::Error,
-    identity::{id::StoreKey, keys::Keys},
+    identity::{current::CurrentKeys, id::StoreKey},
     record::Record,
 };
 
@@ -44,11 +44,11 @@ pub(crate) const fn growth<T: SessionData>() -> usize {
 pub(crate) fn sealed<'a, T: SessionData>(
     record: &'a Record,
     key: &StoreKey,
-    keys: &Keys,
+    keys: &CurrentKeys,
 ) -> Result<Cow<'a, Record>, Error> {
     #[cfg(feature = "secret")]
     if const { sealed_fields::growth(T::FIELDS) } > 0 {
-        return sealed_fields::sealed::<T>(record, key, keys);
+        return sealed_fields::sealed::<T>(record, key, &keys.get());
     }
     let _ = (key, keys);
     Ok(Cow::Borrowed(record))
@@ -62,12 +62,12 @@ pub(crate) fn sealed<'a, T: SessionData>(
 pub(crate) fn opened<T: SessionData>(
     record: Record,
     key: &StoreKey,
-    keys: &Keys,
+    keys: &CurrentKeys,
     plain: Plain,
 ) -> Record {
     #[cfg(feature = "secret")]
     if const { sealed_fields::growth(T::FIELDS) } > 0 {
-        return sealed_fields::opened::<T>(record, key, keys, plain);
+        return sealed_fields::opened::<T>(record, key, &keys.get(), plain);
     }
     let _ = (key, keys, plain);
     record
@@ -93,10 +93,13 @@ mod sealed_fields {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::data::{
-        FieldInfo,
-        body::{SEALED, is_sealed},
-        payload::{self, PayloadReader},
+    use crate::{
+        data::{
+            FieldInfo,
+            body::{SEALED, is_sealed},
+            payload::{self, PayloadReader},
+        },
+        identity::keys::Keys,
     };
 
     type SealNonce = Nonce<XChaCha20Poly1305>;
@@ -223,7 +226,10 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::data::{body::SEALED, payload::PayloadReader, secret::Secret};
+    use crate::{
+        data::{body::SEALED, payload::PayloadReader, secret::Secret},
+        identity::keys::Keys,
+    };
 
     #[derive(sessions_derive::Session)]
     #[session(crate = crate)]
@@ -274,7 +280,7 @@ mod tests {
     #[test]
     fn it_grows_by_as_much_as_it_is_said_to_and_hardly_less() {
         assert_eq!(growth::<Open>(), 0);
-        let keys = Keys::generate();
+        let keys = CurrentKeys::new(Keys::generate());
         for length in (1..300).chain(16_300..16_400) {
             let long = vec![1; length];
             let record = record::<Data>(&[(PLAIN, &long), (ONE, &long), (OTHER, &long)]);
@@ -287,10 +293,12 @@ mod tests {
     #[test]
     fn a_secret_opens_for_its_session_its_field_and_its_keys() {
         let (keys, old) = (Keys::generate(), Keys::generate());
-        let ring = keys.clone().with_previous(old.clone());
+        let ring = CurrentKeys::new(keys.clone().with_previous(old.clone()));
+        let current = |keys: &Keys| CurrentKeys::new(keys.clone());
         let texts: [(usize, &[u8]); 3] = [(PLAIN, b"\x01a"), (ONE, b"\x01b"), (OTHER, b"\x01c")];
         let record = record::<Data>(&texts);
-        let by = |keys: &Keys| sealed::<Data>(&record, &key(1), keys).unwrap().into_owned();
+        let by =
+            |keys: &Keys| sealed::<Data>(&record, &key(1), &current(keys)).unwrap().into_owned();
         let opened = |record: &Record, key: StoreKey| {
             opened::<Data>(record.clone(), &key, &ring, Plain::Refused)
         };
@@ -308,16 +316,16 @@ mod tests {
         let swapped = super::tests::record::<Data>(&[(ONE, &other), (OTHER, &one)]);
         assert_eq!(opened(&swapped, key(1)), swapped, "another field's");
         // What is sealed already is not sealed again.
-        assert_eq!(*sealed::<Data>(&stored, &key(2), &keys).unwrap(), stored);
+        assert_eq!(*sealed::<Data>(&stored, &key(2), &current(&keys)).unwrap(), stored);
 
         let earlier = super::tests::record::<Earlier>(&[(0, b"\x01c")]);
-        let earlier = sealed::<Earlier>(&earlier, &key(1), &keys).unwrap();
+        let earlier = sealed::<Earlier>(&earlier, &key(1), &current(&keys)).unwrap();
         assert_eq!(body::<Data>(&opened(&earlier, key(1)), OTHER), b"\x01c", "by its alias");
     }
 
     #[test]
     fn what_is_plain_in_the_store_is_read_or_refused() {
-        let keys = Keys::generate();
+        let keys = CurrentKeys::new(Keys::generate());
         let record = record::<Data>(&[(PLAIN, b"\x01a"), (ONE, b"\x01b")]);
         let opened = |plain| opened::<Data>(record.clone(), &key(1), &keys, plain);
         assert_eq!(opened(Plain::Read), record);

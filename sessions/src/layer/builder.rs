@@ -25,7 +25,7 @@ use crate::{
         sealing::Plain,
     },
     error::BuildError,
-    identity::keys::Keys,
+    identity::{current::CurrentKeys, keys::Keys},
     record::{LARGEST_PAYLOAD, expiry::Expiry},
     save::{
         background::Background,
@@ -532,8 +532,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         let shared = Shared {
             user_prefix: user_prefix(T::__NAME, self.keys.tenant()),
             storage: self.storage,
-            keys: self.keys.for_type(T::__NAME),
-            _neighbour: neighbour,
+            keys: CurrentKeys::new(self.keys.for_type(T::__NAME)),
+            neighbour,
             cookie: self.cookie,
             expiry: self.expiry,
             policy: Policy { codec, conflict: self.conflict },

@@ -92,7 +92,7 @@ async fn register<T: SessionData>(
         Err(flaw) => return refused(StatusCode::FORBIDDEN, &flaw),
     };
     let now = shared.now();
-    if devices.check_registration(&shared.keys, &key, challenge, now).is_err() {
+    if devices.check_registration(&shared.keys.get(), &key, challenge, now).is_err() {
         devices.forget_offer(&key);
         return refused(StatusCode::FORBIDDEN, &"its challenge is not the session's, or too old");
     }
@@ -131,7 +131,7 @@ async fn register<T: SessionData>(
         Err(error) => return failed(error),
     }
     tracing::info!("bound a session to a device");
-    let name = devices.session_identifier(&shared.keys, &id);
+    let name = devices.session_identifier(&shared.keys.get(), &id);
     Ok(proven(shared, devices, id, &name))
 }
 
@@ -145,7 +145,7 @@ async fn refresh<T: SessionData>(
     devices: &BoundDevices,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
-    let Some((id, name)) = devices.named_binding(&shared.keys, headers) else {
+    let Some((id, name)) = devices.named_binding(&shared.keys.get(), headers) else {
         tracing::info!("refused to refresh a device: it names no binding of this layer");
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
@@ -165,7 +165,7 @@ async fn refresh<T: SessionData>(
             return Ok(challenged(shared, devices, id, name));
         }
     };
-    if let Err(why) = devices.check_refresh(&shared.keys, &id, challenge, shared.now()) {
+    if let Err(why) = devices.check_refresh(&shared.keys.get(), &id, challenge, shared.now()) {
         tracing::debug!(?why, "a device gets another challenge");
         return Ok(challenged(shared, devices, id, name));
     }
@@ -219,7 +219,7 @@ fn proven<T: SessionData>(
     *response.body_mut() = Body::from(devices.instructions(name));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let cookie = devices.bound_cookie(&shared.keys, id, shared.now());
+    let cookie = devices.bound_cookie(&shared.keys.get(), id, shared.now());
     headers.insert(header::SET_COOKIE, cookie);
     headers.extend(next_challenge(shared, devices, id, name));
     response
@@ -243,7 +243,7 @@ fn next_challenge<T: SessionData>(
     id: BindingId,
     name: &str,
 ) -> Option<(header::HeaderName, HeaderValue)> {
-    let challenge = devices.next_challenge(&shared.keys, &id, name, shared.now())?;
+    let challenge = devices.next_challenge(&shared.keys.get(), &id, name, shared.now())?;
     Some((header::HeaderName::from_static(CHALLENGE), challenge))
 }
 

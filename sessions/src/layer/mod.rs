@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use crate::{
     data::{SessionData, user::SessionUser},
-    error::Error,
+    error::{BuildError, Error},
     identity::keys::Keys,
     login::sessions::UserSessions,
     save::shared::Shared,
@@ -133,6 +133,53 @@ impl<T: SessionData> SessionLayer<T> {
         T: SessionUser,
     {
         UserSessions::new(self.shared.clone())
+    }
+
+    /// Other keys, for all clones of the layer and for requests under way: from here on the first of them
+    /// signs and encrypts, and no key opens anything that is not among them. So a key is rotated without a
+    /// restart:
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))]
+    /// # fn main() -> Result<(), sessions::BuildError> {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # use sessions::{Keys, MemoryStore, SessionLayer};
+    /// let old = Keys::from_base64("b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=")?;
+    /// let layer = SessionLayer::<Visitor>::new(MemoryStore::new(), old.clone());
+    /// // … later, when a signal comes, or the secret's file has changed:
+    /// let new = Keys::from_base64("bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=")?;
+    /// layer.replace_keys(new.with_previous(old))?;
+    /// # Ok(()) }
+    /// # #[cfg(not(all(feature = "derive", feature = "memory", feature = "bincode")))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// Where several processes serve, first give the new key to all of them *behind* the old one, and put
+    /// it in front when each has it: or one process signs what the next cannot verify. Cookies of the old key
+    /// come back signed by the new one as they are used; take the old key out once the longest session has
+    /// ended. A key that leaked is taken out at once, and its cookies are worth nothing.
+    ///
+    /// Costs a request nothing: a cookie that was seen a moment ago asks for no key, and the rest takes a
+    /// lock for reading.
+    ///
+    /// # Errors
+    ///
+    /// If the keys are those of another [tenant](Keys::for_tenant), or if another layer of this process has
+    /// one of them, as [`build`](SessionLayerBuilder::build) says. The keys are as before then.
+    pub fn replace_keys(&self, keys: Keys) -> Result<(), BuildError> {
+        let shared = &*self.shared;
+        if keys.tenant() != shared.keys.get().tenant() {
+            return Err(BuildError::new(
+                "the keys are those of another tenant, whose users are others: build another layer",
+            ));
+        }
+        if let Some(neighbour) = &shared.neighbour {
+            neighbour.replace_keys(&keys)?;
+        }
+        shared.keys.replace(keys.for_type(T::__NAME));
+        shared.seen_cookies.forget();
+        tracing::info!(keys = ?shared.keys, "the keys of a session layer were replaced");
+        Ok(())
     }
 
     /// How many sessions requests of this layer are using right now.

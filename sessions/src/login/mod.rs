@@ -22,6 +22,7 @@ use crate::{
         user::SessionUser,
     },
     error::{Error, ErrorKind, refusal::Refusal},
+    meters,
     record::{device::Device, expiry::Lifetime},
     save::{self, Saved, renew, shared::Shared, turn::StoreTurn},
     session::{Session, guard::LockToken},
@@ -154,6 +155,7 @@ impl<T: SessionUser> Session<T> {
                 let successor = slot.end_with_successor(record, registration, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.switch_to(successor);
+                meters::logged_in();
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
@@ -163,6 +165,7 @@ impl<T: SessionUser> Session<T> {
             }
             if saved? == Saved::Done {
                 let _ = slot.set_lifetime(lifetime, writer);
+                meters::logged_in();
                 tracing::debug!("a user logged in");
                 return Ok(());
             }
@@ -191,6 +194,7 @@ impl<T: SessionUser> Session<T> {
         }
         old.end_as(true);
         handle.current().slot = next;
+        meters::logged_in();
         tracing::debug!("a user logged in");
         Ok(())
     }

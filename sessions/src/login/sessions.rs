@@ -16,6 +16,7 @@ use crate::{
     data::{SessionData, patch::RequestId, user::SessionUser},
     error::{Error, ErrorKind, store::StoreError},
     identity::id::StoreKey,
+    meters,
     record::Record,
     save::{self, load, shared::Shared},
     session::{Lazy, Session, guard::LockToken, locked},
@@ -175,6 +176,7 @@ impl<T: SessionUser> UserSessions<T> {
         }
         let Some(store) = self.shared.store() else { return Ok(false) };
         let was_there = store.delete(key).await?;
+        meters::ended(u64::from(was_there));
         self.end_here(key);
         Ok(was_there)
     }
@@ -334,7 +336,9 @@ impl<T: SessionUser> UserSessions<T> {
             }
             was_empty = false;
             let deleted = index_of(&self.shared)?.dyn_delete_sessions_of(user, except);
-            ended += self.within("delete_sessions_of", deleted).await?;
+            let deleted = self.within("delete_sessions_of", deleted).await?;
+            meters::ended(deleted);
+            ended += deleted;
             others.iter().for_each(|key| self.end_here(key));
         }
         Ok(ended)

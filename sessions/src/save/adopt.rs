@@ -17,6 +17,7 @@ use crate::{
     },
     error::{Error, store::StoreError},
     identity::id::{SessionId, StoreKey},
+    meters,
     record::{
         Record,
         expiry::{LONGEST_COOKIE, Lifetime},
@@ -123,11 +124,10 @@ pub(crate) async fn adopt<T: SessionData>(
         let Some(ready) = load_old(shared, adoption, old_id).await? else {
             return Ok(Adopted::Nobody);
         };
-        let (claim, id) = Claim::begin(&shared.keys, old_id)?;
+        let (claim, id) = Claim::begin(&shared.keys.get(), old_id)?;
         if let Some(held) = take(shared, store, key, claim, found.as_ref()).await? {
             let slot = ready.slot.clone();
             if let Some(held) = carry_out(shared, store, ready, id, held).await? {
-                tracing::debug!("adopted a session of an earlier library");
                 end_old(shared, store, adoption, old_id, &held).await;
                 return Ok(Adopted::Session(slot));
             }
@@ -245,7 +245,11 @@ async fn carry_out<T: SessionData>(
     }
     let adopted = held.with_state(State::Adopted, shared.now(), held.record.expires_at)?;
     match save::replace(store, &held.key, &adopted.record, held.record.version).await? {
-        Replaced::Done => Ok(Some(adopted)),
+        Replaced::Done => {
+            meters::adopted();
+            tracing::debug!("adopted a session of an earlier library");
+            Ok(Some(adopted))
+        }
         _ => {
             slot.end();
             drop_record(store, &id.store_key()).await;
@@ -307,7 +311,7 @@ async fn follow<T: SessionData>(
         return Ok(Adopted::Over);
     }
     let is_just_now = age < tombstone::GRACE;
-    let Some(id) = claim.session_id(&shared.keys, old_id) else { return Ok(Adopted::Over) };
+    let Some(id) = claim.session_id(&shared.keys.get(), old_id) else { return Ok(Adopted::Over) };
     let key = id.store_key();
     let slot = shared.registry.slot_of(id, key);
     match load::refresh_latest(shared, &slot, &key).await? {

@@ -40,6 +40,7 @@ use crate::{
     data::{SessionData, payload, sealing},
     error::{Error, store::StoreError},
     identity::id::{SessionId, StoreKey},
+    meters,
     record::{
         Record,
         head::{Head, WRITE_IDS_KEPT},
@@ -78,11 +79,15 @@ pub(crate) fn save_at_once<T: SessionData>(
     // No other process looks for it.
     let context = save_context(shared, shared.now_after(seen), shared.write_ids.next(), None);
     if let Some(registration) = slot.registration() {
-        return slot.save_at_once(job, context, |record, based_on| {
+        let is_saved = slot.save_at_once(job, context, |record, based_on| {
             let answer =
                 based_on.map(|based_on| store.replace(&registration.key, record, based_on).now());
             matches!(answer, Some(Some(Ok(Replaced::Done))))
         });
+        if is_saved {
+            meters::saved();
+        }
+        return is_saved;
     }
     let Ok(id) = SessionId::generate() else { return false };
     let mut registration = Some(shared.registry.registration(id));
@@ -97,6 +102,10 @@ pub(crate) fn save_at_once<T: SessionData>(
         }
         is_created
     });
+    if is_created {
+        meters::begun();
+        meters::saved();
+    }
     if is_created && !is_alone {
         shared.registry.enter(slot);
     }
@@ -174,6 +183,7 @@ async fn save_in_span<T: SessionData>(
                 let sealed = sealed(shared, slot, &record, key)?;
                 match replace(store, key, &sealed, based_on).await? {
                     Replaced::Done => {
+                        meters::saved();
                         tracing::debug!(version = record.version, "saved a session");
                         slot.saved(record);
                         return Ok(Saved::Done);
@@ -182,7 +192,7 @@ async fn save_in_span<T: SessionData>(
                         slot.end();
                         continue;
                     }
-                    Replaced::Changed => {}
+                    Replaced::Changed => meters::retried(),
                 }
                 reload_instead_of(shared, store, slot, Some(&record)).await?;
                 turn.lost.pause(shared).await?;
@@ -342,6 +352,8 @@ async fn create<T: SessionData>(
     let sealed = sealed(shared, slot, &record, &registration.key)?;
     match store.create(&registration.key, &sealed).await? {
         Created::Done => {
+            meters::begun();
+            meters::saved();
             tracing::debug!("created a session");
             enter(shared, slot, registration);
             slot.saved(record);
@@ -378,7 +390,9 @@ fn keep_for_cookie<T: SessionData>(
         Plan::Nothing | Plan::Wait(..) => return Ok(Saved::Done),
     };
     shared.cookie.sealed_fits(&record)?;
+    meters::saved();
     if slot.registration().is_none() {
+        meters::begun();
         slot.register(shared.registry.registration(SessionId::generate()?));
     }
     slot.saved(record);

@@ -6,6 +6,7 @@ use crate::{
     data::SessionData,
     error::Error,
     identity::id::{SessionId, StoreKey},
+    meters,
     record::{
         LAST_VERSION, Record, next_version,
         tombstone::{self, GRACE},
@@ -82,7 +83,10 @@ pub(crate) async fn renew<T: SessionData>(
             continue;
         }
         match replace_with_tombstone(shared, store, old, &record, based_on).await {
-            Ok(Replaced::Done) => return Ok((record, registration)),
+            Ok(Replaced::Done) => {
+                meters::renewed();
+                return Ok((record, registration));
+            }
             Ok(Replaced::Changed) => drop_record(store, &registration.key).await,
             Ok(Replaced::Missing) => {
                 slot.end();

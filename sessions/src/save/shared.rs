@@ -18,7 +18,7 @@ use crate::{
     data::{
         FieldInfo, SessionData, merge::Policy, patch::RequestId, sealing::Plain, user::SessionUser,
     },
-    identity::keys::Keys,
+    identity::current::CurrentKeys,
     record::{expiry::Expiry, head::NO_WRITE_ID},
     save::background::Background,
     slot::{
@@ -31,11 +31,11 @@ use crate::{
 pub(crate) struct Shared<T: SessionData> {
     pub(crate) storage: Storage,
     /// Those of this type of session.
-    pub(crate) keys: Keys,
+    pub(crate) keys: CurrentKeys,
     /// What stands before the user in a store: the type's name, and whose keys they are.
     pub(crate) user_prefix: Box<str>,
     /// Keeps the layer among those of the process.
-    pub(crate) _neighbour: Option<Arc<Neighbour>>,
+    pub(crate) neighbour: Option<Arc<Neighbour>>,
     pub(crate) cookie: CookieConfig,
     pub(crate) expiry: Expiry,
     pub(crate) policy: Policy,
@@ -89,8 +89,10 @@ impl<T: SessionData> Shared<T> {
 
     /// Whether the two are one layer, or open each other's cookies.
     pub(crate) fn is_or_answers_for(&self, other: &Arc<Self>) -> bool {
-        let have_a_key_in_common =
-            || self.keys.labels().any(|label| other.keys.labels().any(|others| others == label));
+        let have_a_key_in_common = || {
+            let (keys, others) = (self.keys.get(), other.keys.get());
+            keys.labels().any(|label| others.labels().any(|other| other == label))
+        };
         std::ptr::eq(self, &**other)
             || (self.cookie.name == other.cookie.name && have_a_key_in_common())
     }

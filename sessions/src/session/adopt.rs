@@ -8,6 +8,7 @@ use crate::{
     adopt::RequestCookies,
     data::SessionData,
     error::Error,
+    meters,
     save::adopt::{Adopted, adopt},
     session::request::{Cookies, Current, Handle},
 };
@@ -43,6 +44,7 @@ impl<T: SessionData> Handle<T> {
             Adopted::Nobody | Adopted::Over => return Ok(false),
             // It may have been bound to a device since.
             Adopted::Session(slot) if self.admits(&slot) => {
+                meters::opened();
                 tracing::debug!("opened a session by a cookie of an earlier library");
                 self.found(Current { is_new: false, ..Current::unsaved(slot) }, None);
             }

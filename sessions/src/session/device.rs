@@ -142,7 +142,7 @@ impl<T: SessionData> Handle<T> {
             Some(_) => self
                 .device
                 .cookies
-                .get_or_init(|| devices.bound_cookies(keys, self.cookies.iter()).into()),
+                .get_or_init(|| devices.bound_cookies(&keys.get(), self.cookies.iter()).into()),
             None => &[][..],
         };
         device_bound::proof(binding, cookies, self.shared.now(), devices.lifetime)
@@ -195,7 +195,7 @@ impl<T: SessionData> Handle<T> {
             head.binding.is_none() && (record.user.is_some() || !devices.has_users)
         });
         is_to_be_bound
-            .then(|| devices.offer(&self.shared.keys, &registration.key, self.shared.now()))?
+            .then(|| devices.offer(&self.shared.keys.get(), &registration.key, self.shared.now()))?
     }
 }
 

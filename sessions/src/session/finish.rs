@@ -350,10 +350,13 @@ impl<T: SessionData> Handle<T> {
     ) -> Result<HeaderValue, Error> {
         let Shared { cookie, keys, storage, .. } = &*self.shared;
         match storage.is_cookie() {
-            true => {
-                Ok(cookie.sealed(keys, self.write_time(current), Some((*id, record)), max_age)?)
-            }
-            false => Ok(cookie.signed(keys, id, max_age)),
+            true => Ok(cookie.sealed(
+                &keys.get(),
+                self.write_time(current),
+                Some((*id, record)),
+                max_age,
+            )?),
+            false => Ok(cookie.signed(&keys.get(), id, max_age)),
         }
     }
 
@@ -365,7 +368,7 @@ impl<T: SessionData> Handle<T> {
         _record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
-        Ok(self.shared.cookie.signed(&self.shared.keys, id, max_age))
+        Ok(self.shared.cookie.signed(&self.shared.keys.get(), id, max_age))
     }
 
     /// A private cookie that says that the session has ended.
@@ -375,7 +378,7 @@ impl<T: SessionData> Handle<T> {
             let Shared { cookie, keys, .. } = &*self.shared;
             // An older one, of a layer with whatever limits, is gone by then.
             let age = Some(LONGEST_COOKIE);
-            return Ok(cookie.sealed(keys, self.write_time(current), None, age)?);
+            return Ok(cookie.sealed(&keys.get(), self.write_time(current), None, age)?);
         }
         let _ = current;
         Ok(self.shared.cookie.removal())

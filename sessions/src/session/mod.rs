@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::{
     data::SessionData,
     error::{Error, Reason, Wait},
+    meters,
     record::expiry::Lifetime,
     save::{self, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
     session::{
@@ -642,6 +643,7 @@ impl<T: SessionData> Session<T> {
             if let Some(store) = shared.store() {
                 store.delete(&registration.key).await?;
             }
+            meters::ended(1);
             tracing::debug!("ended a session");
         }
         #[cfg(feature = "device-bound")]

@@ -24,6 +24,7 @@ use crate::{
     cookie::VerifiedCookie,
     data::SessionData,
     error::Error,
+    meters,
     save::{load, shared::Shared},
     session::request::{Current, Handle, OpenedSession},
     slot::{Slot, SlotState},
@@ -76,6 +77,7 @@ impl<T: SessionData> Handle<T> {
             match load::fetch_at_once(shared, store, &slot, &registration.key) {
                 Some((SlotState::Stored, seen)) if self.admits(&slot) => {
                     tracing::debug!("opened a session");
+                    meters::opened();
                     self.found(Current::found(slot, cookie), seen);
                     return true;
                 }
@@ -102,6 +104,7 @@ impl<T: SessionData> Handle<T> {
             let state = load::refresh(shared, &slot, &registration.key).await?;
             if state == SlotState::Stored && self.admits(&slot) {
                 tracing::debug!("opened a session");
+                meters::opened();
                 self.found(Current::found(slot, cookie), None);
                 return Ok(());
             }
@@ -153,7 +156,7 @@ impl<T: SessionData> Handle<T> {
     fn find_in_cookie(&self) -> Current<T> {
         let shared = &self.shared;
         let unsaved = || Current::unsaved(Arc::new(Slot::unsaved(shared.now())));
-        let Some(newest) = shared.cookie.newest(&shared.keys, self.cookies.iter()) else {
+        let Some(newest) = shared.cookie.newest(&shared.keys.get(), self.cookies.iter()) else {
             return unsaved();
         };
         let mut private = PrivateCookies {
@@ -167,6 +170,7 @@ impl<T: SessionData> Handle<T> {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
                 slot.reconcile(record, head, shared.policy, true);
                 tracing::debug!("opened a session");
+                meters::opened();
                 return Current { private, ..Current::found(slot, cookie) };
             }
         }

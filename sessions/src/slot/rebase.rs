@@ -17,6 +17,7 @@ use crate::{
         patch::{Patch, RequestId},
         payload::PayloadReader,
     },
+    meters,
     record::Record,
 };
 
@@ -56,6 +57,7 @@ fn rebased<T: SessionData>(
     let merge = Merge { info, codec: policy.codec, base, theirs, ours };
     let consumed = info.flash && body::consumed(ours);
     if consumed && !is_unconsumed::<T>(field, base, theirs, policy.codec) {
+        meters::conflicted();
         return Err(Refusal::Taken);
     }
     match T::__merge(field, merge) {
@@ -64,11 +66,16 @@ fn rebased<T: SessionData>(
             if consumed {
                 body::set_consumed(&mut merged);
             }
+            meters::merged();
             Ok((*merged).into())
         }
         None if theirs == Some(&**ours) => Ok(ours.clone()),
-        None if policy.conflict == Conflict::Reject => Err(Refusal::Conflict),
+        None if policy.conflict == Conflict::Reject => {
+            meters::conflicted();
+            Err(Refusal::Conflict)
+        }
         None => {
+            meters::overwrote();
             tracing::warn!(field = info.key, "changed in two places at once: the later save wins");
             Ok(ours.clone())
         }

@@ -14,7 +14,7 @@ use super::{
     erased::{Answer, ErasedStore},
 };
 use crate::error::store::StoreError;
-use crate::{identity::id::StoreKey, record::Record, sync::timeout};
+use crate::{identity::id::StoreKey, meters::StoreCall, record::Record, sync::timeout};
 
 /// A store whose calls end in an error when the limit has passed. Their futures are dropped then:
 /// the store may have carried them out or not, or may still do so.
@@ -82,13 +82,20 @@ fn within<'a, R: Send + 'a>(
     mut answer: Answer<'a, R>,
 ) -> impl Future<Output = Result<R, StoreError>> + Send + 'a {
     async move {
+        let call = StoreCall::begin();
         if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll(cx))).await
         {
             return answer;
         }
         match Box::pin(timeout(limit, answer)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(overdue(operation, limit)),
+            Ok(answer) => {
+                call.end(operation, if answer.is_ok() { "ok" } else { "error" });
+                answer
+            }
+            Err(_) => {
+                call.end(operation, "timeout");
+                Err(overdue(operation, limit))
+            }
         }
     }
 }

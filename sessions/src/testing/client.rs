@@ -168,7 +168,7 @@ impl<S, T: SessionData> TestClient<S, T> {
         let Shared { cookie, keys, seen_cookies, .. } = &*self.layer.shared;
         #[cfg(feature = "private-cookie")]
         if self.layer.shared.storage.is_cookie() {
-            let session = cookie.newest(keys, &self.cookie)?.session;
+            let session = cookie.newest(&keys.get(), &self.cookie)?.session;
             return session.map(|(cookie, _)| cookie.id);
         }
         cookie.verified(keys, seen_cookies, &self.cookie).next().map(|cookie| cookie.id)

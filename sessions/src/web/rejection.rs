@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use axum_core::{BoxError, body::Body};
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    meters,
+};
 
 /// Why a request was answered in place of its handler: by a [`SessionLayer`](crate::SessionLayer) that
 /// could not save its session, by a [`RequireLogin`](crate::RequireLogin), by a `CsrfLayer`, or by an
@@ -129,7 +132,22 @@ pub enum RejectionKind {
 
 impl Rejection {
     fn new(kind: RejectionKind, status: StatusCode, words: &'static str) -> Self {
-        Self(Arc::new(Inner { kind, status, words, login_page: None, error: None }))
+        Self::from_inner(Inner { kind, status, words, login_page: None, error: None })
+    }
+
+    /// The one place where a rejection is made.
+    fn from_inner(inner: Inner) -> Self {
+        meters::refused(match (inner.kind, inner.status) {
+            (RejectionKind::CrossSite, _) => "cross_site",
+            (RejectionKind::Csrf, _) => "csrf",
+            (RejectionKind::Form, _) => "form",
+            (RejectionKind::LoginRequired, _) => "login_required",
+            (RejectionKind::Forbidden, _) => "forbidden",
+            (RejectionKind::Session, StatusCode::SERVICE_UNAVAILABLE) => "unavailable",
+            (RejectionKind::Session, StatusCode::CONFLICT) => "conflict",
+            (RejectionKind::Session, _) => "failed",
+        });
+        Self(Arc::new(inner))
     }
 
     #[cfg(feature = "axum")]
@@ -148,13 +166,13 @@ impl Rejection {
     }
 
     pub(crate) fn to_login_page(page: String, error: Error) -> Self {
-        Self(Arc::new(Inner {
+        Self::from_inner(Inner {
             kind: RejectionKind::LoginRequired,
             status: StatusCode::SEE_OTHER,
             words: "",
             login_page: Some(page),
             error: Some(error),
-        }))
+        })
     }
 
     /// What it is about.
@@ -236,7 +254,7 @@ impl From<Error> for Rejection {
                 },
             ),
         };
-        Self(Arc::new(Inner { kind, status, words, login_page: None, error: Some(error) }))
+        Self::from_inner(Inner { kind, status, words, login_page: None, error: Some(error) })
     }
 }
 

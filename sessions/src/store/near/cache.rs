@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::NearCacheStats;
-use crate::{clock::to_millis, identity::id::StoreKey, record::Record, store::watch::Feed};
+use crate::{clock::to_millis, identity::id::StoreKey, meters, record::Record, store::watch::Feed};
 
 /// Enough that the cores of a large machine seldom meet.
 const SHARDS: usize = 16;
@@ -137,6 +137,7 @@ impl Cache {
                     let record = entry.record.clone();
                     drop(shard);
                     self.hits.fetch_add(1, Relaxed);
+                    meters::near_cache(true);
                     return Found::Fresh(record, feed);
                 }
                 None
@@ -145,6 +146,7 @@ impl Cache {
         drop(shard);
         drop(outdated);
         self.misses.fetch_add(1, Relaxed);
+        meters::near_cache(false);
         Found::Nothing
     }
 

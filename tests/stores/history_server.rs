@@ -43,6 +43,12 @@ async fn builder(url: &str, keys: Keys) -> Result<SessionLayerBuilder<HistorySes
             let near = NearCache::builder().with_staleness(NEAR_STALENESS).build(store);
             SessionLayer::builder(near.expect("it tells"), keys)
         }
+        "near-cluster" => {
+            let nodes: Vec<&str> = url["near-cluster:".len()..].split(',').collect();
+            let store = RedisStore::connect_cluster(&nodes).await?;
+            let near = NearCache::builder().with_staleness(NEAR_STALENESS).build(store);
+            SessionLayer::builder(near.expect("it tells"), keys)
+        }
         // The URLs of its nodes.
         "cluster" => {
             let nodes: Vec<&str> = url["cluster:".len()..].split(',').collect();

@@ -17,7 +17,7 @@ use sessions::{
 use sessions_tests::{
     ended::every_waiter_hears_of_the_end,
     eventually,
-    servers::{Folder, Kind, RedisSentinels, StoreServer},
+    servers::{Folder, Kind, RedisCluster, RedisSentinels, StoreServer},
 };
 use tokio::time::{sleep, timeout};
 
@@ -449,6 +449,127 @@ async fn a_near_cache_behind_sentinel_goes_on_after_a_failover() {
     assert_eq!(hits(&here).await, 10);
     assert!(there.delete(&session).await.unwrap());
     eventually("and its end", async || version(&here, &session).await.is_none()).await;
+}
+
+async fn near_cluster(cluster: &RedisCluster) -> NearCache<RedisStore> {
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    NearCache::builder().with_staleness(STALENESS).build(store).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_before_a_cluster_keeps_the_promises_of_its_store() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    under_test("Redis Cluster with a near cache");
+    let (here, there) = (near_cluster(&cluster).await, near_cluster(&cluster).await);
+    conformance(here.clone()).await;
+    user_index(&here).await;
+    app::logs_out_everywhere(here.clone()).await;
+    app::counts_from_four_layers(here.clone()).await;
+    // On all nodes; what another process does, and what one has done oneself.
+    let sessions: Vec<_> = (0..50).map(|_| key()).collect();
+    for session in &sessions {
+        let _ = here.create(session, &record(1, Some("ann"), &[7; 900])).await.unwrap();
+    }
+    let before = here.stats().misses;
+    for session in &sessions {
+        assert_eq!(version(&here, session).await, Some(1));
+    }
+    assert_eq!(here.stats().misses, before, "what was created is there");
+    for at in 2..6 {
+        for session in &sessions {
+            assert_eq!(version(&there, session).await, Some(at - 1));
+            let writer = if at % 2 == 0 { &here } else { &there };
+            let mut payload = [7; 900];
+            payload[5] = at as u8;
+            let replaced =
+                writer.replace(session, &record(at, Some("ann"), &payload), at - 1).await;
+            assert_eq!(replaced.unwrap(), Replaced::Done);
+            for store in [&here, &there] {
+                eventually("it is seen", async || version(store, session).await == Some(at)).await;
+            }
+        }
+    }
+    let misses = || here.stats().misses + there.stats().misses;
+    let before = misses();
+    for session in &sessions {
+        assert_eq!(version(&here, session).await, Some(5));
+        assert_eq!(version(&there, session).await, Some(5));
+    }
+    assert_eq!(misses(), before, "nobody is asked");
+    assert_eq!(here.delete_sessions_of("ann", None).await.unwrap(), 50);
+    for session in &sessions {
+        assert_eq!(version(&here, session).await, None);
+        eventually("the end", async || version(&there, session).await.is_none()).await;
+    }
+
+    // An application's own connection.
+    let client = redis::cluster::ClusterClient::new(cluster.urls()).unwrap();
+    let connection = client.get_async_connection().await.unwrap();
+    let refused = NearCache::new(RedisStore::builder().build_cluster(connection)).unwrap_err();
+    assert!(refused.to_string().contains("connect_cluster"), "{refused}");
+}
+
+/// A master dies; another gives its place to its replica while it lives, and goes on to hear what that
+/// one's clients do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_before_a_cluster_goes_on_after_failovers() {
+    let Some(mut cluster) = RedisCluster::start() else { return };
+    let (here, there) = (near_cluster(&cluster).await, near_cluster(&cluster).await);
+    let sessions: Vec<_> = (0..30).map(|_| key()).collect();
+    for session in &sessions {
+        let _ = here.create(session, &record(1, None, b"x")).await.unwrap();
+        assert_eq!(version(&there, session).await, Some(1));
+    }
+    for by_hand in [true, false] {
+        cluster.wait_for_replicas();
+        if by_hand {
+            for replica in &cluster.nodes[3..] {
+                let mut admin = admin(replica).await;
+                let failover: redis::RedisResult<String> =
+                    redis::cmd("CLUSTER").arg("FAILOVER").query_async(&mut admin).await;
+                failover.unwrap();
+            }
+        } else {
+            // They are the masters by now.
+            cluster.nodes[3].kill();
+        }
+        sleep(STALENESS).await;
+        for session in &sessions {
+            let mut at = 0;
+            eventually("it can be saved", async || {
+                let Ok(Some(found)) = there.load_latest(session).await else { return false };
+                at = found.version + 1;
+                let next = record(at, None, b"y");
+                matches!(there.replace(session, &next, at - 1).await, Ok(Replaced::Done))
+            })
+            .await;
+            eventually("the other one sees it", async || {
+                let found = here.load(session).await.ok().flatten();
+                found.is_some_and(|found| found.version == at)
+            })
+            .await;
+        }
+        eventually("all of them are there again", async || {
+            for session in &sessions {
+                let _ = here.load(session).await;
+            }
+            let before = here.stats().misses;
+            for session in &sessions {
+                let _ = here.load(session).await;
+            }
+            here.stats().misses == before
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_logouts_are_told_by_a_cluster_to_all_who_wait() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let stores = [near_cluster(&cluster).await, near_cluster(&cluster).await];
+    every_waiter_hears_of_the_end(stores, Duration::from_secs(1000), 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

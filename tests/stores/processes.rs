@@ -194,6 +194,12 @@ async fn four_processes_on_one_redis_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_processes_with_near_caches_on_one_redis_cluster() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    survive_kills(&format!("near-cluster:{}", cluster.urls().join(","))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_on_one_memcached() {
     let Some(server) = StoreServer::start(Kind::Memcached) else { return };
     survive_kills(&server.url()).await;

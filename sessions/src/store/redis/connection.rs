@@ -11,6 +11,11 @@ use redis::{
 };
 use tokio::time::{Instant as Deadline, timeout_at};
 
+#[cfg(feature = "redis-cluster")]
+use redis::{aio::MultiplexedConnection, cluster_async::ClusterConnection};
+
+#[cfg(feature = "redis-cluster")]
+use super::nodes::Nodes;
 use super::{
     managed::{Managed, PATIENCE},
     tracking::Expected,
@@ -24,6 +29,8 @@ pub(super) struct Call {
     pub(super) lost: Option<RedisError>,
     /// What tells of the changes of the keys that were read on the connection that has answered.
     pub(super) feed: Option<Feed>,
+    /// The session that it loads for a near cache. All keys of the call are that one's.
+    pub(super) loads: Option<StoreKey>,
     /// The session that it saves, if the near cache knows of that.
     pub(super) saves: Option<StoreKey>,
     /// Of the save, if it was carried out.
@@ -34,6 +41,11 @@ impl Call {
     /// Of a save that the near cache knows of.
     pub(super) fn saving(key: &StoreKey) -> Self {
         Self { saves: Some(*key), ..Self::default() }
+    }
+
+    /// Of a load for a near cache.
+    pub(super) fn loading(key: &StoreKey) -> Self {
+        Self { loads: Some(*key), ..Self::default() }
     }
 
     /// What tells of the changes after this save, once it is known to have been carried out. Nothing if it
@@ -62,7 +74,64 @@ pub(super) enum Server {
     /// The application's. When it was last told to connect again.
     Application(ConnectionManager, Mutex<Option<Instant>>),
     #[cfg(feature = "redis-cluster")]
-    Cluster(redis::cluster_async::ClusterConnection),
+    Cluster(Cluster),
+}
+
+/// What is done on a connection, perhaps on several one after another.
+#[cfg(feature = "redis-cluster")]
+pub(super) trait Work<R>: Sync {
+    fn on(&self, connection: MultiplexedConnection) -> impl Future<Output = RedisResult<R>> + Send;
+}
+
+#[cfg(feature = "redis-cluster")]
+struct One<'a>(&'a Cmd);
+
+#[cfg(feature = "redis-cluster")]
+impl<R: FromRedisValue> Work<R> for One<'_> {
+    async fn on(&self, mut connection: MultiplexedConnection) -> RedisResult<R> {
+        self.0.query_async(&mut connection).await
+    }
+}
+
+#[cfg(feature = "redis-cluster")]
+struct Several<'a>(&'a Pipeline);
+
+#[cfg(feature = "redis-cluster")]
+impl Work<Vec<Value>> for Several<'_> {
+    async fn on(&self, mut connection: MultiplexedConnection) -> RedisResult<Vec<Value>> {
+        wanted(self.0.query_async(&mut connection).await?)
+    }
+}
+
+#[cfg(feature = "redis-cluster")]
+pub(super) struct Cluster {
+    pub(super) connection: ClusterConnection,
+    /// For what a near cache wants to hear of; not where the connection is the application's.
+    pub(super) nodes: Option<Nodes>,
+}
+
+#[cfg(feature = "redis-cluster")]
+impl Cluster {
+    /// Does `work` on a connection to the session's node, if a near cache wants to know what changes; nothing
+    /// if the connection to the cluster has to do it.
+    async fn near<R>(&self, work: &impl Work<R>, call: &mut Call) -> Option<RedisResult<R>> {
+        let key = call.loads.or(call.saves)?;
+        let nodes = self.nodes.as_ref().filter(|nodes| nodes.are_tracked())?;
+        let error = match nodes.query(&key, &self.connection, work, call).await {
+            Ok(answer) => return Some(Ok(answer)),
+            Err(error) => error,
+        };
+        let is_unknown = error.kind() == ErrorKind::Server(ServerErrorKind::NoScript);
+        // Twice the time is too much.
+        if is_unknown || error.is_timeout() {
+            return Some(Err(error));
+        }
+        // It may have been carried out.
+        if error.is_io_error() || error.is_connection_dropped() {
+            call.lost.get_or_insert(error);
+        }
+        None
+    }
 }
 
 impl Connection {
@@ -140,22 +209,14 @@ impl Connection {
             }
             Server::Application(manager, _) => command.query_async(&mut manager.clone()).await,
             #[cfg(feature = "redis-cluster")]
-            Server::Cluster(connection) => command.query_async(&mut connection.clone()).await,
+            Server::Cluster(cluster) => match cluster.near(&One(command), call).await {
+                Some(answer) => answer,
+                None => command.query_async(&mut cluster.connection.clone()).await,
+            },
         }
     }
 
-    /// An error also if one of the answers says that another server is wanted.
     async fn pipeline_once(&self, commands: &Pipeline, call: &mut Call) -> RedisResult<Vec<Value>> {
-        let wanted = |answers: Vec<Value>| {
-            let errors = answers.iter().filter_map(|answer| match answer {
-                Value::ServerError(error) => Some(RedisError::from(error.clone())),
-                _ => None,
-            });
-            match errors.into_iter().find(is_demotion) {
-                Some(error) => Err(error),
-                None => Ok(answers),
-            }
-        };
         match &self.server {
             Server::Own(own) => {
                 let query =
@@ -166,7 +227,10 @@ impl Connection {
                 wanted(commands.query_async(&mut manager.clone()).await?)
             }
             #[cfg(feature = "redis-cluster")]
-            Server::Cluster(connection) => commands.query_async(&mut connection.clone()).await,
+            Server::Cluster(cluster) => match cluster.near(&Several(commands), call).await {
+                Some(answer) => answer,
+                None => commands.query_async(&mut cluster.connection.clone()).await,
+            },
         }
     }
 
@@ -261,6 +325,24 @@ impl Again {
 /// Whether the same call may be answered on another connection.
 fn may_help(error: &RedisError) -> bool {
     error.is_connection_dropped() || is_demotion(error)
+}
+
+/// The answers, or an error if one of them says that another server is wanted.
+fn wanted(answers: Vec<Value>) -> RedisResult<Vec<Value>> {
+    let mut errors = answers.iter().filter_map(|answer| match answer {
+        Value::ServerError(error) => Some(RedisError::from(error.clone())),
+        _ => None,
+    });
+    match errors.find(|error| is_demotion(error) || is_elsewhere(error)) {
+        Some(error) => Err(error),
+        None => Ok(answers),
+    }
+}
+
+/// Whether another node of a cluster has the slot, or none has it just now.
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+    [Ask, ClusterDown, Moved, TryAgain].map(ErrorKind::Server).contains(&error.kind())
 }
 
 /// Whether the server was a master and is none any more, or never was: it has done nothing.

@@ -16,6 +16,8 @@ use super::{
     connection::{Call, is_demotion},
     tracking::{News, Tracked, Tracking},
 };
+#[cfg(feature = "redis-cluster")]
+use crate::store::watch::Feed;
 
 /// How old a connection is at least when it is given up because its server takes no writes: while
 /// every server says so, calls shall not connect again and again.
@@ -104,6 +106,14 @@ impl Managed {
     pub(super) fn track(&self, tracking: Tracking) {
         *self.shared.tracking() = Some(Arc::new(tracking));
         self.shared.lock().leave();
+    }
+
+    /// Whether this feed tells what comes on the connection that is open.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn has_feed(&self, feed: &Feed) -> bool {
+        let current = self.shared.lock();
+        let news = current.open.as_ref().and_then(|open| open.news.as_ref());
+        news.is_some_and(|news| news.feed.is(feed))
     }
 
     /// Does `work` on the connection. After an error that another server may cure, the next call

@@ -13,6 +13,11 @@ use redis::{
     Value, aio::ConnectionManager,
 };
 
+#[cfg(feature = "redis-cluster")]
+use redis::IntoConnectionInfo;
+
+#[cfg(feature = "redis-cluster")]
+use self::{connection::Cluster, nodes::Nodes};
 use self::{
     connection::{Call, Connection, Server},
     errors::classify,
@@ -35,6 +40,8 @@ mod check;
 mod connection;
 mod errors;
 mod managed;
+#[cfg(feature = "redis-cluster")]
+mod nodes;
 mod recent;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
@@ -142,10 +149,11 @@ const WRITES: usize = 256 * 1024;
 /// - An entry of a user's set that Redis has evicted (under a `maxmemory-policy` that takes any key) is
 ///   restored by a save, and by a read that asks the server, not by one that asks nobody.
 /// - After a lost connection, and while the server is not to be reached, nothing is served from memory.
-/// - It needs a connection of the store's own: [`connect`](Self::connect) or
-///   [`connect_sentinel`](Self::connect_sentinel). On one of the application's, and in a cluster, the cache
-///   cannot be built. If the user may not do `client|tracking`, everything is loaded, and the log says so
-///   once.
+/// - It needs a connection of the store's own: [`connect`](Self::connect),
+///   [`connect_sentinel`](Self::connect_sentinel) or `connect_cluster`. On one of the application's the cache
+///   cannot be built. In a cluster the store has a second connection to each master, for what the cache has to
+///   hear of; each node's records are served as long as that node, as the master of their slots, answers.
+///   If the user may not do `client|tracking`, everything is loaded, and the log says so once.
 ///
 /// Redis notices that a key has expired up to seconds later, or when somebody asks for it; a near cache
 /// goes by this process's clock.
@@ -626,7 +634,10 @@ impl RedisStoreBuilder {
             .build()
             .map_err(failed)?;
         let connection = client.get_async_connection().await.map_err(failed)?;
-        self.checked(Server::Cluster(connection)).await
+        let info =
+            urls.first().map(|url| url.into_connection_info()).transpose().map_err(failed)?;
+        let nodes = info.map(|info| Nodes::new(info, self.timeout));
+        self.checked(Server::Cluster(Cluster { connection, nodes })).await
     }
 
     /// Connects to the master that these sentinels know by that name. After a failover the store
@@ -670,7 +681,7 @@ impl RedisStoreBuilder {
     /// On a connection to a cluster that the application has.
     #[cfg(feature = "redis-cluster")]
     pub fn build_cluster(self, connection: redis::cluster_async::ClusterConnection) -> RedisStore {
-        self.assemble(Server::Cluster(connection))
+        self.assemble(Server::Cluster(Cluster { connection, nodes: None }))
     }
 
     /// A store whose server has been asked whether it serves.
@@ -860,8 +871,12 @@ impl Watch for RedisStore {
                 return Err(StoreError::permanent(NAME, "watch", words));
             }
             #[cfg(feature = "redis-cluster")]
+            Server::Cluster(Cluster { nodes: Some(nodes), .. }) => {
+                nodes.track(watcher, &self.shared.prefix);
+            }
+            #[cfg(feature = "redis-cluster")]
             Server::Cluster(_) => {
-                let words = "a cluster is not asked what changes";
+                let words = "a cluster cannot be asked to tell what changes on a connection of the                              application's: make the store with `RedisStore::connect_cluster`";
                 return Err(StoreError::permanent(NAME, "watch", words));
             }
         }
@@ -875,7 +890,7 @@ impl Watch for RedisStore {
         &self,
         key: &StoreKey,
     ) -> Result<(Option<Record>, Option<Feed>), StoreError> {
-        let mut call = Call::default();
+        let mut call = Call::loading(key);
         let found = self.load_noting(key, &mut call).await?;
         Ok((found, call.feed))
     }
@@ -904,6 +919,14 @@ impl Watch for RedisStore {
     }
 
     async fn renew(&self, feed: &Feed) {
+        #[cfg(feature = "redis-cluster")]
+        if let Server::Cluster(Cluster { nodes: Some(nodes), .. }) = self.shared.connection.server()
+        {
+            if let Err(error) = nodes.renew(feed, &self.shared.prefix).await {
+                tracing::debug!(%error, ?feed, "the near cache has no sign of life of a node");
+            }
+            return;
+        }
         // Any answer will do; this is a command that the user may use.
         let mut ask = redis::cmd("PTTL");
         ask.arg(format!("{}:{{check}}", self.shared.prefix));

@@ -29,7 +29,7 @@ use redis::{
     RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection,
 };
 
-use super::errors::classify;
+use super::{connection::is_elsewhere, errors::classify};
 use crate::{
     identity::id::StoreKey,
     store::watch::{Feed, Watcher},
@@ -108,13 +108,30 @@ pub(super) struct Tracking {
     watcher: Watcher,
     /// What the name of a session begins with.
     prefix: String,
+    /// A session of the node that is asked, in a cluster: a node takes no other keys.
+    near: Option<Arc<Mutex<Option<StoreKey>>>>,
     has_warned: AtomicBool,
 }
 
 impl Tracking {
     pub(super) fn new(watcher: Watcher, prefix: &str) -> Self {
         let prefix = format!("{prefix}:{{");
-        Self { watcher, prefix, has_warned: AtomicBool::new(false) }
+        Self { watcher, prefix, near: None, has_warned: AtomicBool::new(false) }
+    }
+
+    /// For a node of a cluster.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn near(self, session: &Arc<Mutex<Option<StoreKey>>>) -> Self {
+        Self { near: Some(session.clone()), ..self }
+    }
+
+    /// The name of a key that is nobody's.
+    fn trial(&self) -> String {
+        let near = self.near.as_ref();
+        let key = near.and_then(|key| *key.lock().unwrap_or_else(PoisonError::into_inner));
+        // Braces as a session's name has them.
+        let place = key.map_or_else(|| "trial".to_string(), |key| key.to_string());
+        format!("{}{place}}}:{:016x}", self.prefix, getrandom::u64().unwrap_or_default())
     }
 
     /// A connection on which the server tells what changes, if it does.
@@ -130,8 +147,7 @@ impl Tracking {
             feed: self.watcher.feed(),
             prefix: self.prefix.clone(),
             echoes: Arc::default(),
-            // Braces as a session's name has them: in a cluster all of it is in one place.
-            trial: format!("{}trial}}:{:016x}", self.prefix, getrandom::u64().unwrap_or_default()),
+            trial: self.trial(),
             heard: AtomicU32::new(0),
         });
         let receives = receiver.clone();
@@ -253,7 +269,8 @@ impl Receiver {
             Ok(_) if self.heard.load(SeqCst) == SAVES => Ok(Trial::Heard),
             Ok(_) => Ok(Trial::NotHeard),
             Err(error) if error.is_io_error() || error.is_unrecoverable_error() => Err(error),
-            Err(error) if passes(&error) => Ok(Trial::NotNow),
+            // A slot that has just moved will be asked of another node.
+            Err(error) if passes(&error) || is_elsewhere(&error) => Ok(Trial::NotNow),
             Err(_) => Ok(Trial::NotHeard),
         }
     }

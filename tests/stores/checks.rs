@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -9,7 +10,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey, UserIndex};
+use sessions::{
+    Created, Record, Replaced, Store, StoreError, StoreKey, UserIndex, store::AllSessions,
+};
 use sessions_tests::servers::StoreServer;
 use tokio::time::{sleep, timeout};
 
@@ -47,6 +50,66 @@ async fn users(store: &impl UserIndex, user: &str) -> Vec<StoreKey> {
 fn sorted(mut keys: Vec<StoreKey>) -> Vec<StoreKey> {
     keys.sort();
     keys
+}
+
+/// Everything that [`AllSessions`] promises, of a store that nobody else uses.
+pub(crate) async fn all_sessions(store: &impl AllSessions) {
+    const SESSIONS: usize = 1_203;
+    let before = store.count().await.unwrap();
+    let seen = async || {
+        let mut seen = BTreeMap::new();
+        let note = |key: StoreKey, record: Record| {
+            seen.insert(key, record);
+            ControlFlow::Continue(())
+        };
+        store.for_each(note).await.unwrap();
+        seen
+    };
+    assert_eq!(seen().await.len() as u64, before.sessions);
+    let mut ours = BTreeMap::new();
+    for number in 0..SESSIONS {
+        let (key, user) = (key(), format!("all {}", number % 7));
+        let user = Some(&*user).filter(|_| number % 3 == 0);
+        let record = record(1, user, &[7; 11]);
+        assert_eq!(store.create(&key, &record).await.unwrap(), Created::Done);
+        ours.insert(key, record.user.clone());
+    }
+    let short =
+        Record::new(1, SystemTime::now(), SystemTime::now() + Duration::from_millis(20), *b"x");
+    assert_eq!(store.create(&key(), &short).await.unwrap(), Created::Done);
+    sleep(Duration::from_millis(30)).await;
+    let found = seen().await;
+    assert_eq!(
+        found.len(),
+        before.sessions as usize + SESSIONS,
+        "each once, and none that is over"
+    );
+    for (key, user) in &ours {
+        assert_eq!((&found[key].user, found[key].payload.len()), (user, 11));
+        assert_eq!(store.load(key).await.unwrap().as_ref(), Some(&found[key]));
+    }
+    let after = store.count().await.unwrap();
+    let (all, logged_in) = (SESSIONS as u64, SESSIONS.div_ceil(3) as u64);
+    assert_eq!(after.sessions - before.sessions, all);
+    assert_eq!(after.logged_in - before.logged_in, logged_in);
+    assert_eq!(after.bytes - before.bytes, 11 * all);
+    let mut first = 0;
+    let break_off = |_, _| {
+        first += 1;
+        ControlFlow::Break(())
+    };
+    store.for_each(break_off).await.unwrap();
+    assert_eq!(first, 1);
+
+    let is_ours = |record: &Record| record.user.as_deref().is_some_and(|it| it.starts_with("all "));
+    let ended = store.delete_matching(|_, record| is_ours(record)).await.unwrap();
+    assert_eq!(ended, logged_in);
+    for (key, user) in &ours {
+        assert_eq!(store.load(key).await.unwrap().is_some(), user.is_none());
+    }
+    let ended = store.delete_matching(|key, _| ours.contains_key(key)).await.unwrap();
+    assert_eq!(ended, all - logged_in);
+    assert_eq!(store.count().await.unwrap(), before);
 }
 
 /// Everything that [`UserIndex`] promises.

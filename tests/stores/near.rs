@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     app,
-    checks::{dropped_calls_answer_nobody_else, key, record, user_index},
+    checks::{all_sessions, dropped_calls_answer_nobody_else, key, record, user_index},
     cut::Proxy,
     under_test,
 };
@@ -57,6 +57,7 @@ async fn a_near_cache_keeps_the_promises_of_its_store() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
     under_test("Redis with a near cache");
     let store = near(&server.url()).await;
+    all_sessions(&store).await;
     conformance(store.clone()).await;
     user_index(&store).await;
     dropped_calls_answer_nobody_else(&store).await;

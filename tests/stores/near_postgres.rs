@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     app,
-    checks::{dropped_calls_answer_nobody_else, key, record, user_index},
+    checks::{all_sessions, dropped_calls_answer_nobody_else, key, record, user_index},
     cut::Proxy,
     near::{Log, hits, version},
     under_test,
@@ -57,6 +57,7 @@ async fn a_near_cache_keeps_the_promises_of_its_store() {
     let Some(server) = StoreServer::start(Kind::Postgres) else { return };
     under_test("PostgreSQL with a near cache");
     let near = near(store(&server.url()).await).await;
+    all_sessions(&near).await;
     conformance(near.clone()).await;
     user_index(&near).await;
     dropped_calls_answer_nobody_else(&near).await;

@@ -8,15 +8,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use sessions::{Created, RedisStore, Replaced, Store, StoreKey, UserIndex, testing::conformance};
+use sessions::{
+    Created, RedisStore, Replaced, Store, StoreKey, UserIndex, store::AllSessions,
+    testing::conformance,
+};
 use sessions_tests::servers::{Kind, RedisCluster, RedisSentinels, StoreServer};
 use tokio::time::sleep;
 
 use crate::{
     app,
     checks::{
-        HANGS, Load, all_retryable, dropped_calls_answer_nobody_else, hangs, key, record, recovers,
-        user_index,
+        HANGS, Load, all_retryable, all_sessions, dropped_calls_answer_nobody_else, hangs, key,
+        record, recovers, user_index,
     },
     under_test,
 };
@@ -41,6 +44,11 @@ async fn redis_keeps_its_promises() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
     under_test("Redis");
     let store = RedisStore::connect(&server.url()).await.unwrap();
+    all_sessions(&store).await;
+    // What a pattern might take for something else.
+    let odd = RedisStore::builder().with_prefix("a*b?[c]\\d");
+    all_sessions(&odd.connect(&server.url()).await.unwrap()).await;
+    assert_eq!(store.count().await.unwrap().sessions, 0);
     conformance(store.clone()).await;
     user_index(&store).await;
     dropped_calls_answer_nobody_else(&store).await;
@@ -395,6 +403,7 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     let urls = cluster.urls();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    all_sessions(&store).await;
     conformance(store.clone()).await;
     user_index(&store).await;
     app::logs_out_everywhere(store.clone()).await;

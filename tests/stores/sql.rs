@@ -23,8 +23,8 @@ use tokio::time::sleep;
 use crate::{
     app,
     checks::{
-        HANGS, Load, all_retryable, dropped_calls_answer_nobody_else, hangs, key, record, recovers,
-        user_index,
+        HANGS, Load, all_retryable, all_sessions, dropped_calls_answer_nobody_else, hangs, key,
+        record, recovers, user_index,
     },
     under_test,
 };
@@ -48,6 +48,7 @@ async fn promises<D: Dialect>(url: &str) {
     .await;
     store.migrate().await.unwrap();
 
+    all_sessions(&store).await;
     conformance(store.clone()).await;
     user_index(&store).await;
     app::logs_out_everywhere(store.clone()).await;

@@ -21,7 +21,7 @@ use sessions_tests::servers::{Folder, Kind, StoreServer};
 
 use crate::{
     app,
-    checks::{key, record, user_index},
+    checks::{all_sessions, key, record, user_index},
     under_test,
 };
 
@@ -42,6 +42,7 @@ async fn each_keeps_the_promises_of_a_store() {
     under_test("MemoryStore, Cached, Mirrored, Migrating");
     let memory = MemoryStore::new;
     user_index(&memory()).await;
+    all_sessions(&memory()).await;
     app::logs_out_everywhere(memory()).await;
     let cached = Cached::new(memory(), memory(), STALENESS);
     conformance(cached.clone()).await;

@@ -37,7 +37,7 @@
 //!
 //! Then, if your store can: [`DeleteExpired`] for one that does not forget by itself, with
 //! [`ExpirySweep`] to call it, and [`UserIndex`] for "log out everywhere", with
-//! [`Store::user_index`] to say so.
+//! [`Store::user_index`] to say so; [`AllSessions`] for an operator, and [`Watch`] for a near cache.
 //!
 //! `examples/custom_store.rs` in the repository is a whole one, which keeps each session in a file.
 //!
@@ -66,6 +66,7 @@ use std::{sync::Arc, time::SystemTime};
 use crate::error::store::StoreError;
 use crate::{identity::id::StoreKey, record::Record};
 
+pub(crate) mod all;
 pub(crate) mod erased;
 pub(crate) mod expiry_sweep;
 #[cfg(any(feature = "redis", feature = "memcached"))]
@@ -99,6 +100,7 @@ pub use self::sql::{Dialect, SqlStore, SqlStoreBuilder};
 #[cfg(feature = "private-cookie")]
 pub use self::storage::PrivateCookie;
 pub use self::{
+    all::{AllSessions, SessionStats},
     erased::DynUserIndex,
     expiry_sweep::ExpirySweep,
     near::{NearCache, NearCacheBuilder, NearCacheStats},

@@ -316,6 +316,20 @@ impl Default for Nearest {
     }
 }
 
+impl Inner {
+    pub(super) fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The sessions of a shard that have not expired.
+    pub(super) fn live_in(&self, shard: usize) -> Vec<(StoreKey, Record)> {
+        let now = to_millis(self.clock.now());
+        let shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let live = shard.entries().filter(|entry| !entry.is_expired(now));
+        live.map(|entry| (*entry.key(), entry.record())).collect()
+    }
+}
+
 impl Nearest {
     fn note(&self, worth: Worth, shard: usize, expires: u64) {
         let hint = &self.of[worth as usize][shard];

@@ -230,6 +230,11 @@ impl Shard {
         &self.heaps[at.worth() as usize][at.index()]
     }
 
+    /// Its sessions, expired or not.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.heaps.iter().flatten()
+    }
+
     /// Where the session `key` stands, expired or not. Good until the next change.
     #[inline]
     pub(super) fn find(&self, key: &StoreKey) -> Option<Position> {

@@ -3,11 +3,17 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
+    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{Inner, MemoryStore, shard::Entry};
-use crate::{error::store::StoreError, identity::id::StoreKey, record::Record, store::UserIndex};
+use crate::{
+    error::store::StoreError,
+    identity::id::StoreKey,
+    record::Record,
+    store::{AllSessions, UserIndex},
+};
 
 /// How many locks there are. Each is held for one look-up.
 const SHARDS: usize = 64;
@@ -66,6 +72,24 @@ impl Inner {
     fn of_user(&self, user: &str, keys: &[StoreKey]) -> Vec<(StoreKey, Record)> {
         let found = keys.iter().filter_map(|key| Some((*key, self.load(key)?)));
         found.filter(|(_, record)| record.user.as_deref() == Some(user)).collect()
+    }
+}
+
+impl AllSessions for MemoryStore {
+    async fn for_each(
+        &self,
+        mut visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), StoreError> {
+        let inner = self.inner();
+        for shard in 0..inner.shard_count() {
+            // Not under the lock, which requests wait for.
+            for (key, record) in inner.live_in(shard) {
+                if visit(key, record).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 }
 

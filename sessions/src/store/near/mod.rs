@@ -1,6 +1,7 @@
 use std::{
     error::Error as _,
     fmt,
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -9,7 +10,7 @@ use tokio::{runtime::Handle as Runtime, time::Instant};
 
 use self::cache::{Cache, Found};
 use super::{
-    Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
+    AllSessions, Created, DeleteExpired, DynUserIndex, Replaced, SessionStats, Store, UserIndex,
     erased::index_behind,
     watch::{Feed, Watch, Watcher},
 };
@@ -331,6 +332,20 @@ impl<S: Watch> Store for NearCache<S> {
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         self.shared.store.user_index()
+    }
+}
+
+/// Of the store behind it.
+impl<S: Watch + AllSessions> AllSessions for NearCache<S> {
+    async fn for_each(
+        &self,
+        visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), StoreError> {
+        self.shared.store.for_each(visit).await
+    }
+
+    async fn count(&self) -> Result<SessionStats, StoreError> {
+        self.shared.store.count().await
     }
 }
 

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     io::Write,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -28,7 +29,7 @@ use self::{
 };
 
 use super::{
-    Created, DynUserIndex, Replaced, Store, UserIndex,
+    AllSessions, Created, DynUserIndex, Replaced, Store, UserIndex,
     known_users::KnownUsers,
     packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
     watch::{Around, Feed, Watch, Watcher},
@@ -133,7 +134,8 @@ const WRITES: usize = 256 * 1024;
 /// ```
 ///
 /// and `+select` for a URL with the number of a database, `+cluster|slots` (`+cluster` before Redis 7)
-/// in a cluster, `+client|tracking` (`+client` before Redis 7) for a [near cache](#near-cache). What is missing is named by [`connect`](Self::connect), or by the call that needs it
+/// in a cluster, `+client|tracking` (`+client` before Redis 7) for a [near cache](#near-cache), and `+scan`
+/// for [`AllSessions`](crate::store::AllSessions). What is missing is named by [`connect`](Self::connect), or by the call that needs it
 /// if it was taken away later.
 ///
 /// # Near cache
@@ -933,6 +935,85 @@ impl Watch for RedisStore {
         if let Err(error) = self.query::<Value>("renew", &ask).await {
             tracing::debug!(%error, ?feed, "the near cache has no sign of life of its server");
         }
+    }
+}
+
+/// The node whose keys are gone through; nothing where there is only one.
+type Place = Option<(String, u16)>;
+
+impl RedisStore {
+    async fn places(&self, operation: &'static str) -> Result<Vec<Place>, StoreError> {
+        #[cfg(feature = "redis-cluster")]
+        if let Server::Cluster(cluster) = self.shared.connection.server() {
+            let masters = nodes::masters(&cluster.connection).await;
+            let masters = masters.map_err(|error| classify(operation, error))?;
+            return Ok(masters.into_iter().map(Some).collect());
+        }
+        let _ = operation;
+        Ok(vec![None])
+    }
+
+    async fn scan(
+        &self,
+        operation: &'static str,
+        place: &Place,
+        scan: Cmd,
+    ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
+        #[cfg(feature = "redis-cluster")]
+        if let (Server::Cluster(cluster), Some(place)) = (self.shared.connection.server(), place) {
+            let answer = nodes::ask(&cluster.connection, place, scan).await;
+            let answer = answer.and_then(|it| Ok(redis::from_redis_value(it)?));
+            return answer.map_err(|error| classify(operation, error));
+        }
+        let _ = place;
+        self.query(operation, &scan).await
+    }
+}
+
+impl AllSessions for RedisStore {
+    async fn for_each(
+        &self,
+        mut visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "for_each";
+        /// How many keys are looked at in one step of the server.
+        const STEP: u32 = 500;
+        let prefix = format!("{}:{{", self.shared.prefix);
+        let mut pattern = String::new();
+        for letter in prefix.chars() {
+            if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern.push_str("*}");
+        for place in self.places(OPERATION).await? {
+            let mut cursor = 0;
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
+                let (next, names) = self.scan(OPERATION, &place, scan).await?;
+                let keys = names.iter().filter_map(|name| tracking::session_in(name, &prefix));
+                let keys: Vec<StoreKey> = keys.collect();
+                if !keys.is_empty() {
+                    let mut get = redis::cmd("MGET");
+                    get.arg(keys.iter().map(|key| self.key(key)).collect::<Vec<_>>());
+                    let values: Vec<Option<Vec<u8>>> = self.query(OPERATION, &get).await?;
+                    for (key, value) in keys.into_iter().zip(values) {
+                        if let Some(record) = self.record(OPERATION, value)?
+                            && visit(key, record).is_break()
+                        {
+                            return Ok(());
+                        }
+                    }
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -12,8 +12,10 @@ use std::{
 };
 
 use redis::{
-    Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, ServerErrorKind,
-    Value, cluster_async::ClusterConnection,
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult,
+    ServerErrorKind, Value,
+    cluster_async::ClusterConnection,
+    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 
 use super::{
@@ -142,9 +144,7 @@ impl Nodes {
             !is_recent
         };
         if is_asked {
-            let mut ask = redis::cmd("CLUSTER");
-            ask.arg("SLOTS");
-            let answer: Value = ask.query_async(&mut cluster.clone()).await?;
+            let answer: Value = ask_slots().query_async(&mut cluster.clone()).await?;
             self.state().slots = slots(&answer);
         }
         let words = "no node is known to have the slot";
@@ -183,6 +183,32 @@ impl Nodes {
         };
         Client::open(self.info.clone().set_addr(addr))
     }
+}
+
+/// The nodes that have slots.
+pub(super) async fn masters(cluster: &ClusterConnection) -> RedisResult<Vec<Address>> {
+    let answer: Value = ask_slots().query_async(&mut cluster.clone()).await?;
+    let mut masters: Vec<_> = slots(&answer).into_iter().map(|(_, address)| address).collect();
+    masters.sort();
+    masters.dedup();
+    masters.retain(|(host, _)| !host.is_empty());
+    Ok(masters)
+}
+
+/// Has one node answer.
+pub(super) async fn ask(
+    cluster: &ClusterConnection,
+    (host, port): &Address,
+    command: Cmd,
+) -> RedisResult<Value> {
+    let node = SingleNodeRoutingInfo::ByAddress { host: host.clone(), port: *port };
+    cluster.clone().route_command(command, RoutingInfo::SingleNode(node)).await
+}
+
+fn ask_slots() -> Cmd {
+    let mut ask = redis::cmd("CLUSTER");
+    ask.arg("SLOTS");
+    ask
 }
 
 impl State {

@@ -277,7 +277,7 @@ impl Receiver {
 }
 
 /// The session that a key of this name is; nothing if it is something else.
-fn session_in(name: &[u8], prefix: &str) -> Option<StoreKey> {
+pub(super) fn session_in(name: &[u8], prefix: &str) -> Option<StoreKey> {
     let digits = name.strip_prefix(prefix.as_bytes())?.strip_suffix(b"}")?;
     let mut key = [0; 32];
     if digits.len() != 2 * key.len() {

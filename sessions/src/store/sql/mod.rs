@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -17,7 +18,7 @@ use self::{
     statements::{COLUMNS, Statement, Statements, Table},
 };
 use super::{
-    Created, DeleteExpired, DynUserIndex, ExpirySweep, Replaced, Store, UserIndex,
+    AllSessions, Created, DeleteExpired, DynUserIndex, ExpirySweep, Replaced, Store, UserIndex,
     packed::stored_millis, watch::Around,
 };
 use crate::error::store::{Advice, StoreError};
@@ -1114,7 +1115,7 @@ fn classify<D: Driver>(
 /// The rights that a statement asks for, in PostgreSQL and MySQL.
 fn needs(operation: &str) -> &'static str {
     match operation {
-        "load" | "sessions_of" => "SELECT",
+        "load" | "sessions_of" | "for_each" => "SELECT",
         "create" => "INSERT, SELECT and UPDATE",
         "replace" | "touch" => "UPDATE and SELECT",
         "delete" | "delete_sessions_of" => "DELETE and SELECT",
@@ -1244,6 +1245,34 @@ impl<D: Dialect> DeleteExpired for Core<D> {
 impl<D: Dialect> DeleteExpired for SqlStore<D> {
     async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
         self.core.delete_expired(batch).await
+    }
+}
+
+impl<D: Dialect> AllSessions for SqlStore<D> {
+    async fn for_each(
+        &self,
+        mut visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
+    ) -> Result<(), StoreError> {
+        /// How many rows are fetched at once.
+        const PAGE: usize = 500;
+        let core = &self.core;
+        // All keys are greater.
+        let mut after = Vec::new();
+        loop {
+            let values = [Value::Bytes(&after), core.now(), Value::Int(PAGE as i64)];
+            let found = core.fetch("for_each", &core.statements.page, &values).await?;
+            let is_last = found.len() < PAGE;
+            // By key inside of the statement, and in any order outside.
+            after = found.iter().map(|(key, _)| key.as_bytes().to_vec()).max().unwrap_or_default();
+            for (key, record) in found {
+                if visit(key, record).is_break() {
+                    return Ok(());
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 }
 

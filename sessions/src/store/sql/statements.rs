@@ -116,6 +116,8 @@ pub struct Statements {
     pub(super) delete_expired: Statement,
     pub(super) sessions_of: Statement,
     pub(super) delete_sessions_of: Statement,
+    /// The next ones by key.
+    pub(super) page: Statement,
 }
 
 impl Statements {
@@ -159,6 +161,12 @@ impl Statements {
                 "DELETE FROM {table} WHERE user_id = ? AND expires_at > ? AND id <> ?"
             )
             .into(),
+            // The condition outside is for what `numbered` adds.
+            page: format!(
+                "SELECT {all} FROM (SELECT {all} FROM {table} WHERE id > ? AND expires_at > ? \
+                 ORDER BY id LIMIT ?) AS page WHERE version IS NOT NULL"
+            )
+            .into(),
         }
     }
 
@@ -179,6 +187,7 @@ impl Statements {
             &mut self.delete_expired,
             &mut self.sessions_of,
             &mut self.delete_sessions_of,
+            &mut self.page,
         ] {
             *statement = marked(statement, |text, one| format!("{text} AND 1 / {one} = 1"));
         }
@@ -267,6 +276,7 @@ mod tests {
                 all.delete_expired,
                 all.sessions_of,
                 all.delete_sessions_of,
+                all.page,
             ] {
                 let mark = statement.mark.expect("it has one");
                 assert!(statement.text.contains(&format!("= {mark}::bigint)")));

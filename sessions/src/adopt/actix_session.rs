@@ -95,7 +95,9 @@ impl Predecessor for ActixSession {
 }
 
 fn session_in(bytes: &[u8]) -> Result<OldSession, AdoptError> {
-    OldSession::from_texts(serde_json::from_slice(bytes).map_err(AdoptError::unreadable)?)
+    let texts = serde_json::from_slice(bytes)
+        .map_err(|_| AdoptError::unreadable("it is no session of actix-session 0.11"))?;
+    OldSession::from_texts(texts)
 }
 
 impl fmt::Debug for ActixSession {

@@ -141,7 +141,9 @@ struct Record {
 }
 
 fn session_in(text: &str) -> Result<OldSession, AdoptError> {
-    let record: Record = serde_json::from_str(text).map_err(AdoptError::unreadable)?;
+    let record: Record = serde_json::from_str(text).map_err(|_| {
+        AdoptError::unreadable("it is no record of axum_session 0.22, or encrypted")
+    })?;
     OldSession::from_texts(record.data)
 }
 

@@ -276,7 +276,8 @@ impl OldSession {
     ///
     /// If the value cannot be written as JSON.
     pub fn with(mut self, name: &str, value: impl Serialize) -> Result<Self, AdoptError> {
-        let value = serde_json::to_value(value).map_err(|error| cannot_read(name, error))?;
+        let value = serde_json::to_value(value);
+        let value = value.map_err(|_| cannot_read(name, "it cannot be written as JSON"))?;
         self.values.insert(name.to_string(), value);
         Ok(self)
     }
@@ -289,7 +290,7 @@ impl OldSession {
     /// and the log says which value it was.
     pub fn get<V: DeserializeOwned>(&self, name: &str) -> Result<Option<V>, AdoptError> {
         let value = self.values.get(name).map(V::deserialize).transpose();
-        value.map_err(|error| cannot_read(name, error))
+        value.map_err(|_| has_another_type::<V>(name))
     }
 
     /// The names of all values.
@@ -322,7 +323,7 @@ impl OldSession {
     fn axum_login<V: DeserializeOwned>(&self, part: &str) -> Result<Option<V>, AdoptError> {
         let part = self.values.get(AXUM_LOGIN).and_then(|data| data.get(part));
         let part = part.map(Option::<V>::deserialize).transpose();
-        part.map(Option::flatten).map_err(|error| cannot_read(AXUM_LOGIN, error))
+        part.map(Option::flatten).map_err(|_| has_another_type::<V>(AXUM_LOGIN))
     }
 
     fn from_values(values: Map<String, Value>) -> Self {
@@ -333,7 +334,8 @@ impl OldSession {
     fn from_texts(texts: Map<String, Value>) -> Result<Self, AdoptError> {
         let value = |(name, text): (String, Value)| {
             let text = text.as_str().ok_or_else(|| cannot_read(&name, "it is no text"))?;
-            let value = serde_json::from_str(text).map_err(|error| cannot_read(&name, error))?;
+            let value =
+                serde_json::from_str(text).map_err(|_| cannot_read(&name, "it is no JSON"))?;
             Ok((name, value))
         };
         Ok(Self { values: texts.into_iter().map(value).collect::<Result<_, AdoptError>>()? })
@@ -347,8 +349,13 @@ impl fmt::Debug for OldSession {
     }
 }
 
-fn cannot_read(name: &str, why: impl Into<Box<dyn StdError + Send + Sync>>) -> AdoptError {
-    AdoptError::unreadable(format!("the value `{name}`: {}", why.into()))
+/// Not what serde says: that quotes the value.
+fn has_another_type<V>(name: &str) -> AdoptError {
+    cannot_read(name, &format!("it is not a `{}`", std::any::type_name::<V>()))
+}
+
+fn cannot_read(name: &str, why: &str) -> AdoptError {
+    AdoptError::unreadable(format!("the value `{name}`: {why}"))
 }
 
 /// Why a session of the old library is not adopted.

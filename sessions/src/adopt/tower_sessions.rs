@@ -128,7 +128,8 @@ impl OffsetDateTime {
 }
 
 fn session_in(bytes: &[u8]) -> Result<Option<OldSession>, AdoptError> {
-    let record: Record = rmp_serde::from_slice(bytes).map_err(AdoptError::unreadable)?;
+    let record: Record = rmp_serde::from_slice(bytes)
+        .map_err(|_| AdoptError::unreadable("it is no record of tower-sessions 0.14 or 0.15"))?;
     let expires_at = record.expiry_date.to_system();
     Ok((!is_over(expires_at)).then(|| OldSession::from_values(record.data)))
 }

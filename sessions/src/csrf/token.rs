@@ -19,7 +19,7 @@ use crate::{
     },
     save::{self, shared::Shared, turn::StoreTurn},
     session::Session,
-    slot::plan::SaveJob,
+    slot::plan::{SaveJob, SaveKind},
 };
 
 const TOKEN_LENGTH: usize = 2 * TAG_LENGTH;
@@ -158,7 +158,7 @@ impl<T: SessionData> Session<T> {
                 return shared.csrf_token(&SessionId::generate()?);
             }
             let mut turn = StoreTurn::for_slot(&slot).await;
-            let job = SaveJob { begins: true, ..handle.job() };
+            let job = SaveJob { kind: SaveKind::Begin, ..handle.job() };
             let begun = save::save_with_retries(shared, &slot, &mut turn, job).await;
             // Another task of the request may have ended it meanwhile, and begun another one.
             if Arc::ptr_eq(&slot, &handle.slot()) {

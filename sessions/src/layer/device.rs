@@ -23,7 +23,7 @@ use crate::{
     record::binding::{Binding, BindingId},
     save::{self, Saved, link, shared::Shared, turn::StoreTurn},
     session::{Session, device::DeviceOutcome},
-    slot::plan::SaveJob,
+    slot::plan::{SaveJob, SaveKind},
 };
 
 /// The answer to a browser, if the request is for one of the layer's own paths.
@@ -115,7 +115,7 @@ async fn register<T: SessionData>(
             return failed(error);
         }
     }
-    let job = SaveJob { binds: Some(&binding), keeps_expiry: true, ..SaveJob::new(None) };
+    let job = SaveJob { writer: None, kind: SaveKind::Bind(&binding), keeps_expiry: true };
     let saved =
         save::save_with_retries(shared, &slot, &mut StoreTurn::for_slot(&slot).await, job).await;
     match saved {

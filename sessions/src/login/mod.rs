@@ -25,11 +25,12 @@ use crate::{
     meters,
     record::{device::Device, expiry::Lifetime},
     save::{self, Saved, renew, shared::Shared, turn::StoreTurn},
-    session::{Session, guard::LockToken},
+    session::Session,
     slot::{
         Slot,
         lock::Access,
-        plan::{Begin, SaveJob},
+        plan::{Begin, ExtraPatch, SaveJob, SaveKind},
+        token::LockToken,
     },
 };
 
@@ -131,7 +132,7 @@ impl<T: SessionUser> Session<T> {
         let user = token.slot().record().user;
         let is_anothers = user.is_some_and(|user| user != login.user);
         if login.keeps_data && !is_anothers {
-            match self.carry_over(token.slot(), &login).await {
+            match self.carry_over(&token, &login).await {
                 // There is nothing to keep any more.
                 Err(error) if error.kind() == ErrorKind::Ended => {}
                 outcome => return outcome,
@@ -141,18 +142,19 @@ impl<T: SessionUser> Session<T> {
     }
 
     /// Makes the session that there is the user's.
-    async fn carry_over(&self, slot: &Arc<Slot<T>>, login: &Ready) -> Result<(), Error> {
+    async fn carry_over(&self, token: &LockToken<T>, login: &Ready) -> Result<(), Error> {
         let (handle, shared) = (self.handle(), &*self.handle().shared);
-        let writer = handle.writer();
+        let (writer, slot) = (handle.writer(), token.slot());
         let mut turn = StoreTurn::for_slot(slot).await;
         let is_same = slot.record().user.as_ref() == Some(&login.user);
         let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
         let lifetime = login.lifetime.unwrap_or(as_before);
         loop {
-            let job = login.job(lifetime, writer, slot.forget_snapshot());
+            let job = login.job(lifetime, writer, token.forget_snapshot());
             if slot.registration().is_some() {
-                let (record, registration) = renew::renew(shared, slot, &mut turn, job).await?;
-                let successor = slot.end_with_successor(record, registration, shared.payload_limit);
+                let (record, registration) = renew::renew(shared, token, &mut turn, job).await?;
+                let successor =
+                    token.end_with_successor(record, registration, shared.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.switch_to(successor);
                 meters::logged_in();
@@ -305,8 +307,8 @@ impl Ready {
     fn job(&self, lifetime: Lifetime, writer: RequestId, generation: u64) -> SaveJob<'_> {
         let (device, keeps_binding) = (self.device.as_ref(), self.keeps_binding);
         let begin = Begin { user: &self.user, lifetime, device, keeps_binding, is_adopted: false };
-        let extra_patch = Some((&self.extra_patch, generation));
-        SaveJob { extra_patch, login: Some(begin), ..SaveJob::new(Some(writer)) }
+        let extra_patch = ExtraPatch { patch: &self.extra_patch, generation };
+        SaveJob { kind: SaveKind::Login(begin, extra_patch), ..SaveJob::new(Some(writer)) }
     }
 }
 

@@ -19,11 +19,12 @@ use crate::{
     meters,
     record::Record,
     save::{self, load, shared::Shared},
-    session::{Lazy, Session, guard::LockToken, locked},
+    session::{Lazy, Session, locked},
     slot::{
         Slot, SlotState,
         lock::{Access, Patience},
         plan::SaveJob,
+        token::LockToken,
     },
     store::{erased::DynUserIndex, timed::overdue},
     sync::timeout,
@@ -313,7 +314,7 @@ impl<T: SessionUser> UserSessions<T> {
             change(fields);
             Ok::<(), Error>(())
         };
-        save::update::update(shared, slot, writer, job, change).await
+        save::update::update(shared, &token, writer, job, change).await
     }
 
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one

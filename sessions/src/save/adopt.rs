@@ -26,8 +26,9 @@ use crate::{
     save::{self, load, renew::drop_record, shared::Shared},
     slot::{
         Slot, SlotState,
-        plan::{Begin, SaveJob},
+        plan::{Begin, ExtraPatch, SaveJob, SaveKind},
         snapshot::TrialUpdate,
+        token::LockToken,
     },
     store::{
         Created, Replaced,
@@ -167,11 +168,10 @@ fn fill<T: SessionData>(
     adoption: &Adoption<T>,
     old: &OldSession,
 ) -> Result<Ready<T>, AdoptError> {
-    let slot = Arc::new(Slot::unsaved(shared.now()));
+    let token = LockToken::of_new(Slot::unsaved(shared.now()));
     let writer = RequestId::next();
-    // Nobody else knows of this slot, so that its lock need not be taken.
     let mut change = |fields: &mut T::Fields| (adoption.fill)(shared, writer, old, fields);
-    let tried = slot.try_change(shared.writing(writer), &mut change);
+    let tried = token.try_change(shared.writing(writer), &mut change);
     let TrialUpdate { outcome, snapshot, mut patch } = tried.map_err(AdoptError::unreadable)?;
     let user = outcome?.map(|(name, user)| {
         for (field, body, _) in user.entries() {
@@ -179,6 +179,7 @@ fn fill<T: SessionData>(
         }
         name
     });
+    let slot = token.slot().clone();
     Ok(Ready { slot, writer, user, patch, generation: snapshot.1 })
 }
 
@@ -225,12 +226,12 @@ async fn carry_out<T: SessionData>(
         keeps_binding: false,
         is_adopted: true,
     });
-    let job = SaveJob {
-        extra_patch: Some((&patch, generation)),
-        begins: true,
-        login: begin,
-        ..SaveJob::new(Some(writer))
+    let extra_patch = ExtraPatch { patch: &patch, generation };
+    let kind = match begin {
+        Some(begin) => SaveKind::Login(begin, extra_patch),
+        None => SaveKind::Change(extra_patch),
     };
+    let job = SaveJob { kind, ..SaveJob::new(Some(writer)) };
     // Nobody else has this id: a record under it is ours.
     let _ = slot.id_to_create_under(|| Ok::<_, Error>(id));
     let mut turn = StoreTurn::for_slot(&slot).await;

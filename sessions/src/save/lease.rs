@@ -20,7 +20,11 @@ use crate::{
         shared::Shared,
         turn::{LONGEST_PAUSE, StoreTurn},
     },
-    slot::{Slot, plan::SaveJob},
+    slot::{
+        Slot,
+        plan::{SaveJob, SaveKind},
+        token::LockToken,
+    },
     sync::sleep,
 };
 
@@ -35,26 +39,26 @@ pub(crate) struct LeaseGuard<T: SessionData> {
 }
 
 impl<T: SessionData> LeaseGuard<T> {
-    /// Takes the lease. Waits while another process has it, up to the layer's lock timeout. The caller
-    /// has the slot's lock for writing.
+    /// Takes the lease. Waits while another process has it, up to the layer's lock timeout.
     ///
     /// A dropped future gives back the lease that it may have got.
     pub(crate) async fn take(
         shared: &Arc<Shared<T>>,
-        slot: &Arc<Slot<T>>,
+        token: &LockToken<T>,
         writer: RequestId,
         runtime: Option<Runtime>,
     ) -> Result<Self, Error> {
         let mut holder = [0; 8];
         getrandom::fill(&mut holder).map_err(NoRandomness::from)?;
         let lease = Lease { holder: u64::from_ne_bytes(holder), time: shared.lease_time };
+        let slot = token.slot();
         let mut turn = StoreTurn::for_slot(slot).await;
         if slot.should_yield() {
             // This process has had the lease again and again: give another process a chance.
             save::save_with_retries(shared, slot, &mut turn, SaveJob::new(None)).await?;
             turn.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
         }
-        slot.want_lease(lease, writer);
+        token.want_lease(lease, writer);
         let mut leased = Self {
             shared: shared.clone(),
             slot: slot.clone(),
@@ -74,7 +78,7 @@ impl<T: SessionData> LeaseGuard<T> {
         async move {
             loop {
                 sleep(lease.time / 3).await;
-                let job = SaveJob { renews_lease: true, ..SaveJob::new(None) };
+                let job = SaveJob { kind: SaveKind::RenewLease, ..SaveJob::new(None) };
                 let mut turn = StoreTurn::for_slot(&slot).await;
                 if let Err(error) = save::save_with_retries(&shared, &slot, &mut turn, job).await {
                     tracing::warn!("a session's lease was not renewed: {}", error.for_log());

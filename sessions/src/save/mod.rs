@@ -174,7 +174,7 @@ async fn save_in_span<T: SessionData>(
             }
             // A login never happens in place, not even under an id that an earlier save has just
             // turned out to have created.
-            Plan::Replace { record, .. } if job.login.is_some() => {
+            Plan::Replace { record, .. } if job.login().is_some() => {
                 slot.not_saved(&record);
                 return Ok(Saved::Outdated);
             }

@@ -16,6 +16,7 @@ use crate::{
         Slot, SlotState,
         plan::{Plan, SaveJob},
         registry::Registration,
+        token::LockToken,
     },
     store::{Created, Replaced, timed::Timed},
 };
@@ -24,15 +25,16 @@ use crate::{
 ///
 /// The extra patch of the job must mean the same whatever the fields are.
 ///
-/// The caller holds the slot's lock for writing, and the slot has a record. After an error the
-/// session is still good under its old id, unless it has ended.
+/// The slot has a record. After an error the session is still good under its old id, unless it has
+/// ended.
 pub(crate) async fn renew<T: SessionData>(
     shared: &Shared<T>,
-    slot: &Slot<T>,
+    token: &LockToken<T>,
     turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<(Record, Registration<T>), Error> {
     // Long: the steps of a renewal in their order, each with what undoes the ones before it.
+    let slot = token.slot();
     let old = &slot.registration().ok_or_else(Error::ended)?.key;
     loop {
         if refresh_locked(shared, slot, old).await? != SlotState::Stored {
@@ -48,8 +50,7 @@ pub(crate) async fn renew<T: SessionData>(
         // The old id has two more versions to go through.
         let version = next_version(based_on)?;
         next_version(version)?;
-        let extra_patch = job.extra_patch.map(|(extra_patch, _)| (extra_patch, slot.generation()));
-        let record = match plan(shared, slot, SaveJob { extra_patch, ..job }, overdue)? {
+        let record = match plan(shared, slot, job.at_generation(slot.generation()), overdue)? {
             Plan::Replace { record, .. } => {
                 // It goes to another id: what the store has under this one is not in doubt.
                 slot.not_saved(&record);
@@ -59,7 +60,7 @@ pub(crate) async fn renew<T: SessionData>(
             Plan::Outdated | Plan::Wait(..) => continue,
             _ => slot.record_without_lease(),
         };
-        let lifetime = job.login.map_or_else(|| slot.lifetime(), |login| login.lifetime);
+        let lifetime = job.login().map_or_else(|| slot.lifetime(), |login| login.lifetime);
         let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
         let registration = shared.registry.registration(SessionId::generate()?);

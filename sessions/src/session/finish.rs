@@ -27,7 +27,10 @@ use crate::{
     record::{Record, expiry::Lifetime, head::Head},
     save::{self, load, shared::Shared, turn::StoreTurn},
     session::request::{Current, Handle, OpenedSession},
-    slot::{Slot, SlotState, plan::SaveJob},
+    slot::{
+        Slot, SlotState,
+        plan::{SaveJob, SaveKind},
+    },
 };
 
 /// How a response has to change for what its request did to the session.
@@ -194,7 +197,7 @@ impl<T: SessionData> Handle<T> {
     /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
     /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
     async fn note_cookie(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> bool {
-        let job = SaveJob { is_seen: true, sends_cookie: true, ..SaveJob::new(None) };
+        let job = SaveJob { kind: SaveKind::NoteCookie, ..SaveJob::new(None) };
         if let Err(error) = save::save_with_retries(&self.shared, slot, turn, job).await
             && error.kind() != ErrorKind::Ended
         {
@@ -207,7 +210,7 @@ impl<T: SessionData> Handle<T> {
     /// Extends the expiry with a save, which says when the session was last seen; without one while
     /// another process has a lease on the session, or if it is too large by now.
     async fn note_seen(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) {
-        let job = SaveJob { is_seen: true, ..SaveJob::new(None) };
+        let job = SaveJob { kind: SaveKind::NoteUse, ..SaveJob::new(None) };
         match save::save_with_retries(&self.shared, slot, turn, job).await {
             Err(error) if error.kind() == ErrorKind::Ended => return,
             Err(error) => {

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    panic::Location,
     sync::Arc,
     thread,
 };
@@ -12,11 +11,7 @@ use crate::{
     data::SessionData,
     save::lease::LeaseGuard,
     session::{Session, wait::Holding},
-    slot::{
-        Slot,
-        lock::{Access, Patience, TimedOut},
-        snapshot::Checkout,
-    },
+    slot::{lock::Access, snapshot::Checkout, token::LockToken},
 };
 
 /// A view of a session that nobody changes while it exists. Made by [`Session::read`].
@@ -58,60 +53,11 @@ pub struct WriteGuard<T: SessionData> {
     session: Holding<T>,
 }
 
-/// The proof that its holder has a slot's lock. Dropped, it releases the lock, whatever happened
-/// before.
-pub(crate) struct LockToken<T: SessionData> {
-    slot: Arc<Slot<T>>,
-    access: Access,
-    at: &'static Location<'static>,
-}
-
-impl<T: SessionData> LockToken<T> {
-    /// If it is free.
-    pub(crate) fn take(
-        slot: &Arc<Slot<T>>,
-        access: Access,
-        at: &'static Location<'static>,
-    ) -> Option<Self> {
-        slot.lock.take(access, at).then(|| Self { slot: slot.clone(), access, at })
-    }
-
-    pub(crate) fn try_acquire(
-        slot: Arc<Slot<T>>,
-        access: Access,
-        at: &'static Location<'static>,
-    ) -> Result<Self, TimedOut> {
-        slot.lock.try_acquire(access, at)?;
-        Ok(Self { slot, access, at })
-    }
-
-    /// Dropped while it waits, it leaves nothing behind.
-    pub(crate) async fn acquire(
-        slot: Arc<Slot<T>>,
-        access: Access,
-        at: &'static Location<'static>,
-        patience: Patience,
-    ) -> Result<Self, TimedOut> {
-        slot.lock.acquire(access, at, patience).await?;
-        Ok(Self { slot, access, at })
-    }
-
-    pub(crate) fn slot(&self) -> &Arc<Slot<T>> {
-        &self.slot
-    }
-}
-
-impl<T: SessionData> Drop for LockToken<T> {
-    fn drop(&mut self) {
-        self.slot.lock.release(self.access, self.at);
-    }
-}
-
 impl<T: SessionData> ReadGuard<T> {
     pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
         let now = session.handle().shared.field_time();
         Self {
-            fields: token.slot.snapshot(now),
+            fields: token.snapshot(now),
             _token: token,
             _session: Holding::new(session, Access::Read),
         }
@@ -122,7 +68,7 @@ impl<T: SessionData> WriteGuard<T> {
     pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
         // Noted now, when there is a runtime, rather than when the guard is dropped.
         let _ = session.handle().writer();
-        let (fields, checkout) = token.slot.check_out(session.handle().shared.field_time());
+        let (fields, checkout) = token.check_out(session.handle().shared.field_time());
         let session = Holding::new(session, Access::Write);
         Self { fields, checkout, was_panicking: thread::panicking(), lease: None, token, session }
     }
@@ -172,7 +118,7 @@ impl<T: SessionData> LockGuard<T> {
     /// # }
     /// ```
     pub fn fencing_token(guard: &Self) -> Option<u64> {
-        guard.guard.token.slot.fencing_token()
+        guard.guard.token.slot().fencing_token()
     }
 }
 
@@ -226,8 +172,8 @@ impl<T: SessionData> Drop for WriteGuard<T> {
         }
         let handle = self.session.handle();
         let writing = handle.shared.writing(handle.writer());
-        if self.token.slot.check_in(&mut self.fields, &self.checkout, writing) {
-            handle.note_write(&self.token.slot);
+        if self.token.slot().check_in(&mut self.fields, &self.checkout, writing) {
+            handle.note_write(self.token.slot());
         }
         // Behind what was written under it, so that one save does both, and before the token, so
         // that the next one here knows of it.

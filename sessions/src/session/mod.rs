@@ -28,7 +28,7 @@ use crate::{
     record::expiry::Lifetime,
     save::{self, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
     session::{
-        guard::{LockGuard, LockToken, ReadGuard, WriteGuard},
+        guard::{LockGuard, ReadGuard, WriteGuard},
         request::Handle,
     },
     slot::{
@@ -36,6 +36,7 @@ use crate::{
         ending::SessionEnd,
         lock::{Access, Patience, TimedOut},
         plan::SaveJob,
+        token::LockToken,
     },
     sync::sleep,
 };
@@ -444,8 +445,7 @@ impl<T: SessionData> Session<T> {
         change: impl FnMut(&mut T::Fields) -> Result<R, E>,
     ) -> Result<R, E> {
         let Handle { shared, .. } = &*self.handle;
-        save::update::update(shared, token.slot(), self.handle.writer(), self.handle.job(), change)
-            .await
+        save::update::update(shared, &token, self.handle.writer(), self.handle.job(), change).await
     }
 
     /// A guard to write with that is exclusive across all processes on the store, for sections that
@@ -502,7 +502,7 @@ impl<T: SessionData> Session<T> {
             let token = self.lock_token(None, Access::Write, at).await?;
             let writer = handle.writer();
             let runtime = handle.runtime().cloned();
-            let lease = LeaseGuard::take(shared, token.slot(), writer, runtime);
+            let lease = LeaseGuard::take(shared, &token, writer, runtime);
             let lease = Box::pin(lease).await?;
             Ok(LockGuard::new(token, self.clone(), lease))
         }
@@ -597,8 +597,8 @@ impl<T: SessionData> Session<T> {
             return Err(Error::no_cookie());
         }
         let job = SaveJob::new(Some(self.handle.writer()));
-        let (record, registration) = renew::renew(shared, slot, &mut turn, job).await?;
-        self.switch_to(slot.end_with_successor(record, registration, shared.payload_limit));
+        let (record, registration) = renew::renew(shared, &token, &mut turn, job).await?;
+        self.switch_to(token.end_with_successor(record, registration, shared.payload_limit));
         tracing::debug!("renewed a session's id");
         Ok(())
     }

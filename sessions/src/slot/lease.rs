@@ -48,9 +48,9 @@ enum LeaseState {
 }
 
 impl<T: SessionData> Slot<T> {
-    /// Wants a lease from now on; the next save takes it. The caller has the slot's lock for writing:
-    /// no other request of this process wants one at the same time.
-    pub(crate) fn want_lease(&self, lease: Lease, writer: RequestId) {
+    /// Wants a lease from now on; the next save takes it. The lock's holder wants one, so that no other
+    /// request of this process does at the same time.
+    pub(super) fn want_lease(&self, lease: Lease, writer: RequestId) {
         let mut contents = self.contents();
         let before = contents.local_lease.take().map_or_else(Vec::new, |mut local| {
             local.before.push((local.lease.holder, local.writer));

@@ -90,9 +90,7 @@ impl<T: SessionData> Slot<T> {
 
     /// Ends the session under this id, and gives the slot of its successor: the same session under
     /// another id, stored as `record`. Requests that still have this slot keep what it shows.
-    ///
-    /// The caller holds the lock for writing, so that nothing is released in between.
-    pub(crate) fn end_with_successor(
+    pub(super) fn end_with_successor(
         &self,
         record: Record,
         registration: Registration<T>,

@@ -45,6 +45,7 @@ pub(crate) mod snapshot;
 #[cfg(test)]
 #[cfg(all(feature = "derive", feature = "bincode"))]
 mod tests;
+pub(crate) mod token;
 
 use self::ending::EndWaiters;
 

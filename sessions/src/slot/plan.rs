@@ -41,39 +41,83 @@ pub(super) const UNCONFIRMED_KEPT: usize = 16;
 pub(crate) struct SaveJob<'a> {
     /// The request that is told of changes that cannot be stored.
     pub(crate) writer: Option<RequestId>,
-    /// Changes on top of what is pending, to be stored now or never: if the slot is still at this
-    /// generation, which they were made of.
-    pub(crate) extra_patch: Option<(&'a Patch, u64)>,
-    /// Renew the lease, whether anything else has changed or not.
-    pub(crate) renews_lease: bool,
-    /// The session begins anew as that of a user.
-    pub(crate) login: Option<Begin<'a>>,
-    /// Note that the session is in use, whether anything else has changed or not.
-    pub(crate) is_seen: bool,
-    /// Store a session that is not stored yet, whatever it has.
-    pub(crate) begins: bool,
-    /// Note that the session's cookie is sent again because it is old. Only together with `is_seen`.
-    pub(crate) sends_cookie: bool,
+    pub(crate) kind: SaveKind<'a>,
     /// The save does not count as a use of the session: its expiry stays.
     pub(crate) keeps_expiry: bool,
-    /// The session is to be bound to this device, unless it is bound already.
-    pub(crate) binds: Option<&'a Binding>,
 }
 
-impl SaveJob<'_> {
+/// What a save is for. Each stores all that is pending as well.
+#[derive(Clone, Copy)]
+pub(crate) enum SaveKind<'a> {
+    /// What is pending, and nothing else.
+    Pending,
+    /// Changes on top of that.
+    Change(ExtraPatch<'a>),
+    /// The session begins anew as that of a user, with these changes.
+    Login(Begin<'a>, ExtraPatch<'a>),
+    /// Store a session that is not stored yet, whatever it has.
+    Begin,
+    /// Note that the session is in use, whether anything else has changed or not.
+    NoteUse,
+    /// The same, and that the session's cookie is sent again because it is old.
+    NoteCookie,
+    /// Renew the lease, whether anything else has changed or not.
+    RenewLease,
+    /// The session is to be bound to this device, unless it is bound already.
+    Bind(&'a Binding),
+}
+
+/// Changes to be stored now or never: if the slot is still at this generation, which they were made of.
+#[derive(Clone, Copy)]
+pub(crate) struct ExtraPatch<'a> {
+    pub(crate) patch: &'a Patch,
+    pub(crate) generation: u64,
+}
+
+impl<'a> SaveJob<'a> {
     /// All that is pending.
     pub(crate) fn new(writer: Option<RequestId>) -> Self {
-        Self {
-            writer,
-            extra_patch: None,
-            renews_lease: false,
-            login: None,
-            is_seen: false,
-            begins: false,
-            sends_cookie: false,
-            keeps_expiry: false,
-            binds: None,
+        Self { writer, kind: SaveKind::Pending, keeps_expiry: false }
+    }
+
+    /// The same for changes that mean the same whatever the fields are, made of this generation.
+    pub(crate) fn at_generation(self, generation: u64) -> Self {
+        let at = |extra: ExtraPatch<'a>| ExtraPatch { generation, ..extra };
+        let kind = match self.kind {
+            SaveKind::Change(extra) => SaveKind::Change(at(extra)),
+            SaveKind::Login(begin, extra) => SaveKind::Login(begin, at(extra)),
+            kind => kind,
+        };
+        Self { kind, ..self }
+    }
+
+    fn extra_patch(&self) -> Option<ExtraPatch<'a>> {
+        match self.kind {
+            SaveKind::Change(extra) | SaveKind::Login(_, extra) => Some(extra),
+            _ => None,
         }
+    }
+
+    pub(crate) fn login(&self) -> Option<Begin<'a>> {
+        match self.kind {
+            SaveKind::Login(begin, _) => Some(begin),
+            _ => None,
+        }
+    }
+
+    fn binds(&self) -> Option<&'a Binding> {
+        match self.kind {
+            SaveKind::Bind(binding) => Some(binding),
+            _ => None,
+        }
+    }
+
+    fn notes_use(&self) -> bool {
+        matches!(self.kind, SaveKind::NoteUse | SaveKind::NoteCookie)
+    }
+
+    fn renews_lease(&self) -> bool {
+        matches!(self.kind, SaveKind::RenewLease)
     }
 }
 
@@ -222,23 +266,23 @@ impl<T: SessionData> Contents<T> {
         if let Some(Refused { field, refusal, .. }) = self.refused.iter().find(ours) {
             return Err(Error::refused(T::FIELDS[*field].key, refusal.clone()));
         }
-        if job.extra_patch.is_some_and(|(_, generation)| generation != self.generation) {
+        if job.extra_patch().is_some_and(|extra| extra.generation != self.generation) {
             return Ok(ControlFlow::Break(Plan::Outdated));
         }
         // Another device was first; or ours was, and the answer of that save was lost.
-        if let (Some(binding), Some(known)) = (job.binds, self.head.binding.as_deref()) {
+        if let (Some(binding), Some(known)) = (job.binds(), self.head.binding.as_deref()) {
             let is_ours = binding.id == known.id;
             return Ok(ControlFlow::Break(if is_ours { Plan::Nothing } else { Plan::Outdated }));
         }
-        let extra_patch = job.extra_patch.map(|(extra_patch, _)| extra_patch);
-        let begins = job.begins && self.record.version == 0;
+        let extra_patch = job.extra_patch().map(|extra| extra.patch);
+        let begins = matches!(job.kind, SaveKind::Begin) && self.record.version == 0;
         let has_changes = !self.pending.is_empty()
             || extra_patch.is_some()
             || begins
             || self.has_own_lifetime()
-            || job.binds.is_some()
-            || job.is_seen
-            || self.lease_is_due(job.renews_lease);
+            || job.binds().is_some()
+            || job.notes_use()
+            || self.lease_is_due(job.renews_lease());
         let must_find_out = self.outcome_unknown()
             && matches!(self.state, SlotState::Stored | SlotState::Unsendable);
         if !has_changes && !must_find_out {
@@ -252,17 +296,17 @@ impl<T: SessionData> Contents<T> {
         let based_on = self.record.version;
         if let Some(lease) = self.foreign_lease(context.overdue) {
             // All of a page's requests wait for a browser's registration.
-            if job.binds.is_some() {
+            if job.binds().is_some() {
                 return Err(Error::leased(Duration::ZERO));
             }
             // Whoever only reads does not wait.
-            return Ok(ControlFlow::Break(match job.is_seen {
+            return Ok(ControlFlow::Break(match job.notes_use() {
                 true => Plan::Nothing,
                 false => Plan::Wait(lease, based_on),
             }));
         }
         // A login is saved under an id that nobody else knows.
-        let has_write_id = (extra_patch.is_some() && job.login.is_none())
+        let has_write_id = (extra_patch.is_some() && job.login().is_none())
             || self.local_lease.is_some()
             || context.conflict == Conflict::Reject
             // Once and for all: the first write id of a record is that of the save that made it.
@@ -281,9 +325,9 @@ impl<T: SessionData> Contents<T> {
             let is_others = ours.is_empty()
                 && extra_patch.is_none()
                 && !begins
-                && job.binds.is_none()
+                && job.binds().is_none()
                 && !self.has_own_lifetime()
-                && !self.lease_is_due(job.renews_lease);
+                && !self.lease_is_due(job.renews_lease());
             match job.writer {
                 // Whoever has written that is told, or it is nobody's any more.
                 Some(_) if is_others => return Ok(ControlFlow::Break(Plan::Nothing)),
@@ -294,7 +338,7 @@ impl<T: SessionData> Contents<T> {
             }
         }
         let is_new = self.state == SlotState::Unsaved;
-        let is_begun_now = is_new || job.login.is_some();
+        let is_begun_now = is_new || job.login().is_some();
         let (now, expiry) = (context.now, context.expiry);
         let created_at = if is_begun_now { now } else { self.record.created_at };
         let record = Record {
@@ -309,7 +353,7 @@ impl<T: SessionData> Contents<T> {
                 }
                 false => expiry.expires_again_at(head.lifetime, &self.record, now),
             },
-            user: job.login.map(|it| it.user).or(self.record.user.as_ref()).cloned(),
+            user: job.login().map(|it| it.user).or(self.record.user.as_ref()).cloned(),
             payload,
         };
         Ok(ControlFlow::Continue(Candidate { record, head, has_write_id, holds_all }))
@@ -346,7 +390,7 @@ impl<T: SessionData> Contents<T> {
 
     /// The head of the next record.
     fn next_head(&self, write_id: Option<u32>, job: SaveJob<'_>, now: SystemTime) -> Head {
-        let login = job.login;
+        let login = job.login();
         let known = self.head.device.as_deref();
         let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
         let last_seen = known.filter(|_| job.keeps_expiry).map_or(now, |known| known.1);
@@ -358,11 +402,11 @@ impl<T: SessionData> Contents<T> {
             cookie_sent: match login {
                 // The login has a cookie of its own.
                 Some(_) => None,
-                None if job.sends_cookie => Some(now),
+                None if matches!(job.kind, SaveKind::NoteCookie) => Some(now),
                 None => self.head.cookie_sent,
             },
             // Of whoever logs in anew, and shows it, the device is known; of anybody else it is another one.
-            binding: match (job.binds, login) {
+            binding: match (job.binds(), login) {
                 (Some(binding), _) => Some(Box::new(*binding)),
                 (None, Some(login))
                     if !login.keeps_binding || self.record.user.as_ref() != Some(login.user) =>

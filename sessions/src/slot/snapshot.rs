@@ -38,9 +38,9 @@ pub(crate) struct TrialUpdate<T: SessionData, R, E> {
 }
 
 impl<T: SessionData> Slot<T> {
-    /// The next guard decodes the fields anew, whatever happens to them. The caller holds the lock
-    /// for writing; the generation is what its changes are made of.
-    pub(crate) fn forget_snapshot(&self) -> u64 {
+    /// The next guard decodes the fields anew, whatever happens to them. The generation is what the
+    /// changes of the lock's holder are made of.
+    pub(super) fn forget_snapshot(&self) -> u64 {
         let mut contents = self.contents();
         let _outdated = contents.outdate_snapshot();
         let generation = contents.generation;
@@ -50,7 +50,7 @@ impl<T: SessionData> Slot<T> {
 
     /// The fields for a reader, who holds the lock. `now` is the layer's `field_time`, here as
     /// everywhere.
-    pub(crate) fn snapshot(&self, now: u64) -> Arc<T::Fields> {
+    pub(super) fn snapshot(&self, now: u64) -> Arc<T::Fields> {
         let (generation, stale, record, pending) = {
             let mut contents = self.contents();
             let stale = match &contents.snapshot {
@@ -75,7 +75,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// The fields for a writer, who holds the lock: nobody else has this copy.
-    pub(crate) fn check_out(&self, now: u64) -> (Arc<T::Fields>, Checkout) {
+    pub(super) fn check_out(&self, now: u64) -> (Arc<T::Fields>, Checkout) {
         let (snapshot, checkout) = {
             let mut contents = self.contents();
             let snapshot = contents.snapshot.take();
@@ -91,8 +91,8 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// Changes a copy of the fields, and keeps nothing of that: neither for the next guard nor for
-    /// the next save. The caller holds the lock for writing.
-    pub(crate) fn try_change<R, E>(
+    /// the next save.
+    pub(super) fn try_change<R, E>(
         &self,
         writing: Writing<'_>,
         change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,

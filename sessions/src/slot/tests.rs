@@ -4,7 +4,7 @@
 use std::{cell::Cell, time::Duration};
 
 use super::{
-    plan::{Begin, Plan, SaveContext, SaveJob, UNCONFIRMED_KEPT},
+    plan::{Begin, ExtraPatch, Plan, SaveContext, SaveJob, SaveKind, UNCONFIRMED_KEPT},
     rebase::{Base, Certainty},
     reconcile::WriteOutcome,
     registry::Registry,
@@ -157,6 +157,15 @@ fn refuse<T: SessionData>(slot: &Slot<T>, writer: RequestId) {
 }
 
 /// All that this request has written, for a request that is told.
+/// With these changes on top.
+fn changing(patch: &Patch, generation: u64) -> SaveJob<'_> {
+    SaveJob { kind: SaveKind::Change(ExtraPatch { patch, generation }), ..ours() }
+}
+
+fn logging_in<'a>(begin: Begin<'a>, patch: &'a Patch, generation: u64) -> SaveJob<'a> {
+    SaveJob { kind: SaveKind::Login(begin, ExtraPatch { patch, generation }), ..ours() }
+}
+
 fn ours() -> SaveJob<'static> {
     SaveJob::new(Some(OURS))
 }
@@ -204,11 +213,10 @@ fn what_a_job_makes_of_each_session() {
     let extra_patch = patch(A, "over");
     let fresh_generation = 0;
     let live_generation = stored().generation();
-    let with_patch =
-        |generation| SaveJob { extra_patch: Some((&extra_patch, generation)), ..ours() };
-    let begins = SaveJob { begins: true, ..ours() };
-    let is_seen = SaveJob { is_seen: true, ..ours() };
-    let renews = SaveJob { renews_lease: true, ..ours() };
+    let with_patch = |generation| changing(&extra_patch, generation);
+    let begins = SaveJob { kind: SaveKind::Begin, ..ours() };
+    let is_seen = SaveJob { kind: SaveKind::NoteUse, ..ours() };
+    let renews = SaveJob { kind: SaveKind::RenewLease, ..ours() };
     let nobody = SaveJob::new(None);
     let nothing: Change = |_| {};
     let written: Change = |slot| write(slot, A, "new", OURS);
@@ -279,7 +287,7 @@ fn what_a_job_makes_of_each_session() {
 #[test]
 fn whoever_writes_waits_for_a_foreign_lease_and_whoever_reads_does_not() {
     let leased = || live::<Data>(3, Head { lease: Some(FOREIGN), ..Head::default() });
-    let is_seen = SaveJob { is_seen: true, ..ours() };
+    let is_seen = SaveJob { kind: SaveKind::NoteUse, ..ours() };
     let overdue = SaveContext { overdue: Some(FOREIGN.holder), ..context() };
     let slot = leased();
     assert_eq!(told(slot.plan(ours(), context())), "nothing");
@@ -310,8 +318,8 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
     let short: Change = |slot| write(slot, B, "y", OURS);
     let extra_patch = patch(B, "y");
     let nobody = SaveJob::new(None);
-    let begins = SaveJob { begins: true, ..ours() };
-    let is_seen = SaveJob { is_seen: true, ..ours() };
+    let begins = SaveJob { kind: SaveKind::Begin, ..ours() };
+    let is_seen = SaveJob { kind: SaveKind::NoteUse, ..ours() };
     // Who has written the long one, what is there beside it, and what then becomes of a save.
     let table: [(&str, RequestId, Change, SaveJob<'_>, SaveContext<'_>, &str); _] = [
         ("ours fits", OURS, nothing, ours(), at(whole), "3 becomes 4"),
@@ -348,7 +356,7 @@ fn a_payload_may_be_as_large_as_the_limit_and_one_writers_does_not_stop_anothers
 
     let slot = stored();
     write(&slot, A, &long, THEIRS);
-    let with_patch = SaveJob { extra_patch: Some((&extra_patch, slot.generation())), ..ours() };
+    let with_patch = changing(&extra_patch, slot.generation());
     assert_eq!(field(&planned(&slot, with_patch, at(whole - 1)), B).as_deref(), Some("y"));
 
     let slot = unsaved();
@@ -374,10 +382,10 @@ fn what_a_record_says_of_user_and_times() {
         keeps_binding: true,
         is_adopted: false,
     };
-    let login = SaveJob { login: Some(begin), begins: true, ..ours() };
-    let again = SaveJob { login: Some(Begin { device: None, ..begin }), is_seen: true, ..ours() };
-    let is_seen = SaveJob { is_seen: true, ..ours() };
-    let cookie = SaveJob { sends_cookie: true, ..is_seen };
+    let unchanged = Patch::default();
+    let login = logging_in(begin, &unchanged, 0);
+    let is_seen = SaveJob { kind: SaveKind::NoteUse, ..ours() };
+    let cookie = SaveJob { kind: SaveKind::NoteCookie, ..is_seen };
     let keeps = SaveJob { keeps_expiry: true, ..ours() };
 
     let slot = unsaved();
@@ -411,7 +419,9 @@ fn what_a_record_says_of_user_and_times() {
     let saved = planned(&known(expiry()), cookie, context());
     assert_eq!(head_in(&saved), Head { cookie_sent: Some(now()), ..seen_now.clone() });
 
-    let saved = planned(&known(expiry()), again, context());
+    let slot = known(expiry());
+    let again = logging_in(Begin { device: None, ..begin }, &unchanged, slot.generation());
+    let saved = planned(&slot, again, context());
     assert_eq!((saved.user.as_deref(), saved.created_at), (Some("Data:7"), now()));
     assert_eq!(saved.expires_at, now() + 3 * HOUR);
     assert_eq!(head_in(&saved), Head { lifetime, cookie_sent: None, ..seen_now });
@@ -455,7 +465,7 @@ fn which_saves_carry_a_write_id() {
     );
 
     let extra_patch = patch(A, "over");
-    let with_patch = SaveJob { extra_patch: Some((&extra_patch, plain.generation())), ..ours() };
+    let with_patch = changing(&extra_patch, plain.generation());
     assert_eq!(write_ids(&planned(&plain, with_patch, context())), [WRITE_ID], "of an extra patch");
     let user: Arc<str> = "Data:7".into();
     let begin = Begin {
@@ -465,7 +475,7 @@ fn which_saves_carry_a_write_id() {
         keeps_binding: true,
         is_adopted: false,
     };
-    let login = SaveJob { login: Some(begin), ..with_patch };
+    let login = logging_in(begin, &extra_patch, plain.generation());
     assert_eq!(write_ids(&planned(&plain, login, context())), NONE, "of a login");
 
     let leased = stored();
@@ -511,7 +521,7 @@ fn what_is_saved_is_pending_no_more() {
 
     // An extra patch is what is stored beside it, and nothing of what is pending is left out.
     let extra_patch = patch(A, "over");
-    let with_patch = SaveJob { extra_patch: Some((&extra_patch, slot.generation())), ..ours() };
+    let with_patch = changing(&extra_patch, slot.generation());
     let saved = planned(&slot, with_patch, context());
     assert_eq!(
         (field(&saved, A).unwrap(), field(&saved, B).unwrap()),
@@ -522,7 +532,7 @@ fn what_is_saved_is_pending_no_more() {
 
     // What the extra patch hides stays pending: it is not what is stored.
     write(&slot, A, "hidden", OURS);
-    let with_patch = SaveJob { extra_patch: Some((&extra_patch, slot.generation())), ..ours() };
+    let with_patch = changing(&extra_patch, slot.generation());
     let saved = planned(&slot, with_patch, context());
     slot.saved(saved);
     assert_eq!(pending(&slot), [(A, "hidden".into())]);
@@ -568,7 +578,7 @@ fn a_lease_that_was_saved_is_held() {
     slot.want_lease(LEASE, OURS);
     let saved = planned(&slot, ours(), context());
     slot.saved(saved);
-    let renews = SaveJob { renews_lease: true, ..ours() };
+    let renews = SaveJob { kind: SaveKind::RenewLease, ..ours() };
     assert_eq!(told(slot.plan(ours(), context())), "nothing");
     assert_eq!(slot.fencing_token(), Some(4));
     assert_eq!(told(slot.plan(renews, context())), "4 becomes 5");
@@ -1084,8 +1094,8 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
     let long: Change = |slot| write(slot, B, &"x".repeat(20_000), THEIRS);
     let extra_patch = patch(A, "over");
     let generation = stored().generation();
-    let with_patch = SaveJob { extra_patch: Some((&extra_patch, generation)), ..ours() };
-    let begins = SaveJob { begins: true, ..ours() };
+    let with_patch = changing(&extra_patch, generation);
+    let begins = SaveJob { kind: SaveKind::Begin, ..ours() };
     let table: [Case<'_>; _] = [
         ("new, written", unsaved, &[written], ours(), Some(None)),
         ("new, to begin", unsaved, &[], begins, Some(None)),

@@ -1,5 +1,7 @@
 //! The examples as a person runs them.
 
+#[path = "programs/recipes.rs"]
+mod recipes;
 mod support;
 
 use std::{net::SocketAddr, process::Command, time::Duration};

@@ -1,5 +1,15 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc = include_str!("../README.md")]
+//!
+//! # The guide
+//!
+//! - [`first_steps`](guide::first_steps): from `cargo new` to a login that survives a restart
+//! - [`tour`](guide::tour): everything there is, a paragraph each
+//! - [`coming_from`](guide::coming_from) tower-sessions, axum-login, actix-session, axum_session
+//! - [`stores`](guide::stores): which one, and what its server has to be told
+//! - [`recipes`](guide::recipes): programs for htmx, single-page applications, tenants, jobs and more
+//! - [`running`](guide::running): keys, metrics, capacity, deploys, and what users say when something is wrong
+//! - [`frameworks`](guide::frameworks): axum, hyper, tonic and others
 
 #[doc(hidden)]
 #[path = "private.rs"]
@@ -43,6 +53,23 @@ pub mod fields {}
 #[cfg(feature = "metrics")]
 #[doc = include_str!("../docs/metrics.md")]
 pub mod metrics {}
+/// A guide: the first ten minutes, moving in from another library, stores, running it.
+pub mod guide {
+    #[doc = include_str!("../docs/guide/coming_from.md")]
+    pub mod coming_from {}
+    #[doc = include_str!("../docs/guide/first_steps.md")]
+    pub mod first_steps {}
+    #[doc = include_str!("../docs/guide/frameworks.md")]
+    pub mod frameworks {}
+    #[doc = include_str!("../docs/guide/recipes.md")]
+    pub mod recipes {}
+    #[doc = include_str!("../docs/guide/running.md")]
+    pub mod running {}
+    #[doc = include_str!("../docs/guide/stores.md")]
+    pub mod stores {}
+    #[doc = include_str!("../docs/guide/tour.md")]
+    pub mod tour {}
+}
 #[doc = include_str!("../docs/proxies.md")]
 pub mod proxies {}
 #[doc = include_str!("../docs/security.md")]

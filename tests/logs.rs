@@ -11,9 +11,12 @@ use axum::{Router, extract::State, routing::get};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use http::{Method, Request};
 use http_body_util::Full;
+use hyper::body::Bytes;
+use p256::ecdsa::{Signature, SigningKey, signature::Signer};
+use serde_json::json;
 use sessions::{
-    CsrfLayer, Device, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
-    testing::{Operation, SpyStore},
+    CsrfLayer, Device, DeviceBinding, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
+    testing::{ManualClock, Operation, SpyStore},
 };
 use sessions_tests::Server;
 use sha2::{Digest, Sha256};
@@ -80,12 +83,125 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        self.note(|line| event.record(line));
+        self.note(|line| {
+            line.0.push_str(event.metadata().level().as_str());
+            event.record(line);
+        });
     }
 
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
     fn enter(&self, _span: &Id) {}
     fn exit(&self, _span: &Id) {}
+}
+
+/// A JWT as a browser signs it, with its public key if it registers.
+fn proof(key: &SigningKey, registers: bool, challenge: &str) -> String {
+    let mut header = json!({ "alg": "ES256", "typ": "dbsc+jwt" });
+    if registers {
+        let point = key.verifying_key().to_sec1_point(false);
+        let (x, y) = point.as_bytes()[1..].split_at(32);
+        let (x, y) = (BASE64.encode(x), BASE64.encode(y));
+        header["jwk"] = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y });
+    }
+    let claims = json!({ "jti": challenge });
+    let signed =
+        format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+    let signature: Signature = key.sign(signed.as_bytes());
+    format!("{signed}.{}", BASE64.encode(signature.to_bytes()))
+}
+
+/// What stands in a structured field between quotes, after this.
+fn quoted_after<'a>(header: &'a str, before: &str) -> &'a str {
+    let (_, rest) = header.split_once(before).expect("it is there");
+    rest.split('"').next().expect("a string")
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_device_is_logged_and_no_secret_is() {
+    const USER: &str = "b.user.whose.name.is.personal@data.example";
+    const BOUND: &str = "__Host-id-device";
+    async fn login(session: Session<Visitor>) -> sessions::Result<()> {
+        session.login(USER.to_string()).await
+    }
+    async fn name(session: Session<Visitor>) -> String {
+        format!("{:?}", session.read().await.user())
+    }
+    // Of this thread alone, which everything here runs on.
+    let log = Log::default();
+    let _logging = tracing::subscriber::set_default(log.clone());
+    let clock = ManualClock::new();
+    let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
+    let layer = SessionLayer::<Visitor>::builder(store.clone(), Keys::generate())
+        .with_clock(&clock)
+        .in_another_process()
+        .bind_to_device(DeviceBinding::new())
+        .build()
+        .unwrap();
+    let app = Router::new().route("/login", get(login)).route("/name", get(name)).layer(layer);
+    let server = Server::start(app).await;
+    let client = server.client();
+    let post = async |path: &str, headers: &[(&str, &str)]| {
+        let mut post = Request::post(format!("/device-binding/{path}"));
+        for (name, value) in headers {
+            post = post.header(*name, *value);
+        }
+        client.call(post.body(Full::<Bytes>::default()).unwrap()).await
+    };
+    let said = |level: &str, words: &str| {
+        let text = log.text();
+        let is_there = text.lines().any(|line| line.starts_with(level) && line.contains(words));
+        assert!(is_there, "{level} {words:?} is missing in:\n{text}");
+    };
+    let [key, others] = [1, 2].map(|number| SigningKey::from_slice(&[number; 32]).unwrap());
+
+    // What anybody can send, or so.
+    assert_eq!(post("register", &[]).await.status, 400);
+    said("DEBUG", "refused a device: the request has no proof");
+    assert_eq!(post("register", &[("secure-session-response", "a.b.c")]).await.status, 401);
+    said("DEBUG", "refused a device: it has no session");
+    assert_eq!(post("refresh", &[("sec-secure-session-id", "nobody")]).await.status, 401);
+    said("DEBUG", "refused a device: it names no binding of this layer");
+    assert!(!log.text().contains("INFO"), "nobody fills the log:\n{}", log.text());
+
+    let offer = client.get("/login").await.header("secure-session-registration");
+    let challenge = quoted_after(&offer, "challenge=\"");
+    assert_eq!(post("register", &[("secure-session-response", "a.b.c")]).await.status, 403);
+    said("INFO", "refused to bind a session to a device: it is no proof of a device");
+    let registered = proof(&key, true, challenge);
+    store.fail_next(Operation::Replace, 1);
+    let failed = post("register", &[("secure-session-response", &registered)]).await;
+    assert_eq!(failed.status, 503);
+    said("ERROR", "a device could not be answered");
+    let bound = post("register", &[("secure-session-response", &registered)]).await;
+    assert_eq!(bound.status, 200);
+    said("INFO", "bound a session to a device");
+    let next = bound.header("secure-session-challenge");
+    let (id, next) = (quoted_after(&next, ";id=\"").to_string(), quoted_after(&next, "\""));
+    let names = ("sec-secure-session-id", &*id);
+    let refresh = async |proof: &str| {
+        post("refresh", &[names, ("secure-session-response", proof)]).await.status
+    };
+    let refreshed = proof(&key, false, next);
+    assert_eq!(refresh(&refreshed).await, 200);
+    said("DEBUG", "a device has proved itself");
+    assert_eq!(refresh(&proof(&others, false, next)).await, 403);
+    said("INFO", "refused to refresh a device: its signature does not verify");
+    let secrets = [COOKIE, BOUND].map(|name| client.cookie(name).expect("a cookie"));
+
+    clock.advance(Duration::from_secs(21 * 60));
+    assert_eq!(client.copy().get("/name").await.text(), "None");
+    said(
+        "INFO",
+        "a bound session is kept from a request that does not come from its device: its bound",
+    );
+    assert_eq!(refresh(&refreshed).await, 403);
+    said("DEBUG", "a device gets another challenge");
+    let text = log.text();
+    for secret in
+        [&*secrets[0], &*secrets[1], &*id, challenge, next, &*registered, &*refreshed, USER]
+    {
+        assert!(!text.contains(&secret[..20]), "a secret in:\n{text}");
+    }
 }
 
 #[tokio::test]

@@ -67,13 +67,13 @@ async fn register<T: SessionData>(
         Ok(plain(status))
     };
     let Some(response) = headers.get(RESPONSE) else {
-        return refused(StatusCode::BAD_REQUEST, &"the request has no proof");
+        return strange(StatusCode::BAD_REQUEST, "the request has no proof");
     };
     let session = Session::<T>::lazy(shared.clone(), &Method::POST, headers);
     session.handle().open().await?;
     let slot = session.handle().slot();
     let Some(key) = slot.registration().map(|it| it.key) else {
-        return refused(StatusCode::UNAUTHORIZED, &"it has no session");
+        return strange(StatusCode::UNAUTHORIZED, "it has no session");
     };
     let (is_bound, has_user) =
         slot.inspect(|_, _, record, head| (head.binding.is_some(), record.user.is_some()));
@@ -146,8 +146,7 @@ async fn refresh<T: SessionData>(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
     let Some((id, name)) = devices.named_binding(&shared.keys.get(), headers) else {
-        tracing::info!("refused to refresh a device: it names no binding of this layer");
-        return Ok(plain(StatusCode::UNAUTHORIZED));
+        return strange(StatusCode::UNAUTHORIZED, "it names no binding of this layer");
     };
     let Some(binding) = named_session(shared, &id, headers).await? else {
         return Ok(plain(StatusCode::UNAUTHORIZED));
@@ -200,6 +199,13 @@ async fn named_session<T: SessionData>(
         return Ok(None);
     }
     Ok(Some(found.binding))
+}
+
+/// The refusal of a request that anybody can make, session or none: at `debug`, so that nobody fills the
+/// log with it.
+fn strange(status: StatusCode, why: &str) -> Result<Response<Body>, Error> {
+    tracing::debug!("refused a device: {why}");
+    Ok(plain(status))
 }
 
 async fn forget<T: SessionData>(shared: &Shared<T>, id: &BindingId) {

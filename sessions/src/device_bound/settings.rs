@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
 use crate::{
@@ -24,10 +24,17 @@ use crate::{
     record::binding::BindingId,
 };
 
-/// A browser refreshes a cookie that has less than two minutes left at the next page, and makes six
-/// signatures in nine minutes at most: there have to be more than 90 seconds between a cookie and the
-/// next one.
-const SHORTEST_LIFETIME: Duration = Duration::from_secs(4 * 60);
+/// A browser refreshes a cookie that has less than two minutes left at every page. Of a shorter lifetime it
+/// would do little else.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(3 * 60);
+
+/// A browser makes six signatures in nine minutes at most: there have to be more than 90 seconds between two
+/// of them. A cookie with a shorter lifetime than this has less than two minutes left after 90 seconds and
+/// less; so its browser gets no challenge ahead, and has to ask for one: see [`BoundDevices::not_yet`].
+const LONG_LIFETIME: Duration = Duration::from_secs(4 * 60);
+
+/// With a short lifetime, so long before the cookie goes a browser gets a challenge.
+const DUE: Duration = Duration::from_secs(30);
 
 /// A bound cookie goes from the browser so long before the server stops to take it: a request may be
 /// under way.
@@ -115,8 +122,12 @@ impl DeviceBinding {
     }
 
     /// How long a bound cookie is good, in whole seconds, and so the copy that a thief makes of both
-    /// cookies. Default: 10 minutes; not under 4, because a browser refreshes a cookie that has less than
-    /// two minutes left at the next page, and signs six times in nine minutes at most.
+    /// cookies. Default: 10 minutes; not under 3, because a browser refreshes a cookie that has less than
+    /// two minutes left at every page, and signs six times in nine minutes at most.
+    ///
+    /// Under 4 minutes it costs more than a signature now and then: in the last two minutes of a cookie each
+    /// page is accompanied by a request that the layer answers without the store, and a proof takes a round
+    /// trip more.
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -166,7 +177,7 @@ impl DeviceBinding {
         if self.lifetime < SHORTEST_LIFETIME {
             return fail(&format!(
                 "the bound cookie's lifetime is {:?}: a browser refreshes a cookie that has less than \
-                 two minutes left at the next page, and signs no more than six times in nine minutes, \
+                 two minutes left at every page, and signs no more than six times in nine minutes, \
                  so that pages would come without the cookie; the shortest is {SHORTEST_LIFETIME:?}",
                 self.lifetime
             ));
@@ -275,10 +286,45 @@ impl BoundDevices {
         values.filter_map(|value| BoundCookie::verify(keys, name, value)).collect()
     }
 
-    /// `Set-Cookie` for a device that has proved itself `now`.
-    pub(crate) fn bound_cookie(&self, keys: &Keys, id: BindingId, now: SystemTime) -> HeaderValue {
-        let value = BoundCookie { id, at: now }.sign(keys, &self.cookie.name);
-        self.cookie.set(&value, Some(self.lifetime.saturating_sub(UNDER_WAY)))
+    /// `Set-Cookie` for a device that has proved itself `at`.
+    pub(crate) fn bound_cookie(
+        &self,
+        keys: &Keys,
+        id: BindingId,
+        at: SystemTime,
+        now: SystemTime,
+    ) -> HeaderValue {
+        let value = BoundCookie { id, at }.sign(keys, &self.cookie.name);
+        self.cookie.set(&value, Some(self.left(at, now)))
+    }
+
+    /// How long a browser keeps the cookie of a proof made `at`.
+    fn left(&self, at: SystemTime, now: SystemTime) -> Duration {
+        let age = now.duration_since(at).unwrap_or_default();
+        self.lifetime.saturating_sub(UNDER_WAY).saturating_sub(age)
+    }
+
+    /// Whether a browser gets the next challenge with each bound cookie.
+    pub(crate) fn challenges_ahead(&self) -> bool {
+        self.lifetime >= LONG_LIFETIME
+    }
+
+    /// For a browser that asks to refresh a cookie with a short lifetime, and has no challenge to sign: when
+    /// it proved itself last, if that will do for a while. It gets the cookie that it has once more, for
+    /// the time that is left, and so has no reason to sign.
+    pub(crate) fn not_yet(
+        &self,
+        keys: &Keys,
+        id: &BindingId,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        if self.challenges_ahead() {
+            return None;
+        }
+        let cookies = self.bound_cookies(keys, headers.get_all(header::COOKIE));
+        let of_this = cookies.into_iter().filter(|cookie| cookie.id == *id).map(|cookie| cookie.at);
+        of_this.max().filter(|at| *at <= now && self.left(*at, now) > DUE)
     }
 
     /// The offer of a binding, for a session that has none and whose turn it is.
@@ -416,7 +462,7 @@ mod tests {
     fn what_could_not_work_is_refused_in_words() {
         let refused = |binding: DeviceBinding| settled(binding).unwrap_err();
         let new = DeviceBinding::new;
-        let short = refused(new().with_lifetime(Duration::from_secs(239)));
+        let short = refused(new().with_lifetime(Duration::from_secs(179)));
         assert!(short.contains("six times in nine minutes"), "{short}");
         assert!(settled(new().with_lifetime(SHORTEST_LIFETIME)).is_ok());
         for path in ["", "device", "/", "/a/", "//a", "/a?b", "/a#b", "/a b", "/a\"", "/a;b", "/ä"]
@@ -482,7 +528,8 @@ mod tests {
             let mut cookie = CookieConfig::default();
             cookie.same_site = same_site;
             let devices = DeviceBinding::new().build_for(&cookie, false, true).unwrap();
-            let header = devices.bound_cookie(&keys, id, SystemTime::now());
+            let now = SystemTime::now();
+            let header = devices.bound_cookie(&keys, id, now, now);
             let header = header.to_str().unwrap();
             let instructions: serde_json::Value =
                 serde_json::from_str(&devices.instructions("name")).unwrap();
@@ -497,6 +544,42 @@ mod tests {
             assert_eq!(instructions["scope"]["include_site"], false);
             assert_eq!(instructions["allowed_refresh_initiators"], json!(["*"]));
         }
+    }
+
+    /// A cookie that is good for less than four minutes is given again until half a minute is left.
+    #[test]
+    fn a_short_cookie_is_given_again_while_it_will_do() {
+        let (keys, id) = (Keys::generate(), BindingId::from_bytes([7; 16]));
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let not_yet = |lifetime, id, at, now| {
+            let binding = DeviceBinding::new().with_lifetime(Duration::from_secs(lifetime));
+            let devices = settled(binding).unwrap();
+            let cookie = devices.bound_cookie(&keys, BindingId::from_bytes([7; 16]), at, at);
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, cookie);
+            devices.not_yet(&keys, &id, &headers, now)
+        };
+        for (lifetime, seconds, will_do) in [
+            (180, 0, true),
+            (180, 139, true),
+            (180, 140, false),
+            (180, 1_000, false),
+            (239, 198, true),
+            (239, 199, false),
+            (240, 0, false),
+            (600, 0, false),
+        ] {
+            let found = not_yet(lifetime, id, start, after(seconds));
+            assert_eq!(found, will_do.then_some(start), "{lifetime} {seconds}");
+            let other = BindingId::from_bytes([8; 16]);
+            assert_eq!(not_yet(lifetime, other, start, after(seconds)), None, "another binding's");
+        }
+        assert_eq!(not_yet(180, id, after(1), start), None, "made by a clock that is ahead");
+        let devices = settled(DeviceBinding::new().with_lifetime(SHORTEST_LIFETIME)).unwrap();
+        let again = devices.bound_cookie(&keys, id, start, after(100));
+        assert!(again.to_str().unwrap().ends_with("Max-Age=70"), "{again:?}");
+        assert_eq!(devices.not_yet(&keys, &id, &HeaderMap::new(), start), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! its key for good at any 4xx but a 403 with a challenge: so 401 is only for a session that is over, and
 //! a store that does not answer is 503.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use axum_core::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -132,7 +132,7 @@ async fn register<T: SessionData>(
     }
     tracing::info!("bound a session to a device");
     let name = devices.session_identifier(&shared.keys.get(), &id);
-    Ok(proven(shared, devices, id, &name))
+    Ok(proven(shared, devices, id, &name, now))
 }
 
 /// Gives the device another bound cookie, if it signs the challenge that it was given.
@@ -148,10 +148,17 @@ async fn refresh<T: SessionData>(
     let Some((id, name)) = devices.named_binding(&shared.keys.get(), headers) else {
         return strange(StatusCode::UNAUTHORIZED, "it names no binding of this layer");
     };
+    let response = headers.get(RESPONSE);
+    // A session that has ended meanwhile gets the cookie that it has, which opens nothing.
+    if response.is_none()
+        && let Some(at) = devices.not_yet(&shared.keys.get(), &id, headers, shared.now())
+    {
+        return Ok(proven(shared, devices, id, name, at));
+    }
     let Some(binding) = named_session(shared, &id, headers).await? else {
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
-    let Some(response) = headers.get(RESPONSE) else {
+    let Some(response) = response else {
         return Ok(challenged(shared, devices, id, name));
     };
     let proof = Proof::parse(response.as_bytes());
@@ -169,7 +176,7 @@ async fn refresh<T: SessionData>(
         return Ok(challenged(shared, devices, id, name));
     }
     tracing::debug!("a device has proved itself");
-    Ok(proven(shared, devices, id, name))
+    Ok(proven(shared, devices, id, name, shared.now()))
 }
 
 /// The binding that a browser names, if there is a session that it may be refreshed for.
@@ -214,20 +221,24 @@ async fn forget<T: SessionData>(shared: &Shared<T>, id: &BindingId) {
     }
 }
 
-/// A new bound cookie, what the browser is to do with it, and the challenge for the next time.
+/// The bound cookie of a device that has proved itself `at`, what the browser is to do with it, and the
+/// challenge for the next time.
 fn proven<T: SessionData>(
     shared: &Shared<T>,
     devices: &BoundDevices,
     id: BindingId,
     name: &str,
+    at: SystemTime,
 ) -> Response<Body> {
     let mut response = plain(StatusCode::OK);
     *response.body_mut() = Body::from(devices.instructions(name));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let cookie = devices.bound_cookie(&shared.keys.get(), id, shared.now());
+    let cookie = devices.bound_cookie(&shared.keys.get(), id, at, shared.now());
     headers.insert(header::SET_COOKIE, cookie);
-    headers.extend(next_challenge(shared, devices, id, name));
+    if devices.challenges_ahead() {
+        headers.extend(next_challenge(shared, devices, id, name));
+    }
     response
 }
 

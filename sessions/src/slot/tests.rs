@@ -3,6 +3,11 @@
 
 use std::{cell::Cell, time::Duration};
 
+mod check_in;
+mod lease;
+mod life;
+mod rebase;
+
 use super::{
     plan::{Begin, ExtraPatch, Plan, SaveContext, SaveJob, SaveKind, UNCONFIRMED_KEPT},
     rebase::{Base, Certainty},

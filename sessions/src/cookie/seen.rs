@@ -4,14 +4,12 @@
 //! Ours, and no crate: a cookie opens a session, so it is compared in constant time and wiped when it gives
 //! way; and the signature in it serves as its hash.
 
-use std::{
-    hint::black_box,
-    sync::{
-        PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+use std::sync::{
+    PoisonError,
+    atomic::{AtomicU64, Ordering::SeqCst},
 };
 
+use ctutils::CtEq;
 use zeroize::Zeroize;
 
 use super::{VALUE_LENGTH, VerifiedCookie};
@@ -123,8 +121,7 @@ fn tag(value: &Value) -> u32 {
 /// Takes the same time wherever the two differ: one of them is somebody's secret, and the other
 /// may be an attempt to guess it.
 fn is_same(one: &Value, other: &Value) -> bool {
-    let differences = one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
-    black_box(differences) == 0
+    one.ct_eq(other).to_bool()
 }
 
 /// Whoever knows a value holds the session. One that gives way to another is written over.

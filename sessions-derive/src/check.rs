@@ -193,7 +193,7 @@ fn has_its_default_in_the_attribute(field: &Field<'_>, errors: &Errors) {
 /// A text is converted into the field's type, which no number can be made of.
 fn has_a_default_of_its_type(field: &Field<'_>, errors: &Errors) {
     let Some(text) = default_text(field) else { return };
-    let example = match Kind::of(&field.written.ty) {
+    let example = match Kind::from_type(&field.written.ty) {
         Kind::Scalar => "default = 5",
         Kind::Option(_, kind) if matches!(*kind, Kind::Scalar) => "default = Some(5)",
         _ => return,
@@ -212,7 +212,7 @@ fn does_not_convert_twice(field: &Field<'_>, errors: &Errors) {
     if field.secret.is_some() {
         return errors.at(word, "the setter of a secret converts already; remove `into`");
     }
-    match Kind::of(&field.written.ty).of_value() {
+    match Kind::from_type(&field.written.ty).of_value() {
         Kind::Str => {
             errors.at(word, "this setter takes `impl Into<String>` already; remove `into`")
         }
@@ -258,7 +258,7 @@ fn is_the_logins_if_user(field: &Field<'_>, errors: &Errors) {
     else {
         return;
     };
-    if !matches!(Kind::of(&field.written.ty), Kind::Option(..)) {
+    if !matches!(Kind::from_type(&field.written.ty), Kind::Option(..)) {
         let message = "the user of a session is an `Option`, which is `None` until the login; \
                        write `Option<…>`";
         errors.at(&field.written.ty, message);
@@ -481,7 +481,7 @@ fn model<'a>(input: &'a Input<'a>, case: Case) -> Model<'a> {
 fn user<'a>(input: &'a Input<'a>) -> Option<model::User<'a>> {
     input.fields.iter().enumerate().find_map(|(at, field)| {
         let given = field.user.as_ref()?;
-        let ty = match Kind::of(&field.written.ty) {
+        let ty = match Kind::from_type(&field.written.ty) {
             Kind::Option(ty, _) => ty,
             _ => &field.written.ty,
         };
@@ -495,7 +495,7 @@ fn checked<'a>(
     indices: &mut impl Iterator<Item = usize>,
 ) -> model::Field<'a> {
     let ty = bare(&field.written.ty);
-    let kind = Kind::of(ty);
+    let kind = Kind::from_type(ty);
     let attributes = field.written.attrs.iter();
     model::Field {
         vis: &field.written.vis,
@@ -532,7 +532,7 @@ fn checked<'a>(
         flash: field.flash.is_some(),
         accessors: match field.flash {
             Some(_) => Accessors::of_flash(field.ident, matches!(kind, Kind::Vec(_))),
-            None => Accessors::of(field.ident, matches!(kind, Kind::Option(..))),
+            None => Accessors::for_field(field.ident, matches!(kind, Kind::Option(..))),
         },
         docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),

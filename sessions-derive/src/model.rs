@@ -134,7 +134,7 @@ pub(crate) enum Merge<'a> {
 }
 
 impl<'a> Kind<'a> {
-    pub(crate) fn of(ty: &'a Type) -> Self {
+    pub(crate) fn from_type(ty: &'a Type) -> Self {
         const SCALARS: [&str; 16] = [
             "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16",
             "u32", "u64", "u128", "usize",
@@ -147,7 +147,7 @@ impl<'a> Kind<'a> {
         } else if let Some(Some(element)) = std_type(ty, "vec", "Vec") {
             Self::Vec(element)
         } else if let Some(Some(inner)) = std_type(ty, "option", "Option") {
-            Self::Option(inner, Box::new(Self::of(inner)))
+            Self::Option(inner, Box::new(Self::from_type(inner)))
         } else {
             Self::Other
         }

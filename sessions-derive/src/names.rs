@@ -21,7 +21,7 @@ pub(crate) struct Accessors {
 impl Accessors {
     /// `format_ident!` takes the span of its argument, and leaves out the `r#` of a raw identifier:
     /// `r#type` has `set_type`.
-    pub(crate) fn of(field: &Ident, is_option: bool) -> Self {
+    pub(crate) fn for_field(field: &Ident, is_option: bool) -> Self {
         Self {
             get: Some(field.clone()),
             clear: is_option.then(|| format_ident!("clear_{}", field)),

@@ -263,7 +263,7 @@ fn setter(field: &Field<'_>) -> (TokenStream, TokenStream) {
 /// The type of what is appended to a list, and the element made of it.
 fn element(field: &Field<'_>) -> (TokenStream, TokenStream) {
     let Kind::Vec(element) = field.kind else { return (hygienic!(()), hygienic!(value)) };
-    match Kind::of(element) {
+    match Kind::from_type(element) {
         Kind::Str => (
             quote_spanned!(field.at()=> impl ::core::convert::Into<#element>),
             hygienic!(::core::convert::Into::into(value)),

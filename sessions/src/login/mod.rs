@@ -52,7 +52,7 @@ impl<T: SessionUser> Session<T> {
     /// ```
     ///
     /// The session gets another id, and the client another cookie, whatever it had before. The old
-    /// id is dead when this returns, in every process and for requests under way: whoever planted
+    /// id is dead when this returns, in every process and for requests under way: an attacker who planted
     /// or stole it before has nothing (session fixation; OWASP Session Management Cheat Sheet,
     /// "Renew the Session ID After Any Privilege Level Change"). Both timeouts begin anew. What a
     /// visitor had before the login stays, unless [told otherwise](Login::without_earlier_data).
@@ -66,22 +66,22 @@ impl<T: SessionUser> Session<T> {
     /// A user who is logged in already can log in again, which is how to ask for the password once
     /// more before something important: see [`require_recent_login`](Self::require_recent_login).
     ///
-    /// If somebody else has ended the session in the meantime, as another tab that logged in with it
+    /// If another request has ended the session in the meantime, as another tab that logged in with it
     /// does, the user has a new session, without the data of the old one.
     ///
     /// # Errors
     ///
     /// [`NoCookie`](ErrorKind::NoCookie) after the response has left;
     /// [`GuardHeld`](ErrorKind::GuardHeld) if the caller holds a guard itself;
-    /// [`Locked`](ErrorKind::Locked) if others do for as long as the layer's lock timeout, or another
+    /// [`Locked`](ErrorKind::Locked) if other requests do for as long as the layer's lock timeout, or another
     /// process has the session [locked](Session::lock) for as long; [`Store`](ErrorKind::Store) and the
     /// other errors of [`save`](Self::save): the session is what it was. If the store was asked and did not answer, the session may have ended instead, or a
-    /// session of the user may have begun that nobody has the cookie of.
+    /// session of the user may have begun whose cookie no client has.
     ///
     /// # Cancellation
     ///
     /// Once it has the lock it is carried to its end even if the future is dropped. A client that has
-    /// hung up gets no cookie: the old id is dead all the same, and the new session waits for nobody
+    /// hung up gets no cookie: the old id is dead all the same, and the new session stays unused
     /// until it expires or the user ends it.
     #[track_caller]
     pub fn login(&self, user: T::User) -> Login<'_, T> {
@@ -225,7 +225,7 @@ impl<T: SessionUser> Login<'_, T> {
     /// How long the login lasts, instead of what the layer says.
     ///
     /// Unless told otherwise, by this or by [`remember_for`](Self::remember_for), the layer's timeouts
-    /// count; for a user who was logged in already, those of that login.
+    /// count; for a user who was logged in already, the limits of that login.
     pub fn with_lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = Some(lifetime);
         self
@@ -299,7 +299,7 @@ struct Ready {
     keeps_data: bool,
     lifetime: Option<Lifetime>,
     device: Option<Device>,
-    /// Whoever has lost the device's key is bound anew.
+    /// A user whose browser has lost the device's key is bound anew.
     keeps_binding: bool,
 }
 
@@ -312,7 +312,7 @@ impl Ready {
     }
 }
 
-/// Whether the next request would take the bytes for the same user: nobody is told welcome to be
+/// Whether the next request would take the bytes for the same user: so that no user is told welcome to be
 /// asked again for the password.
 fn is_known_again<T: SessionUser>(
     data: &mut T,

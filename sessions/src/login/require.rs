@@ -1,4 +1,4 @@
-//! A middleware that lets only those pass who are logged in.
+//! A middleware that lets only requests of logged-in users pass.
 
 use std::{
     fmt,
@@ -29,7 +29,7 @@ use crate::{
 
 type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool + Send + Sync>;
 
-/// Lets only those requests pass whose session's user is logged in; for a route, or for a whole
+/// Lets only requests pass whose session has a logged-in user; for a route, or for a whole
 /// router.
 ///
 /// ```
@@ -126,7 +126,7 @@ impl<T: SessionUser> RequireLogin<T> {
         #[cfg(feature = "device-bound")]
         session.handle().check_device(self.unproven)?;
         let fields = session.read_or_error().await?;
-        // The store has to know too whose session it is, or nobody could end it.
+        // The store has to know too whose session it is, or `UserSessions` could not end it.
         if fields.__user().is_none() || session.logged_in_at().is_none() {
             return Err(Error::login_required().into());
         }

@@ -59,7 +59,7 @@ pub struct UpdatedSessions {
     /// How many were changed, or were as the change would have them. One that has ended meanwhile does not
     /// count.
     pub updated: u64,
-    /// Those that were not reached, by the key that [`UserSessions::end`] takes, and why.
+    /// The sessions that were not reached, by the key that [`UserSessions::end`] takes, and why.
     pub failed: Vec<(StoreKey, Error)>,
 }
 
@@ -131,7 +131,7 @@ impl<T: SessionUser> UserSessions<T> {
         Ok(Self { shared })
     }
 
-    /// Those of the layer that a request with these extensions has passed: for middleware, and for tower
+    /// The user sessions of the layer that a request with these extensions has passed: for middleware, and for tower
     /// services outside of axum. The session itself is not opened.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl<T: SessionUser> UserSessions<T> {
     }
 
     /// Ends the session that [`list`](Self::list) gave under this key, if it is one of the user's:
-    /// nobody ends another's by guessing. Says whether it was there.
+    /// no user ends another user's session by guessing. Says whether the session was there.
     pub async fn end(&self, user: &T::User, key: &StoreKey) -> Result<bool, Error> {
         if !self.keys_of(&self.shared.user_name(user)).await?.contains(key) {
             return Ok(false);
@@ -197,7 +197,7 @@ impl<T: SessionUser> UserSessions<T> {
     ///
     /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, and
     /// [`Ended`](crate::ErrorKind::Ended) if this session has ended meanwhile, as by another login in
-    /// the same browser: it has no say any more. Beside those of the others.
+    /// the same browser: it has no say any more. Beside the errors of the other methods.
     pub async fn end_others(&self, session: &Session<T>) -> Result<u64, Error> {
         let slot = session.handle().slot();
         let (Some(user), Some(registration)) = (slot.record().user, slot.registration()) else {
@@ -250,7 +250,7 @@ impl<T: SessionUser> UserSessions<T> {
         user: &T::User,
         mut change: impl FnMut(&mut T::Fields) -> R + Send,
     ) -> impl Future<Output = Result<UpdatedSessions, Error>> + Send {
-        /// Somebody who logs in all the time cannot hold us up for ever.
+        /// A user who logs in all the time cannot hold this up for ever.
         const MOST_ROUNDS: u32 = 10;
         // An async fn would not see its caller.
         let at = Location::caller();
@@ -320,9 +320,9 @@ impl<T: SessionUser> UserSessions<T> {
     /// A session that exchanges its id meanwhile is in the list under the new one before the old one
     /// is gone. One look may miss both all the same, if it goes on while that happens: the index says
     /// which sessions there are, and then the store what has become of each. The next look finds the
-    /// new one. So whoever has looked twice, and found nothing, has ended it.
+    /// new one. So a caller that has looked twice, and found nothing, has ended it.
     async fn end_all_but(&self, user: &str, except: Option<&StoreKey>) -> Result<u64, Error> {
-        /// Somebody who logs in all the time cannot hold us up for ever.
+        /// A user who logs in all the time cannot hold this up for ever.
         const MOST_ROUNDS: u32 = 10;
         let (mut ended, mut was_empty) = (0, false);
         for _ in 0..MOST_ROUNDS {

@@ -1,6 +1,6 @@
 //! The way back after a login, which comes from the outside and must not lead there.
 
-/// Longer addresses are nobody's way back.
+/// Longer addresses are no way back.
 const LONGEST: usize = 2048;
 
 /// Gives back `next`, from a request's query or form, if a redirect to it cannot leave the site.

@@ -73,7 +73,7 @@ impl Waits {
         self.guards.load(SeqCst) > 0
     }
 
-    /// Whether the request holds a guard right now whose changes nobody else sees yet.
+    /// Whether the request holds a guard right now whose changes no other request sees yet.
     pub(crate) fn has_write_guard(&self) -> bool {
         self.guards.load(SeqCst) >= WRITE_GUARD
     }
@@ -93,14 +93,14 @@ impl Waits {
             change(&mut response);
             response.waker.take()
         };
-        // A waker is somebody else's code: not under the lock.
+        // A waker runs code of the executor: it is not called under the lock.
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// To be asked whenever the handler was polled and is not done. Either this finds what a wait
-    /// has told, or that wakes the response.
+    /// The response calls this whenever the handler was polled and is not done. Either this finds what a
+    /// wait has told, or the wait wakes the response.
     pub(crate) fn check(&self, waker: &Waker) -> Found {
         let old = {
             let mut response = self.response();
@@ -124,8 +124,8 @@ impl Waits {
         self.response.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `acquire`, which is not to be had at once; but not for ever if that is what it would
-    /// take. `None` if the request waits for itself.
+    /// Waits for `acquire`, which is not ready at once; but not for ever if the request waits for itself:
+    /// then the answer is `None`.
     pub(crate) async fn wait<R>(
         &self,
         acquire: impl Future<Output = Result<R, TimedOut>>,
@@ -291,7 +291,7 @@ impl Wake for Counting {
     }
 }
 
-/// What a guard counts for among those of its request.
+/// How much a guard adds to the count of its request's guards.
 fn weight(access: Access) -> u64 {
     match access {
         Access::Read => 1,
@@ -299,7 +299,7 @@ fn weight(access: Access) -> u64 {
     }
 }
 
-/// The session of a guard, counted among those of its request that have one.
+/// The session of a guard, counted among the sessions of its request that have a guard.
 pub(crate) struct Holding<T: SessionData> {
     session: Session<T>,
     access: Access,
@@ -336,7 +336,7 @@ mod tests {
 
     use super::*;
 
-    /// A wait that nobody ends, and that has a timer as well, as one for a lock has.
+    /// A wait that nothing ends, and that has a timer as well, as one for a lock has.
     async fn wait_for_ever(waits: &Waits) -> Option<Result<(), TimedOut>> {
         let (_never, wait) = oneshot::channel::<()>();
         let wait = async move {
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(probe(&waits, both).await, "alive");
     }
 
-    /// A set of futures wakes its members through wakers of its own: nobody can look into those.
+    /// A set of futures wakes its members through wakers of its own: the probe cannot look into them.
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_told_counts_as_alive() {
         let waits = Arc::new(holding(1));

@@ -49,7 +49,7 @@
 //!
 //! - **A handler that only reads begins none.** Write to the session of a visitor when there is
 //!   something to keep, not to count page views.
-//! - **[`MemoryStore`]** has a limit in bytes, and what gives way first is what nobody is logged in
+//! - **[`MemoryStore`]** has a limit in bytes, and what gives way first is what no user is logged in
 //!   to. Logged-in sessions never do.
 //! - **A server knows nothing of logins.** An SQL database grows until its disk is full. memcached
 //!   forgets what was used least recently, whoever is logged in. Redis with `noeviction` answers with
@@ -242,7 +242,7 @@ pub enum Created {
 pub enum Replaced {
     /// The record is kept.
     Done,
-    /// Somebody else saved in the meantime: the version is another. Nothing was written.
+    /// Another process saved in the meantime: the version is another. Nothing was written.
     Changed,
     /// There is no such record (any more). Nothing was written.
     Missing,
@@ -260,7 +260,7 @@ pub trait DeleteExpired: Send + Sync + 'static {
     fn delete_expired(&self, batch: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }
 
-/// A store that can tell the sessions of a user: those whose record's [`user`](Record::user) it is. It
+/// A store that can tell the sessions of a user: the sessions whose record's [`user`](Record::user) it is. It
 /// says so by [`Store::user_index`].
 ///
 /// A user of the application stands in a record with the [name of the session's

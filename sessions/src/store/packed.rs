@@ -38,7 +38,7 @@ pub(crate) fn packed_length(record: &Record) -> usize {
     HEAD + record.user.as_deref().map_or(0, str::len) + record.payload.len()
 }
 
-/// For whoever has room for it already: `out` is memory, and takes what it is given.
+/// For a caller that has room for it already: `out` is memory, and takes what it is given.
 pub(crate) fn pack_into(out: &mut impl Write, record: &Record) {
     pack_head_into(out, record, record.version);
     out.write_all(&record.payload).expect("memory");
@@ -62,7 +62,7 @@ pub(crate) fn pack_head_into(out: &mut impl Write, record: &Record, version: u64
     }
 }
 
-/// The record that [`pack`] made into `bytes`; `None` if it was somebody else who made them.
+/// The record that [`pack`] made into `bytes`; `None` if something else made them.
 pub(crate) fn unpack(bytes: &[u8]) -> Option<Record> {
     let (format, rest) = bytes.split_first()?;
     if *format != FORMAT {

@@ -60,7 +60,7 @@ impl<S: Store> IntoStorage for S {
 /// # Limits
 ///
 /// - **It cannot be ended by the server.** `destroy` removes the cookie from the browser, and
-///   `renew_id` replaces it; but a copy that somebody made before stays good until it expires. Keep
+///   `renew_id` replaces it; but a copy that was made before stays good until it expires. Keep
 ///   the timeouts short, and nothing in it whose loss would hurt.
 /// - **It can be played back**: a client can return to an earlier state of its session, also one
 ///   from before a coupon was used up.

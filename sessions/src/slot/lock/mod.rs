@@ -1,7 +1,7 @@
 //! The lock of one session: many readers or one writer, in the order in which they came.
 //!
-//! It guards no value of its own and knows where each of its guards was taken, so that whoever waits
-//! too long can be told for whom.
+//! It guards no value of its own and knows where each of its guards was taken, so that a request that
+//! waits too long can be told for which guard.
 //!
 //! Ours, and not `tokio::sync::RwLock`: that one knows neither who holds it nor how many wait, and bounds
 //! neither their number nor their time.
@@ -56,7 +56,7 @@ pub(crate) struct Lock {
 struct State {
     readers: usize,
     has_writer: bool,
-    /// In the order in which they came. Nobody overtakes the first one, so that nobody starves.
+    /// In the order in which they came. No waiter overtakes the first one, so that no waiter starves.
     waiters: Queue<Waiter>,
     holders: Holders,
     last_warning: Option<Instant>,
@@ -66,7 +66,7 @@ struct State {
 struct Waiter {
     access: Access,
     at: CallSite,
-    /// Sent to when it has got the lock.
+    /// Tells the waiter that it has the lock.
     turn: oneshot::Sender<()>,
 }
 
@@ -94,7 +94,7 @@ impl State {
         self.holders.remove(access, at);
     }
 
-    /// Gives the lock to those whose turn it is. They are to be told when the state is unlocked.
+    /// Gives the lock to the waiters whose turn it is. The caller tells them once the state is unlocked.
     #[must_use]
     fn admit(&mut self) -> Vec<Waiter> {
         let mut admitted = Vec::new();
@@ -170,14 +170,14 @@ impl Holders {
     }
 }
 
-/// How long a guard is waited for, and how many others may be waiting already.
+/// How long a request waits for a guard, and how many requests may be waiting already.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) limit: Duration,
     pub(crate) waiters: usize,
 }
 
-/// The lock was not to be had: why, how long that took to say, and who had it.
+/// The request did not get the lock: why, after how long, and which guard had it.
 #[derive(Debug)]
 pub(crate) struct TimedOut {
     pub(crate) reason: Reason,
@@ -190,7 +190,7 @@ impl Lock {
         Self { state: Mutex::default() }
     }
 
-    /// Takes the lock if it is free and nobody else is waiting for it.
+    /// Takes the lock if it is free and no request is waiting for it.
     pub(crate) fn try_acquire(&self, access: Access, at: CallSite) -> Result<(), TimedOut> {
         match self.take(access, at) {
             true => Ok(()),
@@ -203,7 +203,7 @@ impl Lock {
         self.state().has_writer
     }
 
-    /// Whether it was free, and is taken now.
+    /// Takes the lock if it is free; whether it did.
     pub(crate) fn take(&self, access: Access, at: CallSite) -> bool {
         let mut state = self.state();
         let is_free = state.waiters.is_empty() && state.is_free_for(access);
@@ -215,7 +215,8 @@ impl Lock {
 
     /// Waits for the lock, in turn.
     ///
-    /// Dropped while it waits, it gives up its place, or the lock if it has just been given it.
+    /// If the future is dropped while it waits, it gives up its place, or the lock if the lock has just
+    /// been given to it.
     pub(crate) async fn acquire(
         &self,
         access: Access,
@@ -246,7 +247,7 @@ impl Lock {
         }
     }
 
-    /// A place among those that wait, if the lock is not free and there are fewer than this many.
+    /// A place in the queue, if the lock is not free and fewer than this many requests wait.
     fn take_or_wait(&self, access: Access, at: CallSite, most: usize) -> Turn<'_> {
         let mut state = self.state();
         if state.waiters.is_empty() && state.is_free_for(access) {
@@ -262,7 +263,7 @@ impl Lock {
         Turn::Later(Waiting { lock: self, access, at, ticket, turn: wait, is_over: false })
     }
 
-    /// Tells those whose turn it is after a change.
+    /// After a change: tells the waiters whose turn it is.
     fn admit(&self, change: impl FnOnce(&mut State)) {
         let admitted = {
             let mut state = self.state();
@@ -273,8 +274,8 @@ impl Lock {
             state.admit()
         };
         for Waiter { turn, .. } in admitted {
-            // One that has just given up finds that it is in the queue no more, and gives back what
-            // it has got.
+            // A waiter that has just given up finds that it is in the queue no more, and gives the lock
+            // back.
             let _ = turn.send(());
         }
     }
@@ -333,20 +334,20 @@ impl Lock {
         text
     }
 
-    /// Nothing is done under it that can panic half-way, so that a poisoned state is a good one.
+    /// No statement under this mutex can panic half-way: a poisoned state is a good one.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What comes of asking for the lock.
+/// The answer to a request for the lock.
 enum Turn<'a> {
     Now,
     Later(Waiting<'a>),
     Never,
 }
 
-/// A place among those that wait.
+/// A place in the queue of waiters.
 struct Waiting<'a> {
     lock: &'a Lock,
     access: Access,
@@ -361,14 +362,14 @@ impl Drop for Waiting<'_> {
         if self.is_over {
             return;
         }
-        // So that its other half, when it goes, does not wake a task that has lost interest.
+        // Otherwise the sending half, when it is dropped, wakes a task that waits no more.
         self.turn.close();
         let mut waiter = None;
-        // Those behind it need not wait for it any more.
+        // The waiters behind it need not wait for it any more.
         self.lock.admit(|state| {
             waiter = state.waiters.remove(self.ticket);
             if waiter.is_none() {
-                // It has been given the lock, and may not have been told yet.
+                // The waiter has been given the lock, and may not have been told yet.
                 state.leave(self.access, self.at);
             }
         });
@@ -447,7 +448,7 @@ mod tests {
         reader.await.unwrap();
     }
 
-    /// The lock was given to it, and it never looked.
+    /// The lock was given to the waiter, which never looked.
     #[tokio::test]
     async fn a_waiter_that_is_dropped_on_its_turn_gives_the_lock_back() {
         let lock = Lock::new();
@@ -466,7 +467,7 @@ mod tests {
         lock.try_acquire(Access::Write, at).unwrap();
     }
 
-    /// Threads take turns, wait, and give up at random: nobody is left behind, and no two writers, nor
+    /// Threads take turns, wait, and give up at random: no waiter is left behind, and no two writers, nor
     /// a writer and a reader, are ever inside.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn many_come_and_go() {

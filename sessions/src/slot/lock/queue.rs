@@ -1,5 +1,5 @@
 //! The waiters of a lock, in the order in which they came. A waiter that leaves costs the same
-//! wherever in the queue it stands, and however many others wait: clients hang up when they like.
+//! wherever in the queue it stands, and however long the queue is: clients hang up when they like.
 
 /// Stands for no node.
 const NONE: usize = usize::MAX;

@@ -32,7 +32,7 @@ const NAME: &str = "memcached";
 /// From here on memcached takes a time to live for a date.
 const THIRTY_DAYS: u64 = 30 * 24 * 60 * 60;
 
-/// How often a call begins anew when others are faster: each of them has changed the record.
+/// How often a call begins anew when other processes are faster: each has changed the record.
 const TRIES: usize = 32;
 
 /// Sessions in memcached (feature `memcached`).
@@ -316,7 +316,7 @@ impl MemcachedStoreBuilder {
         };
         let store = MemcachedStore { shared: Arc::new(shared) };
         for server in &store.shared.servers {
-            // A key that is always right, to see whether somebody is there.
+            // A key that is always right, to see whether a server answers.
             let ask = async |connection: &mut _| gets(connection, ["sessions"]).await;
             store.on("connect", server, ask).await?;
         }

@@ -21,7 +21,7 @@ pub(super) struct Server {
     pub(super) address: String,
     /// How many connections there may be.
     pub(super) permits: Semaphore,
-    /// Those that nobody uses. A connection is here only between a whole answer and the next call.
+    /// The unused connections. A connection is here only between a whole answer and the next call.
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -46,7 +46,7 @@ impl Server {
                 None => self.open().await?,
             };
             let answer = work(&mut connection).await;
-            // After anything but an answer, nobody knows what comes next on it.
+            // After anything but an answer, it is unknown what comes next on the connection.
             if !matches!(answer, Err(Failure::Io(_) | Failure::Nonsense(_))) {
                 self.idle().push(connection);
             }
@@ -79,7 +79,7 @@ impl Server {
         let mut idle = self.idle();
         while let Some(connection) = idle.pop() {
             let nothing = connection.get_ref().try_read(&mut [0]);
-            // The end, an error, or words that nobody asked for: all are of no use.
+            // The end, an error, or words that no call asked for: the connection is of no use.
             if nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return Some(connection);
             }

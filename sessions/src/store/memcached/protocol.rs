@@ -88,7 +88,7 @@ async fn line(connection: &mut Connection) -> Result<String, Failure> {
     }
 }
 
-/// An answer that nobody expects here.
+/// An answer that is not expected here.
 fn nonsense(line: &str) -> Failure {
     let is_refusal =
         line == "ERROR" || line.starts_with("SERVER_ERROR") || line.starts_with("CLIENT_ERROR");
@@ -105,7 +105,7 @@ pub(super) async fn gets<const COUNT: usize>(
 ) -> Result<[Option<Item>; COUNT], Failure> {
     send(connection, format!("gets {}\r\n", keys.join(" ")).as_bytes()).await?;
     let mut items = [const { None }; COUNT];
-    // Those that are missing are left out; the others come in the order of the question.
+    // Missing keys are left out; the other keys come in the order of the question.
     let mut asked = keys.iter().zip(&mut items);
     loop {
         let head = line(connection).await?;

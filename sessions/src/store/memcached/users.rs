@@ -72,7 +72,7 @@ fn last_day(expires_at: SystemTime) -> u32 {
     u32::try_from(stored_millis(expires_at) / DAY + 1).unwrap_or(u32::MAX)
 }
 
-/// The list with this session in it, and without those whose days are over.
+/// The list with this session in it, and without the expired sessions.
 fn with_entry(list: &[u8], key: &StoreKey, last: u32, today: u32) -> Vec<u8> {
     let mut new = Vec::with_capacity(list.len() + ENTRY);
     for entry in list.as_chunks::<ENTRY>().0 {
@@ -282,7 +282,7 @@ impl UserIndex for MemcachedStore {
                 }
             }
         }
-        // At once, whatever became of the others: the list is as long as there are sessions.
+        // At once, whatever became of the other deletions: the list is as long as there are sessions.
         self.leave("delete_sessions_of", user, &ended).await;
         outcome.map(|()| ended.len() as u64)
     }

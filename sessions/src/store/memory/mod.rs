@@ -38,7 +38,7 @@ mod users;
 /// microseconds. Empty, they are 304 KiB.
 const SHARDS: usize = 2048;
 
-/// How many bytes the sessions of a store may take if nobody says anything else: little enough for
+/// How many bytes the sessions of a store may take. Default, little enough for
 /// the smallest servers, and enough for more sessions than these serve.
 const MEMORY_LIMIT: usize = 128 << 20;
 
@@ -90,7 +90,7 @@ const MEMORY_LIMIT: usize = 128 << 20;
 /// 3. one that nobody is logged in to.
 ///
 /// Of those that are worth the same, the one nearest to expiry goes first. That is exact as long as
-/// nobody else changes the store at the same moment; otherwise it is one that was the nearest a
+/// no other call changes the store at the same moment; otherwise it is one that was the nearest a
 /// moment ago, or next to it.
 ///
 /// A session that somebody is logged in to never gives way. When the others do not make enough room,
@@ -276,7 +276,7 @@ pub struct MemoryStoreStats {
 }
 
 pub(super) struct Inner {
-    /// No lock is held across an await, and nobody holds two of these.
+    /// No lock is held across an await, and no call holds two of these.
     shards: Box<[Mutex<Shard>]>,
     nearest: Nearest,
     /// The sessions that there are, and the room that calls have taken and not written to yet. Room is
@@ -299,7 +299,7 @@ pub(super) struct Inner {
 type LoggedIn<'a> = (&'a Arc<str>, usize);
 
 /// When each shard's next session of each worth expires, readable without its lock; `u64::MAX` if it has
-/// none. Hints: they may be old by the time that they are acted on, so whoever acts on one looks again
+/// none. Hints: they may be old by the time that they are acted on, so a caller that acts on one looks again
 /// under the lock.
 struct Nearest {
     /// By worth, then by shard: those that are looked through together lie together.
@@ -443,7 +443,7 @@ impl Inner {
                 _expired = Some(removed);
             }
             if entry.is_expired(to_millis(self.clock.now_after(seen))) {
-                // It would never be seen: not worth a place, let alone somebody else's.
+                // It would never be seen: not worth a place, let alone another session's.
                 return Ok(Created::Done);
             }
             if room.take(1, cost) {

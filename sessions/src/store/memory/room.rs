@@ -152,7 +152,7 @@ impl Inner {
             if self.is_full_of_logged_in(sessions, bytes) {
                 return Err(Full::OfLoggedIn);
             }
-            // Others have what there is, as we have: two that want much must not wait for each other.
+            // Other calls have what there is, as this one has: two that want much must not wait for each other.
             room.give_back();
             thread::yield_now();
             yields += 1;
@@ -174,7 +174,7 @@ impl Inner {
         let (worth, index) = self.find_least_worth(now, except)?;
         let mut shard = self.lock(index);
         let removed = match worth {
-            // Somebody may have been faster, and the next one is alive.
+            // Another call may have been faster, and the next session is alive.
             Worth::LoggedIn => shard.remove_expired(now),
             _ => shard.remove_nearest(worth),
         }?;

@@ -23,7 +23,7 @@ pub(super) struct Sweep {
     /// that there is; `start` then decides with care.
     wanted: AtomicBool,
     /// Says stop. The task holds the one receiver: it is woken by `true` and also when the store,
-    /// and the sender with it, is gone; and whoever waits for its end waits until the receiver is.
+    /// and the sender with it, is gone; and a caller that waits for its end waits until the receiver is.
     stop: watch::Sender<bool>,
 }
 
@@ -135,7 +135,7 @@ impl Inner {
             drop(unused);
             return false;
         }
-        // The sessions are gone, so their room is free; nobody needs the lock for that.
+        // The sessions are gone, so their room is free; that needs no lock.
         drop(shard);
         self.taken.sessions.fetch_sub(removed.len(), Relaxed);
         self.taken.bytes.fetch_sub(removed.iter().map(Entry::cost).sum(), Relaxed);

@@ -95,7 +95,7 @@ impl AllSessions for MemoryStore {
 
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        /// Somebody who begins sessions all the time cannot hold us up for ever.
+        /// A user who begins sessions all the time cannot hold this up for ever.
         const MOST_LOOKS: u32 = 16;
         let inner = self.inner();
         let mut keys = inner.users.keys(user);
@@ -121,7 +121,7 @@ impl UserIndex for MemoryStore {
         let inner = self.inner();
         let keys = inner.users.keys(user);
         let others = keys.iter().filter(|key| Some(*key) != except);
-        // By now some may be somebody else's.
+        // By now some may be another user's.
         let is_theirs = |entry: &Entry| entry.user().is_some_and(|owner| &**owner == user);
         Ok(others.filter(|key| inner.delete_if(key, is_theirs)).count() as u64)
     }

@@ -283,7 +283,7 @@ struct Again {
     deadline: Deadline,
     /// The last error.
     error: RedisError,
-    /// That of the call which may have been carried out, though nobody was told.
+    /// That of the call which may have been carried out, though its caller was not told.
     lost: Option<RedisError>,
     has_left: bool,
 }

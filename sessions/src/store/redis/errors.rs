@@ -1,4 +1,4 @@
-//! What errors of the client and the server mean to whoever has to decide what to do.
+//! What errors of the client and the server mean to the store, which has to decide what to do.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 

@@ -42,7 +42,7 @@ pub(super) struct Managed {
 }
 
 struct Shared {
-    /// Locked by the call that connects; the others wait for what it finds.
+    /// Locked by the call that connects; the other calls wait for what it finds.
     source: tokio::sync::Mutex<Source>,
     current: Mutex<Current>,
     timeout: Duration,
@@ -150,7 +150,7 @@ impl Managed {
             return Ok(open);
         }
         // In a task of its own, because a call that gives up must not take the search with it:
-        // with a short deadline nobody would ever find the server.
+        // with a short deadline no call would ever find the server.
         let shared = self.shared.clone();
         let search = tokio::spawn(async move { shared.search().await });
         match timeout(self.shared.timeout, search).await {

@@ -65,7 +65,7 @@ const WRITE_ID: usize = 8;
 /// not gone between the two steps of a save. Whether it has expired is not for Redis to say.
 const LEAST_TTL: u64 = 10_000;
 
-/// How many calls may stand in line for the connection. Those that find it full wait for a place
+/// How many calls may stand in line for the connection. Calls that find it full wait for a place
 /// first, which is dearer; the client's own is 50.
 const QUEUE: usize = 1024;
 
@@ -95,7 +95,7 @@ const WRITES: usize = 256 * 1024;
 /// processes Redis has ten connections (`maxclients`).
 ///
 /// A connection that ends, by a restart or by a proxy or a `timeout` of Redis that ends what is idle,
-/// is made anew, and a call that it takes along is made once more: nobody sees an error. That is safe for
+/// is made anew, and a call that it takes along is made once more: no caller sees an error. That is safe for
 /// every call: a save carries a write id by which it knows itself, and a deletion leaves a receipt. A
 /// connection that a firewall or NAT has forgotten without a word costs one call its
 /// [timeout](RedisStoreBuilder::with_timeout); let the idle timeout there be longer than that of whoever
@@ -117,7 +117,7 @@ const WRITES: usize = 256 * 1024;
 /// name and adds to the user's set. Of a session of half a kilobyte and more that has just been
 /// loaded only the parts that have changed are sent, if they are not most of it; the store remembers
 /// for that what it has loaded last, up to 512 records of up to 32 kilobytes. It takes a second one
-/// if somebody else was faster. [`connect`](Self::connect) takes one more, to see whether the store
+/// if another process was faster. [`connect`](Self::connect) takes one more, to see whether the store
 /// will have what it needs.
 ///
 /// A script is sent by its hash; a server that does not know it (after a `SCRIPT FLUSH`, a restart, a
@@ -157,7 +157,7 @@ const WRITES: usize = 256 * 1024;
 ///   hear of; each node's records are served as long as that node, as the master of their slots, answers.
 ///   If the user may not do `client|tracking`, everything is loaded, and the log says so once.
 ///
-/// Redis notices that a key has expired up to seconds later, or when somebody asks for it; a near cache
+/// Redis notices that a key has expired up to seconds later, or when a client asks for it; a near cache
 /// goes by this process's clock.
 ///
 /// # Keys
@@ -790,7 +790,7 @@ impl RedisStore {
         match self.write(key, record, Some(based_on), write_id, call).await? {
             1 => Ok(Replaced::Done),
             0 => Ok(Replaced::Changed),
-            // Somebody else has saved more than once since: what the first try has done, nobody knows.
+            // Another process has saved more than once since: what the first try has done is unknown.
             2 => call
                 .lost
                 .take()

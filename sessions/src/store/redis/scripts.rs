@@ -52,7 +52,7 @@ impl Code {
 }
 
 /// At the end of a script that has saved the session in `KEYS[1]`: the server tells who changes it next
-/// to whoever has read it last, and a write is no read.
+/// to the client that has read it last, and a write is no read.
 const READ: &str = "redis.call('GETRANGE', KEYS[1], '0', '0')";
 
 /// At the head of each script: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,

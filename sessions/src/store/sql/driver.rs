@@ -59,7 +59,7 @@ pub enum Meaning {
     NoFile,
     /// It will pass by itself.
     Passing,
-    /// It stays until somebody does something about it.
+    /// It stays until an operator does something about it.
     Lasting,
 }
 
@@ -199,7 +199,7 @@ where
     }
 }
 
-/// A connection that nobody used for a while may be gone: asked before it is used. One that has just
+/// A connection that was unused for a while may be gone: it is asked before it is used. One that has just
 /// answered is not asked again, which would double the round trips of every call.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(super) async fn is_alive(

@@ -1,7 +1,7 @@
 //! What PostgreSQL tells of changes (`LISTEN`), so that a near cache knows.
 //!
 //! A trigger of the table notifies of every row that is changed or removed, by whomever, with the version
-//! and expiry that the row has from then on: whoever has written that knows it again. Notifications are
+//! and expiry that the row has from then on: the process that has written that knows it again. Notifications are
 //! told in the order in which they were committed, so that one to oneself proves: whatever was
 //! acknowledged before it was sent has been told. It is sent over the store's pool and has to arrive on
 //! the connection that listens. Where it does not, because a pooler has given that connection away, because

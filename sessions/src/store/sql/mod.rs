@@ -56,7 +56,7 @@ mod statements;
 /// process that finds the file locked waits for five seconds. Up to a gigabyte of the file is mapped
 /// into memory (`mmap_size`), which makes loads from a large file a third quicker. The system counts
 /// that as the process's memory, and takes it back when it needs it; and a part of the file that
-/// cannot be read any more, because the disk fails or somebody has cut the file short, ends the
+/// cannot be read any more, because the disk fails or the file was cut short, ends the
 /// process (`SIGBUS`) instead of failing a call. A [pool of your own](SqlStore::new) has what you set.
 /// All [`SqlStore`] says is true here; the table is
 ///
@@ -179,7 +179,7 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// The last of these is the proof that nothing is missing: such a notification goes over the pool, and has to
 /// arrive on the connection that listens. While it does not, because a pooler passes none on, the two lead to
 /// different servers, or the trigger is gone or off, everything is loaded; the log has one warning that says
-/// why, and once a minute it is tried again. Whoever writes to the table by hand raises the `version` of the
+/// why, and once a minute it is tried again. An operator who writes to the table by hand raises the `version` of the
 /// row; a connection with `session_replication_role = replica` notifies of nothing.
 #[cfg(feature = "postgres")]
 pub type PostgresStore = SqlStore<sqlx::Postgres>;
@@ -242,7 +242,7 @@ const READ_ONLY: Duration = Duration::from_secs(1);
 
 /// A database that sessions can be kept in: `sqlx::Sqlite`, `sqlx::Postgres`, `sqlx::MySql`.
 ///
-/// It cannot be implemented by others.
+/// Other crates cannot implement it.
 pub trait Dialect: Driver {}
 
 /// Sessions in a table of a SQL database: [`SqliteStore`], [`PostgresStore`], [`MySqlStore`].
@@ -273,7 +273,7 @@ pub trait Dialect: Driver {}
 ///
 /// # The table
 ///
-/// [`migrate`](Self::migrate) makes it; whoever runs their own migrations finds the statements at
+/// [`migrate`](Self::migrate) makes it; an application with migrations of its own finds the statements at
 /// the store's type. Without it every call is an error that says so.
 ///
 /// `user_id` holds at most 1020 bytes; a longer user is an error that is not
@@ -284,7 +284,7 @@ pub trait Dialect: Driver {}
 /// `load`, `replace`, `touch` and `delete` are one statement each, and so is `create` (two, if
 /// MySQL finds the key in use). A `replace` that does not match takes a second one to tell
 /// `Changed` from `Missing`; in SQLite one that changes the session's user or expiry takes two, and
-/// the others leave its indexes alone. Statements are prepared once a connection.
+/// the other writes leave its indexes alone. Statements are prepared once a connection.
 /// [`connect`](Self::connect) asks a connection whether it is alive only after a second of idling; on a
 /// pool of your own, sqlx asks before each statement unless you turn `test_before_acquire` off.
 /// Where each call has to be a transaction of its own (PostgreSQL behind some poolers, MySQL without
@@ -315,7 +315,7 @@ pub trait Dialect: Driver {}
 ///
 /// Where an address moves to another server (a virtual IP, HAProxy, DNS) and the old one goes on as a
 /// read-only one, connections stay where they were. The first write that the old server refuses
-/// (PostgreSQL 25006; MySQL 1290, 1792, 1836; Galera 1047) closes the connection and those that nobody
+/// (PostgreSQL 25006; MySQL 1290, 1792, 1836; Galera 1047) closes the connection and the connections that no call
 /// uses, on a pool of the application's as well, and is sent again on a new one. If that leads to a server
 /// that takes no writes either, calls fail with a retryable error, and once a second one of them tries
 /// new connections. Until the first write, loads read what the old server has: let a failover cut the
@@ -472,13 +472,13 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     }
 
     /// How many expired rows one statement removes: 1000 unless told otherwise, with SQLite 100,
-    /// because nobody can save meanwhile.
+    /// because no call can save meanwhile.
     pub fn with_sweep_batch(mut self, rows: u32) -> Self {
         self.sweep_batch = rows;
         self
     }
 
-    /// Leaves the removal of expired rows to somebody else, such as one process for all, or a job
+    /// Leaves the removal of expired rows to the application, such as one process for all, or a job
     /// of the database: see [`DeleteExpired`].
     pub fn without_sweep(mut self) -> Self {
         self.sweep_interval = None;
@@ -672,7 +672,7 @@ impl<D: Dialect> Core<D> {
         if is_known {
             return Ok(is_so);
         }
-        // Several calls may ask at once. The answer of each is as good as that of the others.
+        // Several calls may ask at once. All get equally good answers.
         let mut checkout = self.check_out(operation, &self.write).await?;
         let ask = D::needs_transactions(&mut checkout.connection, &self.write, self.timeout);
         let asked = timeout(self.timeout, ask).await;
@@ -729,7 +729,7 @@ impl<D: Dialect> Core<D> {
             if is_known {
                 return false;
             }
-            // Those that nobody uses lead to the same server.
+            // The unused connections lead to the same server.
             while let Some(mut idle) = pool.try_acquire() {
                 idle.close_on_drop();
             }
@@ -751,7 +751,7 @@ impl<D: Dialect> Core<D> {
     }
 
     /// Does `work` on a connection of `pool`, within the timeout; repeats it if the database has
-    /// undone it in favour of others, or has not done it because of the connection.
+    /// undone it in favour of other transactions, or has not done it because of the connection.
     async fn on<R>(
         &self,
         operation: &'static str,
@@ -1028,7 +1028,7 @@ fn cannot_connect<D: Dialect>(url: &str, error: sqlx::Error) -> StoreError {
     }
 }
 
-/// What an error of the driver means to whoever has to decide what to do.
+/// What an error of the driver means: which advice the store gives to its caller.
 fn classify<D: Driver>(
     operation: &'static str,
     table: Option<&Table>,

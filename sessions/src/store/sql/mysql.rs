@@ -123,7 +123,7 @@ fn meaning(number: u16, code: &str, message: &str) -> Meaning {
         // The server, which says so of other options as well; a transaction; InnoDB.
         1290 if message.contains("read-only") || message.contains("read_only") => Meaning::ReadOnly,
         1792 | 1836 => Meaning::ReadOnly,
-        // A node of a Galera cluster that is cut off from the others.
+        // A node of a Galera cluster that is cut off from the other nodes.
         1047 if message.contains("WSREP") => Meaning::ReadOnly,
         // Unknown prepared statement; one that must be prepared again; the table has changed.
         1243 | 1615 | 1412 => Meaning::Stale,

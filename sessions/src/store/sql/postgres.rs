@@ -173,7 +173,7 @@ async fn keeps_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error>
     let find = "SELECT quote_ident(name) FROM pg_prepared_statements \
                 WHERE statement = 'SELECT 7310601285309117043' AND starts_with(name, 'sqlx_s_')";
     let found = transaction.fetch_all(find).await?;
-    // It would stay, and be in the way of others.
+    // It would stay, and be in the way of other calls.
     for row in &found {
         let name: String = row.try_get(0)?;
         transaction.execute(format!("DEALLOCATE {name}").as_str()).await?;

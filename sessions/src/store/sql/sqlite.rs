@@ -31,7 +31,7 @@ impl Driver for Sqlite {
     const STORE: &'static str = "sqlite";
     const HAS_SCHEMAS: bool = false;
     const INSERT_TAKES_OVER: bool = true;
-    // While it is removed nobody else can save.
+    // While the batch is removed no other call can save.
     const SWEEP_BATCH: u32 = 100;
     const CAN_HANG: bool = false;
     const CONNECTS_WITHOUT_NEED: bool = true;
@@ -84,7 +84,7 @@ impl Driver for Sqlite {
         let pool = SqlitePoolOptions::new().acquire_timeout(timeout).test_before_acquire(false);
         if in_memory {
             // The sessions last as long as a connection to them, and the pool may replace its own
-            // after a call that was dropped. So it keeps one more, which nobody uses.
+            // after a call that was dropped. So it keeps one more, which no call uses.
             let anchor = Mutex::new(options.connect().await?);
             let pool = pool.max_connections(1).after_connect(move |_, _| {
                 let _ = &anchor;
@@ -94,7 +94,7 @@ impl Driver for Sqlite {
             return Ok((pool.clone(), pool));
         }
         // The mode is the file's, so it is set once and for all; setting it does not wait for
-        // others who are just doing the same.
+        // other processes that are just doing the same.
         let options = options.synchronous(SqliteSynchronous::Normal);
         let options = options.pragma("mmap_size", MAPPED.to_string());
         let (begun, mut tries) = (Instant::now(), 0);

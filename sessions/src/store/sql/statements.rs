@@ -74,7 +74,7 @@ pub struct Statement {
     text: String,
     /// The same for a driver that looks for what it has prepared by the text: this one is not found.
     unprepared: String,
-    /// The last value, by which the statement is known from all others.
+    /// The last value, which tells the statement from all other statements.
     pub(super) mark: Option<i64>,
 }
 

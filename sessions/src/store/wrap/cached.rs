@@ -49,7 +49,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Those of `L2`. An `L1` that fails is logged, and done without.
+/// The errors of `L2`. An `L1` that fails is logged, and done without.
 pub struct Cached<L1, L2> {
     shared: Arc<Shared<L1, L2>>,
 }
@@ -113,7 +113,7 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
         Self::builder(l1, l2, staleness).build()
     }
 
-    /// For a cache with other settings; the arguments are those of [`new`](Self::new).
+    /// For a cache with other settings; the arguments are the same as of [`new`](Self::new).
     pub fn builder(l1: L1, l2: L2, staleness: Duration) -> CachedBuilder<L1, L2> {
         CachedBuilder { l1, l2, staleness, clock: Clock::System }
     }

@@ -29,7 +29,7 @@ use crate::{identity::id::StoreKey, record::Record};
 ///
 /// # During a rolling deploy
 ///
-/// A process that knows `old` alone does not find the sessions that others have moved. If both run
+/// A process that knows `old` alone does not find the sessions that other processes have moved. If both run
 /// side by side for long, let the old ones write to both first (see
 /// [`Mirrored`](crate::store::Mirrored)), and then change over.
 ///
@@ -41,9 +41,9 @@ use crate::{identity::id::StoreKey, record::Record};
 ///
 /// # Errors
 ///
-/// Those of either store: while sessions are in both, both are needed. A save that fails in the
+/// The errors of either store: while sessions are in both, both are needed. A save that fails in the
 /// middle of a move leaves the session where it was, or moved; or ended, if `old` has deleted it and
-/// not said so, which looks as if somebody else had ended it.
+/// not said so, which looks as if another process had ended it.
 ///
 /// # Cancellation
 ///
@@ -67,7 +67,7 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
         if new.create(key, record).await? == Created::Exists {
             return Ok(Replaced::Changed);
         }
-        // Nobody else takes it out of `old` now, unless to end it; then ours must go too. (`delete`
+        // No other process takes it out of `old` now, unless to end it; then ours must go too. (`delete`
         // goes the same way, old before new, so one of us sees the other.)
         match old.delete(key).await {
             Ok(true) => Ok(Replaced::Done),
@@ -190,7 +190,7 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
 }
 
 impl<Old: DeleteExpired, New: DeleteExpired> DeleteExpired for Migrating<Old, New> {
-    /// The larger of the two numbers, so that whoever goes on until none is left goes on for both.
+    /// The larger of the two numbers, so that a caller that goes on until none is left goes on for both stores.
     async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
         let old = self.old().delete_expired(batch).await?;
         Ok(old.max(self.new_store().delete_expired(batch).await?))

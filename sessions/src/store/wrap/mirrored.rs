@@ -39,13 +39,13 @@ use crate::{identity::id::StoreKey, record::Record};
 ///
 /// # Errors
 ///
-/// Those of the primary. A replica that fails, or does not answer within a second (see
+/// The errors of the primary. A replica that fails, or does not answer within a second (see
 /// [`with_replica_timeout`](MirroredBuilder::with_replica_timeout)), fails no request: it is logged, and
 /// counted in [`stats`](Self::stats). It may then lack records, or have old ones, until their next
 /// save: after an outage a logout may be missing in it. A write that the primary failed is counted
 /// there too, as one in doubt: it may have been carried out, and the replica has it only if it was a
 /// logout. Before you make a replica the primary, let it run with neither for as long as a session can
-/// live; when the primary fails for good, those in doubt since are all that the replica may lack.
+/// live; when the primary fails for good, the sessions in doubt since are all that the replica may lack.
 ///
 /// # Cancellation
 ///
@@ -275,7 +275,7 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
 }
 
 impl<P: DeleteExpired, R: DeleteExpired> DeleteExpired for Mirrored<P, R> {
-    /// The larger of the two numbers, so that whoever goes on until none is left goes on for both.
+    /// The larger of the two numbers, so that a caller that goes on until none is left goes on for both stores.
     async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
         let shared = &*self.shared;
         let (primary, replica) = tokio::join!(

@@ -6,7 +6,7 @@ use crate::{
 };
 use crate::{identity::id::StoreKey, record::Record};
 
-/// How often others may be faster before we leave it to them: each of them has written something
+/// How often other processes may be faster before this one leaves it to them: each has written something
 /// newer, or removed the record.
 const TRIES: usize = 8;
 

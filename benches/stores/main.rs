@@ -202,7 +202,13 @@ async fn main() {
         let pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(&server.url()).await.unwrap();
         let theirs = tower_sessions_sqlx_store::PostgresStore::new(pool);
         theirs.migrate().await.unwrap();
-        compare("PostgreSQL", [Some(our_app(ours)), None, Some(their_app(theirs))]).await;
+        let near = PostgresStore::builder().with_table("near").with_notifications();
+        let near = near.connect(&server.url()).await.unwrap();
+        near.migrate().await.unwrap();
+        let near = NearCache::new(near).unwrap();
+        let apps = [our_app(ours), our_app(near.clone()), their_app(theirs)];
+        compare("PostgreSQL", apps.map(Some)).await;
+        eprintln!("the near cache: {:?}", near.stats());
     }
     if let Some(server) = start("mariadb", Kind::MariaDb, &[]) {
         let ours = MySqlStore::connect(&server.url()).await.unwrap();

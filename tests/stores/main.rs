@@ -6,6 +6,7 @@ mod checks;
 mod cut;
 mod memcached;
 mod near;
+mod near_history;
 mod near_postgres;
 mod nginx;
 mod processes;

@@ -28,14 +28,14 @@ use crate::{
     under_test,
 };
 
-type Admin = redis::aio::MultiplexedConnection;
+pub(crate) type Admin = redis::aio::MultiplexedConnection;
 
-async fn admin(server: &StoreServer) -> Admin {
+pub(crate) async fn admin(server: &StoreServer) -> Admin {
     let client = redis::Client::open(server.url()).unwrap();
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-async fn command<T: redis::FromRedisValue>(admin: &mut Admin, words: &[&str]) -> T {
+pub(crate) async fn command<T: redis::FromRedisValue>(admin: &mut Admin, words: &[&str]) -> T {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     command.query_async(admin).await.unwrap()

@@ -171,8 +171,9 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// `sessions_changed`: its key, version and expiry. What that costs:
 ///
 /// - **Every save takes a lock that all notifying commits of the server share**, for the time of its commit:
-///   they are written to the disk one after another. A server that commits to a slow disk from many
-///   connections at once saves fewer sessions a second then.
+///   they are written to the disk one after another, and no longer share a write to it. In
+///   `benches/stores`, with ten connections, that left a third of the saves a second; reads were 18 times as
+///   many. So it is for applications that read much more than they save.
 /// - Each process hears of every change, and has one more connection.
 /// - While there are requests, a process that has a cache notifies itself twice in a staleness.
 ///

@@ -64,6 +64,7 @@ pub(crate) enum SaveKind<'a> {
     /// Renew the lease, whether anything else has changed or not.
     RenewLease,
     /// The session is to be bound to this device, unless it is bound already.
+    #[cfg_attr(not(feature = "device-bound"), allow(dead_code, reason = "nobody asks for it"))]
     Bind(&'a Binding),
 }
 

@@ -38,6 +38,7 @@ impl<T: SessionData> LockToken<T> {
     }
 
     /// The token for writing of a slot that nobody else knows yet.
+    #[cfg(feature = "adopt")]
     #[track_caller]
     pub(crate) fn of_new(slot: Slot<T>) -> Self {
         let at = Location::caller();

@@ -1,7 +1,9 @@
 //! From a handler that is done to its response: what the request wrote is saved, and what becomes of the
 //! client's cookie is decided.
 //!
-//! 1. `finish_now` answers without waiting if nothing is to be saved, or the store answers at once.
+//! 1. `finish_now` answers without waiting if nothing is to be saved, or the store answers at once. It is a
+//!    second path, because without it a request that reads takes 2,600 instructions more (a fifth) and one
+//!    allocation (`benches/instructions`, `benches/allocations`).
 //! 2. Else `finish` waits for its turn at the store, saves, and notes that the session was used.
 //! 3. From then on no cookie can be sent: a session that is not stored by then stays so.
 

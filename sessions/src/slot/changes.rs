@@ -29,8 +29,8 @@ pub(super) enum Change {
     Refused(Refusal),
 }
 
-/// What a writer did to each field that it touched; of one field without an allocation.
-pub(super) type Changes = SmallVec<[(usize, Change); 1]>;
+/// What a writer did to each field that it touched; of a handful without an allocation.
+pub(super) type Changes = SmallVec<[(usize, Change); 6]>;
 
 /// Who writes, when, and how a layer stores that.
 #[derive(Clone, Copy)]

@@ -1,3 +1,5 @@
+//! A login that survives a restart.
+
 use std::{env, error::Error, time::Duration};
 
 use axum::{Form, Router, response::Redirect, routing::get, routing::post};

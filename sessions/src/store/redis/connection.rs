@@ -29,7 +29,8 @@ pub(super) struct Call {
     pub(super) lost: Option<RedisError>,
     /// What tells of the changes of the keys that were read on the connection that has answered.
     pub(super) feed: Option<Feed>,
-    /// The session that it loads for a near cache. All keys of the call are that one's.
+    /// The session that it loads for a near cache, in a cluster. All keys of the call are that one's.
+    #[cfg(feature = "redis-cluster")]
     pub(super) loads: Option<StoreKey>,
     /// The session that it saves, if the near cache knows of that.
     pub(super) saves: Option<StoreKey>,
@@ -45,7 +46,11 @@ impl Call {
 
     /// Of a load for a near cache.
     pub(super) fn loading(key: &StoreKey) -> Self {
-        Self { loads: Some(*key), ..Self::default() }
+        let call = Self::default();
+        #[cfg(feature = "redis-cluster")]
+        let call = Self { loads: Some(*key), ..call };
+        let _ = key;
+        call
     }
 
     /// What tells of the changes after this save, once it is known to have been carried out. Nothing if it
@@ -74,7 +79,7 @@ pub(super) enum Server {
     /// The application's. When it was last told to connect again.
     Application(ConnectionManager, Mutex<Option<Instant>>),
     #[cfg(feature = "redis-cluster")]
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// What is done on a connection, perhaps on several one after another.

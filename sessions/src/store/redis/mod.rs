@@ -639,7 +639,7 @@ impl RedisStoreBuilder {
         let info =
             urls.first().map(|url| url.into_connection_info()).transpose().map_err(failed)?;
         let nodes = info.map(|info| Nodes::new(info, self.timeout));
-        self.checked(Server::Cluster(Cluster { connection, nodes })).await
+        self.checked(Server::Cluster(Box::new(Cluster { connection, nodes }))).await
     }
 
     /// Connects to the master that these sentinels know by that name. After a failover the store
@@ -683,7 +683,7 @@ impl RedisStoreBuilder {
     /// On a connection to a cluster that the application has.
     #[cfg(feature = "redis-cluster")]
     pub fn build_cluster(self, connection: redis::cluster_async::ClusterConnection) -> RedisStore {
-        self.assemble(Server::Cluster(Cluster { connection, nodes: None }))
+        self.assemble(Server::Cluster(Box::new(Cluster { connection, nodes: None })))
     }
 
     /// A store whose server has been asked whether it serves.
@@ -873,13 +873,12 @@ impl Watch for RedisStore {
                 return Err(StoreError::permanent(NAME, "watch", words));
             }
             #[cfg(feature = "redis-cluster")]
-            Server::Cluster(Cluster { nodes: Some(nodes), .. }) => {
+            Server::Cluster(cluster) => {
+                let Some(nodes) = &cluster.nodes else {
+                    let words = "a cluster cannot be asked to tell what changes on a connection of the                              application's: make the store with `RedisStore::connect_cluster`";
+                    return Err(StoreError::permanent(NAME, "watch", words));
+                };
                 nodes.track(watcher, &self.shared.prefix);
-            }
-            #[cfg(feature = "redis-cluster")]
-            Server::Cluster(_) => {
-                let words = "a cluster cannot be asked to tell what changes on a connection of the                              application's: make the store with `RedisStore::connect_cluster`";
-                return Err(StoreError::permanent(NAME, "watch", words));
             }
         }
         *known = Some(watcher.clone());
@@ -922,7 +921,8 @@ impl Watch for RedisStore {
 
     async fn renew(&self, feed: &Feed) {
         #[cfg(feature = "redis-cluster")]
-        if let Server::Cluster(Cluster { nodes: Some(nodes), .. }) = self.shared.connection.server()
+        if let Server::Cluster(cluster) = self.shared.connection.server()
+            && let Some(nodes) = &cluster.nodes
         {
             if let Err(error) = nodes.renew(feed, &self.shared.prefix).await {
                 tracing::debug!(%error, ?feed, "the near cache has no sign of life of a node");

@@ -428,7 +428,8 @@ impl Listening {
         listener.ignore_pool_close_event(true);
         // A new connection is a new feed.
         listener.eager_reconnect(false);
-        let number = getrandom::u64().map_err(|error| sqlx::Error::Io(error.into()))?;
+        let number = getrandom::u64()
+            .map_err(|error| sqlx::Error::Configuration(error.to_string().into()))?;
         let ears = Ears {
             feed: self.watcher.feed(),
             channel: format!("sessions_{number:016x}"),

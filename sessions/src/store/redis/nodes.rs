@@ -285,8 +285,8 @@ mod tests {
     #[test]
     fn a_slot_that_has_moved_moves_alone() {
         let address = |port| (String::from("h"), port);
-        let mut state = State::default();
-        state.slots = vec![(99, address(1)), (199, address(2))];
+        let mut state =
+            State { slots: vec![(99, address(1)), (199, address(2))], ..State::default() };
         let at = |state: &State, slot| {
             let at = state.slots.partition_point(|(last, _)| *last < slot);
             state.slots.get(at).map_or(0, |(_, (_, port))| *port)

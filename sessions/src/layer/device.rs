@@ -275,17 +275,16 @@ fn plain(status: StatusCode) -> Response<Body> {
 /// The response with what it says to the browser about its device, or the page that asks again in its
 /// place.
 pub(super) fn with_device(
-    devices: Option<&BoundDevices>,
+    devices: &BoundDevices,
     mut response: Response<Body>,
     outcome: DeviceOutcome,
 ) -> Response<Body> {
-    if let Some(devices) = devices {
-        drop_offers_of_inner_layers(devices, response.headers_mut());
-    }
+    drop_offers_of_inner_layers(devices, response.headers_mut());
     if outcome.asks_again {
         response = again();
     }
-    if let Some((name, value)) = outcome.header {
+    if let Some(header) = outcome.header {
+        let (name, value) = *header;
         headers::never_store(response.headers_mut());
         response.headers_mut().append(name, value);
     }

@@ -219,9 +219,8 @@ where
         }
     };
     #[cfg(feature = "device-bound")]
-    {
-        response =
-            super::device::with_device(handle.shared.devices.as_deref(), response, outcome.device);
+    if let Some(devices) = handle.shared.devices.as_deref() {
+        response = super::device::with_device(devices, response, outcome.device);
     }
     let headers = response.headers_mut();
     if outcome.opened {

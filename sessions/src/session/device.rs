@@ -45,7 +45,7 @@ impl DeviceLook {
 #[derive(Default)]
 pub(crate) struct DeviceOutcome {
     /// An offer to bind the session, or the end of a bound cookie.
-    pub(crate) header: Option<(HeaderName, HeaderValue)>,
+    pub(crate) header: Option<Box<(HeaderName, HeaderValue)>>,
     /// In place of the response, the page that asks again.
     pub(crate) asks_again: bool,
 }
@@ -72,8 +72,8 @@ impl<T: SessionData> Session<T> {
         let handle = self.handle();
         let Some(devices) = handle.shared.devices.as_deref() else { return DeviceProof::Unbound };
         let (state, binding) = binding_of(&handle.slot());
-        match handle.device.refused.get() {
-            Some(&why) if state != SlotState::Stored => DeviceProof::Unproven { why },
+        match handle.refused() {
+            Some(why) if state != SlotState::Stored => DeviceProof::Unproven { why },
             _ => handle.proof(devices, binding.as_ref()),
         }
     }
@@ -88,14 +88,29 @@ impl<T: SessionData> Handle<T> {
         !matches!(self.proof(devices, binding.as_ref()), DeviceProof::Unproven { .. })
     }
 
+    fn arrival(&self) -> Arrival {
+        self.device.as_ref().map(|look| look.arrival).unwrap_or_default()
+    }
+
+    /// Why the request does not get the session that its cookie opens.
+    fn refused(&self) -> Option<Unproven> {
+        self.device.as_ref().and_then(|look| look.refused.get().copied())
+    }
+
     /// Whether the request is answered with a page that asks again.
     pub(super) fn is_asked_again(&self) -> bool {
-        self.device.is_asked_again.load(Relaxed)
+        self.device.as_ref().is_some_and(|look| look.is_asked_again.load(Relaxed))
     }
 
     /// Whether the request may have the session of this slot, whose cookie it has; notes it if not.
+    #[inline]
     pub(super) fn admits(&self, slot: &Slot<T>) -> bool {
-        let Some(devices) = self.shared.devices.as_deref() else { return true };
+        self.shared.devices.as_deref().is_none_or(|devices| self.admits_on(devices, slot))
+    }
+
+    /// Apart, so that a layer that binds nothing does not pay for what it never runs.
+    #[inline(never)]
+    fn admits_on(&self, devices: &BoundDevices, slot: &Slot<T>) -> bool {
         if devices.policy == UnprovenPolicy::Allow {
             return true;
         }
@@ -104,17 +119,22 @@ impl<T: SessionData> Handle<T> {
             return true;
         };
         tracing::info!(
-            arrival = ?self.device.arrival,
+            arrival = ?self.arrival(),
             "a bound session is kept from a request that does not come from its device: {why}"
         );
-        let _ = self.device.refused.set(why);
+        if let Some(look) = &self.device {
+            let _ = look.refused.set(why);
+        }
         false
     }
 
     /// A request whose page may be asked for again by itself is answered with a page that does so.
     fn ask_again(&self, policy: UnprovenPolicy) {
-        if policy == UnprovenPolicy::Reload && self.device.arrival == Arrival::Link {
-            self.device.is_asked_again.store(true, Relaxed);
+        if let Some(look) = &self.device
+            && policy == UnprovenPolicy::Reload
+            && look.arrival == Arrival::Link
+        {
+            look.is_asked_again.store(true, Relaxed);
         }
     }
 
@@ -123,27 +143,26 @@ impl<T: SessionData> Handle<T> {
     /// cookie.
     pub(super) fn may_prove_itself_yet(&self) -> bool {
         let Some(devices) = self.shared.devices.as_deref() else { return false };
-        if self.device.refused.get().is_none() {
+        if self.refused().is_none() {
             return false;
         }
         self.ask_again(devices.policy);
-        self.has_cookie_of_another() || self.device.arrival.may_have_the_key()
+        self.has_cookie_of_another() || self.arrival().may_have_the_key()
     }
 
     /// Whether the request was refused for the bound cookie of another binding: the browser may have two,
     /// and does not know which of them the session needs. Without that cookie it asks for both.
     fn has_cookie_of_another(&self) -> bool {
-        self.device.refused.get() == Some(&Unproven::AnotherBinding)
+        self.refused() == Some(Unproven::AnotherBinding)
     }
 
     fn proof(&self, devices: &BoundDevices, binding: Option<&Binding>) -> DeviceProof {
         let Shared { keys, .. } = &*self.shared;
-        let cookies = match binding {
-            Some(_) => self
-                .device
+        let cookies = match (binding, &self.device) {
+            (Some(_), Some(look)) => look
                 .cookies
                 .get_or_init(|| devices.bound_cookies(&keys.get(), self.cookies.iter()).into()),
-            None => &[][..],
+            _ => &[][..],
         };
         device_bound::proof(binding, cookies, self.shared.now(), devices.lifetime)
     }
@@ -159,7 +178,7 @@ impl<T: SessionData> Handle<T> {
             return Ok(());
         };
         tracing::info!(
-            arrival = ?self.device.arrival,
+            arrival = ?self.arrival(),
             "a request does not pass that does not come from its session's device: {why}"
         );
         self.ask_again(policy);
@@ -167,10 +186,21 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// What the response says to the browser about its device.
+    #[inline]
     pub(super) fn device_outcome(&self, current: &Current<T>, state: SlotState) -> DeviceOutcome {
-        let Some(devices) = self.shared.devices.as_deref() else {
-            return DeviceOutcome::default();
-        };
+        match self.shared.devices.as_deref() {
+            Some(devices) => self.device_outcome_on(devices, current, state),
+            None => DeviceOutcome::default(),
+        }
+    }
+
+    #[inline(never)]
+    fn device_outcome_on(
+        &self,
+        devices: &BoundDevices,
+        current: &Current<T>,
+        state: SlotState,
+    ) -> DeviceOutcome {
         let asks_again = self.is_asked_again();
         let name_and_value = match state {
             SlotState::Stored => {
@@ -186,7 +216,7 @@ impl<T: SessionData> Handle<T> {
             }
             _ => None,
         };
-        DeviceOutcome { header: name_and_value, asks_again }
+        DeviceOutcome { header: name_and_value.map(Box::new), asks_again }
     }
 
     fn offer(&self, devices: &BoundDevices, slot: &Slot<T>) -> Option<HeaderValue> {

@@ -54,7 +54,8 @@ pub(crate) struct Handle<T: SessionData> {
     pub(super) has_just_opened: AtomicBool,
     pub(crate) waits: Waits,
     #[cfg(feature = "device-bound")]
-    pub(super) device: DeviceLook,
+    /// `None` on a layer that binds no sessions: its requests pay for a pointer.
+    pub(super) device: Option<Box<DeviceLook>>,
     /// The request came with a cookie of an earlier library, whose session is over or one of ours.
     #[cfg(feature = "adopt")]
     pub(super) old_cookie_is_over: AtomicBool,
@@ -177,10 +178,9 @@ impl<T: SessionData> Handle<T> {
         let cookies = Cookies::from_headers(headers);
         let client = shared.plain_http.look_at(headers, cookies.iter().next(), &shared.cookie);
         #[cfg(feature = "device-bound")]
-        let device = match shared.devices {
-            Some(_) => DeviceLook::from_headers(method, headers),
-            None => DeviceLook::default(),
-        };
+        let look = || Box::new(DeviceLook::from_headers(method, headers));
+        #[cfg(feature = "device-bound")]
+        let device = shared.devices.is_some().then(look);
         #[cfg(not(feature = "device-bound"))]
         let _ = method;
         Self {

@@ -118,6 +118,16 @@ impl History<'_> {
         Ok(())
     }
 
+    /// Whether another request of the process may have saved what the discard has released, before it
+    /// was discarded: a save takes all that is released.
+    fn is_beside_a_save(&self, discard: &Event) -> bool {
+        self.events
+            .iter()
+            .filter(|event| event.process == discard.process && event.sent != discard.sent)
+            .filter(|event| event.asked != Asked::Show)
+            .any(|event| event.sent < discard.answered && event.answered > discard.sent)
+    }
+
     /// Everything that was appended and acknowledged before is there once, nothing is twice.
     fn list(&self, at: &Event, shown: &Shown) -> Result<(), String> {
         let mut times: HashMap<u64, usize> = HashMap::new();
@@ -136,7 +146,8 @@ impl History<'_> {
                 Asked::Discard(value)
                     if event.outcome == Outcome::Done
                         && event.answered < at.sent
-                        && is_there(value) =>
+                        && is_there(value)
+                        && !self.is_beside_a_save(event) =>
                 {
                     return Err(format!("{value} was discarded and is there"));
                 }

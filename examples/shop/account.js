@@ -9,3 +9,5 @@ const end = (where) => {
 login.addEventListener("ended", () => end("/login?next=/account"));
 // Another tab has a new login, and so has this browser.
 login.addEventListener("renewed", () => end("/account"));
+// A form leads somewhere itself: what it ends is no news.
+document.addEventListener("submit", () => login.close());

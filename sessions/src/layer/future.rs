@@ -128,7 +128,7 @@ where
             handle.begin_poll();
             let output = ready!(answer(this.inner, &handle.waits, cx));
             let output = match output {
-                Ok(Ok(response)) if handle.is_unasked() => {
+                Ok(Ok(response)) if handle.begin_answer() => {
                     *this.is_done = true;
                     return Poll::Ready(Ok(response.map(Body::new)));
                 }

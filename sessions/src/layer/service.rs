@@ -33,15 +33,14 @@ impl<S, T: SessionData> SessionService<S, T> {
     pub(super) fn new(inner: S, shared: Arc<Shared<T>>, on_rejection: Option<OnRejection>) -> Self {
         Self { inner, shared, on_rejection }
     }
-}
 
-impl<S, T: SessionData> SessionService<S, T> {
     /// Whether another layer looks after the request's session already.
     fn is_inside<B>(&self, request: &Request<B>) -> bool {
-        request.extensions().get::<Lazy<T>>().is_some_and(|outer| self.answers(outer))
+        request.extensions().get::<Lazy<T>>().is_some_and(|outer| self.is_answered_by(outer))
     }
 
-    fn answers(&self, Lazy(outer): &Lazy<T>) -> bool {
+    /// Whether the layer of this handle looks after this layer's sessions too.
+    fn is_answered_by(&self, Lazy(outer): &Lazy<T>) -> bool {
         self.shared.is_or_answers_for(&outer.handle().shared)
     }
 }
@@ -93,7 +92,7 @@ where
         let outer = request.extensions_mut().insert(Lazy(session.clone()));
         // With two handles on its session a request would have two cookies, of which the outer one's
         // would replace the inner one's.
-        if let Some(outer) = outer.filter(|outer| self.answers(outer)) {
+        if let Some(outer) = outer.filter(|outer| self.is_answered_by(outer)) {
             request.extensions_mut().insert(outer);
             return ResponseFuture::inside(self.inner.call(request));
         }

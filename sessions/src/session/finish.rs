@@ -58,12 +58,17 @@ struct Seen {
 }
 
 impl<T: SessionData> Handle<T> {
-    /// The response is being made ready, and nobody has asked for the session: nothing is to be done for it.
+    /// Notes that the response is being made ready, and says whether nothing is to be done for it: nobody
+    /// has asked for the session, and no layer further inside can have offered a binding in its place.
     #[inline]
-    pub(crate) fn is_unasked(&self) -> bool {
+    pub(crate) fn begin_answer(&self) -> bool {
         // First this, then the look: `open` does it the other way round, so that one of the two sees the
         // other.
         self.answered.store(true, SeqCst);
+        #[cfg(feature = "device-bound")]
+        if self.shared.devices.is_some() {
+            return false;
+        }
         !self.asked.load(SeqCst)
     }
 

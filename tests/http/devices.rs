@@ -1401,19 +1401,27 @@ async fn of_two_layers_with_the_same_paths_the_inner_one_makes_no_offer_that_the
         customer.login(7).await?;
         clerk.login(8).await
     };
+    let clerks = async |clerk: Session<Clerk>| clerk.login(8).await;
     let refused = layer_of(None, customers.clone()).unwrap_err().to_string();
     assert!(refused.contains("`DeviceBinding::with_path`"), "{refused}");
-    for (inner, offers) in [
-        (layer_of(None, Keys::generate()), &["/device-binding/register"][..]),
-        (layer_of(Some("/clerk"), customers), &["/clerk/register", "/device-binding/register"]),
+    let theirs = "/device-binding/register";
+    // Also where the request asks the outer layer for nothing.
+    for (inner, of_both, of_clerks) in [
+        (layer_of(None, Keys::generate()), &[theirs][..], &[][..]),
+        (layer_of(Some("/clerk"), customers), &["/clerk/register", theirs], &["/clerk/register"]),
     ] {
-        let app =
-            Router::new().route("/login", get(both)).layer(inner.unwrap()).layer(outer.clone());
+        let app = Router::new()
+            .route("/both", get(both))
+            .route("/clerks", get(clerks))
+            .layer(inner.unwrap())
+            .layer(outer.clone());
         let server = Server::start(app).await;
-        let login = server.client().get("/login").await;
-        let made = login.headers.get_all("secure-session-registration").iter();
-        let paths: Vec<_> = made.map(|it| parameter(it.to_str().unwrap(), "path")).collect();
-        assert_eq!(paths, offers);
+        for (path, offers) in [("/both", of_both), ("/clerks", of_clerks)] {
+            let login = server.client().get(path).await;
+            let made = login.headers.get_all("secure-session-registration").iter();
+            let paths: Vec<_> = made.map(|it| parameter(it.to_str().unwrap(), "path")).collect();
+            assert_eq!(paths, offers, "{path}");
+        }
     }
 }
 

@@ -399,11 +399,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             let Some(user) = fill(old, fields)? else { return Ok(None) };
             login::patch_with::<T>(user, shared, writer).map(Some).map_err(AdoptError::unreadable)
         };
-        self.adoption = Some(Box::new(Adoption {
-            predecessor: Box::new(predecessor),
-            fill: Box::new(fill),
-            ends_predecessor: true,
-        }));
+        self.adoption = Some(Box::new(Adoption::new(predecessor, Box::new(fill))));
         self
     }
 
@@ -417,11 +413,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         let fill = move |_: &Shared<T>, _, old: &OldSession, fields: &mut T::Fields| {
             fill(old, fields).map(|()| None)
         };
-        self.adoption = Some(Box::new(Adoption {
-            predecessor: Box::new(predecessor),
-            fill: Box::new(fill),
-            ends_predecessor: true,
-        }));
+        self.adoption = Some(Box::new(Adoption::new(predecessor, Box::new(fill))));
         self
     }
 

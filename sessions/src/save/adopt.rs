@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::turn::{Lost, StoreTurn};
 use crate::{
     adopt::{
-        AdoptError, ErasedPredecessor, OldId, OldSession,
+        AdoptError, ErasedPredecessor, OldId, OldSession, Predecessor,
         claim::{self, AFTER_END, Claim, GRACE, State},
     },
     data::{
@@ -54,6 +54,12 @@ pub(crate) struct Adoption<T: SessionData> {
     pub(crate) fill: Box<Fill<T>>,
     /// The old session ends, and its cookie goes.
     pub(crate) ends_predecessor: bool,
+}
+
+impl<T: SessionData> Adoption<T> {
+    pub(crate) fn new(predecessor: impl Predecessor, fill: Box<Fill<T>>) -> Self {
+        Self { predecessor: Box::new(predecessor), fill, ends_predecessor: true }
+    }
 }
 
 /// What an old cookie leads to.

@@ -53,8 +53,8 @@ pub(crate) struct Handle<T: SessionData> {
     /// still holds.
     pub(super) has_just_opened: AtomicBool,
     pub(crate) waits: Waits,
-    #[cfg(feature = "device-bound")]
     /// `None` on a layer that binds no sessions: its requests pay for a pointer.
+    #[cfg(feature = "device-bound")]
     pub(super) device: Option<Box<DeviceLook>>,
     /// The request came with a cookie of an earlier library, whose session is over or one of ours.
     #[cfg(feature = "adopt")]

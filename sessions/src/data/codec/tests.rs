@@ -189,6 +189,31 @@ struct Renamed {
     last: String,
 }
 
+/// Takes whatever is stored of it, and looks at nothing of that: it is wanted all the same.
+#[derive(Debug, PartialEq, Serialize)]
+struct Mark;
+
+impl<'de> Deserialize<'de> for Mark {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Marked {
+    mark: Mark,
+}
+
+/// What an earlier build has stored of a `Marked`, which had another field then.
+fn marked(codec: Codec, first: String) -> (u8, Vec<u8>) {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Before {
+        first: String,
+        mark: Mark,
+    }
+    encode(codec, &Before { first, mark: Mark }).unwrap()
+}
+
 #[test]
 fn fields_that_may_have_been_renamed_are_not_given_up_in_silence() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -232,6 +257,7 @@ fn fields_that_may_have_been_renamed_are_not_given_up_in_silence() {
         assert!(decode::<Aliased>(&stored).is_ok_and(|it| it.given == first));
         let own = encode(codec, &renamed("")).unwrap();
         assert_eq!(decode::<Renamed>(&own).unwrap(), renamed(""));
+        assert!(decode::<Marked>(&marked(codec, first.clone())).is_ok());
         let old = OldWrapped::Old { first: first.clone(), last: last.clone() };
         let (layout, bytes) = encode(codec, &vec![Some(old)]).unwrap();
         let error = super::decode::<Own<Vec<Option<Wrapped>>>>(layout, &bytes).unwrap_err();

@@ -171,13 +171,7 @@ impl Cache {
     pub(crate) fn changed(&self, key: &StoreKey) {
         let mut shard = self.shard(key);
         shard.reads.remove(key);
-        let entry = shard.remove(key);
-        let waiting = shard.waiting_for(key);
-        drop(shard);
-        self.changes.fetch_add(u64::from(entry.is_some()), Relaxed);
-        if let Some(waiting) = waiting {
-            waiting.notify_waiters();
-        }
+        self.forget_one(shard, key);
     }
 
     /// The record under `key` is this one from now on: one that is not is not to be relied on any more.
@@ -189,6 +183,11 @@ impl Cache {
         if shard.entry(key).is_some_and(|entry| Told::of(&entry.record) == told) {
             return;
         }
+        self.forget_one(shard, key);
+    }
+
+    /// Forgets the record under `key`, and tells who waits for a change of it.
+    fn forget_one(&self, mut shard: MutexGuard<'_, Shard>, key: &StoreKey) {
         let entry = shard.remove(key);
         let waiting = shard.waiting_for(key);
         drop(shard);

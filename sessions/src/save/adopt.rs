@@ -174,7 +174,7 @@ fn fill<T: SessionData>(
     adoption: &Adoption<T>,
     old: &OldSession,
 ) -> Result<Ready<T>, AdoptError> {
-    let token = LockToken::of_new(Slot::unsaved(shared.now()));
+    let token = LockToken::for_new_slot(Slot::unsaved(shared.now()));
     let writer = RequestId::next();
     let mut change = |fields: &mut T::Fields| (adoption.fill)(shared, writer, old, fields);
     let tried = token.try_change(shared.writing(writer), &mut change);

@@ -40,7 +40,7 @@ impl<T: SessionData> LockToken<T> {
     /// The token for writing of a slot that nobody else knows yet.
     #[cfg(feature = "adopt")]
     #[track_caller]
-    pub(crate) fn of_new(slot: Slot<T>) -> Self {
+    pub(crate) fn for_new_slot(slot: Slot<T>) -> Self {
         let at = Location::caller();
         let is_free = slot.lock.take(Access::Write, at);
         debug_assert!(is_free, "somebody knows the slot");

@@ -75,13 +75,13 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    fn of(record: &Record) -> Self {
+    fn from_record(record: &Record) -> Self {
         Self { version: record.version, expires_at: to_millis(record.expires_at) }
     }
 
     /// Whether a record that was read about then has this change in it.
     fn is_in(self, record: &Record) -> bool {
-        self.version < record.version || self == Self::of(record)
+        self.version < record.version || self == Self::from_record(record)
     }
 }
 
@@ -180,7 +180,7 @@ impl Cache {
         if let Some(read) = shard.reads.get_mut(key) {
             read.told = Some(told);
         }
-        if shard.entry(key).is_some_and(|entry| Told::of(&entry.record) == told) {
+        if shard.entry(key).is_some_and(|entry| Told::from_record(&entry.record) == told) {
             return;
         }
         self.forget_one(shard, key);

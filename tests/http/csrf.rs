@@ -877,3 +877,69 @@ async fn a_token_is_an_argument_of_a_handler() {
 }
 
 async fn token_outside(_: CsrfToken<Visitor>) {}
+
+/// As an identity provider's page does it, which may not say where it is from, and without the `Lax` cookie.
+#[tokio::test]
+async fn an_unchecked_path_takes_another_sites_form_and_nothing_beside_it_does() {
+    let layers =
+        [CsrfLayer::<Visitor>::builder(), CsrfLayer::builder().without_tokens()].map(|builder| {
+            builder.with_unchecked_path("/callback").with_unchecked_path("/p%2Fid").build().unwrap()
+        });
+    for layer in layers {
+        // Whatever the path is: this is about what the layer lets through.
+        let app = App::start(Router::new().fallback(async || "passed").layer(layer)).await;
+        let client = app.visitor().await;
+        app.store.reset();
+        let from =
+            |origin| [("sec-fetch-site", "cross-site"), ("origin", origin), ("content-type", FORM)];
+        for origin in ["null", "https://id.example"] {
+            for (method, path, passes) in [
+                (Method::POST, "/callback", true),
+                (Method::POST, "/callback?iss=x", true),
+                (Method::POST, "/p%2Fid", true),
+                (Method::PUT, "/callback", false),
+                (Method::DELETE, "/callback", false),
+                (Method::OPTIONS, "/callback", false),
+                (Method::POST, "/callback/", false),
+                (Method::POST, "/callback/x", false),
+                (Method::POST, "/Callback", false),
+                (Method::POST, "//callback", false),
+                (Method::POST, "/callbac%6b", false),
+                (Method::POST, "/x/../callback", false),
+                (Method::POST, "/x?/callback", false),
+                (Method::POST, "/", false),
+                (Method::POST, "/p%2fid", false),
+                (Method::POST, "/p/id", false),
+            ] {
+                let sent = || request(method.clone(), path, &from(origin), "state=x&code=y");
+                for reply in [client.call(sent()).await, client.call_http2(sent()).await] {
+                    let status = if passes { StatusCode::OK } else { StatusCode::FORBIDDEN };
+                    assert_eq!(reply.status, status, "{method} {path} from {origin}");
+                }
+            }
+        }
+        assert_eq!(app.store.calls(), Calls::default());
+    }
+}
+
+#[test]
+fn what_is_no_path_cannot_be_unchecked() {
+    let build =
+        |path: &'static str| CsrfLayer::<Visitor>::builder().with_unchecked_path(path).build();
+    for path in ["/", "/callback", "/a/b.c", "/a%20b", "//a"] {
+        assert!(build(path).is_ok(), "{path}");
+    }
+    for path in [
+        "",
+        "callback",
+        "https://shop.example/callback",
+        "/callback?x",
+        "/callback#x",
+        "/a b",
+        "/ä",
+        "*",
+    ] {
+        let error = build(path).unwrap_err().to_string();
+        assert!(error.contains(&format!("unchecked path `{path}`")), "{error}");
+    }
+}

@@ -1,7 +1,7 @@
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 
 use axum_core::BoxError;
-use http::{HeaderName, Response, request::Parts};
+use http::{HeaderName, Response, Uri, request::Parts};
 use tower_layer::Layer;
 
 use crate::csrf::{
@@ -120,6 +120,7 @@ pub struct CsrfLayer<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) origins: OriginCheck,
+    pub(super) unchecked_paths: Vec<Cow<'static, str>>,
     pub(super) needs_token: bool,
     pub(super) header: HeaderName,
     pub(super) field: Cow<'static, str>,
@@ -131,6 +132,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             origins: OriginCheck::new(),
+            unchecked_paths: Vec::new(),
             needs_token: true,
             header: HeaderName::from_static("x-csrf-token"),
             field: "csrf_token".into(),
@@ -203,6 +205,36 @@ impl<T: SessionData> CsrfLayerBuilder<T> {
         self
     }
 
+    /// Lets a `POST` to this path through, wherever it comes from and without a token: for the one form that a
+    /// page of another site sends on purpose, as that of an identity provider (`response_mode=form_post`) or
+    /// of a bank after a payment. Can be repeated.
+    ///
+    /// Whoever puts up a page can send that form too. So the handler either changes nothing, or checks what
+    /// only an honest sender can know: the `state` of OAuth 2.0 (RFC 6749, 10.12; RFC 9700, 4.7), or a signature.
+    /// The origin is no such thing here: a page with `Referrer-Policy: no-referrer`, as some providers
+    /// have, sends `Origin: null` (Fetch, *append a request Origin header*). And the session's cookie does not
+    /// come along, unless it is `SameSite=None`: [`proxies`](crate::proxies#cookies-between-sites) says how
+    /// the handler finds the session all the same.
+    ///
+    /// The path is compared byte by byte, without the query. Inside of an axum `Router::nest` a layer sees
+    /// paths without the prefix of the nest.
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")]
+    /// # fn main() -> Result<(), sessions::BuildError> {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// use sessions::CsrfLayer;
+    ///
+    /// let layer = CsrfLayer::<Visitor>::builder().with_unchecked_path("/login/callback").build()?;
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "derive"))]
+    /// # fn main() {}
+    /// ```
+    pub fn with_unchecked_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
+        self.settings.unchecked_paths.push(path.into());
+        self
+    }
+
     /// The header in which scripts send the token. Default: `x-csrf-token`.
     pub fn with_header(mut self, name: HeaderName) -> Self {
         self.settings.header = name;
@@ -238,11 +270,25 @@ impl<T: SessionData> CsrfLayerBuilder<T> {
     ///
     /// # Errors
     ///
-    /// If a trusted origin is none: it has a scheme, a host, a port if need be, and nothing else.
+    /// If a trusted origin is none: it has a scheme, a host, a port if need be, and nothing else. If an
+    /// unchecked path is none: it begins with `/`, and has no query.
     pub fn build(self) -> Result<CsrfLayer<T>, BuildError> {
+        for path in &self.settings.unchecked_paths {
+            check_path(path)?;
+        }
         let settings = Settings { origins: self.origins.build()?, ..self.settings };
         Ok(CsrfLayer { settings: Arc::new(settings), data: PhantomData })
     }
+}
+
+/// A path that no request can have would leave its form refused.
+fn check_path(path: &str) -> Result<(), BuildError> {
+    let is_path = |uri: Uri| uri.authority().is_none() && uri.path() == path;
+    if path.starts_with('/') && path.is_ascii() && path.parse().is_ok_and(is_path) {
+        return Ok(());
+    }
+    let what = "a path begins with `/`, is written as in an address, and has no query";
+    Err(BuildError::new(format!("unchecked path `{path}`: {what}")))
 }
 
 impl<T> fmt::Debug for CsrfLayerBuilder<T> {

@@ -15,7 +15,7 @@ use axum_core::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, header, request::Parts};
+use http::{HeaderMap, Method, Uri, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -79,8 +79,8 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let request = request.map(Body::new);
         let settings = &*self.settings;
-        let (method, headers) = (request.method(), request.headers());
-        let check = Check::for_request(method, headers, settings.needs_token);
+        let headers = request.headers();
+        let check = settings.check(request.method(), request.uri(), headers);
         let is_good = check == Check::Nothing
             || match settings.origins.judge(headers, request.uri()) {
                 Verdict::Good => true,
@@ -116,6 +116,14 @@ where
 }
 
 impl Settings {
+    fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Check {
+        let is_unchecked = |path| self.unchecked_paths.iter().any(|unchecked| unchecked == path);
+        match *method {
+            Method::POST if is_unchecked(uri.path()) => Check::Nothing,
+            _ => Check::for_request(method, headers, self.needs_token),
+        }
+    }
+
     fn respond(&self, rejection: &Rejection, request: &Parts) -> Response {
         rejection::respond(self.on_rejection.as_ref(), rejection, request).into_response()
     }
@@ -314,6 +322,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             origins: OriginCheck::new(),
+            unchecked_paths: Vec::new(),
             needs_token: true,
             header: header::HeaderName::from_static("x-csrf-token"),
             field: "csrf_token".into(),

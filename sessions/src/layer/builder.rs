@@ -163,10 +163,9 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     ///
     /// `Strict` keeps it back also when a link leads here: whoever comes from an identity provider, or
     /// from a mail, is nobody on the first page and known on the second. With the default `Lax` the
-    /// cookie comes along when a link is followed, and not with what other sites post: a provider that
-    /// answers with a form (`response_mode=form_post`) needs a second layer for its callback, with a
-    /// cookie name of its own, `SameSite::None` and a short timeout.
-    /// [`proxies`](crate::proxies#cookies-between-sites) has an example.
+    /// cookie comes along when a link is followed, and not with what other sites post: how a provider that
+    /// answers with a form (`response_mode=form_post`) finds the session all the same says
+    /// [`proxies`](crate::proxies#cookies-between-sites).
     pub fn with_same_site(mut self, same_site: SameSite) -> Self {
         self.cookie.same_site = same_site;
         self

@@ -6,6 +6,10 @@
 mod devices;
 #[path = "browser/frames.rs"]
 mod frames;
+#[path = "browser/logins.rs"]
+mod logins;
+#[path = "support/provider.rs"]
+mod provider;
 mod support;
 mod webdriver;
 

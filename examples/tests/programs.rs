@@ -1,5 +1,9 @@
 //! The examples as a person runs them.
 
+#[path = "programs/openid_connect.rs"]
+mod openid_connect;
+#[path = "support/provider.rs"]
+mod provider;
 #[path = "programs/recipes.rs"]
 mod recipes;
 mod support;

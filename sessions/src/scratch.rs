@@ -3,9 +3,9 @@
 
 use std::cell::Cell;
 
-/// A larger buffer is given back to the allocator instead of being kept: 4 KiB hold the fields of
-/// nearly all sessions.
-const LARGEST_KEPT: usize = 4 << 10;
+/// A larger buffer is given back to the allocator instead of being kept: 8 KiB hold the fields of
+/// nearly all sessions, with what stands around them.
+const LARGEST_KEPT: usize = 8 << 10;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };

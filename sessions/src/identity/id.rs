@@ -1,6 +1,10 @@
 //! Session ids, and the keys under which stores know them.
 
-use std::fmt;
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -73,17 +77,70 @@ impl StoreKey {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The key as `Display` writes it: 64 lower-case hexadecimal digits.
+    fn digits(&self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        for (byte, pair) in self.0.iter().zip(digits.as_chunks_mut().0) {
+            *pair = [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+        }
+        digits
+    }
+
+    /// Writes the key's digits to the end of `text`: a store does so several times a request, and
+    /// `format!` takes 1,500 instructions more.
+    #[cfg(feature = "redis")]
+    pub(crate) fn push_to(&self, text: &mut String) {
+        text.push_str(str::from_utf8(&self.digits()).expect("ASCII"));
+    }
+
+    /// The key that has these hexadecimal digits.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn from_digits(digits: &[u8]) -> Option<Self> {
+        let digits: &[u8; 64] = digits.try_into().ok()?;
+        let mut key = [0; 32];
+        for (byte, [high, low]) in key.iter_mut().zip(digits.as_chunks().0) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self(key))
+    }
+}
+
+#[cfg(any(feature = "postgres", feature = "redis"))]
+fn digit(letter: u8) -> Option<u8> {
+    match letter {
+        b'0'..=b'9' => Some(letter - b'0'),
+        b'a'..=b'f' => Some(letter - b'a' + 10),
+        b'A'..=b'F' => Some(letter - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// A map from store keys, whose hash is a part of the key.
+pub(crate) type KeyMap<V> = HashMap<StoreKey, V, BuildHasherDefault<KeyHasher>>;
+
+/// A store key is a SHA-256 of something random: eight of its bytes are a hash.
+#[derive(Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// The key as 64 lower-case hexadecimal digits, for stores whose keys are text.
 impl fmt::Display for StoreKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // At once: a store writes it several times a request.
-        let mut text = [0; 64];
-        for (byte, pair) in self.0.iter().zip(text.as_chunks_mut().0) {
-            *pair = [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
-        }
-        f.write_str(str::from_utf8(&text).expect("ASCII"))
+        f.write_str(str::from_utf8(&self.digits()).expect("ASCII"))
     }
 }
 
@@ -149,5 +206,25 @@ mod tests {
             "374708fff7719dd5979ec875d56cd2286f6d3cf7ec317a3b25632aab28ec37bb"
         );
         assert_eq!(format!("{key:?}"), "StoreKey(374708ff…)");
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_key_is_read_from_its_digits_and_from_nothing_else() {
+        let key = StoreKey::from_bytes(std::array::from_fn(|at| (at * 37) as u8));
+        let text = key.to_string();
+        let mut pushed = "before ".to_string();
+        key.push_to(&mut pushed);
+        assert_eq!(pushed, format!("before {text}"));
+        assert_eq!(StoreKey::from_digits(text.as_bytes()), Some(key));
+        assert_eq!(StoreKey::from_digits(text.to_uppercase().as_bytes()), Some(key));
+        let zeros = "0".repeat(62);
+        for wrong in ["", &text[1..], &format!("{text}0"), &format!("{text} ")] {
+            assert_eq!(StoreKey::from_digits(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        for pair in ["+f", "-0", " 1", "0g", "/0", ":0", "@0", "G0", "`0", "ë"] {
+            let wrong = format!("{pair}{zeros}");
+            assert_eq!(StoreKey::from_digits(wrong.as_bytes()), None, "{pair:?}");
+        }
     }
 }

@@ -1,14 +1,10 @@
 //! Which sessions are in use in this process: session → slot.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed};
 
 use crate::{
     data::SessionData,
-    identity::id::{ID_LENGTH, SessionId, StoreKey},
+    identity::id::{ID_LENGTH, KeyMap, SessionId, StoreKey},
     slot::Slot,
     sync::{AtomicBool, Mutex, MutexGuard},
 };
@@ -21,7 +17,7 @@ const SHARDS: usize = 64;
 const IDLE_SLOTS_KEPT: usize = 16;
 
 struct Shard<T: SessionData> {
-    slots: HashMap<StoreKey, Entry<T>, BuildHasherDefault<KeyHasher>>,
+    slots: KeyMap<Entry<T>>,
     idle: usize,
     /// Counts the slots that have gone idle.
     time: u64,
@@ -61,7 +57,7 @@ pub(crate) struct Registration<T: SessionData> {
 
 impl<T: SessionData> Registry<T> {
     pub(crate) fn new() -> Self {
-        let shard = || Shard { slots: HashMap::default(), idle: 0, time: 0 };
+        let shard = || Shard { slots: KeyMap::default(), idle: 0, time: 0 };
         Self { shards: std::array::from_fn(|_| Mutex::new(shard())) }
     }
 
@@ -163,7 +159,7 @@ impl<T: SessionData> Registry<T> {
     }
 
     fn shard(&self, key: &StoreKey) -> MutexGuard<'_, Shard<T>> {
-        // Not the bytes that `KeyHasher` takes: those would leave each map with few distinct hashes.
+        // Not the bytes that `KeyMap` takes: those would leave each map with few distinct hashes.
         lock(&self.shards[usize::from(key.as_bytes()[31]) % SHARDS])
     }
 }
@@ -194,24 +190,6 @@ impl<T: SessionData> Drop for Registration<T> {
         if shard.slots.get(&self.key).is_some_and(|entry| entry.slot.strong_count() == 0) {
             shard.slots.remove(&self.key);
         }
-    }
-}
-
-/// A store key is a SHA-256 of something random: eight of its bytes are a hash.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

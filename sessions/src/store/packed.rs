@@ -35,7 +35,12 @@ pub(crate) fn pack(record: &Record) -> Vec<u8> {
 }
 
 pub(crate) fn packed_length(record: &Record) -> usize {
-    HEAD + record.user.as_deref().map_or(0, str::len) + record.payload.len()
+    head_length(record) + record.payload.len()
+}
+
+/// How long is what stands before the payload.
+pub(crate) fn head_length(record: &Record) -> usize {
+    HEAD + record.user.as_deref().map_or(0, str::len)
 }
 
 /// For a caller that has room for it already: `out` is memory, and takes what it is given.
@@ -49,17 +54,15 @@ pub(crate) fn pack_head_into(out: &mut impl Write, record: &Record, version: u64
     let user = record.user.as_deref();
     // A user of four gigabytes would be cut off here, and `unpack` find the bytes of the payload.
     let user_length = user.map_or(0, |user| u32::try_from(user.len() + 1).unwrap_or(u32::MAX));
-    let parts: [&[u8]; 6] = [
-        &[FORMAT],
-        &version.to_be_bytes(),
-        &stored_millis(record.expires_at).to_be_bytes(),
-        &stored_millis(record.created_at).to_be_bytes(),
-        &user_length.to_be_bytes(),
-        user.unwrap_or_default().as_bytes(),
-    ];
-    for part in parts {
-        out.write_all(part).expect("memory");
-    }
+    let [expires_at, created_at] = [record.expires_at, record.created_at].map(stored_millis);
+    let mut head = [0; HEAD];
+    head[0] = FORMAT;
+    head[1..9].copy_from_slice(&version.to_be_bytes());
+    head[9..17].copy_from_slice(&expires_at.to_be_bytes());
+    head[17..25].copy_from_slice(&created_at.to_be_bytes());
+    head[25..].copy_from_slice(&user_length.to_be_bytes());
+    out.write_all(&head).expect("memory");
+    out.write_all(user.unwrap_or_default().as_bytes()).expect("memory");
 }
 
 /// The record that [`pack`] made into `bytes`; `None` if something else made them.

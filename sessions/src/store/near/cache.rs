@@ -1,8 +1,6 @@
 //! The records of a near cache: which of them may be served, which give way, and who waits for news.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,7 +11,13 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::NearCacheStats;
-use crate::{clock::to_millis, identity::id::StoreKey, meters, record::Record, store::watch::Feed};
+use crate::{
+    clock::to_millis,
+    identity::id::{KeyMap, StoreKey},
+    meters,
+    record::Record,
+    store::watch::Feed,
+};
 
 /// Enough that the cores of a large machine seldom meet.
 const SHARDS: usize = 16;
@@ -26,8 +30,6 @@ const LEAST_BYTES: usize = 1 << 20;
 /// What a record takes beside its payload and user, in bytes: the entry, its place in the map, and what
 /// the allocator adds.
 pub(super) const ENTRY: usize = 320;
-
-type Map<V> = HashMap<StoreKey, V, BuildHasherDefault<KeyHasher>>;
 
 pub(crate) struct Cache {
     shards: Box<[Mutex<Shard>]>,
@@ -44,7 +46,7 @@ pub(crate) struct Cache {
 
 #[derive(Default)]
 struct Shard {
-    places: Map<usize>,
+    places: KeyMap<usize>,
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
     /// Where the search for an entry that gives way goes on.
@@ -52,11 +54,11 @@ struct Shard {
     bytes: usize,
     /// The newest read of each key that is on its way, by its number. Whoever hears of a change removes
     /// it: what such a read brings may be of before, and is not kept.
-    reads: Map<Pending>,
+    reads: KeyMap<Pending>,
     /// How many writes of each key are on their way.
-    writes: Map<u32>,
+    writes: KeyMap<u32>,
     /// With how many there are.
-    waiting: Map<(Arc<Notify>, usize)>,
+    waiting: KeyMap<(Arc<Notify>, usize)>,
 }
 
 /// A read that is on its way.
@@ -256,7 +258,7 @@ impl Cache {
     }
 
     fn shard(&self, key: &StoreKey) -> MutexGuard<'_, Shard> {
-        // Not a byte that `KeyHasher` takes.
+        // Not a byte that `KeyMap` takes.
         lock(&self.shards[usize::from(key.as_bytes()[31]) % self.shards.len()])
     }
 }
@@ -421,23 +423,5 @@ impl Drop for Waiting<'_> {
                 shard.waiting.remove(&self.key);
             }
         }
-    }
-}
-
-/// A store key is a SHA-256 of something random: eight of its bytes are a hash.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -23,7 +23,7 @@ use self::{
     connection::{Call, Connection, Server},
     errors::classify,
     managed::{Managed, Source},
-    recent::{RecentRecord, RecentRecords},
+    recent::{GAP, RecentRecord, RecentRecords},
     scripts::{Code, Scripts},
     tracking::Tracking,
 };
@@ -31,7 +31,7 @@ use self::{
 use super::{
     AllSessions, Created, DynUserIndex, Replaced, Store, UserIndex,
     known_users::KnownUsers,
-    packed::{pack_head_into, pack_into, packed_length, stored_millis, unpack},
+    packed::{head_length, pack_head_into, pack_into, packed_length, stored_millis, unpack},
     watch::{Around, Feed, Watch, Watcher},
 };
 use crate::error::store::StoreError;
@@ -306,7 +306,13 @@ impl RedisStore {
 
     /// The part in braces decides where in a cluster a key lives.
     fn key(&self, key: &StoreKey) -> String {
-        format!("{}:{{{key}}}", self.shared.prefix)
+        // With room for what goes beside the session.
+        let mut name = String::with_capacity(self.shared.prefix.len() + 90);
+        name.push_str(&self.shared.prefix);
+        name.push_str(":{");
+        key.push_to(&mut name);
+        name.push('}');
+        name
     }
 
     fn user_key(&self, user: &str) -> String {
@@ -427,7 +433,7 @@ impl RedisStore {
             None => &[&session, &beside],
         };
         // What is there if it has this record's expiry and user, and is live.
-        let mut unmoved = Vec::new();
+        let mut unmoved = Vec::with_capacity(head_length(record));
         if let Some(based_on) = based_on.filter(|_| ttl > 0) {
             pack_head_into(&mut unmoved, record, based_on);
         }
@@ -473,11 +479,20 @@ impl RedisStore {
         if expires <= now {
             return Ok(false);
         }
-        let Some(changes) = recent.changes_to(record) else { return Ok(false) };
-        let mut before = recent.write_id.to_vec();
-        pack_head_into(&mut before, record, recent.record.version);
-        let mut after = write_id.to_vec();
-        pack_head_into(&mut after, record, record.version);
+        let Some(mut changes) = recent.changes_to(record) else { return Ok(false) };
+        let head = |write_id: [u8; WRITE_ID], version| {
+            let mut head = Vec::with_capacity(WRITE_ID + head_length(record));
+            head.extend_from_slice(&write_id);
+            pack_head_into(&mut head, record, version);
+            head
+        };
+        let before = head(recent.write_id, recent.record.version);
+        let mut after = head(write_id, record.version);
+        // A change that is close to the head goes with the head.
+        if let Some(first) = changes.first().filter(|first| first.start < GAP) {
+            after.extend_from_slice(&record.payload[..first.end]);
+            changes.remove(0);
+        }
         let session = self.key(key);
         // In a cluster it may be elsewhere.
         let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
@@ -490,7 +505,8 @@ impl RedisStore {
         let numbers = [now, expires, expires - now].map(|number| number.to_string());
         let starts: Vec<String> =
             changes.iter().map(|change| (before.len() + change.start).to_string()).collect();
-        let mut arguments: Vec<&[u8]> = vec![
+        let mut arguments: Vec<&[u8]> = Vec::with_capacity(7 + 2 * changes.len());
+        arguments.extend::<[&[u8]; 7]>([
             &before,
             end.as_bytes(),
             &after,
@@ -498,7 +514,7 @@ impl RedisStore {
             numbers[0].as_bytes(),
             numbers[1].as_bytes(),
             numbers[2].as_bytes(),
-        ];
+        ]);
         for (start, change) in starts.iter().zip(changes) {
             arguments.extend([start.as_bytes(), &record.payload[change]]);
         }

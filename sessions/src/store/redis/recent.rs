@@ -108,7 +108,7 @@ const PARTS: usize = 4;
 
 /// Between two parts there are so many bytes at least that are the same: fewer are not worth a
 /// command.
-const GAP: usize = 32;
+pub(super) const GAP: usize = 32;
 
 /// Of so many bytes at once the processor can tell whether they are the same.
 const CHUNK: usize = 128;

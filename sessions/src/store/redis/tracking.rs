@@ -16,12 +16,9 @@
 //! expected does come: one too many takes a record out of the cache. Whether this server sends them is
 //! tried out on every new connection.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
 };
 
 use redis::{
@@ -31,7 +28,7 @@ use redis::{
 
 use super::{connection::is_elsewhere, errors::classify};
 use crate::{
-    identity::id::StoreKey,
+    identity::id::{KeyMap, StoreKey},
     store::watch::{Feed, Watcher},
 };
 
@@ -53,10 +50,10 @@ impl News {
 
 /// How many echoes of each session are to come.
 #[derive(Default)]
-struct Echoes(Mutex<HashMap<StoreKey, u32>>);
+struct Echoes(Mutex<KeyMap<u32>>);
 
 impl Echoes {
-    fn lock(&self) -> MutexGuard<'_, HashMap<StoreKey, u32>> {
+    fn lock(&self) -> MutexGuard<'_, KeyMap<u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -278,15 +275,7 @@ impl Receiver {
 
 /// The session that a key of this name is; nothing if it is something else.
 pub(super) fn session_in(name: &[u8], prefix: &str) -> Option<StoreKey> {
-    let digits = name.strip_prefix(prefix.as_bytes())?.strip_suffix(b"}")?;
-    let mut key = [0; 32];
-    if digits.len() != 2 * key.len() {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.as_chunks::<2>().0) {
-        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(StoreKey::from_bytes(key))
+    StoreKey::from_digits(name.strip_prefix(prefix.as_bytes())?.strip_suffix(b"}")?)
 }
 
 #[cfg(test)]

@@ -151,15 +151,7 @@ impl Ears {
 /// still there.
 fn change(words: &str) -> Option<(StoreKey, Option<(u64, u64)>)> {
     let mut words = words.split(' ');
-    let digits = words.next()?;
-    let mut key = [0; 32];
-    if digits.len() != 2 * key.len() {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(digits.as_bytes().as_chunks::<2>().0) {
-        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    let key = StoreKey::from_bytes(key);
+    let key = StoreKey::from_digits(words.next()?.as_bytes())?;
     let Some(version) = words.next() else { return Some((key, None)) };
     let version = version.parse::<i64>().ok()?.cast_unsigned();
     let expires_at = words.next()?.parse::<i64>().ok()?;

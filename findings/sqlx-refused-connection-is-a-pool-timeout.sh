@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # sqlx: a pool whose server refuses connections waits for its whole timeout, and then blames the pool.
 #
-# Version:   crate sqlx 0.8.6.
+# Version:   crate sqlx 0.9.0.
 # Expected:  a server that is not running refuses the connection within a millisecond, and the caller gets
 #            that error (`Io`, ConnectionRefused), as from a single connection; or, if the pool tries again,
 #            an error at the end of the wait that says why no connection could be made.
@@ -18,7 +18,7 @@ set -euo pipefail
 T=$(mktemp -d)
 trap 'rm -rf "$T"' EXIT
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust"; exit 2; }
-echo "crate sqlx 0.8.6"
+echo "crate sqlx 0.9.0"
 
 mkdir "$T/src"
 cat >"$T/Cargo.toml" <<'END'
@@ -28,7 +28,7 @@ version = "0.0.0"
 edition = "2024"
 
 [dependencies]
-sqlx = { version = "=0.8.6", default-features = false, features = ["runtime-tokio", "postgres"] }
+sqlx = { version = "=0.9.0", default-features = false, features = ["runtime-tokio", "postgres"] }
 tokio = { version = "=1.54.1", features = ["full"] }
 END
 cat >"$T/src/main.rs" <<'END'

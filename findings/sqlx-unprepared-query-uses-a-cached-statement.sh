@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # sqlx: `persistent(false)` still runs a prepared statement, if another query with the same text was cached.
 #
-# Version:   crate sqlx 0.8.6, PostgreSQL 15 (Debian 12).
+# Version:   crate sqlx 0.9.0, PostgreSQL 15 (Debian 12).
 # Expected:  `query(…).persistent(false)` is sent as an unnamed statement, every time. That is how one gets
 #            along with a pooler that hands each transaction another connection to the server, where named
 #            statements are missing.
@@ -21,7 +21,7 @@ trap 'kill "${P[@]}" 2>/dev/null || true; wait; rm -rf "$T"' EXIT
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust"; exit 2; }
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
 [ -x "$bin/initdb" ] || { echo "PostgreSQL is missing: apt-get install postgresql"; exit 2; }
-echo "crate sqlx 0.8.6; $("$bin/postgres" --version)"
+echo "crate sqlx 0.9.0; $("$bin/postgres" --version)"
 
 as=()
 mkdir "$T/db"
@@ -42,7 +42,7 @@ version = "0.0.0"
 edition = "2024"
 
 [dependencies]
-sqlx = { version = "=0.8.6", default-features = false, features = ["runtime-tokio", "postgres"] }
+sqlx = { version = "=0.9.0", default-features = false, features = ["runtime-tokio", "postgres"] }
 tokio = { version = "=1.54.1", features = ["full"] }
 END
 cat >"$T/src/main.rs" <<'END'

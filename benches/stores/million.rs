@@ -261,7 +261,7 @@ async fn main() {
         let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
         let pool = pool.connect_with(options).await.unwrap();
         let run = async |statement: String| {
-            sqlx::raw_sql(&statement).execute(&pool).await.unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
         };
         measure("SQLite", 100, connect, run, hex, &["ANALYZE"]).await;
     }
@@ -277,7 +277,7 @@ async fn main() {
             };
             let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
             let run = async |statement: String| {
-                sqlx::raw_sql(&statement).execute(&pool).await.unwrap();
+                sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
             };
             let blob = |bytes: &str| format!("'\\x{bytes}'");
             measure("PostgreSQL", 1000, connect, run, blob, &["VACUUM ANALYZE"]).await;
@@ -292,7 +292,7 @@ async fn main() {
             };
             let pool = sqlx::MySqlPool::connect(&server.url()).await.unwrap();
             let run = async |statement: String| {
-                sqlx::raw_sql(&statement).execute(&pool).await.unwrap();
+                sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
             };
             measure("MariaDB", 1000, connect, run, hex, &["ANALYZE TABLE few, many"]).await;
         }

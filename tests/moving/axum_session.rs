@@ -46,11 +46,10 @@ fn config() -> SessionConfig {
 async fn from_sqlite() {
     let folder = Folder::new();
     let url = format!("sqlite:{}?mode=rwc", folder.path.join("old.db").display());
-    let new = sqlx_new::SqlitePool::connect(&url).await.unwrap();
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    let before = AxumSession::sqlite(pool);
+    let before = AxumSession::sqlite(pool.clone());
 
-    let (client, _server) = logged_in(SessionSqlitePool::from(new.clone()), config()).await;
+    let (client, _server) = logged_in(SessionSqlitePool::from(pool.clone()), config()).await;
     moves_in(before.clone(), by_name, "session", &client).await;
     opens_nothing(before.clone(), "session", "01234567-89ab-4def-8123-456789abcdef").await;
     opens_nothing(before.clone(), "session", "nothing").await;
@@ -58,7 +57,7 @@ async fn from_sqlite() {
     // With a signed cookie, and records that are encrypted, in a table with another name.
     let key = || Key::from(&OLD_KEY);
     let config = config().with_key(key()).with_database_key(key()).with_table_name("others");
-    let (client, _server) = logged_in(SessionSqlitePool::from(new), config).await;
+    let (client, _server) = logged_in(SessionSqlitePool::from(pool), config).await;
     assert!(client.cookie("session").unwrap().len() > 36, "it is signed");
     let before = before.with_table("others").with_cookie(OldCookie::new("session"));
     let wrong = before.clone().with_database_key(&[7; 64]).unwrap();

@@ -15,7 +15,7 @@ use tower_sessions::{
 };
 use tower_sessions_15 as newest;
 use tower_sessions_redis_store::{RedisStore, fred};
-use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
+use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore, sqlx as old_sqlx};
 
 use crate::{CART, Fill, OLD_KEY, USER, by_name, moves_in, opens_nothing, shown};
 
@@ -74,12 +74,19 @@ async fn all_cookies<S: SessionStore + Clone + Debug>(store: S, before: TowerSes
     }
 }
 
-#[tokio::test]
-async fn from_sqlite() {
+/// Their store and our pool, on one file.
+async fn sqlite() -> (Folder, SqliteStore, sqlx::SqlitePool) {
     let folder = Folder::new();
     let url = format!("sqlite:{}?mode=rwc", folder.path.join("old.db").display());
-    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    let store = SqliteStore::new(pool.clone()).with_table_name("old_sessions").unwrap();
+    let store = SqliteStore::new(old_sqlx::SqlitePool::connect(&url).await.unwrap());
+    store.migrate().await.unwrap();
+    (folder, store, sqlx::SqlitePool::connect(&url).await.unwrap())
+}
+
+#[tokio::test]
+async fn from_sqlite() {
+    let (_folder, store, pool) = sqlite().await;
+    let store = store.with_table_name("old_sessions").unwrap();
     store.migrate().await.unwrap();
     all_cookies(store, TowerSessions::sqlite(pool).with_table("old_sessions")).await;
 }
@@ -87,18 +94,18 @@ async fn from_sqlite() {
 #[tokio::test]
 async fn from_postgres() {
     let Some(server) = StoreServer::start(Kind::Postgres) else { return };
-    let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
-    let store = PostgresStore::new(pool.clone());
+    let store = PostgresStore::new(old_sqlx::PgPool::connect(&server.url()).await.unwrap());
     store.migrate().await.unwrap();
+    let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
     all_cookies(store, TowerSessions::postgres(pool)).await;
 }
 
 #[tokio::test]
 async fn from_mariadb() {
     let Some(server) = StoreServer::start(Kind::MariaDb) else { return };
-    let pool = sqlx::MySqlPool::connect(&server.url()).await.unwrap();
-    let store = MySqlStore::new(pool.clone());
+    let store = MySqlStore::new(old_sqlx::MySqlPool::connect(&server.url()).await.unwrap());
     store.migrate().await.unwrap();
+    let pool = sqlx::MySqlPool::connect(&server.url()).await.unwrap();
     all_cookies(store, TowerSessions::mysql(pool)).await;
 }
 
@@ -117,9 +124,7 @@ async fn from_redis() {
 
 #[tokio::test]
 async fn expired_sessions_stay_where_they_are() {
-    let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
-    let store = SqliteStore::new(pool.clone());
-    store.migrate().await.unwrap();
+    let (_folder, store, pool) = sqlite().await;
     let mut record = tower_sessions::session::Record {
         id: Default::default(),
         data: [("user".to_string(), USER.into())].into(),
@@ -227,9 +232,7 @@ impl AuthnBackend for Users {
 
 #[tokio::test]
 async fn from_axum_login() {
-    let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
-    let store = SqliteStore::new(pool.clone());
-    store.migrate().await.unwrap();
+    let (_folder, store, pool) = sqlite().await;
     let layer = SessionManagerLayer::new(store).with_secure(false);
     let login = async |mut auth: AuthSession<Users>| {
         auth.login(&User).await.unwrap();

@@ -212,11 +212,12 @@ pub(super) async fn is_alive(
     Ok(true)
 }
 
-/// A statement with its values.
+/// A statement with its values. Its text is one of ours: the name of the table in it is letters, digits and
+/// underscores, and whatever a client sends is a value.
 macro_rules! query {
     ($statement:expr, $values:expr, $user:ty, $in_transaction:expr) => {{
         let text = $statement.text($in_transaction);
-        let mut query = sqlx::query(text).persistent(!$in_transaction);
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text)).persistent(!$in_transaction);
         for value in $values {
             query = match *value {
                 Value::Int(number) => query.bind(number),
@@ -253,6 +254,7 @@ pub(super) use row;
 macro_rules! run_statements {
     ($user:ty) => {
         async fn run(connection: &mut Self::Connection, script: &str) -> Result<(), sqlx::Error> {
+            let script = sqlx::AssertSqlSafe(script);
             sqlx::Executor::execute(connection, script).await.map(|_| ())
         }
 
@@ -261,6 +263,7 @@ macro_rules! run_statements {
             statement: &str,
         ) -> Result<Vec<String>, sqlx::Error> {
             use sqlx::Row as _;
+            let statement = sqlx::AssertSqlSafe(statement);
             let rows = sqlx::Executor::fetch_all(connection, statement).await?;
             rows.iter().map(|row| row.try_get_unchecked(0)).collect()
         }

@@ -341,7 +341,7 @@ pub trait Dialect: Driver {}
 /// # Cancellation
 ///
 /// A future that is dropped may have been carried out or not, never in part. With MySQL and MariaDB its
-/// connection is closed, because sqlx 0.8 would leave the rest of the answer for the next call; with
+/// connection is closed, because sqlx 0.9 would leave the rest of the answer for the next call; with
 /// PostgreSQL it is, if the server has not answered for a second.
 pub struct SqlStore<D: Dialect> {
     core: Arc<Core<D>>,

@@ -20,7 +20,7 @@ impl Driver for MySql {
     const INSERT_TAKES_OVER: bool = false;
     const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
-    // sqlx 0.8.6: a call that is dropped while it is being prepared, or within a packet.
+    // sqlx 0.9.0: a call that is dropped while it is being prepared, or within a packet.
     const LEAVES_ANSWERS: bool = true;
     const CONNECTS_WITHOUT_NEED: bool = true;
     // A server that is running can be told another default, for the connections that come.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    ConnectOptions, Connection, Executor, PgConnection, Pool, Postgres, Row as _,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Pool, Postgres, Row as _,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -176,7 +176,8 @@ async fn keeps_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error>
     // It would stay, and be in the way of other calls.
     for row in &found {
         let name: String = row.try_get(0)?;
-        transaction.execute(format!("DEALLOCATE {name}").as_str()).await?;
+        // In quotes where its letters ask for it.
+        transaction.execute(AssertSqlSafe(format!("DEALLOCATE {name}"))).await?;
     }
     transaction.rollback().await?;
     Ok(!found.is_empty())

@@ -1,6 +1,6 @@
 //! The table of statements, as far as the dialects agree.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A table's name, and a schema's before it: letters, digits and underscores, so that no quoting
 /// can go wrong.
@@ -71,20 +71,21 @@ impl fmt::Debug for Table {
 /// A statement with values.
 #[derive(Default)]
 pub struct Statement {
-    text: String,
+    text: Arc<str>,
     /// The same for a driver that looks for what it has prepared by the text: this one is not found.
-    unprepared: String,
+    unprepared: Arc<str>,
     /// The last value, which tells the statement from all other statements.
     pub(super) mark: Option<i64>,
 }
 
 impl Statement {
     fn new(text: String) -> Self {
-        Self { unprepared: format!(" {text}"), text, mark: None }
+        Self { unprepared: format!(" {text}").into(), text: text.into(), mark: None }
     }
 
-    pub(super) fn text(&self, in_transaction: bool) -> &str {
-        if in_transaction { &self.unprepared } else { &self.text }
+    /// Shared, as the driver keeps it for longer than a call.
+    pub(super) fn text(&self, in_transaction: bool) -> Arc<str> {
+        if in_transaction { self.unprepared.clone() } else { self.text.clone() }
     }
 }
 

@@ -115,7 +115,8 @@ impl Table {
     // The name of the table is the application's, and documented never to come from a request.
     fn select(&self, id: &str, before: &str, after: &str) -> sqlx::AssertSqlSafe<String> {
         let Self { name, column, counts } = self;
-        let text = format!("SELECT {before}{column}{after} FROM {name} WHERE id = {id} AND {counts}");
+        let text =
+            format!("SELECT {before}{column}{after} FROM {name} WHERE id = {id} AND {counts}");
         sqlx::AssertSqlSafe(text)
     }
 

@@ -153,7 +153,7 @@ impl<T: SessionData> Session<T> {
             if let Some(registration) = slot.registration() {
                 return shared.csrf_token(&registration.id);
             }
-            if slot.has_moved() {
+            if slot.state().has_moved() {
                 // Of an id that is nobody's: the page is to be shown all the same.
                 return shared.csrf_token(&SessionId::generate()?);
             }

@@ -34,6 +34,7 @@ use crate::{
         codec::{Form, error::Unreadable, form::Own},
         patch::Patch,
     },
+    record::{Record, head::Head},
     varint,
 };
 
@@ -306,6 +307,11 @@ pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
     let (head, mut entries) = take_head(payload)?;
     while take_entry(&mut entries)?.is_some() {}
     Ok(head)
+}
+
+/// The head in a record; nothing if the payload is none.
+pub(crate) fn head_of(record: &Record) -> Option<Head> {
+    check(&record.payload).ok().and_then(Head::from_bytes)
 }
 
 /// The head, and the bytes of the entries. An empty payload has neither.

@@ -28,6 +28,7 @@ use crate::{
     session::Session,
     slot::{
         Slot,
+        ending::SessionEnd,
         lock::Access,
         plan::{Begin, ExtraPatch, SaveJob, SaveKind},
         token::LockToken,
@@ -194,7 +195,7 @@ impl<T: SessionUser> Session<T> {
             next.end();
             return Err(error);
         }
-        old.end_as(true);
+        old.end_as(SessionEnd::Renewed);
         handle.current().slot = next;
         meters::logged_in();
         tracing::debug!("a user logged in");

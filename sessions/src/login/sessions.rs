@@ -17,7 +17,7 @@ use crate::{
     error::{Error, ErrorKind, store::StoreError},
     identity::id::StoreKey,
     meters,
-    record::Record,
+    record::{Record, head::Loaded},
     save::{self, load, shared::Shared},
     session::{Lazy, Session, locked},
     slot::{
@@ -150,7 +150,7 @@ impl<T: SessionUser> UserSessions<T> {
     pub async fn list(&self, user: &T::User) -> Result<Vec<SessionInfo>, Error> {
         let found = self.sessions_of(&self.shared.user_name(user)).await?;
         let infos = found.into_iter().filter_map(|(key, record)| {
-            let (record, head) = load::usable(&self.shared, record, self.shared.now())?;
+            let Loaded { record, head } = load::usable(&self.shared, record, self.shared.now())?;
             #[cfg(feature = "device-bound")]
             let bound_since = head.binding.map(|binding| binding.since);
             let (device, last_seen) = head.device.map(|it| *it).unzip();

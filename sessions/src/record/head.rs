@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use crate::{
     clock::{from_millis, to_millis},
     record::{
+        Record,
         binding::{Binding, BindingId, DeviceKey},
         device::Device,
         expiry::{Lifetime, as_stored},
@@ -59,6 +60,14 @@ pub(crate) struct Head {
     pub(crate) is_adopted: bool,
 }
 
+/// A record with its head, which is parsed once.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    pub(crate) record: Record,
+    /// As the record has it.
+    pub(crate) head: Head,
+}
+
 /// The right to be the only one who saves a session, for as long as it is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
@@ -74,6 +83,11 @@ impl Head {
     pub(crate) fn note_write(&mut self, write_id: u32) {
         self.write_ids.insert(0, write_id);
         self.write_ids.truncate(WRITE_IDS_KEPT);
+    }
+
+    /// The write id of the save that made the record, if it has one.
+    pub(crate) fn write_id(&self) -> Option<u32> {
+        self.write_ids.first().copied()
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

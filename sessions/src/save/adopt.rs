@@ -323,7 +323,7 @@ async fn follow<T: SessionData>(
     let slot = shared.registry.slot_of(id, key);
     match load::refresh_latest(shared, &slot, &key).await? {
         SlotState::Stored => Ok(Adopted::Session(slot)),
-        _ if is_just_now || slot.has_moved() => Ok(Adopted::JustEnded),
+        state if is_just_now || state.has_moved() => Ok(Adopted::JustEnded),
         _ => Ok(Adopted::Over),
     }
 }

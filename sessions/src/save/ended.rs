@@ -107,7 +107,7 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
                     poll_fn(|cx| Poll::Ready(change.as_mut().poll(cx).is_ready())).await;
                 // Not what a cache remembers, which may never ask the store.
                 let look = load::refresh_latest(shared, slot, &registration.key).await;
-                if slot.state() == SlotState::Ended {
+                if slot.end_reached().is_some() {
                     return;
                 }
                 let mut rest = until_next_look(shared, slot);

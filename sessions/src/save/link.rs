@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    data::SessionData,
+    data::{SessionData, payload},
     device_bound::{
         UnprovenPolicy,
         link::{first_link, link_key, session_keys, with_session, without_session},
@@ -14,8 +14,9 @@ use crate::{
         Record,
         binding::{Binding, BindingId},
         expiry::{LONGEST_COOKIE, Lifetime},
+        head::Loaded,
     },
-    save::{head_of, load::usable, shared::Shared},
+    save::{load::usable, shared::Shared},
     store::{Created, Replaced, timed::Timed},
 };
 
@@ -77,7 +78,7 @@ pub(crate) async fn lead_to<T: SessionData>(
 
 /// The binding of a session that is stored like this, and the session's lifetime.
 pub(crate) fn binding_in(record: &Record) -> Option<(BindingId, Lifetime)> {
-    let head = head_of(record)?;
+    let head = payload::head_of(record)?;
     head.binding.map(|binding| (binding.id, head.lifetime))
 }
 
@@ -137,7 +138,7 @@ async fn bound_record<T: SessionData>(
 ) -> Result<Option<(Record, Lifetime, Binding)>, Error> {
     let found = store.load(session).await?;
     let found = found.and_then(|record| usable(shared, record, shared.now()));
-    Ok(found.and_then(|(record, head)| Some((record, head.lifetime, *head.binding?))))
+    Ok(found.and_then(|Loaded { record, head }| Some((record, head.lifetime, *head.binding?))))
 }
 
 /// The binding that a browser names, if a session that it has the cookie of is bound so: for one whose link

@@ -6,9 +6,13 @@ use crate::{
     data::{SessionData, payload, sealing},
     error::Error,
     identity::id::StoreKey,
-    record::{LARGEST_PAYLOAD, Record, head::Head, tombstone},
+    record::{
+        LARGEST_PAYLOAD, Record,
+        head::{Head, Loaded},
+        tombstone,
+    },
     save::shared::Shared,
-    slot::{Slot, SlotState},
+    slot::{Slot, SlotState, ending::SessionEnd},
     store::{erased::ErasedStore, timed::Timed},
 };
 
@@ -17,12 +21,10 @@ pub(crate) async fn load<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
     key: &StoreKey,
-) -> Result<Option<(Record, Head)>, Error> {
+) -> Result<Option<Loaded>, Error> {
     let found = store.load_latest(key).await?;
     let found = found.and_then(|record| usable(shared, record, shared.now()));
-    Ok(found.map(|(record, head)| {
-        (sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets), head)
-    }))
+    Ok(found.map(|loaded| opened(shared, loaded, key)))
 }
 
 /// A record with its head, unless it is over or unreadable.
@@ -30,7 +32,7 @@ pub(crate) fn usable<T: SessionData>(
     shared: &Shared<T>,
     record: Record,
     now: SystemTime,
-) -> Option<(Record, Head)> {
+) -> Option<Loaded> {
     if tombstone::is_tombstone(&record) {
         return None;
     }
@@ -39,13 +41,19 @@ pub(crate) fn usable<T: SessionData>(
         return None;
     };
     let is_over = shared.expiry.is_over(&record, head.lifetime, now);
-    (!is_over).then_some((record, head))
+    (!is_over).then_some(Loaded { record, head })
+}
+
+/// The same with its secret fields readable.
+fn opened<T: SessionData>(shared: &Shared<T>, loaded: Loaded, key: &StoreKey) -> Loaded {
+    let record = sealing::opened::<T>(loaded.record, key, &shared.keys, shared.plain_secrets);
+    Loaded { record, ..loaded }
 }
 
 /// The head of a record; nothing if the record is unreadable, as one of a later build may be.
 fn head(record: &Record) -> Option<Head> {
     let is_bearable = record.payload.len() <= LARGEST_PAYLOAD;
-    is_bearable.then(|| payload::check(&record.payload).ok()).flatten().and_then(Head::from_bytes)
+    is_bearable.then(|| payload::head_of(record)).flatten()
 }
 
 /// Whether the store has a session under `key` that lives, and that this build cannot read.
@@ -167,8 +175,8 @@ fn reconcile<T: SessionData>(
     is_answered: bool,
 ) -> Option<SlotState> {
     let Some(record) = found else {
-        slot.end_as(false);
-        return Some(SlotState::Ended);
+        slot.end_as(SessionEnd::Over);
+        return Some(SlotState::Ended(SessionEnd::Over));
     };
     // Usually `found` is the record that the slot has: then it is not parsed again.
     let is_over = |record: &_, lifetime| shared.expiry.is_over(record, lifetime, now);
@@ -176,15 +184,18 @@ fn reconcile<T: SessionData>(
         Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
     };
-    let has_moved = tombstone::has_just_moved(&record, now);
+    let end = match tombstone::has_just_moved(&record, now) {
+        true => SessionEnd::Renewed,
+        false => SessionEnd::Over,
+    };
     match usable(shared, record, now) {
-        Some((record, head)) => {
-            let record = sealing::opened::<T>(record, key, &shared.keys, shared.plain_secrets);
-            slot.reconcile(record, head, shared.policy, is_answered).then(|| slot.state())
+        Some(loaded) => {
+            let loaded = opened(shared, loaded, key);
+            slot.reconcile(loaded, shared.policy, is_answered).then(|| slot.state())
         }
         None => {
-            slot.end_as(has_moved);
-            Some(SlotState::Ended)
+            slot.end_as(end);
+            Some(SlotState::Ended(end))
         }
     }
 }

@@ -43,7 +43,7 @@ use crate::{
     meters,
     record::{
         Record,
-        head::{Head, WRITE_IDS_KEPT},
+        head::{Loaded, WRITE_IDS_KEPT},
     },
     save::{load::load, shared::Shared, turn::StoreTurn},
     slot::{
@@ -244,14 +244,13 @@ async fn reload_instead_of<T: SessionData>(
     let found = load(shared, store, key).await?;
     if let Some(refused) = refused {
         let write_id = write_id_of(refused);
-        let has_it =
-            |(_, head): &(Record, Head)| write_id.is_some_and(|it| head.write_ids.contains(&it));
+        let has_it = |found: &Loaded| write_id.is_some_and(|it| found.head.write_ids.contains(&it));
         if !found.as_ref().is_some_and(has_it) {
             slot.not_saved(refused);
         }
     }
     match found {
-        Some((record, head)) => slot.rebase(record, head, shared.policy, known),
+        Some(loaded) => slot.rebase(loaded, shared.policy, known),
         None => slot.end(),
     }
     Ok(())
@@ -294,7 +293,7 @@ pub(crate) async fn confirm<T: SessionData>(
         reload(shared, store, slot).await?;
     }
     match slot.state() {
-        SlotState::Ended => Err(Error::ended()),
+        SlotState::Ended(_) => Err(Error::ended()),
         _ if slot.generation() == generation => Ok(Saved::Done),
         _ => Ok(Saved::Outdated),
     }
@@ -319,13 +318,9 @@ async fn replace(
     }
 }
 
-fn head_of(record: &Record) -> Option<Head> {
-    payload::check(&record.payload).ok().and_then(Head::from_bytes)
-}
-
 /// The write id of the save that `record` was made for, if it has one.
 fn write_id_of(record: &Record) -> Option<u32> {
-    head_of(record).and_then(|head| head.write_ids.first().copied())
+    payload::head_of(record).and_then(|head| head.write_id())
 }
 
 /// Whether `found` was saved by others instead of ours, and tells so.
@@ -337,7 +332,9 @@ fn is_overtaken(ours: &Record, found: &Record) -> bool {
 /// Whether `found` is what we have tried to save, or was made of it.
 fn is_ours(ours: &Record, found: &Record) -> bool {
     match write_id_of(ours) {
-        Some(write_id) => head_of(found).is_some_and(|head| head.write_ids.contains(&write_id)),
+        Some(write_id) => {
+            payload::head_of(found).is_some_and(|head| head.write_ids.contains(&write_id))
+        }
         None => ours.version == found.version && ours.payload == found.payload,
     }
 }
@@ -365,9 +362,9 @@ async fn create<T: SessionData>(
         }
         Created::Exists => {
             slot.not_saved(&record);
-            if is_retry && let Some((record, _)) = load(shared, store, &registration.key).await? {
+            if is_retry && let Some(loaded) = load(shared, store, &registration.key).await? {
                 enter(shared, slot, registration);
-                slot.saved(record);
+                slot.saved(loaded.record);
             } else {
                 let _ = slot.forget_id_to_create_under();
             }

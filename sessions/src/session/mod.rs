@@ -518,10 +518,10 @@ impl<T: SessionData> Session<T> {
     pub async fn reload(&self) -> Result<(), Error> {
         let slot = self.handle.slot();
         let Some(registration) = slot.registration() else {
-            return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
+            return if slot.state().has_moved() { Err(Error::ended()) } else { Ok(()) };
         };
         match load::refresh_latest(&self.handle.shared, &slot, &registration.key).await? {
-            SlotState::Ended => Err(Error::ended()),
+            SlotState::Ended(_) => Err(Error::ended()),
             _ => Ok(()),
         }
     }
@@ -591,7 +591,7 @@ impl<T: SessionData> Session<T> {
         let _switch = self.handle.begin_switch().await;
         let mut turn = StoreTurn::for_slot(slot).await;
         if slot.registration().is_none() {
-            return if slot.has_moved() { Err(Error::ended()) } else { Ok(()) };
+            return if slot.state().has_moved() { Err(Error::ended()) } else { Ok(()) };
         }
         if self.handle.is_answered() {
             return Err(Error::no_cookie());
@@ -638,7 +638,7 @@ impl<T: SessionData> Session<T> {
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _turn = slot.store_turn.lock().await;
         // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
-        let is_to_end = slot.registration().filter(|_| !slot.has_moved());
+        let is_to_end = slot.registration().filter(|_| !slot.state().has_moved());
         if let Some(registration) = is_to_end {
             if let Some(store) = shared.store() {
                 store.delete(&registration.key).await?;

@@ -27,7 +27,7 @@ use crate::{
     meters,
     save::{load, shared::Shared},
     session::request::{Current, Handle, OpenedSession},
-    slot::{Slot, SlotState},
+    slot::{Slot, SlotState, ending::SessionEnd},
     sync::Mutex,
 };
 
@@ -84,7 +84,7 @@ impl<T: SessionData> Handle<T> {
                     self.found(Current::found(slot, cookie), seen);
                     return true;
                 }
-                Some(_) => has_moved |= slot.has_moved(),
+                Some((state, _)) => has_moved |= state.has_moved(),
                 None => return false,
             }
         }
@@ -111,7 +111,7 @@ impl<T: SessionData> Handle<T> {
                 self.found(Current::found(slot, cookie), None);
                 return Ok(());
             }
-            has_moved |= slot.has_moved();
+            has_moved |= state.has_moved();
         }
         #[cfg(feature = "adopt")]
         if !has_moved && self.may_adopt() && self.adopt().await? {
@@ -136,7 +136,7 @@ impl<T: SessionData> Handle<T> {
         }
         // So it is with a device that may come again with a proof.
         if has_moved || self.may_prove_itself_yet() {
-            slot.end_as(true);
+            slot.end_as(SessionEnd::Renewed);
         }
         self.found(Current::unsaved(slot), self.shared.clock.of_system(now));
     }
@@ -169,9 +169,9 @@ impl<T: SessionData> Handle<T> {
         };
         if let Some((cookie, record)) = newest.session {
             private.held = Some((record.version, record.expires_at));
-            if let Some((record, head)) = load::usable(shared, record, shared.now()) {
+            if let Some(loaded) = load::usable(shared, record, shared.now()) {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
-                slot.reconcile(record, head, shared.policy, true);
+                slot.reconcile(loaded, shared.policy, true);
                 tracing::debug!("opened a session");
                 meters::opened();
                 return Current { private, ..Current::found(slot, cookie) };

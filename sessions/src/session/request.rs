@@ -290,7 +290,7 @@ impl<T: SessionData> Handle<T> {
                 let job = SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::new(None) };
                 self.shared.save_in_background(slot.clone(), self.runtime(), gone, job);
             }
-            SlotState::Ended => tracing::debug!("written to a session after its end: not saved"),
+            SlotState::Ended(_) => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
             _ => tracing::debug!("written to a session that has no response: not saved"),
         }

@@ -116,18 +116,19 @@ impl<T: SessionData> Slot<T> {
     }
 
     pub(crate) fn end_reached(&self) -> Option<SessionEnd> {
-        let contents = self.contents();
-        let end = if contents.has_moved { SessionEnd::Renewed } else { SessionEnd::Over };
-        (contents.state == SlotState::Ended).then_some(end)
+        match self.state() {
+            SlotState::Ended(end) => Some(end),
+            _ => None,
+        }
     }
 
     /// Ends a stored session that this finds to be over.
     pub(crate) fn end_if(&self, is_over: impl FnOnce(&Record, Lifetime) -> bool) {
         let mut contents = self.contents();
-        let is_over =
-            contents.state == SlotState::Stored && is_over(&contents.record, contents.lifetime);
+        let is_over = contents.state == SlotState::Stored
+            && is_over(&contents.known.record, contents.lifetime);
         if is_over {
-            contents.state = SlotState::Ended;
+            contents.state = SlotState::Ended(SessionEnd::Over);
             drop(contents);
             self.tell_waiters();
         }

@@ -100,7 +100,7 @@ impl<T: SessionData> Slot<T> {
     /// The lease that another process has on the session, with the version of the record that says so.
     pub(crate) fn foreign_lease(&self, overdue: Option<u64>) -> Option<(Lease, u64)> {
         let contents = self.contents();
-        contents.foreign_lease(overdue).map(|lease| (lease, contents.record.version))
+        contents.foreign_lease(overdue).map(|lease| (lease, contents.known.record.version))
     }
 }
 
@@ -162,8 +162,8 @@ impl<T: SessionData> Contents<T> {
     /// Whether the record has to be saved because of its lease. A new session needs no lease: no other
     /// process knows it.
     pub(super) fn lease_is_due(&self, renews: bool) -> bool {
-        let stored = self.head.lease.map(|lease| lease.holder);
-        self.record.version > 0
+        let stored = self.known.head.lease.map(|lease| lease.holder);
+        self.known.record.version > 0
             && self.local_lease.as_ref().is_some_and(|local| match local.state {
                 LeaseState::Wanted => true,
                 LeaseState::Held => renews,
@@ -173,7 +173,7 @@ impl<T: SessionData> Contents<T> {
     }
 
     pub(super) fn foreign_lease(&self, overdue: Option<u64>) -> Option<Lease> {
-        let lease = self.head.lease?;
+        let lease = self.known.head.lease?;
         let is_ours = self.local_lease.as_ref().is_some_and(|local| local.is_ours(lease.holder));
         (!is_ours && overdue != Some(lease.holder)).then_some(lease)
     }

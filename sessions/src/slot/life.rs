@@ -16,26 +16,30 @@
 
 use std::sync::OnceLock;
 
-use super::{Contents, Refused, Slot, SlotState, head_in, reader, registry::Registration};
+use super::{
+    Contents, Refused, Slot, SlotState, ending::SessionEnd, reader, registry::Registration,
+};
 use crate::{
-    data::{SessionData, patch::RequestId},
+    data::{SessionData, patch::RequestId, payload},
     error::refusal::Refusal,
     identity::id::SessionId,
-    record::Record,
+    record::{Record, head::Loaded},
 };
 
 impl<T: SessionData> Slot<T> {
-    /// The session is over, here or wherever the store was told.
+    /// The session is over, here or wherever the store was told. How a slot has ended before stays so.
     pub(crate) fn end(&self) {
-        self.contents().state = SlotState::Ended;
+        let mut contents = self.contents();
+        if !matches!(contents.state, SlotState::Ended(_)) {
+            contents.state = SlotState::Ended(SessionEnd::Over);
+        }
+        drop(contents);
         self.tell_waiters();
     }
 
-    /// The same, by somebody who knows whether it goes on under another id since a moment ago.
-    pub(crate) fn end_as(&self, has_moved: bool) {
-        let mut contents = self.contents();
-        (contents.state, contents.has_moved) = (SlotState::Ended, has_moved);
-        drop(contents);
+    /// The same for a caller that knows how the session has ended.
+    pub(crate) fn end_as(&self, end: SessionEnd) {
+        self.contents().state = SlotState::Ended(end);
         self.tell_waiters();
     }
 
@@ -80,7 +84,7 @@ impl<T: SessionData> Slot<T> {
             contents.pending.forget(writer);
             contents.refused.retain(|refused| refused.writer != writer);
             if contents.lifetime_writer == Some(writer) {
-                contents.lifetime = contents.head.lifetime;
+                contents.lifetime = contents.known.head.lifetime;
             }
             contents.revision += 1;
             contents.forget_unchanged();
@@ -98,17 +102,18 @@ impl<T: SessionData> Slot<T> {
     ) -> Self {
         let successor =
             Self::new(SlotState::Stored, record.created_at, OnceLock::from(registration));
-        let head = head_in(&record);
+        let head = payload::head_of(&record).unwrap_or_default();
         let mut contents = self.contents();
-        (contents.state, contents.has_moved) = (SlotState::Ended, true);
+        contents.state = SlotState::Ended(SessionEnd::Renewed);
         contents.unconfirmed.clear();
         contents.local_lease = None;
         // Requests that still have this slot see what there was, and not who has logged in since.
-        contents.record.payload = contents.payload(&contents.pending, None, &contents.head);
+        contents.known.record.payload =
+            contents.payload(&contents.pending, None, &contents.known.head);
         // What did not fit into the record stays behind, and its writer is told.
         contents.pending.forget_saved(&reader::<T>(&record));
         let left = contents.pending.take();
-        let size = contents.payload(&left, None, &contents.head).len();
+        let size = contents.payload(&left, None, &contents.known.head).len();
         for (field, _, writer) in left.entries() {
             let refusal = Refusal::TooLarge { size, limit };
             contents.refused.push(Refused { field, refusal, writer });
@@ -120,9 +125,8 @@ impl<T: SessionData> Slot<T> {
         self.tell_waiters();
         let _outdated = {
             let mut next = successor.contents();
-            (next.lifetime, next.head) = (lifetime, head);
-            next.snapshot = snapshot;
-            next.record = record;
+            (next.lifetime, next.snapshot) = (lifetime, snapshot);
+            next.known = Loaded { record, head };
             next.mark_snapshot_saved()
         };
         successor

@@ -23,11 +23,15 @@ use crate::{
     data::{
         SessionData,
         patch::{Patch, RequestId},
-        payload::{self, PayloadReader},
+        payload::PayloadReader,
     },
     error::refusal::Refusal,
     identity::id::SessionId,
-    record::{Record, expiry::Lifetime, head::Head},
+    record::{
+        Record,
+        expiry::Lifetime,
+        head::{Head, Loaded},
+    },
     slot::{lock::Lock, registry::Registration},
     sync::{Mutex, MutexGuard},
 };
@@ -47,7 +51,7 @@ pub(crate) mod snapshot;
 mod tests;
 pub(crate) mod token;
 
-use self::ending::EndWaiters;
+use self::ending::{EndWaiters, SessionEnd};
 
 pub(crate) struct Slot<T: SessionData> {
     /// Held by guards, over the snapshot.
@@ -65,12 +69,9 @@ pub(crate) struct Slot<T: SessionData> {
 
 struct Contents<T: SessionData> {
     state: SlotState,
-    /// It has ended because it goes on under another id.
-    has_moved: bool,
-    record: Record,
-    /// As the record has it.
-    head: Head,
-    /// The lifetime that was asked for last; the record's is in `head`.
+    /// What the store has, as far as we know.
+    known: Loaded,
+    /// The lifetime that was asked for last; the record's is in its head.
     lifetime: Lifetime,
     /// The request that asked for `lifetime`.
     lifetime_writer: Option<RequestId>,
@@ -79,7 +80,7 @@ struct Contents<T: SessionData> {
     /// something else.
     refused: Vec<Refused>,
     /// Writes that are under way, or whose answer was lost: the store may have one of their records
-    /// instead of `record`. Until that is known, nothing counts as stored.
+    /// instead of `known`. Until that is known, nothing counts as stored.
     unconfirmed: Vec<UnconfirmedWrite>,
     snapshot: Option<Arc<T::Fields>>,
     /// The id of a `create` that may or may not have succeeded.
@@ -88,9 +89,9 @@ struct Contents<T: SessionData> {
     local_lease: Option<Box<LocalLease>>,
     /// How often in a row a guard of this process has taken the lease.
     local_streak: u32,
-    /// Counts the changes to `record` and `pending` that a snapshot which is checked out does not show.
+    /// Counts the changes to `known` and `pending` that a snapshot which is checked out does not show.
     generation: u64,
-    /// Counts all changes to `record` and `pending`.
+    /// Counts all changes to `known` and `pending`.
     revision: u64,
 }
 
@@ -103,11 +104,7 @@ struct Refused {
 
 /// A write that the store may have carried out.
 struct UnconfirmedWrite {
-    /// Stands in the record, if `has_write_id`.
-    write_id: u32,
-    has_write_id: bool,
-    record: Record,
-    head: Head,
+    written: Loaded,
     /// It holds all that was pending at this revision.
     holds_all_of: Option<u64>,
 }
@@ -123,8 +120,15 @@ pub(crate) enum SlotState {
     Unsendable,
     /// The store has a record.
     Stored,
-    /// The session is over. What is written now is refused.
-    Ended,
+    /// The session is over, or goes on under another id. What is written now is refused.
+    Ended(SessionEnd),
+}
+
+impl SlotState {
+    /// The session has ended, and goes on under another id.
+    pub(crate) fn has_moved(self) -> bool {
+        self == Self::Ended(SessionEnd::Renewed)
+    }
 }
 
 /// The payload before there is one: each thread's own, so that threads do not count in one place, as
@@ -156,9 +160,7 @@ impl<T: SessionData> Slot<T> {
             registration,
             contents: Mutex::new(Contents {
                 state,
-                has_moved: false,
-                record,
-                head: Head::default(),
+                known: Loaded { record, head: Head::default() },
                 lifetime: Lifetime::new(),
                 lifetime_writer: None,
                 pending: Patch::default(),
@@ -196,10 +198,6 @@ impl<T: SessionData> Slot<T> {
         self.contents().state
     }
 
-    pub(crate) fn has_moved(&self) -> bool {
-        self.contents().has_moved
-    }
-
     /// State, lifetime, record and its head, in one look. `at` runs under the lock of the contents.
     #[inline]
     pub(crate) fn inspect<R>(
@@ -207,12 +205,12 @@ impl<T: SessionData> Slot<T> {
         at: impl FnOnce(SlotState, Lifetime, &Record, &Head) -> R,
     ) -> R {
         let contents = self.contents();
-        at(contents.state, contents.lifetime, &contents.record, &contents.head)
+        at(contents.state, contents.lifetime, &contents.known.record, &contents.known.head)
     }
 
     /// The record as we know it, without its payload's changes since.
     pub(crate) fn record(&self) -> Record {
-        self.contents().record.clone()
+        self.contents().known.record.clone()
     }
 
     pub(crate) fn lifetime(&self) -> Lifetime {
@@ -228,7 +226,7 @@ impl<T: SessionData> Slot<T> {
 
     /// Whether the session's record says when it was last seen.
     pub(crate) fn has_device(&self) -> bool {
-        self.contents().head.device.is_some()
+        self.contents().known.head.device.is_some()
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -249,12 +247,12 @@ impl<T: SessionData> Slot<T> {
 
 impl<T: SessionData> Contents<T> {
     fn stored(&self) -> PayloadReader<'_> {
-        reader::<T>(&self.record)
+        reader::<T>(&self.known.record)
     }
 
     /// A lifetime alone makes no session, but it changes one.
     fn has_own_lifetime(&self) -> bool {
-        self.record.version > 0 && self.lifetime != self.head.lifetime
+        self.known.record.version > 0 && self.lifetime != self.known.head.lifetime
     }
 
     fn is_dirty(&self) -> bool {
@@ -272,13 +270,9 @@ impl<T: SessionData> Contents<T> {
 
     fn forget_unchanged(&mut self) {
         if !self.outcome_unknown() && !self.pending.is_empty() {
-            self.pending.forget_unchanged(&reader::<T>(&self.record));
+            self.pending.forget_unchanged(&reader::<T>(&self.known.record));
         }
     }
-}
-
-fn head_in(record: &Record) -> Head {
-    payload::check(&record.payload).ok().and_then(Head::from_bytes).unwrap_or_default()
 }
 
 fn reader<T: SessionData>(record: &Record) -> PayloadReader<'_> {

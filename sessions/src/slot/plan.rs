@@ -27,7 +27,7 @@ use crate::{
         binding::Binding,
         device::Device,
         expiry::{Expiry, Lifetime},
-        head::{Head, Lease},
+        head::{Head, Lease, Loaded},
         next_version,
     },
     scratch::with_buffer,
@@ -166,9 +166,7 @@ pub(crate) enum Plan {
 
 /// A record that may be sent to the store.
 struct Candidate {
-    record: Record,
-    head: Head,
-    has_write_id: bool,
+    loaded: Loaded,
     /// Nothing that is pending was left out, and nothing is in it that is not.
     holds_all: bool,
 }
@@ -177,11 +175,11 @@ impl<T: SessionData> Slot<T> {
     /// The record for another id: without the lease of whoever has let it expire.
     pub(crate) fn record_without_lease(&self) -> Record {
         let contents = self.contents();
-        let record = contents.record.clone();
-        if contents.head.lease.is_none() {
+        let record = contents.known.record.clone();
+        if contents.known.head.lease.is_none() {
             return record;
         }
-        let head = Head { lease: None, ..contents.head.clone() };
+        let head = Head { lease: None, ..contents.known.head.clone() };
         let payload = contents.payload(&Patch::default(), None, &head);
         Record { payload, ..record }
     }
@@ -191,26 +189,19 @@ impl<T: SessionData> Slot<T> {
     /// What another request has written that cannot be stored is no error of this one's.
     pub(crate) fn plan(&self, job: SaveJob<'_>, context: SaveContext<'_>) -> Result<Plan, Error> {
         let mut contents = self.contents();
-        let Candidate { record, head, has_write_id, holds_all } =
-            match contents.candidate(job, &context)? {
-                ControlFlow::Continue(next) => next,
-                ControlFlow::Break(plan) => return Ok(plan),
-            };
+        let Candidate { loaded: written, holds_all } = match contents.candidate(job, &context)? {
+            ControlFlow::Continue(next) => next,
+            ControlFlow::Break(plan) => return Ok(plan),
+        };
         if contents.unconfirmed.len() == UNCONFIRMED_KEPT {
             // The oldest but one: that the first is still there says that there were too many.
             contents.unconfirmed.remove(1);
         }
         contents.revision += 1;
         let holds_all_of = holds_all.then_some(contents.revision);
-        let write = UnconfirmedWrite {
-            write_id: context.write_id,
-            has_write_id,
-            record: record.clone(),
-            head,
-            holds_all_of,
-        };
-        contents.unconfirmed.push(write);
-        let based_on = contents.record.version;
+        let record = written.record.clone();
+        contents.unconfirmed.push(UnconfirmedWrite { written, holds_all_of });
+        let based_on = contents.known.record.version;
         Ok(match contents.state {
             SlotState::Unsaved => Plan::Create(record),
             _ => Plan::Replace { record, based_on },
@@ -236,18 +227,18 @@ impl<T: SessionData> Slot<T> {
             return false;
         }
         let candidate = contents.candidate(job, &context);
-        let Ok(ControlFlow::Continue(Candidate { record, head, holds_all: true, .. })) = candidate
-        else {
+        let Ok(ControlFlow::Continue(Candidate { loaded, holds_all: true })) = candidate else {
             return false;
         };
-        let based_on = (contents.state == SlotState::Stored).then_some(contents.record.version);
-        if !store(&record, based_on) {
+        let based_on =
+            (contents.state == SlotState::Stored).then_some(contents.known.record.version);
+        if !store(&loaded.record, based_on) {
             return false;
         }
         contents.state = SlotState::Stored;
         contents.revision += 1;
         let saved = contents.pending.take();
-        (contents.record, contents.head) = (record, head);
+        contents.known = loaded;
         let outdated = contents.mark_snapshot_saved();
         drop(contents);
         drop((saved, outdated));
@@ -271,12 +262,12 @@ impl<T: SessionData> Contents<T> {
             return Ok(ControlFlow::Break(Plan::Outdated));
         }
         // Another device was first; or ours was, and the answer of that save was lost.
-        if let (Some(binding), Some(known)) = (job.binds(), self.head.binding.as_deref()) {
+        if let (Some(binding), Some(known)) = (job.binds(), self.known.head.binding.as_deref()) {
             let is_ours = binding.id == known.id;
             return Ok(ControlFlow::Break(if is_ours { Plan::Nothing } else { Plan::Outdated }));
         }
         let extra_patch = job.extra_patch().map(|extra| extra.patch);
-        let begins = matches!(job.kind, SaveKind::Begin) && self.record.version == 0;
+        let begins = matches!(job.kind, SaveKind::Begin) && self.known.record.version == 0;
         let has_changes = !self.pending.is_empty()
             || extra_patch.is_some()
             || begins
@@ -292,9 +283,9 @@ impl<T: SessionData> Contents<T> {
         match self.state {
             SlotState::Unsaved | SlotState::Stored => {}
             SlotState::Unsendable => return Err(Error::no_cookie()),
-            SlotState::Ended | SlotState::Loading => return Err(Error::ended()),
+            SlotState::Ended(_) | SlotState::Loading => return Err(Error::ended()),
         }
-        let based_on = self.record.version;
+        let based_on = self.known.record.version;
         if let Some(lease) = self.foreign_lease(context.overdue) {
             // All of a page's requests wait for a browser's registration.
             if job.binds().is_some() {
@@ -307,13 +298,13 @@ impl<T: SessionData> Contents<T> {
             }));
         }
         // A login is saved under an id that nobody else knows.
-        let has_write_id = (extra_patch.is_some() && job.login().is_none())
+        let needs_write_id = (extra_patch.is_some() && job.login().is_none())
             || self.local_lease.is_some()
             || context.conflict == Conflict::Reject
             // Once and for all: the first write id of a record is that of the save that made it.
-            || !self.head.write_ids.is_empty()
+            || !self.known.head.write_ids.is_empty()
             || T::FIELDS.iter().any(FieldInfo::counts_changes);
-        let head = self.next_head(has_write_id.then_some(context.write_id), job, context.now);
+        let head = self.next_head(needs_write_id.then_some(context.write_id), job, context.now);
         let written = |pending: &Patch| self.payload(pending, extra_patch, &head);
         let mut payload = written(&self.pending);
         let mut holds_all = extra_patch.is_none();
@@ -341,7 +332,7 @@ impl<T: SessionData> Contents<T> {
         let is_new = self.state == SlotState::Unsaved;
         let is_begun_now = is_new || job.login().is_some();
         let (now, expiry) = (context.now, context.expiry);
-        let created_at = if is_begun_now { now } else { self.record.created_at };
+        let created_at = if is_begun_now { now } else { self.known.record.created_at };
         let record = Record {
             version: next_version(based_on)?,
             created_at,
@@ -350,14 +341,14 @@ impl<T: SessionData> Contents<T> {
                 false if job.keeps_expiry => {
                     // Unless it is earlier: the limits may have been lowered since.
                     let used = expiry.expires_at(head.lifetime, created_at, now);
-                    used.min(self.record.expires_at)
+                    used.min(self.known.record.expires_at)
                 }
-                false => expiry.expires_again_at(head.lifetime, &self.record, now),
+                false => expiry.expires_again_at(head.lifetime, &self.known.record, now),
             },
-            user: job.login().map(|it| it.user).or(self.record.user.as_ref()).cloned(),
+            user: job.login().map(|it| it.user).or(self.known.record.user.as_ref()).cloned(),
             payload,
         };
-        Ok(ControlFlow::Continue(Candidate { record, head, has_write_id, holds_all }))
+        Ok(ControlFlow::Continue(Candidate { loaded: Loaded { record, head }, holds_all }))
     }
 
     pub(super) fn payload(
@@ -368,7 +359,7 @@ impl<T: SessionData> Contents<T> {
     ) -> Arc<[u8]> {
         let head = head.to_bytes();
         let patched = |out: &mut Vec<u8>| {
-            payload::patched(T::FIELDS, &self.record.payload, &head, pending, out).is_some()
+            payload::patched(T::FIELDS, &self.known.record.payload, &head, pending, out).is_some()
         };
         let write = |out: &mut Vec<u8>| {
             if extra_patch.is_none() && patched(out) {
@@ -392,31 +383,32 @@ impl<T: SessionData> Contents<T> {
     /// The head of the next record.
     fn next_head(&self, write_id: Option<u32>, job: SaveJob<'_>, now: SystemTime) -> Head {
         let login = job.login();
-        let known = self.head.device.as_deref();
+        let known = self.known.head.device.as_deref();
         let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
         let last_seen = known.filter(|_| job.keeps_expiry).map_or(now, |known| known.1);
         let mut head = Head {
             lifetime: login.map_or(self.lifetime, |login| login.lifetime),
             lease: self.next_lease(),
-            write_ids: self.head.write_ids.clone(),
+            write_ids: self.known.head.write_ids.clone(),
             device: device.map(|device| Box::new((device.clone(), last_seen))),
             cookie_sent: match login {
                 // The login has a cookie of its own.
                 Some(_) => None,
                 None if matches!(job.kind, SaveKind::NoteCookie) => Some(now),
-                None => self.head.cookie_sent,
+                None => self.known.head.cookie_sent,
             },
             // Of whoever logs in anew, and shows it, the device is known; of anybody else it is another one.
             binding: match (job.binds(), login) {
                 (Some(binding), _) => Some(Box::new(*binding)),
                 (None, Some(login))
-                    if !login.keeps_binding || self.record.user.as_ref() != Some(login.user) =>
+                    if !login.keeps_binding
+                        || self.known.record.user.as_ref() != Some(login.user) =>
                 {
                     None
                 }
-                (None, _) => self.head.binding.clone(),
+                (None, _) => self.known.head.binding.clone(),
             },
-            is_adopted: login.map_or(self.head.is_adopted, |login| login.is_adopted),
+            is_adopted: login.map_or(self.known.head.is_adopted, |login| login.is_adopted),
         };
         if let Some(write_id) = write_id {
             head.note_write(write_id);

@@ -18,26 +18,38 @@ use crate::{
         payload::PayloadReader,
     },
     meters,
-    record::Record,
+    record::{Record, head::Loaded},
 };
+
+/// What became of the writes whose answer was lost.
+pub(super) enum WriteOutcome {
+    /// There were none, or the store has carried out none of them.
+    NotApplied,
+    /// Nobody can tell, as one of them had no write id. What it held does no harm if it is stored twice.
+    Untraced,
+    /// The store has carried out the write of this record.
+    Applied(Loaded),
+    /// Nobody can tell whether the store has carried out the write of this record: too much has
+    /// been saved since.
+    Unknown(Loaded),
+}
 
 /// What pending changes were made of.
 pub(super) struct Base {
-    pub(super) record: Record,
-    /// How sure that is.
-    pub(super) certainty: Certainty,
+    pub(super) outcome: WriteOutcome,
+    /// What the store had before those writes.
+    pub(super) known: Record,
     /// Whose changes must not be stored twice, of whatever field.
     pub(super) under_lease: Option<RequestId>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Certainty {
-    /// A change that leaves the base as it is, is none.
-    Known,
-    /// Some of the changes may be stored already; it does no harm to store them again.
-    NoWriteId,
-    /// The changes that the base has already may be stored or not.
-    Doubtful,
+impl Base {
+    pub(super) fn record(&self) -> &Record {
+        match &self.outcome {
+            WriteOutcome::Applied(written) | WriteOutcome::Unknown(written) => &written.record,
+            WriteOutcome::NotApplied | WriteOutcome::Untraced => &self.known,
+        }
+    }
 }
 
 /// Our change of one field, on top of what others have made of the field.
@@ -114,7 +126,7 @@ pub(super) fn pending<T: SessionData>(
     newer: &Record,
     policy: Policy,
 ) -> (Patch, Vec<(usize, RequestId, Refusal)>) {
-    let (was, now) = (reader::<T>(&base.record), reader::<T>(newer));
+    let (was, now) = (reader::<T>(base.record()), reader::<T>(newer));
     let (mut kept, mut refused) = (Patch::default(), Vec::new());
     let entries: Vec<_> = pending.entries().collect();
     for (at, (field, ours, writer)) in entries.iter().copied().enumerate() {
@@ -123,11 +135,13 @@ pub(super) fn pending<T: SessionData>(
         let is_in_base =
             || entries[at..].iter().any(|(f, body, _)| *f == field && was == Some(&***body));
         let counts_twice = T::FIELDS[field].counts_changes() || base.under_lease == Some(writer);
-        let rebased = match base.certainty {
-            Certainty::Known if was == Some(&**ours) => {
+        let rebased = match base.outcome {
+            // A change that leaves the base as it is, is none.
+            WriteOutcome::NotApplied | WriteOutcome::Applied(_) if was == Some(&**ours) => {
                 Ok(theirs.map_or_else(|| ours.clone(), Body::from))
             }
-            Certainty::Doubtful if counts_twice && is_in_base() => Err(Refusal::Unknown),
+            // A change that the base has may be stored already.
+            WriteOutcome::Unknown(_) if counts_twice && is_in_base() => Err(Refusal::Unknown),
             _ => rebased::<T>(field, was, theirs, ours, policy),
         };
         match rebased {

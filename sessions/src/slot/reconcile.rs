@@ -10,23 +10,23 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    Contents, Refused, Slot, SlotState, UnconfirmedWrite, head_in,
+    Contents, Refused, Slot, SlotState, UnconfirmedWrite,
     plan::UNCONFIRMED_KEPT,
     reader,
-    rebase::{self, Base, Certainty},
+    rebase::{self, Base, WriteOutcome},
 };
 use crate::{
     data::{
         SessionData,
         merge::Policy,
         patch::{Patch, RequestId},
-        sealing,
+        payload, sealing,
     },
     error::refusal::Refusal,
     record::{
         Record,
         expiry::Lifetime,
-        head::{Head, WRITE_IDS_KEPT},
+        head::{Loaded, WRITE_IDS_KEPT},
     },
 };
 
@@ -34,20 +34,13 @@ use crate::{
 /// the memory.
 const LARGEST_IDLE: usize = 2048;
 
-/// What became of the writes whose answer was lost.
-pub(super) enum WriteOutcome {
-    /// There were none, or the store has carried out none of them.
-    NotApplied,
-    /// The store has carried out the write of this record.
-    Applied(Record),
-    /// Nobody can tell whether the store has carried out the write of this record: too much has
-    /// been saved since.
-    Unknown(Record),
-}
-
 impl UnconfirmedWrite {
     fn is_of(&self, record: &Record) -> bool {
-        Arc::ptr_eq(&self.record.payload, &record.payload)
+        Arc::ptr_eq(&self.written.record.payload, &record.payload)
+    }
+
+    pub(super) fn write_id(&self) -> Option<u32> {
+        self.written.head.write_id()
     }
 }
 
@@ -58,37 +51,31 @@ impl<T: SessionData> Slot<T> {
     /// False if the record has to wait: a write of this process is on its way, or was never answered,
     /// and the record no longer says what became of it. The answer of the write may. Once the caller
     /// has waited for that (`is_answered`), a write whose outcome is still unknown stays so.
-    pub(crate) fn reconcile(
-        &self,
-        record: Record,
-        head: Head,
-        policy: Policy,
-        is_answered: bool,
-    ) -> bool {
+    pub(crate) fn reconcile(&self, loaded: Loaded, policy: Policy, is_answered: bool) -> bool {
+        let Record { version, expires_at, .. } = loaded.record;
         {
             let mut contents = self.contents();
             match contents.state {
                 SlotState::Loading => {}
-                SlotState::Stored if record.version > contents.record.version => {}
-                SlotState::Stored if record.version == contents.record.version => {
+                SlotState::Stored if version > contents.known.record.version => {}
+                SlotState::Stored if version == contents.known.record.version => {
                     // Another process has touched the record, or our own touch was lost.
-                    contents.record.expires_at = record.expires_at;
+                    contents.known.record.expires_at = expires_at;
                     return true;
                 }
                 SlotState::Stored
                 | SlotState::Unsaved
                 | SlotState::Unsendable
-                | SlotState::Ended => return true,
+                | SlotState::Ended(_) => return true,
             }
             if !is_answered
-                && matches!(contents.unconfirmed_outcome(&record, &head), WriteOutcome::Unknown(_))
+                && matches!(contents.unconfirmed_outcome(&loaded), WriteOutcome::Unknown(_))
             {
                 return false;
             }
         }
-        let version = record.version;
-        self.rebase_onto(record, head, policy, |contents| {
-            contents.state == SlotState::Loading || version > contents.record.version
+        self.rebase_onto(loaded, policy, |contents| {
+            contents.state == SlotState::Loading || version > contents.known.record.version
         });
         true
     }
@@ -104,17 +91,17 @@ impl<T: SessionData> Slot<T> {
         is_over: impl FnOnce(&Record, Lifetime) -> bool,
     ) -> Result<(), Record> {
         let mut contents = self.contents();
-        let known = &contents.record;
+        let known = &contents.known.record;
         let is_known = known.version == found.version
             && known.user == found.user
             && (Arc::ptr_eq(&known.payload, &found.payload) || known.payload == found.payload)
-            && !is_over(&found, contents.head.lifetime);
+            && !is_over(&found, contents.known.head.lifetime);
         match contents.state {
             // Another process has touched the record, or our own touch was lost.
-            SlotState::Stored if is_known => contents.record.expires_at = found.expires_at,
+            SlotState::Stored if is_known => contents.known.record.expires_at = found.expires_at,
             // An idle slot is in `Loading`.
             SlotState::Loading if is_known && found.version > 0 => {
-                (contents.state, contents.record) = (SlotState::Stored, found);
+                (contents.state, contents.known.record) = (SlotState::Stored, found);
             }
             _ => return Err(found),
         }
@@ -127,12 +114,12 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn is_unchanged(&self, store: impl FnOnce(&mut Record, Lifetime) -> bool) -> bool {
         let mut contents = self.contents();
         if !matches!(contents.state, SlotState::Stored | SlotState::Loading)
-            || contents.record.version == 0
+            || contents.known.record.version == 0
         {
             return false;
         }
-        let lifetime = contents.head.lifetime;
-        let is_unchanged = store(&mut contents.record, lifetime);
+        let lifetime = contents.known.head.lifetime;
+        let is_unchanged = store(&mut contents.known.record, lifetime);
         if is_unchanged {
             // An idle slot is in `Loading`.
             contents.state = SlotState::Stored;
@@ -143,10 +130,11 @@ impl<T: SessionData> Slot<T> {
     /// Takes over the record that the store turned out to have instead of version `instead_of`, which
     /// a save was based on. It may be older: the store may have been restored from a backup. But if the
     /// slot has got another record since the store was asked, an older one is ignored.
-    pub(crate) fn rebase(&self, record: Record, head: Head, policy: Policy, instead_of: u64) {
+    pub(crate) fn rebase(&self, loaded: Loaded, policy: Policy, instead_of: u64) {
+        let version = loaded.record.version;
         {
             let mut contents = self.contents();
-            let known = &mut contents.record;
+            let (record, known) = (&loaded.record, &mut contents.known.record);
             if known.version != instead_of && known.version > record.version {
                 return;
             }
@@ -155,24 +143,17 @@ impl<T: SessionData> Slot<T> {
                 return;
             }
         }
-        let version = record.version;
-        self.rebase_onto(record, head, policy, |contents| {
-            contents.record.version == instead_of || contents.record.version <= version
+        self.rebase_onto(loaded, policy, |contents| {
+            contents.known.record.version == instead_of || contents.known.record.version <= version
         });
     }
 
-    /// Makes `record` the slot's record, if `is_news` still says so, and rebases the pending changes
+    /// Makes `loaded` the slot's record, if `is_news` still says so, and rebases the pending changes
     /// onto it.
     ///
     /// Rebasing may run the application's code: it happens outside of the mutex of the contents, and
     /// again if the slot has changed meanwhile.
-    fn rebase_onto(
-        &self,
-        record: Record,
-        head: Head,
-        policy: Policy,
-        is_news: impl Fn(&Contents<T>) -> bool,
-    ) {
+    fn rebase_onto(&self, loaded: Loaded, policy: Policy, is_news: impl Fn(&Contents<T>) -> bool) {
         let mut rebased = None;
         loop {
             let mut contents = self.contents();
@@ -181,10 +162,10 @@ impl<T: SessionData> Slot<T> {
             {
                 return;
             }
-            let outcome = contents.unconfirmed_outcome(&record, &head);
-            if let WriteOutcome::Applied(base) = &outcome {
+            let outcome = contents.unconfirmed_outcome(&loaded);
+            if let WriteOutcome::Applied(written) = &outcome {
                 // As `saved` would have done, whose answer comes later.
-                contents.pending.forget_saved(&reader::<T>(base));
+                contents.pending.forget_saved(&reader::<T>(&written.record));
             }
             let (kept, refused) = match rebased.take() {
                 Some((revision, rebased)) if revision == contents.revision => rebased,
@@ -193,12 +174,12 @@ impl<T: SessionData> Slot<T> {
                     let (revision, pending) = (contents.revision, contents.pending.clone());
                     let base = contents.base_of_pending(outcome);
                     drop(contents);
-                    let done = rebase::pending::<T>(&pending, &base, &record, policy);
+                    let done = rebase::pending::<T>(&pending, &base, &loaded.record, policy);
                     rebased = Some((revision, done));
                     continue;
                 }
             };
-            let outdated = contents.apply(record, head, &outcome, kept, refused);
+            let outdated = contents.apply(loaded, &outcome, kept, refused);
             // Its fields may have a `Drop`, which may look at the session.
             drop(contents);
             drop(outdated);
@@ -224,7 +205,7 @@ impl<T: SessionData> Slot<T> {
             && !contents.outcome_unknown()
             && contents.local_lease.is_none()
             && sealing::growth::<T>() == 0
-            && contents.record.payload.len() <= LARGEST_IDLE;
+            && contents.known.record.payload.len() <= LARGEST_IDLE;
         if is_as_loaded {
             contents.state = SlotState::Loading;
             *outdated = contents.prepare_idle_snapshot();
@@ -241,15 +222,17 @@ impl<T: SessionData> Slot<T> {
                 contents.state = SlotState::Stored;
             }
             let unconfirmed = std::mem::take(&mut contents.unconfirmed);
-            let is_open = unconfirmed.iter().any(|write| write.record.version == record.version);
+            let is_open =
+                unconfirmed.iter().any(|write| write.written.record.version == record.version);
             let (head, holds_all) = match unconfirmed.into_iter().find(|it| it.is_of(&record)) {
-                Some(write) => (write.head, write.holds_all_of == Some(contents.revision)),
-                None => (head_in(&record), false),
+                Some(write) => (write.written.head, write.holds_all_of == Some(contents.revision)),
+                None => (payload::head_of(&record).unwrap_or_default(), false),
             };
             // A newer record told us of this one already, by its write id: then what was pending has
             // been put on top of the newer one, and must not be compared with this one any more.
-            let is_known =
-                contents.record.version >= record.version && !is_open && !head.write_ids.is_empty();
+            let is_known = contents.known.record.version >= record.version
+                && !is_open
+                && !head.write_ids.is_empty();
             contents.revision += 1;
             if is_known {
                 return;
@@ -258,9 +241,9 @@ impl<T: SessionData> Slot<T> {
                 true => drop(contents.pending.take()),
                 false => contents.pending.forget_saved(&reader::<T>(&record)),
             }
-            if record.version > contents.record.version {
+            if record.version > contents.known.record.version {
                 contents.note_lease(&head, record.version, true);
-                (contents.record, contents.head) = (record, head);
+                contents.known = Loaded { record, head };
             }
             contents.mark_snapshot_saved()
         };
@@ -273,51 +256,47 @@ impl<T: SessionData> Slot<T> {
 
     /// Notes a later expiry, and gives back the one before.
     pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
-        std::mem::replace(&mut self.contents().record.expires_at, expires_at)
+        std::mem::replace(&mut self.contents().known.record.expires_at, expires_at)
     }
 }
 
 impl<T: SessionData> Contents<T> {
     /// Looks in a record that has just been loaded for the writes whose answer was lost.
-    pub(super) fn unconfirmed_outcome(&self, record: &Record, head: &Head) -> WriteOutcome {
-        let with_id = || self.unconfirmed.iter().filter(|write| write.has_write_id);
-        if let Some(write) = with_id().find(|write| head.write_ids.contains(&write.write_id)) {
-            return WriteOutcome::Applied(write.record.clone());
+    pub(super) fn unconfirmed_outcome(&self, found: &Loaded) -> WriteOutcome {
+        let is_in = |write: &&UnconfirmedWrite| {
+            write.write_id().is_some_and(|it| found.head.write_ids.contains(&it))
+        };
+        if let Some(write) = self.unconfirmed.iter().find(is_in) {
+            return WriteOutcome::Applied(write.written.clone());
         }
         // Another save was first: one of ours, if it was carried out at all, is among the write ids,
         // unless those that came after it have pushed it out, or we have forgotten it ourselves.
-        let behind = record.version.saturating_sub(self.record.version);
+        let behind = found.record.version.saturating_sub(self.known.record.version);
         let is_lost = behind > WRITE_IDS_KEPT as u64 || self.unconfirmed.len() == UNCONFIRMED_KEPT;
-        match with_id().next_back() {
-            Some(write) if is_lost && behind > 0 => WriteOutcome::Unknown(write.record.clone()),
-            _ => WriteOutcome::NotApplied,
+        let is_traced = |write: &UnconfirmedWrite| write.write_id().is_some();
+        match self.unconfirmed.iter().rfind(|write| is_traced(write)) {
+            Some(write) if is_lost && behind > 0 => WriteOutcome::Unknown(write.written.clone()),
+            _ if self.unconfirmed.iter().all(is_traced) => WriteOutcome::NotApplied,
+            _ => WriteOutcome::Untraced,
         }
     }
 
     /// What the pending changes were made of.
     pub(super) fn base_of_pending(&self, outcome: WriteOutcome) -> Base {
-        let without_id = self.unconfirmed.iter().any(|write| !write.has_write_id);
-        let (record, certainty) = match outcome {
-            WriteOutcome::Applied(record) => (record, Certainty::Known),
-            WriteOutcome::Unknown(record) => (record, Certainty::Doubtful),
-            WriteOutcome::NotApplied if without_id => (self.record.clone(), Certainty::NoWriteId),
-            WriteOutcome::NotApplied => (self.record.clone(), Certainty::Known),
-        };
         let under_lease = self.local_lease.as_ref().map(|local| local.writer);
-        Base { record, certainty, under_lease }
+        Base { outcome, known: self.known.record.clone(), under_lease }
     }
 
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn apply(
         &mut self,
-        record: Record,
-        head: Head,
+        loaded: Loaded,
         outcome: &WriteOutcome,
         kept: Patch,
         refused: Vec<(usize, RequestId, Refusal)>,
     ) -> Option<Arc<T::Fields>> {
         if self.state == SlotState::Loading || !self.has_own_lifetime() {
-            self.lifetime = head.lifetime;
+            self.lifetime = loaded.head.lifetime;
         }
         self.state = SlotState::Stored;
         self.pending = kept;
@@ -331,16 +310,17 @@ impl<T: SessionData> Contents<T> {
             self.refused.insert(0, Refused { field, refusal, writer });
         }
         let gave_up = match outcome {
-            WriteOutcome::Applied(record) => head_in(record).lease.is_none(),
+            WriteOutcome::Applied(written) => written.head.lease.is_none(),
             WriteOutcome::Unknown(_) => true,
-            WriteOutcome::NotApplied => false,
+            WriteOutcome::NotApplied | WriteOutcome::Untraced => false,
         };
-        self.note_lease(&head, record.version, gave_up);
+        let version = loaded.record.version;
+        self.note_lease(&loaded.head, version, gave_up);
         // A record of the same version may still be replaced by a save that is on its way.
-        if record.version != self.record.version {
+        if version != self.known.record.version {
             self.unconfirmed.clear();
         }
-        (self.record, self.head) = (record, head);
+        self.known = loaded;
         self.revision += 1;
         self.forget_unchanged();
         self.outdate_snapshot()

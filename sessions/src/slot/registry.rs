@@ -204,7 +204,10 @@ mod tests {
             codec::Codec,
             merge::{Conflict, Policy},
         },
-        record::{Record, head::Head},
+        record::{
+            Record,
+            head::{Head, Loaded},
+        },
     };
 
     #[derive(sessions_derive::Session)]
@@ -213,10 +216,11 @@ mod tests {
 
     const POLICY: Policy = Policy { codec: Codec::Bincode, conflict: Conflict::LastWins };
 
-    fn record(payload: usize) -> Record {
+    fn loaded(payload: usize) -> Loaded {
         let now = SystemTime::now();
         let payload = vec![0; payload].into();
-        Record { version: 1, created_at: now, expires_at: now, user: None, payload }
+        let record = Record { version: 1, created_at: now, expires_at: now, user: None, payload };
+        Loaded { record, head: Head::default() }
     }
 
     fn id(number: u32) -> SessionId {
@@ -227,7 +231,7 @@ mod tests {
 
     fn opened(registry: &Arc<Registry<Data>>, number: u32, payload: usize) -> Arc<Slot<Data>> {
         let slot = registry.slot_of(id(number), id(number).store_key());
-        slot.reconcile(record(payload), Head::default(), POLICY, true);
+        slot.reconcile(loaded(payload), POLICY, true);
         slot
     }
 
@@ -257,7 +261,7 @@ mod tests {
             registry.give_back(opened(&registry, number, 100));
             let again = registry.slot_of(id(0), id(0).store_key());
             assert_eq!(Arc::as_ptr(&again), address);
-            again.reconcile(record(100), Head::default(), POLICY, true);
+            again.reconcile(loaded(100), POLICY, true);
             registry.give_back(again);
         }
     }

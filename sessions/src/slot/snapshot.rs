@@ -58,7 +58,7 @@ impl<T: SessionData> Slot<T> {
                 Some(snapshot) if is_valid::<T>(snapshot, now) => return snapshot.clone(),
                 _ => None,
             };
-            (contents.generation, stale, contents.record.clone(), contents.pending.clone())
+            (contents.generation, stale, contents.known.record.clone(), contents.pending.clone())
         };
         let snapshot = loaded::<T>(stale, &record, &pending, now);
         let _outdated = {
@@ -80,7 +80,7 @@ impl<T: SessionData> Slot<T> {
             let mut contents = self.contents();
             let snapshot = contents.snapshot.take();
             let (generation, pending) = (contents.generation, contents.pending.clone());
-            (snapshot, Checkout { generation, record: contents.record.clone(), pending })
+            (snapshot, Checkout { generation, record: contents.known.record.clone(), pending })
         };
         // Readers are gone while a writer has the lock, and their copies with them.
         let mut snapshot = loaded::<T>(snapshot, &checkout.record, &checkout.pending, now);
@@ -165,7 +165,7 @@ impl<T: SessionData> Slot<T> {
                 break contents;
             }
             known = contents.generation;
-            let (record, pending) = (contents.record.clone(), contents.pending.clone());
+            let (record, pending) = (contents.known.record.clone(), contents.pending.clone());
             drop(contents);
             rebased = Some(rebase::onto::<T>(&changes, checkout, &record, &pending, policy));
         };
@@ -203,7 +203,7 @@ impl<T: SessionData> Slot<T> {
         }
         // What is stored may have changed since the copy was checked out; and a field that an earlier
         // guard changed may have been changed back.
-        let is_same_record = Arc::ptr_eq(&contents.record.payload, &checkout.record.payload);
+        let is_same_record = Arc::ptr_eq(&contents.known.record.payload, &checkout.record.payload);
         if answers && !(is_same_record && checkout.pending.is_empty()) {
             contents.forget_unchanged();
         }

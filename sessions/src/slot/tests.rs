@@ -10,8 +10,7 @@ mod rebase;
 
 use super::{
     plan::{Begin, ExtraPatch, Plan, SaveContext, SaveJob, SaveKind, UNCONFIRMED_KEPT},
-    rebase::{Base, Certainty},
-    reconcile::WriteOutcome,
+    rebase::{Base, WriteOutcome},
     registry::Registry,
     *,
 };
@@ -20,7 +19,7 @@ use crate::{
         body::Encoder,
         codec::Codec,
         merge::{Conflict, Policy},
-        payload::PayloadReader,
+        payload::{self, PayloadReader},
     },
     error::Error,
     identity::id::SessionId,
@@ -132,7 +131,7 @@ fn registration<T: SessionData>() -> Registration<T> {
 /// The slot of a session that was loaded as this version.
 fn live<T: SessionData>(version: u64, head: Head) -> Slot<T> {
     let slot = Slot::loading(registration());
-    assert!(slot.reconcile(record::<T>(version, &head, "old"), head, POLICY, true));
+    assert!(slot.reconcile(loaded(record::<T>(version, &head, "old")), POLICY, true));
     slot
 }
 
@@ -411,8 +410,8 @@ fn what_a_record_says_of_user_and_times() {
     };
     let known = |expires_at| {
         let slot: Slot<Data> = live(3, head());
-        slot.contents().record.user = Some("Data:1".into());
-        slot.contents().record.expires_at = expires_at;
+        slot.contents().known.record.user = Some("Data:1".into());
+        slot.contents().known.record.expires_at = expires_at;
         slot
     };
     let saved = planned(&known(expiry()), is_seen, context());
@@ -550,7 +549,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     write(&slot, A, "ours", OURS);
     let ours_saved = planned(&slot, ours(), context());
     let theirs = record::<Data>(5, &Head::default(), "theirs");
-    assert!(slot.reconcile(theirs.clone(), Head::default(), POLICY, true));
+    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true));
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
     assert_eq!(slot.record(), theirs);
@@ -562,7 +561,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     let ours_saved = planned(&slot, ours(), context());
     let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
-    assert!(slot.reconcile(theirs.clone(), head, POLICY, true));
+    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true));
     assert_eq!(pending(&slot), []);
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
@@ -601,9 +600,9 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
     let slot = stored();
     write(&slot, A, "new", OURS);
     for write_id in 1..100 {
-        planned(&slot, ours(), SaveContext { write_id, ..context() });
+        planned(&slot, ours(), with_id(write_id));
         let contents = slot.contents();
-        let write_ids: Vec<u32> = contents.unconfirmed.iter().map(|write| write.write_id).collect();
+        let write_ids: Vec<u32> = contents.unconfirmed.iter().map(write_id_of).collect();
         assert_eq!(write_ids.len(), UNCONFIRMED_KEPT.min(write_id as usize));
         assert_eq!((write_ids[0], write_ids[write_ids.len() - 1]), (1, write_id));
         assert!(write_ids.is_sorted());
@@ -614,11 +613,9 @@ fn only_so_many_attempts_are_remembered_the_first_among_them() {
 fn what_the_store_refused_is_forgotten_and_nothing_else() {
     let slot = stored();
     write(&slot, A, "new", OURS);
-    let [one, two] =
-        [1, 2].map(|write_id| planned(&slot, ours(), SaveContext { write_id, ..context() }));
+    let [one, two] = [1, 2].map(|write_id| planned(&slot, ours(), with_id(write_id)));
     slot.not_saved(&one);
-    let left =
-        || slot.contents().unconfirmed.iter().map(|write| write.write_id).collect::<Vec<_>>();
+    let left = || slot.contents().unconfirmed.iter().map(write_id_of).collect::<Vec<_>>();
     assert_eq!(left(), [2]);
     slot.not_saved(&one);
     assert_eq!(left(), [2]);
@@ -633,6 +630,24 @@ fn later(record: Record) -> Record {
     Record { expires_at: record.expires_at + HOUR, ..record }
 }
 
+/// Has the save write its write id.
+fn with_id(write_id: u32) -> SaveContext<'static> {
+    SaveContext { write_id, conflict: Conflict::Reject, ..context() }
+}
+
+fn write_id_of(write: &UnconfirmedWrite) -> u32 {
+    write.write_id().expect("a write id")
+}
+
+fn head_in(record: &Record) -> Head {
+    loaded(record.clone()).head
+}
+
+fn loaded(record: Record) -> Loaded {
+    let head = payload::head_of(&record).expect("a payload");
+    Loaded { record, head }
+}
+
 fn plain_record(version: u64, a: &str) -> Record {
     record::<Data>(version, &Head::default(), a)
 }
@@ -645,7 +660,7 @@ fn shows<T: SessionData>(slot: &Slot<T>, record: &Record) -> bool {
 #[test]
 fn only_a_newer_record_is_news() {
     let reconcile = |slot: &Slot<Data>, record: &Record| {
-        assert!(slot.reconcile(record.clone(), Head::default(), POLICY, false));
+        assert!(slot.reconcile(loaded(record.clone()), POLICY, false));
     };
     let slot: Slot<Data> = Slot::loading(registration());
     reconcile(&slot, &plain_record(1, "one"));
@@ -663,7 +678,7 @@ fn only_a_newer_record_is_news() {
     assert_ne!(slot.generation(), generation);
 
     for (state, change) in [
-        (SlotState::Ended, Slot::end as fn(&Slot<Data>)),
+        (SlotState::Ended(SessionEnd::Over), Slot::end as fn(&Slot<Data>)),
         (SlotState::Unsendable, Slot::forbid_new_cookie),
     ] {
         let slot = stored();
@@ -682,12 +697,12 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
     let head = Head { lifetime: theirs, ..Head::default() };
     let newer = record::<Data>(4, &head, "new");
     let slot = stored();
-    assert!(slot.reconcile(newer.clone(), head.clone(), POLICY, true));
+    assert!(slot.reconcile(loaded(newer.clone()), POLICY, true));
     assert_eq!(slot.lifetime(), theirs);
     let slot = stored();
     let own = Lifetime::new().with_idle_timeout(3 * HOUR);
     let _ = slot.set_lifetime(own, OURS);
-    assert!(slot.reconcile(newer, head, POLICY, true));
+    assert!(slot.reconcile(loaded(newer), POLICY, true));
     assert_eq!(slot.lifetime(), own);
     assert!(slot.is_dirty());
 }
@@ -777,7 +792,7 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
         ("idle, over", idle, Some(until), true, false, SlotState::Loading),
         ("never loaded", never, None, false, false, SlotState::Loading),
         ("new", unsaved, None, false, false, SlotState::Unsaved),
-        ("ended", ended, None, false, false, SlotState::Ended),
+        ("ended", ended, None, false, false, SlotState::Ended(SessionEnd::Over)),
     ];
     for (case, slot, answer, is_over, is_current, state) in table {
         let slot = slot();
@@ -821,7 +836,7 @@ fn what_is_asked_for_instead_of_a_version_may_be_older() {
     for (case, known, instead_of, record, taken) in table {
         let slot: Slot<Data> = live(known, Head::default());
         let (generation, before) = (slot.generation(), slot.record());
-        slot.rebase(record.clone(), Head::default(), POLICY, instead_of);
+        slot.rebase(loaded(record.clone()), POLICY, instead_of);
         let (is_anew, now) = (slot.generation() != generation, slot.record());
         let is = match now {
             now if now == before => Nothing,
@@ -834,7 +849,7 @@ fn what_is_asked_for_instead_of_a_version_may_be_older() {
     for change in [Slot::end as fn(&Slot<Data>), Slot::forbid_new_cookie] {
         let slot = stored();
         change(&slot);
-        slot.rebase(plain_record(5, "new"), Head::default(), POLICY, 3);
+        slot.rebase(loaded(plain_record(5, "new")), POLICY, 3);
         assert!(shows(&slot, &plain_record(3, "old")), "nothing comes back");
     }
 }
@@ -851,7 +866,7 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
         reader.set_body(B, &b);
         Record { payload: reader.write(&[]).into(), ..plain_record(4, "") }
     };
-    slot.rebase(theirs.clone(), Head::default(), POLICY, 3);
+    slot.rebase(loaded(theirs.clone()), POLICY, 3);
     assert_eq!(pending(&slot), [(A, "ours".into())], "and what they have stored too is no change");
     assert!(shows(&slot, &theirs));
     let saved = planned(&slot, ours(), context());
@@ -863,7 +878,7 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
     write(&slot, B, "ours", OURS);
     write(&slot, B, "third", THEIRS);
     let reject = Policy { conflict: Conflict::Reject, ..POLICY };
-    slot.rebase(plain_record(4, "theirs"), Head::default(), reject, 3);
+    slot.rebase(loaded(plain_record(4, "theirs")), reject, 3);
     assert_eq!(pending(&slot), [(B, "third".into())]);
     assert_eq!(told(slot.plan(ours(), context())), "Conflict");
     let refused: Vec<usize> = slot.contents().refused.iter().map(|refused| refused.field).collect();
@@ -875,10 +890,11 @@ fn what_is_pending_lies_upon_what_others_have_stored() {
 
 fn outcome(slot: &Slot<Data>, version: u64, write_ids: &[u32]) -> String {
     let head = Head { write_ids: write_ids.into(), ..Head::default() };
-    match slot.contents().unconfirmed_outcome(&record::<Data>(version, &head, "new"), &head) {
+    match slot.contents().unconfirmed_outcome(&loaded(record::<Data>(version, &head, "new"))) {
         WriteOutcome::NotApplied => "none".into(),
-        WriteOutcome::Applied(record) => format!("version {}", record.version),
-        WriteOutcome::Unknown(record) => format!("version {} or not", record.version),
+        WriteOutcome::Untraced => "untraced".into(),
+        WriteOutcome::Applied(written) => format!("version {}", written.record.version),
+        WriteOutcome::Unknown(written) => format!("version {} or not", written.record.version),
     }
 }
 
@@ -906,8 +922,8 @@ fn a_save_whose_answer_was_lost_is_found_by_its_write_id() {
         ("ours is not the newest", 3, Conflict::Reject, 4, &[2], "version 4"),
         ("others', as many as are remembered", 1, Conflict::Reject, 3 + KEPT, &[9], "none"),
         ("more than are remembered", 1, Conflict::Reject, 4 + KEPT, &[9], "version 4 or not"),
-        ("without a write id", 1, Conflict::LastWins, 4, &[1], "none"),
-        ("without a write id, far behind", 1, Conflict::LastWins, 4 + KEPT, &[9], "none"),
+        ("without a write id", 1, Conflict::LastWins, 4, &[1], "untraced"),
+        ("without a write id, far behind", 1, Conflict::LastWins, 4 + KEPT, &[9], "untraced"),
         ("almost too many", many - 1, Conflict::Reject, 4, &[99], "none"),
         ("too many", many, Conflict::Reject, 4, &[99], "version 4 or not"),
         ("too many, ours", many, Conflict::Reject, 4, &[many], "version 4"),
@@ -923,35 +939,28 @@ fn a_save_whose_answer_was_lost_is_found_by_its_write_id() {
 fn a_record_that_does_not_tell_waits_for_the_answer() {
     let far = || record::<Data>(100, &Head::default(), "new");
     let slot = in_doubt(1, Conflict::Reject);
-    assert!(!slot.reconcile(far(), Head::default(), POLICY, false));
+    assert!(!slot.reconcile(loaded(far()), POLICY, false));
     assert_eq!(slot.record().version, 3);
-    assert!(slot.reconcile(far(), Head::default(), POLICY, true), "which never came");
+    assert!(slot.reconcile(loaded(far()), POLICY, true), "which never came");
     assert_eq!(slot.record().version, 100);
     let slot = in_doubt(1, Conflict::Reject);
     let near = record::<Data>(4, &Head::default(), "new");
-    assert!(slot.reconcile(near, Head::default(), POLICY, false), "it was not carried out");
+    assert!(slot.reconcile(loaded(near), POLICY, false), "it was not carried out");
     assert_eq!(slot.record().version, 4);
 }
 
 #[test]
-fn how_sure_it_is_what_changes_were_made_of() {
-    let [with_id, without_id] = [Conflict::Reject, Conflict::LastWins].map(|it| in_doubt(1, it));
-    let base = |slot: &Slot<Data>, outcome| {
-        let Base { record, certainty, .. } = slot.contents().base_of_pending(outcome);
-        let certainty = match certainty {
-            Certainty::Known => "known",
-            Certainty::NoWriteId => "without a write id",
-            Certainty::Doubtful => "doubtful",
-        };
-        (record.version, certainty)
-    };
-    let other = || plain_record(7, "new");
-    assert_eq!(base(&stored(), WriteOutcome::NotApplied), (3, "known"));
-    assert_eq!(base(&with_id, WriteOutcome::NotApplied), (3, "known"));
-    assert_eq!(base(&without_id, WriteOutcome::NotApplied), (3, "without a write id"));
-    for slot in [&with_id, &without_id] {
-        assert_eq!(base(slot, WriteOutcome::Applied(other())), (7, "known"));
-        assert_eq!(base(slot, WriteOutcome::Unknown(other())), (7, "doubtful"));
+fn changes_were_made_of_what_was_written_last_if_it_may_be_stored() {
+    let other = || loaded(plain_record(7, "new"));
+    for (outcome, made_of) in [
+        (WriteOutcome::NotApplied, 3),
+        (WriteOutcome::Untraced, 3),
+        (WriteOutcome::Applied(other()), 7),
+        (WriteOutcome::Unknown(other()), 7),
+    ] {
+        let slot = in_doubt(1, Conflict::Reject);
+        let base = slot.contents().base_of_pending(outcome);
+        assert_eq!(base.record().version, made_of);
     }
 }
 
@@ -962,7 +971,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let slot = with_id();
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
-    slot.rebase(plain_record(2, "older"), Head::default(), POLICY, 3);
+    slot.rebase(loaded(plain_record(2, "older")), POLICY, 3);
     slot.saved(saved.clone());
     assert!(shows(&slot, &saved));
 
@@ -972,7 +981,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let saved = planned(&slot, ours(), context());
     let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
-    assert!(slot.reconcile(theirs.clone(), head, POLICY, true));
+    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true));
     write(&slot, A, "ours", OURS);
     planned(&slot, ours(), SaveContext { write_id: 10, ..context() });
     slot.saved(saved);
@@ -983,7 +992,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let slot = stored();
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
-    assert!(slot.reconcile(plain_record(4, "theirs"), Head::default(), POLICY, true));
+    assert!(slot.reconcile(loaded(plain_record(4, "theirs")), POLICY, true));
     slot.saved(saved);
     assert!(shows(&slot, &plain_record(4, "theirs")));
 }
@@ -999,20 +1008,19 @@ fn encoded(field: usize, number: u32) -> Vec<u8> {
 }
 
 /// As this version of a counter's record.
-fn counted(version: u64, write_ids: &[u32], sum: u32) -> (Record, Head) {
+fn counted(version: u64, write_ids: &[u32], sum: u32) -> Loaded {
     let head = Head { write_ids: write_ids.into(), ..Head::default() };
     let sum = encoded(A, sum);
     let mut reader = PayloadReader::empty(Counter::FIELDS);
     reader.set_body(A, &sum);
     let payload = reader.write(&head.to_bytes()).into();
     let record = record::<Counter>(version, &head, "");
-    (Record { payload, ..record }, head)
+    Loaded { record: Record { payload, ..record }, head }
 }
 
 fn counter() -> Arc<Slot<Counter>> {
     let slot = Slot::loading(registration());
-    let (record, head) = counted(3, &[], 100);
-    assert!(slot.reconcile(record, head, POLICY, true));
+    assert!(slot.reconcile(counted(3, &[], 100), POLICY, true));
     Arc::new(slot)
 }
 
@@ -1039,8 +1047,8 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
         count(&slot, A, 101);
         let other = slot.clone();
         MEANWHILE.set(Some(Box::new(move || meanwhile(&other))));
-        let (theirs, head) = counted(4, &[9], 110);
-        slot.rebase(theirs, head, POLICY, 3);
+        let theirs = counted(4, &[9], 110);
+        slot.rebase(theirs, POLICY, 3);
         assert!(MEANWHILE.take().is_none(), "they are merged");
         slot
     };
@@ -1056,8 +1064,8 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
     let saved = planned(&slot, ours(), context());
     let other = slot.clone();
     MEANWHILE.set(Some(Box::new(move || other.saved(saved))));
-    let (theirs, head) = counted(4, &[9], 110);
-    slot.rebase(theirs, head, POLICY, 3);
+    let theirs = counted(4, &[9], 110);
+    slot.rebase(theirs, POLICY, 3);
     assert_eq!(total(&slot), (110, 0), "nothing is pending that would be added to it");
 
     // A save is begun in the middle of it: then the record may be that save's.
@@ -1065,8 +1073,8 @@ fn what_happens_while_others_changes_are_merged_is_not_lost() {
     count(&slot, A, 101);
     let other = slot.clone();
     MEANWHILE.set(Some(Box::new(move || drop(planned(&other, ours(), context())))));
-    let (theirs, head) = counted(5, &[9, WRITE_ID], 111);
-    slot.rebase(theirs, head, POLICY, 3);
+    let theirs = counted(5, &[9, WRITE_ID], 111);
+    slot.rebase(theirs, POLICY, 3);
     assert_eq!(total(&slot), (111, 0), "it has it already");
 }
 
@@ -1076,8 +1084,8 @@ fn what_was_merged_is_not_what_an_earlier_save_has() {
     count(&slot, A, 101);
     let saved = planned(&slot, ours(), context());
     // The store has gone back to another one of the same version.
-    let (theirs, head) = counted(3, &[], 200);
-    slot.rebase(theirs, head, POLICY, 3);
+    let theirs = counted(3, &[], 200);
+    slot.rebase(theirs, POLICY, 3);
     assert_eq!(total(&slot), (201, 0));
     slot.saved(saved);
     assert_eq!(total(&slot), (201, 0));
@@ -1145,19 +1153,21 @@ fn a_save_at_once_in_the_middle_of_a_merge_counts_once() {
     MEANWHILE.set(Some(Box::new(move || {
         assert!(other.save_at_once(ours(), context(), |_, _| true));
     })));
-    let (theirs, head) = counted(5, &[9, WRITE_ID], 111);
-    slot.rebase(theirs, head, POLICY, 3);
+    let theirs = counted(5, &[9, WRITE_ID], 111);
+    slot.rebase(theirs, POLICY, 3);
     assert_eq!(total(&slot), (111, 0));
 }
 
 // ---- ends and beginnings ----
 
 #[test]
-fn an_end_says_whether_the_session_has_moved() {
-    for has_moved in [true, false] {
+fn an_end_says_whether_the_session_has_moved_and_stays_what_it_was() {
+    for end in [SessionEnd::Over, SessionEnd::Renewed] {
         let slot = stored();
-        slot.end_as(has_moved);
-        assert_eq!((slot.state(), slot.has_moved()), (SlotState::Ended, has_moved));
+        slot.end_as(end);
+        assert_eq!(slot.state(), SlotState::Ended(end));
+        slot.end();
+        assert_eq!(slot.end_reached(), Some(end));
     }
 }
 

@@ -31,8 +31,8 @@ fn released(slot: &Slot<Counter>, does: fn(&mut Fields), meanwhile: fn(&Slot<Cou
 
 /// Another process has added ten to the hundred.
 fn others_add_ten(slot: &Slot<Counter>) {
-    let (theirs, head) = counted(4, &[9], 110);
-    slot.rebase(theirs, head, POLICY, 3);
+    let theirs = counted(4, &[9], 110);
+    slot.rebase(theirs, POLICY, 3);
 }
 
 fn the_lease_is_lost(slot: &Slot<Counter>) {

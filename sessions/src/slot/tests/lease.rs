@@ -28,7 +28,7 @@ fn after(events: &[Event]) -> Slot<Data> {
             let head = Head { lease: holder.map(lease), ..Head::default() };
             let mut contents = slot.contents();
             contents.note_lease(&head, version, gave_up);
-            (contents.head, contents.record.version) = (head, version);
+            (contents.known.head, contents.known.record.version) = (head, version);
         };
         match event {
             Want(holder) => slot.want_lease(lease(*holder), OURS),

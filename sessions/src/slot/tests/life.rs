@@ -4,7 +4,9 @@ use super::*;
 
 #[test]
 fn where_each_event_leads_from_each_state() {
-    use SlotState::{Ended, Loading, Stored, Unsaved, Unsendable};
+    use SlotState::{Loading, Stored, Unsaved, Unsendable};
+
+    const OVER: SlotState = SlotState::Ended(SessionEnd::Over);
     type Event = (&'static str, fn(&Slot<Data>));
 
     fn in_state(state: SlotState) -> Slot<Data> {
@@ -15,7 +17,7 @@ fn where_each_event_leads_from_each_state() {
         };
         match state {
             Unsendable => slot.forbid_new_cookie(),
-            Ended => slot.end(),
+            OVER => slot.end(),
             _ => {}
         }
         assert_eq!(slot.state(), state);
@@ -23,7 +25,7 @@ fn where_each_event_leads_from_each_state() {
     }
     let events: [Event; _] = [
         ("a record is found", |slot| {
-            slot.reconcile(plain_record(4, "new"), Head::default(), POLICY, true);
+            slot.reconcile(loaded(plain_record(4, "new")), POLICY, true);
         }),
         ("the response leaves", Slot::forbid_new_cookie),
         ("the session ends", Slot::end),
@@ -31,11 +33,11 @@ fn where_each_event_leads_from_each_state() {
         ("the last user goes", |slot| _ = slot.go_idle(&mut None)),
     ];
     for (state, leads_to) in [
-        (Unsaved, [Unsaved, Unsendable, Ended, Unsaved, Unsaved]),
-        (Loading, [Stored, Loading, Ended, Loading, Loading]),
-        (Stored, [Stored, Unsendable, Ended, Stored, Loading]),
-        (Unsendable, [Unsendable, Unsendable, Ended, Unsendable, Unsendable]),
-        (Ended, [Ended, Ended, Ended, Ended, Ended]),
+        (Unsaved, [Unsaved, Unsendable, OVER, Unsaved, Unsaved]),
+        (Loading, [Stored, Loading, OVER, Loading, Loading]),
+        (Stored, [Stored, Unsendable, OVER, Stored, Loading]),
+        (Unsendable, [Unsendable, Unsendable, OVER, Unsendable, Unsendable]),
+        (OVER, [OVER, OVER, OVER, OVER, OVER]),
     ] {
         for ((event, happens), expected) in events.into_iter().zip(leads_to) {
             let slot = in_state(state);
@@ -53,7 +55,7 @@ fn a_successor_has_what_was_saved_and_its_predecessor_keeps_what_it_shows() {
     let mut record = plain_record(4, "saved");
     record.user = Some("Data:7".into());
     let successor = slot.end_with_successor(record.clone(), registration(), 10);
-    assert_eq!((slot.state(), slot.has_moved()), (SlotState::Ended, true));
+    assert_eq!(slot.state(), SlotState::Ended(SessionEnd::Renewed));
     assert_eq!(successor.state(), SlotState::Stored);
     assert!(shows(&successor, &record));
     assert!(pending(&successor).is_empty() && pending(&slot).is_empty());

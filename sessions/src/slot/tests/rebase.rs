@@ -30,45 +30,68 @@ enum Becomes {
     Unknown,
 }
 
+/// A base that is this record, as sure as it may be.
+type MadeOf = fn(Record) -> Base;
+
+const SURE: MadeOf = |known| Base { outcome: WriteOutcome::NotApplied, known, under_lease: None };
+const UNTRACED: MadeOf = |known| Base { outcome: WriteOutcome::Untraced, ..SURE(known) };
+const APPLIED: MadeOf = |record| Base {
+    outcome: WriteOutcome::Applied(loaded(record)),
+    ..SURE(stored_counter(2, None, None))
+};
+const IN_DOUBT: MadeOf = |record| Base {
+    outcome: WriteOutcome::Unknown(loaded(record)),
+    ..SURE(stored_counter(2, None, None))
+};
+
 use Becomes::{Conflict as Refused, Number, Unknown};
 
 #[test]
 fn what_becomes_of_a_pending_change() {
-    use Certainty::{Doubtful, Known, NoWriteId};
     use Conflict::{LastWins, Reject};
     /// The field; what ours was made of, and how sure that is; what is there now; what we have written; what
     /// the layer says of conflicts; what becomes of it.
-    type Case = (&'static str, usize, Option<u32>, Certainty, Option<u32>, u32, Conflict, Becomes);
+    type Case = (&'static str, usize, Option<u32>, MadeOf, Option<u32>, u32, Conflict, Becomes);
 
     let table: [Case; _] = [
-        ("theirs is as it was", B, Some(1), Known, Some(1), 2, Reject, Number(2)),
-        ("there was nothing, and is nothing", B, None, Known, None, 2, Reject, Number(2)),
-        ("both have changed it", B, Some(1), Known, Some(3), 2, LastWins, Number(2)),
-        ("both, and that is refused", B, Some(1), Known, Some(3), 2, Reject, Refused),
-        ("both to the same", B, Some(1), Known, Some(2), 2, Reject, Number(2)),
-        ("theirs has gone", B, Some(1), Known, None, 2, LastWins, Number(2)),
-        ("theirs has gone, and that is refused", B, Some(1), Known, None, 2, Reject, Refused),
-        ("ours is none: theirs stays", B, Some(2), Known, Some(3), 2, Reject, Number(3)),
-        ("ours is none, and theirs has gone", B, Some(2), Known, None, 2, Reject, Number(2)),
-        ("ours may be none", B, Some(2), NoWriteId, Some(3), 2, LastWins, Number(2)),
+        ("theirs is as it was", B, Some(1), SURE, Some(1), 2, Reject, Number(2)),
+        ("there was nothing, and is nothing", B, None, SURE, None, 2, Reject, Number(2)),
+        ("both have changed it", B, Some(1), SURE, Some(3), 2, LastWins, Number(2)),
+        ("both, and that is refused", B, Some(1), SURE, Some(3), 2, Reject, Refused),
+        ("both to the same", B, Some(1), SURE, Some(2), 2, Reject, Number(2)),
+        ("theirs has gone", B, Some(1), SURE, None, 2, LastWins, Number(2)),
+        ("theirs has gone, and that is refused", B, Some(1), SURE, None, 2, Reject, Refused),
+        ("ours is none: theirs stays", B, Some(2), SURE, Some(3), 2, Reject, Number(3)),
+        ("ours is none, and theirs has gone", B, Some(2), SURE, None, 2, Reject, Number(2)),
+        (
+            "ours is stored: theirs came after it",
+            B,
+            Some(2),
+            APPLIED,
+            Some(3),
+            2,
+            Reject,
+            Number(3),
+        ),
+        ("ours may be none", B, Some(2), UNTRACED, Some(3), 2, LastWins, Number(2)),
         (
             "ours may be stored, and does not count",
             B,
             Some(2),
-            Doubtful,
+            IN_DOUBT,
             Some(2),
             2,
             Reject,
             Number(2),
         ),
-        ("a sum: ours added one", A, Some(10), Known, Some(10), 11, Reject, Number(11)),
-        ("a sum: theirs added five", A, Some(10), Known, Some(15), 11, Reject, Number(16)),
-        ("a sum: ours is none", A, Some(10), Known, Some(15), 10, Reject, Number(15)),
+        ("a sum: ours added one", A, Some(10), SURE, Some(10), 11, Reject, Number(11)),
+        ("a sum: theirs added five", A, Some(10), SURE, Some(15), 11, Reject, Number(16)),
+        ("a sum: ours is none", A, Some(10), SURE, Some(15), 10, Reject, Number(15)),
         (
             "a sum that may be stored: it would count twice",
             A,
             Some(11),
-            Doubtful,
+            IN_DOUBT,
             Some(11),
             11,
             Reject,
@@ -78,19 +101,19 @@ fn what_becomes_of_a_pending_change() {
             "a sum that is not in doubt, of a base that is",
             A,
             Some(10),
-            Doubtful,
+            IN_DOUBT,
             Some(15),
             11,
             Reject,
             Number(16),
         ),
     ];
-    for (case, field, was, certainty, now, ours, conflict, becomes) in table {
+    for (case, field, was, made_of, now, ours, conflict, becomes) in table {
         let of = |version, number| match field {
             A => stored_counter(version, number, None),
             _ => stored_counter(version, None, number),
         };
-        let base = Base { record: of(3, was), certainty, under_lease: None };
+        let base = made_of(of(3, was));
         let policy = Policy { conflict, ..POLICY };
         let pending = change(field, ours, OURS);
         let (kept, refused) = rebase::pending::<Counter>(&pending, &base, &of(4, now), policy);
@@ -113,7 +136,7 @@ fn what_becomes_of_a_pending_change() {
 fn in_doubt_what_was_written_under_a_lease_is_refused() {
     for (writer, is_refused) in [(OURS, true), (THEIRS, false)] {
         let (was, now) = (stored_counter(3, None, Some(2)), stored_counter(4, None, Some(2)));
-        let base = Base { record: was, certainty: Certainty::Doubtful, under_lease: Some(OURS) };
+        let base = Base { under_lease: Some(OURS), ..IN_DOUBT(was) };
         let (kept, refused) =
             rebase::pending::<Counter>(&change(B, 2, writer), &base, &now, POLICY);
         assert_eq!((kept.is_empty(), refused.len()), (is_refused, usize::from(is_refused)));
@@ -123,7 +146,7 @@ fn in_doubt_what_was_written_under_a_lease_is_refused() {
 #[test]
 fn one_field_of_two_requests_is_rebased_for_each() {
     let (was, now) = (stored_counter(3, Some(10), None), stored_counter(4, Some(15), None));
-    let base = Base { record: was, certainty: Certainty::Known, under_lease: None };
+    let base = SURE(was);
     let mut both = change(A, 11, THEIRS);
     both.set(A, encoded(A, 12)[..].into(), OURS);
     let (kept, refused) = rebase::pending::<Counter>(&both, &base, &now, POLICY);

@@ -212,7 +212,10 @@ mod tests {
     async fn every_statement_finds_its_rows_by_an_index() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let statements = Sqlite::statements(&Table::default());
-        sqlx::raw_sql(sqlx::AssertSqlSafe(&*statements.migrate)).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(&*statements.migrate))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         for statement in [
             &statements.load,
             &statements.replace,
@@ -226,7 +229,8 @@ mod tests {
         ] {
             let statement = statement.text(false);
             let explain = format!("EXPLAIN QUERY PLAN {statement}");
-            let steps = sqlx::query(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+            let steps =
+                sqlx::query(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
             let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
             assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{statement}: {steps:?}");
             assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{statement}: {steps:?}");

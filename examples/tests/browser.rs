@@ -10,6 +10,8 @@ mod frames;
 mod logins;
 #[path = "support/provider.rs"]
 mod provider;
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 mod webdriver;
 
@@ -26,7 +28,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    support::{LISTENS, Program, shop},
+    shop::{LISTENS, shop},
+    support::Program,
     webdriver::Browser,
 };
 

@@ -6,6 +6,8 @@ mod openid_connect;
 mod provider;
 #[path = "programs/recipes.rs"]
 mod recipes;
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use std::{net::SocketAddr, process::Command, time::Duration};
@@ -18,7 +20,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{LISTENS, Program, shop};
+use crate::{
+    shop::{LISTENS, shop},
+    support::Program,
+};
 
 const COOKIE: &str = "__Host-id";
 

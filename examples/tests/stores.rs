@@ -1,5 +1,7 @@
 //! The shop on each server that can keep its sessions, with one flag; part of `tests/run stores`.
 
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use sessions_tests::{
@@ -7,7 +9,10 @@ use sessions_tests::{
     servers::{Kind, RedisCluster, RedisSentinels, StoreServer},
 };
 
-use crate::support::{LISTENS, Program, shop};
+use crate::{
+    shop::{LISTENS, shop},
+    support::Program,
+};
 
 const COOKIE: &str = "__Host-id";
 

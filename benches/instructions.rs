@@ -7,12 +7,11 @@
 //! With a peer's number, a route's number, a count of requests and one of sessions it only serves
 //! them, for whoever wants to see where the instructions go (`callgrind_annotate`).
 
-use std::process::Command;
-
 use sessions_benches::{
     client::{ROUTES, Random, call, fill_many, requests},
     peers::Peer,
     table,
+    valgrind::instructions,
 };
 
 const REQUESTS: usize = 1_000;
@@ -29,19 +28,6 @@ async fn serve(peer: Peer, route: usize, count: usize, sessions: usize) {
     }
 }
 
-/// The instructions of a whole run.
-fn instructions(peer: usize, route: usize, count: usize) -> f64 {
-    let run = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(std::env::current_exe().expect("a path"))
-        .args([peer, route, count, SESSIONS].map(|number| number.to_string()))
-        .output()
-        .expect("valgrind is installed");
-    let report = String::from_utf8_lossy(&run.stderr);
-    let collected = report.lines().find_map(|line| line.split_once("Collected : "));
-    collected.and_then(|(_, number)| number.trim().parse().ok()).expect("callgrind's report")
-}
-
 fn main() {
     let arguments: Vec<usize> =
         std::env::args().skip(1).map(|argument| argument.parse().expect("numbers")).collect();
@@ -53,8 +39,8 @@ fn main() {
     table::head(&[&["the handler"], &names[..]].concat());
     for (route, (what, _)) in ROUTES.into_iter().enumerate() {
         let counts = (0..names.len()).map(|peer| {
-            let counted =
-                instructions(peer, route, 2 * REQUESTS) - instructions(peer, route, REQUESTS);
+            let counted = instructions(&[peer, route, 2 * REQUESTS, SESSIONS])
+                - instructions(&[peer, route, REQUESTS, SESSIONS]);
             format!("{:.0}", counted / REQUESTS as f64)
         });
         table::row([what.to_string()].into_iter().chain(counts));

@@ -3,3 +3,4 @@
 pub mod client;
 pub mod peers;
 pub mod table;
+pub mod valgrind;

@@ -2,7 +2,11 @@
 //!
 //! Nothing of this is proof of anything: it only decides how a request is refused.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+static SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// What a request's headers say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,17 +27,14 @@ impl Arrival {
     /// Fetch metadata (<https://w3c.github.io/webappsec-fetch-metadata/>), and what a browser says that
     /// has tried.
     pub(crate) fn from_headers(method: &Method, headers: &HeaderMap) -> Self {
-        let is = |name: &str, value: &str| headers.get(name).is_some_and(|it| it == value);
-        let is_from_elsewhere =
-            is("sec-fetch-site", "cross-site") || is("sec-fetch-site", "same-site");
-        if headers.contains_key(super::SKIPPED) {
+        let is = |name, value: &str| headers.get(name).is_some_and(|it| it == value);
+        let site = headers.get(&SITE).map(HeaderValue::as_bytes);
+        let is_from_elsewhere = matches!(site, Some(b"cross-site" | b"same-site"));
+        if headers.contains_key(&super::SKIPPED) {
             Self::Skipped
         } else if !is_from_elsewhere {
             Self::Here
-        } else if method == Method::GET
-            && is("sec-fetch-mode", "navigate")
-            && is("sec-fetch-dest", "document")
-        {
+        } else if method == Method::GET && is(&MODE, "navigate") && is(&DESTINATION, "document") {
             Self::Link
         } else {
             Self::Elsewhere
@@ -49,8 +50,6 @@ impl Arrival {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
     #[test]

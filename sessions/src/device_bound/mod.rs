@@ -26,14 +26,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::HeaderName;
+
 use crate::{device_bound::cookie::BoundCookie, record::binding::Binding};
 
 /// The headers of the protocol, as browsers call them.
-pub(crate) const REGISTRATION: &str = "secure-session-registration";
-pub(crate) const RESPONSE: &str = "secure-session-response";
-pub(crate) const CHALLENGE: &str = "secure-session-challenge";
-pub(crate) const SESSION_ID: &str = "sec-secure-session-id";
-pub(crate) const SKIPPED: &str = "secure-session-skipped";
+pub(crate) static REGISTRATION: HeaderName = HeaderName::from_static("secure-session-registration");
+pub(crate) static RESPONSE: HeaderName = HeaderName::from_static("secure-session-response");
+pub(crate) static CHALLENGE: HeaderName = HeaderName::from_static("secure-session-challenge");
+pub(crate) static SESSION_ID: HeaderName = HeaderName::from_static("sec-secure-session-id");
+pub(crate) static SKIPPED: HeaderName = HeaderName::from_static("secure-session-skipped");
 
 /// So long after a registration a request may come without the bound cookie: it may have been sent
 /// before the browser had it.

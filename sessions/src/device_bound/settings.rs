@@ -416,7 +416,7 @@ impl BoundDevices {
         keys: &Keys,
         headers: &'a HeaderMap,
     ) -> Option<(BindingId, &'a str)> {
-        let text = headers.get(super::SESSION_ID)?.to_str().ok()?;
+        let text = headers.get(&super::SESSION_ID)?.to_str().ok()?;
         let name = jwt::unquoted(text.trim());
         cookie::read_id(keys, &self.cookie.name, name).map(|id| (id, name))
     }
@@ -604,7 +604,7 @@ mod tests {
         assert_eq!(quoted, format!("\"{name}\""));
         for sent in [quoted, &*name] {
             let mut headers = HeaderMap::new();
-            headers.insert(crate::device_bound::SESSION_ID, HeaderValue::from_str(sent).unwrap());
+            headers.insert(&crate::device_bound::SESSION_ID, HeaderValue::from_str(sent).unwrap());
             assert_eq!(devices.named_binding(&keys, &headers), Some((id, &*name)));
             assert_eq!(devices.named_binding(&Keys::generate(), &headers), None);
         }

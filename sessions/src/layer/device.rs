@@ -66,7 +66,7 @@ async fn register<T: SessionData>(
         tracing::info!("refused to bind a session to a device: {why}");
         Ok(plain(status))
     };
-    let Some(response) = headers.get(RESPONSE) else {
+    let Some(response) = headers.get(&RESPONSE) else {
         return strange(StatusCode::BAD_REQUEST, "the request has no proof");
     };
     let session = Session::<T>::lazy(shared.clone(), &Method::POST, headers);
@@ -148,7 +148,7 @@ async fn refresh<T: SessionData>(
     let Some((id, name)) = devices.named_binding(&shared.keys.get(), headers) else {
         return strange(StatusCode::UNAUTHORIZED, "it names no binding of this layer");
     };
-    let response = headers.get(RESPONSE);
+    let response = headers.get(&RESPONSE);
     // A session that has ended meanwhile gets the cookie that it has, which opens nothing.
     if response.is_none()
         && let Some(at) = devices.not_yet(&shared.keys.get(), &id, headers, shared.now())
@@ -261,7 +261,7 @@ fn next_challenge<T: SessionData>(
     name: &str,
 ) -> Option<(header::HeaderName, HeaderValue)> {
     let challenge = devices.next_challenge(&shared.keys.get(), &id, name, shared.now())?;
-    Some((header::HeaderName::from_static(CHALLENGE), challenge))
+    Some((CHALLENGE.clone(), challenge))
 }
 
 /// A response without a body.
@@ -295,14 +295,14 @@ pub(super) fn with_device(
 /// would come here, and be refused, with each page anew. Layers with a key in common do not build; of others
 /// this is the first sign.
 fn drop_offers_of_inner_layers(devices: &BoundDevices, headers: &mut HeaderMap) {
-    if !headers.contains_key(REGISTRATION) {
+    if !headers.contains_key(&REGISTRATION) {
         return;
     }
-    let offers: Vec<HeaderValue> = headers.get_all(REGISTRATION).iter().cloned().collect();
-    headers.remove(REGISTRATION);
+    let offers: Vec<HeaderValue> = headers.get_all(&REGISTRATION).iter().cloned().collect();
+    headers.remove(&REGISTRATION);
     for offer in offers {
         if !devices.has_path_of(&offer) {
-            headers.append(REGISTRATION, offer);
+            headers.append(&REGISTRATION, offer);
         } else if devices.is_first_clash() {
             tracing::error!(
                 "a layer inside of another one binds sessions to devices at the same path, which the outer \

@@ -205,7 +205,7 @@ impl<T: SessionData> Handle<T> {
         let name_and_value = match state {
             SlotState::Stored => {
                 let offer = self.offer(devices, &current.slot);
-                offer.map(|offer| (HeaderName::from_static(REGISTRATION), offer))
+                offer.map(|offer| (REGISTRATION.clone(), offer))
             }
             // The browser asks for another one with its next request, and is told that it is over; or gets
             // that of the session that it has the cookie of.

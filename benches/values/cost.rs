@@ -1,5 +1,6 @@
 //! What a field costs, beside its codec alone: `cargo run --release --manifest-path
 //! benches/values/Cargo.toml --bin cost`. All take turns in one run, and each one's quickest batch counts.
+//! They write into a buffer that is there already, as a save has one.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sessions::{
     Codec,
-    testing::{read_value, stored_value},
+    testing::{read_value, store_value},
 };
 
 const ROUNDS: usize = 200;
@@ -50,13 +51,20 @@ fn main() {
 
 fn row<F: Serialize + DeserializeOwned + Send + Sync + 'static>(label: &str, value: F) {
     let bincode = bincode::config::standard();
-    let encode: [&dyn Fn() -> Vec<u8>; 4] = [
-        &|| bincode::serde::encode_to_vec(&value, bincode).expect("it encodes"),
-        &|| rmp_serde::to_vec_named(&value).expect("it encodes"),
-        &|| stored_value(Codec::Bincode, &value).expect("it encodes"),
-        &|| stored_value(Codec::MessagePack, &value).expect("it encodes"),
+    let encode: [&dyn Fn(&mut Vec<u8>); 4] = [
+        &|buffer| {
+            bincode::serde::encode_into_std_write(&value, buffer, bincode).expect("it encodes");
+        },
+        &|buffer| rmp_serde::encode::write_named(buffer, &value).expect("it encodes"),
+        &|buffer| store_value(Codec::Bincode, &value, buffer).expect("it encodes"),
+        &|buffer| store_value(Codec::MessagePack, &value, buffer).expect("it encodes"),
     ];
-    let bytes = encode.map(|encode| encode());
+    let bytes = encode.map(|encode| {
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        bytes
+    });
+    let mut buffer = Vec::with_capacity(4096);
     let decode: [&dyn Fn() -> F; 4] = [
         &|| bincode::serde::decode_from_slice(&bytes[0], bincode).expect("it decodes").0,
         &|| rmp_serde::from_slice(&bytes[1]).expect("it decodes"),
@@ -66,7 +74,11 @@ fn row<F: Serialize + DeserializeOwned + Send + Sync + 'static>(label: &str, val
     let mut quickest = [[Duration::MAX; 4]; 2];
     for _ in 0..ROUNDS {
         for at in 0..4 {
-            let times = [batch(encode[at]), batch(decode[at])];
+            let write = || {
+                buffer.clear();
+                encode[at](&mut buffer);
+            };
+            let times = [batch(write), batch(decode[at])];
             for (quickest, time) in quickest.iter_mut().zip(times) {
                 quickest[at] = quickest[at].min(time);
             }
@@ -79,7 +91,7 @@ fn row<F: Serialize + DeserializeOwned + Send + Sync + 'static>(label: &str, val
     println!("| {label} | {} |", cells.collect::<Vec<_>>().join(" | "));
 }
 
-fn batch<R>(work: &dyn Fn() -> R) -> Duration {
+fn batch<R>(mut work: impl FnMut() -> R) -> Duration {
     let start = Instant::now();
     for _ in 0..BATCH {
         black_box(work());

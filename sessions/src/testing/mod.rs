@@ -21,7 +21,8 @@ pub use self::{
     faulty::{Fault, FaultyStore},
     spy::{Calls, Gate, Operation, SpyStore},
     values::{
-        FieldFallback, Survival, read_payload, read_value, stored_payload, stored_value, survival,
+        FieldFallback, Survival, read_payload, read_value, store_value, stored_payload,
+        stored_value, survival,
     },
 };
 pub use crate::clock::ManualClock;

@@ -30,9 +30,22 @@ where
 {
     // As much as a save has ready.
     let mut bytes = Vec::with_capacity(64);
-    let encoded = Encoder::new(codec, &FIELD, &mut bytes).put(value);
-    encoded.map_err(|error| refused(FIELD.key, error))?;
+    store_value(codec, value, &mut bytes)?;
     Ok(bytes)
+}
+
+/// [`stored_value`], into a buffer that is empty, as the buffer of a save is: for benches.
+///
+/// # Errors
+///
+/// Those of [`stored_value`].
+#[doc(hidden)]
+pub fn store_value<F>(codec: Codec, value: &F, buffer: &mut Vec<u8>) -> Result<(), Error>
+where
+    F: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let encoded = Encoder::new(codec, &FIELD, buffer).put(value);
+    encoded.map_err(|error| refused(FIELD.key, error))
 }
 
 /// The value that this build reads from what [`stored_value`] has once given.

@@ -1,9 +1,10 @@
 //! In which form a field's value is given to serde.
 
-use std::marker::PhantomData;
+use std::{any::TypeId, marker::PhantomData};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::survey::Kind;
 use crate::data::FieldValue;
 
 /// How a value is serialized and deserialized: by its own implementations, or by the
@@ -32,6 +33,34 @@ impl<F: FieldValue> Form for Own<F> {
     fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<F, D::Error> {
         F::deserialize(deserializer)
     }
+}
+
+/// What each value of this form is, where the type alone says so: numbers and texts of the language, which
+/// every codec gives back. Not floats: JSON has no NaN. Decided when the program is compiled.
+#[inline]
+pub(super) fn scalar<W: Form>() -> Option<Kind> {
+    let form = TypeId::of::<W>();
+    macro_rules! kinds {
+        ($($of:ty: $kind:ident,)*) => {
+            $(if form == TypeId::of::<Own<$of>>() {
+                return Some(Kind::$kind);
+            })*
+        };
+    }
+    kinds! {
+        bool: Bool,
+        char: Char,
+        u8: U8,
+        u16: Unsigned,
+        u32: Unsigned,
+        u64: Unsigned,
+        i8: I8,
+        i16: Signed,
+        i32: Signed,
+        i64: Signed,
+        String: Text,
+    }
+    None
 }
 
 /// A value on its way to a codec.

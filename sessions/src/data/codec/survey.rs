@@ -37,6 +37,21 @@ pub(super) struct Node {
     pub(super) length: usize,
 }
 
+impl Node {
+    /// A value that is one scalar, where two are not compared.
+    #[inline]
+    pub(super) fn of_scalar(kind: Kind) -> Self {
+        Self {
+            plain: Some(Plain(kind as u8)),
+            shape: kind as u64,
+            sum: 0,
+            is_nothing: false,
+            is_key: !matches!(kind, Kind::Bytes),
+            length: 0,
+        }
+    }
+}
+
 /// A scalar, by itself, in an `Option`, in a list, in an array, or in one of the latter two in an
 /// `Option`: one byte before its bytes says all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,14 +219,7 @@ impl Survey {
         value: impl FnOnce() -> u64,
     ) -> Result<Node, SurveyError> {
         let sum = if self.compares() { mix(mix(kind as u64, bytes as u64), value()) } else { 0 };
-        Ok(Node {
-            plain: Some(Plain(kind as u8)),
-            shape: width_of(kind, bytes),
-            sum,
-            is_nothing: false,
-            is_key: !matches!(kind, Kind::Bytes),
-            length: 0,
-        })
+        Ok(Node { shape: width_of(kind, bytes), sum, ..Node::of_scalar(kind) })
     }
 
     #[inline]

@@ -41,6 +41,34 @@ fn value_is_number(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| byte.is_ascii_digit() || b"-.".contains(byte))
 }
 
+#[test]
+fn what_the_type_of_a_scalar_says_is_what_a_look_at_its_values_says() {
+    fn same<F: FieldValue>(values: impl IntoIterator<Item = F>) {
+        let kind = form::scalar::<Own<F>>().expect("a scalar");
+        for value in values {
+            for &codec in Codec::ALL {
+                let look = Purpose::Look(Place::new::<Own<F>>(codec as u8));
+                let node = Survey::new(codec.rules(), look).visit(&In::<Own<F>>(&value)).unwrap();
+                assert_eq!(node.plain, Node::of_scalar(kind).plain, "{codec:?}");
+            }
+        }
+    }
+    same([false, true]);
+    same(['a', char::MAX]);
+    same([0, u8::MAX]);
+    same([0, u16::MAX]);
+    same([0, u32::MAX]);
+    same([0, u64::MAX]);
+    same([i8::MIN, i8::MAX]);
+    same([i16::MIN, i16::MAX]);
+    same([i32::MIN, i32::MAX]);
+    same([i64::MIN, i64::MAX]);
+    same([String::new(), "text".to_string()]);
+    // What a codec may refuse or lose is looked at, and so is what a function of the field's writes.
+    assert!(form::scalar::<Own<f64>>().is_none() && form::scalar::<Own<u128>>().is_none());
+    assert!(form::scalar::<Own<Id>>().is_none() && form::scalar::<Own<Option<u32>>>().is_none());
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Shape {
     Point,

@@ -1,6 +1,11 @@
 //! Counts visits: the smallest program with a session.
 //!
 //! Run it with `cargo run -p sessions-examples --bin counter`, and reload the page.
+//!
+//! ```text
+//! cargo add axum sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! ```
 
 use axum::{Router, routing::get};
 use sessions::{Keys, MemoryStore, Session};
@@ -29,7 +34,8 @@ async fn main() -> std::io::Result<()> {
         .route("/", get(index))
         .layer(Visitor::layer(MemoryStore::new(), Keys::generate()));
 
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let port = std::env::args().nth(1).unwrap_or("3000".to_string());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("counter listens on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await
 }

@@ -5,6 +5,12 @@
 //! `cargo test -p sessions-examples --bin custom_store`.
 //!
 //! It is for one process: between processes the files would need locks, too.
+//!
+//! ```text
+//! cargo add axum sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! cargo add sessions --dev --features testing
+//! ```
 
 use std::{
     fs, io,
@@ -174,9 +180,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = FolderStore::open(&folder)?;
     // In a real program `Keys::from_env`: with a generated key nobody comes back after a restart.
     let layer = SessionLayer::<Visitor>::new(store, Keys::generate());
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
-    println!("custom_store listens on http://{}", listener.local_addr()?);
-    println!("and keeps its sessions in {}", folder.display());
+    let port = std::env::args().nth(1).unwrap_or("3000".to_string());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    println!("custom_store keeps its sessions in {}", folder.display());
+    println!("and listens on http://{}", listener.local_addr()?);
     axum::serve(listener, Router::new().route("/", get(index)).layer(layer)).await?;
     Ok(())
 }

@@ -2,6 +2,11 @@
 //! whose cookie goes to one path only and whose limits are stricter.
 //!
 //! Run it with `cargo run -p sessions-examples --bin two_sessions`.
+//!
+//! ```text
+//! cargo add axum sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! ```
 
 use std::{error::Error, time::Duration};
 
@@ -74,7 +79,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(admins);
     let app = Router::new().route("/", get(index)).merge(administration).layer(visitors);
 
-    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let port = std::env::args().nth(1).unwrap_or("3000".to_string());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("two_sessions listens on http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)
 }

@@ -3,6 +3,12 @@
 //!
 //! Run it with `cargo run -p sessions-examples --bin websocket`, and open the page in two tabs:
 //! they are two connections of one session. It listens on port 3000, or the one that is its argument.
+//!
+//! ```text
+//! cargo add axum --features ws
+//! cargo add sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! ```
 
 use std::pin::pin;
 

@@ -1,6 +1,11 @@
 //! htmx: a request that needs a login makes htmx go to the login page, and not swap that page into this one.
 //!
 //! Run it with `cargo run -p sessions-examples --bin htmx`.
+//!
+//! ```text
+//! cargo add axum http sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! ```
 
 use axum::{
     Router,

@@ -2,6 +2,11 @@
 //! fraud check or a message from elsewhere.
 //!
 //! Run it with `cargo run -p sessions-examples --bin job`: log in at `/login/7`, and suspend `/suspend/7`.
+//!
+//! ```text
+//! cargo add axum sessions
+//! cargo add tokio --features macros,net,rt-multi-thread,sync
+//! ```
 
 use axum::{
     Router,

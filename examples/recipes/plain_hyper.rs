@@ -1,6 +1,14 @@
 //! hyper without a framework: the layer goes around any tower service.
 //!
 //! Run it with `cargo run -p sessions-examples --bin plain_hyper`, and reload the page.
+//!
+//! ```text
+//! cargo add http sessions
+//! cargo add hyper --features http1,http2,server
+//! cargo add hyper-util --features server-auto,service,tokio
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! cargo add tower --features util
+//! ```
 
 use std::convert::Infallible;
 

@@ -4,6 +4,12 @@
 //! Run it with `cargo run -p sessions-examples --bin spa`: it serves both, on two ports. Ports of one host are
 //! one *site*, so that the cookie comes along; for two sites the layer needs
 //! `with_same_site(SameSite::None)`, and browsers that keep other sites' cookies.
+//!
+//! ```text
+//! cargo add axum http sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! cargo add tower-http --features cors
+//! ```
 
 use axum::{Json, Router, response::Html, routing::get};
 use http::{HeaderName, HeaderValue, Method, header};

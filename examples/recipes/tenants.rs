@@ -3,6 +3,12 @@
 //!
 //! Run it with `cargo run -p sessions-examples --bin tenants`, and ask for
 //! `http://teapots.localhost:3000` and `http://kettles.localhost:3000`.
+//!
+//! ```text
+//! cargo add axum http sessions
+//! cargo add tokio --features macros,net,rt-multi-thread
+//! cargo add tower --features util
+//! ```
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -2,6 +2,9 @@
 //! Where there is none, the tests say so and pass; `SESSIONS_TEST_BROWSER=1` demands it, and
 //! `SESSIONS_TEST_BROWSER=0` leaves them out.
 
+#[path = "support/copies.rs"]
+#[allow(dead_code, reason = "another test reads what a recipe needs")]
+mod copies;
 #[path = "browser/devices.rs"]
 mod devices;
 #[path = "browser/frames.rs"]

@@ -1,5 +1,7 @@
 //! The examples as a person runs them.
 
+#[path = "support/copies.rs"]
+mod copies;
 #[path = "programs/openid_connect.rs"]
 mod openid_connect;
 #[path = "support/provider.rs"]
@@ -125,7 +127,7 @@ async fn a_form_without_its_token_is_refused_on_a_page() {
 /// A page of any site can ask a browser for one, and the visitor's cookies come along.
 #[tokio::test]
 async fn a_websocket_opens_for_a_page_of_its_own_site_alone() {
-    let mut websocket = Command::new(env!("CARGO_BIN_EXE_websocket"));
+    let mut websocket = Command::new(copies::program(env!("CARGO_BIN_EXE_websocket")));
     let (_websocket, address) = Program::start::<SocketAddr>(websocket.arg("0"), LISTENS);
     let client = Client::new(address);
     client.get("/").await.text();

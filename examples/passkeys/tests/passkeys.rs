@@ -1,5 +1,8 @@
 //! Passkeys in Chromium, with an authenticator in software that knows its user.
 
+#[path = "../../tests/support/copies.rs"]
+#[allow(dead_code, reason = "another test reads what a recipe needs")]
+mod copies;
 #[path = "../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the shop's tests also ask it to end")]
 mod support;
@@ -99,9 +102,12 @@ fn send_without_cookie(address: SocketAddr, path: &str, body: &str) -> String {
 
 #[test]
 fn an_account_is_opened_and_logged_in_to_with_a_key_of_the_device_and_nothing_else() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passkeys"));
+    let mut command = Command::new(copies::program(env!("CARGO_BIN_EXE_passkeys")));
     let (_program, address): (_, SocketAddr) =
         Program::start(command.arg("0").env_remove("SITE"), "listens on http://");
+    // So much without a browser, too.
+    let reply = send_without_cookie(address, "/login", r#"{"name":"Ada"}"#);
+    assert!(reply.starts_with("HTTP/1.1 404 "), "{reply}");
     let Some(ada) = Visitor::start("ada", address) else { return };
 
     ada.browser.fill("input", "Ada");

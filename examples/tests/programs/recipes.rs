@@ -9,12 +9,14 @@ use axum::{
 use http_body_util::Full;
 use sessions_tests::{Client, Reply, eventually, servers::Folder};
 
-use crate::{COOKIE, support::Program};
+use crate::{COOKIE, copies, support::Program};
 
 /// A recipe on ports that the system picks, and where it listens.
 fn start(program: &str) -> (Program, Client) {
-    let (program, address) =
-        Program::start(Command::new(program).args(["0", "0"]), "listens on http://");
+    let (program, address) = Program::start(
+        Command::new(copies::program(program)).args(["0", "0"]),
+        "listens on http://",
+    );
     (program, Client::new(address))
 }
 
@@ -58,7 +60,7 @@ async fn first_steps_stay_logged_in_over_a_restart() {
     let folder = Folder::new();
     let database = format!("sqlite:{}", folder.path.join("shop.db").display());
     let start = || -> (Program, SocketAddr) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_first_steps"));
+        let mut command = Command::new(copies::program(env!("CARGO_BIN_EXE_first_steps")));
         let keys = "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=";
         command.env("DATABASE", &database).env("SESSION_KEYS", keys).env("ADDRESS", "127.0.0.1:0");
         Program::start(&mut command, "listens on http://")
@@ -197,4 +199,48 @@ async fn plain_hyper_counts_visits() {
     assert_eq!(client.get("/").await.text(), "2 visits");
     let request = Request::get("/").body(Full::<Bytes>::default()).unwrap();
     assert_eq!(client.call_http2(request).await.text(), "3 visits");
+}
+
+#[tokio::test]
+async fn a_counter_counts_and_a_store_of_ones_own_keeps_it() {
+    for program in [env!("CARGO_BIN_EXE_counter"), env!("CARGO_BIN_EXE_custom_store")] {
+        let (_program, client) = start(program);
+        assert_eq!(client.get("/").await.text(), "1 visits");
+        assert_eq!(client.get("/").await.text(), "2 visits");
+        assert_eq!(Client::new(client.address()).get("/").await.text(), "1 visits");
+    }
+}
+
+#[tokio::test]
+async fn an_administrator_has_a_session_beside_the_visitors() {
+    let (_program, client) = start(env!("CARGO_BIN_EXE_two_sessions"));
+    client.get("/").await.text();
+    assert!(client.get("/admin").await.text().contains("Log in"));
+    assert_eq!(client.cookie("__Secure-admin"), None);
+    assert_eq!(post(&client, "/admin/login", &[], "").await.status, StatusCode::SEE_OTHER);
+    let page = client.get("/admin").await;
+    assert!(page.text().contains("Action 1, after 1 visits."), "{page:?}");
+    assert_eq!(post(&client, "/admin/logout", &[], "").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(client.cookie("__Secure-admin"), None);
+    assert!(client.get("/").await.text().contains("2 visits"));
+}
+
+/// Of each program that the guide has as a recipe: `tests/run copies` runs what these tests start.
+#[test]
+fn each_recipe_says_what_it_needs_and_is_tried_as_a_copy() {
+    let (guide, tests) = (
+        read("sessions/docs/guide/recipes.md"),
+        ["programs.rs", "programs/recipes.rs", "support/provider.rs"]
+            .map(|file| read(&format!("examples/tests/{file}")))
+            .join("")
+            + &read("examples/passkeys/tests/passkeys.rs"),
+    );
+    let rows = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let names: Vec<_> = rows.filter(|name| *name != "shop").collect();
+    assert!(names.len() > 9, "the table is not read: {names:?}");
+    for name in names {
+        assert!(!copies::needs(name).is_empty(), "`{name}` does not say what it needs");
+        let started = format!(r#"env!("CARGO_BIN_EXE_{name}")"#);
+        assert!(tests.contains(&started), "no test starts `{name}`");
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::{
     fmt::Debug,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     str::FromStr,
+    thread,
 };
 
 /// A running program, killed when the test is over.
@@ -14,11 +15,13 @@ impl Program {
     /// Starts it, and waits for the line that says where it listens: what follows `words` there.
     pub(crate) fn start<A: FromStr<Err: Debug>>(command: &mut Command, words: &str) -> (Self, A) {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let program = Self(child);
-        for line in stdout.lines() {
+        for line in stdout.by_ref().lines() {
             if let Some((_, address)) = line.expect("text").split_once(words) {
                 let address = address.trim_end_matches('.').parse();
+                // A program that prints more is neither to wait for a reader nor to fail without one.
+                thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
                 return (program, address.expect("an address"));
             }
         }

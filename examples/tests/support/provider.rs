@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use sessions_tests::Server;
 use sha2::{Digest, Sha256};
 
-use crate::support::Program;
+use crate::{copies, support::Program};
 
 type Fields = HashMap<String, String>;
 /// May change the claims of a token, and says which key signs it.
@@ -149,7 +149,7 @@ async fn token(
 
 /// The recipe, as an application of the provider with this issuer.
 pub(crate) fn start_shop(issuer: &str, mode: Option<&str>) -> (Program, SocketAddr) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_openid_connect"));
+    let mut command = Command::new(copies::program(env!("CARGO_BIN_EXE_openid_connect")));
     command.arg("0").env("OIDC_ISSUER", issuer).env("OIDC_CLIENT_ID", CLIENT.0);
     command.env("OIDC_CLIENT_SECRET", CLIENT.1).env_remove("SITE").env_remove("OIDC_RESPONSE_MODE");
     if let Some(mode) = mode {

@@ -120,7 +120,7 @@ async fn main() {
     ];
     let mut contestants = [
         Contestant::new(None).await,
-        Contestant::new(Some(CsrfLayer::origin_only())).await,
+        Contestant::new(Some(CsrfLayer::new().origin_only())).await,
         Contestant::new(Some(CsrfLayer::new())).await,
     ];
     table::head(&[

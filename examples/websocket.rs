@@ -18,7 +18,7 @@ use axum::{
     response::{Html, Redirect, Response},
     routing::{any, get, post},
 };
-use sessions::{CsrfLayer, Keys, MemoryStore, Session, SessionLayer};
+use sessions::{Keys, MemoryStore, Session, SessionLayer};
 use tokio::net::TcpListener;
 
 #[derive(Session)]
@@ -97,7 +97,7 @@ async fn main() -> std::io::Result<()> {
         .route("/leave", post(leave))
         // A browser opens a websocket for the page of any site, with the cookies of its visitor. The
         // layer lets pages of this site alone do so. A handler can ask for itself: `OriginCheck`.
-        .layer(CsrfLayer::<Chatter>::new())
+        .layer(Chatter::csrf_layer())
         .layer(SessionLayer::<Chatter>::new(MemoryStore::new(), Keys::generate()));
     let port = std::env::args().nth(1).unwrap_or("3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;

@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use p256::ecdsa::{Signature, SigningKey, signature::Signer};
 use serde_json::json;
 use sessions::{
-    CsrfLayer, Device, DeviceBinding, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
+    Device, DeviceBinding, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
     testing::{ManualClock, Operation, SpyStore},
 };
 use sessions_tests::Server;
@@ -256,7 +256,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         .route("/destroy", get(destroy))
         .route("/login", get(login))
         .route("/logout", get(logout))
-        .route("/token", get(token).post(token).layer(CsrfLayer::<Visitor>::new()))
+        .route("/token", get(token).post(token).layer(Visitor::csrf_layer()))
         .layer(layer());
     let server = Server::start(app).await;
     let other = Server::start(Router::new().route("/visit", get(visit)).layer(layer())).await;

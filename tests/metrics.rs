@@ -12,8 +12,7 @@ use metrics_util::{
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
 use sessions::{
-    Conflict, CsrfLayer, Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
-    UserSessions,
+    Conflict, Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder, UserSessions,
     adopt::{AdoptError, OldCookie, OldId, OldSession, Predecessor, RequestCookies},
     testing::{Fault, FaultyStore, Operation, SpyStore},
 };
@@ -70,7 +69,7 @@ async fn app(store: &MemoryStore, keys: &Keys, settings: Settings) -> App {
         .route("/renew", get(async |session: Session<Visitor>| session.renew_id().await))
         .route("/logout", get(async |session: Session<Visitor>| session.logout().await))
         .route("/everywhere", get(everywhere))
-        .layer(CsrfLayer::<Visitor>::origin_only())
+        .layer(Visitor::csrf_layer().origin_only())
         .layer(layer);
     App { server: Server::start(app).await, store }
 }

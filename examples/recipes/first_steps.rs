@@ -4,7 +4,7 @@ use std::{env, error::Error, time::Duration};
 
 use axum::{Form, Router, response::Redirect, routing::get, routing::post};
 use serde::Deserialize;
-use sessions::{CsrfLayer, Keys, LoggedIn, Session, SqliteStore};
+use sessions::{Keys, LoggedIn, Session, SqliteStore};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     store.migrate().await?;
     let layer = Customer::layer(store, Keys::from_env("SESSION_KEYS")?);
     let app = Router::new().route("/", get(cart)).route("/login", post(login));
-    let app = app.layer(CsrfLayer::<Customer>::origin_only()).layer(layer);
+    let app = app.layer(Customer::csrf_layer().origin_only()).layer(layer);
     let listener = tokio::net::TcpListener::bind(env::var("ADDRESS")?).await?;
     println!("listens on http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)

@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{StatusCode, request::Parts};
-use sessions::{CsrfLayer, Keys, LoggedIn, MemoryStore, Rejection, Session};
+use sessions::{Keys, LoggedIn, MemoryStore, Rejection, Session};
 use tokio::net::TcpListener;
 
 #[derive(Session)]
@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/like", post(like))
         .route_layer(members)
         .route("/", get(page))
-        .layer(CsrfLayer::<Reader>::new())
+        .layer(Reader::csrf_layer())
         // Outside of the check for tokens: who comes here has no session yet.
         .merge(Router::new().route("/login", get(login_page).post(login)))
         .layer(Reader::layer(MemoryStore::new(), Keys::generate()));

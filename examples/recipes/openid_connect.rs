@@ -40,7 +40,7 @@ use openidconnect::{
     url::form_urlencoded,
 };
 use serde::{Deserialize, Serialize};
-use sessions::{CsrfLayer, Keys, MemoryStore, Session};
+use sessions::{Keys, MemoryStore, Session};
 use tokio::{net::TcpListener, time::timeout};
 
 #[derive(Session)]
@@ -217,7 +217,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         callback: RedirectUrl::new(env::var("SITE").unwrap_or(address.clone()) + "/callback")?,
         response_mode: env::var("OIDC_RESPONSE_MODE").ok(),
     };
-    let csrf = CsrfLayer::<Customer>::builder().without_tokens().with_unchecked_path("/callback");
+    let csrf = Customer::csrf_layer_builder().without_tokens().with_unchecked_path("/callback");
     let app = Router::new()
         .route("/", get(index))
         .route("/cart", post(cart))

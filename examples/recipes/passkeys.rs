@@ -30,7 +30,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sessions::{CsrfLayer, Keys, MemoryStore, Session};
+use sessions::{Keys, MemoryStore, Session};
 use tokio::net::TcpListener;
 use webauthn_rs::prelude::{
     CreationChallengeResponse, Passkey, PasskeyAuthentication, PasskeyRegistration,
@@ -202,7 +202,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/login/finish", post(finish_login))
         .route("/logout", post(logout))
         .with_state(Site { webauthn, accounts: Arc::default() })
-        .layer(CsrfLayer::<Member>::origin_only())
+        .layer(Member::csrf_layer().origin_only())
         .layer(Member::layer(MemoryStore::new(), Keys::generate()));
     println!("passkeys is for {site}, and listens on http://{address}");
     Ok(axum::serve(listener, app).await?)

@@ -13,7 +13,7 @@
 
 use axum::{Json, Router, response::Html, routing::get};
 use http::{HeaderName, HeaderValue, Method, header};
-use sessions::{CsrfLayer, Keys, MemoryStore, Session};
+use sessions::{Keys, MemoryStore, Session};
 use tokio::net::TcpListener;
 use tower_http::cors::CorsLayer;
 
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::CONTENT_TYPE, HeaderName::from_static("x-csrf-token")]);
-    let csrf = CsrfLayer::<Visitor>::builder().with_trusted_origin(&page_origin).build()?;
+    let csrf = Visitor::csrf_layer_builder().with_trusted_origin(&page_origin).build()?;
     let routes = Router::new()
         .route("/token", get(token))
         .route("/visits", get(visits).post(visit))

@@ -12,9 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sessions::{
-    BuildError, CsrfLayer, Error, ErrorKind, Lifetime, Session, UserSessions, local_path,
-};
+use sessions::{BuildError, Error, ErrorKind, Lifetime, Session, UserSessions, local_path};
 use tokio::sync::watch;
 
 use crate::{
@@ -65,7 +63,7 @@ pub(crate) fn router(shop: Shop) -> Result<Router, BuildError> {
         .fallback(not_found)
         .with_state(shop)
         // What is added later is passed earlier.
-        .layer(CsrfLayer::<Visitor>::new())
+        .layer(Visitor::csrf_layer())
         .layer(from_fn(refusals_are_pages))
         .layer(from_fn(security_headers)))
 }

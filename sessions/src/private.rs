@@ -219,6 +219,34 @@ pub fn layer<T: SessionData>(store: impl IntoStorage, keys: Keys) -> SessionLaye
     }
 }
 
+/// The `CsrfLayer`s of a struct, if there are any. A macro, because the derive does not know which features
+/// are on.
+#[cfg(feature = "axum")]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __csrf_layers {
+    ($vis:vis fn) => {
+        /// Refuses what another site sends: `CsrfLayer::new` with this type.
+        $vis fn csrf_layer() -> $crate::CsrfLayer<Self> {
+            $crate::CsrfLayer::new()
+        }
+
+        /// For one with other settings: `CsrfLayer::builder` with this type.
+        $vis fn csrf_layer_builder() -> $crate::CsrfLayerBuilder<Self> {
+            $crate::CsrfLayer::builder()
+        }
+    };
+}
+
+#[cfg(not(feature = "axum"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __csrf_layers {
+    ($vis:vis fn) => {};
+}
+
+pub use crate::__csrf_layers as csrf_layers;
+
 pub fn name_of<N: ToString + ?Sized>(name: &N) -> String {
     name.to_string()
 }

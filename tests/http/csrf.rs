@@ -503,7 +503,7 @@ async fn where_a_request_comes_from_goes_before_its_token() {
 
 #[tokio::test]
 async fn a_cross_site_post_begins_no_session() {
-    for layer in [CsrfLayer::new(), CsrfLayer::origin_only()] {
+    for layer in [CsrfLayer::new(), CsrfLayer::new().origin_only()] {
         let app = App::start(shop(layer)).await;
         for headers in [
             [("sec-fetch-site", "cross-site"), ("content-type", FORM)],
@@ -552,7 +552,7 @@ async fn requests_that_change_nothing_pass_and_do_not_touch_the_store() {
 
 #[tokio::test]
 async fn options_pass_as_a_preflight_and_as_nothing_else() {
-    for layer in [CsrfLayer::new(), CsrfLayer::origin_only()] {
+    for layer in [CsrfLayer::new(), CsrfLayer::new().origin_only()] {
         let app = App::start(shop(layer)).await;
         let (client, _) = shopper(&app).await;
         app.store.reset();

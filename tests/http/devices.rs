@@ -19,8 +19,8 @@ use hyper::body::Bytes;
 use p256::ecdsa::{Signature, SigningKey, signature::Signer};
 use serde_json::Value;
 use sessions::{
-    CsrfLayer, DeviceBinding, DeviceProof, Keys, MemoryStore, RequireLogin, Session, SessionLayer,
-    Store, StoreKey, Unproven, UnprovenPolicy, UserIndex, UserSessions,
+    DeviceBinding, DeviceProof, Keys, MemoryStore, RequireLogin, Session, SessionLayer, Store,
+    StoreKey, Unproven, UnprovenPolicy, UserIndex, UserSessions,
     store::Cached,
     testing::{Calls, Fault, FaultyStore, ManualClock, Operation, SpyStore},
 };
@@ -1277,7 +1277,7 @@ async fn neither_a_guard_nor_a_csrf_check_nor_a_limit_of_the_application_is_in_t
         .route("/who", get(who))
         .fallback(async || StatusCode::TOO_MANY_REQUESTS)
         .layer(RequireLogin::<Customer>::new())
-        .layer(CsrfLayer::<Customer>::new())
+        .layer(Customer::csrf_layer())
         .route("/login/{user}", get(login))
         .layer(session);
     let server = Server::start(app).await;

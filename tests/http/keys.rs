@@ -1,7 +1,7 @@
 //! Keys that are replaced while requests are served.
 
 use axum::{Router, http::StatusCode, routing::get};
-use sessions::{CsrfLayer, Keys, MemoryStore, PrivateCookie, Session, SessionLayer};
+use sessions::{Keys, MemoryStore, PrivateCookie, Session, SessionLayer};
 use sessions_tests::{Server, at_once};
 
 use super::{App, COOKIE};
@@ -67,7 +67,7 @@ async fn csrf_app(layer: SessionLayer<super::Visitor>) -> Server {
         session.csrf_token().await.map(|token| token.to_string())
     };
     let routes = get(token).post(async || "taken");
-    let csrf = CsrfLayer::<super::Visitor>::new();
+    let csrf = super::Visitor::csrf_layer();
     Server::start(Router::new().route("/", routes).layer(csrf).layer(layer)).await
 }
 

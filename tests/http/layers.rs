@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderValue, Request, Response, header};
 use sessions::{
-    CsrfLayer, Keys, MemoryStore, RequireLogin, Secret, Session, SessionLayer,
+    Keys, MemoryStore, RequireLogin, Secret, Session, SessionLayer,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::{Client, Server};
@@ -128,7 +128,7 @@ async fn any_layer_may_be_inside_of_any_other() {
         .layer(sessions)
         .layer(customers)
         .layer(inside())
-        .layer(CsrfLayer::<Visitor>::new())
+        .layer(Visitor::csrf_layer())
         .layer(inside());
     let server = Server::start(basics().route("/for_users", for_users).layer(layers)).await;
     let client = server.client();

@@ -13,7 +13,7 @@ use axum::{
 };
 use http_body_util::Full;
 use sessions::{
-    CsrfLayer, ErrorKind, Keys, MemoryStore, Rejection, RejectionKind, Session, SessionLayer,
+    ErrorKind, Keys, MemoryStore, Rejection, RejectionKind, Session, SessionLayer,
     testing::{Calls, Operation, SpyStore},
 };
 use sessions_tests::{Client, Server, eventually};
@@ -346,7 +346,7 @@ async fn what_is_rejected_is_marked_for_outer_layers() {
     let store = SpyStore::new(MemoryStore::new());
     let layer = SessionLayer::<Visitor>::new(store.clone(), Keys::generate());
     let routes = basics()
-        .route("/buy", post(async || ()).layer(CsrfLayer::<Visitor>::new()))
+        .route("/buy", post(async || ()).layer(Visitor::csrf_layer()))
         .layer(layer)
         .layer(map_response(marks));
     let server = Server::start(routes).await;

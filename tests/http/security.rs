@@ -11,8 +11,8 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::Full;
 use sessions::{
-    Created, CsrfLayer, Keys, MemoryStore, Record, Replaced, Session, SessionLayer, Store,
-    StoreError, StoreKey,
+    Created, Keys, MemoryStore, Record, Replaced, Session, SessionLayer, Store, StoreError,
+    StoreKey,
 };
 use sessions_tests::{Client, Server};
 use sha2::{Digest, Sha256};
@@ -189,7 +189,7 @@ async fn the_origin_is_checked_whatever_the_content_type() {
     }
     let routes = Router::new()
         .route("/change", get(change).post(change).put(change).delete(change))
-        .layer(CsrfLayer::<Visitor>::origin_only());
+        .layer(Visitor::csrf_layer().origin_only());
     let app = App::start(routes).await;
     let client = app.visitor().await;
     for content_type in [

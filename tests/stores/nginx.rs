@@ -9,7 +9,7 @@ use axum::{
 use http::{Method, Request};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use sessions::{CsrfLayer, Keys, MemoryStore, PrivateCookie, RequireLogin, Session, SessionLayer};
+use sessions::{Keys, MemoryStore, PrivateCookie, RequireLogin, Session, SessionLayer};
 use sessions_tests::{Client, Server, nginx::Nginx};
 use tower_http::{compression::CompressionLayer, cors::CorsLayer};
 
@@ -67,7 +67,7 @@ async fn app() -> Server {
         .route("/silent", get(silent))
         .route("/for_a_minute", get(for_a_minute))
         .route("/same", get(async || ([("cache-control", "max-age=60")], "the same for all")))
-        .route("/origin", post(async || "done").layer(CsrfLayer::<Visitor>::origin_only()))
+        .route("/origin", post(async || "done").layer(Visitor::csrf_layer().origin_only()))
         .route("/orders", get(name).layer(login.clone().build().unwrap()))
         .route("/prefixed", get(name).layer(login.with_path_prefix("/shop").build().unwrap()))
         .merge(layers);

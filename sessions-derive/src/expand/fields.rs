@@ -76,6 +76,8 @@ pub(super) fn constructors(model: &Model<'_>) -> TokenStream {
             }
 
             #require_login
+
+            #private::csrf_layers!(#vis fn);
         }
     }
 }

@@ -111,6 +111,7 @@
 //             ) -> ::sessions::SessionLayerBuilder<Self> {
 //                 ::sessions::SessionLayer::builder(store, keys)
 //             }
+//             ::sessions::__private::csrf_layers!(fn);
 //         }
 //         #[automatically_derived]
 //         impl ::core::ops::Deref for VisitorFields {

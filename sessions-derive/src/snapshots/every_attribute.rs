@@ -299,6 +299,7 @@ const _: () = {
         pub(crate) fn require_login() -> crate::runtime::RequireLoginBuilder<Self> {
             crate::runtime::RequireLogin::builder()
         }
+        crate::runtime::__private::csrf_layers!(pub (crate) fn);
     }
     #[automatically_derived]
     impl ::core::ops::Deref for VisitorFields {

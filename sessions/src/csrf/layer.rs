@@ -23,7 +23,7 @@ use crate::{
 /// ```
 /// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
 /// use axum::{Form, Router, response::Html, routing::get};
-/// use sessions::{CsrfLayer, Keys, MemoryStore, Session, SessionLayer};
+/// use sessions::{Keys, MemoryStore, Session};
 /// # #[derive(serde::Deserialize)] struct Order { teapots: u32 }
 ///
 /// #[derive(Session)]
@@ -48,9 +48,9 @@ use crate::{
 ///
 /// let app: Router = Router::new()
 ///     .route("/", get(page).post(buy))
-///     .layer(CsrfLayer::<Visitor>::new())
+///     .layer(Visitor::csrf_layer())
 ///     // Outside of it: what is added later is passed earlier.
-///     .layer(SessionLayer::<Visitor>::new(MemoryStore::new(), Keys::generate()));
+///     .layer(Visitor::layer(MemoryStore::new(), Keys::generate()));
 /// # }
 /// ```
 ///
@@ -143,16 +143,18 @@ impl Default for Settings {
 }
 
 impl<T: SessionData> CsrfLayer<T> {
-    /// Checks the origin and the token.
+    /// Checks the origin and the token. `Visitor::csrf_layer()`, which the derive writes, is the one of the
+    /// session type `Visitor`.
     pub fn new() -> Self {
         Self { settings: Arc::default(), data: PhantomData }
     }
 
-    /// Checks the origin alone, so that no page needs a token:
+    /// The same, which checks the origin alone, so that no page needs a token:
     /// [`without_tokens`](CsrfLayerBuilder::without_tokens).
-    pub fn origin_only() -> Self {
-        let settings = Settings { needs_token: false, ..Settings::default() };
-        Self { settings: Arc::new(settings), data: PhantomData }
+    #[must_use]
+    pub fn origin_only(mut self) -> Self {
+        Arc::make_mut(&mut self.settings).needs_token = false;
+        self
     }
 
     /// For a layer with other settings.
@@ -171,9 +173,7 @@ impl<T: SessionData> CsrfLayer<T> {
 /// # #[cfg(feature = "derive")]
 /// # fn main() -> Result<(), sessions::BuildError> {
 /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
-/// use sessions::CsrfLayer;
-///
-/// let layer = CsrfLayer::<Visitor>::builder()
+/// let layer = Visitor::csrf_layer_builder()
 ///     .with_trusted_origin("https://pay.example")
 ///     .with_field("token")
 ///     .build()?;
@@ -223,9 +223,7 @@ impl<T: SessionData> CsrfLayerBuilder<T> {
     /// # #[cfg(feature = "derive")]
     /// # fn main() -> Result<(), sessions::BuildError> {
     /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
-    /// use sessions::CsrfLayer;
-    ///
-    /// let layer = CsrfLayer::<Visitor>::builder().with_unchecked_path("/login/callback").build()?;
+    /// let layer = Visitor::csrf_layer_builder().with_unchecked_path("/login/callback").build()?;
     /// # Ok(()) }
     /// # #[cfg(not(feature = "derive"))]
     /// # fn main() {}

@@ -381,7 +381,8 @@ impl<T: SessionData> Session<T> {
     /// # }
     /// ```
     ///
-    /// A setter as the last expression would hand out what it chains on: `|s| { s.set_visits(1); }`.
+    /// A setter as the last expression would hand out the fields that it chains on, and does not compile: write
+    /// `|s| { s.set_visits(1); }`.
     ///
     /// `change` may run several times: whatever else it does, it does as often. What released guards
     /// have written is saved before. In this process it has the session to itself, as a write guard

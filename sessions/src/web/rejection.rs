@@ -32,7 +32,7 @@ use crate::{
 ///     routing::{get, post},
 /// };
 /// use http::request::Parts;
-/// use sessions::{CsrfLayer, Keys, MemoryStore, Rejection, RequireLogin, Session, SessionLayer};
+/// use sessions::{Keys, MemoryStore, Rejection, RequireLogin, Session, SessionLayer};
 /// # async fn page() {}
 ///
 /// #[derive(Session)]
@@ -63,7 +63,7 @@ use crate::{
 ///     .with_login_page("/login")
 ///     .with_rejection_response(rejected)
 ///     .build()?;
-/// let csrf = CsrfLayer::<Visitor>::builder().with_rejection_response(rejected).build()?;
+/// let csrf = Visitor::csrf_layer_builder().with_rejection_response(rejected).build()?;
 ///
 /// let app = Router::new()
 ///     .route("/account", get(page).post(page))

@@ -527,7 +527,12 @@ async fn the_others_go_on_when_a_process_dies_with_the_lock() {
         routes().with_state(steps.clone()).layer(layer)
     };
     let dying = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let dead = dying.spawn(Server::start(app())).await.unwrap();
+    // Built in there too, or what is left to be saved would be saved where the layer was built.
+    let dying_app = {
+        let _inside = dying.enter();
+        app()
+    };
+    let dead = dying.spawn(Server::start(dying_app)).await.unwrap();
     let living = Server::start(app()).await;
     let (here, there) = (dead.client(), living.client());
     there.get("/plain/1").await.text();

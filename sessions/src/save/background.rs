@@ -34,13 +34,9 @@ impl<T: SessionData> Shared<T> {
         gone: Option<RequestId>,
         job: SaveJob<'static>,
     ) {
-        let shared = self.clone();
-        self.background.spawn(runtime, async move {
-            shared.save_until_done(&slot, job).await;
-            if let Some(writer) = gone {
-                slot.forget_refused(writer);
-            }
-        });
+        let rescue =
+            Rescue { shared: self.clone(), slot, gone, job, is_first: true, is_done: false };
+        self.background.spawn_as_it_is(runtime, rescue.save());
     }
 
     async fn save_until_done(&self, slot: &Arc<Slot<T>>, job: SaveJob<'static>) {
@@ -68,19 +64,64 @@ impl<T: SessionData> Shared<T> {
     }
 }
 
+/// A save in the background. If its runtime ends first, as that of a worker of actix-web does with the
+/// server, the save begins anew in the runtime that the layer was built in.
+struct Rescue<T: SessionData> {
+    shared: Arc<Shared<T>>,
+    slot: Arc<Slot<T>>,
+    gone: Option<RequestId>,
+    job: SaveJob<'static>,
+    /// It may begin anew.
+    is_first: bool,
+    is_done: bool,
+}
+
+impl<T: SessionData> Rescue<T> {
+    async fn save(mut self) {
+        self.shared.save_until_done(&self.slot, self.job).await;
+        self.is_done = true;
+        if let Some(writer) = self.gone {
+            self.slot.forget_refused(writer);
+        }
+    }
+}
+
+impl<T: SessionData> Drop for Rescue<T> {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let background = &self.shared.background;
+        let ending = Runtime::try_current().ok().map(|runtime| runtime.id());
+        let home = background.home.as_ref().filter(|home| Some(home.id()) != ending);
+        match home.filter(|_| self.is_first && !std::thread::panicking()) {
+            Some(home) => {
+                tracing::debug!("a background save begins anew, because its runtime has ended");
+                let Self { shared, slot, gone, job, .. } = &*self;
+                let (shared, slot, gone, job) = (shared.clone(), slot.clone(), *gone, *job);
+                let again = Self { shared, slot, gone, job, is_first: false, is_done: false };
+                background.spawn_as_it_is(Some(home), again.save());
+            }
+            None => log_cut_short(),
+        }
+    }
+}
+
 /// Work that goes on after its request is gone.
 pub(crate) struct Background {
     /// Closed from the start, which ends a wait whenever no task is running; it takes tasks all the same.
     tasks: TaskTracker,
     /// A runtime that requests were seen in.
     runtime: OnceLock<Runtime>,
+    /// The runtime that the layer was built in.
+    home: Option<Runtime>,
 }
 
 impl Background {
     pub(crate) fn new() -> Self {
         let tasks = TaskTracker::new();
         tasks.close();
-        Self { tasks, runtime: OnceLock::new() }
+        Self { tasks, runtime: OnceLock::new(), home: Runtime::try_current().ok() }
     }
 
     /// Asked of every request that opens its session, so that there is a runtime also if none is
@@ -100,17 +141,25 @@ impl Background {
         runtime: Option<&Runtime>,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
+        let unfinished = Unfinished { is_done: false };
+        self.spawn_as_it_is(runtime, async move {
+            work.await;
+            unfinished.done();
+        });
+    }
+
+    /// The same, for work that says so itself when it is cut short.
+    fn spawn_as_it_is(
+        &self,
+        runtime: Option<&Runtime>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let current = || Runtime::try_current().ok();
         let Some(runtime) =
             runtime.cloned().or_else(current).or_else(|| self.runtime.get().cloned())
         else {
             tracing::error!("there is no tokio runtime to save a dropped request's writes in");
             return;
-        };
-        let unfinished = Unfinished { is_done: false };
-        let work = async move {
-            work.await;
-            unfinished.done();
         };
         self.tasks.spawn_on(work.in_current_span(), &runtime);
     }
@@ -135,7 +184,11 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_done {
-            tracing::error!("a session's background work was cut short, as by the runtime's end");
+            log_cut_short();
         }
     }
+}
+
+fn log_cut_short() {
+    tracing::error!("a session's background work was cut short, as by the runtime's end");
 }

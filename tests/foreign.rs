@@ -15,7 +15,8 @@ use syn::{
 };
 
 /// Crates whose types and traits may stand in public signatures, and what for.
-const MAY_STAND_THERE: [(&str, &str); 11] = [
+const MAY_STAND_THERE: [(&str, &str); 12] = [
+    ("actix_web", "middleware, extractors and responses of actix-web"),
     ("axum_core", "extractors, responses, and the body of responses"),
     ("bytes", "the data of a body"),
     ("http", "requests and responses"),

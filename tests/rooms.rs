@@ -29,7 +29,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("csrf", &["csrf"]),
     ("layer", &["layer"]),
     // They know everything, and nobody knows them.
-    ("faces", &["extract", "private", "testing", "lib", "model_tests"]),
+    ("faces", &["actix", "extract", "private", "testing", "lib", "model_tests"]),
 ];
 
 fn room_of(module: &str) -> Option<usize> {

@@ -1,6 +1,4 @@
-//! The axum extractors. Only these, the CSRF layer and the test client know axum.
-
-use std::fmt;
+//! The axum extractors. Only these, the CSRF service and the test client know axum.
 
 use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -12,7 +10,7 @@ use crate::{
     csrf::CsrfToken,
     data::{SessionData, user::SessionUser},
     error::{Error, ErrorKind},
-    login::sessions::UserSessions,
+    login::{logged_in::LoggedIn, sessions::UserSessions},
     session::Session,
     web::rejection::Rejection,
 };
@@ -42,40 +40,6 @@ impl<T: SessionData, S: Sync> OptionalFromRequestParts<S> for Session<T> {
     }
 }
 
-/// The user who is logged in, and the session: an argument of handlers that are for users only.
-///
-/// ```
-/// # #[cfg(feature = "derive")] {
-/// # #[derive(sessions::Session)] struct Visitor { #[session(user)] user: Option<u64> }
-/// use sessions::LoggedIn;
-///
-/// async fn account(LoggedIn { user, session }: LoggedIn<Visitor>) -> String {
-///     format!("user {user}, since {:?}", session.logged_in_at())
-/// }
-/// # }
-/// ```
-///
-/// Rejects with 401 if nobody is logged in, and otherwise as [`Session`](struct@Session) does.
-/// Browsers are sent to the login page by
-/// [`RequireLogin`](crate::RequireLogin) on the router.
-///
-/// For handlers that want to know and do not insist, there is `Option<LoggedIn<T>>`.
-pub struct LoggedIn<T: SessionUser> {
-    /// Who is logged in, as of the moment when the request opened its session.
-    pub user: T::User,
-    /// The session.
-    pub session: Session<T>,
-}
-
-impl<T: SessionUser<User: Clone>> LoggedIn<T> {
-    async fn from_session(session: Session<T>) -> Result<Option<Self>, Error> {
-        let user = session.read_or_error().await?.__user().cloned();
-        // The store has to know too whose session it is, or nobody could end it.
-        let user = user.filter(|_| session.logged_in_at().is_some());
-        Ok(user.map(|user| Self { user, session }))
-    }
-}
-
 impl<T: SessionUser<User: Clone>, S: Sync> FromRequestParts<S> for LoggedIn<T> {
     type Rejection = Error;
 
@@ -90,22 +54,6 @@ impl<T: SessionUser<User: Clone>, S: Sync> OptionalFromRequestParts<S> for Logge
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Error> {
         Self::from_session(Session::open(&parts.extensions).await?).await
-    }
-}
-
-impl<T: SessionUser> Clone for LoggedIn<T>
-where
-    T::User: Clone,
-{
-    fn clone(&self) -> Self {
-        Self { user: self.user.clone(), session: self.session.clone() }
-    }
-}
-
-/// Does not show the user.
-impl<T: SessionUser> fmt::Debug for LoggedIn<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoggedIn").field("session", &self.session).finish_non_exhaustive()
     }
 }
 

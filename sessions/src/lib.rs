@@ -14,6 +14,8 @@
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+#[cfg(feature = "actix")]
+pub mod actix;
 #[cfg(feature = "adopt")]
 pub mod adopt;
 mod clock;
@@ -81,7 +83,9 @@ pub mod values {}
 
 pub use cookie::SameSite;
 #[cfg(feature = "axum")]
-pub use csrf::{CsrfFuture, CsrfLayer, CsrfLayerBuilder, CsrfService};
+pub use csrf::{CsrfFuture, CsrfService};
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub use csrf::{CsrfLayer, CsrfLayerBuilder};
 pub use csrf::{CsrfToken, OriginCheck, OriginCheckBuilder};
 pub use data::SessionData;
 pub use data::codec::Codec;
@@ -93,12 +97,12 @@ pub use data::user::SessionUser;
 pub use device_bound::{DeviceProof, Unproven, UnprovenPolicy, settings::DeviceBinding};
 pub use error::store::StoreError;
 pub use error::{BuildError, Error, ErrorKind, Result};
-#[cfg(feature = "axum")]
-pub use extract::LoggedIn;
 pub use identity::id::StoreKey;
 pub use identity::keys::Keys;
 pub use layer::{ResponseFuture, SessionLayer, SessionLayerBuilder, SessionService};
 pub use login::Login;
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub use login::logged_in::LoggedIn;
 pub use login::require::{RequireLogin, RequireLoginBuilder, RequireLoginService};
 pub use login::sessions::{SessionInfo, UpdatedSessions, UserSessions};
 pub use login::way_back::local_path;

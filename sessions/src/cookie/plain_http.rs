@@ -90,6 +90,12 @@ impl PlainHttpHint {
         }
     }
 
+    /// Whether requests are still looked at.
+    #[cfg(feature = "actix")]
+    pub(crate) fn is_looking(&self) -> bool {
+        self.left.load(Relaxed) > 0
+    }
+
     /// Looks at a request; says who sent it if it is worth noting that it is sent a cookie.
     #[inline]
     pub(crate) fn look_at(

@@ -2,12 +2,10 @@ use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 
 use axum_core::BoxError;
 use http::{HeaderName, Response, Uri, request::Parts};
-use tower_layer::Layer;
 
-use crate::csrf::{
-    origin::{OriginCheck, OriginCheckBuilder},
-    service::CsrfService,
-};
+use crate::csrf::origin::{OriginCheck, OriginCheckBuilder};
+#[cfg(feature = "axum")]
+use crate::csrf::service::CsrfService;
 use crate::{
     data::SessionData,
     error::BuildError,
@@ -18,10 +16,10 @@ use crate::{
 /// forgery), before they can change anything or begin a session.
 ///
 /// It belongs inside the [`SessionLayer<T>`](crate::SessionLayer). The service inside of it is given
-/// axum's body.
+/// axum's body; in actix-web a form is read and put back.
 ///
 /// ```
-/// # #[cfg(all(feature = "derive", feature = "memory", feature = "bincode"))] {
+/// # #[cfg(all(feature = "axum", feature = "derive", feature = "memory", feature = "bincode"))] {
 /// use axum::{Form, Router, response::Html, routing::get};
 /// use sessions::{Keys, MemoryStore, Session};
 /// # #[derive(serde::Deserialize)] struct Order { teapots: u32 }
@@ -113,18 +111,18 @@ use crate::{
 ///   default, or the site's own origin has to be named as a trusted one:
 ///   [`proxies`](crate::proxies#the-host-that-an-origin-is-compared-with).
 pub struct CsrfLayer<T> {
-    settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
     data: PhantomData<fn() -> T>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) origins: OriginCheck,
     pub(super) unchecked_paths: Vec<Cow<'static, str>>,
     pub(super) needs_token: bool,
-    pub(super) header: HeaderName,
+    pub(crate) header: HeaderName,
     pub(super) field: Cow<'static, str>,
-    pub(super) form_limit: usize,
+    pub(crate) form_limit: usize,
     pub(super) on_rejection: Option<OnRejection>,
 }
 
@@ -313,7 +311,8 @@ impl<T> fmt::Debug for CsrfLayer<T> {
     }
 }
 
-impl<S, T: SessionData> Layer<S> for CsrfLayer<T> {
+#[cfg(feature = "axum")]
+impl<S, T: SessionData> tower_layer::Layer<S> for CsrfLayer<T> {
     type Service = CsrfService<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {

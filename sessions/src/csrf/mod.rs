@@ -1,13 +1,15 @@
 //! Whether a request was meant by the site's own pages.
 
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub(crate) mod check;
+#[cfg(any(feature = "actix", feature = "axum"))]
 pub(crate) mod layer;
 pub(crate) mod origin;
 #[cfg(feature = "axum")]
 pub(crate) mod service;
 pub(crate) mod token;
 
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 pub use layer::{CsrfLayer, CsrfLayerBuilder};
 pub use origin::{OriginCheck, OriginCheckBuilder};
 #[cfg(feature = "axum")]

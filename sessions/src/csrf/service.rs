@@ -15,24 +15,16 @@ use axum_core::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header, request::Parts};
+use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
+    check::{Judged, Refusal, TokenPlace},
     layer::Settings,
-    origin::{self, Verdict},
 };
-use crate::{
-    data::SessionData,
-    error::Error,
-    session::Session,
-    web::{
-        preflight::is_preflight,
-        rejection::{self, Rejection},
-    },
-};
+use crate::{data::SessionData, session::Session};
 
 /// What a [`CsrfLayer`](super::CsrfLayer) makes of a service.
 pub struct CsrfService<S, T> {
@@ -79,23 +71,16 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let request = request.map(Body::new);
         let settings = &*self.settings;
-        let headers = request.headers();
-        let check = settings.check(request.method(), request.uri(), headers);
-        let is_good = check == Check::Nothing
-            || match settings.origins.judge(headers, request.uri()) {
-                Verdict::Good => true,
-                Verdict::Unknown => check == Check::OriginAndToken,
-                Verdict::Foreign => false,
-            };
-        if !is_good {
-            let error = origin::refusal(headers, request.uri());
-            tracing::info!("refused a request: {error}");
-            let (head, _) = request.into_parts();
-            let response = settings.respond(&Rejection::from(error), &head);
-            return CsrfFuture { stage: Stage::Refused { response: Some(Box::new(response)) } };
-        }
-        if check != Check::OriginAndToken {
-            return CsrfFuture { stage: Stage::Passed { inner: self.inner.call(request) } };
+        match settings.judge(request.method(), request.headers(), request.uri()) {
+            Judged::Passes => {
+                return CsrfFuture { stage: Stage::Passed { inner: self.inner.call(request) } };
+            }
+            Judged::NeedsToken => {}
+            Judged::Refused(refusal) => {
+                let (head, _) = request.into_parts();
+                let response = Some(Box::new(settings.refuse(refusal, &head)));
+                return CsrfFuture { stage: Stage::Refused { response } };
+            }
         }
         // The service that is ready is the one to be called; the next request gets its clone.
         let next = self.inner.clone();
@@ -108,47 +93,10 @@ where
                     let request = Request::from_parts(head, body);
                     inner.call(request).await.map(IntoResponse::into_response)
                 }
-                Err(refusal) => Ok(settings.respond(&refusal.into_rejection(&settings), &head)),
+                Err(refusal) => Ok(settings.refuse(refusal, &head)),
             }
         };
         CsrfFuture { stage: Stage::Checking { checking: Box::pin(checking) } }
-    }
-}
-
-impl Settings {
-    fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Check {
-        let is_unchecked = |path| self.unchecked_paths.iter().any(|unchecked| unchecked == path);
-        match *method {
-            Method::POST if is_unchecked(uri.path()) => Check::Nothing,
-            _ => Check::for_request(method, headers, self.needs_token),
-        }
-    }
-
-    fn respond(&self, rejection: &Rejection, request: &Parts) -> Response {
-        rejection::respond(self.on_rejection.as_ref(), rejection, request).into_response()
-    }
-}
-
-/// What a request has to prove.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Check {
-    Nothing,
-    Origin,
-    OriginAndToken,
-}
-
-impl Check {
-    fn for_request(method: &Method, headers: &HeaderMap, needs_token: bool) -> Self {
-        // A page of any site can have its browser open a WebSocket; no page can put a token into that.
-        let is_upgrade = headers.contains_key(header::UPGRADE);
-        match *method {
-            Method::CONNECT => Self::Origin,
-            Method::GET | Method::HEAD | Method::TRACE if is_upgrade => Self::Origin,
-            Method::GET | Method::HEAD | Method::TRACE => Self::Nothing,
-            _ if is_preflight(method, headers) && !is_upgrade => Self::Nothing,
-            _ if needs_token => Self::OriginAndToken,
-            _ => Self::Origin,
-        }
     }
 }
 
@@ -207,56 +155,6 @@ impl<F, E> fmt::Debug for CsrfFuture<F, E> {
     }
 }
 
-/// Why a request does not get any further.
-enum Refusal {
-    /// The store does not answer, or the token is a wrong one.
-    Session(Error),
-    /// No token could belong to its session.
-    NewSession,
-    NoToken,
-    TooLarge,
-    /// The client has not sent it to its end.
-    Broken(BoxError),
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Session(error)
-    }
-}
-
-impl Refusal {
-    fn into_rejection(self, settings: &Settings) -> Rejection {
-        match self {
-            Self::Session(error) => {
-                error.log();
-                Rejection::from(error)
-            }
-            Self::NewSession => {
-                tracing::info!("refused a request: a new session has no CSRF token yet");
-                Rejection::from(Error::csrf())
-            }
-            Self::NoToken => {
-                tracing::info!(
-                    header = settings.header.as_str(),
-                    field = &*settings.field,
-                    "refused a request: it has no CSRF token"
-                );
-                Rejection::from(Error::csrf())
-            }
-            Self::TooLarge => {
-                let limit = settings.form_limit;
-                tracing::info!(limit, "refused a form: it is too large to look for a CSRF token");
-                Rejection::form_too_large()
-            }
-            Self::Broken(error) => {
-                tracing::debug!("a form did not arrive: {error}");
-                Rejection::form_broken()
-            }
-        }
-    }
-}
-
 /// The body, of a request that has a token of its session.
 async fn check_token<T: SessionData>(
     settings: &Settings,
@@ -264,28 +162,14 @@ async fn check_token<T: SessionData>(
     body: Body,
 ) -> Result<Body, Refusal> {
     let session = Session::<T>::open(&head.extensions).await?;
-    // Before a body is read that cannot help.
-    if session.began_in_request() {
-        return Err(Refusal::NewSession);
+    match settings.check_before_body(&session, &head.headers)? {
+        TokenPlace::Header => Ok(body),
+        TokenPlace::Form => {
+            let (token, body) = take_token(body, settings).await?;
+            session.verify_csrf(&token)?;
+            Ok(body)
+        }
     }
-    if let Some(token) = head.headers.get(&settings.header) {
-        session.verify_csrf(token.to_str().unwrap_or_default())?;
-        Ok(body)
-    } else if is_form(&head.headers) {
-        let (token, body) = take_token(body, settings).await?;
-        session.verify_csrf(&token)?;
-        Ok(body)
-    } else {
-        Err(Refusal::NoToken)
-    }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    const FORM: &str = "application/x-www-form-urlencoded";
-    let essence = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|content_type| content_type.to_str().ok()?.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(FORM))
 }
 
 /// The token in a form, and the form as it was.
@@ -296,10 +180,7 @@ async fn take_token(body: Body, settings: &Settings) -> Result<(String, Body), R
         false => Refusal::Broken(error),
     })?;
     let form = form.to_bytes();
-    let mut fields = form_urlencoded::parse(&form);
-    let (_, token) = fields.find(|(name, _)| *name == settings.field).ok_or(Refusal::NoToken)?;
-    let token = token.into_owned();
-    Ok((token, Body::from(form)))
+    Ok((settings.token_in(&form)?, Body::from(form)))
 }
 
 /// Over ours, or over one that somebody has put around the body.
@@ -313,6 +194,7 @@ fn is_over_limit(error: &(dyn StdError + 'static)) -> bool {
 mod tests {
     use std::{convert::Infallible, future, io};
 
+    use http::header;
     use http_body::Frame;
     use tower_layer::Layer;
 

@@ -29,7 +29,7 @@ const TOKEN_LENGTH: usize = 2 * TAG_LENGTH;
 /// To be written into the page with `Display`, as a form's hidden field or in a `meta` element for
 /// scripts; it is made of letters, digits, `-` and `_` alone. `Debug` shows nothing of it.
 ///
-/// An axum handler can take it as an argument, in place of the session:
+/// A handler of axum or actix-web can take it as an argument, in place of the session:
 ///
 /// ```
 /// # #[cfg(all(feature = "axum", feature = "derive"))] {
@@ -108,7 +108,7 @@ impl<T: SessionData> Shared<T> {
     }
 }
 
-/// Against cross-site request forgery; `CsrfLayer` (feature `axum`) checks the tokens of all requests.
+/// Against cross-site request forgery; `CsrfLayer` (features `axum`, `actix`) checks the tokens of all requests.
 impl<T: SessionData> Session<T> {
     /// A token for the forms and scripts of a page, that [`verify_csrf`](Self::verify_csrf) knows
     /// when it comes back: no other site can have it.

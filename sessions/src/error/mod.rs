@@ -351,7 +351,7 @@ impl Error {
     }
 
     /// What a request is refused for.
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "actix", feature = "axum"))]
     pub(crate) fn log(&self) {
         if self.status().is_server_error() {
             tracing::error!("a session failed a request: {}", self.for_log());

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use axum_core::body::Body;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{future::OwnAnswer, headers};
 use crate::{
@@ -27,16 +27,15 @@ use crate::{
 };
 
 /// The answer to a browser, if the request is for one of the layer's own paths.
-pub(super) fn answer<T: SessionData, B>(
+pub(crate) fn answer<T: SessionData>(
     shared: &Arc<Shared<T>>,
-    request: &Request<B>,
+    is_post: bool,
+    path: &str,
+    headers: impl FnOnce() -> HeaderMap,
 ) -> Option<OwnAnswer> {
-    let devices = shared.devices.as_deref()?;
-    if request.method() != Method::POST {
-        return None;
-    }
-    let endpoint = devices.endpoint(request.uri().path())?;
-    let (shared, headers) = (shared.clone(), request.headers().clone());
+    let devices = shared.devices.as_deref().filter(|_| is_post)?;
+    let endpoint = devices.endpoint(path)?;
+    let (shared, headers) = (shared.clone(), headers());
     Some(Box::pin(async move {
         let Some(devices) = shared.devices.as_deref() else { return plain(StatusCode::NOT_FOUND) };
         let answer = match endpoint {
@@ -272,23 +271,18 @@ fn plain(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// The response with what it says to the browser about its device, or the page that asks again in its
-/// place.
-pub(super) fn with_device(
+/// What the response says to the browser about its device.
+pub(super) fn write_header(
     devices: &BoundDevices,
-    mut response: Response<Body>,
     outcome: DeviceOutcome,
-) -> Response<Body> {
-    drop_offers_of_inner_layers(devices, response.headers_mut());
-    if outcome.asks_again {
-        response = again();
-    }
+    headers: &mut HeaderMap,
+) {
+    drop_offers_of_inner_layers(devices, headers);
     if let Some(header) = outcome.header {
         let (name, value) = *header;
-        headers::never_store(response.headers_mut());
-        response.headers_mut().append(name, value);
+        headers::never_store(headers);
+        headers.append(name, value);
     }
-    response
 }
 
 /// A layer further inside has made an offer with the same path as this one: the browser's registration
@@ -315,7 +309,7 @@ fn drop_offers_of_inner_layers(devices: &BoundDevices, headers: &mut HeaderMap) 
 
 /// A page that asks for itself again: it is then a page of this site that asks, and the browser refreshes
 /// the bound cookie first.
-fn again() -> Response<Body> {
+pub(super) fn again() -> Response<Body> {
     const PAGE: &str = "<!doctype html><meta charset=utf-8><title>One moment</title>\
                         <p>One moment, please. <a href=\"\">Go on</a> if nothing happens.";
     let mut response = plain(StatusCode::UNAUTHORIZED);

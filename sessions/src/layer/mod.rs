@@ -17,8 +17,10 @@ use crate::{
 pub(crate) mod builder;
 #[cfg(feature = "device-bound")]
 pub(crate) mod device;
+pub(crate) mod drive;
 pub(crate) mod future;
 pub(crate) mod headers;
+pub(crate) mod response;
 pub(crate) mod service;
 
 pub use builder::SessionLayerBuilder;
@@ -61,6 +63,11 @@ pub use service::SessionService;
 /// # }
 /// ```
 ///
+/// # In actix-web
+///
+/// With the feature `actix` it is middleware there: `App::new().wrap(layer.clone())`, in each worker a clone of the
+/// one layer. The module `actix` has an example.
+///
 /// # In any tower service
 ///
 /// ```
@@ -96,7 +103,7 @@ pub use service::SessionService;
 /// ```
 pub struct SessionLayer<T: SessionData> {
     pub(crate) shared: Arc<Shared<T>>,
-    on_rejection: Option<OnRejection>,
+    pub(crate) on_rejection: Option<OnRejection>,
 }
 
 impl<T: SessionData> SessionLayer<T> {
@@ -122,7 +129,7 @@ impl<T: SessionData> SessionLayer<T> {
     }
 
     /// To list the sessions of a user and to end them, outside of a request: for a job, or a program of
-    /// the operator's. In an axum handler [`UserSessions`] is an argument.
+    /// the operator's. In a handler [`UserSessions`] is an argument.
     ///
     /// # Errors
     ///

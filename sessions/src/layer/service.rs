@@ -75,7 +75,12 @@ where
         #[cfg(feature = "device-bound")]
         if self.shared.devices.is_some()
             && !self.is_inside(&request)
-            && let Some(answering) = device::answer(&self.shared, &request)
+            && let Some(answering) = device::answer(
+                &self.shared,
+                request.method() == http::Method::POST,
+                request.uri().path(),
+                || request.headers().clone(),
+            )
         {
             return ResponseFuture::own(answering);
         }

@@ -1,5 +1,7 @@
 //! Whose session it is: login, logout, and how long ago that was.
 
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub(crate) mod logged_in;
 pub(crate) mod require;
 pub(crate) mod sessions;
 pub(crate) mod way_back;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum_core::{BoxError, body::Body};
-use http::{Extensions, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -20,7 +20,7 @@ use crate::{
     data::user::SessionUser,
     error::{BuildError, Error, ErrorKind},
     login::way_back::{local_path, with_next},
-    session::Session,
+    session::{Lazy, Session},
     web::{
         preflight::is_preflight,
         rejection::{self, OnRejection, Rejection},
@@ -120,9 +120,9 @@ impl<T: SessionUser> RequireLogin<T> {
         RequireLoginBuilder { settings: Self::new() }
     }
 
-    /// What becomes of a request with these extensions.
-    async fn judge(&self, extensions: &Extensions) -> Result<(), Refusal> {
-        let session = Session::<T>::open(extensions).await?;
+    /// What becomes of a request with this session.
+    pub(crate) async fn judge(&self, lazy: Option<Lazy<T>>) -> Result<(), Refusal> {
+        let session = Session::open_lazy(lazy).await?;
         #[cfg(feature = "device-bound")]
         session.handle().check_device(self.unproven)?;
         let fields = session.read_or_error().await?;
@@ -137,6 +137,12 @@ impl<T: SessionUser> RequireLogin<T> {
             Some(predicate) if !predicate(&fields) => Err(Refusal::Forbidden),
             _ => Ok(()),
         }
+    }
+
+    /// The response to a request that does not pass.
+    pub(crate) fn refuse(&self, refusal: Refusal, request: &Parts) -> Response<Body> {
+        let rejection = self.reject(refusal, request);
+        rejection::respond(self.on_rejection.as_ref(), &rejection, request)
     }
 
     fn reject(&self, refusal: Refusal, request: &Parts) -> Rejection {
@@ -307,7 +313,7 @@ fn without_body<R>(response: Response<R>) -> Response<Body> {
 }
 
 /// Why a request does not pass.
-enum Refusal {
+pub(crate) enum Refusal {
     /// There is no login that would do, or no session to be had.
     Login(Error),
     Forbidden,
@@ -401,16 +407,13 @@ where
         let require = self.require.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            match require.judge(&parts.extensions).await {
+            let lazy = parts.extensions.get().cloned();
+            match require.judge(lazy).await {
                 Ok(()) => {
                     let response = inner.call(Request::from_parts(parts, body)).await;
                     response.map(|response| response.map(Body::new))
                 }
-                Err(refusal) => {
-                    let rejection = require.reject(refusal, &parts);
-                    let on_rejection = require.on_rejection.as_ref();
-                    Ok(rejection::respond(on_rejection, &rejection, &parts))
-                }
+                Err(refusal) => Ok(require.refuse(refusal, &parts)),
             }
         })
     }

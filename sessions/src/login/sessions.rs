@@ -105,7 +105,7 @@ impl<T: SessionData> Session<T> {
 /// nothing any more. Requests that are under way with it keep what they have read, and can save
 /// nothing.
 ///
-/// An axum handler takes it as an argument; elsewhere it is made by
+/// A handler of axum or actix-web takes it as an argument; elsewhere it is made by
 /// [`SessionLayer::user_sessions`](crate::SessionLayer::user_sessions) or
 /// [`from_extensions`](Self::from_extensions). It looks into the layer's own store, which has to be a
 /// [`UserIndex`](crate::UserIndex), as all are that come with the crate, but for `PrivateCookie`. Cloning
@@ -140,7 +140,11 @@ impl<T: SessionUser> UserSessions<T> {
     /// [`NoUserIndex`](crate::ErrorKind::NoUserIndex) if the layer's store cannot list the sessions of a
     /// user.
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, Error> {
-        match extensions.get::<Lazy<T>>() {
+        Self::from_lazy(extensions.get())
+    }
+
+    pub(crate) fn from_lazy(lazy: Option<&Lazy<T>>) -> Result<Self, Error> {
+        match lazy {
             Some(Lazy(session)) => Self::new(session.handle().shared.clone()),
             None => Err(Error::no_layer(type_name::<T>())),
         }

@@ -97,6 +97,16 @@ impl<T: SessionData> Shared<T> {
             || (self.cookie.name == other.cookie.name && have_a_key_in_common())
     }
 
+    /// Whether a request's headers say something to the layer beside its cookies.
+    #[cfg(feature = "actix")]
+    pub(crate) fn reads_headers_beside_cookies(&self) -> bool {
+        #[cfg(feature = "device-bound")]
+        if self.devices.is_some() {
+            return true;
+        }
+        self.plain_http.is_looking()
+    }
+
     pub(crate) fn writing(&self, writer: RequestId) -> Writing<'_> {
         let (now, policy) = (self.field_time(), self.policy);
         Writing { writer, now, policy, defaults: &self.defaults }

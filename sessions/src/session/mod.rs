@@ -47,8 +47,8 @@ const NEXT_TRY: Duration = Duration::from_secs(1);
 /// A request's session, whose [`read`](Self::read) and [`write`](Self::write) neither fail nor panic: a
 /// request that cannot have the lock in time is given up with 503.
 ///
-/// An axum handler takes it as an argument; elsewhere [`Session::open`] finds it in the request's
-/// extensions. Cheap to clone: all clones are the same session of the same request, and can be sent
+/// A handler of axum or actix-web takes it as an argument; elsewhere [`Session::open`] finds it in the
+/// request's extensions. Cheap to clone: all clones are the same session of the same request, and can be sent
 /// to other tasks.
 ///
 /// ```
@@ -117,10 +117,12 @@ impl<T: SessionData> Session<T> {
     ///
     /// Nothing happens if the future is dropped; the session can be opened again.
     pub async fn open(extensions: &Extensions) -> Result<Self, Error> {
-        let Some(Lazy(session)) = extensions.get::<Lazy<T>>() else {
-            return Err(Error::no_layer(type_name::<T>()));
-        };
-        let session = session.clone();
+        Self::open_lazy(extensions.get::<Lazy<T>>().cloned()).await
+    }
+
+    /// Opens what the layer has left in a request's extensions, if it has.
+    pub(crate) async fn open_lazy(lazy: Option<Lazy<T>>) -> Result<Self, Error> {
+        let Some(Lazy(session)) = lazy else { return Err(Error::no_layer(type_name::<T>())) };
         session.handle.open().await?;
         Ok(session)
     }

@@ -150,13 +150,13 @@ impl Rejection {
         Self(Arc::new(inner))
     }
 
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "actix", feature = "axum"))]
     pub(crate) fn form_too_large() -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         Self::new(RejectionKind::Form, status, "The form is too large.")
     }
 
-    #[cfg(feature = "axum")]
+    #[cfg(any(feature = "actix", feature = "axum"))]
     pub(crate) fn form_broken() -> Self {
         Self::new(RejectionKind::Form, StatusCode::BAD_REQUEST, "The form did not arrive.")
     }
@@ -229,32 +229,44 @@ impl fmt::Display for Rejection {
 
 impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
+        let (kind, words) = describe(&error);
         let status = error.status();
-        let (kind, words) = match error.kind() {
-            ErrorKind::CrossSite => {
-                (RejectionKind::CrossSite, "This request came from another site.")
-            }
-            ErrorKind::Csrf => (
-                RejectionKind::Csrf,
-                "This page is out of date. Please load it again and repeat what you did.",
-            ),
-            ErrorKind::LoginRequired => (RejectionKind::LoginRequired, "Please log in."),
-            kind => (
-                RejectionKind::Session,
-                match (kind, status) {
-                    (_, StatusCode::SERVICE_UNAVAILABLE) => {
-                        "The session is not available just now. Please try again."
-                    }
-                    (ErrorKind::Ended, _) => "The session has ended in the meantime.",
-                    (_, StatusCode::CONFLICT) => {
-                        "Another request has changed the session in the meantime. Please repeat \
-                         what you did."
-                    }
-                    _ => "The session could not be used.",
-                },
-            ),
-        };
         Self::from_inner(Inner { kind, status, words, login_page: None, error: Some(error) })
+    }
+}
+
+impl Rejection {
+    /// For a framework that keeps the error itself.
+    #[cfg(feature = "actix")]
+    pub(crate) fn without_error(error: &Error) -> Self {
+        let (kind, words) = describe(error);
+        Self::new(kind, error.status(), words)
+    }
+}
+
+/// What a client is told of an error.
+fn describe(error: &Error) -> (RejectionKind, &'static str) {
+    match error.kind() {
+        ErrorKind::CrossSite => (RejectionKind::CrossSite, "This request came from another site."),
+        ErrorKind::Csrf => (
+            RejectionKind::Csrf,
+            "This page is out of date. Please load it again and repeat what you did.",
+        ),
+        ErrorKind::LoginRequired => (RejectionKind::LoginRequired, "Please log in."),
+        kind => (
+            RejectionKind::Session,
+            match (kind, error.status()) {
+                (_, StatusCode::SERVICE_UNAVAILABLE) => {
+                    "The session is not available just now. Please try again."
+                }
+                (ErrorKind::Ended, _) => "The session has ended in the meantime.",
+                (_, StatusCode::CONFLICT) => {
+                    "Another request has changed the session in the meantime. Please repeat \
+                     what you did."
+                }
+                _ => "The session could not be used.",
+            },
+        ),
     }
 }
 

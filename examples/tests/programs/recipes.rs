@@ -56,6 +56,35 @@ fn the_guide_shows_this_program_and_it_has_forty_lines_at_most() {
 }
 
 #[tokio::test]
+async fn actix_logs_in_by_its_form_and_refuses_another_sites() {
+    let (_program, client) = start(env!("CARGO_BIN_EXE_actix"));
+    assert!(client.get("/").await.text().contains("1 visits"));
+    let page = client.get("/").await;
+    assert!(page.text().contains("2 visits"));
+    let refused = client.get("/members").await;
+    assert_eq!(refused.status, StatusCode::SEE_OTHER);
+    assert_eq!(refused.header("location"), "/?next=%2Fmembers");
+
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let token = between(&page.body, "value=\"", "\"").to_string();
+    let from_elsewhere = [form[0], ("origin", "https://evil.example")];
+    let body = format!("csrf_token={token}");
+    let refused = post(&client, "/login", &from_elsewhere, &body).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let login = post(&client, "/login", &form, &body).await;
+    assert_eq!(login.header("location"), "/members");
+    let members = client.get("/members").await;
+    assert!(members.text().contains("Customer 7"));
+
+    let stale = post(&client, "/members/logout", &form, &body).await;
+    assert_eq!(stale.status, StatusCode::FORBIDDEN, "the token of before the login");
+    let token = between(&members.body, "value=\"", "\"");
+    let logout = post(&client, "/members/logout", &form, &format!("csrf_token={token}")).await;
+    assert_eq!(logout.header("location"), "/");
+    assert_eq!(client.get("/members").await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
 async fn first_steps_stay_logged_in_over_a_restart() {
     let folder = Folder::new();
     let database = format!("sqlite:{}", folder.path.join("shop.db").display());

@@ -497,11 +497,19 @@ async fn of_two_devices_that_register_at_once_one_is_bound() {
             second.client.set_cookie(COOKIE, first.client.cookie(COOKIE).as_deref());
         }
         let browsers = [first, second];
-        let replies = at_once(2, |number| {
+        // Each has found the session unbound before either binds the session.
+        let gate = shop.store.hold(Operation::Create);
+        let created = shop.store.calls().create;
+        let registering = at_once(2, |number| {
             let (mut browser, offer) = (browsers[number].clone(), offer.clone());
             async move { (browser.register(&offer).await.status, browser) }
-        })
-        .await;
+        });
+        let both_are_there = async || shop.store.calls().create == created + 2;
+        let releasing = async {
+            eventually("both are about to bind the session", both_are_there).await;
+            gate.release();
+        };
+        let (replies, ()) = tokio::join!(registering, releasing);
         shop.clock.advance(2 * MINUTE);
         let mut bound = 0;
         for (status, mut browser) in replies {

@@ -319,6 +319,13 @@ impl RedisStore {
         format!("{}:user:{user}", self.shared.prefix)
     }
 
+    /// The set of the record's user, where a script may change the set with the session: in a cluster it may
+    /// be elsewhere.
+    fn set_beside(&self, record: &Record) -> Option<String> {
+        let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
+        user.map(|user| self.user_key(user))
+    }
+
     fn scripts(&self) -> &Scripts {
         self.shared.tracked_scripts.get().unwrap_or(&self.shared.scripts)
     }
@@ -426,8 +433,7 @@ impl RedisStore {
         pack_into(&mut value, record);
         drop(value);
         put.arg("PX").arg(ttl.max(LEAST_TTL));
-        let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
-        let set = user.map(|user| self.user_key(user));
+        let set = self.set_beside(record);
         let keys: &[&str] = match &set {
             Some(set) => &[&session, &beside, set],
             None => &[&session, &beside],
@@ -480,23 +486,15 @@ impl RedisStore {
             return Ok(false);
         }
         let Some(mut changes) = recent.changes_to(record) else { return Ok(false) };
-        let head = |write_id: [u8; WRITE_ID], version| {
-            let mut head = Vec::with_capacity(WRITE_ID + head_length(record));
-            head.extend_from_slice(&write_id);
-            pack_head_into(&mut head, record, version);
-            head
-        };
-        let before = head(recent.write_id, recent.record.version);
-        let mut after = head(write_id, record.version);
+        let before = packed_head(recent.write_id, record, recent.record.version);
+        let mut after = packed_head(write_id, record, record.version);
         // A change that is close to the head goes with the head.
         if let Some(first) = changes.first().filter(|first| first.start < GAP) {
             after.extend_from_slice(&record.payload[..first.end]);
             changes.remove(0);
         }
         let session = self.key(key);
-        // In a cluster it may be elsewhere.
-        let user = record.user.as_deref().filter(|_| !self.shared.connection.is_cluster());
-        let set = user.map(|user| self.user_key(user));
+        let set = self.set_beside(record);
         let keys: &[&str] = match &set {
             Some(set) => &[&session, set],
             None => &[&session],
@@ -725,6 +723,14 @@ impl RedisStoreBuilder {
         };
         RedisStore { shared: Arc::new(shared) }
     }
+}
+
+/// What stands before the payload of a save.
+fn packed_head(write_id: [u8; WRITE_ID], record: &Record, version: u64) -> Vec<u8> {
+    let mut head = Vec::with_capacity(WRITE_ID + head_length(record));
+    head.extend_from_slice(&write_id);
+    pack_head_into(&mut head, record, version);
+    head
 }
 
 /// The answer to the last command, or the first error.

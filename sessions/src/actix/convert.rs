@@ -49,8 +49,9 @@ pub fn head(request: &HttpRequest) -> Parts {
 }
 
 pub(super) fn method(method: &old::Method) -> Method {
-    // Both take the same tokens.
-    Method::from_bytes(method.as_str().as_bytes()).unwrap_or_default()
+    // Both take the same tokens. If one ever does not, the request is one that a `CsrfLayer` checks, as it
+    // would not check the default, a `GET`.
+    Method::from_bytes(method.as_str().as_bytes()).unwrap_or(Method::POST)
 }
 
 pub(super) fn uri(uri: &old::Uri) -> Uri {

@@ -82,8 +82,8 @@ where
         // would replace the inner one's.
         let outer = lazy::<T>(request.request());
         if outer.is_some_and(|Lazy(outer)| shared.is_or_answers_for(&outer.handle().shared)) {
-            let inner = Some(self.inner.call(request));
-            return SessionFuture { stage: Stage::Other { inner, own: None } };
+            let inner = self.inner.call(request);
+            return SessionFuture { stage: Stage::Inside { inner } };
         }
         #[cfg(feature = "device-bound")]
         if let Some(answering) =
@@ -91,8 +91,7 @@ where
                 convert::headers(request.headers())
             })
         {
-            let own = Some((Some(request), answering));
-            return SessionFuture { stage: Stage::Other { inner: None, own } };
+            return SessionFuture { stage: Stage::Own { request: Some(request), answering } };
         }
         let headers = match shared.reads_headers_beside_cookies() {
             true => convert::headers(request.headers()),
@@ -148,13 +147,15 @@ pin_project! {
             drive: Drive<Whole<F>, T>,
             on_rejection: OnRequestRejection,
         },
-        // The session is none of this layer's business.
-        Other {
-            // Inside of another layer, which does what there is to do.
+        // Inside of another layer, which does what there is to do.
+        Inside {
             #[pin]
-            inner: Option<F>,
-            // The layer's own answer to a browser, in place of the inner service's.
-            own: Option<(Option<ServiceRequest>, OwnAnswer)>,
+            inner: F,
+        },
+        // The layer's own answer to a browser, in place of the inner service's.
+        Own {
+            request: Option<ServiceRequest>,
+            answering: OwnAnswer,
         },
     }
 }
@@ -177,15 +178,14 @@ where
                     }
                 })
             }
-            StageProjection::Other { inner, own } => match (inner.as_pin_mut(), own) {
-                (Some(inner), _) => inner.poll(cx).map_ok(ServiceResponse::map_into_left_body),
-                (None, Some((request, own))) => {
-                    let response = convert::response(ready!(own.as_mut().poll(cx)));
-                    let request = request.take().expect("a future is polled until it is ready");
-                    Poll::Ready(Ok(request.into_response(response).map_into_right_body()))
-                }
-                (None, None) => Poll::Pending,
-            },
+            StageProjection::Inside { inner } => {
+                inner.poll(cx).map_ok(ServiceResponse::map_into_left_body)
+            }
+            StageProjection::Own { request, answering } => {
+                let response = convert::response(ready!(answering.as_mut().poll(cx)));
+                let request = request.take().expect("a future is polled until it is ready");
+                Poll::Ready(Ok(request.into_response(response).map_into_right_body()))
+            }
         }
     }
 }
@@ -230,11 +230,11 @@ fn with_session<T: SessionData, B>(
     }
 }
 
-/// An error that has its response: nobody has the request that actix-web wants beside a response.
+/// An error that has its response: the request that actix-web wants beside a response is gone.
 #[derive(Debug)]
 struct Answered {
     response: RefCell<Option<HttpResponse>>,
-    /// The head of the response, for who asks for it again.
+    /// The head of the response, for a caller that asks for the response again.
     status: old::StatusCode,
     headers: old::header::HeaderMap,
     why: String,

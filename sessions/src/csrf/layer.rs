@@ -207,7 +207,7 @@ impl<T: SessionData> CsrfLayerBuilder<T> {
     /// page of another site sends on purpose, as that of an identity provider (`response_mode=form_post`) or
     /// of a bank after a payment. Can be repeated.
     ///
-    /// Whoever puts up a page can send that form too. So the handler either changes nothing, or checks what
+    /// Any page of any site can send that form too. So the handler either changes nothing, or checks what
     /// only an honest sender can know: the `state` of OAuth 2.0 (RFC 6749, 10.12; RFC 9700, 4.7), or a signature.
     /// The origin is no such thing here: a page with `Referrer-Policy: no-referrer`, as some providers
     /// have, sends `Origin: null` (Fetch, *append a request Origin header*). And the session's cookie does not

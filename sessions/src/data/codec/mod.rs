@@ -223,7 +223,7 @@ impl Codec {
     #[inline]
     pub(crate) fn plan<W: Form>(self, value: &W::Value) -> Result<Plan<'_, W>, EncodeError> {
         let place = Place::new::<W>(self as u8);
-        // A third to a half of what writing such a value takes.
+        // With the look a text of twelve letters takes 22 ns to write, and 15 without (`benches/values`).
         if let Some(kind) = form::scalar::<W>() {
             let node = Node::of_scalar(kind);
             let layout =

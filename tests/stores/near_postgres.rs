@@ -10,7 +10,7 @@ use sessions_tests::{
     eventually,
     servers::{Kind, StoreServer},
 };
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions, raw_sql};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -179,6 +179,19 @@ async fn a_store_that_is_not_told_goes_without_and_says_so_once() {
     assert_eq!(version(&pooled, &session).await, None, "nothing is believed");
     assert_eq!(hits(&pooled).await, 0);
     assert_eq!(log.lines("does not tell what changes"), 2);
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        let options: PgConnectOptions = pooler.url().parse().unwrap();
+        let mut other =
+            PgConnection::connect_with(&options.extra_float_digits(None)).await.unwrap();
+        other.execute(raw_sql("BEGIN")).await.unwrap();
+        let channels = other.fetch_all(raw_sql("SELECT pg_listening_channels()")).await.unwrap();
+        assert_eq!(channels.len(), 0, "a connection that others are given is told nothing");
+        all.push(other);
+    }
+    for other in all {
+        other.close().await.unwrap();
+    }
 
     // Past the pooler.
     let builder = PostgresStore::builder().with_notifications_from(&server.url());

@@ -20,8 +20,9 @@ use std::{
 };
 
 use sqlx::{
-    Postgres,
+    Connection as _, Executor as _, PgConnection, PgExecutor, Postgres, Row as _,
     postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
+    raw_sql,
 };
 use tokio::{
     runtime::Handle as Runtime,
@@ -48,6 +49,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The pause after a connection on which nothing arrives.
 const DEAF: Duration = Duration::from_secs(60);
+
+/// Clients that are served meanwhile can hide what a pooler does from one look.
+const LOOKS: u32 = 16;
+
+const TRANSACTIONS: &str = "no notification to ourselves arrives behind a pooler in `pool_mode = transaction`: \
+                            listen past it by `with_notifications_from`";
 
 /// How a store is told of changes, if it is.
 #[derive(Default)]
@@ -317,10 +324,7 @@ impl Core<Postgres> {
         if !was_sent {
             shared.warn("the table has no trigger that tells of changes: call `migrate`");
         } else if !ears.has_heard() {
-            shared.warn(
-                "a notification to ourselves does not arrive: a pooler in `pool_mode = transaction` \
-                 passes none on; listen past it by `with_notifications_from`",
-            );
+            shared.warn(TRANSACTIONS);
         }
         ears.feed.end();
         ears.is_deaf.notify_one();
@@ -380,18 +384,27 @@ impl Drop for Running {
     }
 }
 
+/// The process of the server that answers on this connection, asked without a prepared statement.
+async fn backend<'c>(connection: impl PgExecutor<'c>) -> Result<i32, sqlx::Error> {
+    connection.fetch_one(raw_sql("SELECT pg_catalog.pg_backend_pid()")).await?.try_get(0)
+}
+
 impl Listening {
     async fn run(self) {
         let mut pause = PAUSE;
         while !self.watcher.is_closed() {
             let has_heard = match timeout(self.timeout, self.connect()).await {
-                Ok(Ok((listener, ears))) => {
+                Ok(Ok(Some((listener, ears)))) => {
                     if !self.running.uses(&ears) {
                         return;
                     }
                     self.listen(listener, &ears).await;
                     ears.feed.end();
                     Some(ears.has_heard())
+                }
+                Ok(Ok(None)) => {
+                    self.running.shared.warn(TRANSACTIONS);
+                    Some(false)
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "no connection that listens");
@@ -408,7 +421,8 @@ impl Listening {
         }
     }
 
-    async fn connect(&self) -> Result<(PgListener, Arc<Ears>), sqlx::Error> {
+    /// Nothing if a pooler gives each transaction another connection to the server.
+    async fn connect(&self) -> Result<Option<(PgListener, Arc<Ears>)>, sqlx::Error> {
         // A pool of one: its connection is the listener's for as long as the listener is there.
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -420,6 +434,9 @@ impl Listening {
         listener.ignore_pool_close_event(true);
         // A new connection is a new feed.
         listener.eager_reconnect(false);
+        if self.is_shared(&mut listener).await? {
+            return Ok(None);
+        }
         let number = getrandom::u64()
             .map_err(|error| sqlx::Error::Configuration(error.to_string().into()))?;
         let ears = Ears {
@@ -432,7 +449,33 @@ impl Listening {
             is_deaf: Notify::new(),
         };
         listener.listen_all([&*self.channel, &*ears.channel]).await?;
-        Ok((listener, Arc::new(ears)))
+        Ok(Some((listener, Arc::new(ears))))
+    }
+
+    /// Whether what answers on the listener's connection answers others as well. The server would go on
+    /// to notify a connection that the pooler has given to another client, and that client's statement
+    /// fails by a notification that it has not asked for: hence this look before the first `LISTEN`.
+    async fn is_shared(&self, listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+        let own = backend(&mut *listener).await?;
+        let looks = async {
+            let mut other = PgConnection::connect_with(&self.options).await?;
+            let mut is_shared = false;
+            for _ in 0..LOOKS {
+                // A transaction keeps what answers in it, and what was free last is what is given next.
+                other.execute(raw_sql("BEGIN")).await?;
+                is_shared =
+                    backend(&mut other).await? == own || backend(&mut *listener).await? != own;
+                other.execute(raw_sql("ROLLBACK")).await?;
+                is_shared |= backend(&mut *listener).await? != own;
+                if is_shared {
+                    break;
+                }
+            }
+            other.close().await?;
+            Ok(is_shared)
+        };
+        // A pooler that gives each client a connection of its own may have no further one.
+        timeout(self.timeout / 2, looks).await.unwrap_or(Ok(false))
     }
 
     async fn listen(&self, mut listener: PgListener, ears: &Ears) {

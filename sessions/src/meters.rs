@@ -67,6 +67,33 @@ pub(crate) fn adopted() {
     ::metrics::counter!("sessions_adopted_total").increment(1);
 }
 
+/// A session was bound to a device.
+#[cfg(feature = "device-bound")]
+#[inline]
+pub(crate) fn device_bound() {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("sessions_devices_bound_total").increment(1);
+}
+
+/// A device got another bound cookie.
+#[cfg(feature = "device-bound")]
+#[inline]
+pub(crate) fn device_refreshed() {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("sessions_devices_refreshed_total").increment(1);
+}
+
+/// A device, or a request that does not show its session's device, was refused.
+#[cfg(feature = "device-bound")]
+#[inline]
+pub(crate) fn device_refused(step: &'static str, reason: &'static str) {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("sessions_devices_refused_total", "step" => step, "reason" => reason)
+        .increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (step, reason);
+}
+
 /// A load that a near cache was asked for.
 #[inline]
 pub(crate) fn near_cache(is_hit: bool) {

@@ -1,7 +1,7 @@
 //! UserSessions that are bound to a device: a browser that has a key, others that have none, and a thief.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     future::pending,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,6 +16,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use p256::ecdsa::{Signature, SigningKey, signature::Signer};
 use serde_json::Value;
 use sessions::{
@@ -1682,4 +1683,82 @@ async fn a_type_without_a_user_is_bound_as_soon_as_it_is_stored() {
     assert_eq!(client.get("/").await.header(header), "");
     let stored = client.request(Method::POST, "/").await;
     assert_ne!(stored.header(header), "");
+}
+
+// ---- metrics ----
+
+#[tokio::test]
+async fn the_metrics_tell_who_is_bound_and_what_is_refused_and_why() {
+    let recorder = DebuggingRecorder::new();
+    // Of this thread, which runs the server too.
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let shop = Shop::start().await;
+    let register = async |client: &Client, proof: Option<&str>| {
+        let header = proof.map(|proof| ("secure-session-response", proof));
+        let headers: Vec<_> = header.into_iter().collect();
+        client.call(request(Method::POST, REGISTER, &headers)).await.status.as_u16()
+    };
+    let mut browser = shop.browser(1);
+    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let client = &browser.client.clone();
+    let strange = browser.registration("abc");
+    assert_eq!(register(client, None).await, 400);
+    assert_eq!(register(client, Some("x")).await, 403);
+    assert_eq!(register(client, Some(&strange)).await, 403);
+    assert_eq!(register(&shop.server.client(), Some(&strange)).await, 401);
+    let visitor = shop.server.client();
+    visitor.get("/visit").await.text();
+    assert_eq!(register(&visitor, Some(&strange)).await, 403);
+    assert_eq!(browser.register(&offer).await.status, StatusCode::OK);
+    assert_eq!(register(client, Some(&strange)).await, 403);
+
+    shop.clock.advance(2 * MINUTE);
+    let thief = browser.thief();
+    let Bound { id, challenge, .. } = browser.bound().clone();
+    let old = browser.proof(&challenge.expect("a challenge"));
+    assert_eq!(browser.refresh_with("no-id-of-ours", None).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.refresh_with(&id, Some("x")).await.status, StatusCode::FORBIDDEN);
+    shop.clock.advance(21 * MINUTE);
+    assert_eq!(browser.refresh_with(&id, Some(&old)).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+
+    // However often its handler and the guards look.
+    assert_eq!(thief.get("/account").await.status, StatusCode::SEE_OTHER);
+    thief.set_cookie(BOUND, None);
+    assert_eq!(thief.get("/who").await.text(), "None");
+    let mut other = shop.bound(2, 8).await;
+    thief.set_cookie(BOUND, other.client.cookie(BOUND).as_deref());
+    assert_eq!(thief.get("/who").await.text(), "None");
+    other.get("/logout").await.text();
+    assert_eq!(other.refresh().await.status, StatusCode::UNAUTHORIZED);
+
+    let counted = recorder.snapshotter().snapshot().into_vec().into_iter();
+    let counted: BTreeMap<_, _> = counted
+        .filter(|(key, ..)| key.key().name().starts_with("sessions_devices_"))
+        .map(|(key, _, _, value)| {
+            let labels: Vec<_> = key.key().labels().map(|label| label.value()).collect();
+            let name = key.key().name().trim_start_matches("sessions_devices_");
+            let DebugValue::Counter(count) = value else { panic!("{name} is no counter") };
+            ([&[name][..], &labels].concat().join(" "), count)
+        })
+        .collect();
+    let expected = [
+        ("bound_total", 2),
+        ("refreshed_total", 1),
+        // The browser too has one that is too old, and gets another.
+        ("refused_total refresh challenge", 2),
+        ("refused_total refresh no_binding", 1),
+        ("refused_total refresh no_session", 1),
+        ("refused_total refresh proof", 1),
+        ("refused_total register bound_already", 1),
+        ("refused_total register challenge", 1),
+        ("refused_total register login_required", 1),
+        ("refused_total register no_session", 1),
+        ("refused_total register proof", 2),
+        ("refused_total use another_binding", 1),
+        ("refused_total use expired", 1),
+        ("refused_total use no_cookie", 1),
+    ];
+    let expected = expected.map(|(name, count)| (name.to_string(), count));
+    assert_eq!(counted, BTreeMap::from(expected));
 }

@@ -73,6 +73,17 @@ pub enum Unproven {
     AnotherBinding,
 }
 
+impl Unproven {
+    /// What the metrics call it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::NoCookie => "no_cookie",
+            Self::Expired => "expired",
+            Self::AnotherBinding => "another_binding",
+        }
+    }
+}
+
 impl fmt::Display for Unproven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

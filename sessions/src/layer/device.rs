@@ -20,11 +20,16 @@ use crate::{
     },
     error::{Error, ErrorKind},
     identity::id::{self, StoreKey},
+    meters,
     record::binding::{Binding, BindingId},
     save::{self, Saved, link, shared::Shared, turn::StoreTurn},
     session::{Session, device::DeviceOutcome},
     slot::plan::{SaveJob, SaveKind},
 };
+
+/// The steps of a device, as the metrics name them.
+const REGISTER: &str = "register";
+const REFRESH: &str = "refresh";
 
 /// The answer to a browser, if the request is for one of the layer's own paths.
 pub(crate) fn answer<T: SessionData>(
@@ -61,39 +66,41 @@ async fn register<T: SessionData>(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
     // Long: the steps of a registration in their order, each with its refusal.
-    let refused = |status: StatusCode, why: &dyn std::fmt::Display| {
+    let refused = |status: StatusCode, reason: &'static str, why: &dyn std::fmt::Display| {
         tracing::info!("refused to bind a session to a device: {why}");
+        meters::device_refused(REGISTER, reason);
         Ok(plain(status))
     };
     let Some(response) = headers.get(&RESPONSE) else {
-        return strange(StatusCode::BAD_REQUEST, "the request has no proof");
+        return strange(StatusCode::BAD_REQUEST, REGISTER, "proof", "the request has no proof");
     };
     let session = Session::<T>::lazy(shared.clone(), &Method::POST, headers);
     session.handle().open().await?;
     let slot = session.handle().slot();
     let Some(key) = slot.registration().map(|it| it.key) else {
-        return strange(StatusCode::UNAUTHORIZED, "it has no session");
+        return strange(StatusCode::UNAUTHORIZED, REGISTER, "no_session", "it has no session");
     };
     let (is_bound, has_user) =
         slot.inspect(|_, _, record, head| (head.binding.is_some(), record.user.is_some()));
     if is_bound {
-        return refused(StatusCode::FORBIDDEN, &"the session is bound already");
+        return refused(StatusCode::FORBIDDEN, "bound_already", &"the session is bound already");
     }
     if devices.has_users && !has_user {
-        return refused(StatusCode::FORBIDDEN, &"nobody is logged in");
+        return refused(StatusCode::FORBIDDEN, "login_required", &"nobody is logged in");
     }
     let proof = match Proof::parse(response.as_bytes()) {
         Ok(proof) => proof,
-        Err(flaw) => return refused(StatusCode::FORBIDDEN, &flaw),
+        Err(flaw) => return refused(StatusCode::FORBIDDEN, "proof", &flaw),
     };
     let (device, challenge) = match proof.registered() {
         Ok(registered) => registered,
-        Err(flaw) => return refused(StatusCode::FORBIDDEN, &flaw),
+        Err(flaw) => return refused(StatusCode::FORBIDDEN, "proof", &flaw),
     };
     let now = shared.now();
     if devices.check_registration(&shared.keys.get(), &key, challenge, now).is_err() {
         devices.forget_offer(&key);
-        return refused(StatusCode::FORBIDDEN, &"its challenge is not the session's, or too old");
+        let why = "its challenge is not the session's, or too old";
+        return refused(StatusCode::FORBIDDEN, "challenge", &why);
     }
     let id = BindingId::from_bytes(id::random()?);
     let binding = Binding { id, key: device, since: now };
@@ -121,15 +128,16 @@ async fn register<T: SessionData>(
         Ok(Saved::Done) => {}
         Ok(Saved::Outdated) => {
             forget(shared, &id).await;
-            return refused(StatusCode::FORBIDDEN, &"another device was faster");
+            return refused(StatusCode::FORBIDDEN, "bound_already", &"another device was faster");
         }
         Err(error) if error.kind() == ErrorKind::Ended => {
             forget(shared, &id).await;
-            return refused(StatusCode::UNAUTHORIZED, &"the session has ended");
+            return refused(StatusCode::UNAUTHORIZED, "no_session", &"the session has ended");
         }
         Err(error) => return failed(error),
     }
     tracing::info!("bound a session to a device");
+    meters::device_bound();
     let name = devices.session_identifier(&shared.keys.get(), &id);
     Ok(proven(shared, devices, id, &name, now))
 }
@@ -145,7 +153,8 @@ async fn refresh<T: SessionData>(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
     let Some((id, name)) = devices.named_binding(&shared.keys.get(), headers) else {
-        return strange(StatusCode::UNAUTHORIZED, "it names no binding of this layer");
+        let why = "it names no binding of this layer";
+        return strange(StatusCode::UNAUTHORIZED, REFRESH, "no_binding", why);
     };
     let response = headers.get(&RESPONSE);
     // A session that has ended meanwhile gets the cookie that it has, which opens nothing.
@@ -155,6 +164,7 @@ async fn refresh<T: SessionData>(
         return Ok(proven(shared, devices, id, name, at));
     }
     let Some(binding) = named_session(shared, &id, headers).await? else {
+        meters::device_refused(REFRESH, "no_session");
         return Ok(plain(StatusCode::UNAUTHORIZED));
     };
     let Some(response) = response else {
@@ -167,14 +177,17 @@ async fn refresh<T: SessionData>(
         Ok(challenge) => challenge,
         Err(flaw) => {
             tracing::info!("refused to refresh a device: {flaw}");
+            meters::device_refused(REFRESH, "proof");
             return Ok(challenged(shared, devices, id, name));
         }
     };
     if let Err(why) = devices.check_refresh(&shared.keys.get(), &id, challenge, shared.now()) {
         tracing::debug!(?why, "a device gets another challenge");
+        meters::device_refused(REFRESH, "challenge");
         return Ok(challenged(shared, devices, id, name));
     }
     tracing::debug!("a device has proved itself");
+    meters::device_refreshed();
     Ok(proven(shared, devices, id, name, shared.now()))
 }
 
@@ -209,8 +222,14 @@ async fn named_session<T: SessionData>(
 
 /// The refusal of a request that anybody can make, session or none: at `debug`, so that nobody fills the
 /// log with it.
-fn strange(status: StatusCode, why: &str) -> Result<Response<Body>, Error> {
+fn strange(
+    status: StatusCode,
+    step: &'static str,
+    reason: &'static str,
+    why: &str,
+) -> Result<Response<Body>, Error> {
     tracing::debug!("refused a device: {why}");
+    meters::device_refused(step, reason);
     Ok(plain(status))
 }
 

@@ -14,6 +14,7 @@ use crate::{
         cookie::BoundCookie, settings::BoundDevices,
     },
     error::Error,
+    meters,
     record::binding::Binding,
     save::shared::Shared,
     session::{
@@ -122,8 +123,10 @@ impl<T: SessionData> Handle<T> {
             arrival = ?self.arrival(),
             "a bound session is kept from a request that does not come from its device: {why}"
         );
-        if let Some(look) = &self.device {
-            let _ = look.refused.set(why);
+        if let Some(look) = &self.device
+            && look.refused.set(why).is_ok()
+        {
+            meters::device_refused("use", why.label());
         }
         false
     }
@@ -181,6 +184,7 @@ impl<T: SessionData> Handle<T> {
             arrival = ?self.arrival(),
             "a request does not pass that does not come from its session's device: {why}"
         );
+        meters::device_refused("use", why.label());
         self.ask_again(policy);
         Err(Error::unproven_device())
     }

@@ -98,12 +98,12 @@ impl<T> fmt::Debug for CsrfToken<T> {
 
 impl<T: SessionData> Shared<T> {
     fn csrf_token(&self, id: &SessionId) -> Result<CsrfToken<T>, Error> {
-        Ok(CsrfToken::masked(self.keys.get().csrf_tag(&self.cookie.name, id.as_bytes()))?)
+        Ok(CsrfToken::masked(self.keys.get().csrf_tag(&self.settings.cookie.name, id.as_bytes()))?)
     }
 
     fn is_csrf_token(&self, id: &SessionId, token: &str) -> bool {
         unmasked(token).is_some_and(|tag| {
-            self.keys.get().verify_csrf_tag(&self.cookie.name, id.as_bytes(), &tag)
+            self.keys.get().verify_csrf_tag(&self.settings.cookie.name, id.as_bytes(), &tag)
         })
     }
 }

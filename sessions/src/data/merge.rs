@@ -5,10 +5,13 @@ use std::{
     hash::{BuildHasher, Hash},
 };
 
-use crate::data::{
-    FieldInfo, FieldValue,
-    body::{self, Encoder, Found},
-    codec::{Codec, EncodeError, Form, form::Own},
+use crate::{
+    data::{
+        FieldInfo, FieldValue,
+        body::{self, Encoder, Found},
+        codec::{Codec, EncodeError, Form, form::Own},
+    },
+    error::BuildError,
 };
 
 /// What a save does about a field that somebody else has changed at the same time:
@@ -25,10 +28,27 @@ pub enum Conflict {
 }
 
 /// How a layer's changes meet those of others.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
     pub(crate) codec: Codec,
     pub(crate) conflict: Conflict,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { codec: Codec::preferred(), conflict: Conflict::default() }
+    }
+}
+
+impl Policy {
+    pub(crate) fn check(self) -> Result<(), BuildError> {
+        match Codec::ALL.contains(&self.codec) {
+            true => Ok(()),
+            false => Err(BuildError::new(
+                "no codec: enable one of the features `bincode`, `postcard`, `messagepack`, `json`",
+            )),
+        }
+    }
 }
 
 /// The three states of one field, as stored bytes, for generated code to merge.

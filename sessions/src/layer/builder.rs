@@ -5,7 +5,6 @@ use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc, time::Duration};
 use axum_core::BoxError;
 use http::{Response, request::Parts};
 
-use crate::data::merge::Conflict;
 #[cfg(feature = "device-bound")]
 use crate::device_bound::settings::DeviceBinding;
 #[cfg(feature = "adopt")]
@@ -16,32 +15,24 @@ use crate::{
     save::adopt::Adoption,
 };
 use crate::{
-    clock::Clock,
-    cookie::{CookieConfig, SameSite, seen::SeenCookies},
+    cookie::{SameSite, neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
     data::{
         SessionData,
         codec::{Codec, Probe},
-        merge::Policy,
-        sealing::Plain,
+        merge::Conflict,
     },
     error::BuildError,
     identity::{current::CurrentKeys, keys::Keys},
-    record::{LARGEST_PAYLOAD, expiry::Expiry},
+    layer::SessionLayer,
     save::{
         background::Background,
+        settings::Settings,
         shared::{Shared, WriteIds},
     },
     slot::{changes::Defaults, registry::Registry},
     store::storage::Storage,
     web::rejection::{OnRejection, Rejection},
 };
-use crate::{
-    cookie::{neighbours::Neighbour, plain_http::PlainHttpHint},
-    layer::SessionLayer,
-};
-
-/// A lease is renewed three times in this time.
-const SHORTEST_LEASE: Duration = Duration::from_millis(30);
 
 /// The settings of a [`SessionLayer`], with defaults that are safe as they are:
 ///
@@ -78,26 +69,12 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(30);
 pub struct SessionLayerBuilder<T: SessionData> {
     storage: Storage,
     keys: Keys,
-    cookie: CookieConfig,
-    expiry: Expiry,
-    has_absolute_timeout: bool,
-    codec: Option<Codec>,
-    conflict: Conflict,
-    payload_limit: usize,
-    lock_timeout: Duration,
-    waiter_limit: usize,
-    plain_secrets: Plain,
-    lease_time: Option<Duration>,
-    end_check_interval: Duration,
-    store_timeout: Duration,
+    settings: Settings,
     on_rejection: Option<OnRejection>,
     #[cfg(feature = "device-bound")]
     device_binding: Option<DeviceBinding>,
     #[cfg(feature = "adopt")]
     adoption: Option<Box<Adoption<T>>>,
-    #[cfg(feature = "adopt")]
-    ends_predecessor: bool,
-    clock: Clock,
     is_another_process: bool,
     data: PhantomData<fn() -> T>,
 }
@@ -107,26 +84,12 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         Self {
             storage,
             keys,
-            cookie: CookieConfig::default(),
-            expiry: Expiry::default(),
-            has_absolute_timeout: false,
-            codec: Codec::preferred(),
-            conflict: Conflict::default(),
-            payload_limit: 1 << 20,
-            lock_timeout: Duration::from_secs(30),
-            waiter_limit: 1_000,
-            plain_secrets: Plain::default(),
-            lease_time: None,
-            end_check_interval: Duration::from_secs(30),
-            store_timeout: Duration::from_secs(5),
+            settings: Settings::default(),
             on_rejection: None,
             #[cfg(feature = "device-bound")]
             device_binding: None,
             #[cfg(feature = "adopt")]
             adoption: None,
-            #[cfg(feature = "adopt")]
-            ends_predecessor: true,
-            clock: Clock::System,
             is_another_process: false,
             data: PhantomData,
         }
@@ -135,7 +98,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// The name of the cookie. The prefix `__Host-` binds it to this very host over TLS, `__Secure-`
     /// to TLS (RFC 6265bis, 4.1.3). Two layers that serve the same requests need two names.
     pub fn with_cookie_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.cookie.name = name.into();
+        self.settings.cookie.name = name.into();
         self
     }
 
@@ -148,14 +111,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// [`build`](Self::build) refuses it. They drop it also for a name under which everybody can have
     /// one, such as `co.uk` or `github.io` (<https://publicsuffix.org>), which nobody is told of here.
     pub fn with_cookie_domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
-        self.cookie.domain = Some(domain.into());
+        self.settings.cookie.domain = Some(domain.into());
         self
     }
 
     /// Sends the cookie to this path and those below it only. Needs another name than a `__Host-`
     /// one.
     pub fn with_cookie_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
-        self.cookie.path = path.into();
+        self.settings.cookie.path = path.into();
         self
     }
 
@@ -167,7 +130,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// answers with a form (`response_mode=form_post`) finds the session all the same says
     /// [`proxies`](crate::proxies#cookies-between-sites).
     pub fn with_same_site(mut self, same_site: SameSite) -> Self {
-        self.cookie.same_site = same_site;
+        self.settings.cookie.same_site = same_site;
         self
     }
 
@@ -176,7 +139,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// again while the session is in use, every 30 days. A session can ask for itself:
     /// [`Lifetime::with_persistent_cookie`](crate::Lifetime::with_persistent_cookie).
     pub fn with_persistent_cookie(mut self) -> Self {
-        self.expiry.persistent = true;
+        self.settings.expiry.persistent = true;
         self
     }
 
@@ -192,13 +155,13 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// A partitioned cookie and one that is not are two to a browser: where a running application
     /// changes over, sessions begin anew in frames, and it may be sent both for a while.
     pub fn with_partitioned_cookie(mut self) -> Self {
-        self.cookie.partitioned = true;
+        self.settings.cookie.partitioned = true;
         self
     }
 
     /// Lets scripts in the page read the cookie: whoever injects one then has the session.
     pub fn insecure_script_access(mut self) -> Self {
-        self.cookie.http_only = false;
+        self.settings.cookie.http_only = false;
         self
     }
 
@@ -215,12 +178,12 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     ///
     /// The first time that a browser seems to be at this, a warning in the log says so.
     pub fn insecure_plain_http(mut self) -> Self {
-        self.cookie.secure = false;
+        self.settings.cookie.secure = false;
         for prefix in ["__Host-Http-", "__Host-", "__Secure-", "__Http-"] {
             // Browsers compare prefixes without regard to case.
-            match self.cookie.name.split_at_checked(prefix.len()) {
+            match self.settings.cookie.name.split_at_checked(prefix.len()) {
                 Some((start, name)) if start.eq_ignore_ascii_case(prefix) => {
-                    self.cookie.name = name.to_string().into();
+                    self.settings.cookie.name = name.to_string().into();
                 }
                 _ => {}
             }
@@ -248,15 +211,15 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// # }
     /// ```
     pub fn with_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.expiry.idle = timeout.into();
+        self.settings.expiry.idle = timeout.into();
         self
     }
 
     /// A session ends this long after it was first saved, however much it is used; to the
     /// millisecond. With `None` a session that is in use never ends.
     pub fn with_absolute_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.expiry.absolute = timeout.into();
-        self.has_absolute_timeout = true;
+        self.settings.expiry.absolute = timeout.into();
+        self.settings.is_absolute_timeout_set = true;
         self
     }
 
@@ -264,7 +227,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// read is written to the store at most once in this time, and one that is written to keeps its
     /// expiry meanwhile. A twentieth of the idle timeout by default.
     pub fn with_refresh_window(mut self, window: Duration) -> Self {
-        self.expiry.refresh = Some(window);
+        self.settings.expiry.refresh = Some(window);
         self
     }
 
@@ -272,14 +235,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// another codec wrote are still read, if its feature is on. What each codec can hold stands in
     /// [`values`](crate::values).
     pub fn with_codec(mut self, codec: Codec) -> Self {
-        self.codec = Some(codec);
+        self.settings.policy.codec = codec;
         self
     }
 
     /// The most bytes that a session's fields may take in the store, up to 16 MiB. A save of more is
     /// an error.
     pub fn with_payload_limit(mut self, bytes: usize) -> Self {
-        self.payload_limit = bytes;
+        self.settings.payload_limit = bytes;
         self
     }
 
@@ -288,7 +251,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// [`update`](crate::Session::update) does, returns it after this time. With `None` they wait until
     /// the lock is free; a request that waits for itself is given up all the same. Default: 30 seconds.
     pub fn with_lock_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.lock_timeout = timeout.into().unwrap_or(Duration::MAX);
+        self.settings.lock_timeout = timeout.into().unwrap_or(Duration::MAX);
         self
     }
 
@@ -298,7 +261,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// more than the pages of one browser send at once (HTTP/2 servers commonly take 100 to 250
     /// requests on a connection, RFC 9113, 6.5.2, and a browser opens one a site).
     pub fn with_waiter_limit(mut self, requests: usize) -> Self {
-        self.waiter_limit = requests;
+        self.settings.waiter_limit = requests;
         self
     }
 
@@ -311,7 +274,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// soon as the longest session from before has ended.
     #[cfg(feature = "secret")]
     pub fn without_plain_secrets(mut self) -> Self {
-        self.plain_secrets = Plain::Refused;
+        self.settings.plain_secrets = crate::data::sealing::Plain::Refused;
         self
     }
 
@@ -319,7 +282,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// renewed three times as often. So long a process that dies with a lease holds up the others.
     /// Ten seconds by default.
     pub fn with_lease_time(mut self, time: Duration) -> Self {
-        self.lease_time = Some(time);
+        self.settings.own_lease_time = Some(time);
         self
     }
 
@@ -327,21 +290,21 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// store does not tell by itself: so late does a waiter hear of an end in another process. Default: 30
     /// seconds; zero is an error. An end in this process, and one that the store tells, are heard of at once.
     pub fn with_end_check_interval(mut self, interval: Duration) -> Self {
-        self.end_check_interval = interval;
+        self.settings.end_check_interval = interval;
         self
     }
 
     /// How long one call of the store may take before it is given up, and the request answered with
     /// 503. Five seconds by default.
     pub fn with_store_timeout(mut self, timeout: Duration) -> Self {
-        self.store_timeout = timeout;
+        self.settings.store_timeout = timeout;
         self
     }
 
     /// What a save does about a field that somebody else has changed at the same time, in another
     /// process or without having saved yet here, if the field has no `merge` of its own.
     pub fn with_conflict_policy(mut self, conflict: Conflict) -> Self {
-        self.conflict = conflict;
+        self.settings.policy.conflict = conflict;
         self
     }
 
@@ -420,14 +383,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// processes of the old build still serve. See [`adopt`](crate::adopt#a-fleet-that-rolls).
     #[cfg(feature = "adopt")]
     pub fn without_ending_predecessor(mut self) -> Self {
-        self.ends_predecessor = false;
+        self.settings.ends_predecessor = false;
         self
     }
 
     /// Another clock than the system's, to test expiry without waiting. The store needs the same.
     #[cfg(feature = "testing")]
     pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
-        self.clock = clock.clock();
+        self.settings.clock = clock.clock();
         self
     }
 
@@ -448,63 +411,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// value of which its codec would give back; a layer of another type in this process that has a key
     /// and the cookie's name in common with this one. The message says what to change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {
-        // Long: each setting is checked, and then named once more where it goes.
-        self.cookie.check()?;
-        self.expiry.check(self.has_absolute_timeout)?;
-        if self.payload_limit > LARGEST_PAYLOAD {
-            return Err(BuildError::new(format!(
-                "the payload limit is {} bytes, the most is {LARGEST_PAYLOAD}",
-                self.payload_limit
-            )));
-        }
-        if self.store_timeout.is_zero() {
-            return Err(BuildError::new("the store timeout is zero: no call could succeed"));
-        }
-        if self.end_check_interval.is_zero() {
-            return Err(BuildError::new(
-                "the interval of `with_end_check_interval` is zero: the store would be asked all the time",
-            ));
-        }
-        if self.waiter_limit == 0 {
-            return Err(BuildError::new(
-                "the waiter limit is zero: of two requests of a session at once, one would fail",
-            ));
-        }
-        if self.lease_time.is_some() && self.storage.is_cookie() {
-            return Err(BuildError::new(
-                "a session that is kept in its cookie cannot be locked across processes: use a \
-                 store, or leave out `with_lease_time`",
-            ));
-        }
-        let lease_time = self.lease_time.unwrap_or(Duration::from_secs(10));
-        if lease_time < SHORTEST_LEASE {
-            return Err(BuildError::new(format!(
-                "the lease time is {lease_time:?}: it could not be renewed in time; the shortest is \
-                 {SHORTEST_LEASE:?}"
-            )));
-        }
-        let codec = self.codec.ok_or_else(|| {
-            BuildError::new(
-                "no codec: enable one of the features `bincode`, `postcard`, `messagepack`, `json`",
-            )
-        })?;
-        for (field, info) in T::FIELDS.iter().enumerate() {
-            let codec = info.codec.unwrap_or(codec);
-            if let Err(error) = T::__probe(field, Probe { codec }) {
-                return Err(BuildError::new(format!(
-                    "the field `{}` (`{}`) of `{}` cannot be stored: {error}",
-                    info.key,
-                    error.type_name(),
-                    std::any::type_name::<T>(),
-                )));
-            }
-        }
+        self.settings.check(&self.storage)?;
+        check_fields::<T>(self.settings.policy.codec)?;
         #[cfg(feature = "device-bound")]
         let devices = match self.device_binding {
             Some(binding) => {
                 let has_users = T::FIELDS.iter().any(|field| field.user);
                 let is_in_cookie = self.storage.is_cookie();
-                Some(Box::new(binding.build_for(&self.cookie, is_in_cookie, has_users)?))
+                Some(Box::new(binding.build_for(&self.settings.cookie, is_in_cookie, has_users)?))
             }
             None => None,
         };
@@ -515,29 +429,19 @@ impl<T: SessionData> SessionLayerBuilder<T> {
                  cookie would make two of it; use a store, or leave out `adopt`",
             ));
         }
-        let neighbour = Neighbour::new::<T>(&self.cookie, &self.keys);
+        let neighbour = Neighbour::new::<T>(&self.settings.cookie, &self.keys);
         #[cfg(feature = "device-bound")]
         let neighbour = neighbour.with_bound(devices.as_ref().map(|it| it.names()));
         let neighbour = if self.is_another_process { None } else { Some(neighbour.register()?) };
-        let plain_http = PlainHttpHint::new(&self.cookie);
+        let plain_http = PlainHttpHint::new(&self.settings.cookie);
         let shared = Shared {
             user_prefix: user_prefix(T::__NAME, self.keys.tenant()),
             storage: self.storage,
             keys: CurrentKeys::new(self.keys.for_type(T::__NAME)),
             neighbour,
-            cookie: self.cookie,
-            expiry: self.expiry,
-            policy: Policy { codec, conflict: self.conflict },
+            settings: self.settings,
             defaults: Defaults::new::<T>(),
-            payload_limit: self.payload_limit,
-            lock_timeout: self.lock_timeout,
-            waiter_limit: self.waiter_limit,
-            plain_secrets: self.plain_secrets,
-            lease_time,
-            end_check_interval: self.end_check_interval,
-            store_timeout: self.store_timeout,
             write_ids: WriteIds::new(),
-            clock: self.clock,
             registry: Arc::new(Registry::new()),
             seen_cookies: SeenCookies::new(),
             background: Background::new(),
@@ -545,12 +449,26 @@ impl<T: SessionData> SessionLayerBuilder<T> {
             #[cfg(feature = "device-bound")]
             devices,
             #[cfg(feature = "adopt")]
-            adoption: self.adoption.map(|adoption| {
-                Box::new(Adoption { ends_predecessor: self.ends_predecessor, ..*adoption })
-            }),
+            adoption: self.adoption,
         };
         Ok(SessionLayer { shared: Arc::new(shared), on_rejection: self.on_rejection })
     }
+}
+
+/// Refuses a field no value of which its codec, or the layer's, would give back.
+fn check_fields<T: SessionData>(codec: Codec) -> Result<(), BuildError> {
+    for (field, info) in T::FIELDS.iter().enumerate() {
+        let codec = info.codec.unwrap_or(codec);
+        if let Err(error) = T::__probe(field, Probe { codec }) {
+            return Err(BuildError::new(format!(
+                "the field `{}` (`{}`) of `{}` cannot be stored: {error}",
+                info.key,
+                error.type_name(),
+                std::any::type_name::<T>(),
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What stands before a user in a store. Neither a type's name nor a tenant has a `:` in it.
@@ -565,8 +483,8 @@ impl<T: SessionData> fmt::Debug for SessionLayerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayerBuilder")
             .field("keys", &self.keys)
-            .field("cookie", &self.cookie)
-            .field("expiry", &self.expiry)
+            .field("cookie", &self.settings.cookie)
+            .field("expiry", &self.settings.expiry)
             .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     identity::id::{self, StoreKey},
     meters,
     record::binding::{Binding, BindingId},
-    save::{self, Saved, link, shared::Shared, turn::StoreTurn},
+    save::{self, Saved, link, settings::Settings, shared::Shared, turn::StoreTurn},
     session::{Session, device::DeviceOutcome},
     slot::plan::{SaveJob, SaveKind},
 };
@@ -198,7 +198,7 @@ async fn named_session<T: SessionData>(
     headers: &HeaderMap,
 ) -> Result<Option<Binding>, Error> {
     let Some(store) = shared.store() else { return Ok(None) };
-    let Shared { cookie, keys, seen_cookies, .. } = shared;
+    let Shared { settings: Settings { cookie, .. }, keys, seen_cookies, .. } = shared;
     // None with a refresh that another site's link has started.
     let lines = headers.get_all(header::COOKIE);
     let cookies = cookie.verified(keys, seen_cookies, lines);

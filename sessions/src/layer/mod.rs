@@ -212,8 +212,8 @@ impl<T: SessionData> fmt::Debug for SessionLayer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLayer")
             .field("keys", &self.shared.keys)
-            .field("cookie", &self.shared.cookie)
-            .field("expiry", &self.shared.expiry)
+            .field("cookie", &self.shared.settings.cookie)
+            .field("expiry", &self.shared.settings.expiry)
             .finish_non_exhaustive()
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn write_headers<T: SessionData>(
     }
     if let Some(cookie) = outcome.cookie {
         headers::never_store(headers);
-        handle.shared.cookie.put(cookie, headers);
+        handle.shared.settings.cookie.put(cookie, headers);
     } else if outcome.opened {
         headers::keep_private(headers);
     }

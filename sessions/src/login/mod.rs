@@ -157,7 +157,7 @@ impl<T: SessionUser> Session<T> {
             if slot.registration().is_some() {
                 let (record, registration) = renew::renew(shared, token, &mut turn, job).await?;
                 let successor =
-                    token.end_with_successor(record, registration, shared.payload_limit);
+                    token.end_with_successor(record, registration, shared.settings.payload_limit);
                 let _ = successor.set_lifetime(lifetime, writer);
                 self.switch_to(successor);
                 meters::logged_in();
@@ -265,7 +265,7 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
         let Self { session, user, keeps_data, lifetime, device, at } = self;
         let shared = &session.handle().shared;
         if let Some(lifetime) = lifetime {
-            shared.expiry.check_lifetime(lifetime);
+            shared.settings.expiry.check_lifetime(lifetime);
         }
         let writer = session.handle().writer();
         let ready = patch_with::<T>(user, shared, writer).map(|(user, extra_patch)| Ready {
@@ -344,7 +344,7 @@ pub(crate) fn patch_with<T: SessionUser>(
     let mut data = T::__load(&PayloadReader::empty(T::FIELDS));
     data.__begin_as(user);
     let mut body = Vec::new();
-    let codec = shared.policy.codec;
+    let codec = shared.settings.policy.codec;
     let encoded = data.__encode(T::__FIELD, &mut Encoder::new(codec, info, &mut body));
     encoded
         .and_then(|()| {

@@ -300,7 +300,8 @@ impl<T: SessionUser> UserSessions<T> {
         let shared = &*self.shared;
         let slot = shared.registry.find(&key);
         let slot = slot.unwrap_or_else(|| Slot::loading(shared.registry.without_id(key)).into());
-        let patience = Patience { limit: shared.lock_timeout, waiters: shared.waiter_limit };
+        let patience =
+            Patience { limit: shared.settings.lock_timeout, waiters: shared.settings.waiter_limit };
         let token = LockToken::acquire(slot, Access::Write, at, patience).await;
         let token = token.map_err(|timed_out| locked::<T>(timed_out, Access::Write, at))?;
         let slot = token.slot();
@@ -370,7 +371,7 @@ impl<T: SessionUser> UserSessions<T> {
         operation: &'static str,
         answer: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, Error> {
-        let limit: Duration = self.shared.store_timeout;
+        let limit: Duration = self.shared.settings.store_timeout;
         match timeout(limit, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(overdue(operation, limit).into()),

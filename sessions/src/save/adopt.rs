@@ -52,13 +52,11 @@ pub(crate) type Fill<T> = dyn Fn(
 pub(crate) struct Adoption<T: SessionData> {
     pub(crate) predecessor: Box<dyn ErasedPredecessor>,
     pub(crate) fill: Box<Fill<T>>,
-    /// The old session ends, and its cookie goes.
-    pub(crate) ends_predecessor: bool,
 }
 
 impl<T: SessionData> Adoption<T> {
     pub(crate) fn new(predecessor: impl Predecessor, fill: Box<Fill<T>>) -> Self {
-        Self { predecessor: Box::new(predecessor), fill, ends_predecessor: true }
+        Self { predecessor: Box::new(predecessor), fill }
     }
 }
 
@@ -116,7 +114,7 @@ pub(crate) async fn adopt<T: SessionData>(
                     seen = seen
                         .filter(|seen| seen.0 == record.version)
                         .or(Some((record.version, now)));
-                    if seen.is_some_and(|(_, since)| now - since < shared.lease_time) {
+                    if seen.is_some_and(|(_, since)| now - since < shared.settings.lease_time()) {
                         lost.pause(shared).await?;
                         continue;
                     }
@@ -149,7 +147,7 @@ async fn load_old<T: SessionData>(
     adoption: &Adoption<T>,
     old_id: &OldId,
 ) -> Result<Option<Ready<T>>, Error> {
-    let limit = shared.store_timeout;
+    let limit = shared.settings.store_timeout;
     let loaded = match timeout(limit, adoption.predecessor.load(old_id)).await {
         Ok(loaded) => loaded,
         Err(_) => Err(overdue("adopt", limit).into()),
@@ -286,10 +284,10 @@ async fn end_old<T: SessionData>(
     old_id: &OldId,
     held: &Held,
 ) {
-    if !adoption.ends_predecessor {
+    if !shared.settings.ends_predecessor {
         return;
     }
-    match timeout(shared.store_timeout, adoption.predecessor.end(old_id)).await {
+    match timeout(shared.settings.store_timeout, adoption.predecessor.end(old_id)).await {
         Ok(Ok(true)) => {
             // The claim has served when nobody can have read the old session before its end. If this is
             // lost, it stays longer.

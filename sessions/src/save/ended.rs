@@ -68,7 +68,7 @@ fn start_watch<T: SessionData>(shared: &Arc<Shared<T>>, slot: &Arc<Slot<T>>, is_
     let shared = shared.clone();
     let looking = async move {
         if !is_first {
-            sleep(shared.end_check_interval.min(LONGEST_PAUSE)).await;
+            sleep(shared.settings.end_check_interval.min(LONGEST_PAUSE)).await;
         }
         watch(&shared, &watching.slot).await;
     };
@@ -134,7 +134,9 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
                     () = stored => continue,
                     () = sleep(until_next_look(shared, slot)) => {}
                 }
-                slot.end_if(|record, life| shared.expiry.is_over(record, life, shared.now()));
+                slot.end_if(|record, life| {
+                    shared.settings.expiry.is_over(record, life, shared.now())
+                });
             }
         }
         sleep_until(begun + pause).await;
@@ -145,7 +147,9 @@ fn until_next_look<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) -> Durati
     let expires_at = slot.record().expires_at;
     let left = expires_at.duration_since(shared.now()).unwrap_or_default();
     match slot.state() {
-        SlotState::Stored if !left.is_zero() => (left + CLOCK_STEP).min(shared.end_check_interval),
-        _ => shared.end_check_interval,
+        SlotState::Stored if !left.is_zero() => {
+            (left + CLOCK_STEP).min(shared.settings.end_check_interval)
+        }
+        _ => shared.settings.end_check_interval,
     }
 }

@@ -50,7 +50,8 @@ impl<T: SessionData> LeaseGuard<T> {
     ) -> Result<Self, Error> {
         let mut holder = [0; 8];
         getrandom::fill(&mut holder).map_err(NoRandomness::from)?;
-        let lease = Lease { holder: u64::from_ne_bytes(holder), time: shared.lease_time };
+        let lease =
+            Lease { holder: u64::from_ne_bytes(holder), time: shared.settings.lease_time() };
         let slot = token.slot();
         let mut turn = StoreTurn::for_slot(slot).await;
         if slot.should_yield() {

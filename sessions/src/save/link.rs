@@ -33,10 +33,10 @@ fn expiry_of<T: SessionData>(
     created_at: SystemTime,
 ) -> SystemTime {
     let now = shared.now();
-    let end = shared.expiry.ends_at(lifetime, created_at).unwrap_or(now + LONGEST_COOKIE);
+    let end = shared.settings.expiry.ends_at(lifetime, created_at).unwrap_or(now + LONGEST_COOKIE);
     let devices = shared.devices.as_deref();
     let devices = devices.filter(|devices| devices.policy != UnprovenPolicy::Allow);
-    match (devices, shared.expiry.idle(lifetime)) {
+    match (devices, shared.settings.expiry.idle(lifetime)) {
         // `keep_link` lets half of it pass.
         (Some(devices), Some(idle)) => {
             end.min(now + idle + idle.max(SLACK) + devices.lifetime.saturating_mul(2))

@@ -40,13 +40,14 @@ pub(crate) fn usable<T: SessionData>(
         tracing::warn!("a stored session is unreadable; left alone, and a new one begun");
         return None;
     };
-    let is_over = shared.expiry.is_over(&record, head.lifetime, now);
+    let is_over = shared.settings.expiry.is_over(&record, head.lifetime, now);
     (!is_over).then_some(Loaded { record, head })
 }
 
 /// The same with its secret fields readable.
 fn opened<T: SessionData>(shared: &Shared<T>, loaded: Loaded, key: &StoreKey) -> Loaded {
-    let record = sealing::opened::<T>(loaded.record, key, &shared.keys, shared.plain_secrets);
+    let record =
+        sealing::opened::<T>(loaded.record, key, &shared.keys, shared.settings.plain_secrets);
     Loaded { record, ..loaded }
 }
 
@@ -154,7 +155,7 @@ pub(crate) fn fetch_at_once<T: SessionData>(
         seen = unchanged.seen;
         // Another process has touched the record, or this process's own touch was lost.
         known.expires_at = unchanged.expires_at;
-        !shared.expiry.is_over(known, lifetime, shared.now_after(seen))
+        !shared.settings.expiry.is_over(known, lifetime, shared.now_after(seen))
     });
     if is_unchanged {
         return Some((SlotState::Stored, seen));
@@ -179,7 +180,7 @@ fn reconcile<T: SessionData>(
         return Some(SlotState::Ended(SessionEnd::Over));
     };
     // Usually `found` is the record that the slot has: then it is not parsed again.
-    let is_over = |record: &_, lifetime| shared.expiry.is_over(record, lifetime, now);
+    let is_over = |record: &_, lifetime| shared.settings.expiry.is_over(record, lifetime, now);
     let record = match slot.accept_if_unchanged(record, is_over) {
         Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
@@ -191,7 +192,7 @@ fn reconcile<T: SessionData>(
     match usable(shared, record, now) {
         Some(loaded) => {
             let loaded = opened(shared, loaded, key);
-            slot.reconcile(loaded, shared.policy, is_answered).then(|| slot.state())
+            slot.reconcile(loaded, shared.settings.policy, is_answered).then(|| slot.state())
         }
         None => {
             slot.end_as(end);

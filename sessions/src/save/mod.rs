@@ -28,6 +28,7 @@ pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod renew;
+pub(crate) mod settings;
 pub(crate) mod shared;
 pub(crate) mod turn;
 pub(crate) mod update;
@@ -250,7 +251,7 @@ async fn reload_instead_of<T: SessionData>(
         }
     }
     match found {
-        Some(loaded) => slot.rebase(loaded, shared.policy, known),
+        Some(loaded) => slot.rebase(loaded, shared.settings.policy, known),
         None => slot.end(),
     }
     Ok(())
@@ -273,11 +274,11 @@ fn save_context<T: SessionData>(
 ) -> SaveContext<'_> {
     SaveContext {
         now,
-        expiry: &shared.expiry,
-        limit: shared.payload_limit,
+        expiry: &shared.settings.expiry,
+        limit: shared.settings.payload_limit,
         sealing: if shared.storage.is_cookie() { 0 } else { sealing::growth::<T>() },
         write_id,
-        conflict: shared.policy.conflict,
+        conflict: shared.settings.policy.conflict,
         overdue,
     }
 }
@@ -390,7 +391,7 @@ fn keep_for_cookie<T: SessionData>(
         Plan::Outdated => return Ok(Saved::Outdated),
         Plan::Nothing | Plan::Wait(..) => return Ok(Saved::Done),
     };
-    shared.cookie.sealed_fits(&record)?;
+    shared.settings.cookie.sealed_fits(&record)?;
     meters::saved();
     if slot.registration().is_none() {
         meters::begun();

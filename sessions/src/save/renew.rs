@@ -61,12 +61,12 @@ pub(crate) async fn renew<T: SessionData>(
             _ => slot.record_without_lease(),
         };
         let lifetime = job.login().map_or_else(|| slot.lifetime(), |login| login.lifetime);
-        let expires_at = shared.expiry.expires_at(lifetime, record.created_at, now);
+        let expires_at = shared.settings.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
         let registration = shared.registry.registration(SessionId::generate()?);
         let Some(store) = shared.store() else {
             #[cfg(feature = "private-cookie")]
-            shared.cookie.sealed_fits(&record)?;
+            shared.settings.cookie.sealed_fits(&record)?;
             return Ok((record, registration));
         };
         // Before there is anything to lead to: wherever this is cut short, the browser's binding leads to

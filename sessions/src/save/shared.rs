@@ -13,14 +13,12 @@ use crate::device_bound::settings::BoundDevices;
 #[cfg(feature = "adopt")]
 use crate::save::adopt::Adoption;
 use crate::{
-    clock::{Clock, to_millis},
-    cookie::{CookieConfig, neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
-    data::{
-        FieldInfo, SessionData, merge::Policy, patch::RequestId, sealing::Plain, user::SessionUser,
-    },
+    clock::to_millis,
+    cookie::{neighbours::Neighbour, plain_http::PlainHttpHint, seen::SeenCookies},
+    data::{FieldInfo, SessionData, patch::RequestId, user::SessionUser},
     identity::current::CurrentKeys,
-    record::{expiry::Expiry, head::NO_WRITE_ID},
-    save::background::Background,
+    record::head::NO_WRITE_ID,
+    save::{background::Background, settings::Settings},
     slot::{
         changes::{Defaults, Writing},
         registry::Registry,
@@ -36,20 +34,9 @@ pub(crate) struct Shared<T: SessionData> {
     pub(crate) user_prefix: Box<str>,
     /// Keeps the layer among those of the process.
     pub(crate) neighbour: Option<Arc<Neighbour>>,
-    pub(crate) cookie: CookieConfig,
-    pub(crate) expiry: Expiry,
-    pub(crate) policy: Policy,
+    pub(crate) settings: Settings,
     pub(crate) defaults: Defaults,
-    pub(crate) payload_limit: usize,
-    pub(crate) lease_time: Duration,
-    /// How often a session that is waited for to end is looked at, if the store tells nothing.
-    pub(crate) end_check_interval: Duration,
-    pub(crate) store_timeout: Duration,
     pub(crate) write_ids: WriteIds,
-    pub(crate) lock_timeout: Duration,
-    pub(crate) waiter_limit: usize,
-    pub(crate) plain_secrets: Plain,
-    pub(crate) clock: Clock,
     pub(crate) registry: Arc<Registry<T>>,
     pub(crate) seen_cookies: SeenCookies,
     pub(crate) background: Background,
@@ -64,12 +51,12 @@ pub(crate) struct Shared<T: SessionData> {
 
 impl<T: SessionData> Shared<T> {
     pub(crate) fn now(&self) -> SystemTime {
-        self.clock.now()
+        self.settings.clock.now()
     }
 
     /// The same, given what the system's clock has shown a moment ago.
     pub(crate) fn now_after(&self, seen: Option<SystemTime>) -> SystemTime {
-        self.clock.now_after(seen)
+        self.settings.clock.now_after(seen)
     }
 
     /// Milliseconds since 1970, if any field depends on the time; if none does, the clock is not
@@ -94,7 +81,7 @@ impl<T: SessionData> Shared<T> {
             keys.labels().any(|label| others.labels().any(|other| other == label))
         };
         std::ptr::eq(self, &**other)
-            || (self.cookie.name == other.cookie.name && have_a_key_in_common())
+            || (self.settings.cookie.name == other.settings.cookie.name && have_a_key_in_common())
     }
 
     /// Whether a request's headers say something to the layer beside its cookies.
@@ -108,14 +95,14 @@ impl<T: SessionData> Shared<T> {
     }
 
     pub(crate) fn writing(&self, writer: RequestId) -> Writing<'_> {
-        let (now, policy) = (self.field_time(), self.policy);
+        let (now, policy) = (self.field_time(), self.settings.policy);
         Writing { writer, now, policy, defaults: &self.defaults }
     }
 
     /// The store, unless the sessions are in their cookies; no call of it lasts longer than the
     /// store timeout.
     pub(crate) fn store(&self) -> Option<Timed<'_>> {
-        self.storage.store().map(|store| Timed { store, limit: self.store_timeout })
+        self.storage.store().map(|store| Timed { store, limit: self.settings.store_timeout })
     }
 }
 

@@ -78,7 +78,7 @@ impl StoreTurn<'_> {
             }
             _ => wait.seen = Some((lease, version, now)),
         }
-        if now - started >= shared.lock_timeout {
+        if now - started >= shared.settings.lock_timeout {
             return Err(Error::leased(now - started));
         }
         let pause = wait.pause.map_or(SHORTEST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
@@ -109,7 +109,7 @@ impl Lost {
             return Ok(());
         }
         let now = Instant::now();
-        if now - *self.since.get_or_insert(now) >= shared.lock_timeout {
+        if now - *self.since.get_or_insert(now) >= shared.settings.lock_timeout {
             return Err(Error::contended(self.times));
         }
         let most = Duration::from_millis(1 << (self.times - AT_ONCE).min(LONGEST));

@@ -55,14 +55,13 @@ impl<T: SessionData> Handle<T> {
 
     /// The header that takes the old cookie from the client, if that is worth nothing any more.
     pub(crate) fn old_cookie_removal(&self) -> Option<HeaderValue> {
-        let adoption =
-            self.shared.adoption.as_ref().filter(|adoption| adoption.ends_predecessor)?;
-        if !self.old_cookie_is_over.load(Relaxed) {
+        let adoption = self.shared.adoption.as_ref()?;
+        if !self.shared.settings.ends_predecessor || !self.old_cookie_is_over.load(Relaxed) {
             return None;
         }
         let removal = adoption.predecessor.cookie_removal()?;
         // A layer that goes on with the old one's name sets that cookie itself.
         let name = removal.as_bytes().split(|byte| *byte == b'=').next()?;
-        (name != self.shared.cookie.name.as_bytes()).then_some(removal)
+        (name != self.shared.settings.cookie.name.as_bytes()).then_some(removal)
     }
 }

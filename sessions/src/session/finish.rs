@@ -27,7 +27,7 @@ use crate::{
     error::{Error, ErrorKind},
     identity::id::SessionId,
     record::{Record, expiry::Lifetime, head::Head},
-    save::{self, load, shared::Shared, turn::StoreTurn},
+    save::{self, load, settings::Settings, shared::Shared, turn::StoreTurn},
     session::request::{Current, Handle, OpenedSession},
     slot::{
         Slot, SlotState,
@@ -238,7 +238,7 @@ impl<T: SessionData> Handle<T> {
     /// With it, until when the session's use now extends it, if that is worth a write; or until when
     /// it lasts anyhow, if it is to be noted that it was seen.
     fn look_for_refresh(&self, slot: &Slot<T>, now: SystemTime) -> (Seen, Option<SystemTime>) {
-        let expiry = &self.shared.expiry;
+        let expiry = &self.shared.settings.expiry;
         let is_no_use = self.is_no_use();
         slot.inspect(|state, lifetime, record, head| {
             let is_seen_anew =
@@ -266,7 +266,7 @@ impl<T: SessionData> Handle<T> {
         head: &Head,
         now: SystemTime,
     ) -> Seen {
-        let Shared { expiry, storage, .. } = &*self.shared;
+        let Shared { settings: Settings { expiry, .. }, storage, .. } = &*self.shared;
         // A private cookie says itself when it was sent.
         let is_cookie_old =
             state == SlotState::Stored && !storage.is_cookie() && !self.is_no_use() && {
@@ -323,14 +323,15 @@ impl<T: SessionData> Handle<T> {
         });
         let cookie = match change {
             CookieChange::Keep => Ok(None),
-            CookieChange::Remove => Ok(Some(shared.cookie.removal())),
+            CookieChange::Remove => Ok(Some(shared.settings.cookie.removal())),
             CookieChange::SetEnded => self.cookie_of_none(current).map(Some),
             CookieChange::Set(id) => {
                 if let Some(client) = self.client {
                     shared.plain_http.note_sent(client);
                 }
                 let record = slot.record();
-                let age = shared.expiry.max_age(seen.lifetime, record.created_at, || seen.now);
+                let age =
+                    shared.settings.expiry.max_age(seen.lifetime, record.created_at, || seen.now);
                 self.cookie_for(current, &id, record, age).map(Some)
             }
         };
@@ -358,7 +359,7 @@ impl<T: SessionData> Handle<T> {
         record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
-        let Shared { cookie, keys, storage, .. } = &*self.shared;
+        let Shared { settings: Settings { cookie, .. }, keys, storage, .. } = &*self.shared;
         match storage.is_cookie() {
             true => Ok(cookie.sealed(
                 &keys.get(),
@@ -378,20 +379,20 @@ impl<T: SessionData> Handle<T> {
         _record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
-        Ok(self.shared.cookie.signed(&self.shared.keys.get(), id, max_age))
+        Ok(self.shared.settings.cookie.signed(&self.shared.keys.get(), id, max_age))
     }
 
     /// A private cookie that says that the session has ended.
     fn cookie_of_none(&self, current: &Current<T>) -> Result<HeaderValue, Error> {
         #[cfg(feature = "private-cookie")]
         if self.shared.storage.is_cookie() {
-            let Shared { cookie, keys, .. } = &*self.shared;
+            let Shared { settings: Settings { cookie, .. }, keys, .. } = &*self.shared;
             // An older one, of a layer with whatever limits, is gone by then.
             let age = Some(LONGEST_COOKIE);
             return Ok(cookie.sealed(&keys.get(), self.write_time(current), None, age)?);
         }
         let _ = current;
-        Ok(self.shared.cookie.removal())
+        Ok(self.shared.settings.cookie.removal())
     }
 
     /// When a private cookie counts as written: later than those that the request came with, also if
@@ -419,7 +420,7 @@ impl<T: SessionData> Handle<T> {
         if let Some(sent) = current.private.written_at {
             let (shared, created_at) = (&self.shared, current.slot.record().created_at);
             let Seen { lifetime, now, .. } = seen;
-            return shared.expiry.is_cookie_old(lifetime, created_at, sent, || now);
+            return shared.settings.expiry.is_cookie_old(lifetime, created_at, sent, || now);
         }
         let _ = (current, seen);
         false

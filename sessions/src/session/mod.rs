@@ -302,8 +302,8 @@ impl<T: SessionData> Session<T> {
         at: &'static Location<'static>,
     ) -> Result<LockToken<T>, Error> {
         let shared = &self.handle.shared;
-        let limit = own_limit.unwrap_or(shared.lock_timeout);
-        let patience = Patience { limit, waiters: shared.waiter_limit };
+        let limit = own_limit.unwrap_or(shared.settings.lock_timeout);
+        let patience = Patience { limit, waiters: shared.settings.waiter_limit };
         loop {
             let start = Instant::now();
             let slot = self.handle.slot();
@@ -601,7 +601,11 @@ impl<T: SessionData> Session<T> {
         }
         let job = SaveJob::new(Some(self.handle.writer()));
         let (record, registration) = renew::renew(shared, &token, &mut turn, job).await?;
-        self.switch_to(token.end_with_successor(record, registration, shared.payload_limit));
+        self.switch_to(token.end_with_successor(
+            record,
+            registration,
+            shared.settings.payload_limit,
+        ));
         tracing::debug!("renewed a session's id");
         Ok(())
     }
@@ -727,7 +731,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// Limits that are shorter than what has passed end the session with the next save.
     pub fn set_lifetime(&self, lifetime: Lifetime) {
-        self.handle.shared.expiry.check_lifetime(lifetime);
+        self.handle.shared.settings.expiry.check_lifetime(lifetime);
         let slot = {
             let mut current = self.handle.current();
             let before = current.slot.set_lifetime(lifetime, self.handle.writer());
@@ -801,7 +805,7 @@ impl<T: SessionData> Session<T> {
             Some(_) => record.expires_at,
             None => {
                 let now = shared.now();
-                shared.expiry.expires_at(slot.lifetime(), now, now)
+                shared.settings.expiry.expires_at(slot.lifetime(), now, now)
             }
         }
     }

@@ -122,8 +122,8 @@ impl<T: SessionData> Handle<T> {
     }
 
     fn verified_cookies(&self) -> impl Iterator<Item = VerifiedCookie> {
-        let Shared { cookie, keys, seen_cookies, .. } = &*self.shared;
-        cookie.verified(keys, seen_cookies, self.cookies.iter())
+        let Shared { settings, keys, seen_cookies, .. } = &*self.shared;
+        settings.cookie.verified(keys, seen_cookies, self.cookies.iter())
     }
 
     /// A client whose session has another id since a moment ago has the cookie of that, or is just
@@ -138,7 +138,7 @@ impl<T: SessionData> Handle<T> {
         if has_moved || self.may_prove_itself_yet() {
             slot.end_as(SessionEnd::Renewed);
         }
-        self.found(Current::unsaved(slot), self.shared.clock.of_system(now));
+        self.found(Current::unsaved(slot), self.shared.settings.clock.of_system(now));
     }
 
     /// If two tasks of one request open at once, the first wins.
@@ -159,7 +159,8 @@ impl<T: SessionData> Handle<T> {
     fn find_in_cookie(&self) -> Current<T> {
         let shared = &self.shared;
         let unsaved = || Current::unsaved(Arc::new(Slot::unsaved(shared.now())));
-        let Some(newest) = shared.cookie.newest(&shared.keys.get(), self.cookies.iter()) else {
+        let Some(newest) = shared.settings.cookie.newest(&shared.keys.get(), self.cookies.iter())
+        else {
             return unsaved();
         };
         let mut private = PrivateCookies {
@@ -171,7 +172,7 @@ impl<T: SessionData> Handle<T> {
             private.held = Some((record.version, record.expires_at));
             if let Some(loaded) = load::usable(shared, record, shared.now()) {
                 let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
-                slot.reconcile(loaded, shared.policy, true);
+                slot.reconcile(loaded, shared.settings.policy, true);
                 tracing::debug!("opened a session");
                 meters::opened();
                 return Current { private, ..Current::found(slot, cookie) };

@@ -176,7 +176,8 @@ impl<T: SessionData> Handle<T> {
     #[inline]
     pub(crate) fn new(shared: Arc<Shared<T>>, method: &Method, headers: &HeaderMap) -> Self {
         let cookies = Cookies::from_headers(headers);
-        let client = shared.plain_http.look_at(headers, cookies.iter().next(), &shared.cookie);
+        let client =
+            shared.plain_http.look_at(headers, cookies.iter().next(), &shared.settings.cookie);
         #[cfg(feature = "device-bound")]
         let look = || Box::new(DeviceLook::from_headers(method, headers));
         #[cfg(feature = "device-bound")]

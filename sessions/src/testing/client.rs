@@ -10,7 +10,7 @@ use crate::{
     data::{SessionData, user::SessionUser},
     identity::id::SessionId,
     layer::SessionLayer,
-    save::shared::Shared,
+    save::{settings::Settings, shared::Shared},
     session::Session,
 };
 
@@ -165,7 +165,8 @@ impl<S, T: SessionData> TestClient<S, T> {
 
     /// The id in the client's cookie. The store is not asked: its calls are the application's.
     fn id(&self) -> Option<SessionId> {
-        let Shared { cookie, keys, seen_cookies, .. } = &*self.layer.shared;
+        let Shared { settings: Settings { cookie, .. }, keys, seen_cookies, .. } =
+            &*self.layer.shared;
         #[cfg(feature = "private-cookie")]
         if self.layer.shared.storage.is_cookie() {
             let session = cookie.newest(&keys.get(), &self.cookie)?.session;
@@ -194,7 +195,7 @@ impl<S, T: SessionData> TestClient<S, T> {
         let before = self.id();
         poll_fn(|cx| self.service.poll_ready(cx)).await.expect("the service is ready");
         let response = self.service.call(request).await.expect("the service answers");
-        let name = [self.layer.shared.cookie.name.as_bytes(), b"="].concat();
+        let name = [self.layer.shared.settings.cookie.name.as_bytes(), b"="].concat();
         let mut lines = response.headers().get_all(header::SET_COOKIE).iter();
         let line = lines.rfind(|line| line.as_bytes().starts_with(&name)).cloned();
         let change = match line {

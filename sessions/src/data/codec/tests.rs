@@ -175,7 +175,7 @@ fn what_was_not_noted_is_not_guessed() {
     }
     assert_eq!(decode::<u32>(&(0, vec![])).unwrap_err().why, Unreadable::Later);
     assert_eq!(decode::<u32>(&(7, vec![5])).unwrap_err().why, Unreadable::Later);
-    assert_eq!(Codec::preferred(), Some(Codec::Bincode));
+    assert_eq!(Codec::preferred(), Codec::Bincode);
 }
 
 #[test]

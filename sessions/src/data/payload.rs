@@ -278,6 +278,8 @@ pub(crate) fn patched(
     put_head(head, out);
     // What is not copied yet begins here.
     let (mut unchanged, mut expected) = (rest, 0);
+    // By the place of a field's first entry in the patch.
+    let mut is_replaced = [false; FEW];
     while !rest.is_empty() {
         let before = unchanged.len() - rest.len();
         let (key, _) = take_entry(&mut rest).ok()??;
@@ -286,16 +288,17 @@ pub(crate) fn patched(
             return None;
         }
         expected = field + 1;
-        if let Some(body) = patch.body(field) {
+        if let Some((at, _)) = patch.entries().enumerate().find(|(_, it)| it.0 == field) {
+            is_replaced[at] = true;
             out.extend_from_slice(&unchanged[..before]);
-            put_entry(key, body, out);
+            put_entry(key, patch.body(field)?, out);
             unchanged = rest;
         }
     }
     out.extend_from_slice(unchanged);
     for (at, (field, ..)) in patch.entries().enumerate() {
         let is_first = patch.entries().take(at).all(|(earlier, ..)| earlier != field);
-        if is_first && body(&fields[field], payload).is_none() {
+        if is_first && !is_replaced[at] {
             put_entry(fields[field].key.as_bytes(), patch.body(field)?, out);
         }
     }

@@ -88,49 +88,72 @@ where
 {
     type Output = Driven<R, E>;
 
+    /// Inlined, because a response is moved with each return.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Driven<R, E>> {
         let this = self.project();
-        let handle = this.session.handle();
-        if this.waiting.is_none() {
-            handle.begin_poll();
-            let output = ready!(answer(this.inner, &handle.waits, cx));
-            let output = match output {
-                Ok(Ok(response)) if handle.begin_answer() => {
-                    *this.is_done = true;
-                    return Poll::Ready(Driven::Untouched(response));
-                }
-                output => output,
-            };
-            if matches!(output, Ok(Err(_))) {
-                handle.on_response_lost();
-            }
-            if let Some(outcome) = handle.finish_now() {
-                *this.is_done = true;
-                return Poll::Ready(Driven::Finished { output, outcome });
-            }
-            let handle = handle.clone();
-            let finishing = async move { handle.finish().await };
-            *this.waiting = Some(Box::pin(Waiting { output: Some(output), finishing }));
+        if this.waiting.is_some() {
+            return poll_waiting(this.waiting, this.is_done, cx);
         }
-        let Some(waiting) = this.waiting else { return Poll::Pending };
-        let waiting = waiting.as_mut().project();
-        let outcome = ready!(waiting.finishing.poll(cx));
-        let output = waiting.output.take().expect("a future is polled until it is ready");
-        *this.is_done = true;
-        Poll::Ready(Driven::Finished { output, outcome })
+        let handle = this.session.handle();
+        handle.begin_poll();
+        let output = ready!(answer(this.inner, &handle.waits, cx));
+        let is_untouched = matches!(output, Ok(Ok(_))) && handle.begin_answer();
+        if is_untouched && let Ok(Ok(response)) = output {
+            *this.is_done = true;
+            return Poll::Ready(Driven::Untouched(response));
+        }
+        if matches!(output, Ok(Err(_))) {
+            handle.on_response_lost();
+        }
+        if let Some(outcome) = handle.finish_now() {
+            *this.is_done = true;
+            return Poll::Ready(Driven::Finished { output, outcome });
+        }
+        let handle = handle.clone();
+        let finishing = async move { handle.finish().await };
+        *this.waiting = Some(Box::pin(Waiting { output: Some(output), finishing }));
+        poll_waiting(this.waiting, this.is_done, cx)
     }
 }
 
+#[inline(never)]
+fn poll_waiting<R, E>(
+    waiting: &mut Option<Finishing<Result<R, E>>>,
+    is_done: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<Driven<R, E>> {
+    let Some(waiting) = waiting else { return Poll::Pending };
+    let waiting = waiting.as_mut().project();
+    let outcome = ready!(waiting.finishing.poll(cx));
+    let output = waiting.output.take().expect("a future is polled until it is ready");
+    *is_done = true;
+    Poll::Ready(Driven::Finished { output, outcome })
+}
+
+/// Polls the handler.
+#[inline(always)]
 fn answer<F: Future>(
+    mut inner: Pin<&mut Option<F>>,
+    waits: &Waits,
+    cx: &mut Context<'_>,
+) -> Poll<Answer<F::Output>> {
+    let Some(handler) = inner.as_mut().as_pin_mut() else { return Poll::Pending };
+    match handler.poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => look_at_waits(inner, waits, cx),
+    }
+}
+
+/// The handler is not done: what do the request's waits say to that?
+#[inline(never)]
+fn look_at_waits<F: Future>(
     mut inner: Pin<&mut Option<F>>,
     waits: &Waits,
     cx: &mut Context<'_>,
 ) -> Poll<Answer<F::Output>> {
     loop {
         let Some(mut handler) = inner.as_mut().as_pin_mut() else { return Poll::Pending };
-        if let Poll::Ready(output) = handler.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
         match waits.check(cx.waker()) {
             Found::Pending => return Poll::Pending,
             Found::GivenUp(error) => {
@@ -142,11 +165,17 @@ fn answer<F: Future>(
                 Probed::Done(output) => return Poll::Ready(Ok(output)),
                 Probed::Alive => {}
                 Probed::WaitsForItself => {
-                    if let Poll::Ready(output) = waits.tell_that_it_waits_for_itself(handler, cx) {
+                    if let Poll::Ready(output) =
+                        waits.tell_that_it_waits_for_itself(handler.as_mut(), cx)
+                    {
                         return Poll::Ready(Ok(output));
                     }
                 }
             },
+        }
+        // A probe has polled with a waker of its own.
+        if let Poll::Ready(output) = handler.poll(cx) {
+            return Poll::Ready(Ok(output));
         }
     }
 }

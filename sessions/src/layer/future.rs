@@ -107,14 +107,20 @@ where
     T: SessionData,
     B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    log_failure(&outcome);
-    let output = match output {
-        Ok(output) => Ok(output?),
-        Err(given_up) => Err(given_up),
-    };
-    let mut response = match response_or_replacement(output, &mut outcome, on_rejection) {
-        Ok(response) => response.map(Body::new),
-        Err(replacement) => *replacement,
+    let mut response = match output {
+        // Nearly always: the response is moved once.
+        Ok(Ok(response)) if !outcome.may_replace() => response.map(Body::new),
+        output => {
+            log_failure(&outcome);
+            let output = match output {
+                Ok(output) => Ok(output?),
+                Err(given_up) => Err(given_up),
+            };
+            match response_or_replacement(output, &mut outcome, on_rejection) {
+                Ok(response) => response.map(Body::new),
+                Err(replacement) => *replacement,
+            }
+        }
     };
     write_headers(outcome, handle, response.headers_mut());
     Ok(response)

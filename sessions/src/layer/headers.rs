@@ -4,37 +4,39 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// The response depends on the session, and so on the cookie (RFC 9110, 12.5.5).
 pub(super) fn vary_by_cookie(headers: &mut HeaderMap) {
-    add_to_list(headers, header::VARY, "Cookie", |listed| listed == "cookie" || listed == "*");
+    const COOKIE: HeaderValue = HeaderValue::from_static("Cookie");
+    // Nearly always the header is new, here and below, so that it is looked up once.
+    if headers.append(header::VARY, COOKIE) {
+        join_last(headers, &header::VARY, |listed| listed == "cookie" || listed == "*");
+    }
 }
 
 /// The response may show what is in the session: no cache that several clients share keeps it, unless
 /// the handler has said for itself who may (RFC 9111, 5.2.2.7).
 pub(super) fn keep_private(headers: &mut HeaderMap) {
-    add_to_list(headers, header::CACHE_CONTROL, "private", |listed| {
-        matches!(listed, "private" | "public" | "no-store") || listed.starts_with("s-maxage=")
-    });
+    const PRIVATE: HeaderValue = HeaderValue::from_static("private");
+    if headers.append(header::CACHE_CONTROL, PRIVATE) {
+        join_last(headers, &header::CACHE_CONTROL, |listed| {
+            matches!(listed, "private" | "public" | "no-store") || listed.starts_with("s-maxage=")
+        });
+    }
 }
 
 /// The response carries a session (OWASP Session Management Cheat Sheet, "Web Content Caching").
 pub(super) fn never_store(headers: &mut HeaderMap) {
-    add_to_list(headers, header::CACHE_CONTROL, "no-store", |listed| listed == "no-store");
+    const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+    if headers.append(header::CACHE_CONTROL, NO_STORE) {
+        join_last(headers, &header::CACHE_CONTROL, |listed| listed == "no-store");
+    }
 }
 
-/// Joins `item` to what the handler has put there, unless an item is there that `is_enough`; items are
-/// lower case to it. What comes out is one line: of several, nginx before 1.23 heeds the last alone,
-/// and Apache Traffic Server the first.
-fn add_to_list(
-    headers: &mut HeaderMap,
-    name: HeaderName,
-    item: &'static str,
-    is_enough: impl Fn(&str) -> bool,
-) {
-    // Nearly always the header is new, so that it is looked up once.
-    if !headers.append(&name, HeaderValue::from_static(item)) {
-        return;
-    }
-    let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
-    let Some((_, before)) = lines.split_last() else { return };
+/// Joins the last line of this name, which is one item, to the lines that the handler has put there, unless
+/// an item is there that `is_enough`; items are lower case to it. What comes out is one line: of several,
+/// nginx before 1.23 heeds the last alone, and Apache Traffic Server the first.
+#[cold]
+fn join_last(headers: &mut HeaderMap, name: &HeaderName, is_enough: impl Fn(&str) -> bool) {
+    let lines: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
+    let Some((item, before)) = lines.split_last() else { return };
     let items = || before.iter().flat_map(|line| items(line.as_bytes()));
     // `*` is what there is to say about all requests, and nginx knows it alone in its line only.
     let is_any = items().any(|listed| listed == b"*");
@@ -46,7 +48,7 @@ fn add_to_list(
         listed.push(item.as_bytes());
     }
     let joined = HeaderValue::from_bytes(&listed.join(&b", "[..]));
-    headers.insert(name, joined.unwrap_or(HeaderValue::from_static(item)));
+    headers.insert(name, joined.unwrap_or_else(|_| item.clone()));
 }
 
 /// The items of a list, without those that are empty; a comma between quotes is no end of one

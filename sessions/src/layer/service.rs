@@ -5,7 +5,7 @@ use std::{
 };
 
 use axum_core::{BoxError, body::Body};
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use tower_service::Service;
 
 #[cfg(feature = "device-bound")]
@@ -85,15 +85,13 @@ where
             return ResponseFuture::own(answering);
         }
         let session = Session::<T>::lazy(self.shared.clone(), request.method(), request.headers());
-        let mut on_rejection = None;
-        if let Some(function) = &self.on_rejection
-            && !self.is_inside(&request)
-        {
+        let on_rejection = match &self.on_rejection {
             // Before the session is in it, which the copy would keep in use.
-            let (head, body) = request.into_parts();
-            on_rejection = Some(Box::new((function.clone(), head.clone())));
-            request = Request::from_parts(head, body);
-        }
+            Some(function) if !self.is_inside(&request) => {
+                Some(Box::new((function.clone(), head_of(&request))))
+            }
+            _ => None,
+        };
         let outer = request.extensions_mut().insert(Lazy(session.clone()));
         // With two handles on its session a request would have two cookies, of which the outer one's
         // would replace the inner one's.
@@ -103,4 +101,15 @@ where
         }
         ResponseFuture::new(self.inner.call(request), session, on_rejection)
     }
+}
+
+/// A copy of the request's head, made without moving the request.
+fn head_of<B>(request: &Request<B>) -> Parts {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = request.method().clone();
+    head.uri = request.uri().clone();
+    head.version = request.version();
+    head.headers = request.headers().clone();
+    head.extensions = request.extensions().clone();
+    head
 }

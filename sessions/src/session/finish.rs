@@ -47,6 +47,17 @@ pub(crate) struct Outcome {
     pub(crate) device: DeviceOutcome,
 }
 
+impl Outcome {
+    /// Whether the response may be replaced by one of the layer's.
+    pub(crate) fn may_replace(&self) -> bool {
+        #[cfg(feature = "device-bound")]
+        if self.device.asks_again {
+            return true;
+        }
+        self.error.is_some()
+    }
+}
+
 /// What a slot shows in one look.
 #[derive(Clone, Copy)]
 struct Seen {

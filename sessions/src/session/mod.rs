@@ -93,6 +93,7 @@ impl<T: SessionData> Clone for Lazy<T> {
 }
 
 impl<T: SessionData> Session<T> {
+    #[inline]
     pub(crate) fn lazy(shared: Arc<Shared<T>>, method: &Method, headers: &HeaderMap) -> Self {
         Self { handle: Arc::new(Handle::new(shared, method, headers)) }
     }

@@ -70,6 +70,7 @@ pub(super) enum Cookies {
 
 impl Cookies {
     /// A header's clone shares its bytes.
+    #[inline]
     fn from_headers(headers: &HeaderMap) -> Self {
         let has_one_of_each = headers.len() == headers.keys_len();
         match headers.get(header::COOKIE) {

@@ -61,19 +61,26 @@ impl Writing<'_> {
         borrower: usize,
         checkout: &Checkout,
     ) -> Changes {
+        // Filled in place: it is large enough that moving it costs as much as one of its changes.
+        let mut changes = Changes::new();
+        let mut note = |body: &mut Vec<u8>| {
+            self.note_changes(body, tracked, borrower, checkout, &mut changes);
+        };
         match const { sealing::growth::<T>() } {
-            0 => with_buffer(|body| self.changes_by_way_of(body, tracked, borrower, checkout)),
-            _ => self.changes_by_way_of(&mut Vec::new(), tracked, borrower, checkout),
+            0 => with_buffer(note),
+            _ => note(&mut Vec::new()),
         }
+        changes
     }
 
-    fn changes_by_way_of<T: SessionData>(
+    fn note_changes<T: SessionData>(
         self,
         body: &mut Vec<u8>,
         tracked: &mut Tracked<T>,
         borrower: usize,
         checkout: &Checkout,
-    ) -> Changes {
+        changes: &mut Changes,
+    ) {
         // Long: what became of a field follows from all these facts together.
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
@@ -136,10 +143,9 @@ impl Writing<'_> {
                 _ => Change::To(new),
             }
         };
-        let mut changes = Changes::with_capacity(touched.clone().count());
+        changes.reserve(touched.clone().count());
         touched.for_each(|field| changes.push((field, change_of(field))));
         tracked.expire_at(first_end);
-        changes
     }
 
     /// The body of a field's default; nothing if that cannot be encoded. It may be remembered from an

@@ -145,7 +145,7 @@ impl<T: SessionData> Slot<T> {
         let Some(fields) = Arc::get_mut(snapshot) else { return false };
         let tracked = T::__tracked_mut(fields);
         let is_ours = tracked.is_checked_out_to(self.address());
-        let changes = writing.changes(tracked, self.address(), checkout);
+        let mut changes = writing.changes(tracked, self.address(), checkout);
         if changes.is_empty() {
             let mut contents = self.contents();
             if contents.generation == checkout.generation && is_ours {
@@ -158,7 +158,8 @@ impl<T: SessionData> Slot<T> {
 
         // What the copy was made of may have changed since. Merging runs code of a user's, so that
         // it happens outside of the lock, and again if something has changed meanwhile.
-        let (mut known, mut rebased) = (checkout.generation, None);
+        let mut known = checkout.generation;
+        let mut rebased = None;
         let mut contents = loop {
             let contents = self.contents();
             if contents.generation == known {
@@ -169,12 +170,12 @@ impl<T: SessionData> Slot<T> {
             drop(contents);
             rebased = Some(rebase::onto::<T>(&changes, checkout, &record, &pending, policy));
         };
-        let changes = rebased.unwrap_or(changes);
+        let changes = rebased.as_mut().unwrap_or(&mut changes);
         contents.revision += 1;
         let is_fenced_off = contents.is_fenced_off(writer);
         let mut answers = false;
         contents.pending.reserve(changes.len());
-        for (field, change) in changes {
+        for (field, change) in changes.drain(..) {
             contents.refused.retain(|it| (it.field, it.writer) != (field, writer));
             let change = match change {
                 Change::To(_) if is_fenced_off => Change::Refused(Refusal::LeaseLost),

@@ -82,7 +82,11 @@ struct Renamed {
 async fn a_field_that_falls_back_says_why_once_in_a_process() {
     async fn set(session: Session<First>) {
         let account = Account { first: VALUE.to_string(), last: VALUE.to_string() };
-        session.write().await.set_name(VALUE).set_account(account);
+        {
+            let mut s = session.write().await;
+            s.set_name(VALUE);
+            s.set_account(account);
+        }
     }
     async fn read(session: Session<Next>) -> String {
         let s = session.read().await;

@@ -190,9 +190,11 @@ async fn name(session: Session<Visitor>, Form(form): Form<NameForm>) -> Redirect
     let name: String = form.name.trim().chars().take(40).collect();
     let mut s = session.write().await;
     if name.is_empty() {
-        s.clear_name().set_notice("You have no name now.");
+        s.clear_name();
+        s.set_notice("You have no name now.");
     } else {
-        s.set_notice(format!("Hello, {name}!")).set_name(name);
+        s.set_notice(format!("Hello, {name}!"));
+        s.set_name(name);
     }
     Redirect::to("/session")
 }

@@ -57,7 +57,8 @@ use syn::{DeriveInput, Error, Result};
 /// A field with `flash` has only `set_foo(…)`, `take_foo()` and `foo_is_dirty()`, and if it is a
 /// `Vec<X>` `push_foo(…)`, which takes an `X`, or `impl Into<String>` for a list of those.
 ///
-/// Those that return nothing else return `&mut Self`, to be chained. Accessors are as visible as
+/// Those that set, reset, clear or push return nothing, so that
+/// `session.update(|s| s.set_visits(1)).await?` is a whole change. Accessors are as visible as
 /// their field and have its documentation. A type is recognized as it is written: by its name alone
 /// or by its full path in `std`, `core` or `alloc`. `self::String`, if there is such a type, is not
 /// taken for the one in `std`.

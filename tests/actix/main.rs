@@ -168,7 +168,7 @@ async fn visit(session: Session<Visitor>) -> String {
 
 /// Counts exactly, from any number of processes.
 async fn update(session: Session<Visitor>) -> sessions::Result<String> {
-    session.update(|s| _ = s.set_visits(s.visits() + 1)).await?;
+    session.update(|s| s.set_visits(s.visits() + 1)).await?;
     Ok(String::new())
 }
 

@@ -54,12 +54,27 @@ async fn getters_return_what_is_most_useful() {
 async fn setters_take_what_is_at_hand() {
     in_session(async |session: Session<Kinds>| {
         let mut s = session.write().await;
-        s.set_count(1).set_wide(-1).set_ratio(0.5).set_flag(true).set_letter('é');
-        s.set_text("dark").set_text(String::from("dark")).set_text('d').set_text(Box::from("dark"));
-        s.set_items([1, 2]).set_items(vec![1, 2]).set_items(&[1, 2][..]);
-        s.set_maybe_count(1).set_maybe_text("Ada").set_maybe_items([1, 2]);
-        s.set_maybe_point(Point { x: 1 }).set_maybe_twice(Some(2)).set_point(Point { x: 2 });
-        s.set_map(BTreeMap::new()).set_array([1, 2, 3]).set_pair((1, "x".into()));
+        s.set_count(1);
+        s.set_wide(-1);
+        s.set_ratio(0.5);
+        s.set_flag(true);
+        s.set_letter('é');
+        s.set_text("dark");
+        s.set_text(String::from("dark"));
+        s.set_text('d');
+        s.set_text(Box::from("dark"));
+        s.set_items([1, 2]);
+        s.set_items(vec![1, 2]);
+        s.set_items(&[1, 2][..]);
+        s.set_maybe_count(1);
+        s.set_maybe_text("Ada");
+        s.set_maybe_items([1, 2]);
+        s.set_maybe_point(Point { x: 1 });
+        s.set_maybe_twice(Some(2));
+        s.set_point(Point { x: 2 });
+        s.set_map(BTreeMap::new());
+        s.set_array([1, 2, 3]);
+        s.set_pair((1, "x".into()));
         s.set_boxed("boxed".into());
 
         assert_eq!((s.count, s.wide, s.ratio, s.flag, s.letter), (1, -1, 0.5, true, 'é'));
@@ -86,7 +101,11 @@ async fn full_paths_are_recognized() {
     }
     in_session(async |session: Session<Paths>| {
         let mut s = session.write().await;
-        s.set_count(1).set_text("a").set_items(["b".to_owned()]).set_maybe("c").set_short(2);
+        s.set_count(1);
+        s.set_text("a");
+        s.set_items(["b".to_owned()]);
+        s.set_maybe("c");
+        s.set_short(2);
         let read: (u8, &str, &[String], Option<&str>, Option<i8>) =
             (s.count(), s.text(), s.items(), s.maybe(), s.short());
         assert_eq!(read, (1, "a", &["b".to_owned()][..], Some("c"), Some(2)));
@@ -110,7 +129,8 @@ async fn other_types_of_the_same_name_are_not_taken_for_those_of_std() {
     }
     in_session(async |session: Session<Own>| {
         let mut s = session.write().await;
-        s.set_text(own::String(1)).set_maybe(own::Option(2));
+        s.set_text(own::String(1));
+        s.set_maybe(own::Option(2));
         let read: (&own::String, &own::Option<u8>) = (s.text(), s.maybe());
         assert_eq!(read, (&own::String(1), &own::Option(2)));
     })
@@ -120,7 +140,11 @@ async fn other_types_of_the_same_name_are_not_taken_for_those_of_std() {
 #[tokio::test]
 async fn fields_can_be_read_as_fields() {
     in_session(async |session: Session<Kinds>| {
-        session.write().await.set_text("dark").set_count(3);
+        {
+            let mut s = session.write().await;
+            s.set_text("dark");
+            s.set_count(3);
+        }
         let s = session.read().await;
         assert_eq!(format!("{} {}", s.text, s.count), "dark 3");
         let kinds: &Kinds = &s;
@@ -141,7 +165,9 @@ struct Visitor {
 async fn take_returns_the_value_and_leaves_the_default() {
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        s.set_name("Ada").set_theme("dark").set_visits(3);
+        s.set_name("Ada");
+        s.set_theme("dark");
+        s.set_visits(3);
         assert_eq!(s.take_name(), Some("Ada".to_owned()));
         assert_eq!((s.take_theme(), s.take_visits()), ("dark".to_owned(), 3));
         assert_eq!((s.name(), s.theme(), s.visits()), (None, "light", 0));
@@ -153,8 +179,12 @@ async fn take_returns_the_value_and_leaves_the_default() {
 async fn reset_sets_the_default() {
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        s.set_name("Ada").set_theme("dark").set_visits(3);
-        s.reset_name().reset_theme().reset_visits();
+        s.set_name("Ada");
+        s.set_theme("dark");
+        s.set_visits(3);
+        s.reset_name();
+        s.reset_theme();
+        s.reset_visits();
         assert_eq!((s.name(), s.theme(), s.visits()), (None, "light", 0));
     })
     .await;
@@ -164,7 +194,9 @@ async fn reset_sets_the_default() {
 async fn clear_sets_none() {
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        s.set_name("Ada").clear_name().set_visits(1);
+        s.set_name("Ada");
+        s.clear_name();
+        s.set_visits(1);
         assert_eq!((s.name(), s.visits()), (None, 1));
     })
     .await;
@@ -185,13 +217,12 @@ async fn mut_lends_the_field() {
 #[tokio::test]
 async fn whatever_can_change_a_field_makes_it_dirty_and_no_other() {
     type Change = fn(&mut VisitorFields);
-    let changes: [(&str, Change); 6] = [
-        ("set", |s| _ = s.set_name("Ada")),
-        ("clear", |s| _ = s.clear_name()),
+    let changes: [(&str, Change); 5] = [
+        ("set", |s| s.set_name("Ada")),
+        ("clear", |s| s.clear_name()),
         ("mut", |s| _ = s.name_mut()),
         ("take", |s| _ = s.take_name()),
-        ("reset", |s| _ = s.reset_name()),
-        ("chained", |s| _ = s.reset_name().clear_name()),
+        ("reset", |s| s.reset_name()),
     ];
     for (change, apply) in changes {
         in_session(async |session: Session<Visitor>| {
@@ -220,11 +251,23 @@ async fn every_kind_of_field_is_saved_and_loaded() {
     browser
         .request(async |session: Session<Kinds>| {
             let mut s = session.write().await;
-            s.set_count(1).set_wide(i128::MIN).set_ratio(0.5).set_flag(true).set_letter('é');
-            s.set_text("dark").set_items([1, 2]).set_maybe_count(7).set_maybe_text("Ada");
-            s.set_maybe_items([3]).set_maybe_point(Point { x: 1 }).set_maybe_twice(Some(2));
-            s.set_point(Point { x: 2 }).set_map([("a".to_owned(), Point { x: 3 })].into());
-            s.set_array([1, 2, 3]).set_pair((4, "x".into())).set_boxed("boxed".into());
+            s.set_count(1);
+            s.set_wide(i128::MIN);
+            s.set_ratio(0.5);
+            s.set_flag(true);
+            s.set_letter('é');
+            s.set_text("dark");
+            s.set_items([1, 2]);
+            s.set_maybe_count(7);
+            s.set_maybe_text("Ada");
+            s.set_maybe_items([3]);
+            s.set_maybe_point(Point { x: 1 });
+            s.set_maybe_twice(Some(2));
+            s.set_point(Point { x: 2 });
+            s.set_map([("a".to_owned(), Point { x: 3 })].into());
+            s.set_array([1, 2, 3]);
+            s.set_pair((4, "x".into()));
+            s.set_boxed("boxed".into());
         })
         .await;
     browser

@@ -76,8 +76,12 @@ mod default {
     async fn comes_back_with_take_and_reset() {
         in_session(async |session: Session<Defaults>| {
             let mut s = session.write().await;
-            s.clear_maybe_text().set_three(9).set_items([1]).clear_some();
-            s.reset_maybe_text().take_some();
+            s.clear_maybe_text();
+            s.set_three(9);
+            s.set_items([1]);
+            s.clear_some();
+            s.reset_maybe_text();
+            s.take_some();
             assert_eq!((s.take_three(), s.take_items()), (9, vec![1]));
             assert_eq!((s.maybe_text(), s.some(), s.three()), (Some("Ada"), Some(5), 3));
             assert_eq!(s.items(), [3, 3]);
@@ -89,7 +93,7 @@ mod default {
     #[tokio::test]
     async fn does_not_replace_a_stored_none() {
         let mut browser = Browser::new();
-        browser.request(async |s: Session<Defaults>| _ = s.write().await.clear_some()).await;
+        browser.request(async |s: Session<Defaults>| s.write().await.clear_some()).await;
         let some = browser.request(async |s: Session<Defaults>| s.read().await.some()).await;
         assert_eq!(some, None);
     }
@@ -119,7 +123,9 @@ mod rename {
         let mut browser = Browser::new();
         browser
             .request(async |session: Session<Long>| {
-                session.write().await.set_theme("dark").set_other("other");
+                let mut s = session.write().await;
+                s.set_theme("dark");
+                s.set_other("other");
             })
             .await;
         browser
@@ -157,7 +163,7 @@ mod alias {
     #[tokio::test]
     async fn keeps_the_data_of_earlier_builds() {
         let mut browser = Browser::new();
-        browser.request(async |s: Session<First>| _ = s.write().await.set_nick("Ada")).await;
+        browser.request(async |s: Session<First>| s.write().await.set_nick("Ada")).await;
         browser.request(async |s: Session<Second>| assert_eq!(s.read().await.name(), "Ada")).await;
         browser
             .request(async |session: Session<Third>| {
@@ -201,8 +207,14 @@ mod flash {
         browser
             .request(async |session: Session<Flashes>| {
                 let mut s = session.write().await;
-                s.set_notice("saved").push_messages("one").push_messages("two".to_string());
-                s.set_numbers([1]).push_numbers(2).set_code(3).set_id("four").set_reset_notice(5);
+                s.set_notice("saved");
+                s.push_messages("one");
+                s.push_messages("two".to_string());
+                s.set_numbers([1]);
+                s.push_numbers(2);
+                s.set_code(3);
+                s.set_id("four");
+                s.set_reset_notice(5);
                 assert!(s.notice_is_dirty() && s.messages_is_dirty());
             })
             .await;
@@ -232,7 +244,7 @@ mod flash {
     #[tokio::test]
     async fn is_there_again_after_a_panic_or_a_discard() {
         let mut browser = Browser::new();
-        browser.request(async |s: Session<Flashes>| _ = s.write().await.set_notice("saved")).await;
+        browser.request(async |s: Session<Flashes>| s.write().await.set_notice("saved")).await;
         browser
             .request(async |session: Session<Flashes>| {
                 drop(session.write().await.take_notice());
@@ -269,7 +281,9 @@ mod ttl {
         let mut browser = Browser::new();
         browser
             .request(async |session: Session<Ends>| {
-                session.write().await.set_code(7).set_notice("soon gone");
+                let mut s = session.write().await;
+                s.set_code(7);
+                s.set_notice("soon gone");
             })
             .await;
         browser
@@ -311,9 +325,12 @@ mod into {
     async fn makes_the_setter_convert() {
         in_session(async |session: Session<Ids>| {
             let mut s = session.write().await;
-            s.set_id(1u32).set_maybe(2u32).set_plain(Id(3));
+            s.set_id(1u32);
+            s.set_maybe(2u32);
+            s.set_plain(Id(3));
             assert_eq!((s.id(), s.maybe(), s.plain()), (&Id(1), Some(&Id(2)), &Id(3)));
-            s.set_id(Id(4)).set_maybe(Id(5));
+            s.set_id(Id(4));
+            s.set_maybe(Id(5));
             assert_eq!((s.id(), s.maybe()), (&Id(4), Some(&Id(5))));
         })
         .await;
@@ -343,12 +360,15 @@ mod skip {
     async fn leaves_the_accessors_and_is_never_dirty() {
         in_session(async |session: Session<Skips>| {
             let mut s = session.write().await;
-            s.set_scratch([1]).set_connection(Connection(2)).set_maybe("x");
+            s.set_scratch([1]);
+            s.set_connection(Connection(2));
+            s.set_maybe("x");
             s.scratch_mut().push(2);
             assert_eq!((s.scratch(), s.maybe()), (&[1, 2][..], Some("x")));
             assert_eq!(s.take_connection(), Connection(2));
             assert_eq!(s.connection, Connection(1));
-            s.clear_maybe().reset_scratch();
+            s.clear_maybe();
+            s.reset_scratch();
             assert!(s.maybe.is_none() && s.scratch.is_empty());
             assert!(!s.scratch_is_dirty() && !s.connection_is_dirty() && !s.maybe_is_dirty());
         })
@@ -360,7 +380,10 @@ mod skip {
         let mut browser = Browser::new();
         browser
             .request(async |session: Session<Skips>| {
-                session.write().await.set_scratch([1]).set_kept(2).set_kept_too(3);
+                let mut s = session.write().await;
+                s.set_scratch([1]);
+                s.set_kept(2);
+                s.set_kept_too(3);
             })
             .await;
         browser
@@ -374,7 +397,7 @@ mod skip {
     #[tokio::test]
     async fn alone_stores_no_session() {
         let mut browser = Browser::new();
-        browser.request(async |s: Session<Skips>| _ = s.write().await.set_scratch([1])).await;
+        browser.request(async |s: Session<Skips>| s.write().await.set_scratch([1])).await;
         assert_eq!(browser.cookie, None);
     }
 }
@@ -402,7 +425,9 @@ mod version {
         let mut browser = Browser::new();
         browser
             .request(async |session: Session<InMinutes>| {
-                session.write().await.set_limit(5).set_name("Ada");
+                let mut s = session.write().await;
+                s.set_limit(5);
+                s.set_name("Ada");
             })
             .await;
         browser
@@ -442,7 +467,9 @@ mod rename_all {
         let mut browser = Browser::new();
         browser
             .request(async |session: Session<Spelt>| {
-                session.write().await.set_first_seen(1).set_last(2);
+                let mut s = session.write().await;
+                s.set_first_seen(1);
+                s.set_last(2);
             })
             .await;
         browser
@@ -476,7 +503,8 @@ mod krate {
     async fn says_where_the_runtime_is() {
         in_session(async |session: sessions::Session<Visitor>| {
             let mut s = session.write().await;
-            assert_eq!(s.set_visits(1).visits(), 1);
+            s.set_visits(1);
+            assert_eq!(s.visits(), 1);
         })
         .await;
     }

@@ -46,7 +46,9 @@ mod strict {
 #[tokio::test]
 async fn strict_lints_find_nothing() {
     in_session(async |session: Session<strict::Visitor>| {
-        assert_eq!(session.write().await.set_visits(1).visits, 1);
+        let mut s = session.write().await;
+        s.set_visits(1);
+        assert_eq!(s.visits, 1);
     })
     .await;
 }
@@ -74,7 +76,9 @@ mod bare {
 async fn no_prelude_is_needed() {
     in_session(async |session: Session<bare::Visitor>| {
         let mut s = session.write().await;
-        s.set_name("Ada").set_items([None]).set_others([1]);
+        s.set_name("Ada");
+        s.set_items([None]);
+        s.set_others([1]);
         assert_eq!((s.name(), s.theme(), s.maybe()), (Some("Ada"), "light", Some(1)));
     })
     .await;
@@ -133,7 +137,9 @@ mod shadowed {
 async fn names_of_std_may_be_taken() {
     in_session(async |session: Session<shadowed::Visitor>| {
         let mut s = session.write().await;
-        s.set_name("Ada").set_theme("dark").set_items([1]);
+        s.set_name("Ada");
+        s.set_theme("dark");
+        s.set_items([1]);
         s.set_text(shadowed::String(3));
         assert_eq!((s.name(), s.theme(), s.items()), (Some("Ada"), "dark", &[1][..]));
         assert_eq!((s.text(), s.maybe()), (&shadowed::String(3), &shadowed::Option(2)));

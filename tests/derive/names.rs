@@ -71,7 +71,8 @@ async fn drop_and_into_are_read_as_fields() {
     }
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        s.set_drop(1).set_into(2);
+        s.set_drop(1);
+        s.set_into(2);
         assert_eq!((s.drop, s.into), (1, 2));
         assert_eq!((VisitorFields::drop(&s), VisitorFields::into(&s)), (1, 2));
     })
@@ -95,7 +96,8 @@ async fn accessors_go_before_methods_of_the_struct() {
     }
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        assert_eq!(s.set_visits(2).visits(), 2);
+        s.set_visits(2);
+        assert_eq!(s.visits(), 2);
         assert!(s.has_come_back());
         assert_eq!(Visitor::visits(&s), "many");
     })
@@ -129,7 +131,8 @@ async fn defaults_see_the_names_around_the_struct() {
     }
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        let read = (s.value(), s.take_source(), s.data(), s.reset_local().local());
+        s.reset_local();
+        let read = (s.value(), s.take_source(), s.data(), s.local());
         assert_eq!(read, (1, 2, 3, 4));
     })
     .await;
@@ -154,7 +157,9 @@ async fn constants_around_the_struct_do_no_harm() {
     }
     in_session(async |session: Session<Visitor>| {
         let mut s = session.write().await;
-        assert_eq!(s.set_visits(2).set_scratch(1).visits(), 2);
+        s.set_visits(2);
+        s.set_scratch(1);
+        assert_eq!((s.visits(), s.scratch()), (2, 1));
     })
     .await;
 }

@@ -661,7 +661,11 @@ async fn readers_share_and_a_reader_sees_the_last_release() {
         assert_eq!(session.try_write().map(drop).unwrap_err().kind(), ErrorKind::Locked);
         assert_eq!(one.name(), two.name());
         drop((one, two));
-        session.write().await.set_name("new").set_visits(7);
+        {
+            let mut s = session.write().await;
+            s.set_name("new");
+            s.set_visits(7);
+        }
         let s = session.read().await;
         format!("{} {}", s.name().unwrap(), s.visits)
     }

@@ -79,7 +79,10 @@ async fn write_first(fleet: &mut Fleet<impl Store>, codec: Codec) {
     fleet
         .request(codec, async |session: Session<First>| {
             let mut s = session.write().await;
-            s.set_name("Zoe").set_visits(3).set_plan(Plan::Pro).set_tags(["a".to_string()]);
+            s.set_name("Zoe");
+            s.set_visits(3);
+            s.set_plan(Plan::Pro);
+            s.set_tags(["a".to_string()]);
         })
         .await;
 }
@@ -112,7 +115,8 @@ async fn fields_can_be_added_removed_and_reordered() {
                 .request(reader, async |session: Session<Second>| {
                     let mut s = session.write().await;
                     assert_eq!((s.name(), s.visits(), s.theme()), ("Zoe", 3, "light"));
-                    s.set_visits(4).set_theme("dark");
+                    s.set_visits(4);
+                    s.set_theme("dark");
                 })
                 .await;
             // Side by side during a deploy: what one does not know the other still has.

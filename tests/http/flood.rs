@@ -26,7 +26,11 @@ async fn handle(request: Request<()>) -> Result<Response<String>, Infallible> {
         }
         None if request.uri().path() == "/who" => format!("{:?}", session.read().await.user()),
         None => {
-            session.write().await.set_cart([1, 2, 3]).set_note("as long as a few small fields are");
+            {
+                let mut s = session.write().await;
+                s.set_cart([1, 2, 3]);
+                s.set_note("as long as a few small fields are");
+            }
             String::new()
         }
     };

@@ -168,14 +168,8 @@ async fn write(session: &Session<Shared>, field: &str, value: u32) {
     let mut s = session.write().await;
     match field {
         "visits" => s.set_visits(value),
-        "tag" => {
-            s.tags_mut().insert(value.to_string());
-            &mut *s
-        }
-        "log" => {
-            s.log_mut().push(value);
-            &mut *s
-        }
+        "tag" => _ = s.tags_mut().insert(value.to_string()),
+        "log" => s.log_mut().push(value),
         "motto" => s.set_motto("x".repeat(value as usize)),
         _ => s.set_plain(value),
     };
@@ -312,7 +306,11 @@ async fn two_processes_that_set_different_fields_keep_both_in_a_thousand_rounds(
 #[tokio::test]
 async fn a_request_that_is_refused_is_refused_whole() {
     async fn both(State(steps): State<Steps>, session: Session<Shared>) {
-        session.write().await.set_plain(5).set_motto("half");
+        {
+            let mut s = session.write().await;
+            s.set_plain(5);
+            s.set_motto("half");
+        }
         steps.arrived.notify_one();
         steps.go_on.notified().await;
     }
@@ -346,7 +344,8 @@ async fn an_update_that_fails_leaves_no_trace() {
     async fn refuses(session: Session<Shared>) -> String {
         let refused = session
             .transaction(|s| {
-                s.set_plain(77).set_visits(77);
+                s.set_plain(77);
+                s.set_visits(77);
                 Err::<(), Box<dyn std::error::Error + Send + Sync>>("not now".into())
             })
             .await;

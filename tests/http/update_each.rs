@@ -56,7 +56,7 @@ async fn hold(State(gates): State<Arc<Gates>>, session: Session<Employee>) {
 }
 
 async fn dismiss(sessions: UserSessions<Employee>) -> sessions::Result<String> {
-    let outcome = sessions.update_each(&7, |s| _ = s.set_is_admin(false)).await?;
+    let outcome = sessions.update_each(&7, |s| s.set_is_admin(false)).await?;
     let failed: Vec<ErrorKind> = outcome.failed.iter().map(|(_, error)| error.kind()).collect();
     Ok(format!("{} {failed:?}", outcome.updated))
 }

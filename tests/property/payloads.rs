@@ -97,12 +97,18 @@ async fn request(
 
 async fn fill(session: &Session<Everything>) {
     let mut s = session.write().await;
-    s.set_text("Zoë").set_number(-300).set_maybe('ß').set_list([1, 1_000, u64::MAX]);
-    s.set_bytes(*b"\x00\xff").set_shape(Shape::Path { points: vec![(1, -1)], name: None });
+    s.set_text("Zoë");
+    s.set_number(-300);
+    s.set_maybe('ß');
+    s.set_list([1, 1_000, u64::MAX]);
+    s.set_bytes(*b"\x00\xff");
+    s.set_shape(Shape::Path { points: vec![(1, -1)], name: None });
     s.map_mut().insert("key".to_string(), vec!["value".to_string()]);
     s.set_mut().extend([1, 2, 3]);
     s.set_nested(Some((true, 0.5, String::new())));
-    s.set_secret("hidden").set_code(7_u64).push_notices("once");
+    s.set_secret("hidden");
+    s.set_code(7_u64);
+    s.push_notices("once");
 }
 
 #[test]
@@ -146,7 +152,8 @@ fn whatever_the_store_holds_the_session_works() {
         assert!(memory.bytes_max < MOST_MEMORY, "{memory:?}");
         let renewed = request(layer, cookie, async |session| {
             let mut s = session.write().await;
-            s.set_text("written").take_notices();
+            s.set_text("written");
+            s.take_notices();
         });
         let cookie = renewed.await.unwrap_or(cookie.clone());
         if store.0.lock().unwrap().as_ref().is_none_or(|saved| saved.is_expired(SystemTime::now()))

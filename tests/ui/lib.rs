@@ -1,4 +1,4 @@
-//! What the compiler says to mistakes. With `TRYBUILD=overwrite`, `cargo test --package
+//! What the compiler says to mistakes, and that what is natural to write compiles. With `TRYBUILD=overwrite`, `cargo test --package
 //! sessions-ui-tests` writes what it says now.
 
 #[test]
@@ -19,4 +19,5 @@ fn mistakes_are_explained() {
         cases.compile_fail(format!("{theme}/*.rs"));
     }
     cases.pass("lints/*.rs");
+    cases.pass("natural/*.rs");
 }

@@ -43,7 +43,11 @@ async fn begin(session: Session<Visitor>) {
 
 async fn fill(session: Session<Visitor>) {
     let mut s = session.write().await;
-    s.set_user_id(USER_ID).set_name(NAME).set_theme(THEME).set_counter(COUNTER).set_recent(RECENT);
+    s.set_user_id(USER_ID);
+    s.set_name(NAME);
+    s.set_theme(THEME);
+    s.set_counter(COUNTER);
+    s.set_recent(RECENT);
 }
 
 async fn name(session: Session<Visitor>) -> String {

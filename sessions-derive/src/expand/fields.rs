@@ -149,7 +149,7 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
     };
     let take = take(field, private, &reset, &start);
     let method = |name, does, signature, body| Method { name, does, signature, body };
-    let chained = quote_spanned!(at=> (&mut self) -> &mut Self);
+    let nothing = quote_spanned!(at=> (&mut self));
 
     let mut methods = Vec::with_capacity(7);
     methods.extend(names.get.as_ref().map(|get| {
@@ -158,14 +158,13 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
         method(get, format!(" Reads `{name}`."), signature, read)
     }));
     if field.is_user {
-        let signature = quote_spanned! {at=>
-            <__User: #private::SetByLogin>(&mut self, _value: __User) -> &mut Self
-        };
+        let signature =
+            quote_spanned!(at=> <__User: #private::SetByLogin>(&mut self, _value: __User));
         methods.push(method(
             &names.set,
             format!(" Does not compile: `{name}` is set by `Session::login`."),
             signature,
-            hygienic!(self),
+            TokenStream::new(),
         ));
     } else {
         methods.push(method(
@@ -174,18 +173,18 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
                 Kind::Option(..) => format!(" Sets `{name}` to `Some(value)`."),
                 _ => format!(" Sets `{name}`."),
             },
-            quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self),
-            hygienic!(*#set = #value; self),
+            quote_spanned!(at=> (&mut self, value: #argument)),
+            hygienic!(*#set = #value;),
         ));
     }
     methods.extend(names.clear.as_ref().map(|clear| {
-        let body = hygienic!(*#place = ::core::option::Option::None; self);
-        method(clear, format!(" Sets `{name}` to `None`."), chained.clone(), body)
+        let body = hygienic!(*#place = ::core::option::Option::None;);
+        method(clear, format!(" Sets `{name}` to `None`."), nothing.clone(), body)
     }));
     methods.extend(names.push.as_ref().map(|push| {
         let (argument, value) = element(field);
-        let signature = quote_spanned!(at=> (&mut self, value: #argument) -> &mut Self);
-        let body = hygienic!(#place.push(#value); self);
+        let signature = quote_spanned!(at=> (&mut self, value: #argument));
+        let body = hygienic!(#place.push(#value););
         method(push, format!(" Appends to `{name}`."), signature, body)
     }));
     methods.extend(names.get_mut.as_ref().map(|get_mut| {
@@ -202,8 +201,8 @@ pub(super) fn methods<'a>(field: &'a Field<'_>, private: &TokenStream) -> Vec<Me
         take,
     ));
     methods.extend(names.reset.as_ref().map(|name_of_reset| {
-        let body = hygienic!(*#reset = #start; self);
-        method(name_of_reset, format!(" Sets `{name}` back to its default."), chained, body)
+        let body = hygienic!(*#reset = #start;);
+        method(name_of_reset, format!(" Sets `{name}` back to its default."), nothing, body)
     }));
     methods.push(method(
         &names.is_dirty,

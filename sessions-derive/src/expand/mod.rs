@@ -133,7 +133,7 @@
 //                         .name,
 //                 )
 //             }
-//             fn set_name(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
+//             fn set_name(&mut self, value: impl ::core::convert::Into<String>) {
 //                 *::sessions::__private::set(
 //                     {
 //                         let Self::__Tracked(__tracked) = self;
@@ -142,11 +142,9 @@
 //                     0,
 //                     |__data| &mut __data.name,
 //                 ) = ::core::option::Option::Some(::core::convert::Into::into(value));
-//                 self
 //             }
-//             fn clear_name(&mut self) -> &mut Self {
+//             fn clear_name(&mut self) {
 //                 *self.name_mut() = ::core::option::Option::None;
-//                 self
 //             }
 //             fn name_mut(&mut self) -> &mut Option<String> {
 //                 ::sessions::__private::field_mut(
@@ -171,7 +169,7 @@
 //                     ::sessions::__private::default_of::<Option<String>>(),
 //                 )
 //             }
-//             fn reset_name(&mut self) -> &mut Self {
+//             fn reset_name(&mut self) {
 //                 *::sessions::__private::reset(
 //                     {
 //                         let Self::__Tracked(__tracked) = self;
@@ -180,7 +178,6 @@
 //                     0,
 //                     |__data| &mut __data.name,
 //                 ) = ::sessions::__private::default_of::<Option<String>>();
-//                 self
 //             }
 //             fn name_is_dirty(&self) -> bool {
 //                 ::sessions::__private::is_dirty(
@@ -198,7 +195,7 @@
 //                     })
 //                     .theme
 //             }
-//             fn set_theme(&mut self, value: impl ::core::convert::Into<String>) -> &mut Self {
+//             fn set_theme(&mut self, value: impl ::core::convert::Into<String>) {
 //                 *::sessions::__private::set(
 //                     {
 //                         let Self::__Tracked(__tracked) = self;
@@ -207,7 +204,6 @@
 //                     1,
 //                     |__data| &mut __data.theme,
 //                 ) = ::core::convert::Into::into(value);
-//                 self
 //             }
 //             fn theme_mut(&mut self) -> &mut String {
 //                 ::sessions::__private::field_mut(
@@ -232,7 +228,7 @@
 //                     __default_theme(),
 //                 )
 //             }
-//             fn reset_theme(&mut self) -> &mut Self {
+//             fn reset_theme(&mut self) {
 //                 *::sessions::__private::reset(
 //                     {
 //                         let Self::__Tracked(__tracked) = self;
@@ -241,7 +237,6 @@
 //                     1,
 //                     |__data| &mut __data.theme,
 //                 ) = __default_theme();
-//                 self
 //             }
 //             fn theme_is_dirty(&self) -> bool {
 //                 ::sessions::__private::is_dirty(

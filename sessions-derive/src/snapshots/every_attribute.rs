@@ -331,7 +331,7 @@ const _: () = {
         /// When the visitor came,
         /// in days.
         #[inline]
-        pub(crate) fn set_first_day(&mut self, value: u32) -> &mut Self {
+        pub(crate) fn set_first_day(&mut self, value: u32) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -340,16 +340,14 @@ const _: () = {
                 0,
                 |__data| &mut __data.first_day,
             ) = ::core::option::Option::Some(value);
-            self
         }
         /// Sets `first_day` to `None`.
         ///
         /// When the visitor came,
         /// in days.
         #[inline]
-        pub(crate) fn clear_first_day(&mut self) -> &mut Self {
+        pub(crate) fn clear_first_day(&mut self) {
             *self.first_day_mut() = ::core::option::Option::None;
-            self
         }
         /// Lends `first_day` for changes, and counts it as changed.
         ///
@@ -389,7 +387,7 @@ const _: () = {
         /// When the visitor came,
         /// in days.
         #[inline]
-        pub(crate) fn reset_first_day(&mut self) -> &mut Self {
+        pub(crate) fn reset_first_day(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -398,7 +396,6 @@ const _: () = {
                 0,
                 |__data| &mut __data.first_day,
             ) = crate::runtime::__private::default_of::<Option<u32>>();
-            self
         }
         /// Whether `first_day` has changes that are not saved yet.
         ///
@@ -425,7 +422,7 @@ const _: () = {
         }
         /// Sets `home`.
         #[inline]
-        fn set_home(&mut self, value: impl ::core::convert::Into<Url>) -> &mut Self {
+        fn set_home(&mut self, value: impl ::core::convert::Into<Url>) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -434,7 +431,6 @@ const _: () = {
                 1,
                 |__data| &mut __data.home,
             ) = ::core::convert::Into::into(value);
-            self
         }
         /// Lends `home` for changes, and counts it as changed.
         #[inline]
@@ -465,7 +461,7 @@ const _: () = {
         }
         /// Sets `home` back to its default.
         #[inline]
-        fn reset_home(&mut self) -> &mut Self {
+        fn reset_home(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -474,7 +470,6 @@ const _: () = {
                 1,
                 |__data| &mut __data.home,
             ) = crate::runtime::__private::default_of::<Url>();
-            self
         }
         /// Whether `home` has changes that are not saved yet.
         #[inline]
@@ -498,7 +493,7 @@ const _: () = {
         }
         /// Sets `theme`.
         #[inline]
-        fn set_theme(&mut self, value: Theme) -> &mut Self {
+        fn set_theme(&mut self, value: Theme) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -507,7 +502,6 @@ const _: () = {
                 2,
                 |__data| &mut __data.theme,
             ) = value;
-            self
         }
         /// Lends `theme` for changes, and counts it as changed.
         #[inline]
@@ -538,7 +532,7 @@ const _: () = {
         }
         /// Sets `theme` back to its default.
         #[inline]
-        fn reset_theme(&mut self) -> &mut Self {
+        fn reset_theme(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -547,7 +541,6 @@ const _: () = {
                 2,
                 |__data| &mut __data.theme,
             ) = __default_theme();
-            self
         }
         /// Whether `theme` has changes that are not saved yet.
         #[inline]
@@ -573,7 +566,7 @@ const _: () = {
         }
         /// Sets `type` to `Some(value)`.
         #[inline]
-        pub fn set_type(&mut self, value: Name) -> &mut Self {
+        pub fn set_type(&mut self, value: Name) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -582,13 +575,11 @@ const _: () = {
                 3,
                 |__data| &mut __data.r#type,
             ) = ::core::option::Option::Some(value);
-            self
         }
         /// Sets `type` to `None`.
         #[inline]
-        pub fn clear_type(&mut self) -> &mut Self {
+        pub fn clear_type(&mut self) {
             *self.type_mut() = ::core::option::Option::None;
-            self
         }
         /// Lends `type` for changes, and counts it as changed.
         #[inline]
@@ -619,7 +610,7 @@ const _: () = {
         }
         /// Sets `type` back to its default.
         #[inline]
-        pub fn reset_type(&mut self) -> &mut Self {
+        pub fn reset_type(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -628,7 +619,6 @@ const _: () = {
                 3,
                 |__data| &mut __data.r#type,
             ) = __default_type();
-            self
         }
         /// Whether `type` has changes that are not saved yet.
         #[inline]
@@ -652,7 +642,7 @@ const _: () = {
         }
         /// Sets `visits`.
         #[inline]
-        fn set_visits(&mut self, value: u64) -> &mut Self {
+        fn set_visits(&mut self, value: u64) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -661,7 +651,6 @@ const _: () = {
                 4,
                 |__data| &mut __data.visits,
             ) = value;
-            self
         }
         /// Lends `visits` for changes, and counts it as changed.
         #[inline]
@@ -692,7 +681,7 @@ const _: () = {
         }
         /// Sets `visits` back to its default.
         #[inline]
-        fn reset_visits(&mut self) -> &mut Self {
+        fn reset_visits(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -701,7 +690,6 @@ const _: () = {
                 4,
                 |__data| &mut __data.visits,
             ) = __default_visits();
-            self
         }
         /// Whether `visits` has changes that are not saved yet.
         #[inline]
@@ -730,9 +718,7 @@ const _: () = {
         fn set_owner<__User: crate::runtime::__private::SetByLogin>(
             &mut self,
             _value: __User,
-        ) -> &mut Self {
-            self
-        }
+        ) {}
         /// Whether `owner` has changes that are not saved yet.
         #[inline]
         fn owner_is_dirty(&self) -> bool {
@@ -755,10 +741,7 @@ const _: () = {
         }
         /// Sets `seen`.
         #[inline]
-        fn set_seen(
-            &mut self,
-            value: impl ::core::convert::Into<Vec<u32>>,
-        ) -> &mut Self {
+        fn set_seen(&mut self, value: impl ::core::convert::Into<Vec<u32>>) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -767,7 +750,6 @@ const _: () = {
                 6,
                 |__data| &mut __data.seen,
             ) = ::core::convert::Into::into(value);
-            self
         }
         /// Lends `seen` for changes, and counts it as changed.
         #[inline]
@@ -798,7 +780,7 @@ const _: () = {
         }
         /// Sets `seen` back to its default.
         #[inline]
-        fn reset_seen(&mut self) -> &mut Self {
+        fn reset_seen(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -807,7 +789,6 @@ const _: () = {
                 6,
                 |__data| &mut __data.seen,
             ) = crate::runtime::__private::default_of::<Vec<u32>>();
-            self
         }
         /// Whether `seen` has changes that are not saved yet.
         #[inline]
@@ -822,10 +803,7 @@ const _: () = {
         }
         /// Sets `messages`.
         #[inline]
-        fn set_messages(
-            &mut self,
-            value: impl ::core::convert::Into<Vec<String>>,
-        ) -> &mut Self {
+        fn set_messages(&mut self, value: impl ::core::convert::Into<Vec<String>>) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -834,14 +812,10 @@ const _: () = {
                 7,
                 |__data| &mut __data.messages,
             ) = ::core::convert::Into::into(value);
-            self
         }
         /// Appends to `messages`.
         #[inline]
-        fn push_messages(
-            &mut self,
-            value: impl ::core::convert::Into<String>,
-        ) -> &mut Self {
+        fn push_messages(&mut self, value: impl ::core::convert::Into<String>) {
             crate::runtime::__private::field_mut(
                     {
                         let Self::__Tracked(__tracked) = self;
@@ -851,7 +825,6 @@ const _: () = {
                     |__data| &mut __data.messages,
                 )
                 .push(::core::convert::Into::into(value));
-            self
         }
         /// Takes `messages` out: nobody else gets it.
         #[inline]
@@ -888,7 +861,7 @@ const _: () = {
         }
         /// Sets `code` to `Some(value)`.
         #[inline]
-        fn set_code(&mut self, value: u32) -> &mut Self {
+        fn set_code(&mut self, value: u32) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -897,13 +870,11 @@ const _: () = {
                 8,
                 |__data| &mut __data.code,
             ) = ::core::option::Option::Some(value);
-            self
         }
         /// Sets `code` to `None`.
         #[inline]
-        fn clear_code(&mut self) -> &mut Self {
+        fn clear_code(&mut self) {
             *self.code_mut() = ::core::option::Option::None;
-            self
         }
         /// Lends `code` for changes, and counts it as changed.
         #[inline]
@@ -934,7 +905,7 @@ const _: () = {
         }
         /// Sets `code` back to its default.
         #[inline]
-        fn reset_code(&mut self) -> &mut Self {
+        fn reset_code(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -943,7 +914,6 @@ const _: () = {
                 8,
                 |__data| &mut __data.code,
             ) = crate::runtime::__private::default_of::<Option<u32>>();
-            self
         }
         /// Whether `code` has changes that are not saved yet.
         #[inline]
@@ -969,10 +939,7 @@ const _: () = {
         }
         /// Sets `token` to `Some(value)`.
         #[inline]
-        fn set_token(
-            &mut self,
-            value: impl ::core::convert::Into<Secret<String>>,
-        ) -> &mut Self {
+        fn set_token(&mut self, value: impl ::core::convert::Into<Secret<String>>) {
             *crate::runtime::__private::set(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -981,13 +948,11 @@ const _: () = {
                 9,
                 |__data| &mut __data.token,
             ) = ::core::option::Option::Some(::core::convert::Into::into(value));
-            self
         }
         /// Sets `token` to `None`.
         #[inline]
-        fn clear_token(&mut self) -> &mut Self {
+        fn clear_token(&mut self) {
             *self.token_mut() = ::core::option::Option::None;
-            self
         }
         /// Lends `token` for changes, and counts it as changed.
         #[inline]
@@ -1018,7 +983,7 @@ const _: () = {
         }
         /// Sets `token` back to its default.
         #[inline]
-        fn reset_token(&mut self) -> &mut Self {
+        fn reset_token(&mut self) {
             *crate::runtime::__private::reset(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -1027,7 +992,6 @@ const _: () = {
                 9,
                 |__data| &mut __data.token,
             ) = crate::runtime::__private::default_of::<Option<Secret<String>>>();
-            self
         }
         /// Whether `token` has changes that are not saved yet.
         #[inline]
@@ -1053,10 +1017,7 @@ const _: () = {
         /// Sets `others`.
         #[deprecated = "unused"]
         #[inline]
-        fn set_others(
-            &mut self,
-            value: impl ::core::convert::Into<Vec<Visitor>>,
-        ) -> &mut Self {
+        fn set_others(&mut self, value: impl ::core::convert::Into<Vec<Visitor>>) {
             *crate::runtime::__private::skipped_mut(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -1064,7 +1025,6 @@ const _: () = {
                 },
                 |__data| &mut __data.others,
             ) = ::core::convert::Into::into(value);
-            self
         }
         /// Lends `others` for changes, and counts it as changed.
         #[deprecated = "unused"]
@@ -1096,7 +1056,7 @@ const _: () = {
         /// Sets `others` back to its default.
         #[deprecated = "unused"]
         #[inline]
-        fn reset_others(&mut self) -> &mut Self {
+        fn reset_others(&mut self) {
             *crate::runtime::__private::skipped_mut(
                 {
                     let Self::__Tracked(__tracked) = self;
@@ -1104,7 +1064,6 @@ const _: () = {
                 },
                 |__data| &mut __data.others,
             ) = __default_others();
-            self
         }
         /// Always `false`, as `others` is never saved.
         #[deprecated = "unused"]

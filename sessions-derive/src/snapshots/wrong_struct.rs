@@ -30,7 +30,7 @@ impl<T> VisitorFields<T> {
     }
     /// Sets `name`.
     #[inline]
-    fn set_name(&mut self, value: T) -> &mut Self {
+    fn set_name(&mut self, value: T) {
         ::core::unreachable!()
     }
     /// Lends `name` for changes, and counts it as changed.
@@ -45,7 +45,7 @@ impl<T> VisitorFields<T> {
     }
     /// Sets `name` back to its default.
     #[inline]
-    fn reset_name(&mut self) -> &mut Self {
+    fn reset_name(&mut self) {
         ::core::unreachable!()
     }
     /// Whether `name` has changes that are not saved yet.
@@ -60,7 +60,7 @@ impl<T> VisitorFields<T> {
     }
     /// Sets `visits`.
     #[inline]
-    fn set_visits(&mut self, value: u32) -> &mut Self {
+    fn set_visits(&mut self, value: u32) {
         ::core::unreachable!()
     }
     /// Lends `visits` for changes, and counts it as changed.
@@ -75,7 +75,7 @@ impl<T> VisitorFields<T> {
     }
     /// Sets `visits` back to its default.
     #[inline]
-    fn reset_visits(&mut self) -> &mut Self {
+    fn reset_visits(&mut self) {
         ::core::unreachable!()
     }
     /// Whether `visits` has changes that are not saved yet.
@@ -85,7 +85,7 @@ impl<T> VisitorFields<T> {
     }
     /// Sets `set_visits`.
     #[inline]
-    fn set_set_visits(&mut self, value: bool) -> &mut Self {
+    fn set_set_visits(&mut self, value: bool) {
         ::core::unreachable!()
     }
     /// Lends `set_visits` for changes, and counts it as changed.
@@ -100,7 +100,7 @@ impl<T> VisitorFields<T> {
     }
     /// Sets `set_visits` back to its default.
     #[inline]
-    fn reset_set_visits(&mut self) -> &mut Self {
+    fn reset_set_visits(&mut self) {
         ::core::unreachable!()
     }
     /// Whether `set_visits` has changes that are not saved yet.

@@ -221,7 +221,7 @@ impl<T: SessionUser> UserSessions<T> {
     /// # struct Customer { #[session(user)] user: Option<u64>, is_admin: bool }
     /// async fn dismiss(user: u64, sessions: UserSessions<Customer>) -> sessions::Result<()> {
     ///     // First where the next login takes it from, and then:
-    ///     let outcome = sessions.update_each(&user, |s| _ = s.set_is_admin(false)).await?;
+    ///     let outcome = sessions.update_each(&user, |s| s.set_is_admin(false)).await?;
     ///     for (key, error) in outcome.failed {
     ///         eprintln!("{key:?} was not reached: {error}");
     ///         sessions.end(&user, &key).await?;

@@ -212,14 +212,14 @@ mod tests {
                 layer.in_another_process().build().unwrap()
             });
             let alone = || Arc::new(Barrier::new(1));
-            let cookie = request(&one, "", |it| _ = it.set_one(1), alone()).await.unwrap();
+            let cookie = request(&one, "", |it| it.set_one(1), alone()).await.unwrap();
             for layer in [&one, &other] {
                 layer.shared.write_ids.0.store(7, Relaxed);
             }
             let both = Arc::new(Barrier::new(2));
             tokio::join!(
-                request(&one, &cookie, |it| _ = it.set_one(2), both.clone()),
-                request(&other, &cookie, |it| _ = it.set_other(3), both.clone()),
+                request(&one, &cookie, |it| it.set_one(2), both.clone()),
+                request(&other, &cookie, |it| it.set_other(3), both.clone()),
             );
             let check = |it: &mut DataFields| assert_eq!((it.one, it.other), (2, 3));
             request(&one, &cookie, check, alone()).await;

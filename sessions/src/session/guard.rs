@@ -19,6 +19,9 @@ use crate::{
 /// Derefs to the generated fields struct and through it to the session's data. Any number of read
 /// guards of a session exist together, and no write guard beside them.
 ///
+/// A setter needs a [`WriteGuard`], from [`Session::write`]: on this one it does not compile (E0596, "cannot
+/// borrow data in dereference of `ReadGuard<…>` as mutable").
+///
 /// Has no methods of its own, so that no field's name is taken.
 #[must_use = "a guard that is not used only makes others wait"]
 pub struct ReadGuard<T: SessionData> {

@@ -384,8 +384,17 @@ impl<T: SessionData> Session<T> {
     /// # }
     /// ```
     ///
-    /// A setter as the last expression would hand out the fields that it chains on, and does not compile: write
-    /// `|s| { s.set_visits(1); }`.
+    /// A setter returns nothing, so that one alone is a whole change:
+    ///
+    /// ```
+    /// # #[cfg(feature = "derive")] {
+    /// # #[derive(sessions::Session)] struct Visitor { visits: u32 }
+    /// # async fn handler(session: sessions::Session<Visitor>) -> sessions::Result<()> {
+    /// session.update(|s| s.set_visits(1)).await?;
+    /// session.update(|s| s.set_visits(s.visits() + 1)).await
+    /// # }
+    /// # }
+    /// ```
     ///
     /// `change` may run several times: whatever else it does, it does as often. What released guards
     /// have written is saved before. In this process it has the session to itself, as a write guard

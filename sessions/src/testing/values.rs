@@ -84,7 +84,8 @@ where
 ///
 /// // Once, with the build that is released:
 /// let bytes = testing::stored_payload::<Visitor>(Codec::Bincode, |s| {
-///     s.set_theme("dark").set_visits(300);
+///     s.set_theme("dark");
+///     s.set_visits(300);
 /// })
 /// .unwrap();
 /// # let in_the_file = b"\x01\x00\x05theme\x07\x05\x0b\x04dark\x06visits\x05\x05\x03\xfb\x2c\x01";
@@ -160,7 +161,8 @@ pub fn read_payload<T: SessionData>(payload: &[u8]) -> Result<T, Vec<FieldFallba
 /// }
 ///
 /// let survival = testing::survival::<Visitor>(|s| {
-///     s.set_share(f64::NAN).set_visits(3);
+///     s.set_share(f64::NAN);
+///     s.set_visits(3);
 /// });
 /// assert!(survival.survives("share", Codec::Bincode));
 /// assert!(!survival.survives("share", Codec::Json), "{survival}");

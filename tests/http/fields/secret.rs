@@ -36,7 +36,7 @@ fn routes() -> Router {
     Router::new()
         .route(
             "/begin",
-            get(async |session: Session<Visitor>| _ = session.write().await.set_plain("x")),
+            get(async |session: Session<Visitor>| session.write().await.set_plain("x")),
         )
         .route("/set/{field}/{text}", get(set))
         .route("/show", get(show))
@@ -268,7 +268,11 @@ async fn a_value_that_is_moved_to_a_field_of_the_same_type_does_not_decrypt() {
         twin: Secret<String>,
     }
     async fn set(session: Session<Twins>) {
-        session.write().await.set_left("hidden").set_twin("secret");
+        {
+            let mut s = session.write().await;
+            s.set_left("hidden");
+            s.set_twin("secret");
+        }
     }
     async fn show(session: Session<Twins>) -> String {
         let s = session.read().await;
@@ -418,7 +422,11 @@ mod before {
     #[tokio::test]
     async fn a_field_that_becomes_a_secret_keeps_its_value() {
         async fn fill(session: Session<Before>) {
-            session.write().await.set_token("visible").set_older("moved");
+            {
+                let mut s = session.write().await;
+                s.set_token("visible");
+                s.set_older("moved");
+            }
         }
         let (store, keys) = (Seen::new(), Keys::generate());
         let layer = SessionLayer::<Before>::builder(store.clone(), keys.clone());
@@ -440,7 +448,11 @@ mod before {
     #[tokio::test]
     async fn a_value_that_is_not_sealed_can_be_refused() {
         async fn fill(session: Session<Before>) {
-            session.write().await.set_token("planted").set_older("planted");
+            {
+                let mut s = session.write().await;
+                s.set_token("planted");
+                s.set_older("planted");
+            }
         }
         let (store, keys) = (Seen::new(), Keys::generate());
         let layer = SessionLayer::<Before>::builder(store.clone(), keys.clone());

@@ -78,7 +78,12 @@ async fn visit(session: Session<Visitor>) {
 }
 
 async fn reset(session: Session<Visitor>) {
-    session.write().await.reset_code().clear_code().reset_role();
+    {
+        let mut s = session.write().await;
+        s.reset_code();
+        s.clear_code();
+        s.reset_role();
+    }
 }
 
 async fn renew(session: Session<Visitor>) -> sessions::Result<()> {
@@ -87,7 +92,11 @@ async fn renew(session: Session<Visitor>) -> sessions::Result<()> {
 
 /// One request during which time goes by.
 async fn within(Extension(clock): Extension<ManualClock>, session: Session<Visitor>) -> String {
-    session.write().await.set_code(1).set_role("admin");
+    {
+        let mut s = session.write().await;
+        s.set_code(1);
+        s.set_role("admin");
+    }
     let mut all = Vec::new();
     for _ in 0..3 {
         all.push(shown(session.read().await));

@@ -23,7 +23,10 @@ async fn a_field_has_a_codec_of_its_own() {
         code: u32,
     }
     const SETS: &[Set<Mixed>] = &[|s| {
-        s.set_number(1).set_packed(2).set_card(3).set_code(4);
+        s.set_number(1);
+        s.set_packed(2);
+        s.set_card(3);
+        s.set_code(4);
         s.readable_mut().insert("a".to_string(), 7);
     }];
     for codec in CODECS {
@@ -98,8 +101,12 @@ struct Attributed {
 async fn serdes_attributes_are_honoured() {
     const SETS: &[Set<Attributed>] = &[|s| {
         assert_eq!(s.tries(), 3);
-        s.set_price(1999).set_foreign(Foreign(7)).set_rate(dec!(0.19)).set_never(5);
-        s.set_short_name("Ada").set_paid(205);
+        s.set_price(1999);
+        s.set_foreign(Foreign(7));
+        s.set_rate(dec!(0.19));
+        s.set_never(5);
+        s.set_short_name("Ada");
+        s.set_paid(205);
     }];
     for codec in CODECS {
         let shown = set_and_show(codec, SETS, |it: &Attributed| {
@@ -109,7 +116,10 @@ async fn serdes_attributes_are_honoured() {
         assert_eq!(shown.await, [Ok("1999 Foreign(7) 0.19 Ada 3 205".to_string())]);
     }
     let payload = payload::<Attributed>(Codec::Json, |s| {
-        s.set_price(1999).set_never(5).set_short_name("Ada").set_paid(205);
+        s.set_price(1999);
+        s.set_never(5);
+        s.set_short_name("Ada");
+        s.set_paid(205);
     });
     for part in [r#""19.99""#, "shortName", r#""2.05""#] {
         assert!(payload.contains(part), "{payload}");
@@ -121,7 +131,9 @@ async fn serdes_attributes_are_honoured() {
 async fn what_is_skipped_is_new_in_another_process() {
     let pair = Pair::new::<Attributed>(Codec::Bincode, || {
         let set = async |session: Session<Attributed>| {
-            session.write().await.set_never(5).set_price(1_u64);
+            let mut s = session.write().await;
+            s.set_never(5);
+            s.set_price(1_u64);
         };
         let read = async |session: Session<Attributed>| session.read().await.never().to_string();
         Router::new().route("/set", get(set)).route("/read", get(read))
@@ -146,7 +158,9 @@ struct Shown {
 #[test]
 fn and_so_they_are_beside_serdes_derives() {
     let payload = payload::<Shown>(Codec::Json, |s| {
-        s.set_price(1999).set_display_name("Ada").set_last_seen(1);
+        s.set_price(1999);
+        s.set_display_name("Ada");
+        s.set_last_seen(1);
     });
     for part in [r#""19.99""#, "\u{1}n", "lastSeen"] {
         assert!(payload.contains(part), "{payload:?}");
@@ -166,7 +180,8 @@ fn a_table_says_which_fields_survive_which_codec() {
         visits: u32,
     }
     let survival = survival::<Shares>(|s| {
-        s.set_share(f64::NAN).set_visits(3);
+        s.set_share(f64::NAN);
+        s.set_visits(3);
         *s.maybe_mut() = Some(None);
     });
     for codec in CODECS {

@@ -445,11 +445,21 @@ fn families() -> Families {
 async fn values_of_every_family_come_back_from_every_codec() {
     let set: Set<Families> = |s| {
         let it = families();
-        s.set_decimal(it.decimal).set_value(it.value).set_list(it.list).set_map(it.map);
-        s.set_object(it.object).set_tagged(it.tagged).set_unit(Tagged::Cash);
-        s.set_adjacent(it.adjacent).set_untagged(it.untagged).set_flat(it.flat);
-        s.set_number(Untagged::Number(7)).set_line(it.line).set_lines(it.lines);
-        s.set_id(ObjectId::ONE).set_registration(it.registration);
+        s.set_decimal(it.decimal);
+        s.set_value(it.value);
+        s.set_list(it.list);
+        s.set_map(it.map);
+        s.set_object(it.object);
+        s.set_tagged(it.tagged);
+        s.set_unit(Tagged::Cash);
+        s.set_adjacent(it.adjacent);
+        s.set_untagged(it.untagged);
+        s.set_flat(it.flat);
+        s.set_number(Untagged::Number(7));
+        s.set_line(it.line);
+        s.set_lines(it.lines);
+        s.set_id(ObjectId::ONE);
+        s.set_registration(it.registration);
         (*s.bytes_mut(), *s.one_mut()) = (it.bytes, it.one);
         s.set_nested(Some(7));
     };
@@ -564,7 +574,8 @@ async fn what_json_has_no_words_for_is_refused_there_and_stored_by_the_others() 
 #[tokio::test]
 async fn where_the_field_asks_for_another_codec_that_one_stores_it() {
     const SETS: &[Set<Odd>] = &[|s| {
-        s.set_packed(f64::NAN).set_taken(map());
+        s.set_packed(f64::NAN);
+        s.set_taken(map());
     }];
     for codec in CODECS {
         let shown = set_and_show(codec, SETS, odd).await;
@@ -579,7 +590,10 @@ async fn a_some_that_holds_nothing_is_refused_whatever_the_field() {
         |s| *s.unit_mut() = Some(()),
         |s| *s.value_mut() = Some(Value::Null),
         |s| *s.list_mut() = vec![Some(None)],
-        |s| assert_eq!(s.set_notice(None).take_notice(), Some(None)),
+        |s| {
+            s.set_notice(None);
+            assert_eq!(s.take_notice(), Some(None));
+        },
         |s| *s.code_mut() = Some(None),
         |s| s.tags_mut().push(Some(())),
         |s| *s.token_mut() = Secret::new(Some(None)),
@@ -603,7 +617,10 @@ async fn a_some_that_holds_nothing_is_refused_whatever_the_field() {
 #[tokio::test]
 async fn what_its_type_does_not_take_back_is_refused() {
     const SETS: &[Set<Odd>] = &[
-        |s| drop(s.set_basket(Basket::default()).take_ratios()),
+        |s| {
+            s.set_basket(Basket::default());
+            s.take_ratios();
+        },
         |s| *s.baskets_mut() = vec![Basket { items: vec![1] }, Basket { items: vec![] }],
         |s| *s.number_mut() = Number::Big { number: 7 },
         |s| *s.since_mut() = Some(SystemTime::UNIX_EPOCH - Duration::from_secs(1)),
@@ -643,8 +660,13 @@ struct WithAttributes {
 #[tokio::test]
 async fn fields_with_attributes_keep_the_promise() {
     const SETS: &[Set<WithAttributes>] = &[|s| {
-        s.set_notice(Tagged::Cash).push_notices(json!({ "a": 1 })).set_code(json!([1]));
-        s.set_tags([json!("x")]).set_token("hidden").set_number(7_u64).set_versioned(dec!(1.5));
+        s.set_notice(Tagged::Cash);
+        s.push_notices(json!({ "a": 1 }));
+        s.set_code(json!([1]));
+        s.set_tags([json!("x")]);
+        s.set_token("hidden");
+        s.set_number(7_u64);
+        s.set_versioned(dec!(1.5));
     }];
     for codec in CODECS {
         let shown = set_and_show(codec, SETS, |it: &WithAttributes| {

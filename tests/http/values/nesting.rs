@@ -60,7 +60,10 @@ fn value(lists: usize) -> Value {
 #[tokio::test]
 async fn what_is_nested_too_deeply_is_refused_in_every_field() {
     const DEEP: &[Set<Garden>] = &[
-        |s| drop(s.set_tree(Tree::of(33)).take_blooms()),
+        |s| {
+            s.set_tree(Tree::of(33));
+            s.take_blooms();
+        },
         |s| *s.readable_mut() = Tree::of(33),
         |s| {
             s.set_cut(Tree::of(33));
@@ -71,8 +74,11 @@ async fn what_is_nested_too_deeply_is_refused_in_every_field() {
         |s| *s.grafted_mut() = Tree::of(1_000),
     ];
     const FITS: &[Set<Garden>] = &[|s| {
-        s.set_tree(Tree::of(32)).set_readable(Tree::of(32)).set_cut(Tree::of(31));
-        s.set_blooms(Tree::of(32)).set_hidden(Secret::new(Tree::of(31)));
+        s.set_tree(Tree::of(32));
+        s.set_readable(Tree::of(32));
+        s.set_cut(Tree::of(31));
+        s.set_blooms(Tree::of(32));
+        s.set_hidden(Secret::new(Tree::of(31)));
         s.union_mut().push(value(63));
         s.set_grafted(Tree::of(32));
     }];

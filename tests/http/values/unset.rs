@@ -50,7 +50,12 @@ async fn keep(session: Session<First>) {
 }
 
 async fn set(session: Session<First>) {
-    session.write().await.set_theme("light").set_mails(true).set_code(5);
+    {
+        let mut s = session.write().await;
+        s.set_theme("light");
+        s.set_mails(true);
+        s.set_code(5);
+    }
 }
 
 /// Nothing of this sets anything.
@@ -63,7 +68,13 @@ async fn touch(session: Session<First>) {
 }
 
 async fn other(session: Session<First>) {
-    session.write().await.set_theme("blue").set_mails(false).set_lines(3).set_sort("age");
+    {
+        let mut s = session.write().await;
+        s.set_theme("blue");
+        s.set_mails(false);
+        s.set_lines(3);
+        s.set_sort("age");
+    }
 }
 
 async fn back(session: Session<First>) {
@@ -155,7 +166,8 @@ async fn a_setter_that_changes_nothing_still_writes_nothing() {
     }
     async fn idle(session: Session<Themed>) {
         let mut s = session.write().await;
-        s.reset_theme().clear_name();
+        s.reset_theme();
+        s.clear_name();
         let _ = s.theme_mut();
         let _ = s.name_mut();
         let _ = (s.take_theme(), s.take_name(), s.take_notice());

@@ -57,7 +57,7 @@ async fn from_the_cookie() {
     moves_in(private.clone(), by_name, "id", &client).await;
     opens_nothing(private, "id", "eyJ1c2VyIjoiNyJ9").await;
 
-    let cookie = OldCookie::new("id").signed(&OLD_KEY).unwrap();
+    let cookie = OldCookie::new("id").with_signed(&OLD_KEY).unwrap();
     let signed = ActixSession::cookie(&OLD_KEY).unwrap().with_cookie(cookie);
     let client = logged_in(|| CookieSessionStore::default(), CookieContentSecurity::Signed).await;
     moves_in(signed, by_name, "id", &client).await;

@@ -57,8 +57,8 @@ fn old_cookie(cookie: Cookie) -> OldCookie {
     let id = OldCookie::new("id");
     match cookie {
         Cookie::Plain => id,
-        Cookie::Signed => id.signed(&OLD_KEY).unwrap(),
-        Cookie::Private => id.private(&OLD_KEY).unwrap(),
+        Cookie::Signed => id.with_signed(&OLD_KEY).unwrap(),
+        Cookie::Private => id.with_private(&OLD_KEY).unwrap(),
     }
 }
 
@@ -193,7 +193,7 @@ async fn from_the_newest_with_a_store_of_the_applications() {
     let server = Server::start(app).await;
     let client = server.client();
     assert!(client.get("/login").await.status.is_success());
-    let cookie = OldCookie::new("id").signed(&OLD_KEY).unwrap();
+    let cookie = OldCookie::new("id").with_signed(&OLD_KEY).unwrap();
     moves_in(Before { store, cookie }, by_name, "id", &client).await;
     assert_eq!(client.get("/").await.text(), shown(None, &[]));
 }

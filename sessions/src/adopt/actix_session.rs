@@ -20,7 +20,7 @@ pub struct ActixSession {
 
 impl ActixSession {
     fn new(records: Records, key: &[u8]) -> Result<Self, BuildError> {
-        let cookie = OldCookie::new("id").private(key)?;
+        let cookie = OldCookie::new("id").with_private(key)?;
         Ok(Self { records, cookie, key_of: Arc::new(str::to_owned) })
     }
 

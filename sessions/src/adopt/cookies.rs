@@ -88,17 +88,17 @@ impl OldCookie {
     /// # Errors
     ///
     /// If the key has fewer than 64 bytes.
-    pub fn signed(mut self, key: &[u8]) -> Result<Self, BuildError> {
+    pub fn with_signed(mut self, key: &[u8]) -> Result<Self, BuildError> {
         self.security = Security::Signed(key_of(key)?);
         Ok(self)
     }
 
-    /// The value is encrypted with this key; see [`signed`](Self::signed).
+    /// The value is encrypted with this key; see [`with_signed`](Self::with_signed).
     ///
     /// # Errors
     ///
     /// If the key has fewer than 64 bytes.
-    pub fn private(mut self, key: &[u8]) -> Result<Self, BuildError> {
+    pub fn with_private(mut self, key: &[u8]) -> Result<Self, BuildError> {
         self.security = Security::Private(key_of(key)?);
         Ok(self)
     }
@@ -188,9 +188,9 @@ mod tests {
         };
         let expected = Some("va lue+/=".to_string());
         assert_eq!(read(&cookie, &plain), expected);
-        let signs = cookie.clone().signed(&KEY).unwrap();
+        let signs = cookie.clone().with_signed(&KEY).unwrap();
         assert_eq!(read(&signs, &signed), expected);
-        let encrypts = cookie.clone().private(&KEY).unwrap();
+        let encrypts = cookie.clone().with_private(&KEY).unwrap();
         assert_eq!(read(&encrypts, &private), expected);
         for wrong in [&plain, &private] {
             assert_eq!(read(&signs, wrong), None);
@@ -199,8 +199,8 @@ mod tests {
             assert_eq!(read(&encrypts, wrong), None);
         }
         let another = [8; 64];
-        assert_eq!(read(&cookie.clone().signed(&another).unwrap(), &signed), None);
-        assert_eq!(read(&cookie.private(&another).unwrap(), &private), None);
+        assert_eq!(read(&cookie.clone().with_signed(&another).unwrap(), &signed), None);
+        assert_eq!(read(&cookie.with_private(&another).unwrap(), &private), None);
         assert_eq!(read(&OldCookie::new("i"), &plain), None);
     }
 
@@ -213,6 +213,6 @@ mod tests {
             assert!(removal.contains(part), "{removal}");
         }
         assert!(OldCookie::new("__Host-id").removal().to_str().unwrap().contains("Secure"));
-        assert!(OldCookie::new("id").signed(&[7; 63]).is_err());
+        assert!(OldCookie::new("id").with_signed(&[7; 63]).is_err());
     }
 }

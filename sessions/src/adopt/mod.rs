@@ -15,7 +15,7 @@
 //!     cart: Vec<String>,
 //! }
 //!
-//! let before = TowerSessions::sqlite(pool).with_cookie(OldCookie::new("id").signed(old_key)?);
+//! let before = TowerSessions::sqlite(pool).with_cookie(OldCookie::new("id").with_signed(old_key)?);
 //! let layer = SessionLayer::<Customer>::builder(MemoryStore::new(), Keys::generate())
 //!     .adopt(before, |old, s| {
 //!         s.set_cart(old.get::<Vec<String>>("cart")?.unwrap_or_default());

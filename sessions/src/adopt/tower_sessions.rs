@@ -66,7 +66,7 @@ impl TowerSessions {
     }
 
     /// Another cookie than `OldCookie::new("id")`, which is what tower-sessions has: another name, path or
-    /// domain, [signed](OldCookie::signed) or [private](OldCookie::private).
+    /// domain, [signed](OldCookie::with_signed) or [private](OldCookie::with_private).
     pub fn with_cookie(mut self, cookie: OldCookie) -> Self {
         self.cookie = cookie;
         self

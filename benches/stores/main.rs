@@ -40,7 +40,8 @@ mod ours {
 
     pub async fn begin(session: Session<Visitor>) {
         let mut s = session.write().await;
-        s.set_text("x".repeat(super::PAYLOAD)); s.set_visits(1);
+        s.set_text("x".repeat(super::PAYLOAD));
+        s.set_visits(1);
     }
 
     pub async fn read(session: Session<Visitor>) -> String {

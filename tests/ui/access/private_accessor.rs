@@ -7,7 +7,8 @@ mod shop {
 }
 
 fn look(mut s: sessions::WriteGuard<shop::Visitor>) -> u32 {
-    s.set_visits(3); s.set_secret(4);
+    s.set_visits(3);
+    s.set_secret(4);
     s.secret()
 }
 

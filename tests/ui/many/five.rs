@@ -14,7 +14,10 @@ struct Visitor {
 
 // None of what follows is wrong, and no error may come of it.
 fn count(mut s: WriteGuard<Visitor>) -> u32 {
-    s.set_theme("dark"); s.set_visits(3); s.set_name("Ada"); s.clear_name();
+    s.set_theme("dark");
+    s.set_visits(3);
+    s.set_name("Ada");
+    s.clear_name();
     s.scratch_mut().push(1);
     let _: (&str, Option<&str>, &Visitor) = (s.theme(), s.name(), &s);
     s.visits() + s.visits

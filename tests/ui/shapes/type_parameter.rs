@@ -7,7 +7,8 @@ struct Visitor<T: Default> {
 }
 
 fn count(mut s: sessions::WriteGuard<Visitor<u32>>) -> u32 {
-    s.set_visits(3); s.set_cart(4);
+    s.set_visits(3);
+    s.set_cart(4);
     s.visits() + s.cart
 }
 

@@ -210,15 +210,14 @@ impl<'a> Encoder<'a> {
 
     /// The same in another form than the type's own.
     pub fn put_as<W: Form>(&mut self, value: &W::Value) -> Result<(), EncodeError> {
-        let plan = self.codec.plan::<W>(value)?;
-        match self.version {
-            0 => self.out.push(plan.number()),
+        let version = self.version;
+        self.codec.write::<W>(value, self.is_thorough, self.out, |layout, out| match version {
+            0 => out.push(layout),
             version => {
-                self.out.push(plan.number() | HAS_VERSION);
-                varint::put(version.into(), self.out);
+                out.push(layout | HAS_VERSION);
+                varint::put(version.into(), out);
             }
-        }
-        plan.write(self.out, self.is_thorough)
+        })
     }
 
     /// For a number that no field has.

@@ -26,6 +26,7 @@ pub(crate) struct Own<F>(PhantomData<fn() -> F>);
 impl<F: FieldValue> Form for Own<F> {
     type Value = F;
 
+    #[inline]
     fn serialize<S: Serializer>(value: &F, serializer: S) -> Result<S::Ok, S::Error> {
         value.serialize(serializer)
     }
@@ -67,6 +68,7 @@ pub(super) fn scalar<W: Form>() -> Option<Kind> {
 pub(crate) struct In<'a, W: Form>(pub(crate) &'a W::Value);
 
 impl<W: Form> Serialize for In<'_, W> {
+    #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         W::serialize(self.0, serializer)
     }
@@ -76,6 +78,7 @@ impl<W: Form> Serialize for In<'_, W> {
 pub(crate) struct Out<W: Form>(pub(crate) W::Value);
 
 impl<'de, W: Form> Deserialize<'de> for Out<W> {
+    #[inline]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         W::deserialize(deserializer).map(Self)
     }

@@ -74,10 +74,9 @@ fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
 }
 
 fn encode<F: FieldValue>(codec: Codec, value: &F) -> Result<(u8, Vec<u8>), EncodeError> {
-    let plan = codec.plan::<Own<F>>(value)?;
-    let mut bytes = Vec::new();
-    plan.write(&mut bytes, true)?;
-    Ok((plan.number(), bytes))
+    let (mut number, mut bytes) = (0, Vec::new());
+    codec.write::<Own<F>>(value, true, &mut bytes, |layout, _| number = layout)?;
+    Ok((number, bytes))
 }
 
 fn decode<F: FieldValue>(layout: u8, bytes: &[u8]) -> Result<F, DecodeError> {

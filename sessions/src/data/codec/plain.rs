@@ -14,6 +14,7 @@ use serde::{
 use super::{
     careful::Notes,
     error::{CodecError, DecodeError, Unreadable},
+    form::Form,
     survey::{Kind, Plain},
 };
 use crate::varint;
@@ -31,6 +32,7 @@ pub(super) trait Positional {
 }
 
 /// Writes a value of which a survey has said that it is plain. `length` is that of an array.
+#[inline]
 pub(super) fn encode<P: Positional, V: Serialize>(
     value: &V,
     plain: Plain,
@@ -66,6 +68,29 @@ pub(super) fn decode<P: Positional, V: for<'de> Deserialize<'de>>(
     }
 }
 
+/// A number that is asked for and stored as one of up to 64 bits. Nothing if there is anything else, or
+/// anything wrong with it: [`decode`] says what.
+#[inline]
+pub(super) fn decode_number<P: Positional, W: Form>(kind: Kind, bytes: &[u8]) -> Option<W::Value> {
+    let (plain, mut rest) = bytes.split_first()?;
+    if *plain != kind as u8 {
+        return None;
+    }
+    let number = P::number(&mut rest)?;
+    let value: Result<_, Error> = match kind {
+        Kind::Unsigned => W::deserialize(number.into_deserializer()),
+        Kind::Signed => W::deserialize(unfold(number).into_deserializer()),
+        _ => return None,
+    };
+    value.ok().filter(|_| rest.is_empty())
+}
+
+/// Both codecs write the small ones of either sign as small numbers (zigzag).
+#[inline]
+fn unfold(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
 /// Gives what it has, whatever it is asked for.
 struct Reader<'de, 'a, P> {
     plain: Plain,
@@ -92,11 +117,9 @@ impl<'de, P: Positional> Reader<'de, '_, P> {
         P::number(self.bytes).ok_or_else(cut_short)
     }
 
-    /// Both codecs write the small ones of either sign as small numbers (zigzag).
     #[inline]
     fn signed(&mut self) -> Result<i64, Error> {
-        let number = self.unsigned()?;
-        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+        self.unsigned().map(unfold)
     }
 
     /// So many bytes as a number says that stands before them.

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::data::codec::survey::mix;
+use crate::data::codec::survey::fold;
 
 /// Shapes that fall on the same place drive each other out, and are read back once more. 32 KiB.
 const PLACES: usize = 4096;
@@ -18,12 +18,14 @@ static SEEN: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 pub(crate) struct Place(u64);
 
 impl Place {
+    #[inline]
     pub(crate) fn new<W: 'static>(format: u8) -> Self {
-        let mut id = Folded(u64::from(format));
+        let mut id = Id(0);
         TypeId::of::<W>().hash(&mut id);
-        Self(id.0)
+        Self(id.0.rotate_left(u32::from(format)))
     }
 
+    #[inline]
     pub(crate) fn has_seen(self, shape: u64) -> bool {
         let key = self.key(shape);
         SEEN[key as usize % PLACES].load(Relaxed) == key
@@ -35,21 +37,24 @@ impl Place {
     }
 
     /// Never 0, where nothing is known.
+    #[inline]
     fn key(self, shape: u64) -> u64 {
-        mix(self.0, shape) | 1 << 63
+        fold(self.0, shape, 0) | 1 << 63
     }
 }
 
 /// A type's id is a hash already.
-struct Folded(u64);
+struct Id(u64);
 
-impl Hasher for Folded {
+impl Hasher for Id {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
     }
 
+    #[inline]
     fn write_u64(&mut self, number: u64) {
-        self.0 = mix(self.0, number);
+        self.0 = self.0.rotate_left(32) ^ number;
     }
 
     fn finish(&self) -> u64 {

@@ -80,6 +80,7 @@ impl Plain {
         Self(self.0 & !mark)
     }
 
+    #[inline]
     fn is_scalar(self) -> bool {
         self.0 != Kind::None as u8 && self.0 & !Self::KIND == 0
     }
@@ -148,15 +149,24 @@ const VARIANT: u64 = 25;
 const STRUCTURED: u64 = 63;
 
 /// One step of a hash: two multiplications, for what is not chosen by an enemy.
-pub(super) const fn mix(hash: u64, more: u64) -> u64 {
+#[inline]
+const fn mix(hash: u64, more: u64) -> u64 {
     let mixed = (hash ^ more).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
+/// The same of two things at once, in one multiplication: for what every value is looked over for.
+#[inline]
+pub(super) fn fold(hash: u64, a: u64, b: u64) -> u64 {
+    let product = u128::from(hash ^ a).wrapping_mul(u128::from(b ^ 0x9e37_79b9_7f4a_7c15));
+    (product >> 64) as u64 ^ product as u64
+}
+
 /// A name in the code: the same place and length is the same name. Of the same name in two places
 /// both are looked at.
+#[inline]
 fn place_of(name: &'static str) -> u64 {
-    mix(name.as_ptr().addr() as u64, name.len() as u64)
+    name.as_ptr().addr() as u64 ^ (name.len() as u64).rotate_right(8)
 }
 
 /// A name or text by its letters, for what has to be alike in both directions.
@@ -194,12 +204,14 @@ impl Survey {
         Self { rules, purpose, has_news: false, depth: 0 }
     }
 
+    #[inline]
     pub(super) fn visit(&mut self, value: &impl Serialize) -> Result<Node, SurveyError> {
         value.serialize(self)
     }
 
     /// Looks at what is in another value. It needs stack for each level, and so does whoever reads the
     /// value back.
+    #[inline]
     fn inside<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
         if self.depth >= DEEPEST {
             return Err(Problem::TooDeep.into());
@@ -236,28 +248,37 @@ impl Survey {
         }
     }
 
+    #[inline]
     fn nothing(&self, plain: Option<Plain>, sum: u64) -> Result<Node, SurveyError> {
         Ok(Node { plain, shape: NOTHING, sum, is_nothing: true, is_key: false, length: 0 })
     }
 
+    #[inline]
     fn compares(&self) -> bool {
         matches!(self.purpose, Purpose::Compare)
     }
 
     /// A sum of what has this name.
+    #[inline]
     fn named(&self, sum: u64, name: &str) -> u64 {
         if self.compares() { mix(letters_of(name), sum) } else { 0 }
     }
 
-    /// Of a list or map, elements that look like this.
-    fn element(&mut self, shape: u64) {
+    /// The bit of what is in a list or map. Of what has a structure, each shape is seen for itself.
+    #[inline]
+    fn kinds(&mut self, shape: u64) -> u64 {
+        if shape < STRUCTURED {
+            return 1 << shape;
+        }
         match self.purpose {
             Purpose::Look(place) => self.has_news |= !place.has_seen(shape),
             Purpose::Note(place) => place.note(shape),
             Purpose::Compare => {}
         }
+        1 << STRUCTURED
     }
 
+    #[inline]
     fn structured(shape: u64, sum: u64) -> Node {
         Node { plain: None, shape, sum, is_nothing: false, is_key: false, length: 0 }
     }
@@ -323,7 +344,7 @@ impl<'s> Serializer for &'s mut Survey {
     type SerializeTuple = Elements<'s>;
     type SerializeTupleStruct = Elements<'s>;
     type SerializeTupleVariant = Elements<'s>;
-    type SerializeMap = Elements<'s>;
+    type SerializeMap = Entries<'s>;
     type SerializeStruct = Members<'s>;
     type SerializeStructVariant = Members<'s>;
 
@@ -360,6 +381,7 @@ impl<'s> Serializer for &'s mut Survey {
         self.float(Kind::F64, 8, value.is_finite(), || value.to_bits())
     }
 
+    #[inline]
     fn serialize_str(self, text: &str) -> Result<Node, SurveyError> {
         self.scalar(Kind::Text, 0, || letters_of(text))
     }
@@ -373,10 +395,12 @@ impl<'s> Serializer for &'s mut Survey {
         self.scalar(Kind::Bytes, 0, || octets_of(octets))
     }
 
+    #[inline]
     fn serialize_none(self) -> Result<Node, SurveyError> {
         self.nothing(Some(Plain(Kind::None as u8)), NOTHING)
     }
 
+    #[inline]
     fn serialize_some<V: Serialize + ?Sized>(self, value: &V) -> Result<Node, SurveyError> {
         let node = self.inside(value)?;
         if node.is_nothing {
@@ -410,6 +434,7 @@ impl<'s> Serializer for &'s mut Survey {
         Ok(Node { is_key: true, ..Survey::structured(shape, sum) })
     }
 
+    #[inline]
     fn serialize_newtype_struct<V: Serialize + ?Sized>(
         self,
         name: &'static str,
@@ -433,6 +458,7 @@ impl<'s> Serializer for &'s mut Survey {
         Ok(self.variant(variant, node))
     }
 
+    #[inline]
     fn serialize_seq(self, length: Option<usize>) -> Result<Elements<'s>, SurveyError> {
         Ok(Elements::new(self, LIST, if length.is_some() { Plain::LIST } else { 0 }))
     }
@@ -461,10 +487,12 @@ impl<'s> Serializer for &'s mut Survey {
         Ok(Elements { variant: Some(variant), ..Elements::new(self, TUPLE, 0) })
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Elements<'s>, SurveyError> {
-        Ok(Elements::new(self, MAP, 0))
+    #[inline]
+    fn serialize_map(self, _: Option<usize>) -> Result<Entries<'s>, SurveyError> {
+        Ok(Entries { survey: self, kinds: 0, sum: MAP })
     }
 
+    #[inline]
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Members<'s>, SurveyError> {
         // serde_json's own names mean something.
         let place = if name.starts_with('$') { place_of(name) } else { 0 };
@@ -484,7 +512,7 @@ impl<'s> Serializer for &'s mut Survey {
     }
 }
 
-/// The elements of a list, or the keys and values of a map.
+/// The elements of a list.
 pub(super) struct Elements<'s> {
     survey: &'s mut Survey,
     variant: Option<&'static str>,
@@ -501,11 +529,13 @@ pub(super) struct Elements<'s> {
 }
 
 impl<'s> Elements<'s> {
+    #[inline]
     fn new(survey: &'s mut Survey, base: u64, mark: u8) -> Self {
         let (variant, kind, kinds, shape, sum, length) = (None, None, 0, base, base, 0);
         Self { survey, variant, base, mark, kind, kinds, shape, sum, length }
     }
 
+    #[inline]
     fn add<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
         let node = self.survey.inside(value)?;
         self.length += 1;
@@ -517,11 +547,8 @@ impl<'s> Elements<'s> {
         }
         if self.base == TUPLE {
             self.shape = mix(self.shape, node.shape);
-        } else if node.shape < STRUCTURED {
-            self.kinds |= 1 << node.shape;
         } else {
-            self.kinds |= 1 << STRUCTURED;
-            self.survey.element(node.shape);
+            self.kinds |= self.survey.kinds(node.shape);
         }
         if self.survey.compares() {
             // In whatever order.
@@ -530,6 +557,7 @@ impl<'s> Elements<'s> {
         Ok(node)
     }
 
+    #[inline]
     fn node(self) -> Node {
         let shape = mix(self.shape, self.kinds);
         let node = Survey::structured(shape, self.sum);
@@ -540,6 +568,7 @@ impl<'s> Elements<'s> {
         }
     }
 
+    #[inline]
     fn plain(&self) -> Option<Plain> {
         match (self.mark, self.kind) {
             (0, _) | (Plain::ARRAY, None) => None,
@@ -552,10 +581,12 @@ impl ser::SerializeSeq for Elements<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_element<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
         self.add(value).map(drop)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
         Ok(self.node())
     }
@@ -565,10 +596,12 @@ impl ser::SerializeTuple for Elements<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_element<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
         self.add(value).map(drop)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
         Ok(self.node())
     }
@@ -578,10 +611,12 @@ impl ser::SerializeTupleStruct for Elements<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_field<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
         self.add(value).map(drop)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
         Ok(self.node())
     }
@@ -591,19 +626,43 @@ impl ser::SerializeTupleVariant for Elements<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_field<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
         self.add(value).map(drop)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
         Ok(self.node())
     }
 }
 
-impl ser::SerializeMap for Elements<'_> {
+/// The keys and values of a map.
+pub(super) struct Entries<'s> {
+    survey: &'s mut Survey,
+    /// As those of a list.
+    kinds: u64,
+    sum: u64,
+}
+
+impl Entries<'_> {
+    #[inline]
+    fn add<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
+        let node = self.survey.inside(value)?;
+        self.kinds |= self.survey.kinds(node.shape);
+        if self.survey.compares() {
+            // In whatever order.
+            self.sum = self.sum.wrapping_add(mix(MAP, node.sum));
+        }
+        Ok(node)
+    }
+}
+
+impl ser::SerializeMap for Entries<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_key<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<(), SurveyError> {
         let key = self.add(key)?;
         match key.is_key || !self.survey.rules.is_json {
@@ -612,12 +671,14 @@ impl ser::SerializeMap for Elements<'_> {
         }
     }
 
+    #[inline]
     fn serialize_value<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
         self.add(value).map(drop)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
+        Ok(Survey::structured(mix(MAP, self.kinds), self.sum))
     }
 }
 
@@ -630,23 +691,26 @@ pub(super) struct Members<'s> {
 }
 
 impl<'s> Members<'s> {
+    #[inline]
     fn new(survey: &'s mut Survey, name: u64) -> Self {
         Self { survey, variant: None, shape: mix(STRUCT, name), sum: STRUCT }
     }
 
+    #[inline]
     fn add<V: Serialize + ?Sized>(
         &mut self,
         key: &'static str,
         value: &V,
     ) -> Result<(), SurveyError> {
         let node = self.survey.inside(value)?;
-        self.shape = mix(mix(self.shape, place_of(key)), node.shape);
+        self.shape = fold(self.shape, place_of(key), node.shape);
         if self.survey.compares() {
             self.sum = self.sum.wrapping_add(mix(letters_of(key), node.sum));
         }
         Ok(())
     }
 
+    #[inline]
     fn node(self) -> Node {
         let node = Survey::structured(self.shape, self.sum);
         match self.variant {
@@ -660,6 +724,7 @@ impl ser::SerializeStruct for Members<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_field<V: Serialize + ?Sized>(
         &mut self,
         key: &'static str,
@@ -668,6 +733,7 @@ impl ser::SerializeStruct for Members<'_> {
         self.add(key, value)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
         Ok(self.node())
     }
@@ -677,6 +743,7 @@ impl ser::SerializeStructVariant for Members<'_> {
     type Ok = Node;
     type Error = SurveyError;
 
+    #[inline]
     fn serialize_field<V: Serialize + ?Sized>(
         &mut self,
         key: &'static str,
@@ -685,6 +752,7 @@ impl ser::SerializeStructVariant for Members<'_> {
         self.add(key, value)
     }
 
+    #[inline]
     fn end(self) -> Result<Node, SurveyError> {
         Ok(self.node())
     }

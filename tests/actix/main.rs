@@ -63,7 +63,15 @@ impl App {
         routes: impl Fn(&mut web::ServiceConfig) + Copy + Send + 'static,
         settings: impl FnOnce(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>,
     ) -> Self {
-        let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+        Self::on_memory(MemoryStore::new(), routes, settings)
+    }
+
+    fn on_memory(
+        store: MemoryStore,
+        routes: impl Fn(&mut web::ServiceConfig) + Copy + Send + 'static,
+        settings: impl FnOnce(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>,
+    ) -> Self {
+        let (store, keys) = (SpyStore::new(store), Keys::generate());
         let layer = build(&store, &keys, settings);
         Self::on(store, keys, layer, Steps::default(), routes)
     }
@@ -196,6 +204,10 @@ async fn account(LoggedIn { user, session }: LoggedIn<Visitor>) -> String {
     format!("{user} {}", session.logged_in_at().is_some())
 }
 
+async fn proof(session: Session<Visitor>) -> String {
+    format!("{:?}", session.device_binding())
+}
+
 async fn token(token: CsrfToken<Visitor>) -> String {
     token.to_string()
 }
@@ -238,6 +250,7 @@ routes! {
     "/login" => login;
     "/logout" => logout;
     "/account" => account;
+    "/proof" => proof;
     "/token" => token;
     "/waits-for-itself" => waits_for_itself;
     "/keeps-the-lock" => keeps_the_lock;
@@ -257,10 +270,20 @@ impl Both {
         actix: impl Fn(&mut web::ServiceConfig) + Copy + Send + 'static,
         settings: impl Fn(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>,
     ) -> Self {
-        let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+        Self::on_memory(MemoryStore::new, axum, actix, settings).await
+    }
+
+    /// Each on a store of its own.
+    async fn on_memory(
+        new_store: impl Fn() -> MemoryStore,
+        axum: Router,
+        actix: impl Fn(&mut web::ServiceConfig) + Copy + Send + 'static,
+        settings: impl Fn(SessionLayerBuilder<Visitor>) -> SessionLayerBuilder<Visitor>,
+    ) -> Self {
+        let (store, keys) = (SpyStore::new(new_store()), Keys::generate());
         let layer = build(&store, &keys, &settings);
         let server = Server::start(axum.merge(axum_basics()).layer(layer)).await;
-        let app = App::with(actix, settings).await;
+        let app = App::on_memory(new_store(), actix, settings);
         let (clients, stores) = ([server.client(), app.client()], [store, app.store.clone()]);
         Self { _axum: server, _actix: app, clients, stores }
     }

@@ -1,11 +1,6 @@
 //! UserSessions that are bound to a device: a browser that has a key, others that have none, and a thief.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    future::pending,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -13,27 +8,25 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
-use hyper::body::Bytes;
+use http::{Method, StatusCode};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use p256::ecdsa::{Signature, SigningKey, signature::Signer};
-use serde_json::Value;
 use sessions::{
     DeviceBinding, DeviceProof, Keys, MemoryStore, RequireLogin, Session, SessionLayer, Store,
     StoreKey, Unproven, UnprovenPolicy, UserIndex, UserSessions,
     store::Cached,
     testing::{Calls, Fault, FaultyStore, ManualClock, Operation, SpyStore},
 };
-use sessions_tests::{Client, Reply, Server, at_once, eventually};
+use sessions_tests::{
+    Client, Server, at_once,
+    devices::{BOUND, Bound, Browser, LINK, REFRESH, parameter, request, with_headers},
+    eventually,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use crate::COOKIE;
 
-const BOUND: &str = "__Host-id-device";
 const REGISTER: &str = "/device-binding/register";
-const REFRESH: &str = "/device-binding/refresh";
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -185,210 +178,12 @@ async fn lock(State((_, locked)): State<AppState>, session: Session<Customer>) {
     pending::<()>().await;
 }
 
-fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
-    let mut request = Request::builder().method(method).uri(path);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    request.body(Full::default()).expect("a request")
+/// Where the store has the link of the browser's binding.
+fn link_of(browser: &Browser) -> StoreKey {
+    let id = BASE64.decode(&browser.bound().id).expect("base64");
+    let hash = Sha256::new_with_prefix("sessions: link of a device binding: ");
+    StoreKey::from_bytes(hash.chain_update(&id[..16]).finalize().into())
 }
-
-/// What stands between quotes after `name=` in a structured field.
-fn parameter<'a>(value: &'a str, name: &str) -> &'a str {
-    let (_, rest) = value.split_once(&format!("{name}=\"")).expect("the parameter");
-    rest.split('"').next().expect("a string")
-}
-
-/// What a browser knows of a binding.
-#[derive(Clone)]
-struct Bound {
-    id: String,
-    challenge: Option<String>,
-    /// When the bound cookie goes.
-    until: SystemTime,
-}
-
-/// A browser as far as the protocol goes, with a key of its own.
-#[derive(Clone)]
-struct Browser {
-    client: Client,
-    clock: ManualClock,
-    key: SigningKey,
-    bound: Option<Bound>,
-    /// When it last signed.
-    signatures: VecDeque<SystemTime>,
-    refreshes: u32,
-}
-
-impl Browser {
-    fn new(client: Client, clock: &ManualClock, number: u8) -> Self {
-        let key = SigningKey::from_slice(&[number; 32]).expect("a number of the curve");
-        let signatures = VecDeque::new();
-        Self { client, clock: clock.clone(), key, bound: None, signatures, refreshes: 0 }
-    }
-
-    /// With a refresh before it if the bound cookie is over; and takes the offer of the response.
-    async fn get(&mut self, path: &str) -> Reply {
-        self.send(Method::GET, path).await
-    }
-
-    async fn send(&mut self, method: Method, path: &str) -> Reply {
-        let is_over = self.bound.as_ref().is_some_and(|bound| bound.until <= self.clock.now());
-        if is_over || self.bound.is_some() && self.client.cookie(BOUND).is_none() {
-            self.client.set_cookie(BOUND, None);
-            self.refresh().await;
-        }
-        let reply = self.client.call(request(method, path, &[])).await;
-        if let Some(offer) = reply.headers.get("secure-session-registration") {
-            let offer = offer.to_str().expect("text").to_string();
-            self.register(&offer).await;
-        }
-        reply
-    }
-
-    /// Takes an offer.
-    async fn register(&mut self, offer: &str) -> Reply {
-        assert!(offer.starts_with("(ES256);path="), "{offer}");
-        let proof = self.registration(parameter(offer, "challenge"));
-        let (path, headers) = (parameter(offer, "path"), [("secure-session-response", &*proof)]);
-        let reply = self.client.call(request(Method::POST, path, &headers)).await;
-        if reply.status == StatusCode::OK {
-            self.keep(&reply);
-        }
-        reply
-    }
-
-    fn registration(&mut self, challenge: &str) -> String {
-        let point = self.key.verifying_key().to_sec1_point(false);
-        let (x, y) = point.as_bytes()[1..].split_at(32);
-        let (x, y) = (BASE64.encode(x), BASE64.encode(y));
-        self.sign(
-            &format!(
-                r#"{{"alg":"ES256","jwk":{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}},"typ":"dbsc+jwt"}}"#
-            ),
-            challenge,
-        )
-    }
-
-    fn proof(&mut self, challenge: &str) -> String {
-        self.sign(r#"{"alg":"ES256","typ":"dbsc+jwt"}"#, challenge)
-    }
-
-    fn sign(&mut self, header: &str, challenge: &str) -> String {
-        self.signatures.push_back(self.clock.now());
-        let claims = format!(r#"{{"jti":"{challenge}"}}"#);
-        let signed = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
-        let signature: Signature = self.key.sign(signed.as_bytes());
-        format!("{signed}.{}", BASE64.encode(signature.to_bytes()))
-    }
-
-    /// As Chromium refreshes: with the challenge at hand, and again with the one that a 403 brings. Forgets
-    /// the binding where Chromium does. The last answer.
-    ///
-    /// Without cookies, as for a page that another site links to.
-    async fn refresh(&mut self) -> Reply {
-        self.refresh_from(false).await
-    }
-
-    /// `here`: for a page of this site, with its cookies.
-    async fn refresh_from(&mut self, here: bool) -> Reply {
-        self.refreshes += 1;
-        for _ in 0..5 {
-            let bound = self.bound.as_mut().expect("a bound session");
-            let (id, challenge) = (bound.id.clone(), bound.challenge.take());
-            let proof = challenge.map(|challenge| self.proof(&challenge));
-            let reply = match here {
-                true => self.refresh_with_cookies(&id, proof.as_deref()).await,
-                false => self.refresh_with(&id, proof.as_deref()).await,
-            };
-            match reply.status.as_u16() {
-                200 => {
-                    self.keep(&reply);
-                    // Chromium forgets a binding that gets another name (`kMismatchedSessionId`).
-                    assert_eq!(self.bound().id, id);
-                    return reply;
-                }
-                403 => self.note_challenge(&reply),
-                500..600 => return reply,
-                _ => {
-                    self.bound = None;
-                    return reply;
-                }
-            }
-        }
-        panic!("too many challenges: Chromium would forget the session");
-    }
-
-    /// The request of a refresh, as Chromium sends it for a page that another site links to: without the
-    /// `SameSite=Lax` cookies.
-    async fn refresh_with(&self, id: &str, proof: Option<&str>) -> Reply {
-        let anonymous = Client::new(self.client.address());
-        let reply = anonymous.call(refresh_request(id, proof)).await;
-        if let Some(cookie) = anonymous.cookie(BOUND) {
-            self.client.set_cookie(BOUND, Some(&cookie));
-        }
-        reply
-    }
-
-    async fn refresh_with_cookies(&self, id: &str, proof: Option<&str>) -> Reply {
-        self.client.call(refresh_request(id, proof)).await
-    }
-
-    fn keep(&mut self, reply: &Reply) {
-        let instructions: Value = serde_json::from_str(reply.text()).expect("JSON");
-        let id = instructions["session_identifier"].as_str().expect("an id").to_string();
-        assert_eq!(instructions["credentials"][0]["name"], BOUND);
-        let cookies = reply.set_cookies();
-        let cookie = cookies.iter().find(|it| it.starts_with(BOUND)).expect("a bound cookie");
-        let (_, age) = cookie.split_once("Max-Age=").expect("an age");
-        let until = self.clock.now() + Duration::from_secs(age.parse().expect("a number"));
-        self.bound = Some(Bound { id, challenge: None, until });
-        self.note_challenge(reply);
-    }
-
-    fn note_challenge(&mut self, reply: &Reply) {
-        let header = reply.header("secure-session-challenge");
-        if header.is_empty() {
-            return;
-        }
-        let challenge = header.strip_prefix('"').and_then(|rest| rest.split('"').next());
-        let bound = self.bound.as_mut().expect("a bound session");
-        assert_eq!(parameter(&header, "id"), bound.id);
-        bound.challenge = Some(challenge.expect("a challenge").to_string());
-    }
-
-    /// Where the store has the link of the binding.
-    fn link(&self) -> StoreKey {
-        let id = BASE64.decode(&self.bound().id).expect("base64");
-        let hash = Sha256::new_with_prefix("sessions: link of a device binding: ");
-        StoreKey::from_bytes(hash.chain_update(&id[..16]).finalize().into())
-    }
-
-    fn bound(&self) -> &Bound {
-        self.bound.as_ref().expect("a bound session")
-    }
-
-    /// Somebody with a copy of all cookies, and without the key.
-    fn thief(&self) -> Client {
-        self.client.copy()
-    }
-}
-
-fn refresh_request(id: &str, proof: Option<&str>) -> Request<Full<Bytes>> {
-    let mut headers = vec![("sec-secure-session-id", id)];
-    headers.extend(proof.map(|proof| ("secure-session-response", proof)));
-    request(Method::POST, REFRESH, &headers)
-}
-
-async fn with_headers(client: &Client, path: &str, headers: &[(&str, &str)]) -> Reply {
-    client.call(request(Method::GET, path, headers)).await
-}
-
-const LINK: &[(&str, &str)] = &[
-    ("sec-fetch-site", "cross-site"),
-    ("sec-fetch-mode", "navigate"),
-    ("sec-fetch-dest", "document"),
-];
 
 // ---- registration ----
 
@@ -1013,14 +808,7 @@ async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
         let offer = client.get("/login/7").await.header("secure-session-registration");
         let through = unsound.client();
         through.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
-        let mut browser = Browser {
-            client: through.clone(),
-            clock: clock.clone(),
-            key: SigningKey::from_slice(&[1; 32]).unwrap(),
-            bound: None,
-            signatures: VecDeque::new(),
-            refreshes: 0,
-        };
+        let mut browser = Browser::new(through.clone(), &clock, 1);
         let status = browser.register(&offer).await.status;
         client.set_cookie(BOUND, through.cookie(BOUND).as_deref());
         clock.advance(2 * MINUTE);
@@ -1194,7 +982,7 @@ async fn of_two_bindings_of_a_browser_the_one_of_its_session_counts() {
 async fn a_link_that_the_store_has_lost_is_written_anew_for_who_has_the_sessions_cookie() {
     let shop = Shop::start().await;
     let mut browser = shop.bound(1, 7).await;
-    let (link, store) = (browser.link(), shop.store.store());
+    let (link, store) = (link_of(&browser), shop.store.store());
     for path in ["/who", "/renew"] {
         assert!(store.delete(&link).await.unwrap(), "there is a link");
         browser.get(path).await.text();
@@ -1222,7 +1010,7 @@ async fn a_link_that_the_store_has_lost_is_written_anew_for_who_has_the_sessions
 async fn links_do_not_outlast_their_sessions_by_more_than_a_day() {
     let shop = Shop::start().await;
     let browser = shop.bound(1, 7).await;
-    let (link, store) = (browser.link(), shop.store.store());
+    let (link, store) = (link_of(&browser), shop.store.store());
     assert_eq!(store.len(), 2);
     // The session's record goes first: nobody is logged in whose link could not be removed.
     shop.store.fail_next(Operation::Delete, 1);
@@ -1236,10 +1024,10 @@ async fn links_do_not_outlast_their_sessions_by_more_than_a_day() {
     for round in 0..10 {
         let mut first = shop.browser(1);
         let offer = first.client.get("/login/7").await.header("secure-session-registration");
-        let second = Browser { key: shop.browser(2).key, ..first.clone() };
+        let mut second = Browser { key: shop.browser(2).key, ..first.clone() };
         let client = twin.server.client();
         client.set_cookie(COOKIE, first.client.cookie(COOKIE).as_deref());
-        let mut second = Browser { client, ..second };
+        second.client = client;
         tokio::join!(first.register(&offer), second.register(&offer));
         assert_eq!(store.len(), 2 * (round + 1));
     }
@@ -1259,7 +1047,7 @@ async fn links_do_not_outlast_their_sessions_by_more_than_a_day() {
         let mut browser = Browser::new(server.client(), &clock, 1);
         browser.get("/login/7").await.text();
         let left = async |browser: &Browser| {
-            let link = store.load(&browser.link()).await.unwrap().expect("a link");
+            let link = store.load(&link_of(browser)).await.unwrap().expect("a link");
             link.expires_at.duration_since(clock.now()).unwrap()
         };
         assert_eq!(left(&browser).await.as_secs() / (24 * 3_600), days, "{policy:?}");
@@ -1290,14 +1078,7 @@ async fn neither_a_guard_nor_a_csrf_check_nor_a_limit_of_the_application_is_in_t
         .route("/login/{user}", get(login))
         .layer(session);
     let server = Server::start(app).await;
-    let mut browser = Browser {
-        client: server.client(),
-        clock,
-        key: SigningKey::from_slice(&[1; 32]).unwrap(),
-        bound: None,
-        signatures: VecDeque::new(),
-        refreshes: 0,
-    };
+    let mut browser = Browser::new(server.client(), &clock, 1);
     browser.get("/login/7").await.text();
     assert!(browser.bound.is_some());
     assert_eq!(browser.refresh().await.status, StatusCode::OK);

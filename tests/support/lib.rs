@@ -2,6 +2,7 @@
 //! does.
 
 mod client;
+pub mod devices;
 pub mod ended;
 pub mod history;
 pub mod nginx;

@@ -4,7 +4,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
     runtime::Handle as Runtime,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::Instrument;
 
@@ -116,11 +116,7 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
                     tracing::debug!(error, "a look at a session that is waited for failed");
                     rest = rest.min(LONGEST_PAUSE);
                 }
-                let is_told = has_changed
-                    || tokio::select! {
-                        () = change => true,
-                        () = sleep(rest) => false,
-                    };
+                let is_told = has_changed || timeout(rest, change).await.is_ok();
                 // Told of a change again and again, and there is none.
                 let version = slot.record().version;
                 pause = match is_told && seen.replace(version) == Some(version) {
@@ -130,9 +126,8 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
             }
             // Not stored yet, or in its cookie: this process alone can end it, and the clock.
             _ => {
-                tokio::select! {
-                    () = stored => continue,
-                    () = sleep(until_next_look(shared, slot)) => {}
+                if timeout(until_next_look(shared, slot), stored).await.is_ok() {
+                    continue;
                 }
                 slot.end_if(|record, life| {
                     shared.settings.expiry.is_over(record, life, shared.now())

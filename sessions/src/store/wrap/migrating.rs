@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::SystemTime};
 
 use tokio::runtime::Handle as Runtime;
 use tracing::Instrument;
@@ -129,10 +129,13 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
     }
 
     async fn next_change(&self, key: &StoreKey) {
-        tokio::select! {
-            () = self.old().next_change(key) => {}
-            () = self.new_store().next_change(key) => {}
-        }
+        let mut in_old = pin!(self.old().next_change(key));
+        let mut in_new = pin!(self.new_store().next_change(key));
+        poll_fn(|cx| match in_old.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => in_new.as_mut().poll(cx),
+        })
+        .await;
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {

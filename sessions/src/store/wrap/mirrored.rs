@@ -278,10 +278,8 @@ impl<P: DeleteExpired, R: DeleteExpired> DeleteExpired for Mirrored<P, R> {
     /// The larger of the two numbers, so that a caller that goes on until none is left goes on for both stores.
     async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
         let shared = &*self.shared;
-        let (primary, replica) = tokio::join!(
-            shared.primary.delete_expired(batch),
-            timeout(shared.replica_timeout, shared.replica.delete_expired(batch)),
-        );
+        // The replica first: its time is bounded, and a primary that hangs keeps it from nothing.
+        let replica = timeout(shared.replica_timeout, shared.replica.delete_expired(batch)).await;
         let replica = match replica {
             Ok(Ok(removed)) => removed,
             _ => {
@@ -289,7 +287,7 @@ impl<P: DeleteExpired, R: DeleteExpired> DeleteExpired for Mirrored<P, R> {
                 0
             }
         };
-        Ok(primary?.max(replica))
+        Ok(shared.primary.delete_expired(batch).await?.max(replica))
     }
 }
 

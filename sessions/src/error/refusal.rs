@@ -7,11 +7,11 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 pub(crate) enum Refusal {
     /// It could not be made into bytes.
     Encode(Arc<EncodeFailure>),
-    /// Somebody else has changed the same field, and the layer says not to overwrite that.
+    /// Another request has changed the same field, and the layer says not to overwrite that.
     Conflict,
-    /// Somebody else has taken the same flash field, or put something else in its place.
+    /// Another request has taken the same flash field, or put something else in its place.
     Taken,
-    /// It was made under a lease that somebody else has taken over.
+    /// It was made under a lease that another process has taken over.
     LeaseLost,
     /// It may be stored already, and would count twice if it were stored again.
     Unknown,

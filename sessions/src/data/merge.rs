@@ -14,7 +14,7 @@ use crate::{
     error::BuildError,
 };
 
-/// What a save does about a field that somebody else has changed at the same time:
+/// What a save does about a field that another request has changed at the same time:
 /// [`SessionLayerBuilder::with_conflict_policy`](crate::SessionLayerBuilder::with_conflict_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

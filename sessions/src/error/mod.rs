@@ -145,13 +145,12 @@ pub enum ErrorKind {
     TooLarge,
     /// Other processes saved the same session at the same time, again and again.
     Contended,
-    /// Somebody else has changed the same field at the same time, and the layer is
+    /// Another request has changed the same field at the same time, and the layer is
     /// [told](crate::SessionLayerBuilder::with_conflict_policy) not to overwrite that; or has taken
-    /// the same
-    /// `flash` field. Nothing of it is saved.
+    /// the same `flash` field. Nothing of it is saved.
     Conflict,
-    /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and somebody else has
-    /// taken over. What was written under it is not saved.
+    /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and another process
+    /// has taken over. What was written under it is not saved.
     LeaseLost,
     /// The session is in its cookie, where nothing can be locked.
     NoLeases,
@@ -200,7 +199,7 @@ impl Error {
         }
     }
 
-    /// Somebody else has had a lease for all of this time.
+    /// Another process has had a lease for all of this time.
     pub(crate) fn leased(waited: Duration) -> Self {
         Inner::Leased { waited }.into()
     }

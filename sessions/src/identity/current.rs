@@ -22,7 +22,7 @@ impl CurrentKeys {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whoever has got the old ones goes on with them.
+    /// A request that has got the old ones goes on with them.
     pub(crate) fn replace(&self, keys: Keys) {
         let keys = Arc::new(keys);
         let old =

@@ -301,7 +301,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
-    /// What a save does about a field that somebody else has changed at the same time, in another
+    /// What a save does about a field that another request has changed at the same time, in another
     /// process or without having saved yet here, if the field has no `merge` of its own.
     pub fn with_conflict_policy(mut self, conflict: Conflict) -> Self {
         self.settings.policy.conflict = conflict;

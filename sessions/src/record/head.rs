@@ -35,8 +35,8 @@ const COOKIE_SENT: u8 = 128;
 const BINDING: u16 = 256;
 const ADOPTED: u16 = 512;
 
-/// How many saves a record remembers. Whoever looks for one that is further back cannot tell
-/// whether it was ever carried out.
+/// How many saves a record remembers. Of one that is further back nobody can tell whether it was ever
+/// carried out.
 pub(crate) const WRITE_IDS_KEPT: usize = 8;
 
 /// The place of a write id that is not there yet. No save has it.
@@ -73,7 +73,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Lease {
     /// A random number for each lease that is taken.
     pub(crate) holder: u64,
-    /// Whoever sees the record unchanged for so long may take over. No clock is compared with
+    /// A process that sees the record unchanged for so long may take over. No clock is compared with
     /// another's.
     pub(crate) time: Duration,
 }

@@ -2,8 +2,8 @@
 //!
 //! A lease stands in the session's record, so that every store has them. Taking one is a save
 //! (compare-and-swap), so is renewing it, and giving it back goes with the save of what was written
-//! under it. As long as it is there nobody else saves. No clocks are compared: whoever waits takes
-//! over when it has seen the same version of the record for the whole time of the lease, which its
+//! under it. As long as it is there no other process saves. No clocks are compared: a process that waits
+//! takes over when it has seen the same version of the record for the whole time of the lease, which its
 //! holder renews three times as often. The version is the fencing token: a holder that was too
 //! late finds its next save refused.
 

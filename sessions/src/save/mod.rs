@@ -233,7 +233,7 @@ async fn reload<T: SessionData>(
 
 /// The same after the store has refused a record, which counts as not saved unless what is there says
 /// otherwise: clients of clusters, and proxies, repeat a save that was not answered without a word,
-/// and between the two somebody else may have saved.
+/// and between the two another process may have saved.
 async fn reload_instead_of<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,

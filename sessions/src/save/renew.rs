@@ -56,7 +56,7 @@ pub(crate) async fn renew<T: SessionData>(
                 slot.not_saved(&record);
                 record
             }
-            // Somebody has loaded a newer record since we looked; it may have a lease.
+            // Another request has loaded a newer record since we looked; it may have a lease.
             Plan::Outdated | Plan::Wait(..) => continue,
             _ => slot.record_without_lease(),
         };
@@ -129,7 +129,7 @@ async fn replace_with_tombstone<T: SessionData>(
     let second = Record { version, expires_at: shared.now() + GRACE, ..first };
     match store.replace(key, &second, first.version).await {
         Ok(Replaced::Done) => Ok(Replaced::Done),
-        // Somebody has ended the session in between.
+        // Another request has ended the session in between.
         Ok(_) => Ok(Replaced::Missing),
         Err(_) => match store.load(key).await {
             Ok(Some(found)) if found.payload == second.payload => Ok(Replaced::Done),

@@ -65,7 +65,7 @@ impl<T: SessionData> Slot<T> {
         Ok((id, false))
     }
 
-    /// The id is somebody else's, or what was tried under it is to be forgotten.
+    /// The id is another session's, or what was tried under it is to be forgotten.
     pub(crate) fn forget_id_to_create_under(&self) -> Option<SessionId> {
         let mut contents = self.contents();
         contents.unconfirmed.clear();

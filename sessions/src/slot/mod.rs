@@ -63,7 +63,7 @@ pub(crate) struct Slot<T: SessionData> {
     /// the first time.
     registration: OnceLock<Registration<T>>,
     contents: Mutex<Contents<T>>,
-    /// Unset until somebody waits for the session's end.
+    /// Unset until a task waits for the session's end.
     end_waiters: OnceLock<Box<EndWaiters>>,
 }
 

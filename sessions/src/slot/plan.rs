@@ -158,7 +158,7 @@ pub(crate) enum Plan {
         record: Record,
         based_on: u64,
     },
-    /// Wait: somebody else has a lease on this version of the record.
+    /// Wait: another process has a lease on this version of the record.
     Wait(Lease, u64),
     /// The extra patch was made of something else than what is there now.
     Outdated,
@@ -172,7 +172,7 @@ struct Candidate {
 }
 
 impl<T: SessionData> Slot<T> {
-    /// The record for another id: without the lease of whoever has let it expire.
+    /// The record for another id: without a lease, whose holder has let it expire.
     pub(crate) fn record_without_lease(&self) -> Record {
         let contents = self.contents();
         let record = contents.known.record.clone();
@@ -291,7 +291,7 @@ impl<T: SessionData> Contents<T> {
             if job.binds().is_some() {
                 return Err(Error::leased(Duration::ZERO));
             }
-            // Whoever only reads does not wait.
+            // A request that only reads does not wait.
             return Ok(ControlFlow::Break(match job.notes_use() {
                 true => Plan::Nothing,
                 false => Plan::Wait(lease, based_on),
@@ -321,7 +321,7 @@ impl<T: SessionData> Contents<T> {
                 && !self.has_own_lifetime()
                 && !self.lease_is_due(job.renews_lease());
             match job.writer {
-                // Whoever has written that is told, or it is nobody's any more.
+                // The request that has written that is told; if it is gone, nobody has to be.
                 Some(_) if is_others => return Ok(ControlFlow::Break(Plan::Nothing)),
                 _ if is_others || is_too_large(&payload) => {
                     return Err(Error::too_large(size, context.limit));
@@ -397,7 +397,8 @@ impl<T: SessionData> Contents<T> {
                 None if matches!(job.kind, SaveKind::NoteCookie) => Some(now),
                 None => self.known.head.cookie_sent,
             },
-            // Of whoever logs in anew, and shows it, the device is known; of anybody else it is another one.
+            // A login that proves its device binds the session to it. After one that does not, the device may be
+            // another one.
             binding: match (job.binds(), login) {
                 (Some(binding), _) => Some(Box::new(*binding)),
                 (None, Some(login))

@@ -214,7 +214,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,
-    /// which somebody has loaded while we waited for the answer.
+    /// which another request has loaded while we waited for the answer.
     pub(crate) fn saved(&self, record: Record) {
         let _outdated = {
             let mut contents = self.contents();

@@ -81,7 +81,7 @@ impl<T: SessionData> Registry<T> {
         slot
     }
 
-    /// The slot under this key, if somebody uses it now.
+    /// The slot under this key, if a request uses it now.
     pub(crate) fn find(&self, key: &StoreKey) -> Option<Arc<Slot<T>>> {
         self.shard(key).slots.get(key).and_then(|entry| entry.slot.upgrade())
     }
@@ -124,7 +124,7 @@ impl<T: SessionData> Registry<T> {
     }
 
     /// Enters a slot whose record has just been stored, under an id that nobody else knows yet: so that
-    /// whoever comes with the id finds the slot that is in use.
+    /// a request that comes with the id finds the slot that is in use.
     pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
         if let Some(registration) = slot.registration() {
             registration.is_entered.store(true, Relaxed);

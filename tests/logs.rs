@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use p256::ecdsa::{Signature, SigningKey, signature::Signer};
 use serde_json::json;
 use sessions::{
-    Device, DeviceBinding, ErrorKind, Keys, MemoryStore, Session, SessionLayer,
+    Device, DeviceBinding, ErrorKind, Keys, MemoryStore, Session, SessionLayer, UnprovenPolicy,
     testing::{ManualClock, Operation, SpyStore},
 };
 use sessions_tests::Server;
@@ -131,14 +131,16 @@ async fn what_becomes_of_a_device_is_logged_and_no_secret_is() {
     let _logging = tracing::subscriber::set_default(log.clone());
     let clock = ManualClock::new();
     let store = SpyStore::new(MemoryStore::builder().with_clock(&clock).build());
-    let layer = SessionLayer::<Visitor>::builder(store.clone(), Keys::generate())
-        .with_clock(&clock)
-        .in_another_process()
-        .bind_to_device(DeviceBinding::new())
-        .build()
-        .unwrap();
-    let app = Router::new().route("/login", get(login)).route("/name", get(name)).layer(layer);
-    let server = Server::start(app).await;
+    let keys = Keys::generate();
+    let serve = async |binding: DeviceBinding| {
+        let layer = SessionLayer::<Visitor>::builder(store.clone(), keys.clone())
+            .with_clock(&clock)
+            .in_another_process()
+            .bind_to_device(binding);
+        let app = Router::new().route("/login", get(login)).route("/name", get(name));
+        Server::start(app.layer(layer.build().unwrap())).await
+    };
+    let server = serve(DeviceBinding::new()).await;
     let client = server.client();
     let post = async |path: &str, headers: &[(&str, &str)]| {
         let mut post = Request::post(format!("/device-binding/{path}"));
@@ -196,6 +198,15 @@ async fn what_becomes_of_a_device_is_logged_and_no_secret_is() {
     );
     assert_eq!(refresh(&refreshed).await, 403);
     said("DEBUG", "a device gets another challenge");
+    let allowing = DeviceBinding::new().with_unproven_policy(UnprovenPolicy::Allow);
+    let allows_all = serve(allowing).await;
+    let unproven = allows_all.client();
+    unproven.set_cookie(COOKIE, Some(&secrets[0]));
+    assert_eq!(unproven.get("/name").await.text(), format!("Some({USER:?})"));
+    said(
+        "INFO",
+        "a bound session is left to a request that does not come from its device: it has no",
+    );
     let text = log.text();
     for secret in
         [&*secrets[0], &*secrets[1], &*id, challenge, next, &*registered, &*refreshed, USER]

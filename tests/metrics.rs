@@ -203,6 +203,7 @@ async fn every_name_of_the_page_is_told_and_no_other() {
     // Needs a browser with a key: `tests/http/devices.rs` has one.
     told.extend([
         "sessions_devices_bound_total",
+        "sessions_devices_let_through_total",
         "sessions_devices_refreshed_total",
         "sessions_devices_refused_total",
     ]);

@@ -94,6 +94,16 @@ pub(crate) fn device_refused(step: &'static str, reason: &'static str) {
     let _ = (step, reason);
 }
 
+/// A request that does not show its session's device has the session all the same.
+#[cfg(feature = "device-bound")]
+#[inline]
+pub(crate) fn device_let_through(reason: &'static str) {
+    #[cfg(feature = "metrics")]
+    ::metrics::counter!("sessions_devices_let_through_total", "reason" => reason).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = reason;
+}
+
 /// A load that a near cache was asked for.
 #[inline]
 pub(crate) fn near_cache(is_hit: bool) {

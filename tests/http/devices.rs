@@ -1513,6 +1513,14 @@ async fn the_metrics_tell_who_is_bound_and_what_is_refused_and_why() {
     other.get("/logout").await.text();
     assert_eq!(other.refresh().await.status, StatusCode::UNAUTHORIZED);
 
+    // Where they are let through, as at first, the same is known.
+    let allowing = DeviceBinding::new().with_unproven_policy(UnprovenPolicy::Allow);
+    let shop = Shop::with(allowing).await;
+    let thief = shop.bound(3, 9).await.thief();
+    assert_eq!(thief.get("/who").await.text(), "Some(9)");
+    thief.set_cookie(BOUND, None);
+    assert_eq!(thief.get("/who").await.text(), "Some(9)");
+
     let counted = recorder.snapshotter().snapshot().into_vec().into_iter();
     let counted: BTreeMap<_, _> = counted
         .filter(|(key, ..)| key.key().name().starts_with("sessions_devices_"))
@@ -1524,7 +1532,8 @@ async fn the_metrics_tell_who_is_bound_and_what_is_refused_and_why() {
         })
         .collect();
     let expected = [
-        ("bound_total", 2),
+        ("bound_total", 3),
+        ("let_through_total no_cookie", 1),
         ("refreshed_total", 1),
         // The browser too has one that is too old, and gets another.
         ("refused_total refresh challenge", 2),

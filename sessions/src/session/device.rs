@@ -32,6 +32,8 @@ pub(super) struct DeviceLook {
     cookies: OnceLock<Box<[BoundCookie]>>,
     /// Its cookie opens a session that it does not get, for this reason.
     refused: OnceLock<Unproven>,
+    /// It has the session all the same, by the layer's policy.
+    is_let_through: AtomicBool,
     /// It gets a page that asks again.
     is_asked_again: AtomicBool,
 }
@@ -112,13 +114,14 @@ impl<T: SessionData> Handle<T> {
     /// Apart, so that a layer that binds nothing does not pay for what it never runs.
     #[inline(never)]
     fn admits_on(&self, devices: &BoundDevices, slot: &Slot<T>) -> bool {
-        if devices.policy == UnprovenPolicy::Allow {
-            return true;
-        }
         let (_, binding) = binding_of(slot);
         let DeviceProof::Unproven { why } = self.proof(devices, binding.as_ref()) else {
             return true;
         };
+        if devices.policy == UnprovenPolicy::Allow {
+            self.note_let_through(why);
+            return true;
+        }
         tracing::info!(
             arrival = ?self.arrival(),
             "a bound session is kept from a request that does not come from its device: {why}"
@@ -129,6 +132,19 @@ impl<T: SessionData> Handle<T> {
             meters::device_refused("use", why.label());
         }
         false
+    }
+
+    /// Once a request, for whoever rolls this out and wants to know first what would be refused.
+    fn note_let_through(&self, why: Unproven) {
+        if let Some(look) = &self.device
+            && !look.is_let_through.swap(true, Relaxed)
+        {
+            tracing::info!(
+                arrival = ?look.arrival,
+                "a bound session is left to a request that does not come from its device: {why}"
+            );
+            meters::device_let_through(why.label());
+        }
     }
 
     /// A request whose page may be asked for again by itself is answered with a page that does so.

@@ -207,15 +207,14 @@ impl Expiry {
         now: SystemTime,
     ) -> Option<SystemTime> {
         let idle = self.idle(lifetime)?;
-        // Mostly it was extended a moment ago; whatever the absolute limit says then. Without a
-        // division, which takes longer than the rest.
-        let used = idle.saturating_sub(record.expires_at.duration_since(now).unwrap_or_default());
-        let is_less_than = |part: u64| {
-            (used.as_secs() + 1).checked_mul(part).is_some_and(|whole| whole <= idle.as_secs())
-        };
-        if self.refresh.map_or(is_less_than(20), |window| used < window && is_less_than(2)) {
+        // Mostly it was extended a moment ago; whatever the absolute limit says then. In whole seconds, and
+        // without a difference of times, which takes longer than the rest.
+        let part = |parts| Duration::from_secs(idle.as_secs() / parts);
+        let quiet = self.refresh.map_or_else(|| part(20), |window| window.min(part(2)));
+        if now.checked_add(idle - quiet).is_some_and(|least| record.expires_at > least) {
             return None;
         }
+        let used = idle.saturating_sub(record.expires_at.duration_since(now).unwrap_or_default());
         // A session may ask for less than the layer; its window must still be shorter than that.
         let window = self.refresh.unwrap_or(idle / 20).min(idle / 2);
         if used < window {

@@ -399,7 +399,8 @@ impl Inner {
     ) -> (Option<Record>, Option<SystemTime>) {
         let mut shard = self.lock(shard_of(key));
         let now = self.clock.now();
-        let record = shard.find_live(key, to_millis(now)).map(|at| {
+        let live = shard.find(key).filter(|&at| shard.get(at).expires_at() > now);
+        let record = live.map(|at| {
             let at = note_use(&mut shard, at);
             shard.get(at).record()
         });
@@ -410,12 +411,15 @@ impl Inner {
     pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<Unchanged> {
         let mut shard = self.lock(shard_of(key));
         let now = self.clock.now();
-        let at = shard.find_live(key, to_millis(now))?;
+        let at = shard.find(key)?;
+        // The answer has it as a time of day: `now` need not be made into milliseconds too.
+        let expires_at = shard.get(at).expires_at();
+        if expires_at <= now {
+            return None;
+        }
         let at = note_use(&mut shard, at);
-        let entry = shard.get(at);
-        let current =
-            || Unchanged { expires_at: entry.expires_at(), seen: self.clock.of_system(now) };
-        entry.is_of(known).then(current)
+        let current = Unchanged { expires_at, seen: self.clock.of_system(now) };
+        shard.get(at).is_of(known).then_some(current)
     }
 
     pub(in crate::store) fn create(

@@ -1,5 +1,10 @@
-//! The layer in a framework that takes tower layers and is not axum.
+//! The layer in frameworks that are not axum: one that takes tower layers as they are, one that wants
+//! other bodies, one that wants other requests.
 
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, Response, StatusCode, header},
+};
 use sessions::{Keys, MemoryStore, Session, SessionLayer};
 use tokio::net::TcpListener;
 use tonic_health::pb::{
@@ -8,8 +13,13 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
+mod in_poem;
+mod in_salvo;
+
 #[derive(Session)]
 struct Visitor {
+    #[session(user)]
+    user: Option<u64>,
     visits: u32,
 }
 
@@ -64,4 +74,64 @@ async fn tonic() {
     assert_eq!(client.check(second).await.unwrap().get_ref().status, 2);
     let another = client.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(another.get_ref().status, 1);
+}
+
+/// One more visit, as the handlers of poem and salvo count them.
+async fn visit(session: Session<Visitor>) -> String {
+    let mut s = session.write().await;
+    *s.visits_mut() += 1;
+    format!("{} visits", s.visits)
+}
+
+struct Answer {
+    status: StatusCode,
+    cookie: Option<String>,
+    text: String,
+}
+
+/// Sends a request without a body, with this cookie.
+async fn ask(
+    app: &impl AsyncFn(Request<Body>) -> Response<Body>,
+    method: &str,
+    path: &str,
+    cookie: Option<&str>,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(cookie) = cookie {
+        request = request.header(header::COOKIE, cookie);
+    }
+    let (head, body) = app(request.body(Body::empty()).unwrap()).await.into_parts();
+    let cookie = head.headers.get(header::SET_COOKIE).map(|value| value.to_str().unwrap());
+    let cookie = cookie.map(|value| value.split(';').next().unwrap().to_owned());
+    let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap();
+    Answer { status: head.status, cookie, text }
+}
+
+/// What has to hold of an application with `/`, `/fails`, `/login`, `/members/{name}` and
+/// `/members/{name}/logout`.
+async fn counts_and_guards(app: impl AsyncFn(Request<Body>) -> Response<Body>) {
+    let first = ask(&app, "GET", "/", None).await;
+    assert_eq!(first.text, "1 visits");
+    let anonymous = first.cookie.as_deref();
+    let second = ask(&app, "GET", "/", anonymous).await;
+    assert_eq!((second.text.as_str(), second.cookie), ("2 visits", None));
+    assert_eq!(ask(&app, "GET", "/", None).await.text, "1 visits");
+
+    // A handler that fails has its own status and text, and what it wrote is saved.
+    let failed = ask(&app, "GET", "/fails", anonymous).await;
+    assert_eq!(failed.status, StatusCode::IM_A_TEAPOT);
+    assert!(failed.text.contains("short and stout"), "{}", failed.text);
+
+    let refused = ask(&app, "GET", "/members/ann", anonymous).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.text, "Please log in.");
+    let member = ask(&app, "POST", "/login", anonymous).await.cookie;
+    assert!(member.is_some() && member != first.cookie);
+    // The framework's own path parameters are still there.
+    let welcome = ask(&app, "GET", "/members/ann", member.as_deref()).await;
+    assert_eq!((welcome.status, welcome.text.as_str()), (StatusCode::OK, "ann: 4 visits"));
+
+    ask(&app, "POST", "/members/ann/logout", member.as_deref()).await;
+    let refused = ask(&app, "GET", "/members/ann", member.as_deref()).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
 }

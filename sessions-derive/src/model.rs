@@ -163,7 +163,7 @@ impl<'a> Kind<'a> {
 }
 
 /// Whether `ty` is `name` by itself or by its full path (`std::module::name`), and if so, its one
-/// argument if it has one. Anything else that ends in the same name is somebody else's type.
+/// argument if it has one. Anything else that ends in the same name is another crate's type.
 fn std_type<'a>(ty: &'a Type, module: &str, name: &str) -> Option<Option<&'a Type>> {
     let Type::Path(TypePath { qself: None, path, .. }) = bare(ty) else { return None };
     let mut segments = path.segments.iter().rev();

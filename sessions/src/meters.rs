@@ -41,7 +41,7 @@ pub(crate) fn conflicted() {
     ::metrics::counter!("sessions_fields_refused_total").increment(1);
 }
 
-/// Sessions were ended by a logout, or by somebody who ends a user's sessions.
+/// Sessions were ended by a logout, or with all of a user's sessions.
 #[inline]
 pub(crate) fn ended(sessions: u64) {
     #[cfg(feature = "metrics")]

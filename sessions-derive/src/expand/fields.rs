@@ -8,7 +8,7 @@ use super::{data::start, hygienic};
 use crate::model::{Field, Kind, Model, Storage};
 
 /// What guards deref to, and derefs to the user's struct. An enum: of a struct the compiler would
-/// suggest the field to whoever has misspelt one of their own.
+/// suggest the field to a user who has misspelt one of their own.
 pub(super) fn structure(model: &Model<'_>) -> TokenStream {
     let Model { vis, ident, fields_ident, .. } = model;
     let private = model.private();

@@ -26,7 +26,7 @@ impl ActixSession {
 
     /// In the cookie `id`, encrypted with the 64 bytes that the `SessionMiddleware` had made its `Key` of.
     ///
-    /// Such a session cannot be ended: whoever has a copy of an earlier cookie could adopt that later, as
+    /// Such a session cannot be ended: a client with a copy of an earlier cookie could adopt that later, as
     /// it was good for the old library for ever. Take `adopt` out once the sessions have moved.
     ///
     /// # Errors

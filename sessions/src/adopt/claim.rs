@@ -6,7 +6,7 @@
 //!
 //! none, free ──create, replace──► adopting ──replace──► adopted
 //!                                  │    ▲
-//!              free ◄──replace─────┘    └── replace, with another nonce: whoever takes over
+//!              free ◄──replace─────┘    └── replace, with another nonce: a process that takes over
 //! ```
 
 use std::{

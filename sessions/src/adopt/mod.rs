@@ -49,7 +49,7 @@
 //!   the old session stays as it was.
 //! - **An old store that does not answer is an error** (503 for the client): if the visitor began anew
 //!   then, an outage would log the user out.
-//! - **An adopted login is not a recent one.** When somebody logged in the old records do not say:
+//! - **An adopted login is not a recent one.** When the user logged in the old records do not say:
 //!   [`logged_in_at`](crate::Session::logged_in_at) is `None`, and
 //!   [`require_recent_login`](crate::Session::require_recent_login) asks for the password, until the next
 //!   [`login`](crate::Session::login). Both timeouts begin with the adoption.
@@ -74,7 +74,7 @@
 //! | what may happen | what becomes of it |
 //! | --- | --- |
 //! | another request finds *adopting* | it waits, and opens the session that the claim leads to |
-//! | the adopter dies | whoever sees the claim unchanged for the [lease time](crate::SessionLayerBuilder::with_lease_time) takes over, with another number: another session |
+//! | the adopter dies | a process that sees the claim unchanged for the [lease time](crate::SessionLayerBuilder::with_lease_time) takes over, with another number: another session |
 //! | the adopter was slow, and wakes up after that | its compare-and-swap fails: it deletes its session, which nobody has seen |
 //! | its store fails | the claim is *free* for the next request; the client gets 503, and the old session is as it was |
 //! | the session is logged out while another request is half-way | that one finds the claim taken, whatever it had read before |

@@ -96,9 +96,9 @@ mod tests {
             ("the same, rivals", rivals(Facts { ended: true, ..gone }), SetEnded),
             ("ended, written after", Facts { session: Some(b), ended: true, ..gone }, Set(b)),
             ("the same, rivals", rivals(Facts { session: Some(b), ended: true, ..gone }), Set(b)),
-            ("ended by somebody else", gone, Keep),
-            ("ended by somebody else, rivals", rivals(gone), Keep),
-            ("ended by somebody else, another key", Facts { aged: true, ..gone }, Keep),
+            ("ended by another request", gone, Keep),
+            ("ended by another request, rivals", rivals(gone), Keep),
+            ("ended by another request, another key", Facts { aged: true, ..gone }, Keep),
         ];
         for (case, facts, change) in table {
             assert_eq!(decide(facts), change, "{case}");

@@ -90,7 +90,7 @@ impl Neighbour {
 
     /// Enters the layer, unless one is there that it must not stand beside.
     pub(crate) fn register(self) -> Result<Arc<Self>, BuildError> {
-        // Whoever panics under this lock has changed nothing.
+        // A thread that panics under this lock has changed nothing.
         let mut layers = LAYERS.lock().unwrap_or_else(PoisonError::into_inner);
         layers.retain(|layer| layer.strong_count() > 0);
         for other in layers.iter().filter_map(Weak::upgrade) {

@@ -81,7 +81,7 @@ impl SeenCookies {
     /// sets with what he has made up. Nor one that was verified in an earlier epoch.
     pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie, epoch: u64) {
         let mut set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: whoever forgets has begun the next epoch before, or gets to this set after.
+        // Under the lock: a thread that forgets has begun the next epoch before, or gets to this set after.
         if self.epoch() != epoch {
             return;
         }
@@ -118,13 +118,13 @@ fn tag(value: &Value) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
-/// Takes the same time wherever the two differ: one of them is somebody's secret, and the other
+/// Takes the same time wherever the two differ: one of them is a client's secret, and the other
 /// may be an attempt to guess it.
 fn is_same(one: &Value, other: &Value) -> bool {
     one.ct_eq(other).to_bool()
 }
 
-/// Whoever knows a value holds the session. One that gives way to another is written over.
+/// A client that knows a value holds the session. One that gives way to another is written over.
 impl Drop for Set {
     fn drop(&mut self) {
         self.seen.iter_mut().for_each(|seen| seen.value.zeroize());

@@ -104,7 +104,7 @@ use crate::{
 /// - A `GET` that changes something is not protected.
 /// - A script injected into one of the site's own pages reads the token from it: no token helps
 ///   against that.
-/// - Point 3 does not compare schemes, because behind a proxy nobody knows them. Whoever can put up a
+/// - Point 3 does not compare schemes, because behind a proxy nobody knows them. An attacker who can put up a
 ///   page at the same name over plain HTTP still lacks the token; `Strict-Transport-Security`
 ///   keeps them out.
 /// - A proxy must hand on `Host` as the browser sent it, which neither nginx nor Apache does by

@@ -192,7 +192,7 @@ fn host_and_port<'a>(authority: &'a str, default_port: &'a str) -> (&'a str, &'a
     }
 }
 
-/// An origin as a browser would write it, from what somebody has put into a program.
+/// An origin as a browser would write it, from what a program was given.
 fn parse(origin: &str) -> Result<String, BuildError> {
     let refuse = |what| Err(BuildError::new(format!("trusted origin `{origin}`: {what}")));
     let Some((scheme, authority)) = origin.split_once("://") else {

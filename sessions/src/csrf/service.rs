@@ -183,7 +183,7 @@ async fn take_token(body: Body, settings: &Settings) -> Result<(String, Body), R
     Ok((settings.token_in(&form)?, Body::from(form)))
 }
 
-/// Over ours, or over one that somebody has put around the body.
+/// Over ours, or over one that another layer has put around the body.
 fn is_over_limit(error: &(dyn StdError + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|error| error.is::<LengthLimitError>())
@@ -254,7 +254,7 @@ mod tests {
         ] {
             assert_eq!(token(Body::from(form)).await, outcome, "{form}");
         }
-        // Whoever put a limit around it beforehand.
+        // Another layer put a limit around the body beforehand.
         let limited = Limited::new(Body::from("csrf_token=x"), 5);
         assert_eq!(token(Body::new(limited)).await, TOO_LARGE);
         // It is not too large that does not come to its end.

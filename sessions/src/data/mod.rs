@@ -143,7 +143,7 @@ impl FieldInfo {
         Self { merges: true, ..self }
     }
 
-    /// Whoever takes the field's value is the only one who gets it.
+    /// The request that takes the field's value is the only one that gets it.
     pub const fn flash(self) -> Self {
         Self { flash: true, ..self }
     }

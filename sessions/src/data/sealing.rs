@@ -9,7 +9,7 @@
 //! so that no body can be moved. A body that cannot be opened stays in the record as it is: another
 //! process may have the key.
 //!
-//! What a seal cannot tell is when it was made: whoever can write to the store can put back an earlier
+//! What a seal cannot tell is when it was made: an attacker who can write to the store can put back an earlier
 //! sealed body of the same field of the same session. To find that out, something outside of the store
 //! would have to remember which one is the latest.
 
@@ -79,7 +79,7 @@ pub(crate) enum Plain {
     /// It is read, and sealed with the next save: it may be from before the field was a secret.
     #[default]
     Read,
-    /// The field has its default: whoever can write to the store may have put it there.
+    /// The field has its default: an attacker who can write to the store may have put it there.
     #[cfg(feature = "secret")]
     Refused,
 }

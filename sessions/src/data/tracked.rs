@@ -131,7 +131,7 @@ impl<T: SessionData> Tracked<T> {
         unsaved.for_each(|field| self.unsaved.set(field, true));
     }
 
-    /// The one way to change a stored field: whoever gets the `&mut` has set the bit.
+    /// The one way to change a stored field: the method that gives out the `&mut` has set the bit.
     pub(crate) fn field_mut<F>(
         &mut self,
         field: usize,

@@ -44,7 +44,7 @@ impl Purpose<'_> {
 /// What is wrong with a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
-    /// It was not made by us, or for somebody or something else.
+    /// It was not made by us, or for another session or another purpose.
     Foreign,
     Old,
 }

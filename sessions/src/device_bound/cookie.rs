@@ -1,4 +1,4 @@
-//! The bound cookie: says which device has proved itself, and when. Whoever checks it asks no store.
+//! The bound cookie: says which device has proved itself, and when. The check asks no store.
 //!
 //! ```text
 //! value = binding-id (16 bytes)  proven-at (8 bytes, milliseconds)  tag (32 bytes)     in base64url

@@ -321,7 +321,7 @@ mod tests {
         }
     }
 
-    /// RFC 7515, appendix A.3: somebody else's ES256, so that we do not only understand ourselves.
+    /// RFC 7515, appendix A.3: ES256 as another program makes it, so that we do not only understand ourselves.
     #[test]
     fn the_signature_of_rfc_7515_verifies() {
         let x = BASE64.decode("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU").unwrap();

@@ -38,7 +38,7 @@ pub(crate) fn link_key(id: &BindingId) -> StoreKey {
 }
 
 /// Whose link it is, to a store: nobody's who has sessions, for those have a `:` in their names. So a
-/// store that has to make room takes it for a session that somebody is logged in to, which it is as
+/// store that has to make room takes it for a session with a logged-in user, which it is as
 /// good as, and no list of anybody's sessions has it.
 fn owner(id: &BindingId) -> Arc<str> {
     format!("device binding {}", link_key(id)).into()

@@ -249,7 +249,7 @@ pub(crate) struct BoundDevices {
     pub(crate) lifetime: Duration,
     initiators: Vec<String>,
     pub(crate) policy: UnprovenPolicy,
-    /// Then only sessions that somebody is logged in to are bound.
+    /// Then only sessions with a logged-in user are bound.
     pub(crate) has_users: bool,
     offers: Offers,
     /// A layer further inside has been seen to have the same paths.

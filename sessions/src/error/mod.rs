@@ -441,7 +441,7 @@ impl fmt::Display for Error {
             ),
             Inner::Contended { attempts } => write!(
                 f,
-                "the session was saved by somebody else in the meantime, {attempts} times in a row"
+                "the session was saved by another process in the meantime, {attempts} times in a row"
             ),
             Inner::UnknownOutcome => f.write_str(
                 "the store did not say whether it has carried out a save, and too much has been \
@@ -449,7 +449,7 @@ impl fmt::Display for Error {
             ),
             Inner::Conflict { field } => write!(
                 f,
-                "the field `{field}` was changed by somebody else at the same time; nothing of it \
+                "the field `{field}` was changed by another request at the same time; nothing of it \
                  is saved (`SessionLayerBuilder::with_conflict_policy`)"
             ),
             Inner::Taken { field } => write!(
@@ -458,7 +458,7 @@ impl fmt::Display for Error {
                  of this is saved (with `Session::update` this does not happen)"
             ),
             Inner::LeaseLost => f.write_str(
-                "the session's lease was not renewed in time and somebody else has taken over; \
+                "the session's lease was not renewed in time and another process has taken over; \
                  what was written under it is not saved",
             ),
             Inner::Leased { waited } => {

@@ -23,8 +23,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Encode(error) => return write!(f, "it could not be encoded: {error}"),
-            Self::Conflict => "somebody else has changed the same field",
-            Self::Taken => "somebody else has taken the same flash field",
+            Self::Conflict => "another request has changed the same field",
+            Self::Taken => "another request has taken the same flash field",
             Self::LeaseLost => "its lease was lost",
             Self::Unknown => "it may be stored already",
             Self::TooLarge { .. } => "it did not fit in",

@@ -13,7 +13,7 @@ use crate::error::NoRandomness;
 /// How many random bytes a session id has: 128 bits, twice what OWASP asks for.
 pub(crate) const ID_LENGTH: usize = 16;
 
-/// The secret that a cookie carries. Whoever knows it holds the session.
+/// The secret that a cookie carries. A client that knows the secret holds the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionId([u8; ID_LENGTH]);
 

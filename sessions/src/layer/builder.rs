@@ -124,7 +124,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// When the cookie is sent along from other sites.
     ///
-    /// `Strict` keeps it back also when a link leads here: whoever comes from an identity provider, or
+    /// `Strict` keeps it back also when a link leads here: a user who comes from an identity provider, or
     /// from a mail, is nobody on the first page and known on the second. With the default `Lax` the
     /// cookie comes along when a link is followed, and not with what other sites post: how a provider that
     /// answers with a form (`response_mode=form_post`) finds the session all the same says
@@ -159,14 +159,14 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
-    /// Lets scripts in the page read the cookie: whoever injects one then has the session.
+    /// Lets scripts in the page read the cookie: an attacker who injects one then has the session.
     pub fn insecure_script_access(mut self) -> Self {
         self.settings.cookie.http_only = false;
         self
     }
 
     /// For development over plain HTTP: drops `Secure`, and a prefix that demands it, as `__Host-`,
-    /// from the name. Whoever can listen then has the session.
+    /// from the name. An attacker who can listen then has the session.
     ///
     /// Over plain HTTP no browser keeps a `Secure` cookie, and every request begins a new session:
     ///
@@ -256,7 +256,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     }
 
     /// How many requests may wait for the lock of one session at a time; one more is answered with
-    /// 503 at once. The requests of one session wait for each other, so whoever has a cookie can have
+    /// 503 at once. The requests of one session wait for each other, so a client with a cookie can have
     /// as many wait as the server takes connections, each with its handler in memory. Default: 1,000,
     /// more than the pages of one browser send at once (HTTP/2 servers commonly take 100 to 250
     /// requests on a connection, RFC 9113, 6.5.2, and a browser opens one a site).
@@ -323,7 +323,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
         self
     }
 
-    /// Binds each session that somebody is logged in to, to the device that it is used on, where the
+    /// Binds each session with a logged-in user to the device that it is used on, where the
     /// browser can do that: a copy of its cookies then opens nothing after some minutes. For a type of
     /// session without a user, every session that is stored.
     ///

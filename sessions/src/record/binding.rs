@@ -41,7 +41,7 @@ impl fmt::Debug for BindingId {
     }
 }
 
-/// The public half of a device's key. Its bytes may be no point: whoever verifies with it looks.
+/// The public half of a device's key. Its bytes may be no point: the verification looks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceKey([u8; KEY_LENGTH]);
 

@@ -134,7 +134,7 @@ impl<T: SessionData> Handle<T> {
         false
     }
 
-    /// Once a request, for whoever rolls this out and wants to know first what would be refused.
+    /// Once a request, for an operator who wants to know what would be refused before it is.
     fn note_let_through(&self, why: Unproven) {
         if let Some(look) = &self.device
             && !look.is_let_through.swap(true, Relaxed)

@@ -140,7 +140,7 @@ impl<T: SessionData> Handle<T> {
 
     /// Saves what this request wrote, and says what the response needs.
     ///
-    /// That the session has been ended by somebody else is no error: the request did nothing wrong,
+    /// That another request has ended the session is no error: the request did nothing wrong,
     /// and there is nothing to save it to.
     pub(crate) async fn finish(&self) -> Outcome {
         let _switch = self.begin_switch().await;

@@ -338,7 +338,7 @@ impl<T: SessionData> Session<T> {
     /// - [`GuardHeld`](crate::ErrorKind::GuardHeld), at once: this request holds a write guard of the
     ///   session itself. The message says where it was taken. A guard of another request is no error.
     /// - [`Store`](crate::ErrorKind::Store): nothing is lost, a later save may succeed.
-    /// - [`Ended`](crate::ErrorKind::Ended): somebody else has ended the session; it does not come
+    /// - [`Ended`](crate::ErrorKind::Ended): another request has ended the session; it does not come
     ///   back.
     /// - [`NoCookie`](crate::ErrorKind::NoCookie): a new session after its response has left.
     /// - [`Encode`](crate::ErrorKind::Encode), [`TooLarge`](crate::ErrorKind::TooLarge): what was
@@ -364,7 +364,7 @@ impl<T: SessionData> Session<T> {
     }
 
     /// Changes the session exactly, however many processes do so at once: runs `change` on the
-    /// session as it is in the store, saves at once, and starts over if somebody else has saved in
+    /// session as it is in the store, saves at once, and starts over if another process has saved in
     /// between. A thousand concurrent updates that add one add a thousand.
     ///
     /// ```
@@ -559,7 +559,7 @@ impl<T: SessionData> Session<T> {
     }
 
     /// Gives the session another id, and the client another cookie. To be called whenever the user's
-    /// rights change, as after a password check: an id that somebody planted before is then worth
+    /// rights change, as after a password check: an id that an attacker planted before is then worth
     /// nothing (session fixation; OWASP Session Management Cheat Sheet, "Renew the Session ID After
     /// Any Privilege Level Change").
     ///
@@ -578,7 +578,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// # Errors
     ///
-    /// [`Ended`](crate::ErrorKind::Ended) if somebody else has ended or renewed the session first;
+    /// [`Ended`](crate::ErrorKind::Ended) if another request has ended or renewed the session first;
     /// [`NoCookie`](crate::ErrorKind::NoCookie) after the response has left;
     /// [`GuardHeld`](crate::ErrorKind::GuardHeld) if the caller holds a guard itself;
     /// [`Store`](crate::ErrorKind::Store) and the errors of [`save`](Self::save), after which the

@@ -143,7 +143,7 @@ impl<T: SessionData> Slot<T> {
 
     /// To be called after the state has become `Ended`, without its lock.
     pub(super) fn tell_waiters(&self) {
-        // Whoever begins to wait now looks at the state after this.
+        // A task that begins to wait now looks at the state after this.
         if let Some(waiters) = self.end_waiters.get() {
             waiters.told.notify_waiters();
         }

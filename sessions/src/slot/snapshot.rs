@@ -187,7 +187,7 @@ impl<T: SessionData> Slot<T> {
                     contents.pending.set(field, body, writer);
                     true
                 }
-                // Somebody else's unsaved write of the same value is now this one's too; and if the
+                // Another request's unsaved write of the same value is now this one's too; and if the
                 // store may have something else by now, to leave a field as it was is a change.
                 Change::None(body) => {
                     let is_unsaved = contents.pending.contains(field) || contents.outcome_unknown();

@@ -70,7 +70,7 @@ const B: usize = 1;
 const OURS: RequestId = RequestId(u64::MAX);
 const THEIRS: RequestId = RequestId(u64::MAX - 1);
 const WRITE_ID: u32 = 77;
-/// A lease of ours, and one of somebody else's.
+/// A lease of ours, and one of another process.
 const LEASE: Lease = Lease { holder: 1, time: MINUTE };
 const FOREIGN: Lease = Lease { holder: 2, time: MINUTE };
 
@@ -289,7 +289,7 @@ fn what_a_job_makes_of_each_session() {
 }
 
 #[test]
-fn whoever_writes_waits_for_a_foreign_lease_and_whoever_reads_does_not() {
+fn a_writer_waits_for_a_foreign_lease_and_a_reader_does_not() {
     let leased = || live::<Data>(3, Head { lease: Some(FOREIGN), ..Head::default() });
     let is_seen = SaveJob { kind: SaveKind::NoteUse, ..ours() };
     let overdue = SaveContext { overdue: Some(FOREIGN.holder), ..context() };
@@ -544,7 +544,7 @@ fn what_is_saved_is_pending_no_more() {
 
 #[test]
 fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
-    // A save of ours, whose answer is on its way, and another one of somebody else on top of it.
+    // A save of ours, whose answer is on its way, and one of another process on top of it.
     let slot = stored();
     write(&slot, A, "ours", OURS);
     let ours_saved = planned(&slot, ours(), context());
@@ -671,7 +671,7 @@ fn only_a_newer_record_is_news() {
     reconcile(&slot, &later(plain_record(2, "older")));
     assert!(shows(&slot, &plain_record(3, "old")), "an older one");
     reconcile(&slot, &later(plain_record(3, "old")));
-    assert!(shows(&slot, &later(plain_record(3, "old"))), "touched by somebody else");
+    assert!(shows(&slot, &later(plain_record(3, "old"))), "touched by another process");
     assert_eq!(slot.generation(), generation, "with the same fields");
     reconcile(&slot, &plain_record(4, "new"));
     assert!(shows(&slot, &plain_record(4, "new")));

@@ -1,7 +1,7 @@
 //! A slot's lock, taken: what only its holder may do.
 //!
-//! 1. Whoever has the lock sees the fields ([`LockToken::snapshot`]).
-//! 2. Whoever has it for writing has the only copy of the fields ([`LockToken::check_out`],
+//! 1. The request with the lock sees the fields ([`LockToken::snapshot`]).
+//! 2. The request that has it for writing has the only copy of the fields ([`LockToken::check_out`],
 //!    [`LockToken::try_change`]), and decides what becomes of the session as a whole: nothing is released in
 //!    between.
 
@@ -43,7 +43,7 @@ impl<T: SessionData> LockToken<T> {
     pub(crate) fn for_new_slot(slot: Slot<T>) -> Self {
         let at = Location::caller();
         let is_free = slot.lock.take(Access::Write, at);
-        debug_assert!(is_free, "somebody knows the slot");
+        debug_assert!(is_free, "another request knows the slot");
         Self { slot: Arc::new(slot), access: Access::Write, at }
     }
 

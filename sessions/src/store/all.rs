@@ -86,7 +86,7 @@ pub trait AllSessions: Store {
         &self,
         mut matches: impl FnMut(&StoreKey, &Record) -> bool + Send,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send {
-        /// Somebody who logs in all the time cannot hold us up for ever.
+        /// A user who logs in all the time cannot hold us up for ever.
         const MOST_ROUNDS: u32 = 10;
         async move {
             let mut ended = 0;
@@ -117,7 +117,7 @@ pub trait AllSessions: Store {
 pub struct SessionStats {
     /// Live sessions.
     pub sessions: u64,
-    /// Those that somebody is logged in to.
+    /// Those with a logged-in user.
     pub logged_in: u64,
     /// The bytes of their payloads.
     pub bytes: u64,

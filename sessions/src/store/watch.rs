@@ -119,7 +119,7 @@ impl Watcher {
         self.cache.strong_count() == 0
     }
 
-    /// Says that the record under `key` changes while the value lives: whoever reads it from here on
+    /// Says that the record under `key` changes while the value lives: a request that reads it from here on
     /// reads it in the store, and what was read while it lived is not kept.
     #[must_use = "it is to live until the call is over"]
     pub fn around(&self, key: &StoreKey) -> Around {

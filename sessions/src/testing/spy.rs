@@ -193,7 +193,7 @@ impl<S> SpyStore<S> {
             orders.calls.count(operation);
             orders.gates[operation as usize].clone()
         };
-        // The lock is free again: whoever opens the gate needs it.
+        // The lock is free again: the test that opens the gate needs it.
         if let Some(door) = door {
             pass(door).await;
         }

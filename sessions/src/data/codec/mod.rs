@@ -96,7 +96,7 @@ pub enum Codec {
 
 /// How deep a value may be nested that is stored: each struct, list, map, `Some` and newtype around a
 /// part of it is a level, and so is a variant with data, which is two if that has names or is more than
-/// one. Whoever reads it back needs stack for each of them, and a stack that ends ends the process.
+/// one. The code that reads it back needs stack for each of them, and a stack that ends ends the process.
 const DEEPEST: u32 = 64;
 
 /// How deep what is read may be nested. The type may have got more layers than it had when it was

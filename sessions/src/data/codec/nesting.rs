@@ -58,7 +58,7 @@ struct Flat {
     entries: BTreeMap<String, Flat>,
 }
 
-/// Is an `Option` of itself: whoever reads one from what is not `None` never comes to an end.
+/// Is an `Option` of itself: code that reads one from what is not `None` never comes to an end.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Onion(Option<Box<Onion>>);
 

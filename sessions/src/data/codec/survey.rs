@@ -209,7 +209,7 @@ impl Survey {
         value.serialize(self)
     }
 
-    /// Looks at what is in another value. It needs stack for each level, and so does whoever reads the
+    /// Looks at what is in another value. It needs stack for each level, and so does the code that reads the
     /// value back.
     #[inline]
     fn inside<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {

@@ -239,7 +239,7 @@ impl Lock {
         }
         match turn {
             Ok(turn) => {
-                turn.expect("a lock does not go while somebody waits for it");
+                turn.expect("a lock does not go while a request waits for it");
                 waiting.is_over = true;
                 Ok(())
             }

@@ -111,7 +111,11 @@ fn what_follows_from_what_has_happened_to_a_lease() {
             &[Want(1), Release(1)],
             (None, false, false, None, false),
         ),
-        ("given back by somebody else", &[Want(1), Release(2)], (Some(1), true, true, None, false)),
+        (
+            "given back by another request",
+            &[Want(1), Release(2)],
+            (Some(1), true, true, None, false),
+        ),
         (
             "handed on, and the store has the one before",
             &[Want(1), Found(Some(1), 4), Want(2), Found(Some(1), 5)],

@@ -93,7 +93,7 @@ const MEMORY_LIMIT: usize = 128 << 20;
 /// no other call changes the store at the same moment; otherwise it is one that was the nearest a
 /// moment ago, or next to it.
 ///
-/// A session that somebody is logged in to never gives way. When the others do not make enough room,
+/// A session with a logged-in user never gives way. When the others do not make enough room,
 /// the call is refused with a [`StoreError`] that may be gone the next time: the client gets 503,
 /// those who are logged in stay so, and [`stats`](MemoryStore::stats) counts it. An application where
 /// that happens has more users than memory.
@@ -270,7 +270,7 @@ pub struct MemoryStoreStats {
     pub swept: u64,
     /// Live sessions that were removed because the store was full.
     pub evicted: u64,
-    /// Calls that failed because the store was full of sessions that somebody is logged in to, or the
+    /// Calls that failed because the store was full of sessions with logged-in users, or the
     /// record larger than the memory limit.
     pub refused: u64,
 }
@@ -283,7 +283,7 @@ pub(super) struct Inner {
     /// taken before a session is written and given back after it is removed, so this is never less
     /// than what there is, and never more than the limits.
     taken: Counts,
-    /// Of those, the ones that somebody is logged in to: they make no room.
+    /// Of those, the ones with a logged-in user: they make no room.
     logged_in: Counts,
     limits: Limits,
     swept: AtomicU64,

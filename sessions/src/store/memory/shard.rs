@@ -24,7 +24,7 @@ pub(super) enum Worth {
     Unused,
     /// Nobody's.
     Used,
-    /// Somebody has logged in. It never gives way.
+    /// A user has logged in. It never gives way.
     LoggedIn,
 }
 

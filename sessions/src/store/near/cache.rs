@@ -52,7 +52,7 @@ struct Shard {
     /// Where the search for an entry that gives way goes on.
     hand: usize,
     bytes: usize,
-    /// The newest read of each key that is on its way, by its number. Whoever hears of a change removes
+    /// The newest read of each key that is on its way, by its number. The task that hears of a change removes
     /// it: what such a read brings may be of before, and is not kept.
     reads: KeyMap<Pending>,
     /// How many writes of each key are on their way.
@@ -234,7 +234,7 @@ impl Cache {
         }
     }
 
-    /// Waits until somebody hears of a change of this key, or of anything, from the first poll on.
+    /// Waits until the cache hears of a change of this key, or of anything, from the first poll on.
     pub(super) async fn next_change(&self, key: &StoreKey) {
         let waiting = Waiting::new(self, key);
         waiting.notify.notified().await;

@@ -130,6 +130,25 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
     }
 }
 
+/// One connection for the pool and one that listens: there is none to look with whether a pooler shares them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_listens_with_as_many_connections_as_it_needs_and_no_more() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    let mut admin = admin(&server).await;
+    for statement in
+        ["CREATE ROLE few LOGIN CONNECTION LIMIT 2", "GRANT ALL ON SCHEMA public TO few"]
+    {
+        admin.execute(statement).await.unwrap();
+    }
+    let url = server.url().replace("//postgres@", "//few@");
+    let builder = PostgresStore::builder().with_notifications().with_max_connections(1);
+    let store = builder.connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let near = near(store).await;
+    assert!(PgConnection::connect(&url).await.is_err(), "both connections are in use");
+    assert!(hits(&near).await > 8);
+}
+
 // One thread, which has the log.
 #[tokio::test]
 async fn a_store_that_is_not_told_goes_without_and_says_so_once() {

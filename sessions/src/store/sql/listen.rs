@@ -5,7 +5,8 @@
 //! told in the order in which they were committed, so that one to oneself proves: whatever was
 //! acknowledged before it was sent has been told. It is sent over the store's pool and has to arrive on
 //! the connection that listens. Where it does not, because a pooler has given that connection away, because
-//! the two lead to different servers, or because the trigger is gone, nothing is served from memory.
+//! the two lead to different servers, or because the trigger is gone, nothing is served from memory. A pooler
+//! that gives connections away is looked for before the first `LISTEN`, which would stay behind.
 
 use std::{
     collections::VecDeque,
@@ -458,7 +459,11 @@ impl Listening {
     async fn is_shared(&self, listener: &mut PgListener) -> Result<bool, sqlx::Error> {
         let own = backend(&mut *listener).await?;
         let looks = async {
-            let mut other = PgConnection::connect_with(&self.options).await?;
+            // At a limit of connections there is no second one to look with. Then a notification to
+            // ourselves says later whether the listener's connection is its own.
+            let Ok(mut other) = PgConnection::connect_with(&self.options).await else {
+                return Ok(false);
+            };
             let mut is_shared = false;
             for _ in 0..LOOKS {
                 // A transaction keeps what answers in it, and what was free last is what is given next.

@@ -14,6 +14,7 @@ mod redis;
 mod redis_faults;
 mod sql;
 mod sql_faults;
+mod sql_together;
 mod wrappers;
 
 /// Says what is under test, past the capture of the test harness.

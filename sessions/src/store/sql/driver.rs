@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Database, Pool, error::DatabaseError};
 
 use super::statements::{Statement, Statements, Table};
-use crate::store::watch::Watcher;
+use crate::{record::Record, store::watch::Watcher};
 
 /// A value of a statement.
 #[derive(Clone, Copy)]
@@ -23,6 +23,14 @@ pub struct Row {
     pub(super) expires_at: i64,
     pub(super) user: Option<Vec<u8>>,
     pub(super) payload: Vec<u8>,
+}
+
+/// A `replace` that goes together with others.
+pub struct Save {
+    pub(super) id: [u8; 32],
+    pub(super) record: Record,
+    pub(super) user: Option<String>,
+    pub(super) based_on: i64,
 }
 
 /// What an answer of a database means to the store.
@@ -88,6 +96,9 @@ pub trait Driver: Database {
     const LEAVES_ANSWERS: bool = false;
     /// Whether [`connect`](Self::connect) sees to it that its connections need no transactions.
     const CONNECTS_WITHOUT_NEED: bool;
+    /// So many statements that save are on their way before the next saves wait for them, and then go
+    /// together. With fewer of them more go together; with more they wait less for the slowest.
+    const SAVES_AT_ONCE: usize = 2;
     /// After what time to ask again whether statements need transactions.
     const ASKED_FOR: Duration = Duration::MAX;
 
@@ -159,6 +170,19 @@ pub trait Driver: Database {
         values: &[Value<'_>],
         in_transaction: bool,
     ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
+
+    /// Runs one of these statements, [`Statements::replace_together`], for all these saves, which are of
+    /// different sessions and in the order of their keys. Which of them are done; the others have
+    /// changed nothing, and may have found their rows locked. Waits for no lock on a row.
+    fn replace_together(
+        _: &mut Self::Connection,
+        _: &[Statement],
+        _: &[Save],
+        _now: i64,
+        _in_transaction: bool,
+    ) -> impl Future<Output = Result<Vec<bool>, sqlx::Error>> + Send {
+        async { Ok(Vec::new()) }
+    }
 
     fn meaning(error: &dyn DatabaseError) -> Meaning;
 

@@ -1,16 +1,17 @@
 use std::time::Duration;
 
 use sqlx::{
-    Executor, MySql, MySqlConnection, Pool, Row as _,
+    AssertSqlSafe, Connection, Executor, MySql, MySqlConnection, Pool, Row as _,
     error::DatabaseError,
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions},
 };
 
 use super::{
     Dialect,
-    driver::{Driver, Meaning, Row, Value, is_alive, query, row, run_statements, why_not},
+    driver::{Driver, Meaning, Row, Save, Value, is_alive, query, row, run_statements, why_not},
     statements::{Statement, Statements, Table},
 };
+use crate::store::packed::stored_millis;
 
 impl Dialect for MySql {}
 
@@ -23,6 +24,8 @@ impl Driver for MySql {
     // sqlx 0.9.0: a call that is dropped while it is being prepared, or within a packet.
     const LEAVES_ANSWERS: bool = true;
     const CONNECTS_WITHOUT_NEED: bool = true;
+    // Its groups get in each other's way.
+    const SAVES_AT_ONCE: usize = 1;
     // A server that is running can be told another default, for the connections that come.
     const ASKED_FOR: Duration = Duration::from_secs(60);
 
@@ -53,7 +56,8 @@ impl Driver for MySql {
             "INSERT INTO {table} (id, version, created_at, expires_at, user_id, payload) \
              VALUES (?, ?, ?, ?, ?, ?)"
         );
-        Statements { create: create.into(), ..common }
+        let replace_together = GROUPS.map(|saves| replace_together(table, saves).into()).into();
+        Statements { create: create.into(), replace_together, ..common }
     }
 
     async fn connect(
@@ -95,12 +99,72 @@ impl Driver for MySql {
         Ok(this == 0 || next == 0)
     }
 
+    async fn replace_together(
+        connection: &mut MySqlConnection,
+        statements: &[Statement],
+        saves: &[Save],
+        now: i64,
+        in_transaction: bool,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let sizes = GROUPS.iter().zip(statements);
+        let Some((size, statement)) = sizes.into_iter().find(|(size, _)| **size >= saves.len())
+        else {
+            return Ok(Vec::new());
+        };
+        let mut query =
+            sqlx::query(AssertSqlSafe(statement.text(in_transaction))).persistent(!in_transaction);
+        for save in saves {
+            let record = &save.record;
+            query = query
+                .bind(&save.id[..])
+                .bind(save.based_on)
+                .bind(record.version.cast_signed())
+                .bind(stored_millis(record.created_at).cast_signed())
+                .bind(stored_millis(record.expires_at).cast_signed())
+                .bind(save.user.as_deref().map(str::as_bytes))
+                .bind(&record.payload[..]);
+        }
+        for _ in saves.len()..*size {
+            // No key is empty.
+            let (no_bytes, none): (&[u8], Option<&[u8]>) = (&[], None);
+            query = query.bind(no_bytes).bind(0_i64).bind(0_i64).bind(0_i64).bind(0_i64);
+            query = query.bind(none).bind(no_bytes);
+        }
+        // The answer only says how many: all, or none.
+        let mut transaction = connection.begin().await?;
+        let done = query.bind(now).execute(&mut *transaction).await;
+        if done.as_ref().is_ok_and(|done| done.rows_affected() == saves.len() as u64) {
+            transaction.commit().await?;
+            return Ok(vec![true; saves.len()]);
+        }
+        transaction.rollback().await?;
+        done.map(|_| Vec::new())
+    }
+
     run_statements!(Vec<u8>);
 
     fn meaning(error: &dyn DatabaseError) -> Meaning {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, |e| e.number());
         meaning(number, error.code().as_deref().unwrap_or(""), error.message())
     }
+}
+
+/// For how many saves there is a statement: the driver keeps what it has prepared by the text.
+const GROUPS: [usize; 6] = [2, 4, 8, 16, 32, 64];
+
+/// Waits for no row: it fails where one is locked. MySQL does not know how to say that, refuses it, and
+/// each save goes alone.
+fn replace_together(table: &str, saves: usize) -> String {
+    let one = "SELECT ? AS id, ? AS based_on, ? AS version, ? AS created_at, ? AS expires_at, \
+               ? AS user_id, ? AS payload";
+    let new = vec![one; saves].join(" UNION ALL ");
+    format!(
+        "SET STATEMENT innodb_lock_wait_timeout = 0 FOR \
+         UPDATE ({new}) AS new STRAIGHT_JOIN {table} AS old ON old.id = new.id SET \
+         old.version = new.version, old.created_at = new.created_at, \
+         old.expires_at = new.expires_at, old.user_id = new.user_id, old.payload = new.payload \
+         WHERE old.version = new.based_on AND old.expires_at > ?"
+    )
 }
 
 /// What an error's number means, and, where that says nothing, its SQLSTATE:

@@ -8,7 +8,9 @@ use sqlx::{
 
 use super::{
     Dialect, SqlStoreBuilder,
-    driver::{self, Driver, Meaning, Row, Value, is_alive, query, row, run_statements, why_not},
+    driver::{
+        self, Driver, Meaning, Row, Save, Value, is_alive, query, row, run_statements, why_not,
+    },
     listen::News,
     statements::{Statement, Statements, Table},
 };
@@ -18,6 +20,7 @@ use crate::{
     record::Record,
     store::{
         Created, Replaced, SqlStore, Store,
+        packed::stored_millis,
         watch::{Feed, Watch, Watcher},
     },
 };
@@ -73,7 +76,9 @@ impl Driver for Postgres {
                  SELECT ctid FROM {table} WHERE expires_at <= ? ORDER BY expires_at LIMIT ? \
                  FOR UPDATE SKIP LOCKED)) AND expires_at <= $1"
         );
-        Statements::new(table, migrate, columns, delete_expired).numbered()
+        let mut common = Statements::new(table, migrate, columns, delete_expired);
+        common.replace_together.push(replace_together(table).into());
+        common.numbered()
     }
 
     async fn connect(
@@ -121,6 +126,37 @@ impl Driver for Postgres {
         Ok(is_open)
     }
 
+    async fn replace_together(
+        connection: &mut PgConnection,
+        statements: &[Statement],
+        saves: &[Save],
+        now: i64,
+        in_transaction: bool,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let [statement] = statements else { return Ok(Vec::new()) };
+        let each = |value: fn(&Record) -> i64| {
+            saves.iter().map(|save| value(&save.record)).collect::<Vec<_>>()
+        };
+        let based_on: Vec<i64> = saves.iter().map(|save| save.based_on).collect();
+        let users: Vec<Option<&str>> = saves.iter().map(|save| save.user.as_deref()).collect();
+        let payloads: Vec<&[u8]> = saves.iter().map(|save| &*save.record.payload).collect();
+        let rows = sqlx::query(AssertSqlSafe(statement.text(in_transaction)))
+            .persistent(!in_transaction)
+            .bind(saves.iter().map(|save| &save.id[..]).collect::<Vec<_>>())
+            .bind(based_on)
+            .bind(each(|record| record.version.cast_signed()))
+            .bind(each(|record| stored_millis(record.created_at).cast_signed()))
+            .bind(each(|record| stored_millis(record.expires_at).cast_signed()))
+            .bind(users)
+            .bind(payloads)
+            .bind(now)
+            .bind(statement.mark)
+            .fetch_all(connection)
+            .await?;
+        let done = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&[u8]>, _>>()?;
+        Ok(saves.iter().map(|save| done.contains(&&save.id[..])).collect())
+    }
+
     run_statements!(String);
 
     fn meaning(error: &dyn DatabaseError) -> Meaning {
@@ -149,6 +185,24 @@ impl Driver for Postgres {
         }
         Some(plain)
     }
+}
+
+/// Each list is one value: so it is one statement for any number of saves.
+///
+/// First it locks the rows that nobody else has locked, and then changes those: it waits for no row, so that a
+/// save which has to wait keeps none of the others waiting, and it is in no deadlock.
+fn replace_together(table: &str) -> String {
+    format!(
+        "WITH free AS (SELECT ctid FROM {table} WHERE id = ANY($1) FOR UPDATE SKIP LOCKED), \
+         done AS (UPDATE {table} AS old SET version = new.version, created_at = new.created_at, \
+             expires_at = new.expires_at, user_id = new.user_id, payload = new.payload \
+             FROM unnest(?::bytea[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], \
+                 ?::bytea[]) AS new \
+                 (id, based_on, version, created_at, expires_at, user_id, payload) \
+             WHERE old.id = new.id AND old.version = new.based_on AND old.expires_at > ? \
+                 AND old.ctid = ANY(ARRAY(SELECT ctid FROM free)) RETURNING old.id) \
+         SELECT id FROM done WHERE true"
+    )
 }
 
 /// Which process of the server answers.

@@ -112,6 +112,8 @@ pub struct Statements {
     pub(super) replace: Statement,
     /// The same for a session whose user and expiry stay what they were, where that is less work.
     pub(super) replace_unindexed: Option<Statement>,
+    /// Several of them in one, where that can be: what they are is the dialect's.
+    pub(super) replace_together: Vec<Statement>,
     pub(super) touch: Statement,
     pub(super) delete: Statement,
     pub(super) delete_expired: Statement,
@@ -149,6 +151,7 @@ impl Statements {
             )
             .into(),
             replace_unindexed: None,
+            replace_together: Vec::new(),
             touch: format!(
                 "UPDATE {table} SET expires_at = ? WHERE id = ? AND expires_at < ? \
                  AND expires_at > ?"
@@ -189,7 +192,10 @@ impl Statements {
             &mut self.sessions_of,
             &mut self.delete_sessions_of,
             &mut self.page,
-        ] {
+        ]
+        .into_iter()
+        .chain(&mut self.replace_together)
+        {
             *statement = marked(statement, |text, one| format!("{text} AND 1 / {one} = 1"));
         }
         // Its condition is for what it finds in its place.

@@ -1,0 +1,317 @@
+//! Saves that come while others are on their way, and then go together: one statement, one commit, one
+//! write to the server's disk for all of them.
+//!
+//! Each remains a compare-and-swap with an answer of its own. A save that the statement did not find as it
+//! should be goes once more, alone, and so has the answer that it would have had.
+
+use std::{
+    collections::VecDeque,
+    error::Error as StdError,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use super::{
+    AsyncDriver, Core, Dialect,
+    driver::{Driver, Meaning, Save, Value, meaning},
+};
+use crate::{error::store::StoreError, store::Replaced};
+
+/// How long a save waits for those before it, before it goes alone: they may wait for a locked row, or for
+/// a server that hangs, and sessions do not wait for each other.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What goes together at most.
+const SAVES: usize = 64;
+const BYTES: usize = 256 * 1024;
+
+/// A larger record goes alone.
+const LARGE: usize = 64 * 1024;
+
+/// So many wait at most; more go alone.
+const WAITING: usize = 1024;
+
+/// How long a server that refused such a statement is not asked again.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// The saves of a store that are on their way, and those that wait.
+pub(super) struct Line<D: Dialect> {
+    state: Mutex<State<D>>,
+}
+
+struct State<D: Dialect> {
+    on_the_way: usize,
+    waiting: VecDeque<Waiting<D>>,
+    next_number: u64,
+    refused: Option<Instant>,
+}
+
+struct Waiting<D: Dialect> {
+    number: u64,
+    save: Save,
+    answer: oneshot::Sender<Answer<D>>,
+}
+
+/// What has become of a save that waited.
+enum Answer<D: Dialect> {
+    Done,
+    /// It has not been sent, or was not done; it goes alone.
+    Alone(Option<Turn<D>>),
+    /// It may have been done or not.
+    Failed(StoreError),
+}
+
+/// How a save goes.
+pub(super) enum Place<D: Dialect> {
+    /// Now, alone; those that come meanwhile may wait for it.
+    Turn(Turn<D>),
+    /// Now, alone.
+    Alone,
+    /// With others, soon.
+    Waits(Ticket<D>),
+}
+
+/// A save or a group that is on its way. The next group goes when it is dropped.
+pub(super) struct Turn<D: Dialect> {
+    core: Arc<Core<D>>,
+}
+
+impl<D: Dialect> Default for Line<D> {
+    fn default() -> Self {
+        let state =
+            State { on_the_way: 0, waiting: VecDeque::new(), next_number: 0, refused: None };
+        Self { state: Mutex::new(state) }
+    }
+}
+
+impl<D: Dialect> Line<D> {
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a save out again; whether it was still waiting.
+    fn leave(&self, number: u64) -> bool {
+        let mut state = self.state();
+        let found = state.waiting.iter().position(|waiting| waiting.number == number);
+        found.is_some_and(|at| state.waiting.remove(at).is_some())
+    }
+
+    /// The next that go, in the place of one that has ended; `None` if no save waits.
+    fn next(&self) -> Option<Group<D>> {
+        let mut state = self.state();
+        // Those whose callers have gone were not sent.
+        state.waiting.retain(|waiting| !waiting.answer.is_closed());
+        let (mut bytes, mut saves) = (0, 0);
+        for waiting in state.waiting.iter().take(SAVES) {
+            bytes += waiting.save.record.payload.len();
+            if saves > 0 && bytes > BYTES {
+                break;
+            }
+            saves += 1;
+        }
+        if saves == 0 {
+            state.on_the_way -= 1;
+            return None;
+        }
+        let mut waiting: Vec<_> = state.waiting.drain(..saves).collect();
+        // Statements that lock rows in the same order never wait for each other in a circle.
+        waiting.sort_unstable_by(|a, b| a.save.id.cmp(&b.save.id));
+        let (saves, answers) = waiting.into_iter().map(|w| (w.save, w.answer)).unzip();
+        Some(Group { saves, answers, is_sent: false })
+    }
+}
+
+/// Saves that go together.
+struct Group<D: Dialect> {
+    saves: Vec<Save>,
+    answers: Vec<oneshot::Sender<Answer<D>>>,
+    is_sent: bool,
+}
+
+impl<D: Dialect> Group<D> {
+    fn answer(&mut self, mut answer: impl FnMut(usize) -> Answer<D>) {
+        for (number, sender) in self.answers.drain(..).enumerate() {
+            // The caller may have gone.
+            let _ = sender.send(answer(number));
+        }
+    }
+}
+
+/// A runtime that ends drops its tasks, those too that have not begun.
+impl<D: Dialect> Drop for Group<D> {
+    fn drop(&mut self) {
+        if !self.is_sent {
+            self.answer(|_| Answer::Alone(None));
+        }
+    }
+}
+
+impl<D: Dialect> Drop for Turn<D> {
+    fn drop(&mut self) {
+        let Some(mut group) = self.core.line.next() else { return };
+        let turn = Self { core: self.core.clone() };
+        if group.saves.len() == 1 {
+            // Its caller sends it, as if no other had been before.
+            let mut turn = Some(turn);
+            return group.answer(|_| Answer::Alone(turn.take()));
+        }
+        // A task of its own: a caller that is dropped fails none of the others.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(turn.send(group));
+        }
+    }
+}
+
+impl<D: Dialect> Turn<D> {
+    async fn send(self, mut group: Group<D>) {
+        group.is_sent = true;
+        let core = &self.core;
+        let work = ReplaceTogether { core, saves: &group.saves };
+        let outcome = core.on("replace", &core.write, work).await;
+        match outcome {
+            Ok(done) => group.answer(|number| match done.get(number) {
+                Some(true) => Answer::Done,
+                _ => Answer::Alone(None),
+            }),
+            Err(error) => {
+                let error = Arc::new(error);
+                group.answer(|_| Answer::Failed(shared::<D>(&error)));
+            }
+        }
+    }
+}
+
+/// A place in the line.
+pub(super) struct Ticket<D: Dialect> {
+    core: Arc<Core<D>>,
+    number: u64,
+    answer: oneshot::Receiver<Answer<D>>,
+}
+
+impl<D: Dialect> Ticket<D> {
+    /// The answer; `Err` if the save goes alone, now.
+    ///
+    /// Dropped before the save is sent, it is not sent.
+    pub(super) async fn answer(mut self) -> Result<Result<Replaced, StoreError>, Option<Turn<D>>> {
+        let answer = match timeout(PATIENCE, &mut self.answer).await {
+            Ok(answer) => answer,
+            Err(_) if self.core.line.leave(self.number) => return Err(None),
+            // It is on its way, or just handed back.
+            Err(_) => self.answer.await,
+        };
+        match answer {
+            Ok(Answer::Done) => Ok(Ok(Replaced::Done)),
+            Ok(Answer::Alone(turn)) => Err(turn),
+            Ok(Answer::Failed(error)) => Ok(Err(error)),
+            Err(_) => {
+                let words = "the runtime that sent it has ended before the answer";
+                Ok(Err(StoreError::new(D::STORE, "replace", words)))
+            }
+        }
+    }
+}
+
+impl<D: Dialect> Core<D> {
+    /// How a save of `bytes` goes; what it is, is only asked if it waits.
+    pub(super) fn place(self: &Arc<Self>, bytes: usize, save: impl FnOnce() -> Save) -> Place<D> {
+        // Before the first write it is not known how this server is to be written to.
+        let goes_alone = self.known(|known| known.in_transactions || !known.commits);
+        if self.statements.replace_together.is_empty() || goes_alone {
+            return Place::Alone;
+        }
+        let mut state = self.line.state();
+        if state.on_the_way < D::SAVES_AT_ONCE {
+            state.on_the_way += 1;
+            return Place::Turn(Turn { core: self.clone() });
+        }
+        let is_refused = state.refused.is_some_and(|refused| refused.elapsed() < REFUSED);
+        if is_refused || bytes > LARGE || state.waiting.len() >= WAITING {
+            return Place::Alone;
+        }
+        let save = save();
+        // A statement writes a row once.
+        if state.waiting.iter().any(|waiting| waiting.save.id == save.id) {
+            return Place::Alone;
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        let (answer, receiver) = oneshot::channel();
+        state.waiting.push_back(Waiting { number, save, answer });
+        Place::Waits(Ticket { core: self.clone(), number, answer: receiver })
+    }
+}
+
+/// Which of the saves are done; if the database has done nothing, none.
+struct ReplaceTogether<'a, D: Dialect> {
+    core: &'a Core<D>,
+    saves: &'a [Save],
+}
+
+impl<D: Dialect> AsyncDriver<D, Vec<bool>> for ReplaceTogether<'_, D> {
+    const WRITES: bool = true;
+
+    async fn call(
+        &self,
+        connection: &mut D::Connection,
+        in_transaction: bool,
+    ) -> Result<Vec<bool>, sqlx::Error> {
+        let Value::Int(now) = self.core.now() else { return Ok(Vec::new()) };
+        let statements = &self.core.statements.replace_together;
+        let done = D::replace_together(connection, statements, self.saves, now, in_transaction);
+        let error = match done.await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        match meaning::<D>(&error) {
+            // For all of them, and `on` knows what to do; or it is not known whether it is done.
+            None
+            | Some(
+                Meaning::ReadOnly
+                | Meaning::Stale
+                | Meaning::OtherStatement
+                | Meaning::Crowded
+                | Meaning::Passing,
+            ) => Err(error),
+            Some(Meaning::InTheWay | Meaning::TooLarge) => Ok(Vec::new()),
+            // Because of one of them, or of the statement: alone each is told.
+            Some(_) => {
+                self.core.line.state().refused = Some(Instant::now());
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+/// One of the errors of saves that failed together.
+fn shared<D: Driver>(error: &Arc<StoreError>) -> StoreError {
+    match error.is_retryable() {
+        true => StoreError::new(D::STORE, "replace", Shared(error.clone())),
+        false => StoreError::permanent(D::STORE, "replace", Shared(error.clone())),
+    }
+}
+
+/// The cause of an error that several calls have.
+#[derive(Debug)]
+struct Shared(Arc<StoreError>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => fmt::Display::fmt(cause, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl StdError for Shared {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source().and_then(StdError::source)
+    }
+}

@@ -1,27 +1,25 @@
 //! What a write in a SQL store waits for: the same 64 sessions of four kilobytes, without requests around
 //! the store. Of each way to write: writes a second, the processors' time of the client and of all others
-//! (the server) a write, and how much of the two processors is left over.
+//! (the server) a write, how much of the processors is left over, and what the server counts a write.
+//! The bare overwrite compares nothing and goes alone: the most that a statement for each write comes to.
 //!
 //! `cargo run --release --manifest-path benches/stores/Cargo.toml --bin writes -- postgres`, or `mariadb`;
 //! what follows is given to the server: `-c synchronous_commit=off`,
 //! `--innodb-flush-log-at-trx-commit=0`.
 
 use std::{
-    collections::{HashSet, VecDeque},
     fs,
-    future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
     },
     time::{Duration, Instant, SystemTime},
 };
 
-use sessions::{MySqlStore, PostgresStore, Record, Replaced, Store, StoreKey};
+use sessions::{Created, MySqlStore, PostgresStore, Record, Replaced, Store, StoreKey};
 use sessions_tests::servers::{Kind, StoreServer};
-use sqlx::{MySqlPool, PgPool, Row};
-use tokio::sync::oneshot;
+use sqlx::Row;
 use tower_sessions::SessionStore;
 
 const SESSIONS: usize = 64;
@@ -53,7 +51,14 @@ fn ticks() -> [u64; 3] {
     let own: Vec<&str> = own.rsplit(')').next().unwrap().split_whitespace().collect();
     let own = own[11].parse::<u64>().unwrap() + own[12].parse::<u64>().unwrap();
     let all = fs::read_to_string("/proc/stat").unwrap();
-    let all: Vec<u64> = all.lines().next().unwrap().split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+    let all: Vec<u64> = all
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(1)
+        .map(|n| n.parse().unwrap())
+        .collect();
     [own, all[0] + all[1] + all[2] + all[5] + all[6], all[3] + all[4]]
 }
 
@@ -65,7 +70,12 @@ struct Ways {
 
 impl Ways {
     /// Ways that share a table share the versions.
-    fn add(&mut self, name: &str, versions: &Arc<Vec<AtomicI64>>, way: impl Fn(usize, i64) -> Write + 'static) {
+    fn add(
+        &mut self,
+        name: &str,
+        versions: &Arc<Vec<AtomicI64>>,
+        way: impl Fn(usize, i64) -> Write + 'static,
+    ) {
         self.names.push(name.to_string());
         self.ways.push(Box::new(way));
         self.versions.push(versions.clone());
@@ -99,7 +109,8 @@ impl Ways {
             let rate = writes as f64 / (TURN.as_secs_f64() * TURNS as f64);
             let micros = |ticks: u64| ticks as f64 * 10_000.0 / writes as f64;
             let idle = ticks[2] as f64 * 100.0 / (ticks[1] + ticks[2]) as f64;
-            let counted: Vec<String> = counted.iter().map(|n| format!("{:.2}", n / writes as f64)).collect();
+            let counted: Vec<String> =
+                counted.iter().map(|n| format!("{:.2}", n / writes as f64)).collect();
             println!(
                 "| {name} | {rate:.0}/s | {p99:.1} ms | {:.0} | {:.0} | {idle:.0} % | {} |",
                 micros(ticks[0]),
@@ -143,116 +154,20 @@ fn versions() -> Arc<Vec<AtomicI64>> {
     Arc::new((0..SESSIONS).map(|_| AtomicI64::new(1)).collect())
 }
 
-/// A save that waits for those before it.
-struct Waiting {
-    session: usize,
-    version: i64,
-    answer: oneshot::Sender<bool>,
-}
-
-/// Writes that come while others are on their way travel together.
-struct Groups {
-    most: usize,
-    state: Mutex<(usize, VecDeque<Waiting>)>,
-    sent: AtomicUsize,
-}
-
-impl Groups {
-    fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, state: Mutex::default(), sent: AtomicUsize::new(0) })
-    }
-
-    async fn write<F: Future<Output = HashSet<usize>> + Send + 'static>(
-        self: Arc<Self>,
-        session: usize,
-        version: i64,
-        send: impl Fn(Vec<(usize, i64)>) -> F + Send + Sync + 'static,
-    ) {
-        let (answer, answered) = oneshot::channel();
-        let first = {
-            let mut state = self.state.lock().unwrap();
-            state.1.push_back(Waiting { session, version, answer });
-            let first = state.0 < self.most;
-            if first {
-                state.0 += 1;
-            }
-            first
-        };
-        if first {
-            let groups = self.clone();
-            tokio::spawn(async move {
-                loop {
-                    let mut group: Vec<Waiting> = {
-                        let mut state = groups.state.lock().unwrap();
-                        if state.1.is_empty() {
-                            state.0 -= 1;
-                            break;
-                        }
-                        let fair = state.1.len();
-                        state.1.drain(..fair.min(64)).collect()
-                    };
-                    group.sort_by_key(|waiting| *key(waiting.session).as_bytes());
-                    groups.sent.fetch_add(1, SeqCst);
-                    let done = send(group.iter().map(|w| (w.session, w.version)).collect()).await;
-                    for waiting in group {
-                        let _ = waiting.answer.send(done.contains(&waiting.session));
-                    }
-                }
-            });
-        }
-        assert!(answered.await.unwrap());
-    }
-}
-
-async fn group_in_postgres(pool: PgPool, text: &'static str, group: Vec<(usize, i64)>) -> HashSet<usize> {
-    let mut ids = Vec::new();
-    let mut based = Vec::new();
-    let mut new = Vec::new();
-    let mut created = Vec::new();
-    let mut expires = Vec::new();
-    let mut users = Vec::new();
-    let mut payloads = Vec::new();
-    for (session, version) in &group {
-        let record = record(version + 1);
-        ids.push(key(*session).as_bytes().to_vec());
-        based.push(*version);
-        new.push(version + 1);
-        created.push(1_800_000_000_000_i64);
-        expires.push(1_900_000_000_000_i64);
-        users.push(None::<String>);
-        payloads.push(record.payload.to_vec());
-    }
-    let now = 1_700_000_000_000_i64;
-    let rows = sqlx::query(text)
-        .bind(&ids).bind(based).bind(new).bind(created).bind(expires).bind(users).bind(payloads).bind(now)
-        .fetch_all(&pool).await.unwrap();
-    let done: HashSet<Vec<u8>> = rows.iter().map(|row| row.get(0)).collect();
-    group.iter().zip(&ids).filter(|(_, id)| done.contains(*id)).map(|((session, _), _)| *session).collect()
-}
-
-const PLAIN: &str = "UPDATE sessions AS s SET version = n.version, created_at = n.created_at, \
-    expires_at = n.expires_at, user_id = n.user_id, payload = n.payload \
-    FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[]) \
-    AS n (id, based_on, version, created_at, expires_at, user_id, payload) \
-    WHERE s.id = n.id AND s.version = n.based_on AND s.expires_at > $8 RETURNING s.id";
-
-const SKIPPING: &str = "WITH free AS (SELECT ctid FROM sessions WHERE id = ANY($1) AND expires_at > $8 \
-    FOR UPDATE SKIP LOCKED) \
-    UPDATE sessions AS s SET version = n.version, created_at = n.created_at, \
-    expires_at = n.expires_at, user_id = n.user_id, payload = n.payload \
-    FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[]) \
-    AS n (id, based_on, version, created_at, expires_at, user_id, payload) \
-    WHERE s.id = n.id AND s.version = n.based_on AND s.ctid = ANY(ARRAY(SELECT ctid FROM free)) RETURNING s.id";
-
 async fn postgres(settings: &[&str]) {
     let server = StoreServer::start_with(Kind::Postgres, settings).expect("installed");
     let url = server.url();
     let mut ways = Ways { names: vec![], ways: vec![], versions: vec![] };
     let ours = PostgresStore::builder().without_sweep().connect(&url).await.unwrap();
     ours.migrate().await.unwrap();
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(10).test_before_acquire(false).connect(&url).await.unwrap();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(10)
+        .test_before_acquire(false)
+        .connect(&url)
+        .await
+        .unwrap();
     for session in 0..SESSIONS {
-        ours.create(&key(session), &record(1)).await.unwrap();
+        assert_eq!(ours.create(&key(session), &record(1)).await.unwrap(), Created::Done);
     }
     let shared = versions();
     let their_pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(&url).await.unwrap();
@@ -269,8 +184,9 @@ async fn postgres(settings: &[&str]) {
         })
     });
     let store = theirs.clone();
-    ways.add("theirs: load, save", &versions(), move |session, _| {
-        let (store, record) = (store.clone(), r[session].clone());
+    ways.add("theirs: load, save", &versions(), move |session, version| {
+        let (store, mut record) = (store.clone(), r[session].clone());
+        record.data.insert("visits".to_string(), version.into());
         Box::pin(async move {
             store.load(&record.id).await.unwrap().unwrap();
             store.save(&record).await.unwrap();
@@ -285,8 +201,9 @@ async fn postgres(settings: &[&str]) {
         })
     });
     let (store, r) = (theirs.clone(), records.clone());
-    ways.add("theirs: save", &versions(), move |session, _| {
-        let (store, record) = (store.clone(), r[session].clone());
+    ways.add("theirs: save", &versions(), move |session, version| {
+        let (store, mut record) = (store.clone(), r[session].clone());
+        record.data.insert("visits".to_string(), version.into());
         Box::pin(async move { store.save(&record).await.unwrap() })
     });
     let bare = pool.clone();
@@ -295,37 +212,32 @@ async fn postgres(settings: &[&str]) {
         Box::pin(async move {
             let record = record(version + 1);
             sqlx::query("UPDATE sessions SET version = $1, payload = $2 WHERE id = $3")
-                .bind(version + 1).bind(&record.payload[..]).bind(&key(session).as_bytes()[..])
-                .execute(&pool).await.unwrap();
+                .bind(version + 1)
+                .bind(&record.payload[..])
+                .bind(&key(session).as_bytes()[..])
+                .execute(&pool)
+                .await
+                .unwrap();
         })
-    });
-    for (name, text) in [("plain", PLAIN), ("skipping", SKIPPING)] {
-        for most in [1, 2, 4] {
-            let groups = Groups::new(most);
-            let (pool, store) = (pool.clone(), ours.clone());
-            ways.add(&format!("load, grouped {name} {most}"), &shared, move |session, version| {
-                let (pool, store, groups) = (pool.clone(), store.clone(), groups.clone());
-                Box::pin(async move {
-                    store.load(&key(session)).await.unwrap().unwrap();
-                    groups.write(session, version, move |group| group_in_postgres(pool.clone(), text, group)).await;
-                })
-            });
-        }
-    }
-    let groups = Groups::new(2);
-    let group_pool = pool.clone();
-    ways.add("grouped plain 2 alone", &shared, move |session, version| {
-        let (pool, groups) = (group_pool.clone(), groups.clone());
-        Box::pin(groups.write(session, version, move |group| group_in_postgres(pool.clone(), PLAIN, group)))
     });
     ways.run(async || {
         let row = sqlx::query(
             "SELECT wal_bytes::float8, wal_sync::float8, wal_fpi::float8, \
              (SELECT xact_commit::float8 FROM pg_stat_database WHERE datname = 'postgres'), \
              (SELECT sum(n_tup_hot_upd)::float8 FROM pg_stat_user_tables) FROM pg_stat_wal",
-        ).fetch_one(&pool).await.unwrap();
-        vec![("WAL bytes", row.get(0)), ("flushes", row.get(1)), ("full pages", row.get(2)), ("commits", row.get(3)), ("HOT", row.get(4))]
-    }).await;
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        vec![
+            ("WAL bytes", row.get(0)),
+            ("flushes", row.get(1)),
+            ("full pages", row.get(2)),
+            ("commits", row.get(3)),
+            ("HOT", row.get(4)),
+        ]
+    })
+    .await;
 }
 
 async fn their_records(store: &impl SessionStore) -> Arc<Vec<tower_sessions::session::Record>> {
@@ -342,48 +254,20 @@ async fn their_records(store: &impl SessionStore) -> Arc<Vec<tower_sessions::ses
     Arc::new(records)
 }
 
-async fn group_in_mariadb(pool: MySqlPool, joined: bool, group: Vec<(usize, i64)>) -> HashSet<usize> {
-    let now = 1_700_000_000_000_i64;
-    let mut connection = pool.acquire().await.unwrap();
-    if !joined {
-        let mut transaction = sqlx::Connection::begin(&mut *connection).await.unwrap();
-        let mut all = HashSet::new();
-        for (session, version) in group {
-            let record = record(version + 1);
-            let done = sqlx::query("UPDATE sessions SET version = ?, created_at = ?, expires_at = ?, user_id = ?, payload = ? WHERE id = ? AND version = ? AND expires_at > ?")
-                .bind(version + 1).bind(1_800_000_000_000_i64).bind(1_900_000_000_000_i64).bind(None::<Vec<u8>>)
-                .bind(&record.payload[..]).bind(&key(session).as_bytes()[..]).bind(version).bind(now)
-                .execute(&mut *transaction).await.unwrap();
-            if done.rows_affected() > 0 {
-                all.insert(session);
-            }
-        }
-        transaction.commit().await.unwrap();
-        return all;
-    }
-    let one = "SELECT ? AS id, ? AS based_on, ? AS version, ? AS created_at, ? AS expires_at, ? AS user_id, ? AS payload";
-    let rows = vec![one; group.len()].join(" UNION ALL ");
-    let text = format!("UPDATE ({rows}) AS n STRAIGHT_JOIN sessions AS s ON s.id = n.id SET s.version = n.version, s.created_at = n.created_at, s.expires_at = n.expires_at, s.user_id = n.user_id, s.payload = n.payload WHERE s.version = n.based_on AND s.expires_at > ?");
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
-    for (session, version) in &group {
-        let record = record(version + 1);
-        query = query.bind(key(*session).as_bytes().to_vec()).bind(*version).bind(version + 1)
-            .bind(1_800_000_000_000_i64).bind(1_900_000_000_000_i64).bind(None::<Vec<u8>>).bind(record.payload.to_vec());
-    }
-    let done = query.bind(now).execute(&mut *connection).await.unwrap();
-    assert_eq!(done.rows_affected(), group.len() as u64);
-    group.into_iter().map(|(session, _)| session).collect()
-}
-
 async fn mariadb(settings: &[&str]) {
     let server = StoreServer::start_with(Kind::MariaDb, settings).expect("installed");
     let url = server.url();
     let mut ways = Ways { names: vec![], ways: vec![], versions: vec![] };
     let ours = MySqlStore::builder().without_sweep().connect(&url).await.unwrap();
     ours.migrate().await.unwrap();
-    let pool = sqlx::mysql::MySqlPoolOptions::new().max_connections(10).test_before_acquire(false).connect(&url).await.unwrap();
+    let pool = sqlx::mysql::MySqlPoolOptions::new()
+        .max_connections(10)
+        .test_before_acquire(false)
+        .connect(&url)
+        .await
+        .unwrap();
     for session in 0..SESSIONS {
-        ours.create(&key(session), &record(1)).await.unwrap();
+        assert_eq!(ours.create(&key(session), &record(1)).await.unwrap(), Created::Done);
     }
     let shared = versions();
     let their_pool = tower_sessions_sqlx_store::sqlx::MySqlPool::connect(&url).await.unwrap();
@@ -400,8 +284,9 @@ async fn mariadb(settings: &[&str]) {
         })
     });
     let (store, r) = (theirs.clone(), records.clone());
-    ways.add("theirs: load, save", &versions(), move |session, _| {
-        let (store, record) = (store.clone(), r[session].clone());
+    ways.add("theirs: load, save", &versions(), move |session, version| {
+        let (store, mut record) = (store.clone(), r[session].clone());
+        record.data.insert("visits".to_string(), version.into());
         Box::pin(async move {
             store.load(&record.id).await.unwrap().unwrap();
             store.save(&record).await.unwrap();
@@ -416,8 +301,9 @@ async fn mariadb(settings: &[&str]) {
         })
     });
     let (store, r) = (theirs.clone(), records.clone());
-    ways.add("theirs: save", &versions(), move |session, _| {
-        let (store, record) = (store.clone(), r[session].clone());
+    ways.add("theirs: save", &versions(), move |session, version| {
+        let (store, mut record) = (store.clone(), r[session].clone());
+        record.data.insert("visits".to_string(), version.into());
         Box::pin(async move { store.save(&record).await.unwrap() })
     });
     let bare = pool.clone();
@@ -426,23 +312,14 @@ async fn mariadb(settings: &[&str]) {
         Box::pin(async move {
             let record = record(version + 1);
             sqlx::query("UPDATE sessions SET version = ?, payload = ? WHERE id = ?")
-                .bind(version + 1).bind(&record.payload[..]).bind(&key(session).as_bytes()[..])
-                .execute(&pool).await.unwrap();
+                .bind(version + 1)
+                .bind(&record.payload[..])
+                .bind(&key(session).as_bytes()[..])
+                .execute(&pool)
+                .await
+                .unwrap();
         })
     });
-    for (name, joined) in [("one by one", false), ("joined", true)] {
-        for most in [1, 2, 4] {
-            let groups = Groups::new(most);
-            let (pool, store) = (pool.clone(), ours.clone());
-            ways.add(&format!("load, grouped {name} {most}"), &shared, move |session, version| {
-                let (pool, store, groups) = (pool.clone(), store.clone(), groups.clone());
-                Box::pin(async move {
-                    store.load(&key(session)).await.unwrap().unwrap();
-                    groups.write(session, version, move |group| group_in_mariadb(pool.clone(), joined, group)).await;
-                })
-            });
-        }
-    }
     ways.run(async || {
         let rows = sqlx::query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Innodb_os_log_fsyncs', 'Innodb_os_log_written', 'Innodb_data_fsyncs', 'Innodb_data_written', 'Questions')")
             .fetch_all(&pool).await.unwrap();

@@ -122,7 +122,7 @@ impl<D: Dialect> Line<D> {
         }
         let mut waiting: Vec<_> = state.waiting.drain(..saves).collect();
         // Statements that lock rows in the same order never wait for each other in a circle.
-        waiting.sort_unstable_by(|a, b| a.save.id.cmp(&b.save.id));
+        waiting.sort_unstable_by_key(|waiting| waiting.save.id);
         let (saves, answers) = waiting.into_iter().map(|w| (w.save, w.answer)).unzip();
         Some(Group { saves, answers, is_sent: false })
     }

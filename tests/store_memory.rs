@@ -476,6 +476,30 @@ mod worth {
         assert_eq!((left.len(), left[10]), (30, 980), "of the flood, the oldest went first");
     }
 
+    /// Whether the sweep has sorted out which are used, or the request has to that finds no room.
+    #[tokio::test(start_paused = true)]
+    async fn of_the_used_the_nearest_to_expiry_gives_way_first_and_after_the_unused() {
+        for sweeps in [false, true] {
+            let store = MemoryStore::builder().with_capacity(1_000).build();
+            for number in 0..1_000 {
+                create(&store, number, &nobodys(LONG + SECOND * number as u32)).await;
+            }
+            // All but the last hundred.
+            assert_eq!(there(&store, 900).await.len(), 900);
+            if sweeps {
+                sleep(INTERVAL * 2).await;
+            }
+            for (newcomer, given_way) in (1_000..1_500).zip((900..1_000).chain(0..)) {
+                assert!(store.load(&key(newcomer)).await.unwrap().is_none());
+                create(&store, newcomer, &nobodys(LONG * 10)).await;
+                assert!(store.load(&key(newcomer)).await.unwrap().is_some(), "used at once");
+                assert!(store.load(&key(given_way)).await.unwrap().is_none(), "{given_way}");
+                assert_eq!(store.len(), 1_000);
+            }
+            assert_eq!((store.stats().swept, store.stats().evicted), (0, 500));
+        }
+    }
+
     #[tokio::test]
     async fn what_has_expired_gives_way_before_all_else() {
         let clock = ManualClock::new();

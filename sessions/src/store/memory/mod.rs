@@ -16,7 +16,7 @@ use std::{
 
 use self::{
     room::{Full, Limits, Room},
-    shard::{Entry, Position, Shard, Stamp, Worth},
+    shard::{Entry, Shard, Stamp, Worth},
     sweep::Sweep,
     users::Users,
 };
@@ -28,6 +28,7 @@ use crate::{
     record::Record,
 };
 
+mod index;
 mod room;
 mod shard;
 mod sweep;
@@ -378,7 +379,7 @@ impl Inner {
     /// there is an allocation that is refused, and that comes before the first change.
     fn lock(&self, index: usize) -> Locked<'_> {
         let shard = self.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { shard, index, nearest: &self.nearest, is_changed: false }
+        Locked { shard, index, nearest: &self.nearest }
     }
 
     /// Locks the shard of a key, and then looks at the clock. In this order: a call that was held
@@ -401,7 +402,7 @@ impl Inner {
         let now = self.clock.now();
         let live = shard.find(key).filter(|&at| shard.get(at).expires_at() > now);
         let record = live.map(|at| {
-            let at = note_use(&mut shard, at);
+            shard.note_use(at);
             shard.get(at).record()
         });
         (record, self.clock.of_system(now))
@@ -417,7 +418,7 @@ impl Inner {
         if expires_at <= now {
             return None;
         }
-        let at = note_use(&mut shard, at);
+        shard.note_use(at);
         let current = Unchanged { expires_at, seen: self.clock.of_system(now) };
         shard.get(at).is_of(known).then_some(current)
     }
@@ -557,21 +558,12 @@ impl Inner {
     }
 }
 
-/// A request has come back to this session. Gives the place where it is then.
-fn note_use(shard: &mut Locked<'_>, at: Position) -> Position {
-    match at.worth() {
-        Worth::Unused => shard.set_worth(at, Worth::Used),
-        _ => at,
-    }
-}
-
 /// A locked shard; on the way out it leaves the time of its next expiry where it can be read
 /// without a lock.
 struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
     index: usize,
     nearest: &'a Nearest,
-    is_changed: bool,
 }
 
 impl Deref for Locked<'_> {
@@ -584,21 +576,16 @@ impl Deref for Locked<'_> {
 
 impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Shard {
-        self.is_changed = true;
         &mut self.shard
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // Most calls only look.
-        if !self.is_changed {
-            return;
-        }
         // Runs before the lock opens, so that the last one to write is the last one that changed
-        // something.
-        for worth in Worth::ALL {
-            let nearest = self.shard.nearest(worth).map_or(u64::MAX, Entry::expires);
+        // something. Most calls change no first session.
+        for worth in self.shard.take_other_firsts() {
+            let nearest = self.shard.first_expiry(worth).unwrap_or(u64::MAX);
             self.nearest.note(worth, self.index, nearest);
         }
     }

@@ -160,6 +160,13 @@ impl Inner {
         Err(Full::OfLoggedIn)
     }
 
+    /// Whether there may soon be no room.
+    pub(super) fn is_half_full(&self) -> bool {
+        let Limits { sessions, bytes } = self.limits;
+        self.taken.sessions.load(Relaxed) > sessions / 2
+            || self.taken.bytes.load(Relaxed) > bytes / 2
+    }
+
     /// Whether so much would not fit beside the sessions that never give way.
     fn is_full_of_logged_in(&self, sessions: usize, bytes: usize) -> bool {
         let is_over = |kept: usize, more, limit| kept.saturating_add(more) > limit;
@@ -171,8 +178,14 @@ impl Inner {
     /// Removes the session that is worth least, from any shard but that one.
     fn remove_least_worth(&self, except: Option<usize>) -> Option<Entry> {
         let now = self.now();
-        let (worth, index) = self.find_least_worth(now, except)?;
-        let mut shard = self.lock(index);
+        let (mut shard, worth) = loop {
+            let (worth, index) = self.find_least_worth(now, except)?;
+            let mut shard = self.lock(index);
+            // What is moved away is worth more, and the next one's turn may be after another shard's.
+            if worth != Worth::Unused || !shard.move_used_firsts() {
+                break (shard, worth);
+            }
+        };
         let removed = match worth {
             // Another call may have been faster, and the next session is alive.
             Worth::LoggedIn => shard.remove_expired(now),

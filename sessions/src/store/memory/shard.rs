@@ -1,15 +1,19 @@
 //! One shard: plain data, and nothing that locks, waits or looks at a clock.
 //!
 //! Its sessions stand in one array for each [`Worth`]. Each array is a heap: the session nearest to
-//! expiry is always the first. Beside them a hash table knows where each session stands. So the next
-//! one to expire and the one to give up when the store is full are found without a search, and an
-//! entry costs no pointers. A session of a hundred bytes is half overhead if one is not careful,
+//! expiry is always the first. Beside them a hash table ([`Index`]) knows where each session stands. So
+//! the next one to expire and the one to give up when the store is full are found without a search, and
+//! an entry costs no pointers. A session of a hundred bytes is half overhead if one is not careful,
 //! which is why [`Entry`] is packed.
+//!
+//! That a session is used for the first time makes it worth more; but to move it to another array for that
+//! would cost each of them several looks at memory that is in no cache. So it is marked, and moves when
+//! its array's first is looked for ([`Shard::move_used_firsts`]), or when a store that
+//! fills is swept.
 
 use std::{sync::Arc, time::SystemTime};
 
-use hashbrown::HashTable;
-
+use super::index::{Index, Position};
 use crate::{
     clock::{from_millis, to_millis},
     identity::id::StoreKey,
@@ -58,15 +62,18 @@ pub(super) struct Entry {
     key: StoreKey,
     expires: Stamp,
     created: Stamp,
-    /// The version, unless `body` is `Wide`.
-    version: u32,
+    /// The version, unless `body` is `Wide`; and [`IS_USED`].
+    version_and_use: u32,
     body: Body,
 }
+
+/// A request has come back to the session, and it may stand among those that are unused all the same.
+const IS_USED: u32 = 1 << 31;
 
 /// The rest of a record, thin for the most common kind. Both variants fit in the payload's two
 /// words (a test looks after it), so that the choice costs nothing.
 enum Body {
-    /// Nobody's session, and a version that fits into 32 bits.
+    /// Nobody's session, and a version that fits into 31 bits.
     Slim(Arc<[u8]>),
     Wide(Box<Wide>),
 }
@@ -80,8 +87,9 @@ struct Wide {
 impl Entry {
     pub(super) fn new(key: &StoreKey, record: &Record) -> Self {
         let payload = record.payload.clone();
-        let (version, body) = match (u32::try_from(record.version), &record.user) {
-            (Ok(version), None) => (version, Body::Slim(payload)),
+        let narrow = u32::try_from(record.version).ok().filter(|version| version & IS_USED == 0);
+        let (version_and_use, body) = match (narrow, &record.user) {
+            (Some(version), None) => (version, Body::Slim(payload)),
             (_, user) => {
                 let wide = Wide { version: record.version, user: user.clone(), payload };
                 (0, Body::Wide(Box::new(wide)))
@@ -91,9 +99,13 @@ impl Entry {
             key: *key,
             expires: Stamp::from_millis(to_millis(record.expires_at)),
             created: Stamp::from_millis(to_millis(record.created_at)),
-            version,
+            version_and_use,
             body,
         }
+    }
+
+    fn is_used(&self) -> bool {
+        self.version_and_use & IS_USED != 0
     }
 
     /// The record; its payload and user are shared, not copied.
@@ -139,7 +151,7 @@ impl Entry {
 
     pub(super) fn version(&self) -> u64 {
         match &self.body {
-            Body::Slim(_) => self.version.into(),
+            Body::Slim(_) => (self.version_and_use & !IS_USED).into(),
             Body::Wide(wide) => wide.version,
         }
     }
@@ -193,36 +205,14 @@ fn hash(key: &StoreKey) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Where a session stands: in which array, and where in that.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position(u32);
-
-impl Position {
-    const INDEX_BITS: u32 = 30;
-
-    fn new(worth: Worth, index: usize) -> Self {
-        let index = u32::try_from(index).ok().filter(|index| index >> Self::INDEX_BITS == 0);
-        Self(
-            index.expect("a shard holds fewer than 2^30 sessions")
-                | (worth as u32) << Self::INDEX_BITS,
-        )
-    }
-
-    pub(super) fn worth(self) -> Worth {
-        Worth::ALL[(self.0 >> Self::INDEX_BITS) as usize]
-    }
-
-    fn index(self) -> usize {
-        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
-    }
-}
-
-/// Between two calls: `table` has exactly one position for each entry, the right one, and no entry
+/// Between two calls: `index` has exactly one position for each entry, the right one, and no entry
 /// expires before its parent in its heap.
 #[derive(Default)]
 pub(super) struct Shard {
+    index: Index,
     heaps: [Vec<Entry>; Worth::ALL.len()],
-    table: HashTable<Position>,
+    /// The worths, as bits, whose first session may be another than before.
+    other_first: u8,
 }
 
 impl Shard {
@@ -238,7 +228,7 @@ impl Shard {
     /// Where the session `key` stands, expired or not. Good until the next change.
     #[inline]
     pub(super) fn find(&self, key: &StoreKey) -> Option<Position> {
-        self.table.find(hash(key), |&at| self.get(at).key == *key).copied()
+        self.index.find(hash(key), |at| self.get(at).key == *key)
     }
 
     /// Where the session `key` stands, if it has not expired.
@@ -246,21 +236,71 @@ impl Shard {
         self.find(key).filter(|&at| !self.get(at).is_expired(now))
     }
 
-    /// Of the sessions that are worth so much, the one that is nearest to expiry.
-    pub(super) fn nearest(&self, worth: Worth) -> Option<&Entry> {
-        self.heaps[worth as usize].first()
+    /// When the first session of an array expires: it may be worth more by now than the others there.
+    pub(super) fn first_expiry(&self, worth: Worth) -> Option<u64> {
+        self.heaps[worth as usize].first().map(Entry::expires)
+    }
+
+    /// The worths whose first session may be another since this was asked last.
+    pub(super) fn take_other_firsts(&mut self) -> impl Iterator<Item = Worth> + use<> {
+        let other = std::mem::take(&mut self.other_first);
+        Worth::ALL.into_iter().filter(move |&worth| other & 1 << worth as u8 != 0)
+    }
+
+    /// What stands at `at` is not what stood there.
+    fn note_change(&mut self, at: Position) {
+        if at.index() == 0 {
+            self.other_first |= 1 << at.worth() as u8;
+        }
+    }
+
+    /// A request has come back to the session at `at`. The session stays where it is.
+    #[inline]
+    pub(super) fn note_use(&mut self, at: Position) {
+        if at.worth() == Worth::Unused {
+            let entry = &mut self.heaps[Worth::Unused as usize][at.index()];
+            // Read first: a line of the cache that is written to has to go back to memory.
+            if !entry.is_used() {
+                entry.version_and_use |= IS_USED;
+            }
+        }
+    }
+
+    /// Moves sessions that are used away from the unused, until the first there is unused. Says whether
+    /// there were any.
+    pub(super) fn move_used_firsts(&mut self) -> bool {
+        let mut has_moved = false;
+        while self.heaps[Worth::Unused as usize].first().is_some_and(Entry::is_used) {
+            self.set_worth(Position::new(Worth::Unused, 0), Worth::Used);
+            has_moved = true;
+        }
+        has_moved
+    }
+
+    /// Moves at most so many sessions that are used away from the unused. Says whether there were any.
+    pub(super) fn move_used(&mut self, most: usize) -> bool {
+        let used =
+            |shard: &Self| shard.heaps[Worth::Unused as usize].iter().rposition(Entry::is_used);
+        let mut moved = 0;
+        while moved < most
+            && let Some(at) = used(self)
+        {
+            self.set_worth(Position::new(Worth::Unused, at), Worth::Used);
+            moved += 1;
+        }
+        moved > 0
     }
 
     /// Adds a session whose key is not here.
     pub(super) fn insert(&mut self, entry: Entry, worth: Worth) {
         // What can fail for want of room comes first, so that a panic leaves all as it was.
         self.make_room(worth);
-        let Self { heaps, table } = self;
-        let hash_of = |&at: &Position| hash(&heaps[at.worth() as usize][at.index()].key);
-        table.reserve(1, hash_of);
+        let Self { heaps, index, .. } = self;
+        index.reserve(|at| hash_at(heaps, at));
         let at = Position::new(worth, heaps[worth as usize].len());
-        table.insert_unique(hash(&entry.key), at, hash_of);
+        index.insert(hash(&entry.key), at);
         heaps[worth as usize].push(entry);
+        self.note_change(at);
         self.sift(at);
     }
 
@@ -274,9 +314,17 @@ impl Shard {
 
     /// Puts `entry`, which is worth so much, in the place of the one at `at`, which has the same key,
     /// and returns that.
-    pub(super) fn replace(&mut self, at: Position, entry: Entry, worth: Worth) -> Entry {
-        let at = self.set_worth(at, worth);
-        let old = std::mem::replace(&mut self.heaps[worth as usize][at.index()], entry);
+    pub(super) fn replace(&mut self, at: Position, mut entry: Entry, worth: Worth) -> Entry {
+        let at = match (at.worth(), worth) {
+            (Worth::Unused, Worth::Used) => {
+                entry.version_and_use |= IS_USED;
+                at
+            }
+            _ => self.set_worth(at, worth),
+        };
+        let place = &mut self.heaps[at.worth() as usize][at.index()];
+        let old = std::mem::replace(place, entry);
+        self.note_change(at);
         self.sift(at);
         old
     }
@@ -284,24 +332,23 @@ impl Shard {
     /// Moves the expiry of the session at `at`.
     pub(super) fn set_expiry(&mut self, at: Position, expires: Stamp) {
         self.heaps[at.worth() as usize][at.index()].expires = expires;
+        self.note_change(at);
         self.sift(at);
     }
 
-    /// Says what the session at `at` is worth, and where it is then.
-    pub(super) fn set_worth(&mut self, at: Position, worth: Worth) -> Position {
+    /// Moves the session at `at` to the array of this worth, and says where it is then.
+    fn set_worth(&mut self, at: Position, worth: Worth) -> Position {
         if at.worth() == worth {
             return at;
         }
         self.make_room(worth);
-        let last = Position::new(at.worth(), self.heaps[at.worth() as usize].len() - 1);
-        self.swap(at, last);
+        let last = self.move_to_end(at);
         let to = Position::new(worth, self.heaps[worth as usize].len());
-        let hash_of = hash(&self.get(last).key);
-        if let Some(position) = self.table.find_mut(hash_of, |&at| at == last) {
-            *position = to;
-        }
+        let hash = hash_at(&self.heaps, last);
+        self.index.relocate(hash, last, to);
         let entry = self.heaps[at.worth() as usize].swap_remove(last.index());
         self.heaps[worth as usize].push(entry);
+        self.note_change(to);
         if at != last {
             self.sift(at);
         }
@@ -312,31 +359,43 @@ impl Shard {
     pub(super) fn remove(&mut self, at: Position) -> Entry {
         // To the end, out of the table, out of the array; then the one that took its place finds
         // a better one.
-        let last = Position::new(at.worth(), self.heaps[at.worth() as usize].len() - 1);
-        self.swap(at, last);
-        let hash_of = hash(&self.get(last).key);
-        if let Ok(position) = self.table.find_entry(hash_of, |&at| at == last) {
-            position.remove();
-        }
-        let removed = self.heaps[at.worth() as usize].swap_remove(last.index());
+        let last = self.move_to_end(at);
+        let Self { heaps, index, .. } = self;
+        index.remove(hash_at(heaps, last), last, |at| hash_at(heaps, at));
+        let removed = heaps[at.worth() as usize].swap_remove(last.index());
         if at != last {
             self.sift(at);
         }
         removed
     }
 
+    /// Lets the session at `at` change places with the last of its array, and says where it is then.
+    fn move_to_end(&mut self, at: Position) -> Position {
+        let last = Position::new(at.worth(), self.heaps[at.worth() as usize].len() - 1);
+        self.swap(at, last);
+        self.note_change(at);
+        last
+    }
+
     /// Of the sessions that are worth so much, takes out the one that is nearest to expiry.
     pub(super) fn remove_nearest(&mut self, worth: Worth) -> Option<Entry> {
-        self.nearest(worth)?;
-        Some(self.remove(Position::new(worth, 0)))
+        if worth == Worth::Unused {
+            self.move_used_firsts();
+        }
+        self.remove_first(worth)
+    }
+
+    fn remove_first(&mut self, worth: Worth) -> Option<Entry> {
+        let is_empty = self.heaps[worth as usize].is_empty();
+        (!is_empty).then(|| self.remove(Position::new(worth, 0)))
     }
 
     /// Takes out a session that has expired, if there is one.
     pub(super) fn remove_expired(&mut self, now: u64) -> Option<Entry> {
         let has_expired =
-            |worth: &Worth| self.nearest(*worth).is_some_and(|entry| entry.is_expired(now));
+            |worth: &Worth| self.first_expiry(*worth).is_some_and(|expires| expires <= now);
         let worth = Worth::ALL.into_iter().find(has_expired)?;
-        self.remove_nearest(worth)
+        self.remove_first(worth)
     }
 
     /// Moves to smaller quarters when three quarters of these are empty. What comes back is the
@@ -344,21 +403,20 @@ impl Shard {
     /// to return a large heap to the system.
     pub(super) fn shrink(&mut self) -> Shard {
         let (used, room) = (self.len(), self.capacity());
-        if used > 0 && used > room / 4 && used > self.table.capacity() / 4 {
+        if used > 0 && used > room / 4 && used > self.index.capacity() / 4 {
             return Shard::default();
         }
         let room_for = |heap: &Vec<Entry>| Vec::with_capacity(heap.len() + heap.len() / 16);
         let mut smaller = Shard {
             heaps: self.heaps.each_ref().map(room_for),
-            table: HashTable::with_capacity(used),
+            index: Index::with_capacity(used),
+            other_first: self.other_first,
         };
         // In the same order, which keeps the heaps in order.
         for worth in Worth::ALL {
             for entry in self.heaps[worth as usize].drain(..) {
                 let heap = &mut smaller.heaps[worth as usize];
-                // There is room: nothing is hashed again.
-                let at = Position::new(worth, heap.len());
-                smaller.table.insert_unique(hash(&entry.key), at, |_| 0);
+                smaller.index.insert(hash(&entry.key), Position::new(worth, heap.len()));
                 heap.push(entry);
             }
         }
@@ -404,15 +462,15 @@ impl Shard {
         if a == b {
             return;
         }
-        // Both positions are looked up before either is written: in between, the same position
-        // would stand in the table twice.
-        let hashes = [a, b].map(|at| hash(&self.get(at).key));
-        let found = self.table.get_disjoint_mut(hashes, |which, &at| at == [a, b][which]);
-        if let [Some(one), Some(other)] = found {
-            std::mem::swap(one, other);
-        }
+        self.note_change(a);
+        self.note_change(b);
+        self.index.swap([a, b].map(|at| (hash_at(&self.heaps, at), at)));
         self.heaps[a.worth() as usize].swap(a.index(), b.index());
     }
+}
+
+fn hash_at(heaps: &[Vec<Entry>], at: Position) -> u64 {
+    hash(&heaps[at.worth() as usize][at.index()].key)
 }
 
 #[cfg(test)]
@@ -440,7 +498,7 @@ mod tests {
 
     impl Shard {
         fn check(&self) {
-            assert_eq!(self.table.len(), self.len());
+            assert_eq!(self.index.len(), self.len());
             for worth in Worth::ALL {
                 let heap = &self.heaps[worth as usize];
                 for (at, entry) in heap.iter().enumerate() {
@@ -458,12 +516,11 @@ mod tests {
     fn an_entry_has_64_bytes() {
         assert_eq!(size_of::<Body>(), size_of::<Arc<[u8]>>());
         assert_eq!(size_of::<Entry>(), 64);
-        assert_eq!(size_of::<Position>(), 4);
     }
 
     #[test]
     fn an_entry_gives_back_its_record() {
-        for version in [0, 1, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        for version in [0, 1, (1 << 31) - 1, 1 << 31, u64::from(u32::MAX), 1 << 32, u64::MAX] {
             for user in [None, Some("".into()), Some("ann".into())] {
                 let record = Record { version, user, ..record(Stamp::MAX) };
                 let entry = Entry::new(&key(1), &record);
@@ -494,15 +551,23 @@ mod tests {
         assert_eq!(of_nobody, [Worth::Unused, Worth::Used, Worth::Used]);
     }
 
-    /// Ten thousand random changes, each compared with the same change to a plain map.
+    /// Ten thousand random changes, each compared with the same change to a plain map; and whoever is told
+    /// of other firsts knows them all.
     #[test]
     fn agrees_with_a_map() {
+        // What a session is worth is what the model says; that it stands elsewhere shows nowhere.
+        fn worth_of(shard: &Shard, at: Position) -> Worth {
+            match shard.get(at).is_used() {
+                true => at.worth().max(Worth::Used),
+                false => at.worth(),
+            }
+        }
         let mut random = 1_u64;
         let mut next = move || {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             random >> 33
         };
-        let (mut shard, mut model) = (Shard::default(), HashMap::new());
+        let (mut shard, mut model, mut firsts) = (Shard::default(), HashMap::new(), [None; 3]);
         for _ in 0..10_000 {
             let (key, expires) = (key(next() as u8), next() % 1000);
             let worth = Worth::ALL[(next() % 3) as usize];
@@ -512,28 +577,44 @@ mod tests {
                     model.insert(key, (worth, expires));
                 }
                 (0, Some(at)) => {
-                    let before = at.worth();
+                    let before = worth_of(&shard, at);
+                    // A session that is in use does not become an unused one again.
+                    let worth = worth.max(Worth::Used);
                     let old = shard.replace(at, Entry::new(&key, &record(expires)), worth);
                     assert_eq!(model.insert(key, (worth, expires)), Some((before, old.expires())));
                 }
                 (1, Some(at)) => {
+                    let worth = worth_of(&shard, at);
                     shard.set_expiry(at, Stamp::from_millis(expires));
-                    model.insert(key, (at.worth(), expires));
+                    model.insert(key, (worth, expires));
                 }
                 (2, Some(at)) => {
-                    let before = at.worth();
+                    let before = worth_of(&shard, at);
                     let removed = shard.remove(at);
                     assert!(removed.key == key);
                     assert_eq!(model.remove(&key), Some((before, removed.expires())));
                 }
                 (3, Some(at)) => {
-                    let to = shard.set_worth(at, worth);
-                    assert!(shard.find(&key) == Some(to));
-                    model.entry(key).and_modify(|it| it.0 = worth);
+                    shard.note_use(at);
+                    assert!(shard.find(&key) == Some(at));
+                    model.entry(key).and_modify(|it| it.0 = it.0.max(Worth::Used));
                 }
                 (2 | 3, None) => assert!(!model.contains_key(&key)),
-                (4, Some(at)) => assert_eq!(model[&key], (at.worth(), shard.get(at).expires())),
+                (4, Some(at)) => {
+                    assert_eq!(model[&key], (worth_of(&shard, at), shard.get(at).expires()));
+                }
+                (5, _) if next() % 4 == 0 => {
+                    let most = (next() % 8) as usize;
+                    let used = |shard: &Shard| {
+                        shard.heaps[Worth::Unused as usize].iter().filter(|it| it.is_used()).count()
+                    };
+                    let before = used(&shard);
+                    assert_eq!(shard.move_used(most), before.min(most) > 0);
+                    assert_eq!(used(&shard), before - before.min(most));
+                }
                 _ if next() % 3 == 0 => {
+                    // Those that are used are all where they belong then, if they are asked for.
+                    shard.move_used(usize::from(worth == Worth::Used) * usize::MAX);
                     let nearest = shard.remove_nearest(worth);
                     let nearest = nearest.map(|entry| (entry.key, entry.expires()));
                     let of_worth = model.values().filter(|it| it.0 == worth).map(|it| it.1);
@@ -551,6 +632,10 @@ mod tests {
                 }
                 _ => drop(shard.shrink()),
             }
+            for worth in shard.take_other_firsts() {
+                firsts[worth as usize] = shard.first_expiry(worth);
+            }
+            assert_eq!(firsts, Worth::ALL.map(|worth| shard.first_expiry(worth)));
             if next() % 16 == 0 {
                 shard.check();
             }
@@ -572,9 +657,9 @@ mod tests {
         }
         drop(shard.shrink());
         shard.check();
-        assert!(shard.capacity() < 200 && shard.table.capacity() < 400);
+        assert!(shard.capacity() < 200 && shard.index.capacity() < 400);
         while shard.remove_expired(u64::MAX).is_some() {}
         drop(shard.shrink());
-        assert_eq!((shard.capacity(), shard.table.capacity()), (0, 0));
+        assert_eq!((shard.capacity(), shard.index.capacity()), (0, 0));
     }
 }

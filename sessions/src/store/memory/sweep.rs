@@ -118,7 +118,7 @@ impl Drop for Task {
 
 impl Inner {
     /// Moves up to [`STEP`] expired sessions of one shard into `removed`, which is empty; their
-    /// memory is the caller's to free, without the lock. `false` when there are none (any more).
+    /// memory is the caller's to free, without the lock. `false` when there is nothing (more) to do.
     pub(super) fn sweep_step(&self, index: usize, removed: &mut Vec<Entry>) -> bool {
         let now = self.now();
         let mut shard = self.lock(index);
@@ -129,6 +129,10 @@ impl Inner {
             removed.push(entry);
         }
         if removed.is_empty() {
+            // Else the first request that finds no room would have all of it to do.
+            if self.is_half_full() && shard.move_used(STEP) {
+                return true;
+            }
             // Not only after a sweep: sessions that were deleted leave room behind as well.
             let unused = shard.shrink();
             drop(shard);

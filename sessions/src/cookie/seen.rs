@@ -1,6 +1,10 @@
 //! Cookies that were verified a moment ago: most requests come with one of them, and have no need of
 //! another HMAC.
 //!
+//! Of a cookie that comes for the first time a few bytes are noted, which is all that most leave behind: they
+//! lie together, so that the many that come once cost little memory that is in no cache. One that comes again
+//! is kept whole.
+//!
 //! Ours, and no crate: a cookie opens a session, so it is compared in constant time and wiped when it gives
 //! way; and the signature in it serves as its hash.
 
@@ -13,38 +17,61 @@ use ctutils::CtEq;
 use zeroize::Zeroize;
 
 use super::{VALUE_LENGTH, VerifiedCookie};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
-/// With the ways, a thousand cookies: all that a busy process sees within a second or so, in some
-/// hundred kilobytes.
-const SETS: usize = 256;
+/// With the ways, a thousand cookies: all that a busy process sees within a second or so.
+const SETS: usize = 128;
 /// So many cookies that fall into the same set stay side by side.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
 
 type Value = [u8; VALUE_LENGTH];
 
 /// What verifying a cookie has found, for the keys and the name of one layer. Says nothing of its
 /// session, which may have ended.
 pub(crate) struct SeenCookies {
-    sets: Box<[Mutex<Set>]>,
+    sets: Box<[Line]>,
     /// Counts how often the keys were replaced.
     epoch: AtomicU64,
 }
 
+/// What is looked at for each request lies in one line of a processor's cache.
+#[repr(align(64))]
+#[derive(Default)]
+struct Line(Mutex<Set>);
+
 #[derive(Default)]
 struct Set {
-    /// A few bytes of each of those seen: whatever is not looked for need not be fetched from memory.
+    /// A few bytes of each of those seen.
     tags: [u32; WAYS],
-    seen: Vec<Seen>,
+    /// Those that have come again, at the places of their tags.
+    repeated: Option<Box<[Option<Seen>; WAYS]>>,
     /// The one that gives way next.
-    next: usize,
+    next: u8,
 }
 
 impl Set {
-    fn position(&self, value: &Value) -> Option<usize> {
+    fn find(&self, value: &Value) -> Option<VerifiedCookie> {
         let tag = tag(value);
-        let mut seen = self.seen.iter().zip(self.tags);
-        seen.position(|(seen, its)| its == tag && is_same(&seen.value, value))
+        let at = self.tags.iter().position(|its| *its == tag)?;
+        let seen = self.repeated.as_ref()?[at].as_ref()?;
+        is_same(&seen.value, value).then_some(seen.cookie)
+    }
+
+    /// Whether the cookie was noted before.
+    fn note(&mut self, value: &Value, cookie: VerifiedCookie) -> bool {
+        let tag = tag(value);
+        let Some(at) = self.tags.iter().position(|its| *its == tag) else {
+            let at = usize::from(self.next) % WAYS;
+            self.next = self.next.wrapping_add(1);
+            self.tags[at] = tag;
+            if let Some(repeated) = &mut self.repeated {
+                repeated[at] = None;
+            }
+            return false;
+        };
+        let cookie = VerifiedCookie { is_repeated: true, ..cookie };
+        self.repeated.get_or_insert_default()[at] = Some(Seen { value: *value, cookie });
+        true
     }
 }
 
@@ -55,7 +82,7 @@ struct Seen {
 
 impl SeenCookies {
     pub(crate) fn new() -> Self {
-        Self { sets: (0..SETS).map(|_| Mutex::default()).collect(), epoch: AtomicU64::new(0) }
+        Self { sets: (0..SETS).map(|_| Line::default()).collect(), epoch: AtomicU64::new(0) }
     }
 
     /// To be asked before the keys that a cookie is verified with.
@@ -67,47 +94,31 @@ impl SeenCookies {
     /// noted.
     pub(crate) fn forget(&self) {
         self.epoch.fetch_add(1, SeqCst);
-        for set in &self.sets {
+        for Line(set) in &self.sets {
             *set.lock().unwrap_or_else(PoisonError::into_inner) = Set::default();
         }
     }
 
     pub(super) fn find(&self, value: &Value) -> Option<VerifiedCookie> {
-        let set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
-        set.position(value).map(|at| set.seen[at].cookie)
+        self.set(value).find(value)
     }
 
-    /// Remembers a cookie whose signature is good. No other gets here, so that nobody can fill the
-    /// sets with what he has made up. Nor one that was verified in an earlier epoch.
-    pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie, epoch: u64) {
-        let mut set = self.set(value).lock().unwrap_or_else(PoisonError::into_inner);
+    /// Remembers a cookie whose signature is good, and says whether it was seen before. No other gets here,
+    /// so that nobody can fill the sets with what he has made up. Nor one that was verified in an earlier
+    /// epoch.
+    pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie, epoch: u64) -> bool {
+        let mut set = self.set(value);
         // Under the lock: a thread that forgets has begun the next epoch before, or gets to this set after.
-        if self.epoch() != epoch {
-            return;
-        }
-        // Of two requests that verify it at the same time, one is enough.
-        if set.position(value).is_some() {
-            return;
-        }
-        let Set { tags, seen, next } = &mut *set;
-        let new = Seen { value: *value, cookie: VerifiedCookie { is_repeated: true, ..cookie } };
-        let at = *next;
-        if seen.len() < WAYS {
-            seen.reserve_exact(WAYS - seen.len());
-            seen.push(new);
-        } else {
-            seen[at] = new;
-        }
-        tags[at] = tag(value);
-        *next = (at + 1) % WAYS;
+        self.epoch() == epoch && set.note(value, cookie)
     }
 
     /// By the end of the signature, which is as good as random in a cookie that is worth noting.
-    fn set(&self, value: &Value) -> &Mutex<Set> {
+    fn set(&self, value: &Value) -> MutexGuard<'_, Set> {
         let [.., a, b, c, d] = *value;
         // The multiplier is 2³² over the golden ratio: it spreads the letters over the high bits.
         let spread = u32::from_ne_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b9) >> 24;
-        &self.sets[spread as usize % SETS]
+        let Line(set) = &self.sets[spread as usize % SETS];
+        set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,10 +135,10 @@ fn is_same(one: &Value, other: &Value) -> bool {
     one.ct_eq(other).to_bool()
 }
 
-/// A client that knows a value holds the session. One that gives way to another is written over.
-impl Drop for Set {
+/// A client that knows a value holds the session.
+impl Drop for Seen {
     fn drop(&mut self) {
-        self.seen.iter_mut().for_each(|seen| seen.value.zeroize());
+        self.value.zeroize();
     }
 }
 
@@ -139,7 +150,8 @@ mod tests {
     /// A value and what it stands for, different for each number, as it is found again.
     fn cookie(number: u32) -> (Value, VerifiedCookie) {
         let mut value = [b'A'; VALUE_LENGTH];
-        value[VALUE_LENGTH - 4..].copy_from_slice(&number.to_le_bytes());
+        let signature = (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        value[VALUE_LENGTH - 8..].copy_from_slice(&signature.to_le_bytes());
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.to_le_bytes());
         let cookie = VerifiedCookie::new(SessionId::from_bytes(id), false);
@@ -151,7 +163,10 @@ mod tests {
         let seen = SeenCookies::new();
         let (value, cookie) = cookie(1);
         assert_eq!(seen.find(&value), None);
-        seen.note(&value, VerifiedCookie { is_repeated: false, ..cookie }, 0);
+        let first = VerifiedCookie { is_repeated: false, ..cookie };
+        assert!(!seen.note(&value, first, 0));
+        assert_eq!(seen.find(&value), None, "it may be the only time");
+        assert!(seen.note(&value, first, 0));
         assert_eq!(seen.find(&value), Some(cookie));
         for at in 0..VALUE_LENGTH {
             for bit in 0..8 {
@@ -167,12 +182,13 @@ mod tests {
         let seen = SeenCookies::new();
         let (value, cookie) = cookie(1);
         let epoch = seen.epoch();
-        seen.note(&value, cookie, epoch);
+        let twice = |epoch| [(); 2].map(|()| seen.note(&value, cookie, epoch));
+        assert_eq!(twice(epoch), [false, true]);
         seen.forget();
         assert_eq!(seen.find(&value), None);
-        seen.note(&value, cookie, epoch);
+        assert_eq!(twice(epoch), [false, false]);
         assert_eq!(seen.find(&value), None);
-        seen.note(&value, cookie, seen.epoch());
+        assert_eq!(twice(seen.epoch()), [false, true]);
         assert_eq!(seen.find(&value), Some(cookie));
     }
 
@@ -181,14 +197,22 @@ mod tests {
         let seen = SeenCookies::new();
         for number in 0..100_000 {
             let (value, cookie) = cookie(number);
-            seen.note(&value, cookie, 0);
-            seen.note(&value, cookie, 0);
-            assert_eq!(seen.find(&value), Some(cookie));
+            assert!(!seen.note(&value, cookie, 0));
+            // Half of them come again.
+            assert_eq!(seen.find(&value), None);
+            if number % 2 == 0 {
+                assert!(seen.note(&value, cookie, 0));
+                assert_eq!(seen.find(&value), Some(cookie));
+            }
         }
-        for set in &seen.sets {
-            let set = set.lock().unwrap();
-            assert!(set.seen.len() <= WAYS && set.seen.capacity() == WAYS);
-        }
+        let kept = (0..100_000).filter(|number| seen.find(&cookie(*number).0).is_some()).count();
+        assert!((SETS * WAYS / 4..SETS * WAYS).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn what_every_request_looks_at_is_one_line_of_memory() {
+        assert_eq!(size_of::<Line>(), 64);
     }
 
     /// Linux lets a process read all of its memory, also what it has given back to its allocator.
@@ -203,9 +227,10 @@ mod tests {
         let (_, cookie) = cookie(1);
         // The allocator writes into the beginning of what it is given back: the value that is looked
         // for lies behind others.
-        let set =
-            Set { seen: (0..WAYS).map(|_| Seen { value, cookie }).collect(), ..Set::default() };
-        let place = std::ptr::from_ref(&set.seen[WAYS - 1].value).addr() as u64;
+        let seen = || Some(Seen { value, cookie });
+        let set = Set { repeated: Some(Box::new([(); WAYS].map(|()| seen()))), ..Set::default() };
+        let last = set.repeated.as_ref().and_then(|seen| seen[WAYS - 1].as_ref()).unwrap();
+        let place = std::ptr::from_ref(&last.value).addr() as u64;
         let [mut before, mut after] = [[0; VALUE_LENGTH]; 2];
         memory.read_exact_at(&mut before, place).unwrap();
         assert_eq!(before, value);

@@ -1,6 +1,10 @@
 //! Which sessions are in use in this process: session → slot.
 
-use std::sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed};
+use std::{
+    num::NonZero,
+    sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed},
+    thread,
+};
 
 use crate::{
     data::SessionData,
@@ -10,11 +14,15 @@ use crate::{
 };
 
 /// Enough that the cores of a large machine seldom meet.
-const SHARDS: usize = 64;
+const MOST_SHARDS: usize = 64;
 
-/// How many idle slots a shard keeps: the ones that were used last. Most requests are of a session
-/// that another request used a moment ago.
-const IDLE_SLOTS_KEPT: usize = 16;
+/// So many for each core that two seldom meet, and no more: what a few cores have spread over many places is
+/// in no cache when it is looked for.
+const SHARDS_PER_CORE: usize = 4;
+
+/// How many idle slots are kept at most, and three quarters of them at least: the ones that were used last.
+/// Most requests are of a session that another request used a moment ago.
+const IDLE_SLOTS_KEPT: usize = 1024;
 
 struct Shard<T: SessionData> {
     slots: KeyMap<Entry<T>>,
@@ -26,7 +34,9 @@ struct Shard<T: SessionData> {
 /// Keeps no slot alive but the idle ones: the map's references to slots in use are weak, and a slot
 /// removes its entry when it is dropped.
 pub(crate) struct Registry<T: SessionData> {
-    shards: [Mutex<Shard<T>>; SHARDS],
+    /// A power of two of them.
+    shards: Box<[Mutex<Shard<T>>]>,
+    idle_per_shard: usize,
 }
 
 struct Entry<T: SessionData> {
@@ -57,8 +67,16 @@ pub(crate) struct Registration<T: SessionData> {
 
 impl<T: SessionData> Registry<T> {
     pub(crate) fn new() -> Self {
+        Self::with_cores(thread::available_parallelism().map_or(MOST_SHARDS, NonZero::get))
+    }
+
+    fn with_cores(cores: usize) -> Self {
+        let shards = cores.saturating_mul(SHARDS_PER_CORE).min(MOST_SHARDS).next_power_of_two();
         let shard = || Shard { slots: KeyMap::default(), idle: 0, time: 0 };
-        Self { shards: std::array::from_fn(|_| Mutex::new(shard())) }
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
+            idle_per_shard: IDLE_SLOTS_KEPT / shards,
+        }
     }
 
     /// The slot of this session: the one in use, an idle one, or a new one. An idle slot has to fetch
@@ -105,7 +123,10 @@ impl<T: SessionData> Registry<T> {
         *time += 1;
         *idle += 1;
         entry.idle = Some(Idle { slot, since: *time });
-        let removed = (*idle > IDLE_SLOTS_KEPT).then(|| shard.remove_longest_idle());
+        let removed = match *idle > self.idle_per_shard {
+            true => shard.remove_longest_idle(),
+            false => Vec::new(),
+        };
         // A slot locks the shard again when it is dropped, and fields may have a `Drop`.
         drop(shard);
         drop((removed, outdated));
@@ -160,18 +181,26 @@ impl<T: SessionData> Registry<T> {
 
     fn shard(&self, key: &StoreKey) -> MutexGuard<'_, Shard<T>> {
         // Not the bytes that `KeyMap` takes: those would leave each map with few distinct hashes.
-        lock(&self.shards[usize::from(key.as_bytes()[31]) % SHARDS])
+        lock(&self.shards[usize::from(key.as_bytes()[31]) % self.shards.len()])
     }
 }
 
 impl<T: SessionData> Shard<T> {
-    /// Takes out the idle slot whose last use is longest ago.
-    fn remove_longest_idle(&mut self) -> Option<Entry<T>> {
-        let since = |(_, entry): &(&StoreKey, &Entry<T>)| entry.idle.as_ref().map(|it| it.since);
-        let idle = self.slots.iter().filter(|entry| since(entry).is_some());
-        let longest = *idle.min_by_key(since)?.0;
-        self.idle -= 1;
-        self.slots.remove(&longest)
+    /// Takes out a quarter of the idle slots, those whose last use is longest ago: with many at a time
+    /// the look at all of them costs each a few steps, and no use has to keep an order.
+    fn remove_longest_idle(&mut self) -> Vec<Entry<T>> {
+        let since = |entry: &Entry<T>| entry.idle.as_ref().map(|idle| idle.since);
+        let mut times: Vec<u64> = self.slots.values().filter_map(since).collect();
+        let quarter = times.len() / 4;
+        if quarter == 0 {
+            return Vec::new();
+        }
+        let latest = *times.select_nth_unstable(quarter - 1).1;
+        let is_old = |entry: &Entry<T>| since(entry).is_some_and(|since| since <= latest);
+        let removed: Vec<_> =
+            self.slots.extract_if(|_, entry| is_old(entry)).map(|it| it.1).collect();
+        self.idle -= removed.len();
+        removed
     }
 }
 
@@ -246,9 +275,24 @@ mod tests {
             registry.give_back(opened(&registry, number, 100));
         }
         assert_eq!(registry.len(), 0);
-        assert_eq!(entries(&registry), SHARDS * IDLE_SLOTS_KEPT);
+        assert!((IDLE_SLOTS_KEPT / 4 * 3..=IDLE_SLOTS_KEPT).contains(&entries(&registry)));
+        assert_eq!(
+            registry.shards.iter().map(|it| lock(it).idle).sum::<usize>(),
+            entries(&registry)
+        );
         registry.forget_idle();
         assert_eq!(entries(&registry), 0);
+    }
+
+    #[test]
+    fn as_many_are_kept_on_few_cores_as_on_many() {
+        for cores in [1, 2, 3, 16, 1_000] {
+            let registry = Arc::new(Registry::<Data>::with_cores(cores));
+            assert!(
+                registry.shards.len() <= MOST_SHARDS && registry.shards.len().is_power_of_two()
+            );
+            assert_eq!(registry.shards.len() * registry.idle_per_shard, IDLE_SLOTS_KEPT);
+        }
     }
 
     #[test]

@@ -103,24 +103,22 @@ impl<'a> PayloadReader<'a> {
         Ok(())
     }
 
-    /// With some fields at least.
-    pub(crate) fn with_fields(
-        fields: &'static [FieldInfo],
+    /// The same of some fields at least.
+    pub(crate) fn read_fields(
+        &mut self,
         payload: &'a [u8],
         wanted: impl Iterator<Item = usize> + Clone,
-    ) -> Self {
-        let mut reader = Self::empty(fields);
+    ) {
         if wanted.clone().count() > FEW {
             // A payload was checked when it was loaded.
-            let _ = reader.read(payload);
-            return reader;
+            let _ = self.read(payload);
+            return;
         }
         for field in wanted {
-            if let Some(body) = body(&fields[field], payload) {
-                reader.bodies.set(field, body);
+            if let Some(body) = body(&self.fields[field], payload) {
+                self.bodies.set(field, body);
             }
         }
-        reader
     }
 
     /// Puts pending changes on top of what is stored.

@@ -89,7 +89,8 @@ impl<T: SessionData> Tracked<T> {
     /// Loads the fields again that writers have changed. All of them are stored.
     pub(crate) fn reload_changed(&mut self, payload: &[u8]) {
         let changed = || (0..T::FIELDS.len()).filter(|field| self.changed.contains(*field));
-        let reader = PayloadReader::with_fields(T::FIELDS, payload, changed());
+        let mut reader = PayloadReader::empty(T::FIELDS);
+        reader.read_fields(payload, changed());
         for field in changed() {
             self.data.__load_field(field, &reader);
         }

@@ -98,7 +98,7 @@ where
         let handle = this.session.handle();
         handle.begin_poll();
         let output = ready!(answer(this.inner, &handle.waits, cx));
-        let is_untouched = matches!(output, Ok(Ok(_))) && handle.begin_answer();
+        let is_untouched = handle.begin_answer();
         if is_untouched && let Ok(Ok(response)) = output {
             *this.is_done = true;
             return Poll::Ready(Driven::Untouched(response));

@@ -192,7 +192,7 @@ fn reconcile<T: SessionData>(
     match usable(shared, record, now) {
         Some(loaded) => {
             let loaded = opened(shared, loaded, key);
-            slot.reconcile(loaded, shared.settings.policy, is_answered).then(|| slot.state())
+            slot.reconcile(loaded, shared.settings.policy, is_answered)
         }
         None => {
             slot.end_as(end);

@@ -73,8 +73,8 @@ impl<T: SessionData> Handle<T> {
     /// has asked for the session, and no layer further inside can have offered a binding in its place.
     #[inline]
     pub(crate) fn begin_answer(&self) -> bool {
-        // First this, then the look: `open` does it the other way round, so that one of the two sees the
-        // other.
+        // First this, then the looks, at `asked` and later at `current`: `open` does it the other way round,
+        // so that one of the two sees the other.
         self.answered.store(true, SeqCst);
         #[cfg(feature = "device-bound")]
         if self.shared.devices.is_some() {
@@ -84,12 +84,10 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// What the response needs, if that can be said without waiting for anything: nothing to save, or
-    /// a store that answers at once, and nobody in the middle of something.
+    /// a store that answers at once, and nobody in the middle of something. To be asked after
+    /// [`begin_answer`](Self::begin_answer).
     #[inline]
     pub(crate) fn finish_now(self: &Arc<Self>) -> Option<Outcome> {
-        // First this, then the look at `current`: `open` does it the other way round, so that one of
-        // the two sees the other.
-        self.answered.store(true, SeqCst);
         match self.opened.get() {
             Some(opened) => self.finish_opened(opened),
             None => Some(Outcome { opened: self.asked.load(Acquire), ..Outcome::default() }),

@@ -84,8 +84,8 @@ impl Writing<'_> {
         // Long: what became of a field follows from all these facts together.
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
-        let reader =
-            PayloadReader::with_fields(T::FIELDS, &checkout.record.payload, touched.clone());
+        let mut reader = PayloadReader::empty(T::FIELDS);
+        reader.read_fields(&checkout.record.payload, touched.clone());
         let mut own_defaults = None;
         let mut first_end = u64::MAX;
         let mut change_of = |field: usize| {

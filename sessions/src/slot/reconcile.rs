@@ -34,6 +34,9 @@ use crate::{
 /// the memory.
 const LARGEST_IDLE: usize = 2048;
 
+/// Of the pending changes those that are left on the newer record, and those that are refused.
+type Rebased = (Patch, Vec<(usize, RequestId, Refusal)>);
+
 impl UnconfirmedWrite {
     fn is_of(&self, record: &Record) -> bool {
         Arc::ptr_eq(&self.written.record.payload, &record.payload)
@@ -48,36 +51,50 @@ impl<T: SessionData> Slot<T> {
     /// Reconciles the slot with a record that was just loaded. A record older than the slot's is
     /// ignored: it was loaded before this process's last save.
     ///
-    /// False if the record has to wait: a write of this process is on its way, or was never answered,
-    /// and the record no longer says what became of it. The answer of the write may. Once the caller
-    /// has waited for that (`is_answered`), a write whose outcome is still unknown stays so.
-    pub(crate) fn reconcile(&self, loaded: Loaded, policy: Policy, is_answered: bool) -> bool {
+    /// The slot's state after that. `None` if the record has to wait: a write of this process is on its way,
+    /// or was never answered, and the record no longer says what became of it. The answer of the write may.
+    /// Once the caller has waited for that (`is_answered`), a write whose outcome is still unknown stays so.
+    pub(crate) fn reconcile(
+        &self,
+        loaded: Loaded,
+        policy: Policy,
+        is_answered: bool,
+    ) -> Option<SlotState> {
         let Record { version, expires_at, .. } = loaded.record;
         {
             let mut contents = self.contents();
             match contents.state {
+                // Nearly always, and nothing is to be rebased: the code of a user's is not run.
+                SlotState::Loading
+                    if contents.pending.is_empty() && contents.unconfirmed.is_empty() =>
+                {
+                    let outdated = contents.apply(loaded, &WriteOutcome::NotApplied, None);
+                    drop(contents);
+                    drop(outdated);
+                    return Some(SlotState::Stored);
+                }
                 SlotState::Loading => {}
                 SlotState::Stored if version > contents.known.record.version => {}
                 SlotState::Stored if version == contents.known.record.version => {
                     // Another process has touched the record, or our own touch was lost.
                     contents.known.record.expires_at = expires_at;
-                    return true;
+                    return Some(contents.state);
                 }
                 SlotState::Stored
                 | SlotState::Unsaved
                 | SlotState::Unsendable
-                | SlotState::Ended(_) => return true,
+                | SlotState::Ended(_) => return Some(contents.state),
             }
             if !is_answered
                 && matches!(contents.unconfirmed_outcome(&loaded), WriteOutcome::Unknown(_))
             {
-                return false;
+                return None;
             }
         }
         self.rebase_onto(loaded, policy, |contents| {
             contents.state == SlotState::Loading || version > contents.known.record.version
         });
-        true
+        Some(self.state())
     }
 
     /// Accepts `found` if it is the record that the slot has already; gives it back if not, or if the
@@ -167,9 +184,9 @@ impl<T: SessionData> Slot<T> {
                 // As `saved` would have done, whose answer comes later.
                 contents.pending.forget_saved(&reader::<T>(&written.record));
             }
-            let (kept, refused) = match rebased.take() {
-                Some((revision, rebased)) if revision == contents.revision => rebased,
-                _ if contents.pending.is_empty() => (Patch::default(), Vec::new()),
+            let rebased_now = match rebased.take() {
+                Some((revision, rebased)) if revision == contents.revision => Some(rebased),
+                _ if contents.pending.is_empty() => None,
                 _ => {
                     let (revision, pending) = (contents.revision, contents.pending.clone());
                     let base = contents.base_of_pending(outcome);
@@ -179,7 +196,7 @@ impl<T: SessionData> Slot<T> {
                     continue;
                 }
             };
-            let outdated = contents.apply(loaded, &outcome, kept, refused);
+            let outdated = contents.apply(loaded, &outcome, rebased_now);
             // Its fields may have a `Drop`, which may look at the session.
             drop(contents);
             drop(outdated);
@@ -287,19 +304,25 @@ impl<T: SessionData> Contents<T> {
         Base { outcome, known: self.known.record.clone(), under_lease }
     }
 
+    /// `rebased` is `None` if nothing is pending.
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
     fn apply(
         &mut self,
         loaded: Loaded,
         outcome: &WriteOutcome,
-        kept: Patch,
-        refused: Vec<(usize, RequestId, Refusal)>,
+        rebased: Option<Rebased>,
     ) -> Option<Arc<T::Fields>> {
         if self.state == SlotState::Loading || !self.has_own_lifetime() {
             self.lifetime = loaded.head.lifetime;
         }
         self.state = SlotState::Stored;
-        self.pending = kept;
+        let refused = match rebased {
+            Some((kept, refused)) => {
+                self.pending = kept;
+                refused
+            }
+            None => Vec::new(),
+        };
         for (field, writer, refusal) in refused {
             tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
             if matches!(refusal, Refusal::Conflict | Refusal::Taken) {

@@ -131,7 +131,7 @@ fn registration<T: SessionData>() -> Registration<T> {
 /// The slot of a session that was loaded as this version.
 fn live<T: SessionData>(version: u64, head: Head) -> Slot<T> {
     let slot = Slot::loading(registration());
-    assert!(slot.reconcile(loaded(record::<T>(version, &head, "old")), POLICY, true));
+    assert!(slot.reconcile(loaded(record::<T>(version, &head, "old")), POLICY, true).is_some());
     slot
 }
 
@@ -549,7 +549,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     write(&slot, A, "ours", OURS);
     let ours_saved = planned(&slot, ours(), context());
     let theirs = record::<Data>(5, &Head::default(), "theirs");
-    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true));
+    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true).is_some());
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
     assert_eq!(slot.record(), theirs);
@@ -561,7 +561,7 @@ fn an_answer_that_comes_late_does_not_hide_a_newer_record() {
     let ours_saved = planned(&slot, ours(), context());
     let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
-    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true));
+    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true).is_some());
     assert_eq!(pending(&slot), []);
     write(&slot, A, "ours", OURS);
     slot.saved(ours_saved);
@@ -660,7 +660,7 @@ fn shows<T: SessionData>(slot: &Slot<T>, record: &Record) -> bool {
 #[test]
 fn only_a_newer_record_is_news() {
     let reconcile = |slot: &Slot<Data>, record: &Record| {
-        assert!(slot.reconcile(loaded(record.clone()), POLICY, false));
+        assert!(slot.reconcile(loaded(record.clone()), POLICY, false).is_some());
     };
     let slot: Slot<Data> = Slot::loading(registration());
     reconcile(&slot, &plain_record(1, "one"));
@@ -697,12 +697,12 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
     let head = Head { lifetime: theirs, ..Head::default() };
     let newer = record::<Data>(4, &head, "new");
     let slot = stored();
-    assert!(slot.reconcile(loaded(newer.clone()), POLICY, true));
+    assert!(slot.reconcile(loaded(newer.clone()), POLICY, true).is_some());
     assert_eq!(slot.lifetime(), theirs);
     let slot = stored();
     let own = Lifetime::new().with_idle_timeout(3 * HOUR);
     let _ = slot.set_lifetime(own, OURS);
-    assert!(slot.reconcile(loaded(newer), POLICY, true));
+    assert!(slot.reconcile(loaded(newer), POLICY, true).is_some());
     assert_eq!(slot.lifetime(), own);
     assert!(slot.is_dirty());
 }
@@ -939,13 +939,13 @@ fn a_save_whose_answer_was_lost_is_found_by_its_write_id() {
 fn a_record_that_does_not_tell_waits_for_the_answer() {
     let far = || record::<Data>(100, &Head::default(), "new");
     let slot = in_doubt(1, Conflict::Reject);
-    assert!(!slot.reconcile(loaded(far()), POLICY, false));
+    assert_eq!(slot.reconcile(loaded(far()), POLICY, false), None);
     assert_eq!(slot.record().version, 3);
-    assert!(slot.reconcile(loaded(far()), POLICY, true), "which never came");
+    assert!(slot.reconcile(loaded(far()), POLICY, true).is_some(), "which never came");
     assert_eq!(slot.record().version, 100);
     let slot = in_doubt(1, Conflict::Reject);
     let near = record::<Data>(4, &Head::default(), "new");
-    assert!(slot.reconcile(loaded(near), POLICY, false), "it was not carried out");
+    assert!(slot.reconcile(loaded(near), POLICY, false).is_some(), "it was not carried out");
     assert_eq!(slot.record().version, 4);
 }
 
@@ -981,7 +981,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let saved = planned(&slot, ours(), context());
     let head = Head { write_ids: vec![9, WRITE_ID, 5], ..Head::default() };
     let theirs = record::<Data>(5, &head, "theirs");
-    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true));
+    assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true).is_some());
     write(&slot, A, "ours", OURS);
     planned(&slot, ours(), SaveContext { write_id: 10, ..context() });
     slot.saved(saved);
@@ -992,7 +992,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let slot = stored();
     write(&slot, A, "ours", OURS);
     let saved = planned(&slot, ours(), context());
-    assert!(slot.reconcile(loaded(plain_record(4, "theirs")), POLICY, true));
+    assert!(slot.reconcile(loaded(plain_record(4, "theirs")), POLICY, true).is_some());
     slot.saved(saved);
     assert!(shows(&slot, &plain_record(4, "theirs")));
 }
@@ -1020,7 +1020,7 @@ fn counted(version: u64, write_ids: &[u32], sum: u32) -> Loaded {
 
 fn counter() -> Arc<Slot<Counter>> {
     let slot = Slot::loading(registration());
-    assert!(slot.reconcile(counted(3, &[], 100), POLICY, true));
+    assert!(slot.reconcile(counted(3, &[], 100), POLICY, true).is_some());
     Arc::new(slot)
 }
 

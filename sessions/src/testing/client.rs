@@ -127,6 +127,7 @@ impl<S, T: SessionData> TestClient<S, T> {
         let session = self.open().await;
         let result = work(session.clone()).await;
         // As the layer does with a response: from here on no cookie can be sent.
+        session.handle().begin_answer();
         let outcome = match session.handle().finish_now() {
             Some(outcome) => outcome,
             None => session.handle().finish().await,

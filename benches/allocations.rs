@@ -54,7 +54,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let sessions = std::env::args().nth(1).map_or(SESSIONS, |it| it.parse().expect("a number"));
-    let [sessions, tower, axum, least, empty, bare] = Peer::ALL.map(|peer| {
+    let [sessions, tower, axum, least, floor, empty, bare] = Peer::ALL.map(|peer| {
         let app = || runtime.block_on(peer.app());
         (allocations(&runtime, &mut app(), sessions), live_bytes(&runtime, &mut app()))
     });
@@ -64,6 +64,7 @@ fn main() {
         "tower-sessions",
         "axum_session",
         "the least",
+        "the floor",
         "an empty layer",
         "goal",
         "bare axum",
@@ -76,6 +77,7 @@ fn main() {
             format!("{:.1}", over(tower)),
             format!("{:.1}", over(axum)),
             format!("{:.1}", over(least)),
+            format!("{:.1}", over(floor)),
             format!("{:.1}", over(empty)),
             if route == 0 { "≤ 2" } else { "" }.to_string(),
             format!("{:.1}", bare.0[route]),
@@ -87,6 +89,7 @@ fn main() {
         format!("{:.0}", tower.1),
         format!("{:.0}", axum.1),
         format!("{:.0}", least.1),
+        format!("{:.0}", floor.1),
         String::new(),
         "≤ 200".to_string(),
         String::new(),

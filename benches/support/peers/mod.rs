@@ -28,6 +28,7 @@ use tower::{Service, layer::layer_fn};
 
 mod axum_session;
 mod bare;
+mod floor;
 mod least;
 mod sessions;
 mod tower_sessions;
@@ -41,6 +42,8 @@ pub enum Peer {
     EmptyLayer,
     /// As little as a session can be. The routes are those of `Bare`.
     Least,
+    /// The same with all that a session of ours cannot do without. The routes are those of `Bare`.
+    Floor,
     /// This library.
     Sessions,
     /// [tower-sessions](https://docs.rs/tower-sessions) 0.15.
@@ -51,11 +54,12 @@ pub enum Peer {
 
 impl Peer {
     /// This library first, axum alone last.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Sessions,
         Self::TowerSessions,
         Self::AxumSession,
         Self::Least,
+        Self::Floor,
         Self::EmptyLayer,
         Self::Bare,
     ];
@@ -69,6 +73,7 @@ impl Peer {
             Self::Bare => "bare axum",
             Self::EmptyLayer => "an empty layer",
             Self::Least => "the least",
+            Self::Floor => "the floor",
             Self::Sessions => "sessions",
             Self::TowerSessions => "tower-sessions 0.15, signed",
             Self::AxumSession => "axum_session 0.22, signed",
@@ -82,6 +87,7 @@ impl Peer {
             Self::Bare => bare::app(),
             Self::EmptyLayer => bare::app().layer(layer_fn(Empty)),
             Self::Least => least::app(),
+            Self::Floor => floor::app(),
             Self::Sessions => sessions::app(),
             Self::TowerSessions => tower_sessions::app(),
             Self::AxumSession => axum_session::app().await,

@@ -290,10 +290,13 @@ pub trait Dialect: Driver {}
 ///
 /// In PostgreSQL and MariaDB, `replace`s that come while others are on their way go together, as soon as one
 /// of those is answered: up to 64 sessions in one statement and one commit (MariaDB: in three round trips), which
-/// is about half of the work for the server and this process. A `replace` that no other is before goes at once. Each
-/// remains a compare-and-swap with a result of its own: one that does not match, or finds its row locked, goes once more
-/// by itself. None waits for others longer than 50 milliseconds, after which it goes by itself; so does a
-/// record above 64 kilobytes. Of `replace`s whose common answer is lost, each fails as if it had been alone.
+/// is about half of the work for the server and this process. A `replace` that finds none on its way goes at once.
+/// Each remains a compare-and-swap with a result of its own: one that does not match, or finds its row locked,
+/// goes once more by itself. None waits for others longer than 50 milliseconds, after which it goes by itself; so
+/// do those that come then, until one in front is answered, and a record above 64 kilobytes. If the common answer
+/// is lost, each `replace` fails as if it had been alone. A task on the runtime of one of the callers sends them: on a
+/// runtime that nobody drives, such as between two `block_on`s of a current-thread runtime, an answer may be
+/// missing, which is an error after three times the [timeout](SqlStoreBuilder::with_timeout).
 /// Where each call has to be a transaction of its own, and in MySQL, they go one by one.
 ///
 /// [`connect`](Self::connect) asks a connection whether it is alive only after a second of idling; on a
@@ -841,7 +844,9 @@ impl<D: Dialect> Core<D> {
             // them has made is there for all.
             let unanswered = |told| ScriptError { answer: None, told };
             let mut checkout = self.check_out(operation, &self.write).await.map_err(unanswered)?;
-            let run = timeout(self.timeout * 4, D::run(&mut checkout.connection, script)).await;
+            let run =
+                timeout(self.timeout.saturating_mul(4), D::run(&mut checkout.connection, script))
+                    .await;
             let Ok(done) = run else { return Err(unanswered(self.too_late(operation))) };
             checkout.end();
             let Err(error) = done else { return Ok(()) };

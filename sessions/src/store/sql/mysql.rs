@@ -132,13 +132,18 @@ impl Driver for MySql {
         }
         // The answer only says how many: all, or none.
         let mut transaction = connection.begin().await?;
-        let done = query.bind(now).execute(&mut *transaction).await;
-        if done.as_ref().is_ok_and(|done| done.rows_affected() == saves.len() as u64) {
-            transaction.commit().await?;
-            return Ok(vec![true; saves.len()]);
+        match query.bind(now).execute(&mut *transaction).await {
+            Ok(done) if done.rows_affected() == saves.len() as u64 => {
+                transaction.commit().await?;
+                Ok(vec![true; saves.len()])
+            }
+            Ok(_) => transaction.rollback().await.map(|()| Vec::new()),
+            Err(error) => {
+                // The statement's error says why; the connection may have ended with it.
+                let _ = transaction.rollback().await;
+                Err(error)
+            }
         }
-        transaction.rollback().await?;
-        done.map(|_| Vec::new())
     }
 
     run_statements!(Vec<u8>);

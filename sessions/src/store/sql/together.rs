@@ -50,6 +50,8 @@ struct State<D: Dialect> {
     on_the_way: usize,
     waiting: VecDeque<Waiting<D>>,
     next_number: u64,
+    /// Whether a save has lost its patience since the last time that one in front has ended.
+    is_held_up: bool,
     refused: Option<Instant>,
 }
 
@@ -85,9 +87,15 @@ pub(super) struct Turn<D: Dialect> {
 
 impl<D: Dialect> Default for Line<D> {
     fn default() -> Self {
-        let state =
-            State { on_the_way: 0, waiting: VecDeque::new(), next_number: 0, refused: None };
-        Self { state: Mutex::new(state) }
+        Self {
+            state: Mutex::new(State {
+                on_the_way: 0,
+                waiting: VecDeque::new(),
+                next_number: 0,
+                is_held_up: false,
+                refused: None,
+            }),
+        }
     }
 }
 
@@ -96,83 +104,143 @@ impl<D: Dialect> Line<D> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a save out again; whether it was still waiting.
+    /// Takes a save out again that has lost its patience; whether it was still waiting.
     fn leave(&self, number: u64) -> bool {
         let mut state = self.state();
         let found = state.waiting.iter().position(|waiting| waiting.number == number);
-        found.is_some_and(|at| state.waiting.remove(at).is_some())
+        let is_out = found.is_some_and(|at| state.waiting.remove(at).is_some());
+        state.is_held_up |= is_out;
+        is_out
     }
 
-    /// The next that go, in the place of one that has ended; `None` if no save waits.
-    fn next(&self) -> Option<Group<D>> {
+    /// What goes in the place of one that has ended.
+    fn next(&self) -> Next<D> {
         let mut state = self.state();
-        // Those whose callers have gone were not sent.
-        state.waiting.retain(|waiting| !waiting.answer.is_closed());
+        state.is_held_up = false;
+        state.forget_the_gone();
+        match state.waiting.len() {
+            0 | 1 => state.waiting.pop_front().map_or_else(
+                || {
+                    state.on_the_way -= 1;
+                    Next::Nobody
+                },
+                Next::One,
+            ),
+            _ => Next::Several,
+        }
+    }
+
+    /// The save that has waited longest, in the place of one that has ended; `None` if no save waits.
+    fn first(&self) -> Option<Waiting<D>> {
+        let mut state = self.state();
+        state.forget_the_gone();
+        let first = state.waiting.pop_front();
+        state.on_the_way -= usize::from(first.is_none());
+        first
+    }
+
+    /// Those that go together now; `None` if fewer than two wait.
+    fn group(&self) -> Option<Group<D>> {
+        let mut state = self.state();
+        state.forget_the_gone();
         let (mut bytes, mut saves) = (0, 0);
         for waiting in state.waiting.iter().take(SAVES) {
             bytes += waiting.save.record.payload.len();
-            if saves > 0 && bytes > BYTES {
+            if bytes > BYTES {
                 break;
             }
             saves += 1;
         }
-        if saves == 0 {
-            state.on_the_way -= 1;
+        if saves < 2 {
             return None;
         }
         let mut waiting: Vec<_> = state.waiting.drain(..saves).collect();
         // Statements that lock rows in the same order never wait for each other in a circle.
         waiting.sort_unstable_by_key(|waiting| waiting.save.id);
         let (saves, answers) = waiting.into_iter().map(|w| (w.save, w.answer)).unzip();
-        Some(Group { saves, answers, is_sent: false })
+        Some(Group { saves, answers })
     }
+}
+
+impl<D: Dialect> State<D> {
+    /// A save whose caller has gone before it was sent is not sent.
+    fn forget_the_gone(&mut self) {
+        self.waiting.retain(|waiting| !waiting.answer.is_closed());
+    }
+}
+
+enum Next<D: Dialect> {
+    Nobody,
+    One(Waiting<D>),
+    Several,
 }
 
 /// Saves that go together.
 struct Group<D: Dialect> {
     saves: Vec<Save>,
     answers: Vec<oneshot::Sender<Answer<D>>>,
-    is_sent: bool,
 }
 
 impl<D: Dialect> Group<D> {
-    fn answer(&mut self, mut answer: impl FnMut(usize) -> Answer<D>) {
-        for (number, sender) in self.answers.drain(..).enumerate() {
+    fn answer(self, mut answer: impl FnMut(usize) -> Answer<D>) {
+        for (number, sender) in self.answers.into_iter().enumerate() {
             // The caller may have gone.
             let _ = sender.send(answer(number));
         }
     }
 }
 
-/// A runtime that ends drops its tasks, those too that have not begun.
-impl<D: Dialect> Drop for Group<D> {
-    fn drop(&mut self) {
-        if !self.is_sent {
-            self.answer(|_| Answer::Alone(None));
-        }
-    }
-}
-
 impl<D: Dialect> Drop for Turn<D> {
     fn drop(&mut self) {
-        let Some(mut group) = self.core.line.next() else { return };
-        let turn = Self { core: self.core.clone() };
-        if group.saves.len() == 1 {
-            // Its caller sends it, as if no other had been before.
-            let mut turn = Some(turn);
-            return group.answer(|_| Answer::Alone(turn.take()));
-        }
-        // A task of its own: a caller that is dropped fails none of the others.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(turn.send(group));
+        let core = self.core.clone();
+        match core.line.next() {
+            Next::Nobody => {}
+            Next::One(waiting) => waiting.takes(Self { core }),
+            Next::Several => {
+                let task = Task { core, has_begun: false };
+                // A task of its own: a caller that is dropped fails none of the others.
+                if let Ok(runtime) = Handle::try_current() {
+                    runtime.spawn(task.send());
+                }
+            }
         }
     }
 }
 
-impl<D: Dialect> Turn<D> {
-    async fn send(self, mut group: Group<D>) {
-        group.is_sent = true;
+impl<D: Dialect> Waiting<D> {
+    /// Its caller sends it, as if no other had been before.
+    fn takes(self, turn: Turn<D>) {
+        // A caller that has gone drops the turn, and the next has it.
+        let _ = self.answer.send(Answer::Alone(Some(turn)));
+    }
+}
+
+/// A turn whose group is put together when the task begins: until then each save may still go alone, because
+/// the runtime may be busy, or one that nobody drives any more.
+struct Task<D: Dialect> {
+    core: Arc<Core<D>>,
+    has_begun: bool,
+}
+
+/// A runtime that ends drops its tasks, those too that have not begun.
+impl<D: Dialect> Drop for Task<D> {
+    fn drop(&mut self) {
+        if self.has_begun {
+            return;
+        }
+        // Not to a task again, which that runtime would drop as well.
+        if let Some(waiting) = self.core.line.first() {
+            waiting.takes(Turn { core: self.core.clone() });
+        }
+    }
+}
+
+impl<D: Dialect> Task<D> {
+    async fn send(mut self) {
+        self.has_begun = true;
         let core = &self.core;
+        let _turn = Turn { core: core.clone() };
+        let Some(group) = core.line.group() else { return };
         let work = ReplaceTogether { core, saves: &group.saves };
         let outcome = core.on("replace", &core.write, work).await;
         match outcome {
@@ -203,8 +271,12 @@ impl<D: Dialect> Ticket<D> {
         let answer = match timeout(PATIENCE, &mut self.answer).await {
             Ok(answer) => answer,
             Err(_) if self.core.line.leave(self.number) => return Err(None),
-            // It is on its way, or just handed back.
-            Err(_) => self.answer.await,
+            // It is on its way, or just handed back. The runtime that sends it measures the time, but it may
+            // be one that nobody drives any more.
+            Err(_) => match timeout(self.core.timeout.saturating_mul(3), self.answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Ok(Err(self.core.too_late("replace"))),
+            },
         };
         match answer {
             Ok(Answer::Done) => Ok(Ok(Replaced::Done)),
@@ -232,7 +304,7 @@ impl<D: Dialect> Core<D> {
             return Place::Turn(Turn { core: self.clone() });
         }
         let is_refused = state.refused.is_some_and(|refused| refused.elapsed() < REFUSED);
-        if is_refused || bytes > LARGE || state.waiting.len() >= WAITING {
+        if is_refused || state.is_held_up || bytes > LARGE || state.waiting.len() >= WAITING {
             return Place::Alone;
         }
         let save = save();

@@ -71,6 +71,8 @@ where
         self.inner.poll_ready(cx)
     }
 
+    /// Never inlined: the future would be moved once more on its way out (a hundred instructions).
+    #[inline(never)]
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
         #[cfg(feature = "device-bound")]
         if self.shared.devices.is_some()

@@ -331,6 +331,7 @@ impl<T: SessionData> Handle<T> {
 
 /// What a request wrote after its response had left is saved when nobody has it any more.
 impl<T: SessionData> Drop for Handle<T> {
+    #[inline]
     fn drop(&mut self) {
         if *self.wrote.get_mut() {
             self.save_without_response(&self.slot(), Some(self.writer()));

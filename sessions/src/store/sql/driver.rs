@@ -26,6 +26,10 @@ pub struct Row {
 }
 
 /// A `replace` that goes together with others.
+#[cfg_attr(
+    not(any(feature = "mysql", feature = "postgres")),
+    expect(dead_code, reason = "SQLite's saves go one by one")
+)]
 pub struct Save {
     pub(super) id: [u8; 32],
     pub(super) record: Record,

@@ -6,8 +6,8 @@
 //! an entry costs no pointers. A session of a hundred bytes is half overhead if one is not careful,
 //! which is why [`Entry`] is packed.
 //!
-//! That a session is used for the first time makes it worth more; but to move it to another array for that
-//! would cost each of them several looks at memory that is in no cache. So it is marked, and moves when
+//! That a session is used for the first time makes it worth more; but to move each of them to another array
+//! would cost several looks at memory that is in no cache. So the session is marked, and moves when
 //! its array's first is looked for ([`Shard::move_used_firsts`]), or when a store that
 //! fills is swept.
 
@@ -377,15 +377,9 @@ impl Shard {
         last
     }
 
-    /// Of the sessions that are worth so much, takes out the one that is nearest to expiry.
+    /// Takes out the first session of an array, which is nearest to expiry. Whoever wants an unused one calls
+    /// [`move_used_firsts`](Self::move_used_firsts) before.
     pub(super) fn remove_nearest(&mut self, worth: Worth) -> Option<Entry> {
-        if worth == Worth::Unused {
-            self.move_used_firsts();
-        }
-        self.remove_first(worth)
-    }
-
-    fn remove_first(&mut self, worth: Worth) -> Option<Entry> {
         let is_empty = self.heaps[worth as usize].is_empty();
         (!is_empty).then(|| self.remove(Position::new(worth, 0)))
     }
@@ -395,7 +389,7 @@ impl Shard {
         let has_expired =
             |worth: &Worth| self.first_expiry(*worth).is_some_and(|expires| expires <= now);
         let worth = Worth::ALL.into_iter().find(has_expired)?;
-        self.remove_first(worth)
+        self.remove_nearest(worth)
     }
 
     /// Moves to smaller quarters when three quarters of these are empty. What comes back is the
@@ -615,6 +609,9 @@ mod tests {
                 _ if next() % 3 == 0 => {
                     // Those that are used are all where they belong then, if they are asked for.
                     shard.move_used(usize::from(worth == Worth::Used) * usize::MAX);
+                    if worth == Worth::Unused {
+                        shard.move_used_firsts();
+                    }
                     let nearest = shard.remove_nearest(worth);
                     let nearest = nearest.map(|entry| (entry.key, entry.expires()));
                     let of_worth = model.values().filter(|it| it.0 == worth).map(|it| it.1);

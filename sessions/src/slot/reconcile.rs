@@ -32,7 +32,7 @@ use crate::{
 
 /// In bytes. The slot of a larger record does not go idle: to load the record again costs less than
 /// the memory.
-const LARGEST_IDLE: usize = 2048;
+pub(super) const LARGEST_IDLE: usize = 16 << 10;
 
 /// Of the pending changes those that are left on the newer record, and those that are refused.
 type Rebased = (Patch, Vec<(usize, RequestId, Refusal)>);
@@ -205,7 +205,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// Makes a slot without users idle: from here on it is like a slot that was never loaded, except
-    /// that it remembers its record. False, and nothing changes, if the slot
+    /// that it remembers its record, whose payload has so many bytes. Nothing changes if the slot
     ///
     /// 1. is not stored, or its session has ended,
     /// 2. has changes that are not saved, or writes whose outcome is unknown,
@@ -215,19 +215,20 @@ impl<T: SessionData> Slot<T> {
     ///
     /// `outdated` gets a snapshot that must not be shown again. The caller drops it when it holds no
     /// lock.
-    pub(crate) fn go_idle(&self, outdated: &mut Option<Arc<T::Fields>>) -> bool {
+    pub(crate) fn go_idle(&self, outdated: &mut Option<Arc<T::Fields>>) -> Option<usize> {
         let mut contents = self.contents();
+        let bytes = contents.known.record.payload.len();
         let is_as_loaded = contents.state == SlotState::Stored
             && !contents.is_dirty()
             && !contents.outcome_unknown()
             && contents.local_lease.is_none()
             && sealing::growth::<T>() == 0
-            && contents.known.record.payload.len() <= LARGEST_IDLE;
-        if is_as_loaded {
+            && bytes <= LARGEST_IDLE;
+        is_as_loaded.then(|| {
             contents.state = SlotState::Loading;
             *outdated = contents.prepare_idle_snapshot();
-        }
-        is_as_loaded
+            bytes
+        })
     }
 
     /// The store has taken `record`, which a plan of this slot made. By now it may have a newer one,

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     data::SessionData,
     identity::id::{ID_LENGTH, KeyMap, SessionId, StoreKey},
-    slot::Slot,
+    slot::{Slot, reconcile::LARGEST_IDLE},
     sync::{AtomicBool, Mutex, MutexGuard},
 };
 
@@ -24,9 +24,15 @@ const SHARDS_PER_CORE: usize = 4;
 /// Most requests are of a session that another request used a moment ago.
 const IDLE_SLOTS_KEPT: usize = 1024;
 
+/// And so many bytes of payload in all of them. Their fields take about as much once more.
+const IDLE_BYTES_KEPT: usize = 2 << 20;
+
+/// Three quarters of a shard's bytes have room for one, however many shards there are.
+const _: () = assert!(LARGEST_IDLE <= IDLE_BYTES_KEPT / MOST_SHARDS / 4 * 3);
+
 struct Shard<T: SessionData> {
     slots: KeyMap<Entry<T>>,
-    idle: usize,
+    idle: Kept,
     /// Counts the slots that have gone idle.
     time: u64,
 }
@@ -36,7 +42,31 @@ struct Shard<T: SessionData> {
 pub(crate) struct Registry<T: SessionData> {
     /// A power of two of them.
     shards: Box<[Mutex<Shard<T>>]>,
-    idle_per_shard: usize,
+    /// What each shard keeps at most.
+    most_idle: Kept,
+}
+
+/// Idle slots: how many, and how many bytes of payload they have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    slots: usize,
+    bytes: usize,
+}
+
+impl Kept {
+    fn add<T: SessionData>(&mut self, idle: &Idle<T>) {
+        self.slots += 1;
+        self.bytes += idle.bytes;
+    }
+
+    fn remove<T: SessionData>(&mut self, idle: &Idle<T>) {
+        self.slots -= 1;
+        self.bytes -= idle.bytes;
+    }
+
+    fn is_within(self, most: Self) -> bool {
+        self.slots <= most.slots && self.bytes <= most.bytes
+    }
 }
 
 struct Entry<T: SessionData> {
@@ -48,6 +78,8 @@ struct Entry<T: SessionData> {
 struct Idle<T: SessionData> {
     slot: Arc<Slot<T>>,
     since: u64,
+    /// Of its payload.
+    bytes: usize,
 }
 
 impl<T: SessionData> Entry<T> {
@@ -72,10 +104,10 @@ impl<T: SessionData> Registry<T> {
 
     fn with_cores(cores: usize) -> Self {
         let shards = cores.saturating_mul(SHARDS_PER_CORE).min(MOST_SHARDS).next_power_of_two();
-        let shard = || Shard { slots: KeyMap::default(), idle: 0, time: 0 };
+        let shard = || Shard { slots: KeyMap::default(), idle: Kept::default(), time: 0 };
         Self {
             shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
-            idle_per_shard: IDLE_SLOTS_KEPT / shards,
+            most_idle: Kept { slots: IDLE_SLOTS_KEPT / shards, bytes: IDLE_BYTES_KEPT / shards },
         }
     }
 
@@ -84,9 +116,9 @@ impl<T: SessionData> Registry<T> {
     pub(crate) fn slot_of(self: &Arc<Self>, id: SessionId, key: StoreKey) -> Arc<Slot<T>> {
         let mut shard = self.shard(&key);
         if let Some(entry) = shard.slots.get_mut(&key) {
-            if let Some(Idle { slot, .. }) = entry.idle.take() {
-                shard.idle -= 1;
-                return slot;
+            if let Some(idle) = entry.idle.take() {
+                shard.idle.remove(&idle);
+                return idle.slot;
             }
             // A slot whose last user is just leaving, and waits for this shard in `Registration::drop`,
             // cannot be had any more.
@@ -113,19 +145,18 @@ impl<T: SessionData> Registry<T> {
         let Some(entry) = slots.get_mut(key) else { return drop(shard) };
         // A request that wants the slot now waits for this shard: no request gets it half idle.
         let is_last_user = Arc::strong_count(&slot) == 1;
-        let mut outdated = None;
-        if !is_last_user
-            || entry.slot.as_ptr() != Arc::as_ptr(&slot)
-            || !slot.go_idle(&mut outdated)
-        {
+        if !is_last_user || entry.slot.as_ptr() != Arc::as_ptr(&slot) {
             return drop(shard);
         }
+        let mut outdated = None;
+        let Some(bytes) = slot.go_idle(&mut outdated) else { return drop(shard) };
         *time += 1;
-        *idle += 1;
-        entry.idle = Some(Idle { slot, since: *time });
-        let removed = match *idle > self.idle_per_shard {
-            true => shard.remove_longest_idle(),
-            false => Vec::new(),
+        let gone_idle = Idle { slot, since: *time, bytes };
+        idle.add(&gone_idle);
+        entry.idle = Some(gone_idle);
+        let removed = match idle.is_within(self.most_idle) {
+            true => Vec::new(),
+            false => shard.remove_longest_idle(self.most_idle),
         };
         // A slot locks the shard again when it is dropped, and fields may have a `Drop`.
         drop(shard);
@@ -138,7 +169,7 @@ impl<T: SessionData> Registry<T> {
             let mut shard = lock(shard);
             let idle: Vec<_> =
                 shard.slots.values_mut().filter_map(|entry| entry.idle.take()).collect();
-            shard.idle = 0;
+            shard.idle = Kept::default();
             drop(shard);
             drop(idle);
         }
@@ -175,7 +206,7 @@ impl<T: SessionData> Registry<T> {
 
     /// How many sessions are in use.
     pub(crate) fn len(&self) -> usize {
-        let in_use = |shard: &Shard<T>| shard.slots.len() - shard.idle;
+        let in_use = |shard: &Shard<T>| shard.slots.len() - shard.idle.slots;
         self.shards.iter().map(|shard| in_use(&lock(shard))).sum()
     }
 
@@ -186,21 +217,25 @@ impl<T: SessionData> Registry<T> {
 }
 
 impl<T: SessionData> Shard<T> {
-    /// Takes out a quarter of the idle slots, those whose last use is longest ago: with many at a time
-    /// the look at all of them costs each a few steps, and no use has to keep an order.
-    fn remove_longest_idle(&mut self) -> Vec<Entry<T>> {
-        let since = |entry: &Entry<T>| entry.idle.as_ref().map(|idle| idle.since);
-        let mut times: Vec<u64> = self.slots.values().filter_map(since).collect();
-        let quarter = times.len() / 4;
-        if quarter == 0 {
-            return Vec::new();
-        }
-        let latest = *times.select_nth_unstable(quarter - 1).1;
-        let is_old = |entry: &Entry<T>| since(entry).is_some_and(|since| since <= latest);
-        let removed: Vec<_> =
-            self.slots.extract_if(|_, entry| is_old(entry)).map(|it| it.1).collect();
-        self.idle -= removed.len();
-        removed
+    /// Takes out idle slots, those whose last use is longest ago, until three quarters of `most` are left:
+    /// with many at a time the look at all of them costs each a few steps, and no use has to keep an order.
+    fn remove_longest_idle(&mut self, most: Kept) -> Vec<Entry<T>> {
+        let three_quarters = Kept { slots: most.slots / 4 * 3, bytes: most.bytes / 4 * 3 };
+        let mut idle: Vec<_> = self.slots.values().filter_map(|it| it.idle.as_ref()).collect();
+        idle.sort_unstable_by_key(|idle| idle.since);
+        let mut kept = self.idle;
+        let too_many = idle.into_iter().take_while(|idle| {
+            let is_too_much = !kept.is_within(three_quarters);
+            if is_too_much {
+                kept.remove(idle);
+            }
+            is_too_much
+        });
+        let Some(latest) = too_many.last().map(|idle| idle.since) else { return Vec::new() };
+        self.idle = kept;
+        let is_old =
+            |entry: &Entry<T>| entry.idle.as_ref().is_some_and(|idle| idle.since <= latest);
+        self.slots.extract_if(|_, entry| is_old(entry)).map(|it| it.1).collect()
     }
 }
 
@@ -268,6 +303,12 @@ mod tests {
         registry.shards.iter().map(|shard| lock(shard).slots.len()).sum()
     }
 
+    fn idle(registry: &Registry<Data>) -> Kept {
+        registry.shards.iter().map(|shard| lock(shard).idle).fold(Kept::default(), |sum, kept| {
+            Kept { slots: sum.slots + kept.slots, bytes: sum.bytes + kept.bytes }
+        })
+    }
+
     #[test]
     fn only_so_many_are_idle_and_none_of_them_is_in_use() {
         let registry = Arc::new(Registry::new());
@@ -277,11 +318,38 @@ mod tests {
         assert_eq!(registry.len(), 0);
         assert!((IDLE_SLOTS_KEPT / 4 * 3..=IDLE_SLOTS_KEPT).contains(&entries(&registry)));
         assert_eq!(
-            registry.shards.iter().map(|it| lock(it).idle).sum::<usize>(),
-            entries(&registry)
+            idle(&registry),
+            Kept { slots: entries(&registry), bytes: 100 * entries(&registry) }
         );
         registry.forget_idle();
-        assert_eq!(entries(&registry), 0);
+        assert_eq!((entries(&registry), idle(&registry)), (0, Kept::default()));
+    }
+
+    #[test]
+    fn large_ones_are_kept_up_to_so_many_bytes() {
+        for cores in [1, 2, 16, 1_000] {
+            let registry = Arc::new(Registry::with_cores(cores));
+            let mut seen = 0;
+            for number in 0..1_000 {
+                registry.give_back(opened(&registry, number, LARGEST_IDLE));
+                let bytes = idle(&registry).bytes;
+                assert!(bytes <= IDLE_BYTES_KEPT, "{cores} cores: {bytes}");
+                seen = seen.max(bytes);
+                // The one that was used last is among them.
+                let slots = [0, 1].map(|_| registry.slot_of(id(number), id(number).store_key()));
+                assert_eq!(slots[0].record().payload.len(), LARGEST_IDLE);
+                assert_eq!(idle(&registry).bytes, bytes - LARGEST_IDLE);
+                slots[0].reconcile(loaded(LARGEST_IDLE), POLICY, true);
+                slots.into_iter().for_each(|slot| registry.give_back(slot));
+            }
+            assert!(seen >= IDLE_BYTES_KEPT / 2, "{cores} cores: {seen}");
+            // Small ones in their place count as what they have.
+            for number in 1_000..3_000 {
+                registry.give_back(opened(&registry, number, 10));
+            }
+            let Kept { slots, bytes } = idle(&registry);
+            assert!(slots <= IDLE_SLOTS_KEPT && bytes <= 10 * IDLE_SLOTS_KEPT, "{slots}, {bytes}");
+        }
     }
 
     #[test]
@@ -291,7 +359,8 @@ mod tests {
             assert!(
                 registry.shards.len() <= MOST_SHARDS && registry.shards.len().is_power_of_two()
             );
-            assert_eq!(registry.shards.len() * registry.idle_per_shard, IDLE_SLOTS_KEPT);
+            assert_eq!(registry.shards.len() * registry.most_idle.slots, IDLE_SLOTS_KEPT);
+            assert_eq!(registry.shards.len() * registry.most_idle.bytes, IDLE_BYTES_KEPT);
         }
     }
 
@@ -325,7 +394,7 @@ mod tests {
     #[test]
     fn what_is_large_or_over_or_unknown_does_not_go_idle() {
         let registry = Arc::new(Registry::new());
-        registry.give_back(opened(&registry, 1, 100_000));
+        registry.give_back(opened(&registry, 1, LARGEST_IDLE + 1));
         let ended = opened(&registry, 2, 100);
         ended.end();
         registry.give_back(ended);

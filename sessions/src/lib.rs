@@ -42,6 +42,7 @@ pub mod store;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unique;
 mod varint;
 mod web;
 

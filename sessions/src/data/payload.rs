@@ -24,7 +24,7 @@
 use std::{
     any::type_name,
     collections::HashSet,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
@@ -303,6 +303,50 @@ pub(crate) fn patched(
     Some(())
 }
 
+/// The same as [`patched`] where nothing moves: head and changed fields have as many bytes as before. The
+/// payload is copied once, and changed where it is.
+pub(crate) fn patched_in_place(
+    fields: &'static [FieldInfo],
+    payload: &[u8],
+    head: &[u8],
+    patch: &Patch,
+) -> Option<Arc<[u8]>> {
+    let (old_head, mut rest) = take_head(payload).ok()?;
+    let behind_head = payload.len() - rest.len();
+    if old_head.len() != head.len() || patch.entries().count() > FEW {
+        return None;
+    }
+    let is_first = |(at, (field, ..)): &(usize, (usize, _, _))| {
+        patch.entries().take(*at).all(|(earlier, ..)| earlier != *field)
+    };
+    let mut missing = patch.entries().enumerate().filter(is_first).count();
+    let mut changes: [(usize, &[u8]); FEW] = [(0, &[]); FEW];
+    let mut expected = 0;
+    while !rest.is_empty() {
+        let (key, old) = take_entry(&mut rest).ok()??;
+        let Some((field, by_alias)) = find(fields, expected, key) else { continue };
+        expected = field + 1;
+        let new = patch.body(field);
+        if by_alias || new.is_some_and(|new| new.len() != old.len()) {
+            return None;
+        }
+        if let Some(new) = new {
+            missing = missing.checked_sub(1)?;
+            changes[missing] = (payload.len() - rest.len() - new.len(), new);
+        }
+    }
+    if missing > 0 {
+        return None;
+    }
+    let mut patched: Arc<[u8]> = Arc::from(payload);
+    let bytes = Arc::get_mut(&mut patched)?;
+    bytes[behind_head - head.len()..behind_head].copy_from_slice(head);
+    for (at, new) in changes {
+        bytes[at..at + new.len()].copy_from_slice(new);
+    }
+    Some(patched)
+}
+
 /// Whether all of `payload` is one, and the encoded head in it.
 pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
     let (head, mut entries) = take_head(payload)?;
@@ -530,6 +574,52 @@ mod tests {
                 assert_eq!(read.unknown, whole.unknown);
                 assert_eq!(patched.len(), whole.write(b"head").len());
             }
+        }
+    }
+
+    #[test]
+    fn patched_in_place_or_not_it_is_the_same() {
+        const FIELDS: &[FieldInfo] =
+            &[FieldInfo::new("a"), FieldInfo::new("b"), FieldInfo::new("c"), FieldInfo::new("d")];
+        let entries: [(&str, &[u8]); 5] =
+            [("c", &[7; 300]), ("a", b"1"), ("later", b"2"), ("d", b""), ("b", b"34")];
+        let payload = PayloadReader::parse(FIELDS, &payload(&entries)).unwrap().write(b"head");
+        for changed in 0..1_usize << FIELDS.len() {
+            let mut patch = Patch::default();
+            for field in (0..FIELDS.len()).filter(|field| changed & 1 << field != 0) {
+                let length = super::body(&FIELDS[field], &payload).unwrap().len();
+                patch.set(field, [1; 300][..length].into(), RequestId(1));
+                patch.set(field, [field as u8 + 2; 300][..length].into(), RequestId(2));
+            }
+            let mut out = Vec::new();
+            patched(FIELDS, &payload, b"HEAD", &patch, &mut out).unwrap();
+            let in_place = patched_in_place(FIELDS, &payload, b"HEAD", &patch);
+            assert_eq!(in_place.as_deref(), Some(&out[..]), "{changed:b}");
+        }
+    }
+
+    #[test]
+    fn what_moves_is_not_patched_in_place() {
+        const FIELDS: &[FieldInfo] =
+            &[FieldInfo::new("a"), FieldInfo::new("bb").aliases(&["old"]), FieldInfo::new("c")];
+        let stored = payload(&[("a", b"12"), ("later", b"3"), ("bb", b"4")]);
+        let by_alias = payload(&[("a", b"12"), ("old", b"4")]);
+        let head = [0; 0];
+        let is_patched = |payload: &[u8], head: &[u8], field, body: &[u8]| {
+            let mut patch = Patch::default();
+            patch.set(field, body.into(), RequestId(1));
+            patched_in_place(FIELDS, payload, head, &patch).is_some()
+        };
+        assert!(is_patched(&stored, &head, 0, b"56"));
+        for (name, is_patched) in [
+            ("longer", is_patched(&stored, &head, 0, b"567")),
+            ("shorter", is_patched(&stored, &head, 0, b"5")),
+            ("not there", is_patched(&stored, &head, 2, b"")),
+            ("with a longer head", is_patched(&stored, b"h", 0, b"56")),
+            ("beside an alias", is_patched(&by_alias, &head, 0, b"56")),
+            ("under an alias", is_patched(&by_alias, &head, 1, b"5")),
+        ] {
+            assert!(!is_patched, "{name}");
         }
     }
 

@@ -1,10 +1,7 @@
 //! What all requests of one layer share.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +21,7 @@ use crate::{
         registry::Registry,
     },
     store::{storage::Storage, timed::Timed},
+    unique::UniqueNumbers,
 };
 
 pub(crate) struct Shared<T: SessionData> {
@@ -114,26 +112,26 @@ impl<T: SessionData> Drop for Shared<T> {
 }
 
 /// Numbers by which saves are found again.
-pub(crate) struct WriteIds(AtomicU32);
+pub(crate) struct WriteIds(UniqueNumbers);
 
 impl WriteIds {
     pub(crate) fn new() -> Self {
-        Self(AtomicU32::new(getrandom::u32().unwrap_or_default()))
+        Self(UniqueNumbers::new())
     }
 
     /// A write id for a save that its process may look for in a store. Not one after another: two copies of
     /// a process, as a virtual machine's snapshot makes them, would give the same number to two saves,
     /// and the one that came too late would take the other for its own.
     pub(crate) fn draw(&self) -> u32 {
-        match getrandom::u32() {
-            Ok(write_id) if write_id != NO_WRITE_ID => write_id,
-            _ => self.next(),
+        match (self.0.draw() >> 32) as u32 {
+            NO_WRITE_ID => self.draw(),
+            write_id => write_id,
         }
     }
 
     /// A number for what stays in this process.
     pub(crate) fn next(&self) -> u32 {
-        match self.0.fetch_add(1, Relaxed) {
+        match self.0.count() as u32 {
             NO_WRITE_ID => self.next(),
             write_id => write_id,
         }
@@ -149,80 +147,67 @@ impl WriteIds {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "derive", feature = "memory", feature = "bincode", feature = "testing"))]
 mod tests {
-    use super::*;
+    use std::{convert::Infallible, sync::Arc};
 
-    #[test]
-    fn two_copies_of_a_process_draw_different_write_ids() {
-        let copies = [(); 2].map(|()| WriteIds(AtomicU32::new(7)));
-        let [one, other] = copies.map(|write_ids| [(); 4].map(|()| write_ids.draw()));
-        assert_ne!(one, other);
-        assert!(!one.contains(&NO_WRITE_ID));
+    use http::{Request, Response, header};
+    use tokio::sync::Barrier;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use crate::{Keys, MemoryStore, Session, SessionLayer, testing::SpyStore};
+
+    #[derive(crate::Session)]
+    #[session(crate = crate)]
+    struct Data {
+        // A save with fields that are merged carries a write id.
+        #[session(merge = add)]
+        one: u32,
+        #[session(merge = add)]
+        other: u32,
     }
 
-    #[cfg(all(feature = "derive", feature = "memory", feature = "bincode", feature = "testing"))]
-    mod copies {
-        use std::{convert::Infallible, sync::Arc};
-
-        use http::{Request, Response, header};
-        use tokio::sync::Barrier;
-        use tower::{Layer, ServiceExt, service_fn};
-
-        use super::*;
-        use crate::{Keys, MemoryStore, Session, SessionLayer, testing::SpyStore};
-
-        #[derive(crate::Session)]
-        #[session(crate = crate)]
-        struct Data {
-            // A save with fields that are merged carries a write id.
-            #[session(merge = add)]
-            one: u32,
-            #[session(merge = add)]
-            other: u32,
-        }
-
-        /// What is changed, and the cookie of the response.
-        async fn request(
-            layer: &SessionLayer<Data>,
-            cookie: &str,
-            change: impl Fn(&mut DataFields) + Clone + Send + 'static,
-            together: Arc<Barrier>,
-        ) -> Option<String> {
-            let service = service_fn(move |request: Request<()>| {
-                let (change, together) = (change.clone(), together.clone());
-                async move {
-                    let session = Session::<Data>::open(request.extensions()).await.unwrap();
-                    change(&mut *session.write().await);
-                    together.wait().await;
-                    Ok::<_, Infallible>(Response::new(String::new()))
-                }
-            });
-            let request = Request::builder().header(header::COOKIE, cookie).body(()).unwrap();
-            let response = layer.layer(service).oneshot(request).await.unwrap();
-            let cookie = response.headers().get(header::SET_COOKIE)?.to_str().unwrap();
-            cookie.split(';').next().map(ToString::to_string)
-        }
-
-        /// As of a virtual machine that was started twice from one snapshot.
-        #[tokio::test]
-        async fn do_not_take_each_others_saves_for_their_own() {
-            let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
-            let [one, other] = [(); 2].map(|()| {
-                let layer = SessionLayer::<Data>::builder(store.clone(), keys.clone());
-                layer.in_another_process().build().unwrap()
-            });
-            let alone = || Arc::new(Barrier::new(1));
-            let cookie = request(&one, "", |it| it.set_one(1), alone()).await.unwrap();
-            for layer in [&one, &other] {
-                layer.shared.write_ids.0.store(7, Relaxed);
+    /// What is changed, and the cookie of the response.
+    async fn request(
+        layer: &SessionLayer<Data>,
+        cookie: &str,
+        change: impl Fn(&mut DataFields) + Clone + Send + 'static,
+        together: Arc<Barrier>,
+    ) -> Option<String> {
+        let service = service_fn(move |request: Request<()>| {
+            let (change, together) = (change.clone(), together.clone());
+            async move {
+                let session = Session::<Data>::open(request.extensions()).await.unwrap();
+                change(&mut *session.write().await);
+                together.wait().await;
+                Ok::<_, Infallible>(Response::new(String::new()))
             }
-            let both = Arc::new(Barrier::new(2));
-            tokio::join!(
-                request(&one, &cookie, |it| it.set_one(2), both.clone()),
-                request(&other, &cookie, |it| it.set_other(3), both.clone()),
-            );
-            let check = |it: &mut DataFields| assert_eq!((it.one, it.other), (2, 3));
-            request(&one, &cookie, check, alone()).await;
+        });
+        let request = Request::builder().header(header::COOKIE, cookie).body(()).unwrap();
+        let response = layer.layer(service).oneshot(request).await.unwrap();
+        let cookie = response.headers().get(header::SET_COOKIE)?.to_str().unwrap();
+        cookie.split(';').next().map(ToString::to_string)
+    }
+
+    /// As of a virtual machine that was started twice from one snapshot.
+    #[tokio::test]
+    async fn two_copies_of_a_process_do_not_take_each_others_saves_for_their_own() {
+        let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
+        let [one, other] = [(); 2].map(|()| {
+            let layer = SessionLayer::<Data>::builder(store.clone(), keys.clone());
+            layer.in_another_process().build().unwrap()
+        });
+        let alone = || Arc::new(Barrier::new(1));
+        let cookie = request(&one, "", |it| it.set_one(1), alone()).await.unwrap();
+        for layer in [&one, &other] {
+            layer.shared.write_ids.0.count_from(7);
         }
+        let both = Arc::new(Barrier::new(2));
+        tokio::join!(
+            request(&one, &cookie, |it| it.set_one(2), both.clone()),
+            request(&other, &cookie, |it| it.set_other(3), both.clone()),
+        );
+        let check = |it: &mut DataFields| assert_eq!((it.one, it.other), (2, 3));
+        request(&one, &cookie, check, alone()).await;
     }
 }

@@ -358,6 +358,12 @@ impl<T: SessionData> Contents<T> {
         head: &Head,
     ) -> Arc<[u8]> {
         let head = head.to_bytes();
+        if extra_patch.is_none()
+            && let Some(payload) =
+                payload::patched_in_place(T::FIELDS, &self.known.record.payload, &head, pending)
+        {
+            return payload;
+        }
         let patched = |out: &mut Vec<u8>| {
             payload::patched(T::FIELDS, &self.known.record.payload, &head, pending, out).is_some()
         };

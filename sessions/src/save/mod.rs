@@ -161,7 +161,8 @@ async fn save_in_span<T: SessionData>(
     turn: &mut StoreTurn<'_>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
-    // Long: the loop of the module's picture, with an arm for each plan.
+    // Long: the loop of the module's picture, with an arm for each plan. Boxed is what a usual save does
+    // not wait for, so that its future stays below a kilobyte (as in `redis/saves.rs`).
     loop {
         let plan = plan(shared, slot, job, turn.lease_wait.overdue)?;
         #[cfg(feature = "private-cookie")]
@@ -173,7 +174,7 @@ async fn save_in_span<T: SessionData>(
             Plan::Nothing => return Ok(Saved::Done),
             Plan::Outdated => return Ok(Saved::Outdated),
             Plan::Create(record) => {
-                if create(shared, store, slot, record).await? {
+                if Box::pin(create(shared, store, slot, record)).await? {
                     return Ok(Saved::Done);
                 }
             }
@@ -199,12 +200,18 @@ async fn save_in_span<T: SessionData>(
                     }
                     Replaced::Changed => meters::retried(),
                 }
-                reload_instead_of(shared, store, slot, Some(&record)).await?;
-                turn.lost.pause(shared).await?;
+                Box::pin(async {
+                    reload_instead_of(shared, store, slot, Some(&record)).await?;
+                    turn.lost.pause(shared).await
+                })
+                .await?;
             }
             Plan::Wait(lease, version) => {
-                turn.wait_for(lease, version, shared).await?;
-                reload(shared, store, slot).await?;
+                Box::pin(async {
+                    turn.wait_for(lease, version, shared).await?;
+                    reload(shared, store, slot).await
+                })
+                .await?;
             }
         }
     }
@@ -309,7 +316,7 @@ async fn replace(
 ) -> Result<Replaced, StoreError> {
     match store.replace(key, record, based_on).await {
         // A store that hangs would only hang once more.
-        Err(error) if !is_overdue(&error) => match store.load(key).await {
+        Err(error) if !is_overdue(&error) => match Box::pin(store.load(key)).await {
             Ok(Some(found)) if is_ours(record, &found) => Ok(Replaced::Done),
             // Others were faster, and ours would be among their write ids.
             Ok(Some(found)) if is_overtaken(record, &found) => Ok(Replaced::Changed),

@@ -155,7 +155,7 @@ impl<T: SessionData> Handle<T> {
         if let Some(turn) = &mut turn
             && has_saved
         {
-            error = self.save(&slot, turn).await.err();
+            error = Box::pin(self.save(&slot, turn)).await.err();
         }
         let is_noted = match &mut turn {
             // Unless another request has just done so.
@@ -164,14 +164,14 @@ impl<T: SessionData> Handle<T> {
                     && error.is_none()
                     && self.inspect(&slot, self.shared.now()).is_cookie_old =>
             {
-                self.note_cookie(&slot, turn).await
+                Box::pin(self.note_cookie(&slot, turn)).await
             }
             _ => false,
         };
         if !has_saved && let Some(expires_at) = self.look_for_refresh(&slot, self.shared.now()).1 {
             match &mut turn {
-                Some(turn) if slot.has_device() => self.note_seen(&slot, turn).await,
-                _ => self.touch(&slot, expires_at).await,
+                Some(turn) if slot.has_device() => Box::pin(self.note_seen(&slot, turn)).await,
+                _ => Box::pin(self.touch(&slot, expires_at)).await,
             }
         }
         let is_aged = is_noted || self.may_sign_again(&slot, turn.is_some()).await;
@@ -451,4 +451,33 @@ fn is_to_send_again<T: SessionData>(current: &Current<T>, seen: Seen) -> bool {
     let is_same = |id| current.cookie.is_some_and(|cookie| cookie.id == id);
     seen.is_cookie_old
         && current.slot.registration().is_some_and(|registration| is_same(registration.id))
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "derive", feature = "bincode"))]
+mod tests {
+    use super::*;
+
+    #[derive(sessions_derive::Session)]
+    #[session(crate = crate)]
+    struct Data {
+        number: u32,
+    }
+
+    type HandleOf = Handle<Data>;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What glibc's allocator has in a thread's own cache, which takes no lock (`tcache_max`, and its head);
+    /// beside the future of `finish` its box has the handler's response.
+    #[test]
+    fn the_futures_of_a_response_are_small() {
+        let finish = size(|handle: &'static HandleOf| handle.finish());
+        assert!(finish <= 1032 - 256, "finish: {finish} bytes");
+        type Save = (&'static HandleOf, &'static Arc<Slot<Data>>, &'static mut StoreTurn<'static>);
+        let save = size(|(handle, slot, turn): Save| handle.save(slot, turn));
+        assert!(save <= 1032, "save: {save} bytes");
+    }
 }

@@ -286,7 +286,8 @@ impl<S: Watch> Store for NearCache<S> {
             }
             return Ok(Some(record));
         }
-        self.load_and_keep(key).await
+        // In a box of its own, so that a hit, which asks nobody, takes no room for the question.
+        Box::pin(self.load_and_keep(key)).await
     }
 
     async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {

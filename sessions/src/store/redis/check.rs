@@ -1,8 +1,12 @@
 //! What a store needs of its server, and whether it has it.
 
-use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::{NAME, RedisStore, connection::Call, errors::classify};
+use super::{
+    NAME, RedisStore,
+    connection::{Call, Several, batch},
+    errors::classify,
+};
 use crate::error::store::StoreError;
 
 /// The commands that a store sends, or its scripts run.
@@ -38,7 +42,7 @@ impl RedisStore {
         let tag = if connection.is_cluster() { "{check}" } else { "check" };
         let [session, beside, set] =
             ["{check}", "{check}:0", &format!("user:{tag}")].map(|name| format!("{prefix}:{name}"));
-        let mut commands = Pipeline::with_capacity(COMMANDS.len());
+        let mut commands = batch(COMMANDS.len());
         for name in COMMANDS {
             let command = commands.cmd(name);
             match name {
@@ -60,7 +64,7 @@ impl RedisStore {
                 _ => unreachable!("{name}"),
             };
         }
-        let answers = connection.pipeline(commands, &mut Call::default()).await;
+        let answers = connection.query(&Several(&commands), &mut Call::default()).await;
         let answers = answers.map_err(|error| classify(operation, error))?;
         let (mut lacking, mut unknown) = (Vec::new(), Vec::new());
         let mut keys = None;

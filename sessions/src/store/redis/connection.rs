@@ -7,12 +7,12 @@ use std::{
 
 use redis::{
     Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
-    aio::ConnectionManager,
+    aio::{ConnectionLike, ConnectionManager},
 };
 use tokio::time::{Instant as Deadline, timeout_at};
 
 #[cfg(feature = "redis-cluster")]
-use redis::{aio::MultiplexedConnection, cluster_async::ClusterConnection};
+use redis::cluster_async::ClusterConnection;
 
 #[cfg(feature = "redis-cluster")]
 use super::nodes::Nodes;
@@ -24,31 +24,31 @@ use crate::{identity::id::StoreKey, store::watch::Feed};
 
 /// What becomes known of a call beside its answer.
 #[derive(Default)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     /// The error of the first time, if the call was made once more.
     pub(super) lost: Option<RedisError>,
     /// What tells of the changes of the keys that were read on the connection that has answered.
     pub(super) feed: Option<Feed>,
     /// The session that it loads for a near cache, in a cluster. All keys of the call are that one's.
     #[cfg(feature = "redis-cluster")]
-    pub(super) loads: Option<StoreKey>,
+    pub(super) loads: Option<&'a StoreKey>,
     /// The session that it saves, if the near cache knows of that.
-    pub(super) saves: Option<StoreKey>,
+    pub(super) saves: Option<&'a StoreKey>,
     /// Of the save, if it was carried out.
     pub(super) echo: Option<Expected>,
 }
 
-impl Call {
+impl<'a> Call<'a> {
     /// Of a save that the near cache knows of.
-    pub(super) fn saving(key: &StoreKey) -> Self {
-        Self { saves: Some(*key), ..Self::default() }
+    pub(super) fn saving(key: &'a StoreKey) -> Self {
+        Self { saves: Some(key), ..Self::default() }
     }
 
     /// Of a load for a near cache.
-    pub(super) fn loading(key: &StoreKey) -> Self {
+    pub(super) fn loading(key: &'a StoreKey) -> Self {
         let call = Self::default();
         #[cfg(feature = "redis-cluster")]
-        let call = Self { loads: Some(*key), ..call };
+        let call = Self { loads: Some(key), ..call };
         let _ = key;
         call
     }
@@ -83,29 +83,53 @@ pub(super) enum Server {
 }
 
 /// What is done on a connection, perhaps on several one after another.
-#[cfg(feature = "redis-cluster")]
 pub(super) trait Work<R>: Sync {
-    fn on(&self, connection: MultiplexedConnection) -> impl Future<Output = RedisResult<R>> + Send;
+    fn on(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+    ) -> impl Future<Output = RedisResult<R>> + Send;
+
+    /// The answer; or an error if the answer says that another server is wanted.
+    fn wanted(answer: R) -> RedisResult<R> {
+        Ok(answer)
+    }
 }
 
-#[cfg(feature = "redis-cluster")]
-struct One<'a>(&'a Cmd);
+/// A command.
+pub(super) struct One<'a>(pub(super) &'a Cmd);
 
-#[cfg(feature = "redis-cluster")]
 impl<R: FromRedisValue> Work<R> for One<'_> {
-    async fn on(&self, mut connection: MultiplexedConnection) -> RedisResult<R> {
-        self.0.query_async(&mut connection).await
+    async fn on(&self, connection: &mut (impl ConnectionLike + Send)) -> RedisResult<R> {
+        self.0.query_async(connection).await
     }
 }
 
-#[cfg(feature = "redis-cluster")]
-struct Several<'a>(&'a Pipeline);
+/// A [`batch`] of commands in one round trip: the answer to each, errors included.
+pub(super) struct Several<'a>(pub(super) &'a Pipeline);
 
-#[cfg(feature = "redis-cluster")]
 impl Work<Vec<Value>> for Several<'_> {
-    async fn on(&self, mut connection: MultiplexedConnection) -> RedisResult<Vec<Value>> {
-        wanted(self.0.query_async(&mut connection).await?)
+    async fn on(&self, connection: &mut (impl ConnectionLike + Send)) -> RedisResult<Vec<Value>> {
+        self.0.query_async(connection).await
     }
+
+    fn wanted(answers: Vec<Value>) -> RedisResult<Vec<Value>> {
+        let mut errors = answers.iter().filter_map(|answer| match answer {
+            Value::ServerError(error) => Some(RedisError::from(error.clone())),
+            _ => None,
+        });
+        match errors.find(|error| is_demotion(error) || is_elsewhere(error)) {
+            Some(error) => Err(error),
+            None => Ok(answers),
+        }
+    }
+}
+
+/// For so many commands that are sent together. An error among the answers is handed on in its place:
+/// otherwise all errors come in one that hides which it is.
+pub(super) fn batch(commands: usize) -> Pipeline {
+    let mut batch = Pipeline::with_capacity(commands);
+    batch.ignore_errors();
+    batch
 }
 
 #[cfg(feature = "redis-cluster")]
@@ -119,10 +143,10 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Does `work` on a connection to the session's node, if a near cache wants to know what changes; nothing
     /// if the connection to the cluster has to do it.
-    async fn near<R>(&self, work: &impl Work<R>, call: &mut Call) -> Option<RedisResult<R>> {
+    async fn near<R>(&self, work: &impl Work<R>, call: &mut Call<'_>) -> Option<RedisResult<R>> {
         let key = call.loads.or(call.saves)?;
         let nodes = self.nodes.as_ref().filter(|nodes| nodes.are_tracked())?;
-        let error = match nodes.query(&key, &self.connection, work, call).await {
+        let error = match nodes.query(key, &self.connection, work, call).await {
             Ok(answer) => return Some(Ok(answer)),
             Err(error) => error,
         };
@@ -144,21 +168,21 @@ impl Connection {
         Self { server, timeout }
     }
 
-    /// A command that may be carried out twice: when the connection ends before the answer is there,
-    /// it is sent once more. The error of the first time is left in the call then.
-    pub(super) async fn command<T: FromRedisValue>(
+    /// What may be carried out twice: when the connection ends before the answer is there, it is sent
+    /// once more. The error of the first time is left in the call then.
+    pub(super) async fn query<R>(
         &self,
-        command: &Cmd,
-        call: &mut Call,
-    ) -> RedisResult<T> {
+        work: &impl Work<R>,
+        call: &mut Call<'_>,
+    ) -> RedisResult<R> {
         let begun = Instant::now();
-        match self.command_once(command, call).await {
+        match self.query_once(work, call).await {
             Err(error) if may_help(&error) => {
                 let mut again = Again::new(self.timeout, begun, error);
                 // Boxed, for a call that needs it is rare.
                 Box::pin(async move {
                     while again.goes_on(&self.server).await {
-                        if let Some(answer) = again.result(self.command_once(command, call)).await {
+                        if let Some(answer) = again.result(self.query_once(work, call)).await {
                             call.lost = again.lost.or(call.lost.take());
                             return answer;
                         }
@@ -172,69 +196,14 @@ impl Connection {
         }
     }
 
-    /// Several commands in one round trip, which may be carried out twice as well. The answer to each,
-    /// errors included.
-    pub(super) async fn pipeline(
-        &self,
-        mut commands: Pipeline,
-        call: &mut Call,
-    ) -> RedisResult<Vec<Value>> {
-        // Otherwise the errors come in one that hides which it is.
-        let commands = &*commands.ignore_errors();
-        let begun = Instant::now();
-        match self.pipeline_once(commands, call).await {
-            Err(error) if may_help(&error) => {
-                let mut again = Again::new(self.timeout, begun, error);
-                Box::pin(async move {
-                    while again.goes_on(&self.server).await {
-                        let answer = again.result(self.pipeline_once(commands, call)).await;
-                        if let Some(answer) = answer {
-                            call.lost = again.lost.or(call.lost.take());
-                            return answer;
-                        }
-                    }
-                    call.lost = again.lost.or(call.lost.take());
-                    Err(again.error)
-                })
-                .await
-            }
-            answer => answer,
-        }
-    }
-
-    async fn command_once<T: FromRedisValue>(
-        &self,
-        command: &Cmd,
-        call: &mut Call,
-    ) -> RedisResult<T> {
+    async fn query_once<R, W: Work<R>>(&self, work: &W, call: &mut Call<'_>) -> RedisResult<R> {
         match &self.server {
-            Server::Own(own) => {
-                let query = async |connection| command.query_async(&mut { connection }).await;
-                own.query(query, call).await
-            }
-            Server::Application(manager, _) => command.query_async(&mut manager.clone()).await,
+            Server::Own(own) => own.query(work, call).await,
+            Server::Application(manager, _) => W::wanted(work.on(&mut manager.clone()).await?),
             #[cfg(feature = "redis-cluster")]
-            Server::Cluster(cluster) => match cluster.near(&One(command), call).await {
+            Server::Cluster(cluster) => match Box::pin(cluster.near(work, call)).await {
                 Some(answer) => answer,
-                None => command.query_async(&mut cluster.connection.clone()).await,
-            },
-        }
-    }
-
-    async fn pipeline_once(&self, commands: &Pipeline, call: &mut Call) -> RedisResult<Vec<Value>> {
-        match &self.server {
-            Server::Own(own) => {
-                let query =
-                    async |connection| wanted(commands.query_async(&mut { connection }).await?);
-                own.query(query, call).await
-            }
-            Server::Application(manager, _) => {
-                wanted(commands.query_async(&mut manager.clone()).await?)
-            }
-            #[cfg(feature = "redis-cluster")]
-            Server::Cluster(cluster) => match cluster.near(&Several(commands), call).await {
-                Some(answer) => answer,
-                None => commands.query_async(&mut cluster.connection.clone()).await,
+                None => work.on(&mut cluster.connection.clone()).await,
             },
         }
     }
@@ -330,18 +299,6 @@ impl Again {
 /// Whether the same call may be answered on another connection.
 fn may_help(error: &RedisError) -> bool {
     error.is_connection_dropped() || is_demotion(error)
-}
-
-/// The answers, or an error if one of them says that another server is wanted.
-fn wanted(answers: Vec<Value>) -> RedisResult<Vec<Value>> {
-    let mut errors = answers.iter().filter_map(|answer| match answer {
-        Value::ServerError(error) => Some(RedisError::from(error.clone())),
-        _ => None,
-    });
-    match errors.find(|error| is_demotion(error) || is_elsewhere(error)) {
-        Some(error) => Err(error),
-        None => Ok(answers),
-    }
 }
 
 /// Whether another node of a cluster has the slot, or none has it just now.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     QUEUE, WRITES,
-    connection::{Call, is_demotion},
+    connection::{Call, Work, is_demotion},
     tracking::{News, Tracked, Tracking},
 };
 #[cfg(feature = "redis-cluster")]
@@ -118,37 +118,41 @@ impl Managed {
 
     /// Does `work` on the connection. After an error that another server may cure, the next call
     /// connects again. In `call` is left what tells of the changes of what was read.
-    pub(super) async fn query<R>(
+    pub(super) async fn query<R, W: Work<R>>(
         &self,
-        work: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<R>,
-        call: &mut Call,
+        work: &W,
+        call: &mut Call<'_>,
     ) -> RedisResult<R> {
-        let Open { connection, number, news, .. } = self.connect().await?;
-        let Some(news) = news else {
-            let answer = work(connection).await;
-            return answer.inspect_err(|error| self.shared.forget_after(error, number));
-        };
+        let mut open = self.open().await?;
         // Before it is sent; of an earlier try nothing is expected any more.
-        call.echo = call.saves.as_ref().and_then(|key| news.expect_echo(key));
-        let sent = tokio::time::Instant::now();
-        let answer = work(connection).await;
-        match &answer {
-            Ok(_) => {
-                news.feed.confirm(sent.into_std());
-                call.feed = Some(news.feed);
+        call.echo = open.news.as_ref().zip(call.saves).and_then(|(it, key)| it.expect_echo(key));
+        let sent = open.news.is_some().then(tokio::time::Instant::now);
+        match work.on(&mut open.connection).await.and_then(W::wanted) {
+            Ok(answer) => {
+                if let Some((news, sent)) = open.news.zip(sent) {
+                    news.feed.confirm(sent.into_std());
+                    call.feed = Some(news.feed);
+                }
+                Ok(answer)
             }
             Err(error) => {
                 call.echo = None;
-                self.shared.forget_after(error, number);
+                self.shared.forget_after(&error, open.number);
+                Err(error)
             }
         }
-        answer
+    }
+
+    async fn open(&self) -> RedisResult<Open> {
+        let usable = self.shared.lock().usable();
+        match usable {
+            Some(open) => Ok(open),
+            // Boxed, for it is rare.
+            None => Box::pin(self.connect()).await,
+        }
     }
 
     async fn connect(&self) -> RedisResult<Open> {
-        if let Some(open) = self.shared.lock().usable() {
-            return Ok(open);
-        }
         // In a task of its own, because a call that gives up must not take the search with it:
         // with a short deadline no call would ever find the server.
         let shared = self.shared.clone();

@@ -1,18 +1,11 @@
 use std::{
     fmt,
-    io::Write,
     ops::ControlFlow,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
-use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, RedisWrite, ServerErrorKind,
-    Value, aio::ConnectionManager,
-};
+use redis::{Client, Cmd, FromRedisValue, Value, aio::ConnectionManager};
 
 #[cfg(feature = "redis-cluster")]
 use redis::IntoConnectionInfo;
@@ -20,22 +13,23 @@ use redis::IntoConnectionInfo;
 #[cfg(feature = "redis-cluster")]
 use self::{connection::Cluster, nodes::Nodes};
 use self::{
-    connection::{Call, Connection, Server},
+    connection::{Call, Connection, One, Server, Several, batch},
     errors::classify,
     managed::{Managed, Source},
-    recent::{GAP, RecentRecord, RecentRecords},
-    scripts::{Code, Scripts},
+    recent::RecentRecords,
+    saves::last_of,
+    scripts::Scripts,
     tracking::Tracking,
 };
 
 use super::{
     AllSessions, Created, DynUserIndex, Replaced, Store, UserIndex,
     known_users::KnownUsers,
-    packed::{head_length, pack_head_into, pack_into, packed_length, stored_millis, unpack},
+    packed::{stored_millis, unpack},
     watch::{Around, Feed, Watch, Watcher},
 };
 use crate::error::store::StoreError;
-use crate::{clock::Clock, identity::id::StoreKey, record::Record};
+use crate::{clock::Clock, identity::id::StoreKey, record::Record, unique::UniqueNumbers};
 
 mod check;
 mod connection;
@@ -44,6 +38,7 @@ mod managed;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
 mod recent;
+mod saves;
 mod scripts;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
@@ -222,8 +217,7 @@ struct Shared {
     scripts: Scripts,
     /// Those for when the server tells what changes.
     tracked_scripts: OnceLock<Scripts>,
-    /// The next save's write id, where the system has no random numbers.
-    write_id: AtomicU64,
+    write_ids: UniqueNumbers,
     recent: RecentRecords,
     users: KnownUsers,
     /// Who is told of what this store writes.
@@ -346,182 +340,10 @@ impl RedisStore {
         &self,
         operation: &'static str,
         command: &Cmd,
-        call: &mut Call,
+        call: &mut Call<'_>,
     ) -> Result<T, StoreError> {
-        let answer = self.shared.connection.command(command, call).await;
+        let answer = self.shared.connection.query(&One(command), call).await;
         answer.map_err(|error| classify(operation, error))
-    }
-
-    /// Runs a script by its hash, and sends its text to a server that does not know it. What `first`
-    /// says comes before it, in the same round trip. In `call` is left why it was sent once more, if
-    /// it was.
-    async fn run<T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        script: &Code,
-        first: Option<Cmd>,
-        keys: &[&str],
-        arguments: &[&[u8]],
-        call: &mut Call,
-    ) -> Result<T, StoreError> {
-        let command = |name: &str, script: &str| {
-            let length = keys.iter().map(|key| key.len()).sum::<usize>()
-                + arguments.iter().map(|argument| argument.len()).sum::<usize>();
-            let mut command =
-                Cmd::with_capacity(3 + keys.len() + arguments.len(), length + script.len() + 16);
-            command.arg(name).arg(script).arg(keys.len()).arg(keys).arg(arguments);
-            command
-        };
-        let connection = &self.shared.connection;
-        let by_hash = command("EVALSHA", &script.hash);
-        let mut answer = match first {
-            Some(first) => {
-                let mut both = redis::Pipeline::with_capacity(2);
-                both.add_command(first).add_command(by_hash);
-                connection.pipeline(both, call).await.and_then(last_of)
-            }
-            None => connection.command(&by_hash, call).await,
-        };
-        let is = |error: &RedisError, kind| error.kind() == ErrorKind::Server(kind);
-        if answer.as_ref().is_err_and(|error| is(error, ServerErrorKind::NoScript)) {
-            // What came first has been done.
-            let by_text = command("EVAL", &script.text);
-            let lost = call.lost.take();
-            answer = connection.command(&by_text, call).await;
-            call.lost = call.lost.take().or(lost);
-        }
-        match answer {
-            // In a script the server does not say which command it was.
-            Err(error) if errors::is_denied_in_script(&error) => {
-                self.check(operation).await?;
-                Err(classify(operation, error))
-            }
-            answer => answer.map_err(|error| classify(operation, error)),
-        }
-    }
-
-    /// Runs `create` or `replace`.
-    async fn write(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: Option<u64>,
-        write_id: [u8; WRITE_ID],
-        call: &mut Call,
-    ) -> Result<i64, StoreError> {
-        // Long: one call of a script, whose arguments stand in one list.
-        let scripts = self.scripts();
-        let (operation, script) = match based_on {
-            None => ("create", &scripts.create),
-            Some(_) => (REPLACE, &scripts.replace),
-        };
-        let (expires, now) = (stored_millis(record.expires_at), self.now());
-        let ttl = expires.saturating_sub(now);
-        if let (true, Some(user)) = (self.shared.connection.is_cluster(), &record.user) {
-            // The set first: a session that is not in it would escape a logout everywhere.
-            self.index(operation, key, user, expires, now).await?;
-        }
-        let session = self.key(key);
-        // Beside the session, under a name that no other save has.
-        let beside = format!("{session}:{:016x}", u64::from_be_bytes(write_id));
-        // The words and the time take less than what is there for them.
-        let length = WRITE_ID + packed_length(record);
-        let mut put = Cmd::with_capacity(5, beside.len() + length + 32);
-        put.arg("SET").arg(&beside);
-        let mut value = put.writer_for_next_arg();
-        value.write_all(&write_id).expect("memory");
-        pack_into(&mut value, record);
-        drop(value);
-        put.arg("PX").arg(ttl.max(LEAST_TTL));
-        let set = self.set_beside(record);
-        let keys: &[&str] = match &set {
-            Some(set) => &[&session, &beside, set],
-            None => &[&session, &beside],
-        };
-        // What is there if it has this record's expiry and user, and is live.
-        let mut unmoved = Vec::with_capacity(head_length(record));
-        if let Some(based_on) = based_on.filter(|_| ttl > 0) {
-            pack_head_into(&mut unmoved, record, based_on);
-        }
-        let end = (WRITE_ID + unmoved.len()).saturating_sub(1).to_string();
-        let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
-        let based_on = based_on.unwrap_or(0).to_be_bytes();
-        let arguments: [&[u8]; 8] = [
-            now.as_bytes(),
-            &write_id,
-            key.as_bytes(),
-            expires.as_bytes(),
-            ttl.as_bytes(),
-            &based_on,
-            &unmoved,
-            end.as_bytes(),
-        ];
-        let answer = self.run(operation, script, Some(put), keys, &arguments, call).await?;
-        if answer == 1 {
-            self.shared.recent.put(key, write_id, record);
-            self.shared.users.put(key, record.user.as_ref());
-        }
-        Ok(answer)
-    }
-
-    /// Not one after another: two copies of a process, as a virtual machine's snapshot makes them, would
-    /// take each other's saves for their own.
-    fn next_write_id(&self) -> [u8; WRITE_ID] {
-        let next = || self.shared.write_id.fetch_add(1, Relaxed);
-        getrandom::u64().unwrap_or_else(|_| next()).to_be_bytes()
-    }
-
-    /// Sends only the bytes of a payload that have changed. False if the server has not this very
-    /// record that we know, or if more has changed: then nothing has happened.
-    async fn patch(
-        &self,
-        key: &StoreKey,
-        recent: &RecentRecord,
-        record: &Record,
-        write_id: [u8; WRITE_ID],
-        call: &mut Call,
-    ) -> Result<bool, StoreError> {
-        let (expires, now) = (stored_millis(record.expires_at), self.now());
-        if expires <= now {
-            return Ok(false);
-        }
-        let Some(mut changes) = recent.changes_to(record) else { return Ok(false) };
-        let before = packed_head(recent.write_id, record, recent.record.version);
-        let mut after = packed_head(write_id, record, record.version);
-        // A change that is close to the head goes with the head.
-        if let Some(first) = changes.first().filter(|first| first.start < GAP) {
-            after.extend_from_slice(&record.payload[..first.end]);
-            changes.remove(0);
-        }
-        let session = self.key(key);
-        let set = self.set_beside(record);
-        let keys: &[&str] = match &set {
-            Some(set) => &[&session, set],
-            None => &[&session],
-        };
-        let end = (before.len() - 1).to_string();
-        let numbers = [now, expires, expires - now].map(|number| number.to_string());
-        let starts: Vec<String> =
-            changes.iter().map(|change| (before.len() + change.start).to_string()).collect();
-        let mut arguments: Vec<&[u8]> = Vec::with_capacity(7 + 2 * changes.len());
-        arguments.extend::<[&[u8]; 7]>([
-            &before,
-            end.as_bytes(),
-            &after,
-            key.as_bytes(),
-            numbers[0].as_bytes(),
-            numbers[1].as_bytes(),
-            numbers[2].as_bytes(),
-        ]);
-        for (start, change) in starts.iter().zip(changes) {
-            arguments.extend([start.as_bytes(), &record.payload[change]]);
-        }
-        let script = &self.scripts().patch;
-        let done: i64 = self.run("replace", script, None, keys, &arguments, call).await?;
-        if done == 1 {
-            self.shared.recent.put(key, write_id, record);
-        }
-        Ok(done == 1)
     }
 
     /// A session, and when it expires as its user's set has it, in one round trip. If the set cannot
@@ -531,36 +353,17 @@ impl RedisStore {
         get: &Cmd,
         key: &StoreKey,
         user: &str,
-        call: &mut Call,
+        call: &mut Call<'_>,
     ) -> Result<(Option<Vec<u8>>, Option<Option<f64>>), StoreError> {
         let failed = |error| classify("load", error);
-        let mut both = redis::Pipeline::with_capacity(2);
+        let mut both = batch(2);
         both.add_command(get.clone());
         both.cmd("ZSCORE").arg(self.user_key(user)).arg(key.as_bytes());
-        let answers = self.shared.connection.pipeline(both, call).await.map_err(failed)?;
+        let answers = self.shared.connection.query(&Several(&both), call).await.map_err(failed)?;
         let mut answers = answers.into_iter();
         let value = last_of(answers.next().into_iter().collect()).map_err(failed)?;
         let score = last_of(answers.next().into_iter().collect());
         Ok((value, score.ok()))
-    }
-
-    async fn index(
-        &self,
-        operation: &'static str,
-        key: &StoreKey,
-        user: &str,
-        expires: u64,
-        now: u64,
-    ) -> Result<(), StoreError> {
-        let ttl = expires.saturating_sub(now).to_string();
-        let (expires, now) = (expires.to_string(), now.to_string());
-        let arguments: [&[u8]; 4] =
-            [now.as_bytes(), key.as_bytes(), expires.as_bytes(), ttl.as_bytes()];
-        let set = self.user_key(user);
-        let script = &self.scripts().index;
-        let _: i64 =
-            self.run(operation, script, None, &[&set], &arguments, &mut Call::default()).await?;
-        Ok(())
     }
 
     /// The record in a value, if it is live.
@@ -708,38 +511,19 @@ impl RedisStoreBuilder {
     }
 
     fn assemble(self, server: Server) -> RedisStore {
-        // Without random numbers there are no session ids either; the time will do for this.
-        let write_id = stored_millis(SystemTime::now()) << 20;
         let shared = Shared {
             connection: Connection::new(server, self.timeout),
             prefix: self.prefix,
             clock: self.clock,
             scripts: Scripts::new(false),
             tracked_scripts: OnceLock::new(),
-            write_id: AtomicU64::new(write_id),
+            write_ids: UniqueNumbers::new(),
             recent: RecentRecords::new(),
             users: KnownUsers::new(),
             watcher: RwLock::default(),
         };
         RedisStore { shared: Arc::new(shared) }
     }
-}
-
-/// What stands before the payload of a save.
-fn packed_head(write_id: [u8; WRITE_ID], record: &Record, version: u64) -> Vec<u8> {
-    let mut head = Vec::with_capacity(WRITE_ID + head_length(record));
-    head.extend_from_slice(&write_id);
-    pack_head_into(&mut head, record, version);
-    head
-}
-
-/// The answer to the last command, or the first error.
-fn last_of<T: FromRedisValue>(answers: Vec<Value>) -> RedisResult<T> {
-    let mut last = Value::Nil;
-    for answer in answers {
-        last = answer.extract_error()?;
-    }
-    Ok(redis::from_redis_value(last)?)
 }
 
 impl RedisStore {
@@ -752,7 +536,7 @@ impl RedisStore {
     async fn load_noting(
         &self,
         key: &StoreKey,
-        call: &mut Call,
+        call: &mut Call<'_>,
     ) -> Result<Option<Record>, StoreError> {
         const OPERATION: &str = "load";
         let mut get = redis::cmd("GET");
@@ -778,47 +562,10 @@ impl RedisStore {
             if score.is_none_or(|score| score < expires as f64) {
                 tracing::debug!("a session is put back into the set of its user");
                 // The session is there, whether its user's set can be written or not.
-                let _ = self.index(OPERATION, key, &user, expires, self.now()).await;
+                let _ = Box::pin(self.index(OPERATION, key, &user, expires, self.now())).await;
             }
         }
         Ok(record)
-    }
-
-    async fn create_noting(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        call: &mut Call,
-    ) -> Result<Created, StoreError> {
-        let answer = self.write(key, record, None, self.next_write_id(), call).await?;
-        Ok(if answer == 1 { Created::Done } else { Created::Exists })
-    }
-
-    async fn replace_noting(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: u64,
-        call: &mut Call,
-    ) -> Result<Replaced, StoreError> {
-        // The same for both ways, so that a save which is sent again knows itself.
-        let write_id = self.next_write_id();
-        if let Some(recent) = self.shared.recent.take(key)
-            && recent.record.version == based_on
-            && self.patch(key, &recent, record, write_id, call).await?
-        {
-            return Ok(Replaced::Done);
-        }
-        match self.write(key, record, Some(based_on), write_id, call).await? {
-            1 => Ok(Replaced::Done),
-            0 => Ok(Replaced::Changed),
-            // Another process has saved more than once since: what the first try has done is unknown.
-            2 => call
-                .lost
-                .take()
-                .map_or(Ok(Replaced::Changed), |error| Err(classify(REPLACE, error))),
-            _ => Ok(Replaced::Missing),
-        }
     }
 }
 
@@ -850,9 +597,9 @@ impl Store for RedisStore {
         let [now_text, ttl, text] = [now, ttl, expires].map(|number| number.to_string());
         let arguments: [&[u8]; 4] = [now_text.as_bytes(), text.as_bytes(), &bytes, ttl.as_bytes()];
         let script = &self.scripts().touch;
-        let user: Option<String> = self
-            .run("touch", script, None, &[&self.key(key)], &arguments, &mut Call::default())
-            .await?;
+        let command = script.call(&[&self.key(key)], &arguments);
+        let user: Option<String> =
+            self.run("touch", script, &command, &mut Call::default()).await?;
         if let Some(user) = user {
             // In a task, because a caller that is dropped just now would leave it half done.
             let (store, key) = (self.clone(), *key);
@@ -869,9 +616,8 @@ impl Store for RedisStore {
         let now = self.now().to_string();
         let session = self.key(key);
         let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id()));
-        let (keys, arguments): ([&str; 2], [&[u8]; 1]) = ([&session, &receipt], [now.as_bytes()]);
-        let deleted: i64 =
-            self.run("delete", script, None, &keys, &arguments, &mut Call::default()).await?;
+        let command = script.call(&[&session, &receipt], &[now.as_bytes()]);
+        let deleted: i64 = self.run("delete", script, &command, &mut Call::default()).await?;
         Ok(deleted == 1)
     }
 
@@ -1081,5 +827,40 @@ impl UserIndex for RedisStore {
             let _: i64 = self.query(OPERATION, &remove).await?;
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NearCache;
+
+    /// What glibc's allocator has in a thread's own cache (`tcache_max`, and its head).
+    const SERVED_WITHOUT_A_LOCK: usize = 1032;
+
+    #[test]
+    fn the_future_of_a_call_is_small() {
+        let client = Client::open("redis://127.0.0.1:1").unwrap();
+        let own = Managed::new(Source::Address(client), Duration::from_secs(1));
+        let store = RedisStore::builder().assemble(Server::Own(own));
+        let near = NearCache::new(store.clone()).unwrap();
+        let (key, now) = (&StoreKey::from_bytes([1; 32]), SystemTime::now());
+        let (user, payload) = (Some("7".into()), [0_u8; 600][..].into());
+        let record = &Record { version: 1, created_at: now, expires_at: now, user, payload };
+        let sizes = [
+            ("load", size_of_val(&store.load(key))),
+            ("create", size_of_val(&store.create(key, record))),
+            ("replace", size_of_val(&store.replace(key, record, 1))),
+            ("touch", size_of_val(&store.touch(key, now))),
+            ("delete", size_of_val(&store.delete(key))),
+            ("load, near", size_of_val(&near.load(key))),
+            ("create, near", size_of_val(&near.create(key, record))),
+            ("replace, near", size_of_val(&near.replace(key, record, 1))),
+            ("delete, near", size_of_val(&near.delete(key))),
+        ];
+        for (call, size) in sizes {
+            assert!(size <= SERVED_WITHOUT_A_LOCK, "{call}: {size} bytes");
+        }
+        assert!(size_of_val(&near.load(key)) <= 256, "a hit asks nobody");
     }
 }

@@ -19,7 +19,7 @@ use redis::{
 };
 
 use super::{
-    connection::{Call, Work},
+    connection::{Call, One, Work},
     managed::{Managed, Source},
     tracking::Tracking,
 };
@@ -89,15 +89,14 @@ impl Nodes {
         key: &StoreKey,
         cluster: &ClusterConnection,
         work: &impl Work<R>,
-        call: &mut Call,
+        call: &mut Call<'_>,
     ) -> RedisResult<R> {
         let slot = slot_of(key);
         let mut redirected = 0;
         loop {
             let node = self.node(slot, cluster).await?;
             *node.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(*key);
-            let query = async |connection| work.on(connection).await;
-            let answer = node.managed.query(query, call).await;
+            let answer = node.managed.query(work, call).await;
             let Err(error) = answer else { return answer };
             (call.feed, call.echo) = (None, None);
             let moved = error.kind() == ErrorKind::Server(ServerErrorKind::Moved);
@@ -127,8 +126,9 @@ impl Nodes {
         };
         let mut ask = redis::cmd("PTTL");
         ask.arg(format!("{prefix}:{{{key}}}"));
-        let query = async |connection| ask.query_async::<Value>(&mut { connection }).await;
-        node.managed.query(query, &mut Call::default()).await.map(|_| ())
+        let answer: Value = node.managed.query(&One(&ask), &mut Call::default()).await?;
+        drop(answer);
+        Ok(())
     }
 
     async fn node(&self, slot: u16, cluster: &ClusterConnection) -> RedisResult<Arc<Node>> {

@@ -5,7 +5,7 @@
 //! garbage collection). So the record is put beside the session first, in the same round trip, and
 //! the script only gives it the session's name.
 
-use redis::Script;
+use redis::{Cmd, Script};
 
 use super::WRITE_ID;
 
@@ -48,6 +48,16 @@ impl Code {
             .replace("READ()", if is_tracked { READ } else { "" });
         let hash = Script::new(&text).get_hash().to_string();
         Self { text, hash }
+    }
+
+    /// What has a server that knows it run it.
+    pub(super) fn call(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
+        let length = keys.iter().map(|key| key.len()).sum::<usize>()
+            + arguments.iter().map(|argument| argument.len()).sum::<usize>();
+        let mut call =
+            Cmd::with_capacity(3 + keys.len() + arguments.len(), length + self.hash.len() + 16);
+        call.arg("EVALSHA").arg(&self.hash).arg(keys.len()).arg(keys).arg(arguments);
+        call
     }
 }
 
@@ -114,17 +124,18 @@ end
 ";
 
 /// `KEYS[2]`, if it is there, is the user's set. `ARGV`: what the record begins with (write id, head and
-/// user), where that ends, what it begins with from now on, the key as a member of the set, now,
-/// expiry, time to live; then, any number of times, where the payload changes, and to what. The record
-/// keeps its expiry. 1 is done, 0 that it is another one.
+/// user), where that ends, what it begins with from now on; if there is a set, the key as a member of it,
+/// now, expiry, time to live; then, any number of times, where the payload changes, and to what. The
+/// record keeps its expiry. 1 is done, 0 that it is another one.
 const PATCH: &str = "
-if redis.call('GETRANGE', KEYS[1], '0', ARGV[2]) ~= ARGV[1] then return 0 end
-redis.call('SETRANGE', KEYS[1], '0', ARGV[3])
-for at = 8, #ARGV, 2 do
-  redis.call('SETRANGE', KEYS[1], ARGV[at], ARGV[at + 1])
+local call, session, set = redis.call, KEYS[1], KEYS[2]
+if call('GETRANGE', session, '0', ARGV[2]) ~= ARGV[1] then return 0 end
+call('SETRANGE', session, '0', ARGV[3])
+for at = set and 8 or 4, #ARGV, 2 do
+  call('SETRANGE', session, ARGV[at], ARGV[at + 1])
 end
-local set, member, now, expires, ttl = KEYS[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-if set and not redis.call('ZSCORE', set, member) then
+if set and not call('ZSCORE', set, ARGV[4]) then
+  local member, now, expires, ttl = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 INDEX()
 end
 READ()

@@ -1,0 +1,295 @@
+//! How a record gets to the server: the whole of it, or the parts that have changed.
+//!
+//! What a save keeps while it waits for its answer is the command and little else, and what is seldom waited
+//! for is in a box of its own: the future of a usual call stays below the kilobyte up to which glibc's
+//! allocator serves a thread without a lock (`tcache_max`). Above it, threads wait for one another.
+
+use std::io::Write;
+
+use redis::{
+    Arg, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, RedisWrite,
+    ServerErrorKind, Value,
+};
+
+use super::{
+    LEAST_TTL, REPLACE, RedisStore, WRITE_ID,
+    connection::{Call, One, Several, batch},
+    errors::{self, classify},
+    recent::GAP,
+    scripts::Code,
+};
+use crate::{
+    error::store::StoreError,
+    identity::id::StoreKey,
+    record::Record,
+    store::{
+        Created, Replaced,
+        packed::{head_length, pack_head_into, pack_into, packed_length, stored_millis},
+    },
+};
+
+impl RedisStore {
+    pub(super) async fn create_noting(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        call: &mut Call<'_>,
+    ) -> Result<Created, StoreError> {
+        let answer = self.write(key, record, None, self.next_write_id(), call).await?;
+        Ok(if answer == 1 { Created::Done } else { Created::Exists })
+    }
+
+    pub(super) async fn replace_noting(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+        call: &mut Call<'_>,
+    ) -> Result<Replaced, StoreError> {
+        // The same for both ways, so that a save which is sent again knows itself.
+        let write_id = self.next_write_id();
+        let patch = self.patch_command(key, record, based_on, write_id);
+        if let Some(patch) = &patch
+            && self.run::<i64>(REPLACE, &self.scripts().patch, patch, call).await? == 1
+        {
+            self.shared.recent.put(key, write_id, record);
+            return Ok(Replaced::Done);
+        }
+        match Box::pin(self.write(key, record, Some(based_on), write_id, call)).await? {
+            1 => Ok(Replaced::Done),
+            0 => Ok(Replaced::Changed),
+            // Another process has saved more than once since: what the first try has done is unknown.
+            2 => call
+                .lost
+                .take()
+                .map_or(Ok(Replaced::Changed), |error| Err(classify(REPLACE, error))),
+            _ => Ok(Replaced::Missing),
+        }
+    }
+
+    /// Runs a script by its hash, and sends its text to a server that does not know it. In `call` is left
+    /// why it was sent once more, if it was.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        script: &Code,
+        by_hash: &Cmd,
+        call: &mut Call<'_>,
+    ) -> Result<T, StoreError> {
+        match self.shared.connection.query(&One(by_hash), call).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Box::pin(self.run_after(error, operation, script, by_hash, call)).await,
+        }
+    }
+
+    /// The same after a first try.
+    async fn run_after<T: FromRedisValue>(
+        &self,
+        mut error: RedisError,
+        operation: &'static str,
+        script: &Code,
+        by_hash: &Cmd,
+        call: &mut Call<'_>,
+    ) -> Result<T, StoreError> {
+        if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
+            let lost = call.lost.take();
+            let by_text = by_text(by_hash, script);
+            let answer = self.shared.connection.query(&One(&by_text), call).await;
+            call.lost = call.lost.take().or(lost);
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(next) => error = next,
+            }
+        }
+        // In a script the server does not say which command it was.
+        if errors::is_denied_in_script(&error) {
+            self.check(operation).await?;
+        }
+        Err(classify(operation, error))
+    }
+
+    /// Runs `create` or `replace`.
+    async fn write(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: Option<u64>,
+        write_id: [u8; WRITE_ID],
+        call: &mut Call<'_>,
+    ) -> Result<i64, StoreError> {
+        let scripts = self.scripts();
+        let (operation, script) = match based_on {
+            None => ("create", &scripts.create),
+            Some(_) => (REPLACE, &scripts.replace),
+        };
+        let now = self.now();
+        if let (true, Some(user)) = (self.shared.connection.is_cluster(), &record.user) {
+            // The set first: a session that is not in it would escape a logout everywhere.
+            let expires = stored_millis(record.expires_at);
+            Box::pin(self.index(operation, key, user, expires, now)).await?;
+        }
+        let both = self.write_commands(script, key, record, based_on, write_id, now);
+        let answer = self.shared.connection.query(&Several(&both), call).await;
+        let answer = match (answer.and_then(last_of), both.cmd_iter().last()) {
+            // What came first has been done.
+            (Err(error), Some(by_hash)) => {
+                Box::pin(self.run_after(error, operation, script, by_hash, call)).await?
+            }
+            (answer, _) => answer.map_err(|error| classify(operation, error))?,
+        };
+        if answer == 1 {
+            self.shared.recent.put(key, write_id, record);
+            self.shared.users.put(key, record.user.as_ref());
+        }
+        Ok(answer)
+    }
+
+    /// The record beside the session, and the script that gives the record the session's name.
+    fn write_commands(
+        &self,
+        script: &Code,
+        key: &StoreKey,
+        record: &Record,
+        based_on: Option<u64>,
+        write_id: [u8; WRITE_ID],
+        now: u64,
+    ) -> Pipeline {
+        let expires = stored_millis(record.expires_at);
+        let ttl = expires.saturating_sub(now);
+        let session = self.key(key);
+        // Under a name that no other save has.
+        let beside = format!("{session}:{:016x}", u64::from_be_bytes(write_id));
+        // The words and the time take less than what is there for them.
+        let length = WRITE_ID + packed_length(record);
+        let mut put = Cmd::with_capacity(5, beside.len() + length + 32);
+        put.arg("SET").arg(&beside);
+        let mut value = put.writer_for_next_arg();
+        value.write_all(&write_id).expect("memory");
+        pack_into(&mut value, record);
+        drop(value);
+        put.arg("PX").arg(ttl.max(LEAST_TTL));
+        let set = self.set_beside(record);
+        let keys: &[&str] = match &set {
+            Some(set) => &[&session, &beside, set],
+            None => &[&session, &beside],
+        };
+        // What is there if it has this record's expiry and user, and is live.
+        let mut unmoved = Vec::with_capacity(head_length(record));
+        if let Some(based_on) = based_on.filter(|_| ttl > 0) {
+            pack_head_into(&mut unmoved, record, based_on);
+        }
+        let end = (WRITE_ID + unmoved.len()).saturating_sub(1).to_string();
+        let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
+        let based_on = based_on.unwrap_or(0).to_be_bytes();
+        let arguments: [&[u8]; 8] = [
+            now.as_bytes(),
+            &write_id,
+            key.as_bytes(),
+            expires.as_bytes(),
+            ttl.as_bytes(),
+            &based_on,
+            &unmoved,
+            end.as_bytes(),
+        ];
+        let mut both = batch(2);
+        both.add_command(put).add_command(script.call(keys, &arguments));
+        both
+    }
+
+    /// What sends only the bytes of the payload that have changed since the record was loaded or saved here;
+    /// nothing if that is not known any more, or more has changed. Answered with nought if the server has
+    /// not this very record: then nothing has happened.
+    fn patch_command(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+        write_id: [u8; WRITE_ID],
+    ) -> Option<Cmd> {
+        let recent = self.shared.recent.take(key)?;
+        let (expires, now) = (stored_millis(record.expires_at), self.now());
+        if recent.record.version != based_on || expires <= now {
+            return None;
+        }
+        let mut changes = recent.changes_to(record)?;
+        let before = packed_head(recent.write_id, record, based_on);
+        let mut after = packed_head(write_id, record, record.version);
+        // A change that is close to the head goes with the head.
+        if let Some(first) = changes.first().filter(|first| first.start < GAP) {
+            after.extend_from_slice(&record.payload[..first.end]);
+            changes.remove(0);
+        }
+        let end = (before.len() - 1).to_string();
+        let starts: Vec<String> =
+            changes.iter().map(|change| (before.len() + change.start).to_string()).collect();
+        let mut arguments: Vec<&[u8]> = Vec::with_capacity(7 + 2 * changes.len());
+        arguments.extend::<[&[u8]; 3]>([&before, end.as_bytes(), &after]);
+        let (session, set) = (self.key(key), self.set_beside(record));
+        let numbers = [now, expires, expires - now].map(|number| number.to_string());
+        if set.is_some() {
+            arguments.push(key.as_bytes());
+            arguments.extend(numbers.iter().map(String::as_bytes));
+        }
+        for (start, change) in starts.iter().zip(changes) {
+            arguments.extend([start.as_bytes(), &record.payload[change]]);
+        }
+        let keys: &[&str] = match &set {
+            Some(set) => &[&session, set],
+            None => &[&session],
+        };
+        Some(self.scripts().patch.call(keys, &arguments))
+    }
+
+    /// Puts a session into its user's set.
+    pub(super) async fn index(
+        &self,
+        operation: &'static str,
+        key: &StoreKey,
+        user: &str,
+        expires: u64,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let ttl = expires.saturating_sub(now).to_string();
+        let (expires, now) = (expires.to_string(), now.to_string());
+        let script = &self.scripts().index;
+        let command = script.call(
+            &[&self.user_key(user)],
+            &[now.as_bytes(), key.as_bytes(), expires.as_bytes(), ttl.as_bytes()],
+        );
+        let _: i64 = self.run(operation, script, &command, &mut Call::default()).await?;
+        Ok(())
+    }
+
+    pub(super) fn next_write_id(&self) -> [u8; WRITE_ID] {
+        self.shared.write_ids.draw().to_be_bytes()
+    }
+}
+
+/// The same call with the script's text in place of the hash.
+fn by_text(by_hash: &Cmd, script: &Code) -> Cmd {
+    let mut by_text = Cmd::new();
+    by_text.arg("EVAL").arg(&script.text);
+    for argument in by_hash.args_iter().skip(2) {
+        if let Arg::Simple(argument) = argument {
+            by_text.arg(argument);
+        }
+    }
+    by_text
+}
+
+/// What stands before the payload of a save.
+fn packed_head(write_id: [u8; WRITE_ID], record: &Record, version: u64) -> Vec<u8> {
+    let mut head = Vec::with_capacity(WRITE_ID + head_length(record));
+    head.extend_from_slice(&write_id);
+    pack_head_into(&mut head, record, version);
+    head
+}
+
+/// The answer to the last command, or the first error.
+pub(super) fn last_of<T: FromRedisValue>(answers: Vec<Value>) -> RedisResult<T> {
+    let mut last = Value::Nil;
+    for answer in answers {
+        last = answer.extract_error()?;
+    }
+    Ok(redis::from_redis_value(last)?)
+}

@@ -277,7 +277,7 @@ async fn the_first_call_after_a_cut_is_answered_in_a_cluster() {
 async fn a_connection_that_leads_nowhere_is_left_after_one_timeout() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
     let proxy = Proxy::start(server.port()).await;
-    let builder = RedisStore::builder().with_timeout(Duration::from_secs(1));
+    let builder = RedisStore::builder().with_timeout(Duration::from_secs(2));
     let url = format!("redis://127.0.0.1:{}", proxy.port());
     let store = builder.connect(&url).await.unwrap();
     let session = create(&store, None, b"x").await;

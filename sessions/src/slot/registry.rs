@@ -217,26 +217,42 @@ impl<T: SessionData> Registry<T> {
 }
 
 impl<T: SessionData> Shard<T> {
-    /// Takes out idle slots, those whose last use is longest ago, until three quarters of `most` are left:
-    /// with many at a time the look at all of them costs each a few steps, and no use has to keep an order.
+    /// Takes out idle slots, those whose last use is longest ago, until three quarters are left of what there
+    /// are more than `most` of, slots or bytes: with many at a time the look at all of them costs each a few
+    /// steps, and no use has to keep an order.
     fn remove_longest_idle(&mut self, most: Kept) -> Vec<Entry<T>> {
-        let three_quarters = Kept { slots: most.slots / 4 * 3, bytes: most.bytes / 4 * 3 };
-        let mut idle: Vec<_> = self.slots.values().filter_map(|it| it.idle.as_ref()).collect();
-        idle.sort_unstable_by_key(|idle| idle.since);
-        let mut kept = self.idle;
-        let too_many = idle.into_iter().take_while(|idle| {
-            let is_too_much = !kept.is_within(three_quarters);
-            if is_too_much {
-                kept.remove(idle);
-            }
-            is_too_much
-        });
-        let Some(latest) = too_many.last().map(|idle| idle.since) else { return Vec::new() };
-        self.idle = kept;
+        let idle = self.slots.values().filter_map(|entry| entry.idle.as_ref());
+        let mut uses: Vec<_> = idle.map(|idle| (idle.since, idle.bytes)).collect();
+        let latest = match self.idle.bytes > most.bytes {
+            true => latest_of_bytes(&mut uses, self.idle.bytes - most.bytes / 4 * 3),
+            false => latest_of_slots(&mut uses, self.idle.slots - most.slots / 4 * 3),
+        };
         let is_old =
             |entry: &Entry<T>| entry.idle.as_ref().is_some_and(|idle| idle.since <= latest);
-        self.slots.extract_if(|_, entry| is_old(entry)).map(|it| it.1).collect()
+        let removed: Vec<_> =
+            self.slots.extract_if(|_, entry| is_old(entry)).map(|it| it.1).collect();
+        removed.iter().filter_map(|entry| entry.idle.as_ref()).for_each(|it| self.idle.remove(it));
+        removed
     }
+}
+
+/// When the last of the so many that were used longest ago was used. They need not be sorted for that.
+fn latest_of_slots(uses: &mut [(u64, usize)], slots: usize) -> u64 {
+    match slots.checked_sub(1).filter(|last| *last < uses.len()) {
+        Some(last) => uses.select_nth_unstable(last).1.0,
+        None => 0,
+    }
+}
+
+/// The same of those that have so many bytes together.
+fn latest_of_bytes(uses: &mut [(u64, usize)], mut bytes: usize) -> u64 {
+    uses.sort_unstable();
+    let too_many = uses.iter().take_while(|(_, of_it)| {
+        let is_one = bytes > 0;
+        bytes = bytes.saturating_sub(*of_it);
+        is_one
+    });
+    too_many.last().map_or(0, |(since, _)| *since)
 }
 
 /// No code of a user's runs under the lock, and each change is one call: a poisoned map is whole.

@@ -8,7 +8,10 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
+use self::compound::{Elements, Entries, Members};
 use super::{DEEPEST, error::Problem, seen::Place};
+
+mod compound;
 
 /// What a codec cannot tell apart, or has no words for.
 #[derive(Clone, Copy)]
@@ -473,7 +476,7 @@ impl<'s> Serializer for &'s mut Survey {
         _: usize,
     ) -> Result<Elements<'s>, SurveyError> {
         let sum = self.named(TUPLE, name);
-        Ok(Elements { sum, ..Elements::new(self, TUPLE, 0) })
+        Ok(Elements::new(self, TUPLE, 0).with_sum(sum))
     }
 
     fn serialize_tuple_variant(
@@ -484,12 +487,12 @@ impl<'s> Serializer for &'s mut Survey {
         _: usize,
     ) -> Result<Elements<'s>, SurveyError> {
         self.depth += 1;
-        Ok(Elements { variant: Some(variant), ..Elements::new(self, TUPLE, 0) })
+        Ok(Elements::new(self, TUPLE, 0).in_variant(variant))
     }
 
     #[inline]
     fn serialize_map(self, _: Option<usize>) -> Result<Entries<'s>, SurveyError> {
-        Ok(Entries { survey: self, kinds: 0, sum: MAP })
+        Ok(Entries::new(self))
     }
 
     #[inline]
@@ -497,7 +500,7 @@ impl<'s> Serializer for &'s mut Survey {
         // serde_json's own names mean something.
         let place = if name.starts_with('$') { place_of(name) } else { 0 };
         let sum = self.named(STRUCT, name);
-        Ok(Members { sum, ..Members::new(self, place) })
+        Ok(Members::new(self, place).with_sum(sum))
     }
 
     fn serialize_struct_variant(
@@ -508,252 +511,6 @@ impl<'s> Serializer for &'s mut Survey {
         _: usize,
     ) -> Result<Members<'s>, SurveyError> {
         self.depth += 1;
-        Ok(Members { variant: Some(variant), ..Members::new(self, 0) })
-    }
-}
-
-/// The elements of a list.
-pub(super) struct Elements<'s> {
-    survey: &'s mut Survey,
-    variant: Option<&'static str>,
-    base: u64,
-    /// How it is marked if its elements are scalars of one kind; 0 if that cannot be.
-    mark: u8,
-    kind: Option<Plain>,
-    /// A bit for each kind of scalar, and one for whatever has a structure.
-    kinds: u64,
-    /// What is in a tuple, each in its place.
-    shape: u64,
-    sum: u64,
-    length: usize,
-}
-
-impl<'s> Elements<'s> {
-    #[inline]
-    fn new(survey: &'s mut Survey, base: u64, mark: u8) -> Self {
-        let (variant, kind, kinds, shape, sum, length) = (None, None, 0, base, base, 0);
-        Self { survey, variant, base, mark, kind, kinds, shape, sum, length }
-    }
-
-    #[inline]
-    fn add<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
-        let node = self.survey.inside(value)?;
-        self.length += 1;
-        let is_scalar = node.plain.is_some_and(Plain::is_scalar);
-        match (self.kind, node.plain) {
-            (None, Some(plain)) if is_scalar => self.kind = Some(plain),
-            (Some(known), Some(plain)) if known == plain => {}
-            _ => self.mark = 0,
-        }
-        if self.base == TUPLE {
-            self.shape = mix(self.shape, node.shape);
-        } else {
-            self.kinds |= self.survey.kinds(node.shape);
-        }
-        if self.survey.compares() {
-            // In whatever order.
-            self.sum = self.sum.wrapping_add(mix(self.base, node.sum));
-        }
-        Ok(node)
-    }
-
-    #[inline]
-    fn node(self) -> Node {
-        let shape = mix(self.shape, self.kinds);
-        let node = Survey::structured(shape, self.sum);
-        let node = Node { plain: self.plain(), length: self.length, ..node };
-        match self.variant {
-            Some(variant) => self.survey.many(variant, node),
-            None => node,
-        }
-    }
-
-    #[inline]
-    fn plain(&self) -> Option<Plain> {
-        match (self.mark, self.kind) {
-            (0, _) | (Plain::ARRAY, None) => None,
-            (mark, kind) => Some(Plain(mark | kind.map_or(Kind::None as u8, |kind| kind.0))),
-        }
-    }
-}
-
-impl ser::SerializeSeq for Elements<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_element<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
-        self.add(value).map(drop)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
-    }
-}
-
-impl ser::SerializeTuple for Elements<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_element<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
-        self.add(value).map(drop)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
-    }
-}
-
-impl ser::SerializeTupleStruct for Elements<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_field<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
-        self.add(value).map(drop)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
-    }
-}
-
-impl ser::SerializeTupleVariant for Elements<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_field<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
-        self.add(value).map(drop)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
-    }
-}
-
-/// The keys and values of a map.
-pub(super) struct Entries<'s> {
-    survey: &'s mut Survey,
-    /// As those of a list.
-    kinds: u64,
-    sum: u64,
-}
-
-impl Entries<'_> {
-    #[inline]
-    fn add<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
-        let node = self.survey.inside(value)?;
-        self.kinds |= self.survey.kinds(node.shape);
-        if self.survey.compares() {
-            // In whatever order.
-            self.sum = self.sum.wrapping_add(mix(MAP, node.sum));
-        }
-        Ok(node)
-    }
-}
-
-impl ser::SerializeMap for Entries<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_key<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<(), SurveyError> {
-        let key = self.add(key)?;
-        match key.is_key || !self.survey.rules.is_json {
-            true => Ok(()),
-            false => Err(Problem::NoKey.into()),
-        }
-    }
-
-    #[inline]
-    fn serialize_value<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
-        self.add(value).map(drop)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(Survey::structured(mix(MAP, self.kinds), self.sum))
-    }
-}
-
-/// The fields of a struct.
-pub(super) struct Members<'s> {
-    survey: &'s mut Survey,
-    variant: Option<&'static str>,
-    shape: u64,
-    sum: u64,
-}
-
-impl<'s> Members<'s> {
-    #[inline]
-    fn new(survey: &'s mut Survey, name: u64) -> Self {
-        Self { survey, variant: None, shape: mix(STRUCT, name), sum: STRUCT }
-    }
-
-    #[inline]
-    fn add<V: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &V,
-    ) -> Result<(), SurveyError> {
-        let node = self.survey.inside(value)?;
-        self.shape = fold(self.shape, place_of(key), node.shape);
-        if self.survey.compares() {
-            self.sum = self.sum.wrapping_add(mix(letters_of(key), node.sum));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn node(self) -> Node {
-        let node = Survey::structured(self.shape, self.sum);
-        match self.variant {
-            Some(variant) => self.survey.many(variant, node),
-            None => node,
-        }
-    }
-}
-
-impl ser::SerializeStruct for Members<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_field<V: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &V,
-    ) -> Result<(), SurveyError> {
-        self.add(key, value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
-    }
-}
-
-impl ser::SerializeStructVariant for Members<'_> {
-    type Ok = Node;
-    type Error = SurveyError;
-
-    #[inline]
-    fn serialize_field<V: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &V,
-    ) -> Result<(), SurveyError> {
-        self.add(key, value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<Node, SurveyError> {
-        Ok(self.node())
+        Ok(Members::new(self, 0).in_variant(variant))
     }
 }

@@ -13,11 +13,12 @@ pub(crate) struct UniqueNumbers(AtomicU64);
 impl UniqueNumbers {
     pub(crate) fn new() -> Self {
         // Without random numbers there are no session ids either; the time will do for this.
-        Self(AtomicU64::new(getrandom::u64().unwrap_or_else(|_| nanoseconds())))
+        Self(AtomicU64::new(getrandom::u64().unwrap_or_else(|_| nanoseconds(SystemTime::now()))))
     }
 
-    pub(crate) fn draw(&self) -> u64 {
-        self.at(nanoseconds())
+    /// `now` as the caller has just seen it.
+    pub(crate) fn draw_at(&self, now: SystemTime) -> u64 {
+        self.at(nanoseconds(now))
     }
 
     /// The next number of the count alone: for what stays in this process.
@@ -40,8 +41,8 @@ impl UniqueNumbers {
     }
 }
 
-fn nanoseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(since.subsec_nanos().into())
 }
 

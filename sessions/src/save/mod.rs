@@ -270,7 +270,8 @@ fn plan<T: SessionData>(
     job: SaveJob<'_>,
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
-    slot.plan(job, save_context(shared, shared.now(), shared.write_ids.draw(), overdue))
+    let now = shared.now();
+    slot.plan(job, save_context(shared, now, shared.write_ids.draw_at(now), overdue))
 }
 
 fn save_context<T: SessionData>(

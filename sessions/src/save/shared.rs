@@ -121,10 +121,10 @@ impl WriteIds {
 
     /// A write id for a save that its process may look for in a store. Not one after another: two copies of
     /// a process, as a virtual machine's snapshot makes them, would give the same number to two saves,
-    /// and the one that came too late would take the other for its own.
-    pub(crate) fn draw(&self) -> u32 {
-        match (self.0.draw() >> 32) as u32 {
-            NO_WRITE_ID => self.draw(),
+    /// and the one that came too late would take the other for its own. `now` as the caller has just seen it.
+    pub(crate) fn draw_at(&self, now: SystemTime) -> u32 {
+        match (self.0.draw_at(now) >> 32) as u32 {
+            NO_WRITE_ID => self.draw_at(now),
             write_id => write_id,
         }
     }

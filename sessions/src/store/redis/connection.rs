@@ -9,7 +9,7 @@ use redis::{
     Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
     aio::{ConnectionLike, ConnectionManager},
 };
-use tokio::time::{Instant as Deadline, timeout_at};
+use tokio::time::{Instant as TokioInstant, timeout_at};
 
 #[cfg(feature = "redis-cluster")]
 use redis::cluster_async::ClusterConnection;
@@ -175,14 +175,15 @@ impl Connection {
         work: &impl Work<R>,
         call: &mut Call<'_>,
     ) -> RedisResult<R> {
-        let begun = Instant::now();
-        match self.query_once(work, call).await {
+        let begun = TokioInstant::now();
+        match self.query_once(work, call, begun).await {
             Err(error) if may_help(&error) => {
                 let mut again = Again::new(self.timeout, begun, error);
                 // Boxed, for a call that needs it is rare.
                 Box::pin(async move {
                     while again.goes_on(&self.server).await {
-                        if let Some(answer) = again.result(self.query_once(work, call)).await {
+                        let once = self.query_once(work, call, TokioInstant::now());
+                        if let Some(answer) = again.result(once).await {
                             call.lost = again.lost.or(call.lost.take());
                             return answer;
                         }
@@ -196,9 +197,14 @@ impl Connection {
         }
     }
 
-    async fn query_once<R, W: Work<R>>(&self, work: &W, call: &mut Call<'_>) -> RedisResult<R> {
+    async fn query_once<R, W: Work<R>>(
+        &self,
+        work: &W,
+        call: &mut Call<'_>,
+        begun: TokioInstant,
+    ) -> RedisResult<R> {
         match &self.server {
-            Server::Own(own) => own.query(work, call).await,
+            Server::Own(own) => own.query(work, call, begun).await,
             Server::Application(manager, _) => W::wanted(work.on(&mut manager.clone()).await?),
             #[cfg(feature = "redis-cluster")]
             Server::Cluster(cluster) => match Box::pin(cluster.near(work, call)).await {
@@ -254,7 +260,7 @@ impl Server {
 
 /// A call that is made once more.
 struct Again {
-    deadline: Deadline,
+    deadline: TokioInstant,
     /// The last error.
     error: RedisError,
     /// That of the call which may have been carried out, though its caller was not told.
@@ -263,8 +269,8 @@ struct Again {
 }
 
 impl Again {
-    fn new(timeout: Duration, begun: Instant, error: RedisError) -> Self {
-        Self { deadline: (begun + timeout).into(), error, lost: None, has_left: false }
+    fn new(timeout: Duration, begun: TokioInstant, error: RedisError) -> Self {
+        Self { deadline: begun + timeout, error, lost: None, has_left: false }
     }
 
     /// Whether it is worth a try after that error. Each kind is, once.

@@ -117,20 +117,21 @@ impl Managed {
     }
 
     /// Does `work` on the connection. After an error that another server may cure, the next call
-    /// connects again. In `call` is left what tells of the changes of what was read.
+    /// connects again. In `call` is left what tells of the changes of what was read. `begun`: a moment before
+    /// the work is sent.
     pub(super) async fn query<R, W: Work<R>>(
         &self,
         work: &W,
         call: &mut Call<'_>,
+        begun: tokio::time::Instant,
     ) -> RedisResult<R> {
         let mut open = self.open().await?;
         // Before it is sent; of an earlier try nothing is expected any more.
         call.echo = open.news.as_ref().zip(call.saves).and_then(|(it, key)| it.expect_echo(key));
-        let sent = open.news.is_some().then(tokio::time::Instant::now);
         match work.on(&mut open.connection).await.and_then(W::wanted) {
             Ok(answer) => {
-                if let Some((news, sent)) = open.news.zip(sent) {
-                    news.feed.confirm(sent.into_std());
+                if let Some(news) = open.news {
+                    news.feed.confirm(begun.into_std());
                     call.feed = Some(news.feed);
                 }
                 Ok(answer)

@@ -613,9 +613,10 @@ impl Store for RedisStore {
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let _around = self.around(key);
         let script = &self.scripts().delete;
-        let now = self.now().to_string();
+        let now = self.shared.clock.now();
         let session = self.key(key);
-        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id()));
+        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id(now)));
+        let now = stored_millis(now).to_string();
         let command = script.call(&[&session, &receipt], &[now.as_bytes()]);
         let deleted: i64 = self.run("delete", script, &command, &mut Call::default()).await?;
         Ok(deleted == 1)

@@ -18,6 +18,8 @@ use redis::{
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 
+use tokio::time::Instant as TokioInstant;
+
 use super::{
     connection::{Call, One, Work},
     managed::{Managed, Source},
@@ -96,7 +98,7 @@ impl Nodes {
         loop {
             let node = self.node(slot, cluster).await?;
             *node.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(*key);
-            let answer = node.managed.query(work, call).await;
+            let answer = node.managed.query(work, call, TokioInstant::now()).await;
             let Err(error) = answer else { return answer };
             (call.feed, call.echo) = (None, None);
             let moved = error.kind() == ErrorKind::Server(ServerErrorKind::Moved);
@@ -126,7 +128,8 @@ impl Nodes {
         };
         let mut ask = redis::cmd("PTTL");
         ask.arg(format!("{prefix}:{{{key}}}"));
-        let answer: Value = node.managed.query(&One(&ask), &mut Call::default()).await?;
+        let mut call = Call::default();
+        let answer: Value = node.managed.query(&One(&ask), &mut call, TokioInstant::now()).await?;
         drop(answer);
         Ok(())
     }

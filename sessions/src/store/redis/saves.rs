@@ -4,7 +4,7 @@
 //! for is in a box of its own: the future of a usual call stays below the kilobyte up to which glibc's
 //! allocator serves a thread without a lock (`tcache_max`). Above it, threads wait for one another.
 
-use std::io::Write;
+use std::{io::Write, time::SystemTime};
 
 use redis::{
     Arg, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, RedisWrite,
@@ -16,7 +16,7 @@ use super::{
     connection::{Call, One, Several, batch},
     errors::{self, classify},
     recent::GAP,
-    scripts::Code,
+    scripts::{Code, SAME},
 };
 use crate::{
     error::store::StoreError,
@@ -35,7 +35,8 @@ impl RedisStore {
         record: &Record,
         call: &mut Call<'_>,
     ) -> Result<Created, StoreError> {
-        let answer = self.write(key, record, None, self.next_write_id(), call).await?;
+        let write_id = self.next_write_id(self.shared.clock.now());
+        let answer = self.write(key, record, None, write_id, call).await?;
         Ok(if answer == 1 { Created::Done } else { Created::Exists })
     }
 
@@ -47,8 +48,9 @@ impl RedisStore {
         call: &mut Call<'_>,
     ) -> Result<Replaced, StoreError> {
         // The same for both ways, so that a save which is sent again knows itself.
-        let write_id = self.next_write_id();
-        let patch = self.patch_command(key, record, based_on, write_id);
+        let now = self.shared.clock.now();
+        let write_id = self.next_write_id(now);
+        let patch = self.patch_command(key, record, based_on, write_id, stored_millis(now));
         if let Some(patch) = &patch
             && self.run::<i64>(REPLACE, &self.scripts().patch, patch, call).await? == 1
         {
@@ -205,9 +207,10 @@ impl RedisStore {
         record: &Record,
         based_on: u64,
         write_id: [u8; WRITE_ID],
+        now: u64,
     ) -> Option<Cmd> {
         let recent = self.shared.recent.take(key)?;
-        let (expires, now) = (stored_millis(record.expires_at), self.now());
+        let expires = stored_millis(record.expires_at);
         if recent.record.version != based_on || expires <= now {
             return None;
         }
@@ -219,25 +222,23 @@ impl RedisStore {
             after.extend_from_slice(&record.payload[..first.end]);
             changes.remove(0);
         }
-        let end = (before.len() - 1).to_string();
-        let starts: Vec<String> =
-            changes.iter().map(|change| (before.len() + change.start).to_string()).collect();
-        let mut arguments: Vec<&[u8]> = Vec::with_capacity(7 + 2 * changes.len());
-        arguments.extend::<[&[u8]; 3]>([&before, end.as_bytes(), &after]);
         let (session, set) = (self.key(key), self.set_beside(record));
-        let numbers = [now, expires, expires - now].map(|number| number.to_string());
-        if set.is_some() {
-            arguments.push(key.as_bytes());
-            arguments.extend(numbers.iter().map(String::as_bytes));
-        }
-        for (start, change) in starts.iter().zip(changes) {
-            arguments.extend([start.as_bytes(), &record.payload[change]]);
-        }
         let keys: &[&str] = match &set {
             Some(set) => &[&session, set],
             None => &[&session],
         };
-        Some(self.scripts().patch.call(keys, &arguments))
+        // The four of the set, and numbers, take less.
+        let length = SAME + after.len() + changes.iter().map(|it| it.len() + 8).sum::<usize>() + 96;
+        let patch = &self.scripts().patch;
+        let mut call = patch.call_with_room(keys, 6 + 2 * changes.len(), length);
+        call.arg(&before[..SAME]).arg(after);
+        if set.is_some() {
+            call.arg(key.as_bytes()).arg(now).arg(expires).arg(expires - now);
+        }
+        for change in changes {
+            call.arg(before.len() + change.start).arg(&record.payload[change]);
+        }
+        Some(call)
     }
 
     /// Puts a session into its user's set.
@@ -260,8 +261,8 @@ impl RedisStore {
         Ok(())
     }
 
-    pub(super) fn next_write_id(&self) -> [u8; WRITE_ID] {
-        self.shared.write_ids.draw().to_be_bytes()
+    pub(super) fn next_write_id(&self, now: SystemTime) -> [u8; WRITE_ID] {
+        self.shared.write_ids.draw_at(now).to_be_bytes()
     }
 }
 

@@ -52,11 +52,18 @@ impl Code {
 
     /// What has a server that knows it run it.
     pub(super) fn call(&self, keys: &[&str], arguments: &[&[u8]]) -> Cmd {
-        let length = keys.iter().map(|key| key.len()).sum::<usize>()
-            + arguments.iter().map(|argument| argument.len()).sum::<usize>();
+        let length = arguments.iter().map(|argument| argument.len()).sum();
+        let mut call = self.call_with_room(keys, arguments.len(), length);
+        call.arg(arguments);
+        call
+    }
+
+    /// The same without its arguments, and with room for so many, of so many bytes together.
+    pub(super) fn call_with_room(&self, keys: &[&str], arguments: usize, length: usize) -> Cmd {
+        let length = length + keys.iter().map(|key| key.len()).sum::<usize>();
         let mut call =
-            Cmd::with_capacity(3 + keys.len() + arguments.len(), length + self.hash.len() + 16);
-        call.arg("EVALSHA").arg(&self.hash).arg(keys.len()).arg(keys).arg(arguments);
+            Cmd::with_capacity(3 + keys.len() + arguments, length + self.hash.len() + 16);
+        call.arg("EVALSHA").arg(&self.hash).arg(keys.len()).arg(keys);
         call
     }
 }
@@ -123,19 +130,19 @@ if not live or string.sub(head, 10, 17) ~= ARGV[6] then
 end
 ";
 
-/// `KEYS[2]`, if it is there, is the user's set. `ARGV`: what the record begins with (write id, head and
-/// user), where that ends, what it begins with from now on; if there is a set, the key as a member of it,
-/// now, expiry, time to live; then, any number of times, where the payload changes, and to what. The
-/// record keeps its expiry. 1 is done, 0 that it is another one.
+/// `KEYS[2]`, if it is there, is the user's set. `ARGV`: what the record begins with ([`SAME`] bytes), what it
+/// begins with from now on; if there is a set, the key as a member of it, now, expiry, time to live; then,
+/// any number of times, where the payload changes, and to what. The record keeps its expiry. 1 is done, 0
+/// that it is another one.
 const PATCH: &str = "
 local call, session, set = redis.call, KEYS[1], KEYS[2]
-if call('GETRANGE', session, '0', ARGV[2]) ~= ARGV[1] then return 0 end
-call('SETRANGE', session, '0', ARGV[3])
-for at = set and 8 or 4, #ARGV, 2 do
+if call('GETRANGE', session, '0', '24') ~= ARGV[1] then return 0 end
+call('SETRANGE', session, '0', ARGV[2])
+for at = set and 7 or 3, #ARGV, 2 do
   call('SETRANGE', session, ARGV[at], ARGV[at + 1])
 end
-if set and not call('ZSCORE', set, ARGV[4]) then
-  local member, now, expires, ttl = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+if set and not call('ZSCORE', set, ARGV[3]) then
+  local member, now, expires, ttl = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 INDEX()
 end
 READ()
@@ -213,5 +220,9 @@ redis.pcall('SET', KEYS[2], '', 'PX', '60000')
 return 1
 ";
 
+/// By so many bytes a record is known to be the one that was loaded: write id, format, version and expiry. No
+/// two saves have a write id in common, and what changes nothing but the expiry keeps it.
+pub(super) const SAME: usize = 25;
+
 /// The scripts count with these.
-const _: () = assert!(WRITE_ID == 8);
+const _: () = assert!(WRITE_ID == 8 && SAME == WRITE_ID + 1 + 8 + 8);

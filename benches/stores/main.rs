@@ -14,11 +14,11 @@ use axum::{
     routing::get,
 };
 use http_body_util::BodyExt;
+use servers::{Folder, Kind, StoreServer};
 use sessions::{
     Keys, MemcachedStore, MySqlStore, PostgresStore, RedisStore, SessionLayer, SqliteStore, Store,
     store::NearCache,
 };
-use sessions_tests::servers::{Folder, Kind, StoreServer};
 use tower::ServiceExt;
 use tower_sessions::{SessionManagerLayer, SessionStore, cookie::Key};
 use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool};

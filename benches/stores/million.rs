@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use servers::{Folder, Kind, StoreServer};
 use sessions::{
     DeleteExpired, Replaced, Store, StoreKey,
     store::{Dialect, SqlStore},
 };
-use sessions_tests::servers::{Folder, Kind, StoreServer};
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;

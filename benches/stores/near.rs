@@ -17,11 +17,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use servers::{Kind, StoreServer};
 use sessions::{
     Created, PostgresStore, Record, RedisStore, Store, StoreKey,
     store::{NearCache, Watch},
 };
-use sessions_tests::servers::{Kind, StoreServer};
 use tower_sessions::SessionStore;
 use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool};
 

@@ -17,8 +17,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use servers::{Kind, StoreServer};
 use sessions::{Created, MySqlStore, PostgresStore, Record, Replaced, Store, StoreKey};
-use sessions_tests::servers::{Kind, StoreServer};
 use sqlx::Row;
 use tower_sessions::SessionStore;
 

@@ -5,7 +5,7 @@ use quote::format_ident;
 
 /// The names of a field's accessors, each with the span of the field.
 pub(crate) struct Accessors {
-    /// Like the others that not every field has: not for a flash field.
+    /// Not for a flash field, as `get_mut` and `reset` are not.
     pub(crate) get: Option<Ident>,
     pub(crate) set: Ident,
     /// Only for an `Option`.

@@ -33,10 +33,13 @@ const TTL: &str = "ttl";
 const USER: &str = "user";
 const VERSION: &str = "version";
 
-/// A place for `#[session(…)]`: the words that it takes, each as it is written.
+/// A place for `#[session(…)]`.
 struct Place {
     name: &'static str,
+    /// The words that it takes, each with how it is written.
     words: &'static [(&'static str, &'static str)],
+    /// Words of serde or of other libraries that are looked for here, each with what to write.
+    other_words: &'static [(&'static str, &'static str)],
 }
 
 const ON_FIELD: Place = Place {
@@ -55,6 +58,17 @@ const ON_FIELD: Place = Place {
         (USER, USER),
         (VERSION, "version = 2"),
     ],
+    other_words: &[
+        ("deserialize_with", r#"#[serde(deserialize_with = "…")]"#),
+        ("encrypted", "#[session(secret)]"),
+        ("expires", r#"#[session(ttl = "10m")]"#),
+        ("ignore", "#[session(skip)]"),
+        ("key", r#"#[session(rename = "key")]"#),
+        ("max_age", r#"#[session(ttl = "10m")]"#),
+        ("serialize_with", r#"#[serde(serialize_with = "…")]"#),
+        ("user_id", "#[session(user)]"),
+        ("with", r#"#[serde(with = "…")]"#),
+    ],
 };
 
 const ON_STRUCT: Place = Place {
@@ -64,6 +78,7 @@ const ON_STRUCT: Place = Place {
         (NAME, r#"name = "Visitor""#),
         (RENAME_ALL, r#"rename_all = "camelCase""#),
     ],
+    other_words: &[],
 };
 
 impl Place {
@@ -263,7 +278,10 @@ impl Entry<'_> {
         let Self { word, written, place, errors } = self;
         let usage = place.usage(&word.to_string()).unwrap_or_default();
         let Some(expression) = written else {
-            errors.at(&word, format!("`{word}` needs a value; write `{usage}`"));
+            // In serde it stands alone.
+            let without =
+                if word == DEFAULT { ", or nothing for the type's own default" } else { "" };
+            errors.at(&word, format!("`{word}` needs a value; write `{usage}`{without}"));
             return None;
         };
         let value = read(&expression);
@@ -282,9 +300,12 @@ impl Entry<'_> {
             );
             return self.errors.at(&self.word, message);
         }
+        let hint = match here.other_words.iter().find(|&&(other, _)| other == word) {
+            Some((_, usage)) => format!("; write `{usage}`."),
+            None => suggestion(word, here.words()),
+        };
         let message = format!(
-            "unknown attribute `{word}`{} On {} there are {}",
-            suggestion(word, here.words()),
+            "unknown attribute `{word}`{hint} On {} there are {}",
             here.name,
             list(here.words()),
         );

@@ -202,7 +202,8 @@ impl FieldInfo {
     message = "`{Self}` cannot be a session field",
     label = "cannot be stored in a session",
     note = "a session field must be `Serialize + DeserializeOwned + Send + Sync + 'static`: derive \
-            serde's traits for `{Self}`, or keep the field out of the store with `#[session(skip)]`"
+            serde's traits for `{Self}`, or, if another crate has it, turn on that crate's feature \
+            `serde`; or keep the field out of the store with `#[session(skip)]`"
 )]
 pub trait FieldValue: Serialize + DeserializeOwned + Send + Sync + 'static {}
 

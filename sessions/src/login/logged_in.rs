@@ -22,7 +22,9 @@ use crate::{data::user::SessionUser, error::Error, session::Session};
 /// [`RequireLogin`](crate::RequireLogin) on the router.
 ///
 /// For handlers that want to know and do not insist, there is `Option<LoggedIn<T>>`.
-pub struct LoggedIn<T: SessionUser> {
+///
+/// The user is a copy, so what the field's `Option` holds must be `Clone`.
+pub struct LoggedIn<T: SessionUser<User: Clone>> {
     /// Who is logged in, as of the moment when the request opened its session.
     pub user: T::User,
     /// The session.
@@ -38,17 +40,14 @@ impl<T: SessionUser<User: Clone>> LoggedIn<T> {
     }
 }
 
-impl<T: SessionUser> Clone for LoggedIn<T>
-where
-    T::User: Clone,
-{
+impl<T: SessionUser<User: Clone>> Clone for LoggedIn<T> {
     fn clone(&self) -> Self {
         Self { user: self.user.clone(), session: self.session.clone() }
     }
 }
 
 /// Does not show the user.
-impl<T: SessionUser> fmt::Debug for LoggedIn<T> {
+impl<T: SessionUser<User: Clone>> fmt::Debug for LoggedIn<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoggedIn").field("session", &self.session).finish_non_exhaustive()
     }

@@ -17,6 +17,7 @@ use std::{
 
 use crate::{
     data::{
+        SessionData,
         body::Encoder,
         codec::{Codec, EncodeError},
         patch::{Patch, RequestId},
@@ -37,7 +38,9 @@ use crate::{
     },
 };
 
-impl<T: SessionUser> Session<T> {
+// With the bound on each method, and not on the `impl`: so a struct without a user is told by the compiler to
+// mark one, and not only that a trait is missing.
+impl<T: SessionData> Session<T> {
     /// Makes this the session of `user`, from whom the caller has just seen a password or whatever
     /// else proves who it is.
     ///
@@ -87,7 +90,10 @@ impl<T: SessionUser> Session<T> {
     /// hung up gets no cookie: the old id is dead all the same, and the new session stays unused
     /// until it expires or the user ends it.
     #[track_caller]
-    pub fn login(&self, user: T::User) -> Login<'_, T> {
+    pub fn login(&self, user: T::User) -> Login<'_, T>
+    where
+        T: SessionUser,
+    {
         let at = Location::caller();
         Login { session: self, user, keeps_data: true, lifetime: None, device: None, at }
     }
@@ -96,14 +102,20 @@ impl<T: SessionUser> Session<T> {
     /// [`destroy`](Self::destroy), with the same errors.
     ///
     /// The user's other sessions go on: see [`UserSessions`](crate::UserSessions).
-    pub async fn logout(&self) -> Result<(), Error> {
+    pub async fn logout(&self) -> Result<(), Error>
+    where
+        T: SessionUser,
+    {
         self.destroy().await
     }
 
     /// When the user logged in, last; `None` if nobody is logged in, or if the login was in an earlier
     /// library from which the session was [adopted](crate::SessionLayerBuilder::adopt). By the clock of
     /// the process that the login was sent to.
-    pub fn logged_in_at(&self) -> Option<SystemTime> {
+    pub fn logged_in_at(&self) -> Option<SystemTime>
+    where
+        T: SessionUser,
+    {
         self.handle().slot().inspect(|_, _, record, head| {
             (record.user.is_some() && !head.is_adopted).then_some(record.created_at)
         })
@@ -117,7 +129,10 @@ impl<T: SessionUser> Session<T> {
     /// [`LoginRequired`](ErrorKind::LoginRequired), 401 for the client, if nobody is logged in or
     /// the login is older. The application then asks for the password, and calls
     /// [`login`](Self::login) again.
-    pub fn require_recent_login(&self, limit: Duration) -> Result<(), Error> {
+    pub fn require_recent_login(&self, limit: Duration) -> Result<(), Error>
+    where
+        T: SessionUser,
+    {
         let now = self.handle().shared.now();
         let is_recent = self.logged_in_at().is_some_and(|at| {
             // One in the future is by a clock that is ahead of ours: by no more than that.
@@ -125,7 +140,9 @@ impl<T: SessionUser> Session<T> {
         });
         if is_recent { Ok(()) } else { Err(Error::login_required()) }
     }
+}
 
+impl<T: SessionUser> Session<T> {
     async fn login_under(&self, token: LockToken<T>, login: Ready) -> Result<(), Error> {
         let handle = self.handle();
         let _switch = handle.begin_switch().await;

@@ -9,6 +9,11 @@ async fn login(session: Session<Visitor>) -> sessions::Result<()> {
     session.login(7).await
 }
 
+async fn logout(session: Session<Visitor>) -> sessions::Result<()> {
+    session.require_recent_login(std::time::Duration::from_secs(600))?;
+    session.logout().await
+}
+
 fn main() {
     let _ = RequireLogin::<Visitor>::new();
 }

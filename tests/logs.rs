@@ -268,7 +268,8 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         .route("/login", get(login))
         .route("/logout", get(logout))
         .route("/token", get(token).post(token).layer(Visitor::csrf_layer()))
-        .layer(layer());
+        .layer(layer())
+        .route("/outside", get(visit));
     let server = Server::start(app).await;
     let other = Server::start(Router::new().route("/visit", get(visit)).layer(layer())).await;
     let client = server.client();
@@ -298,6 +299,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         assert_eq!(reply.status == 200, value == token);
     }
     server.client().request(Method::POST, "/token").await;
+    assert_eq!(server.client().get("/outside").await.status, 500);
     secrets.push(token);
     // Another process changes the same field.
     let slow = tokio::spawn({
@@ -330,8 +332,10 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
         "could not be saved",
         "refused a request: the request comes from another site: its origin is \
          `https://evil.example`, and it was sent to `127.0.0.1:",
-        "refused a request: it has no CSRF token",
-        "refused a request: a new session has no CSRF token yet",
+        "refused a request: it has no CSRF token, neither in this header nor in this field of a form",
+        "refused a request: a new session has no CSRF token yet (a page gets one by `Session::csrf_token`",
+        "Visitor`: the handler or layer that asks for it is not inside a `SessionLayer::<",
+        "so add that one last",
         "a session refused a request: that is no CSRF token of this session",
         "changed in two places at once: the later save wins field=\"visits\"",
         "has been waiting for 5s: now held by a write guard taken at",

@@ -146,14 +146,17 @@ impl Refusal {
                 Rejection::from(error)
             }
             Self::NewSession => {
-                tracing::info!("refused a request: a new session has no CSRF token yet");
+                tracing::info!(
+                    "refused a request: a new session has no CSRF token yet (a page gets one by \
+                     `Session::csrf_token`; `CsrfLayer::origin_only` does without)"
+                );
                 Rejection::from(Error::csrf())
             }
             Self::NoToken => {
                 tracing::info!(
                     header = settings.header.as_str(),
                     field = &*settings.field,
-                    "refused a request: it has no CSRF token"
+                    "refused a request: it has no CSRF token, neither in this header nor in this field of a form"
                 );
                 Rejection::from(Error::csrf())
             }

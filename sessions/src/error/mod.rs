@@ -410,7 +410,9 @@ impl fmt::Display for Error {
         match &*self.0 {
             Inner::NoLayer { data } => write!(
                 f,
-                "no session for `{data}`: the route is not inside a `SessionLayer::<{data}>`"
+                "no session for `{data}`: the handler or layer that asks for it is not inside a \
+                 `SessionLayer::<{data}>`; a layer wraps the routes and layers that were added to the \
+                 router before it, so add that one last"
             ),
             Inner::Store(_) => f.write_str("the store of the sessions failed"),
             Inner::NoRandomness(_) => {

@@ -61,7 +61,7 @@ async fn members(
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One layer for all workers: they share its sessions and its locks.
     let layer = Customer::layer(MemoryStore::new(), Keys::generate());
-    let only_users = Customer::require_login().with_login_page("/").build()?;
+    let only_users = Customer::require_login_builder().with_login_page("/").build()?;
     let app = {
         let layer = layer.clone();
         move || {

@@ -62,7 +62,7 @@ fn rejected(rejection: &Rejection, request: &Parts) -> Response {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let members = Reader::require_login()
+    let members = Reader::require_login_builder()
         .with_login_page("/login")
         .with_rejection_response(rejected)
         .build()?;

@@ -26,8 +26,9 @@ use syn::{DeriveInput, Error, Result};
 ///
 /// `Visitor` itself gets functions that are as visible: `Visitor::layer(store, keys)` is its
 /// `SessionLayer`, `Visitor::layer_builder(store, keys)` is for one with other settings, and with a `user`
-/// `Visitor::require_login()` is the builder of its `RequireLogin`. With the feature `axum`,
-/// `Visitor::csrf_layer()` is its `CsrfLayer`, and `Visitor::csrf_layer_builder()` is for another one.
+/// `Visitor::require_login()` is its `RequireLogin`, and `Visitor::require_login_builder()` is for another one.
+/// With the feature `axum` or `actix`, `Visitor::csrf_layer()` is its `CsrfLayer`, and
+/// `Visitor::csrf_layer_builder()` is for another one.
 ///
 /// # Accessors
 ///

@@ -825,10 +825,10 @@ async fn an_extractor_asks_for_a_login_or_takes_what_there_is() {
 async fn a_router_can_be_for_users_only() {
     let shop = Shop::start().await;
     let page = async || "for users";
-    let api = RequireLogin::<Customer>::new();
+    let api = Customer::require_login();
     let pages = RequireLogin::<Customer>::builder().with_login_page("/login");
     let recent = pages.clone().with_recent_login(10 * MINUTE).build().unwrap();
-    let admin = Customer::require_login().with_requirement(|fields| fields.is_admin);
+    let admin = Customer::require_login_builder().with_requirement(|fields| fields.is_admin);
     let guarded = Router::new()
         .route("/page", get(page).post(page).layer(pages.build().unwrap()))
         .route("/recent", post(page).get(page).layer(recent))

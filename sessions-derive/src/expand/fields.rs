@@ -45,8 +45,13 @@ pub(super) fn constructors(model: &Model<'_>) -> TokenStream {
     let private = model.private();
     let require_login = model.user.as_ref().map(|_| {
         hygienic! {
-            #[doc = " Lets only those requests pass whose user is logged in: `RequireLogin::builder` with this type."]
-            #vis fn require_login() -> #krate::RequireLoginBuilder<Self> {
+            #[doc = " A layer that lets only those requests pass whose user is logged in: `RequireLogin::new` with this type."]
+            #vis fn require_login() -> #krate::RequireLogin<Self> {
+                #krate::RequireLogin::new()
+            }
+
+            #[doc = " For one with other settings: `RequireLogin::builder` with this type."]
+            #vis fn require_login_builder() -> #krate::RequireLoginBuilder<Self> {
                 #krate::RequireLogin::builder()
             }
         }

@@ -295,8 +295,14 @@ const _: () = {
         ) -> crate::runtime::SessionLayerBuilder<Self> {
             crate::runtime::SessionLayer::builder(store, keys)
         }
-        /// Lets only those requests pass whose user is logged in: `RequireLogin::builder` with this type.
-        pub(crate) fn require_login() -> crate::runtime::RequireLoginBuilder<Self> {
+        /// A layer that lets only those requests pass whose user is logged in: `RequireLogin::new` with this type.
+        pub(crate) fn require_login() -> crate::runtime::RequireLogin<Self> {
+            crate::runtime::RequireLogin::new()
+        }
+        /// For one with other settings: `RequireLogin::builder` with this type.
+        pub(crate) fn require_login_builder() -> crate::runtime::RequireLoginBuilder<
+            Self,
+        > {
             crate::runtime::RequireLogin::builder()
         }
         crate::runtime::__private::csrf_layers!(pub (crate) fn);

@@ -193,7 +193,12 @@ impl FieldInfo {
     }
 
     pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {
-        self.key.as_bytes() == key || self.aliases.iter().any(|alias| alias.as_bytes() == key)
+        self.key.as_bytes() == key || self.has_alias(key)
+    }
+
+    /// Whether the field was stored under `key` before it was renamed.
+    pub(crate) fn has_alias(&self, key: &[u8]) -> bool {
+        self.aliases.iter().any(|alias| alias.as_bytes() == key)
     }
 }
 

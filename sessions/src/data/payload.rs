@@ -246,7 +246,7 @@ pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> 
         if key == info.key.as_bytes() {
             return Some(body);
         }
-        if by_alias.is_none() && info.is_stored_under(key) {
+        if by_alias.is_none() && info.has_alias(key) {
             by_alias = Some(body);
         }
     }
@@ -276,8 +276,8 @@ pub(crate) fn patched(
     put_head(head, out);
     // What is not copied yet begins here.
     let (mut unchanged, mut expected) = (rest, 0);
-    // By the place of a field's first entry in the patch.
-    let mut is_replaced = [false; FEW];
+    // By the place of an entry in the patch.
+    let mut is_put = [false; FEW];
     while !rest.is_empty() {
         let before = unchanged.len() - rest.len();
         let (key, _) = take_entry(&mut rest).ok()??;
@@ -286,18 +286,19 @@ pub(crate) fn patched(
             return None;
         }
         expected = field + 1;
-        if let Some((at, _)) = patch.entries().enumerate().find(|(_, it)| it.0 == field) {
-            is_replaced[at] = true;
+        if let Some(body) = patch.body(field) {
             out.extend_from_slice(&unchanged[..before]);
-            put_entry(key, patch.body(field)?, out);
+            put_entry(key, body, out);
             unchanged = rest;
+            let of_it = patch.entries().zip(&mut is_put).filter(|((it, ..), _)| *it == field);
+            of_it.for_each(|(_, is_put)| *is_put = true);
         }
     }
     out.extend_from_slice(unchanged);
-    for (at, (field, ..)) in patch.entries().enumerate() {
-        let is_first = patch.entries().take(at).all(|(earlier, ..)| earlier != field);
-        if is_first && !is_replaced[at] {
-            put_entry(fields[field].key.as_bytes(), patch.body(field)?, out);
+    for (at, (field, body, _)) in patch.entries().enumerate() {
+        let is_last = patch.entries().skip(at + 1).all(|(later, ..)| later != field);
+        if is_last && !is_put[at] {
+            put_entry(fields[field].key.as_bytes(), body, out);
         }
     }
     Some(())
@@ -313,7 +314,7 @@ pub(crate) fn patched_in_place(
 ) -> Option<Arc<[u8]>> {
     let (old_head, mut rest) = take_head(payload).ok()?;
     let behind_head = payload.len() - rest.len();
-    if old_head.len() != head.len() || patch.entries().count() > FEW {
+    if rest.is_empty() || old_head.len() != head.len() || patch.entries().count() > FEW {
         return None;
     }
     let is_first = |(at, (field, ..)): &(usize, (usize, _, _))| {

@@ -62,6 +62,7 @@ fn ticks() -> [u64; 3] {
     [own, all[0] + all[1] + all[2] + all[5] + all[6], all[3] + all[4]]
 }
 
+#[derive(Default)]
 struct Ways {
     names: Vec<String>,
     ways: Vec<Way>,
@@ -79,6 +80,46 @@ impl Ways {
         self.names.push(name.to_string());
         self.ways.push(Box::new(way));
         self.versions.push(versions.clone());
+    }
+
+    /// The ways of the two libraries, each with its load and without. `shared` are the versions of ours.
+    async fn add_both(
+        &mut self,
+        ours: impl Store + Clone,
+        theirs: impl SessionStore + Clone,
+        shared: &Arc<Vec<AtomicI64>>,
+    ) {
+        for session in 0..SESSIONS {
+            assert_eq!(ours.create(&key(session), &record(1)).await.unwrap(), Created::Done);
+        }
+        let records = their_records(&theirs).await;
+        for loads in [true, false] {
+            let store = ours.clone();
+            let name = if loads { "load, replace" } else { "replace" };
+            self.add(&format!("ours: {name}"), shared, move |session, version| {
+                let store = store.clone();
+                Box::pin(async move {
+                    let (key, next) = (key(session), record(version + 1));
+                    if loads {
+                        store.load(&key).await.unwrap().unwrap();
+                    }
+                    let done = store.replace(&key, &next, version as u64).await;
+                    assert_eq!(done.unwrap(), Replaced::Done);
+                })
+            });
+            let (store, records) = (theirs.clone(), records.clone());
+            let name = if loads { "load, save" } else { "save" };
+            self.add(&format!("theirs: {name}"), &versions(), move |session, version| {
+                let (store, mut record) = (store.clone(), records[session].clone());
+                record.data.insert("visits".to_string(), version.into());
+                Box::pin(async move {
+                    if loads {
+                        store.load(&record.id).await.unwrap().unwrap();
+                    }
+                    store.save(&record).await.unwrap();
+                })
+            });
+        }
     }
 
     async fn run(self, counted: impl AsyncFn() -> Vec<(&'static str, f64)>) {
@@ -157,7 +198,7 @@ fn versions() -> Arc<Vec<AtomicI64>> {
 async fn postgres(settings: &[&str]) {
     let server = StoreServer::start_with(Kind::Postgres, settings).expect("installed");
     let url = server.url();
-    let mut ways = Ways { names: vec![], ways: vec![], versions: vec![] };
+    let mut ways = Ways::default();
     let ours = PostgresStore::builder().without_sweep().connect(&url).await.unwrap();
     ours.migrate().await.unwrap();
     let pool = sqlx::postgres::PgPoolOptions::new()
@@ -166,46 +207,11 @@ async fn postgres(settings: &[&str]) {
         .connect(&url)
         .await
         .unwrap();
-    for session in 0..SESSIONS {
-        assert_eq!(ours.create(&key(session), &record(1)).await.unwrap(), Created::Done);
-    }
     let shared = versions();
     let their_pool = tower_sessions_sqlx_store::sqlx::PgPool::connect(&url).await.unwrap();
     let theirs = tower_sessions_sqlx_store::PostgresStore::new(their_pool);
     theirs.migrate().await.unwrap();
-    let records = their_records(&theirs).await;
-    let (store, r) = (ours.clone(), records.clone());
-    ways.add("ours: load, replace", &shared, move |session, version| {
-        let store = store.clone();
-        Box::pin(async move {
-            store.load(&key(session)).await.unwrap().unwrap();
-            let done = store.replace(&key(session), &record(version + 1), version as u64).await;
-            assert_eq!(done.unwrap(), Replaced::Done);
-        })
-    });
-    let store = theirs.clone();
-    ways.add("theirs: load, save", &versions(), move |session, version| {
-        let (store, mut record) = (store.clone(), r[session].clone());
-        record.data.insert("visits".to_string(), version.into());
-        Box::pin(async move {
-            store.load(&record.id).await.unwrap().unwrap();
-            store.save(&record).await.unwrap();
-        })
-    });
-    let store = ours.clone();
-    ways.add("ours: replace", &shared, move |session, version| {
-        let store = store.clone();
-        Box::pin(async move {
-            let done = store.replace(&key(session), &record(version + 1), version as u64).await;
-            assert_eq!(done.unwrap(), Replaced::Done);
-        })
-    });
-    let (store, r) = (theirs.clone(), records.clone());
-    ways.add("theirs: save", &versions(), move |session, version| {
-        let (store, mut record) = (store.clone(), r[session].clone());
-        record.data.insert("visits".to_string(), version.into());
-        Box::pin(async move { store.save(&record).await.unwrap() })
-    });
+    ways.add_both(ours, theirs, &shared).await;
     let bare = pool.clone();
     ways.add("bare overwrite", &shared, move |session, version| {
         let pool = bare.clone();
@@ -257,7 +263,7 @@ async fn their_records(store: &impl SessionStore) -> Arc<Vec<tower_sessions::ses
 async fn mariadb(settings: &[&str]) {
     let server = StoreServer::start_with(Kind::MariaDb, settings).expect("installed");
     let url = server.url();
-    let mut ways = Ways { names: vec![], ways: vec![], versions: vec![] };
+    let mut ways = Ways::default();
     let ours = MySqlStore::builder().without_sweep().connect(&url).await.unwrap();
     ours.migrate().await.unwrap();
     let pool = sqlx::mysql::MySqlPoolOptions::new()
@@ -266,46 +272,11 @@ async fn mariadb(settings: &[&str]) {
         .connect(&url)
         .await
         .unwrap();
-    for session in 0..SESSIONS {
-        assert_eq!(ours.create(&key(session), &record(1)).await.unwrap(), Created::Done);
-    }
     let shared = versions();
     let their_pool = tower_sessions_sqlx_store::sqlx::MySqlPool::connect(&url).await.unwrap();
     let theirs = tower_sessions_sqlx_store::MySqlStore::new(their_pool);
     theirs.migrate().await.unwrap();
-    let records = their_records(&theirs).await;
-    let store = ours.clone();
-    ways.add("ours: load, replace", &shared, move |session, version| {
-        let store = store.clone();
-        Box::pin(async move {
-            store.load(&key(session)).await.unwrap().unwrap();
-            let done = store.replace(&key(session), &record(version + 1), version as u64).await;
-            assert_eq!(done.unwrap(), Replaced::Done);
-        })
-    });
-    let (store, r) = (theirs.clone(), records.clone());
-    ways.add("theirs: load, save", &versions(), move |session, version| {
-        let (store, mut record) = (store.clone(), r[session].clone());
-        record.data.insert("visits".to_string(), version.into());
-        Box::pin(async move {
-            store.load(&record.id).await.unwrap().unwrap();
-            store.save(&record).await.unwrap();
-        })
-    });
-    let store = ours.clone();
-    ways.add("ours: replace", &shared, move |session, version| {
-        let store = store.clone();
-        Box::pin(async move {
-            let done = store.replace(&key(session), &record(version + 1), version as u64).await;
-            assert_eq!(done.unwrap(), Replaced::Done);
-        })
-    });
-    let (store, r) = (theirs.clone(), records.clone());
-    ways.add("theirs: save", &versions(), move |session, version| {
-        let (store, mut record) = (store.clone(), r[session].clone());
-        record.data.insert("visits".to_string(), version.into());
-        Box::pin(async move { store.save(&record).await.unwrap() })
-    });
+    ways.add_both(ours, theirs, &shared).await;
     let bare = pool.clone();
     ways.add("bare overwrite", &shared, move |session, version| {
         let pool = bare.clone();

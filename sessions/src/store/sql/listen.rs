@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use super::{
-    Core,
+    calls::Core,
     driver::Driver,
     statements::{Statements, Table},
 };

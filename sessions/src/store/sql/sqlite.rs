@@ -8,9 +8,9 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Dialect, RETRIES,
+    Dialect,
+    calls::{RETRIES, pause},
     driver::{self, Driver, Meaning, Row, Value, query, row, run_statements, why_not},
-    pause,
     statements::{Statement, Statements, Table},
 };
 

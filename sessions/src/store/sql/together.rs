@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use super::{
-    AsyncDriver, Core, Dialect,
+    Dialect,
+    calls::{AsyncDriver, Core},
     driver::{Driver, Meaning, Save, Value, meaning},
 };
 use crate::{error::store::StoreError, store::Replaced};

@@ -1,0 +1,491 @@
+//! How statements get to the server, and their answers back: on which connection, how long, how often, and
+//! whether each in a transaction of its own.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{Acquire, Pool};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Dialect,
+    driver::{Meaning, Row, Value, meaning},
+    errors::classify,
+    statements::{COLUMNS, Statement, Statements, Table},
+    together::Line,
+};
+use crate::{
+    clock::{Clock, from_millis},
+    error::store::{Advice, StoreError},
+    identity::id::StoreKey,
+    record::Record,
+    store::packed::stored_millis,
+};
+
+/// How long a user's name may be, in bytes of UTF-8: what an index of each database takes.
+const USER_LIMIT: usize = 1020;
+
+/// How often a statement is repeated that the database has undone because it was in another's way
+/// (a deadlock).
+pub(super) const RETRIES: u32 = 5;
+
+/// How many connections a call finds to be of no use, at most, before it gives up: all that others
+/// were just using when the server changed are found by those.
+const REPLACED: u32 = 3;
+
+/// After a new connection has led to a server that takes no writes, how long calls take the server's
+/// word for it, instead of making one new connection after the other.
+const READ_ONLY: Duration = Duration::from_secs(1);
+/// All but the sweep, which uses it and must not keep itself alive.
+pub(super) struct Core<D: Dialect> {
+    pub(super) table: Table,
+    pub(super) statements: Statements,
+    /// How it is told of changes, if it is.
+    pub(super) news: D::News,
+    pub(super) read: Pool<D>,
+    /// The same as `read`, but with SQLite, where only one can write at a time: to wait in line for
+    /// one connection is faster and fairer than to knock at a locked file.
+    pub(super) write: Pool<D>,
+    /// The saves that are on their way, and those that wait for them.
+    pub(super) line: Line<D>,
+    pub(super) timeout: Duration,
+    pub(super) clock: Clock,
+    /// Whether it has to be found out how to send statements.
+    pub(super) asks: bool,
+    pub(super) known: Mutex<Known>,
+}
+
+/// What a store has found out about what is between it and the table.
+pub(super) struct Known {
+    /// Whether each statement is sent in a transaction of its own, and is not prepared.
+    pub(super) in_transactions: bool,
+    /// When that was asked.
+    pub(super) asked: Option<Instant>,
+    /// Whether a statement that wrote was committed by itself.
+    pub(super) commits: bool,
+    /// Since when new connections lead to a server that takes no writes.
+    pub(super) read_only_since: Option<Instant>,
+}
+
+/// What went wrong in statements without values, and what the database's answer means.
+pub(super) struct ScriptError {
+    pub(super) answer: Option<Meaning>,
+    pub(super) told: StoreError,
+}
+
+/// How long to stay out of the way before that try.
+pub(super) fn pause(tries: u32) -> Duration {
+    Duration::from_millis(u64::from(tries * tries))
+}
+
+/// A connection out of the pool, which gets the connection back unless that may be hung or in disorder:
+/// then the connection is closed.
+pub(super) struct Checkout<D: Dialect> {
+    pub(super) connection: sqlx::pool::PoolConnection<D>,
+    /// When the call began that has not ended.
+    begun: Option<Instant>,
+}
+
+impl<D: Dialect> Checkout<D> {
+    /// The call has come to its end, and the connection with it.
+    pub(super) fn end(&mut self) {
+        self.begun = None;
+    }
+}
+
+impl<D: Dialect> Drop for Checkout<D> {
+    fn drop(&mut self) {
+        // The call was dropped before its answer. After a short time that is a request whose client
+        // hung up; after a long one it is the server that does not answer, and the pool would wait
+        // for it.
+        let is_hung = |begun: Instant| D::CAN_HANG && begun.elapsed() > Duration::from_secs(1);
+        if self.begun.is_some_and(|begun| D::LEAVES_ANSWERS || is_hung(begun)) {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl<D: Dialect> Core<D> {
+    pub(super) fn now(&self) -> Value<'static> {
+        Value::Int(stored_millis(self.clock.now()).cast_signed())
+    }
+
+    pub(super) fn error(&self, operation: &'static str, error: sqlx::Error) -> StoreError {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            let size = self.write.size();
+            let words = format!(
+                "no connection was free or could be made: the pool has {size} of at most {} \
+                 connections",
+                self.write.options().get_max_connections()
+            );
+            return StoreError::new(D::STORE, operation, Advice { advice: words, source: error });
+        }
+        classify::<D>(operation, Some(&self.table), error)
+    }
+
+    pub(super) fn too_late(&self, operation: &'static str) -> StoreError {
+        let words = format!("no answer within {:?}", self.timeout);
+        StoreError::new(D::STORE, operation, words)
+    }
+
+    pub(super) fn known<R>(&self, look: impl FnOnce(&mut Known) -> R) -> R {
+        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether to send statements in transactions; the first call finds it out.
+    pub(super) async fn in_transactions(
+        &self,
+        operation: &'static str,
+    ) -> Result<bool, StoreError> {
+        let (is_so, is_known) = self.known(|known| {
+            let is_recent = known.asked.is_some_and(|asked| asked.elapsed() < D::ASKED_FOR);
+            (known.in_transactions, known.in_transactions || !self.asks || is_recent)
+        });
+        if is_known {
+            return Ok(is_so);
+        }
+        // Several calls may ask at once. All get equally good answers.
+        let mut checkout = self.check_out(operation, &self.write).await?;
+        let ask = D::needs_transactions(&mut checkout.connection, &self.write, self.timeout);
+        let asked = timeout(self.timeout, ask).await;
+        let Ok(needs) = asked else { return Err(self.too_late(operation)) };
+        checkout.end();
+        let needs = needs.map_err(|error| self.error(operation, error))?;
+        if needs {
+            tracing::info!(
+                store = D::STORE,
+                "each call is a transaction of its own, which is slower: the documentation of the store \
+                 says why"
+            );
+        }
+        Ok(self.known(|known| {
+            known.asked = Some(Instant::now());
+            known.in_transactions |= needs;
+            known.in_transactions
+        }))
+    }
+
+    /// A pooler has led a statement astray.
+    fn stop_preparing(&self) {
+        let is_known = self.known(|known| std::mem::replace(&mut known.in_transactions, true));
+        if !is_known {
+            tracing::warn!(
+                store = D::STORE,
+                "a pooler does not do with prepared statements what the server does: from now on each call is a transaction of its own, which is \
+                 slower. PgBouncer from 1.21 with `max_prepared_statements`, or one with `pool_mode = \
+                 session`, needs no such thing"
+            );
+        }
+    }
+
+    /// A connection is of no use any more. Whether it pays to try another one.
+    fn replace_connections(
+        &self,
+        meaning: Meaning,
+        tries: u32,
+        pool: &Pool<D>,
+        connection: &mut sqlx::pool::PoolConnection<D>,
+    ) -> bool {
+        if meaning == Meaning::ReadOnly {
+            let now = Instant::now();
+            let is_known = self.known(|known| {
+                let since = &mut known.read_only_since;
+                if since.is_some_and(|since| now.duration_since(since) < READ_ONLY) {
+                    return true;
+                }
+                *since = (tries >= REPLACED).then_some(now);
+                // The server that comes next may have another default.
+                known.asked = None;
+                false
+            });
+            if is_known {
+                return false;
+            }
+            // The unused connections lead to the same server.
+            while let Some(mut idle) = pool.try_acquire() {
+                idle.close_on_drop();
+            }
+        }
+        connection.close_on_drop();
+        tries < REPLACED
+    }
+
+    /// A connection of `pool` for a call that begins now, within the timeout.
+    pub(super) async fn check_out(
+        &self,
+        operation: &'static str,
+        pool: &Pool<D>,
+    ) -> Result<Checkout<D>, StoreError> {
+        let acquired = timeout(self.timeout, pool.acquire()).await;
+        let Ok(acquired) = acquired else { return Err(self.too_late(operation)) };
+        let connection = acquired.map_err(|error| self.error(operation, error))?;
+        Ok(Checkout { connection, begun: Some(Instant::now()) })
+    }
+
+    /// Does `work` on a connection of `pool`, within the timeout; repeats it if the database has
+    /// undone it in favour of other transactions, or has not done it because of the connection.
+    pub(super) async fn on<R>(
+        &self,
+        operation: &'static str,
+        pool: &Pool<D>,
+        work: impl AsyncDriver<D, R>,
+    ) -> Result<R, StoreError> {
+        let (mut tries, mut replaced) = (0, 0);
+        loop {
+            let in_transaction = self.in_transactions(operation).await?;
+            let mut checkout = self.check_out(operation, pool).await?;
+            let work = self.attempt(&mut checkout.connection, &work, in_transaction);
+            let answer = timeout(self.timeout, work).await;
+            let Ok(answer) = answer else { return Err(self.too_late(operation)) };
+            checkout.end();
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match meaning::<D>(&error) {
+                Some(Meaning::InTheWay) if tries < RETRIES => {
+                    drop(checkout);
+                    tries += 1;
+                    sleep(pause(tries)).await;
+                }
+                Some(Meaning::OtherStatement) if !in_transaction => {
+                    self.stop_preparing();
+                }
+                Some(meaning @ (Meaning::ReadOnly | Meaning::Stale))
+                    if self.replace_connections(
+                        meaning,
+                        replaced,
+                        pool,
+                        &mut checkout.connection,
+                    ) =>
+                {
+                    replaced += 1;
+                }
+                _ => return Err(self.error(operation, error)),
+            }
+        }
+    }
+
+    /// One try. A transaction that is dropped before its end is rolled back.
+    async fn attempt<W: AsyncDriver<D, R>, R>(
+        &self,
+        connection: &mut sqlx::pool::PoolConnection<D>,
+        work: &W,
+        in_transaction: bool,
+    ) -> Result<R, sqlx::Error> {
+        if in_transaction {
+            let mut transaction = connection.begin().await?;
+            let answer = work.call(&mut transaction, true).await?;
+            transaction.commit().await?;
+            return Ok(answer);
+        }
+        let answer = work.call(connection, false).await?;
+        if W::WRITES && !self.known(|known| known.commits) {
+            // Once: there are poolers that begin a transaction and never end it.
+            if D::commit_open(connection).await? {
+                self.stop_preparing();
+            }
+            self.known(|known| known.commits = true);
+        }
+        Ok(answer)
+    }
+
+    /// Runs statements without values; repeats them as `on` does.
+    pub(super) async fn script(
+        &self,
+        operation: &'static str,
+        script: &str,
+    ) -> Result<(), ScriptError> {
+        let mut tries = 0;
+        loop {
+            // Of many at once some may still be refused, as by a file that is locked. What one of
+            // them has made is there for all.
+            let unanswered = |told| ScriptError { answer: None, told };
+            let mut checkout = self.check_out(operation, &self.write).await.map_err(unanswered)?;
+            let run =
+                timeout(self.timeout.saturating_mul(4), D::run(&mut checkout.connection, script))
+                    .await;
+            let Ok(done) = run else { return Err(unanswered(self.too_late(operation))) };
+            checkout.end();
+            let Err(error) = done else { return Ok(()) };
+            let answer = meaning::<D>(&error);
+            if answer != Some(Meaning::InTheWay) || tries >= RETRIES {
+                return Err(ScriptError { answer, told: self.error(operation, error) });
+            }
+            drop(checkout);
+            tries += 1;
+            sleep(pause(tries)).await;
+        }
+    }
+
+    /// Whether the table has all columns; with no table it is `otherwise` that is told.
+    pub(super) async fn check_columns(
+        &self,
+        otherwise: Option<StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut checkout = match (self.check_out("migrate", &self.write).await, &otherwise) {
+            (Ok(checkout), _) => checkout,
+            (Err(error), None) => return Err(error),
+            (Err(_), Some(_)) => return otherwise.map_or(Ok(()), Err),
+        };
+        let names = D::names(&mut checkout.connection, &self.statements.columns);
+        let names = timeout(self.timeout, names).await;
+        if names.is_ok() {
+            checkout.end();
+        }
+        let there = match (names, otherwise) {
+            (Ok(Ok(there)), None) => there,
+            (Ok(Ok(there)), Some(_)) if !there.is_empty() => there,
+            (_, Some(otherwise)) => return Err(otherwise),
+            (Ok(Err(error)), None) => return Err(self.error("migrate", error)),
+            (Err(_), None) => return Err(self.too_late("migrate")),
+        };
+        let lacks = COLUMNS.iter().filter(|name| !there.iter().any(|there| there == *name));
+        let lacks: Vec<String> = lacks.map(|name| format!("`{name}`")).collect();
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        let words = format!(
+            "there is a table {}, and it lacks {}: it is not one of this store's. Rename it, or choose \
+             another name by `with_table`",
+            self.table,
+            lacks.join(", ")
+        );
+        Err(StoreError::permanent(D::STORE, "migrate", words))
+    }
+
+    /// Runs a statement that writes; how many rows it touched.
+    pub(super) async fn execute(
+        &self,
+        operation: &'static str,
+        statement: &Statement,
+        values: &[Value<'_>],
+    ) -> Result<u64, StoreError> {
+        self.on(operation, &self.write, Execute { statement, values }).await
+    }
+
+    /// Runs `load`.
+    pub(super) async fn fetch_one(
+        &self,
+        operation: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Option<Record>, StoreError> {
+        let one = FetchOne { statement: &self.statements.load, values };
+        let row = self.on(operation, &self.read, one).await?;
+        row.map(|row| Ok(self.record(operation, row)?.1)).transpose()
+    }
+
+    /// Runs a statement that reads.
+    pub(super) async fn fetch(
+        &self,
+        operation: &'static str,
+        statement: &Statement,
+        values: &[Value<'_>],
+    ) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        let rows = self.on(operation, &self.read, Fetch { statement, values }).await?;
+        rows.into_iter().map(|row| self.record(operation, row)).collect()
+    }
+
+    pub(super) fn record(
+        &self,
+        operation: &'static str,
+        row: Row,
+    ) -> Result<(StoreKey, Record), StoreError> {
+        let broken = |what: &str| {
+            let words = format!("a row of the table {} has {what}", self.table);
+            StoreError::permanent(D::STORE, operation, words)
+        };
+        let key = row.id.try_into().map_err(|_| broken("an `id` that is not 32 bytes long"))?;
+        let user = match row.user {
+            Some(user) => {
+                let user = String::from_utf8(user).ok().and_then(D::user_from_stored);
+                Some(user.ok_or_else(|| broken("a `user_id` that was not written here"))?.into())
+            }
+            None => None,
+        };
+        let record = Record {
+            version: row.version.cast_unsigned(),
+            created_at: from_millis(u64::try_from(row.created_at).unwrap_or(0)),
+            expires_at: from_millis(u64::try_from(row.expires_at).unwrap_or(0)),
+            user,
+            payload: row.payload.into(),
+        };
+        Ok((StoreKey::from_bytes(key), record))
+    }
+
+    /// The user as the column has it.
+    pub(super) fn stored_user(
+        &self,
+        operation: &'static str,
+        user: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
+        let user = user.map(D::user_to_stored);
+        match &user {
+            Some(user) if user.len() > USER_LIMIT => {
+                let words = format!("a user of {} bytes; {USER_LIMIT} are the most", user.len());
+                Err(StoreError::permanent(D::STORE, operation, words))
+            }
+            _ => Ok(user),
+        }
+    }
+}
+
+/// A statement and its values, to be run on a connection, perhaps more than once.
+pub(super) trait AsyncDriver<D: Dialect, R>: Sync {
+    const WRITES: bool = false;
+
+    fn call(
+        &self,
+        connection: &mut D::Connection,
+        in_transaction: bool,
+    ) -> impl Future<Output = Result<R, sqlx::Error>> + Send;
+}
+
+struct Execute<'a> {
+    statement: &'a Statement,
+    values: &'a [Value<'a>],
+}
+
+impl<D: Dialect> AsyncDriver<D, u64> for Execute<'_> {
+    const WRITES: bool = true;
+
+    fn call(
+        &self,
+        connection: &mut D::Connection,
+        in_transaction: bool,
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send {
+        D::execute(connection, self.statement, self.values, in_transaction)
+    }
+}
+
+struct FetchOne<'a> {
+    statement: &'a Statement,
+    values: &'a [Value<'a>],
+}
+
+impl<D: Dialect> AsyncDriver<D, Option<Row>> for FetchOne<'_> {
+    fn call(
+        &self,
+        connection: &mut D::Connection,
+        in_transaction: bool,
+    ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send {
+        D::fetch_one(connection, self.statement, self.values, in_transaction)
+    }
+}
+
+struct Fetch<'a> {
+    statement: &'a Statement,
+    values: &'a [Value<'a>],
+}
+
+impl<D: Dialect> AsyncDriver<D, Vec<Row>> for Fetch<'_> {
+    fn call(
+        &self,
+        connection: &mut D::Connection,
+        in_transaction: bool,
+    ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send {
+        D::fetch(connection, self.statement, self.values, in_transaction)
+    }
+}

@@ -178,6 +178,11 @@ async fn what_is_read_during_a_write_is_gone_after_it() {
     keep(&cache, &key(1), &record(1, 10), &feed);
     drop(write);
     assert_eq!(found(&cache, &key(1)), None, "it may have been carried out");
+    let write = cache.write(&key(1));
+    let read = cache.read(&key(1));
+    drop(write);
+    read.keep(&record(1, 10), Some(feed.clone()));
+    assert_eq!(found(&cache, &key(1)), None, "the read may have been answered before the write");
 
     cache.write(&key(1)).keep(&record(3, 10), Some(feed.clone()));
     assert_eq!(found(&cache, &key(1)), Some((3, false)), "what was written is there");

@@ -1,12 +1,14 @@
 //! What nginx makes of the responses: its cache, its `Host`, its limits.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::Path,
-    response::{AppendHeaders, IntoResponse},
+    response::{AppendHeaders, IntoResponse, Response},
     routing::{get, post},
 };
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use sessions::{Keys, MemoryStore, PrivateCookie, RequireLogin, Session, SessionLayer};
@@ -53,6 +55,27 @@ async fn for_a_minute(session: Session<Visitor>) -> impl IntoResponse {
     ([("cache-control", "max-age=60")], name(session).await)
 }
 
+/// A page with an `ETag`, whose handler now and then writes to the session.
+async fn tagged(
+    Path(kind): Path<String>,
+    headers: HeaderMap,
+    session: Session<Visitor>,
+) -> Response {
+    let (writes, is_known) =
+        (headers.contains_key("x-write"), headers.contains_key("if-none-match"));
+    if writes {
+        session.write().await.set_name("Ada");
+    } else {
+        drop(session.read().await);
+    }
+    let tag = [("etag", "\"one\"")];
+    let public = (kind != "private").then_some([("cache-control", "public, max-age=1")]);
+    match is_known && !(writes && kind == "public-in-full") {
+        true => (tag, public, StatusCode::NOT_MODIFIED).into_response(),
+        false => (tag, public, "page").into_response(),
+    }
+}
+
 async fn app() -> Server {
     let origin = "https://app.example".parse().unwrap();
     let layers = Router::new()
@@ -65,6 +88,7 @@ async fn app() -> Server {
         .route("/leave", get(leave))
         .route("/lines", get(lines))
         .route("/silent", get(silent))
+        .route("/tagged/{kind}", get(tagged))
         .route("/for_a_minute", get(for_a_minute))
         .route("/same", get(async || ([("cache-control", "max-age=60")], "the same for all")))
         .route("/origin", post(async || "done").layer(Visitor::csrf_layer().origin_only()))
@@ -132,6 +156,30 @@ async fn behind_nginx_a_page_of_a_session_is_not_shared_unless_its_handler_says_
         for client in [&ada, &before, &stranger] {
             assert_eq!(client.get(path).await.text(), "nobody", "{path}");
         }
+    }
+}
+
+/// nginx asks by itself whether a page has changed, and keeps the headers of the 304 to itself.
+#[tokio::test]
+async fn behind_nginx_a_cookie_arrives_unless_a_cache_has_asked() {
+    let server = app().await;
+    let more = "proxy_cache_revalidate on;";
+    let Some(nginx) = Nginx::start(server.client().address(), more, "") else { return };
+    for (kind, arrives) in [("private", true), ("public", false), ("public-in-full", true)] {
+        let (client, path) = (nginx.client(), format!("/tagged/{kind}"));
+        assert_eq!(client.get(&path).await.header("x-cache"), "MISS");
+        // The first page is in the cache for a second, if at all.
+        let reply = loop {
+            let request = Request::builder().uri(&path).header("x-write", "1");
+            let reply = client.call(request.body(Full::<Bytes>::default()).unwrap()).await;
+            if reply.header("x-cache") != "HIT" {
+                break reply;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert_eq!(reply.text(), "page");
+        assert_eq!(reply.header("x-cache") == "REVALIDATED", !arrives, "{kind}: {reply:?}");
+        assert_eq!(client.cookie(COOKIE).is_some(), arrives, "{kind}: {reply:?}");
     }
 }
 

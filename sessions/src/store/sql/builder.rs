@@ -12,8 +12,8 @@ use super::{
     Dialect, SqlStore,
     calls::{Core, Known},
     errors::cannot_connect,
+    line::Line,
     statements::Table,
-    together::Line,
 };
 use crate::{clock::Clock, error::store::StoreError, store::ExpirySweep};
 

@@ -13,8 +13,9 @@ use super::{
     Dialect,
     driver::{Meaning, Row, Value, meaning},
     errors::classify,
+    line::Line,
     statements::{COLUMNS, Statement, Statements, Table},
-    together::Line,
+    together::Turn,
 };
 use crate::{
     clock::{Clock, from_millis},
@@ -49,7 +50,7 @@ pub(super) struct Core<D: Dialect> {
     /// one connection is faster and fairer than to knock at a locked file.
     pub(super) write: Pool<D>,
     /// The saves that are on their way, and those that wait for them.
-    pub(super) line: Line<D>,
+    pub(super) line: Line<Turn<D>>,
     pub(super) timeout: Duration,
     pub(super) clock: Clock,
     /// Whether it has to be found out how to send statements.

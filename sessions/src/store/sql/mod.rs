@@ -24,6 +24,7 @@ mod builder;
 mod calls;
 mod driver;
 mod errors;
+mod line;
 #[cfg(feature = "postgres")]
 mod listen;
 #[cfg(feature = "mysql")]

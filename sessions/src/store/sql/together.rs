@@ -4,72 +4,21 @@
 //! Each remains a compare-and-swap with an answer of its own. A save that the statement did not find as it
 //! should be goes once more, alone, and so has the answer that it would have had.
 
-use std::{
-    collections::VecDeque,
-    error::Error as StdError,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use super::{
     Dialect,
     calls::{AsyncDriver, Core},
     driver::{Driver, Meaning, Save, Value, meaning},
+    line::{Answer, Joined, Next},
 };
 use crate::{error::store::StoreError, store::Replaced};
 
 /// How long a save waits for those before it, before it goes alone: they may wait for a locked row, or for
 /// a server that hangs, and sessions do not wait for each other.
 const PATIENCE: Duration = Duration::from_millis(50);
-
-/// What goes together at most.
-const SAVES: usize = 64;
-const BYTES: usize = 256 * 1024;
-
-/// A larger record goes alone.
-const LARGE: usize = 64 * 1024;
-
-/// So many wait at most; more go alone.
-const WAITING: usize = 1024;
-
-/// How long a server that refused such a statement is not asked again.
-const REFUSED: Duration = Duration::from_secs(60);
-
-/// The saves of a store that are on their way, and those that wait.
-pub(super) struct Line<D: Dialect> {
-    state: Mutex<State<D>>,
-}
-
-struct State<D: Dialect> {
-    on_the_way: usize,
-    waiting: VecDeque<Waiting<D>>,
-    next_number: u64,
-    /// Whether a save has lost its patience since the last time that one in front has ended.
-    is_held_up: bool,
-    refused: Option<Instant>,
-}
-
-struct Waiting<D: Dialect> {
-    number: u64,
-    save: Save,
-    answer: oneshot::Sender<Answer<D>>,
-}
-
-/// What has become of a save that waited.
-enum Answer<D: Dialect> {
-    Done,
-    /// It has not been sent, or was not done; it goes alone.
-    Alone(Option<Turn<D>>),
-    /// It may have been done or not.
-    Failed(StoreError),
-}
 
 /// How a save goes.
 pub(super) enum Place<D: Dialect> {
@@ -86,111 +35,6 @@ pub(super) struct Turn<D: Dialect> {
     core: Arc<Core<D>>,
 }
 
-impl<D: Dialect> Default for Line<D> {
-    fn default() -> Self {
-        Self {
-            state: Mutex::new(State {
-                on_the_way: 0,
-                waiting: VecDeque::new(),
-                next_number: 0,
-                is_held_up: false,
-                refused: None,
-            }),
-        }
-    }
-}
-
-impl<D: Dialect> Line<D> {
-    fn state(&self) -> MutexGuard<'_, State<D>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a save out again that has lost its patience; whether it was still waiting.
-    fn leave(&self, number: u64) -> bool {
-        let mut state = self.state();
-        let found = state.waiting.iter().position(|waiting| waiting.number == number);
-        let is_out = found.is_some_and(|at| state.waiting.remove(at).is_some());
-        state.is_held_up |= is_out;
-        is_out
-    }
-
-    /// What goes in the place of one that has ended.
-    fn next(&self) -> Next<D> {
-        let mut state = self.state();
-        state.is_held_up = false;
-        state.forget_the_gone();
-        match state.waiting.len() {
-            0 | 1 => state.waiting.pop_front().map_or_else(
-                || {
-                    state.on_the_way -= 1;
-                    Next::Nobody
-                },
-                Next::One,
-            ),
-            _ => Next::Several,
-        }
-    }
-
-    /// The save that has waited longest, in the place of one that has ended; `None` if no save waits.
-    fn first(&self) -> Option<Waiting<D>> {
-        let mut state = self.state();
-        state.forget_the_gone();
-        let first = state.waiting.pop_front();
-        state.on_the_way -= usize::from(first.is_none());
-        first
-    }
-
-    /// Those that go together now; `None` if fewer than two wait.
-    fn group(&self) -> Option<Group<D>> {
-        let mut state = self.state();
-        state.forget_the_gone();
-        let (mut bytes, mut saves) = (0, 0);
-        for waiting in state.waiting.iter().take(SAVES) {
-            bytes += waiting.save.record.payload.len();
-            if bytes > BYTES {
-                break;
-            }
-            saves += 1;
-        }
-        if saves < 2 {
-            return None;
-        }
-        let mut waiting: Vec<_> = state.waiting.drain(..saves).collect();
-        // Statements that lock rows in the same order never wait for each other in a circle.
-        waiting.sort_unstable_by_key(|waiting| waiting.save.id);
-        let (saves, answers) = waiting.into_iter().map(|w| (w.save, w.answer)).unzip();
-        Some(Group { saves, answers })
-    }
-}
-
-impl<D: Dialect> State<D> {
-    /// A save whose caller has gone before it was sent is not sent.
-    fn forget_the_gone(&mut self) {
-        self.waiting.retain(|waiting| !waiting.answer.is_closed());
-    }
-}
-
-enum Next<D: Dialect> {
-    Nobody,
-    One(Waiting<D>),
-    Several,
-}
-
-/// Saves that go together.
-struct Group<D: Dialect> {
-    saves: Vec<Save>,
-    answers: Vec<oneshot::Sender<Answer<D>>>,
-}
-
-impl<D: Dialect> Group<D> {
-    fn answer(self, mut answer: impl FnMut(usize) -> Answer<D>) {
-        for (number, sender) in self.answers.into_iter().enumerate() {
-            // The caller may have gone.
-            let _ = sender.send(answer(number));
-        }
-    }
-}
-
 impl<D: Dialect> Drop for Turn<D> {
     fn drop(&mut self) {
         let core = self.core.clone();
@@ -205,14 +49,6 @@ impl<D: Dialect> Drop for Turn<D> {
                 }
             }
         }
-    }
-}
-
-impl<D: Dialect> Waiting<D> {
-    /// Its caller sends it, as if no other had been before.
-    fn takes(self, turn: Turn<D>) {
-        // A caller that has gone drops the turn, and the next has it.
-        let _ = self.answer.send(Answer::Alone(Some(turn)));
     }
 }
 
@@ -261,7 +97,7 @@ impl<D: Dialect> Task<D> {
 pub(super) struct Ticket<D: Dialect> {
     core: Arc<Core<D>>,
     number: u64,
-    answer: oneshot::Receiver<Answer<D>>,
+    answer: oneshot::Receiver<Answer<Turn<D>>>,
 }
 
 impl<D: Dialect> Ticket<D> {
@@ -299,25 +135,13 @@ impl<D: Dialect> Core<D> {
         if self.statements.replace_together.is_empty() || goes_alone {
             return Place::Alone;
         }
-        let mut state = self.line.state();
-        if state.on_the_way < D::SAVES_AT_ONCE {
-            state.on_the_way += 1;
-            return Place::Turn(Turn { core: self.clone() });
+        match self.line.join(D::SAVES_AT_ONCE, bytes, save) {
+            Joined::Turn => Place::Turn(Turn { core: self.clone() }),
+            Joined::Alone => Place::Alone,
+            Joined::Waits(number, answer) => {
+                Place::Waits(Ticket { core: self.clone(), number, answer })
+            }
         }
-        let is_refused = state.refused.is_some_and(|refused| refused.elapsed() < REFUSED);
-        if is_refused || state.is_held_up || bytes > LARGE || state.waiting.len() >= WAITING {
-            return Place::Alone;
-        }
-        let save = save();
-        // A statement writes a row once.
-        if state.waiting.iter().any(|waiting| waiting.save.id == save.id) {
-            return Place::Alone;
-        }
-        let number = state.next_number;
-        state.next_number += 1;
-        let (answer, receiver) = oneshot::channel();
-        state.waiting.push_back(Waiting { number, save, answer });
-        Place::Waits(Ticket { core: self.clone(), number, answer: receiver })
     }
 }
 
@@ -355,7 +179,7 @@ impl<D: Dialect> AsyncDriver<D, Vec<bool>> for ReplaceTogether<'_, D> {
             Some(Meaning::InTheWay | Meaning::TooLarge) => Ok(Vec::new()),
             // Because of one of them, or of the statement: alone each is told.
             Some(_) => {
-                self.core.line.state().refused = Some(Instant::now());
+                self.core.line.refuse();
                 Ok(Vec::new())
             }
         }

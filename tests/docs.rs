@@ -78,3 +78,37 @@ fn every_test_that_the_page_on_security_names_has_a_change_that_it_must_notice()
         assert!(is_run, "`tests/mutations` does not run `{name}`");
     }
 }
+
+/// Whether a source has an item of this name.
+fn has_item(source: &str, name: &str) -> bool {
+    let is_end = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+    ["fn ", "struct ", "enum "].iter().any(|kind| {
+        let item = format!("{kind}{name}");
+        source.match_indices(&item).any(|(at, _)| is_end(&source[at + item.len()..]))
+    })
+}
+
+#[test]
+fn what_the_architecture_names_is_there() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let page = fs::read_to_string(repository.join("ARCHITECTURE.md")).expect("the page");
+    let (_, promises) = page.split_once("## Who keeps which promise").expect("the table");
+    let keepers = promises.lines().filter_map(|row| row.strip_suffix(" |")?.rsplit(" | ").next());
+    let mut names = 0;
+    for keeper in keepers {
+        let (mut file, mut source) = ("", String::new());
+        for name in keeper.split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                let path = repository.join("sessions/src").join(name);
+                assert!(path.exists(), "there is no {name}");
+                (file, source) = (name, fs::read_to_string(path).unwrap_or_default());
+                continue;
+            }
+            names += 1;
+            for part in name.split("::") {
+                assert!(has_item(&source, part), "{file} has no `{part}`");
+            }
+        }
+    }
+    assert!(names >= 15, "the table is not read: {names}");
+}

@@ -101,7 +101,7 @@ impl<T: SessionData> Handle<T> {
         let current = self.current();
         let slot = &current.slot;
         let by_old_key =
-            current.cookie.is_some_and(|cookie| cookie.by_old_key) && !self.is_no_use();
+            current.cookie.is_some_and(|cookie| cookie.by_old_key) && self.counts_as_use();
         if current.is_switching || by_old_key || self.has_unsaved(slot) {
             return None;
         }
@@ -186,7 +186,7 @@ impl<T: SessionData> Handle<T> {
     /// Whether a cookie that an old key signed can be signed anew: not before another look at the
     /// store, because another process may have ended the session since, and sent a better cookie.
     async fn may_sign_again(&self, slot: &Slot<T>, is_saving: bool) -> bool {
-        let is_wanted = self.is_signed_by_old_key() && !self.is_no_use();
+        let is_wanted = self.is_signed_by_old_key() && self.counts_as_use();
         let Some(registration) = slot.registration().filter(|_| is_wanted) else { return false };
         let state = match is_saving {
             true => load::refresh_locked(&self.shared, slot, &registration.key).await,
@@ -248,12 +248,12 @@ impl<T: SessionData> Handle<T> {
     /// it lasts anyhow, if it is to be noted that it was seen.
     fn look_for_refresh(&self, slot: &Slot<T>, now: SystemTime) -> (Seen, Option<SystemTime>) {
         let expiry = &self.shared.settings.expiry;
-        let is_no_use = self.is_no_use();
+        let counts_as_use = self.counts_as_use();
         slot.inspect(|state, lifetime, record, head| {
             let is_seen_anew =
                 || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
             let refresh = match state {
-                SlotState::Stored if !is_no_use => expiry
+                SlotState::Stored if counts_as_use => expiry
                     .refresh(lifetime, record, now)
                     .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
@@ -278,7 +278,7 @@ impl<T: SessionData> Handle<T> {
         let Shared { settings: Settings { expiry, .. }, storage, .. } = &*self.shared;
         // A private cookie says itself when it was sent.
         let is_cookie_old =
-            state == SlotState::Stored && !storage.is_cookie() && !self.is_no_use() && {
+            state == SlotState::Stored && !storage.is_cookie() && self.counts_as_use() && {
                 let (created_at, sent) = (record.created_at, head.cookie_sent);
                 let sent = sent.unwrap_or(created_at);
                 expiry.is_cookie_old(lifetime, created_at, sent, || now)
@@ -327,7 +327,7 @@ impl<T: SessionData> Handle<T> {
             ended: current.ended,
             changed: has_other_lifetime || self.holds_another(current),
             aged: is_aged || self.is_private_cookie_old(current, seen),
-            refreshes: !self.is_no_use(),
+            refreshes: self.counts_as_use(),
             has_rivals: self.has_rivals(current),
         });
         let cookie = match change {

@@ -786,7 +786,7 @@ impl<T: SessionData> Session<T> {
     /// [`lock`]: Self::lock
     /// [`set_lifetime`]: Self::set_lifetime
     pub fn without_refresh(self) -> Self {
-        self.handle.note_no_use();
+        self.handle.note_without_refresh();
         self
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Handle<T: SessionData> {
     /// The client is gone: what is released from now on is nobody's to save but ours.
     hung_up: AtomicBool,
     /// The request does not count as a use of the session.
-    is_no_use: AtomicBool,
+    is_without_refresh: AtomicBool,
     /// The session was opened since the response's future was last polled: what the clock showed then
     /// still holds.
     pub(super) has_just_opened: AtomicBool,
@@ -196,7 +196,7 @@ impl<T: SessionData> Handle<T> {
             wrote: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
-            is_no_use: AtomicBool::new(false),
+            is_without_refresh: AtomicBool::new(false),
             has_just_opened: AtomicBool::new(false),
             waits: Waits::default(),
             #[cfg(feature = "adopt")]
@@ -233,16 +233,16 @@ impl<T: SessionData> Handle<T> {
 
     /// What this request wants of a save.
     pub(crate) fn job(&self) -> SaveJob<'static> {
-        SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::new(Some(self.writer())) }
+        SaveJob { keeps_expiry: !self.counts_as_use(), ..SaveJob::new(Some(self.writer())) }
     }
 
     /// The request does not count as a use of its session, however it ends.
-    pub(crate) fn note_no_use(&self) {
-        self.is_no_use.store(true, SeqCst);
+    pub(crate) fn note_without_refresh(&self) {
+        self.is_without_refresh.store(true, SeqCst);
     }
 
-    pub(super) fn is_no_use(&self) -> bool {
-        self.is_no_use.load(SeqCst)
+    pub(super) fn counts_as_use(&self) -> bool {
+        !self.is_without_refresh.load(SeqCst)
     }
 
     /// Where this request was when it began to write.
@@ -289,7 +289,7 @@ impl<T: SessionData> Handle<T> {
         }
         match slot.state() {
             SlotState::Stored if !self.shared.storage.is_cookie() => {
-                let job = SaveJob { keeps_expiry: self.is_no_use(), ..SaveJob::new(None) };
+                let job = SaveJob { keeps_expiry: !self.counts_as_use(), ..SaveJob::new(None) };
                 self.shared.save_in_background(slot.clone(), self.runtime(), gone, job);
             }
             SlotState::Ended(_) => tracing::debug!("written to a session after its end: not saved"),

@@ -1,3 +1,24 @@
+//! Sessions in Redis or Valkey: one server, a cluster, or a master behind Sentinel.
+//!
+//! ```text
+//! mod         the store: its settings, and each method of `Store`, `Watch`, `UserIndex`, `AllSessions`
+//! saves       create and replace: the whole record, or the parts of it that have changed
+//! recent      which records were just loaded, to find those parts
+//! scripts     the Lua scripts, with what they are told and what they answer
+//! check       whether the server has what the store needs, asked once at `connect`
+//! errors      what an error of the server means: whether it passes, and what to do
+//! connection  one way to send a command, whosever connection it is; sends it again if the connection ended
+//! managed     a connection of the store's own, which finds the server again
+//! sentinel    how a master behind Sentinel is found
+//! tracking    connections on which the server tells what changes, for a near cache
+//! nodes       the same in a cluster, a connection to each node
+//! ```
+//!
+//! 1. Every call may be carried out twice, because its connection may end before the answer is there. So a
+//!    save has a write id by which the script knows the same save again, and a deletion leaves a receipt.
+//! 2. Whether a record has expired is decided by this process's clock. Redis only removes what has.
+//! 3. In a cluster a session and its user's set may be on two nodes: no script touches both.
+
 use std::{
     fmt,
     ops::ControlFlow,
@@ -47,10 +68,10 @@ mod tracking;
 /// The store's name in errors.
 const NAME: &str = "redis";
 
-/// What a store does before it is one, in errors.
+/// The operation in errors of connecting.
 const CONNECT: &str = "connect";
 
-/// And what it does in one of two ways.
+/// The operation in errors of `replace`, which has two ways: by parts, and whole.
 const REPLACE: &str = "replace";
 
 /// What a value begins with: the write id of the save that wrote it. The packed record follows.
@@ -644,7 +665,8 @@ impl Watch for RedisStore {
             #[cfg(feature = "redis-cluster")]
             Server::Cluster(cluster) => {
                 let Some(nodes) = &cluster.nodes else {
-                    let words = "a cluster cannot be asked to tell what changes on a connection of the                              application's: make the store with `RedisStore::connect_cluster`";
+                    let words = "a cluster cannot be asked to tell what changes on a connection of the \
+                                 application's: make the store with `RedisStore::connect_cluster`";
                     return Err(StoreError::permanent(NAME, "watch", words));
                 };
                 nodes.track(watcher, &self.shared.prefix);

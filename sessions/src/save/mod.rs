@@ -13,7 +13,8 @@
 //! ```
 //!
 //! 1. The plan is a pure decision of the slot ([`crate::slot::plan`]): which record would have to be
-//!    stored. The slot notes it as an unconfirmed write before the store is asked.
+//!    stored. The slot notes it as an unconfirmed write before the store is asked. A plan that is outdated ends
+//!    the loop too: the caller makes its change anew.
 //! 2. An answer that is lost is looked for in the store; if that fails too, the write stays unconfirmed,
 //!    and the next load finds out by its write id.
 //! 3. A compare-and-swap that another process was faster with costs a reload: the slot is reconciled with

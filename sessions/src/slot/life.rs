@@ -11,8 +11,9 @@
 //! 2. `Loading`: the record is still to be fetched, by the first request that opens the session, or the
 //!    first again after the slot was idle.
 //! 3. `Stored`: the slot has a record, and what is pending is saved onto it.
-//! 4. `Unsendable`: the response left before the session was stored, so that no client has its cookie.
-//! 5. `Ended`: logged out, expired, or gone on under another id; nothing leads out of it.
+//! 4. `Unsendable`: what is written from now on needs a cookie, and the response has left: of a session that
+//!    was not stored by then, so that no client has its cookie, or of one that is kept in its cookie.
+//! 5. `Ended`: logged out, expired, or gone on under another id. Every state leads here, nothing leads out.
 
 use std::sync::OnceLock;
 

@@ -1,10 +1,13 @@
 //! The live copy of one session, shared by every request that uses the session now.
 //!
 //! ```text
-//! record     what the store has, as far as we know
+//! known      the record that the store has, as far as we know
 //! pending    what released guards have changed since, as bytes
 //! snapshot   the fields decoded from the two, for the next guard; a writer checks it out while it writes
 //! ```
+//!
+//! `life` has the states, `snapshot` what guards see and change, `plan` what a save stores, `reconcile` what a
+//! slot makes of the store's answers, `rebase` what becomes of changes when the record is another one by then.
 //!
 //! A guard's writes become bytes when the guard is released. A save needs the bytes alone: it never
 //! waits for a guard, and it saves all that has been released and nothing that has not.

@@ -2,10 +2,12 @@
 //! settings.
 //!
 //! 1. A change of this request that cannot be stored fails the save; one of another request does not.
-//! 2. A save without anything to do does nothing, unless the outcome of an earlier write is unknown.
-//! 3. A session that has ended, or that no client has the cookie of, is not saved.
-//! 4. A save waits while another process has a lease.
-//! 5. What does not fit into the limit is left out, if other requests have written it, or is refused.
+//! 2. An extra patch that was made of other fields than those that are there is outdated; so is a binding to a
+//!    device, if the session is bound to another one.
+//! 3. A save without anything to do does nothing, unless the outcome of an earlier write is unknown.
+//! 4. A session that has ended, or that no client has the cookie of, is not saved.
+//! 5. A save waits while another process has a lease.
+//! 6. What does not fit into the limit is left out, if other requests have written it, or is refused.
 
 use std::{
     ops::ControlFlow,

@@ -153,14 +153,14 @@ impl Cache {
     }
 
     /// A read of the store begins: what it brings is kept if nobody hears of a change until then.
-    pub(super) fn read(&self, key: &StoreKey) -> Read<'_> {
+    pub(super) fn read(&self, key: &StoreKey) -> InFlight<'_> {
         let number = self.reads.fetch_add(1, Relaxed);
         self.shard(key).reads.insert(*key, Pending { number, told: None });
-        Read { cache: self, key: *key, number, is_write: false, is_kept: false }
+        InFlight { cache: self, key: *key, number, is_write: false, is_kept: false }
     }
 
     /// A write of this process begins: the record of before is not served from here on.
-    pub(super) fn write(&self, key: &StoreKey) -> Read<'_> {
+    pub(super) fn write(&self, key: &StoreKey) -> InFlight<'_> {
         *self.shard(key).writes.entry(*key).or_default() += 1;
         self.changed(key);
         let mut read = self.read(key);
@@ -330,7 +330,7 @@ impl Shard {
 
 /// A read of the store, or a write, that is on its way. A write that is dropped may have been carried
 /// out: then it is a change like any other.
-pub(super) struct Read<'a> {
+pub(super) struct InFlight<'a> {
     cache: &'a Cache,
     key: StoreKey,
     number: u64,
@@ -338,7 +338,7 @@ pub(super) struct Read<'a> {
     is_kept: bool,
 }
 
-impl Read<'_> {
+impl InFlight<'_> {
     /// The store has this record, and the feed tells when it changes. It is kept, unless a change was
     /// told since the read began.
     pub(super) fn keep(mut self, record: &Record, feed: Option<Feed>) {
@@ -379,7 +379,7 @@ impl Read<'_> {
     }
 }
 
-impl Drop for Read<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if self.is_write {
             self.cache.shard(&self.key).end_write(&self.key);

@@ -1,3 +1,14 @@
+//! A cache of this process before a store that says what changes ([`Watch`]).
+//!
+//! `cache` has the records and decides which may be served; it knows no store. Here the store is asked, and each
+//! read and write of it is noted in the cache before it begins: what the store tells meanwhile counts.
+//!
+//! ```text
+//! load ──found, fresh──► the record
+//!   └──else──► cache.read ──► store.load_watched ──nothing told meanwhile──► kept, with its feed
+//! create, replace ──► cache.write (forgets) ──► store.…_watched ──Done, nothing told meanwhile──► kept
+//! ```
+
 use std::{
     error::Error as _,
     fmt,

@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance};
 
 use super::{
     NearCacheStats,
-    cache::{Cache, ENTRY, Found, Read},
+    cache::{Cache, ENTRY, Found, InFlight},
 };
 use crate::{
     identity::id::StoreKey,
@@ -82,7 +82,7 @@ async fn a_record_is_served_as_long_as_its_feed_is_confirmed() {
 }
 
 /// A read that is on its way for as long as the test runs.
-fn still(read: Read<'_>) {
+fn still(read: InFlight<'_>) {
     let _ = ManuallyDrop::new(read);
 }
 

@@ -1,4 +1,4 @@
-//! What a store needs of its server, and whether it has it.
+//! Whether the server knows the commands that the store needs, and whether the store's user may use them.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 

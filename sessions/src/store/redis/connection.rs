@@ -1,4 +1,9 @@
-//! What a store says its commands on.
+//! One way to send a command, whosever the connection is: the store's own, the application's, or one to a
+//! cluster.
+//!
+//! A call whose connection ends before the answer is there is sent once more. So only what may be carried out
+//! twice is sent here. [`Call`] takes along what becomes known beside the answer: whether it was sent twice, and
+//! what a near cache needs.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -34,7 +39,7 @@ pub(super) struct Call<'a> {
     pub(super) loads: Option<&'a StoreKey>,
     /// The session that it saves, if the near cache knows of that.
     pub(super) saves: Option<&'a StoreKey>,
-    /// Of the save, if it was carried out.
+    /// The echo of that save, which the server sends if the save was carried out.
     pub(super) echo: Option<Expected>,
 }
 
@@ -66,7 +71,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Connects again by itself.
+/// A connection that connects again by itself.
 pub(super) struct Connection {
     server: Server,
     /// How long a call may take that is made once more.
@@ -76,7 +81,7 @@ pub(super) struct Connection {
 pub(super) enum Server {
     /// A connection of the store's own, to an address or to a master.
     Own(Managed),
-    /// The application's. When it was last told to connect again.
+    /// The application's, and when it was last told to connect again.
     Application(ConnectionManager, Mutex<Option<Instant>>),
     #[cfg(feature = "redis-cluster")]
     Cluster(Box<Cluster>),

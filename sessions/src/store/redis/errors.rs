@@ -1,4 +1,4 @@
-//! What errors of the client and the server mean to the store, which has to decide what to do.
+//! What an error of the client or the server means: whether it passes by itself, and what to do about it.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 

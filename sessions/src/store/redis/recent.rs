@@ -1,4 +1,4 @@
-//! The records that have just been loaded, so that a save need not send all of them again.
+//! The records that were just loaded or saved, so that the next save of one can send the changed parts alone.
 
 use std::{
     ops::Range,

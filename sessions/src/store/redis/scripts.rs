@@ -72,7 +72,7 @@ impl Code {
 /// to the client that has read it last, and a write is no read.
 const READ: &str = "redis.call('GETRANGE', KEYS[1], '0', '0')";
 
-/// At the head of each script: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,
+/// At the head of each script but `patch` and `index`: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,
 /// and says whether it is live.
 ///
 /// Positions are those of `packed`, behind the write id, counted from one: format 9, version 10 to 17,
@@ -103,7 +103,7 @@ if live then
 end
 ";
 
-/// In front of a save: most leave expiry and user as they are, so that what is there differs in the
+/// In front of `replace`: most saves leave expiry and user as they are, so that what is there differs in the
 /// version alone. Then it is live, and the user's set was told of it when they were set. `ARGV[7]` is
 /// that head, behind the write id, and `ARGV[8]` where it ends; it is empty if it would not be live. A set
 /// that knows nothing of the session any more, because Redis has evicted it, is told again.
@@ -119,8 +119,9 @@ READ()
 end
 ";
 
-/// The same as `CREATE`, and the version that it is based on. 1 is done, 0 changed, -1 missing; 2 is
-/// changed more than once, so that a save which was carried out before and not answered may be below.
+/// `KEYS` and `ARGV` as for `CREATE`; `ARGV[6]` is the version that the save is based on. 1 is done, 0 changed,
+/// -1 missing; 2 is changed more than once, so that a save which was carried out before and not answered may be
+/// below.
 const REPLACE: &str = "
 if not live or string.sub(head, 10, 17) ~= ARGV[6] then
   redis.call('DEL', KEYS[2])
@@ -162,7 +163,7 @@ const RENAMED: &str = "
   end
 ";
 
-/// The end of both. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, write id, the key as a
+/// The end of `create` and `replace`. `KEYS[3]`, if it is there, is the user's set; `ARGV`: now, write id, the key as a
 /// member of the set, expiry, time to live.
 const INDEX_TOO: &str = "
 RENAMED()

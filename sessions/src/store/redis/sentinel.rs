@@ -1,4 +1,4 @@
-//! A client of the sentinels that know which server is the master.
+//! How a master behind Sentinel is found: a client of the sentinels, made from URLs.
 
 use redis::{
     ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisResult, TlsMode,

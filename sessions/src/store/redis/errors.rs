@@ -33,7 +33,7 @@ pub(super) fn classify(operation: &'static str, error: RedisError) -> StoreError
         "CROSSSLOT" | "MOVED" | "ASK" => {
             (true, "this is a Redis Cluster: use `connect_cluster`".to_string())
         }
-        _ => (is_permanent(&error), String::new()),
+        _ => (is_permanent(&error), about_url(&error).to_string()),
     };
     let make = if is_permanent { StoreError::permanent } else { StoreError::new };
     match advice.is_empty() {
@@ -44,6 +44,22 @@ pub(super) fn classify(operation: &'static str, error: RedisError) -> StoreError
         true if is_permanent => StoreError::permanent(NAME, operation, error),
         true => StoreError::new(NAME, operation, error),
         false => make(NAME, operation, Advice { advice, source: error }),
+    }
+}
+
+/// What to do about a URL that the client does not take; nothing for any other error.
+fn about_url(error: &RedisError) -> &'static str {
+    if error.kind() != ErrorKind::InvalidClientConfig {
+        return "";
+    }
+    let words = error.to_string();
+    if words.contains("TLS") {
+        "for `rediss://` add the crate `redis` to your dependencies, with one of its TLS features, as \
+         `tokio-rustls-comp`"
+    } else if words.contains("URL did not parse") {
+        "a URL of Redis begins with `redis://`, or with `rediss://` for TLS"
+    } else {
+        ""
     }
 }
 
@@ -140,6 +156,20 @@ mod tests {
             let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
             let error = RedisError::from((kind, "An error", words.to_string()));
             assert!(classify("replace", error).is_retryable(), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_not_taken_is_explained() {
+        let no_url = redis::Client::open("127.0.0.1:6379").unwrap_err();
+        // As the client says without a TLS feature, which another crate may turn on.
+        let words = "can't connect with TLS, the feature is not enabled";
+        let no_tls = RedisError::from((ErrorKind::InvalidClientConfig, words));
+        for (error, told) in [(no_url, "begins with `redis://`"), (no_tls, "add the crate `redis`")]
+        {
+            let error = classify("connect", error);
+            let cause = error.source().unwrap().to_string();
+            assert!(!error.is_retryable() && cause.contains(told), "{cause}");
         }
     }
 

@@ -112,7 +112,7 @@ impl fmt::Display for Wait {
             Reason::Itself => write!(
                 f,
                 ": its request waits for itself: {held_by}; nothing can drop that guard before this \
-                 one is there"
+                 one is there: drop it first"
             ),
         }
     }

@@ -46,6 +46,7 @@ use crate::{
 /// | requests that wait for one session's lock | 1,000 |
 /// | store timeout | 5 seconds a call |
 /// | lease time | 10 seconds |
+/// | a look at a session whose end is waited for | every 30 seconds |
 /// | a field that is changed in two places at once | the later save wins |
 /// | codec | bincode, if that feature is on |
 ///
@@ -97,6 +98,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// The name of the cookie. The prefix `__Host-` binds it to this very host over TLS, `__Secure-`
     /// to TLS (RFC 6265bis, 4.1.3). Two layers that serve the same requests need two names.
+    #[doc(alias = "with_name")]
     pub fn with_cookie_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.settings.cookie.name = name.into();
         self
@@ -110,6 +112,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// anything else browsers drop the cookie without a word (RFC 6265bis, 5.7), so that
     /// [`build`](Self::build) refuses it. They drop it also for a name under which everybody can have
     /// one, such as `co.uk` or `github.io` (<https://publicsuffix.org>), which nobody is told of here.
+    #[doc(alias = "with_domain")]
     pub fn with_cookie_domain(mut self, domain: impl Into<Cow<'static, str>>) -> Self {
         self.settings.cookie.domain = Some(domain.into());
         self
@@ -117,6 +120,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// Sends the cookie to this path and those below it only. Needs another name than a `__Host-`
     /// one.
+    #[doc(alias = "with_path")]
     pub fn with_cookie_path(mut self, path: impl Into<Cow<'static, str>>) -> Self {
         self.settings.cookie.path = path.into();
         self
@@ -138,6 +142,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// Browsers keep a cookie for 400 days at most: that of a session which may last longer is sent
     /// again while the session is in use, every 30 days. A session can ask for itself:
     /// [`Lifetime::with_persistent_cookie`](crate::Lifetime::with_persistent_cookie).
+    #[doc(alias("max_age", "permanent"))]
     pub fn with_persistent_cookie(mut self) -> Self {
         self.settings.expiry.persistent = true;
         self
@@ -160,6 +165,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     }
 
     /// Lets scripts in the page read the cookie: an attacker who injects one then has the session.
+    #[doc(alias("with_http_only", "http_only"))]
     pub fn insecure_script_access(mut self) -> Self {
         self.settings.cookie.http_only = false;
         self
@@ -177,6 +183,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// | `http://` and any other name or address, as of the local network | drop it | drop it |
     ///
     /// The first time that a browser seems to be at this, a warning in the log says so.
+    #[doc(alias("with_secure", "secure"))]
     pub fn insecure_plain_http(mut self) -> Self {
         self.settings.cookie.secure = false;
         for prefix in ["__Host-Http-", "__Host-", "__Secure-", "__Http-"] {
@@ -210,6 +217,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// # layer.unwrap();
     /// # }
     /// ```
+    #[doc(alias("with_expiry", "OnInactivity", "inactivity", "ttl"))]
     pub fn with_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.expiry.idle = timeout.into();
         self
@@ -217,6 +225,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
 
     /// A session ends this long after it was first saved, however much it is used; to the
     /// millisecond. With `None` a session that is in use never ends.
+    #[doc(alias("with_max_age", "max_lifetime"))]
     pub fn with_absolute_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.expiry.absolute = timeout.into();
         self.settings.is_absolute_timeout_set = true;

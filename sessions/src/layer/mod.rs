@@ -34,6 +34,10 @@ pub use service::SessionService;
 /// side by side. A layer inside of its own clone, as on a nested router, leaves everything to the outer
 /// one: a request has one session.
 ///
+/// It goes around all that uses the session: the routes, and a `CsrfLayer` or [`RequireLogin`](crate::RequireLogin).
+/// axum's `Router::layer` and actix-web's `App::wrap` put a layer around what was added before it, so this one
+/// is added last. In a `tower::ServiceBuilder` the layer that is added first is the outer one.
+///
 /// Layers that append to `Vary`, as tower-http's for compression and CORS do, belong inside of it, and
 /// so does whatever is to see the session. What caches and proxies make of the responses stands in
 /// [`proxies`](crate::proxies).
@@ -101,6 +105,7 @@ pub use service::SessionService;
 ///     .service_fn(index);
 /// # }
 /// ```
+#[doc(alias("SessionManagerLayer", "SessionMiddleware"))]
 pub struct SessionLayer<T: SessionData> {
     pub(crate) shared: Arc<Shared<T>>,
     pub(crate) on_rejection: Option<OnRejection>,

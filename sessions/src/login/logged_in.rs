@@ -24,6 +24,7 @@ use crate::{data::user::SessionUser, error::Error, session::Session};
 /// For handlers that want to know and do not insist, there is `Option<LoggedIn<T>>`.
 ///
 /// The user is a copy, so what the field's `Option` holds must be `Clone`.
+#[doc(alias("AuthSession", "Identity", "CurrentUser"))]
 pub struct LoggedIn<T: SessionUser<User: Clone>> {
     /// Who is logged in, as of the moment when the request opened its session.
     pub user: T::User,

@@ -256,6 +256,7 @@ impl<T: SessionUser> Login<'_, T> {
     /// not ticked: the layer's timeouts count, and the cookie goes with the browser if the layer's
     /// does, also for a user who was remembered before. A [`with_lifetime`](Self::with_lifetime)
     /// that this login has been given stays.
+    #[doc(alias = "remember_me")]
     pub fn remember_for(self, time: impl Into<Option<Duration>>) -> Self {
         let lifetime = match time.into() {
             Some(time) => Lifetime::new()

@@ -90,6 +90,7 @@ type Predicate<T> = Arc<dyn Fn(&<T as crate::data::SessionData>::Fields) -> bool
 /// [`local_path`](crate::local_path). In a nested router too it is the whole path, as axum keeps it
 /// (`axum::extract::OriginalUri`). For a proxy that takes a prefix away there is
 /// [`with_path_prefix`](RequireLoginBuilder::with_path_prefix).
+#[doc(alias("login_required", "permission_required"))]
 pub struct RequireLogin<T: SessionUser> {
     login_page: Option<Arc<str>>,
     prefix: Option<Arc<str>>,

@@ -148,6 +148,7 @@ impl<T: SessionData> Session<T> {
     /// # Cancellation
     ///
     /// A dropped future gives up its place among the waiters.
+    #[doc(alias = "get")]
     #[track_caller]
     pub fn read(&self) -> impl Future<Output = ReadGuard<T>> + Send + use<'_, T> {
         self.or_give_up(Access::Read, ReadGuard::new)
@@ -162,6 +163,7 @@ impl<T: SessionData> Session<T> {
     /// # Cancellation
     ///
     /// A dropped future gives up its place among the waiters.
+    #[doc(alias("insert", "set"))]
     #[track_caller]
     pub fn write(&self) -> impl Future<Output = WriteGuard<T>> + Send + use<'_, T> {
         self.or_give_up(Access::Write, WriteGuard::new)
@@ -544,6 +546,7 @@ impl<T: SessionData> Session<T> {
     ///
     /// What a guard that is still held has written is not part of it, and is saved when the guard is
     /// gone: drop the guard first. If this request holds one, the log says so.
+    #[doc(alias("rollback", "revert"))]
     #[track_caller]
     pub fn discard_request_changes(&self) {
         let slot = self.handle.slot();
@@ -588,6 +591,7 @@ impl<T: SessionData> Session<T> {
     /// # Cancellation
     ///
     /// Once it has the lock it is carried to its end even if the future is dropped.
+    #[doc(alias("cycle_id", "regenerate", "renew"))]
     #[track_caller]
     pub fn renew_id(&self) -> impl Future<Output = Result<(), Error>> + Send + use<'_, T> {
         let at = Location::caller();
@@ -643,6 +647,7 @@ impl<T: SessionData> Session<T> {
     /// # Cancellation
     ///
     /// It is carried to its end even if the future is dropped.
+    #[doc(alias("flush", "purge", "invalidate", "delete"))]
     pub async fn destroy(&self) -> Result<(), Error> {
         let session = self.clone();
         self.run_detached(async move { session.destroy_now().await }).await
@@ -740,6 +745,7 @@ impl<T: SessionData> Session<T> {
     /// requests. Stored with the session; on a new session, once something else has been written.
     ///
     /// Limits that are shorter than what has passed end the session with the next save.
+    #[doc(alias = "set_expiry")]
     pub fn set_lifetime(&self, lifetime: Lifetime) {
         self.handle.shared.settings.expiry.check_lifetime(lifetime);
         let slot = {
@@ -808,6 +814,7 @@ impl<T: SessionData> Session<T> {
     /// When the session ends if it is not used again: as stored, which may be up to a refresh window
     /// earlier than its use would allow. For one that is not saved yet, when it would end if it were
     /// saved now.
+    #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> SystemTime {
         let (slot, shared) = (self.handle.slot(), &self.handle.shared);
         let record = slot.record();

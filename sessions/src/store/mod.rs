@@ -121,6 +121,7 @@ pub use memory::{MemoryStore, MemoryStoreBuilder, MemoryStoreStats};
 /// may be dropped before it is done; the store may then have carried it out or not.
 ///
 /// An expired record counts as absent in every method, from its very `expires_at` on.
+#[doc(alias = "SessionStore")]
 pub trait Store: Send + Sync + 'static {
     /// The record under `key`, if there is one that has not expired.
     fn load(

@@ -342,10 +342,16 @@ async fn a_stolen_cookie_opens_nothing_once_the_bound_cookie_is_over() {
         assert_eq!(thief.get("/who").await.text(), "None");
         shop.clock.advance(5 * MINUTE);
     }
-    // With what was stolen besides: the names and challenges that the browser was sent.
+    // With what was stolen besides: the names and challenges that the browser was sent. And with a challenge
+    // that whoever knows the name is given.
     let mut other_key = shop.browser(2);
-    let proof = other_key.proof(&challenge.expect("a challenge"));
-    for proof in [None, Some(&*proof), Some("x")] {
+    other_key.bound = owner.bound.clone();
+    let old = other_key.proof(&challenge.expect("a challenge"));
+    let reply = other_key.refresh_with(&id, None).await;
+    other_key.note_challenge(&reply);
+    let fresh = other_key.bound().challenge.clone().expect("a challenge");
+    let fresh = other_key.proof(&fresh);
+    for proof in [None, Some(&*old), Some(&*fresh), Some("x")] {
         let reply = other_key.refresh_with(&id, proof).await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN);
         assert!(reply.set_cookies().is_empty());

@@ -120,6 +120,14 @@ impl WireServer {
         sleep(self.longest.mul_f64(share)).await;
     }
 
+    /// A caller does not always look at once at an answer that has arrived: news that came behind the answer
+    /// are told before that then.
+    async fn be_busy(&self) {
+        if self.random.lock().unwrap().below(4) == 0 {
+            self.take_time().await;
+        }
+    }
+
     /// As a whole, together with what is sent because of it.
     async fn carry_out(&self, question: Question, wire: &Arc<Wire>) -> Answer {
         let _busy = self.busy.lock().await;
@@ -225,6 +233,7 @@ impl WireStore {
         let _ = questions.send((question, answers));
         match answer.await {
             Ok(answer) => {
+                self.0.server.be_busy().await;
                 if let Some(feed) = &feed {
                     feed.confirm(sent.into_std());
                 }

@@ -147,10 +147,13 @@ pub enum ErrorKind {
     Contended,
     /// Another request has changed the same field at the same time, and the layer is
     /// [told](crate::SessionLayerBuilder::with_conflict_policy) not to overwrite that; or has taken
-    /// the same `flash` field. Nothing of it is saved.
+    /// the same `flash` field. Nothing of the request's is saved, whatever it writes from there on: to try
+    /// again it has to call [`discard_request_changes`](crate::Session::discard_request_changes) first, and
+    /// to look at the session anew.
     Conflict,
     /// The lease of a [`lock`](crate::Session::lock) was not renewed in time, and another process
-    /// has taken over. What was written under it is not saved.
+    /// has taken over. What was written under it is not saved, and the request's saves fail until it calls
+    /// [`discard_request_changes`](crate::Session::discard_request_changes).
     LeaseLost,
     /// The session is in its cookie, where nothing can be locked.
     NoLeases,

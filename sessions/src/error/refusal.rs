@@ -19,6 +19,20 @@ pub(crate) enum Refusal {
     TooLarge { size: usize, limit: usize },
 }
 
+impl Refusal {
+    /// Nothing else of the request is to be stored either, nor what it writes from here on: all of it or
+    /// nothing.
+    pub(crate) fn is_of_whole_request(&self) -> bool {
+        matches!(self, Self::Conflict | Self::Taken)
+    }
+
+    /// It is not the value that is in the way. So the request is told whatever it sets the field to later:
+    /// what it has made of the earlier value may have been shown already.
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(self, Self::Encode(_))
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

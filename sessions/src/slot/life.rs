@@ -135,6 +135,15 @@ impl<T: SessionData> Slot<T> {
 }
 
 impl<T: SessionData> Contents<T> {
+    /// A change of this writer cannot be stored; and nothing else of the request's, if so the refusal says.
+    pub(super) fn refuse(&mut self, field: usize, writer: RequestId, refusal: Refusal) {
+        if refusal.is_of_whole_request() {
+            self.refuse_all_of(writer, &refusal);
+        }
+        // In front, so that its writer is told of this field.
+        self.refused.insert(0, Refused { field, refusal, writer });
+    }
+
     /// Nothing of what this writer has pending can be stored.
     pub(super) fn refuse_all_of(&mut self, writer: RequestId, refusal: &Refusal) {
         let fields: Vec<usize> =

@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    Contents, Refused, Slot, SlotState, UnconfirmedWrite,
+    Contents, Slot, SlotState, UnconfirmedWrite,
     plan::UNCONFIRMED_KEPT,
     reader,
     rebase::{self, Base, WriteOutcome},
@@ -326,12 +326,7 @@ impl<T: SessionData> Contents<T> {
         };
         for (field, writer, refusal) in refused {
             tracing::warn!(field = T::FIELDS[field].key, "a change is refused: {refusal}");
-            if matches!(refusal, Refusal::Conflict | Refusal::Taken) {
-                // All of it or nothing.
-                self.refuse_all_of(writer, &refusal);
-            }
-            // In front, so that its writer is told of this field.
-            self.refused.insert(0, Refused { field, refusal, writer });
+            self.refuse(field, writer, refusal);
         }
         let gave_up = match outcome {
             WriteOutcome::Applied(written) => written.head.lease.is_none(),

@@ -14,11 +14,15 @@ use std::sync::Arc;
 
 use super::{
     Contents, Refused, Slot,
-    changes::{Change, Writing},
+    changes::{Change, Changes, Writing},
     reader, rebase,
 };
 use crate::{
-    data::{FieldInfo, SessionData, patch::Patch, tracked::Tracked},
+    data::{
+        FieldInfo, SessionData,
+        patch::{Patch, RequestId},
+        tracked::Tracked,
+    },
     error::{Error, refusal::Refusal},
     record::Record,
 };
@@ -172,43 +176,15 @@ impl<T: SessionData> Slot<T> {
         };
         let changes = rebased.as_mut().unwrap_or(&mut changes);
         contents.revision += 1;
-        let is_fenced_off = contents.is_fenced_off(writer);
-        let mut answers = false;
-        contents.pending.reserve(changes.len());
-        for (field, change) in changes.drain(..) {
-            contents.refused.retain(|it| (it.field, it.writer) != (field, writer));
-            let change = match change {
-                Change::To(_) if is_fenced_off => Change::Refused(Refusal::LeaseLost),
-                change => change,
-            };
-            answers |= match change {
-                Change::Nothing => false,
-                Change::To(body) => {
-                    contents.pending.set(field, body, writer);
-                    true
-                }
-                // Another request's unsaved write of the same value is now this one's too; and if the
-                // store may have something else by now, to leave a field as it was is a change.
-                Change::None(body) => {
-                    let is_unsaved = contents.pending.contains(field) || contents.outcome_unknown();
-                    if is_unsaved {
-                        contents.pending.set(field, body, writer);
-                    }
-                    is_unsaved
-                }
-                Change::Refused(refusal) => {
-                    contents.refused.push(Refused { field, refusal, writer });
-                    true
-                }
-            };
-        }
+        let verdict = contents.verdict(changes, writer);
+        let answers = contents.take_over(changes.drain(..), writer, verdict.as_ref());
         // What is stored may have changed since the copy was checked out; and a field that an earlier
         // guard changed may have been changed back.
         let is_same_record = Arc::ptr_eq(&contents.known.record.payload, &checkout.record.payload);
         if answers && !(is_same_record && checkout.pending.is_empty()) {
             contents.forget_unchanged();
         }
-        if contents.generation == checkout.generation && is_ours && !is_fenced_off {
+        if contents.generation == checkout.generation && is_ours && verdict.is_none() {
             tracked.mark_clean_except(contents.unsaved());
             contents.snapshot = Some(snapshot.clone());
         }
@@ -221,6 +197,64 @@ impl<T: SessionData> Slot<T> {
 }
 
 impl<T: SessionData> Contents<T> {
+    /// Why nothing of what this writer has changed can be stored, if so: because of one of these changes, or
+    /// of an earlier one.
+    fn verdict(&mut self, changes: &Changes, writer: RequestId) -> Option<Refusal> {
+        for (field, change) in changes {
+            if let Change::Refused(refusal) = change
+                && refusal.is_of_whole_request()
+            {
+                self.refuse(*field, writer, refusal.clone());
+            }
+        }
+        let mut refused = self.refused.iter().filter(|refused| refused.writer == writer);
+        let earlier = refused.find(|refused| refused.refusal.is_of_whole_request());
+        let fenced_off = || self.is_fenced_off(writer).then_some(Refusal::LeaseLost);
+        earlier.map(|refused| refused.refusal.clone()).or_else(fenced_off)
+    }
+
+    /// Takes over what a released guard has changed, under a verdict or without. Says whether the writer
+    /// answers for something that is not saved.
+    fn take_over(
+        &mut self,
+        changes: impl ExactSizeIterator<Item = (usize, Change)>,
+        writer: RequestId,
+        verdict: Option<&Refusal>,
+    ) -> bool {
+        let mut answers = false;
+        self.pending.reserve(changes.len());
+        for (field, change) in changes {
+            let is_it = |it: &Refused| (it.field, it.writer) == (field, writer);
+            // To set the field to something else helps where the value was what could not be stored.
+            self.refused.retain(|it| !is_it(it) || it.refusal.is_final());
+            let refusal = match (change, verdict) {
+                (Change::Nothing, _) => continue,
+                (Change::Refused(refusal), _) => refusal,
+                (Change::To(_), Some(refusal)) => refusal.clone(),
+                (Change::None(_), Some(_)) => continue,
+                (Change::To(body), None) => {
+                    self.pending.set(field, body, writer);
+                    answers = true;
+                    continue;
+                }
+                // Another request's unsaved write of the same value is now this one's too; and if the
+                // store may have something else by now, to leave a field as it was is a change.
+                (Change::None(body), None) => {
+                    if self.pending.contains(field) || self.outcome_unknown() {
+                        self.pending.set(field, body, writer);
+                        answers = true;
+                    }
+                    continue;
+                }
+            };
+            answers = true;
+            if !self.refused.iter().any(is_it) {
+                self.refused.push(Refused { field, refusal, writer });
+            }
+        }
+        answers
+    }
+
     /// The snapshot is not what the next guard should see, and no copy that is checked out may come
     /// back.
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]

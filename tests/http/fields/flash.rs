@@ -1,13 +1,13 @@
 //! `flash`: read once, then gone, whoever races for it.
 
-use axum::{Router, extract::Path, routing::get};
+use axum::{Extension, Router, extract::Path, routing::get};
 use sessions::{
     Session,
     testing::{Fault, FaultyStore, Operation},
 };
 use sessions_tests::{Server, at_once};
 
-use super::Fleet;
+use super::{Fleet, Process, Steps};
 use crate::COOKIE;
 
 #[derive(Session)]
@@ -30,6 +30,7 @@ fn routes() -> Router {
         .route("/answer/{text}", get(answer))
         .route("/visit", get(visit))
         .route("/discard", get(discard))
+        .route("/late/{text}", get(late))
 }
 
 async fn set(Path(text): Path<String>, session: Session<Shop>) {
@@ -66,6 +67,17 @@ async fn answer(Path(text): Path<String>, session: Session<Shop>) -> String {
     let shown = s.take_messages().join(" ");
     s.push_messages(text);
     shown
+}
+
+/// Shows what is there and, once it has heard what others have done meanwhile, leaves something else.
+async fn late(Path(text): Path<String>, session: Session<Shop>, steps: Extension<Steps>) -> String {
+    let shown = session.write().await.take_notice();
+    steps.arrived.notify_one();
+    steps.go_on.notified().await;
+    session.reload().await.expect("a session");
+    session.write().await.set_notice(text);
+    *session.write().await.visits_mut() += 1;
+    shown.unwrap_or_default()
 }
 
 async fn visit(session: Session<Shop>) {
@@ -130,6 +142,23 @@ async fn the_process_that_takes_it_second_is_told() {
         let expected = if second == "/swap/other" { "other" } else { "" };
         assert_eq!(fleet.get(0, "/take").await, expected);
     }
+}
+
+/// Also when it learns of that before it saves, and sets the field to something else then.
+#[tokio::test]
+async fn the_process_that_takes_it_second_is_told_whatever_it_sets_the_field_to() {
+    let fleet = fleet(2).await;
+    fleet.get(0, "/set/saved").await;
+    let Process { client, steps, .. } = &fleet.processes[0];
+    let late = tokio::spawn({
+        let client = client.copy();
+        async move { client.get("/late/other").await }
+    });
+    steps.arrived.notified().await;
+    assert_eq!(fleet.get(1, "/take").await, "saved");
+    steps.go_on.notify_one();
+    assert_eq!(late.await.expect("no panic").status, 409);
+    assert_eq!(fleet.get(0, "/take").await, "", "nothing of it is saved");
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ impl<T: SessionData> Fleet<T> {
         let steps = Steps::default();
         let stops = middleware::from_fn_with_state(steps.clone(), stop_after);
         let app = routes.layer(stops).layer(layer.clone()).layer(Extension(self.clock.clone()));
+        let app = app.layer(Extension(steps.clone()));
         let server = Server::start(app).await;
         let client = server.client();
         self.processes.push(Process { layer, client, steps, _server: server });

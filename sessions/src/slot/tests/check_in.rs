@@ -4,6 +4,7 @@
 use super::*;
 use crate::{
     data::body::is_unset,
+    error::refusal::EncodeFailure,
     slot::changes::{Defaults, Writing},
 };
 
@@ -119,8 +120,11 @@ fn what_a_released_guard_has_changed() {
 fn what_is_set_anew_is_refused_no_more_and_what_is_set_back_is_no_change() {
     let nothing: fn(&Slot<Counter>) = |_| {};
     let slot = counter();
-    refuse(&slot, OURS);
-    refuse(&slot, THEIRS);
+    for writer in [OURS, THEIRS] {
+        let error = EncodeFailure::new("u32", std::fmt::Error);
+        let refusal = Refusal::Encode(Arc::new(error));
+        slot.contents().refused.push(Refused { field: A, refusal, writer });
+    }
     assert!(released(&slot, |s| s.set_sum(101), nothing));
     let refused: Vec<_> = slot.contents().refused.iter().map(|it| it.writer).collect();
     assert_eq!(refused, [THEIRS], "another request's stays");
@@ -132,4 +136,59 @@ fn what_is_set_anew_is_refused_no_more_and_what_is_set_back_is_no_change() {
     count(&slot, A, 101);
     planned(&slot, ours(), context());
     assert!(released(&slot, |s| s.set_sum(101), nothing));
+}
+
+/// Whatever the request writes once another one was first: it has shown what it made of the earlier value.
+#[test]
+fn what_came_too_late_stays_refused_and_the_rest_of_its_request_with_it() {
+    let nothing: fn(&Slot<Counter>) = |_| {};
+    let both: fn(&mut Fields) = |s| {
+        s.set_sum(101);
+        s.set_plain(7);
+    };
+    for (refusal, pending, refused) in [
+        (Refusal::Conflict, &[][..], &[A, B][..]),
+        (Refusal::Taken, &[], &[A, B]),
+        (Refusal::LeaseLost, &[(A, Some(101)), (B, Some(7))], &[A]),
+        (Refusal::Unknown, &[(A, Some(101)), (B, Some(7))], &[A]),
+    ] {
+        let slot = counter();
+        slot.contents().refuse(A, OURS, refusal.clone());
+        assert!(released(&slot, both, nothing), "{refusal}");
+        assert_eq!(numbers(&slot), pending, "{refusal}");
+        let fields: Vec<_> = slot.contents().refused.iter().map(|it| it.field).collect();
+        assert_eq!(fields, refused, "{refusal}");
+        assert!(slot.plan(ours(), context()).is_err(), "{refusal}");
+        slot.discard(OURS);
+        assert!(released(&slot, both, nothing), "{refusal}");
+        assert_eq!(numbers(&slot), [(A, Some(101)), (B, Some(7))], "{refusal}: begun anew");
+    }
+}
+
+/// What the request's guards of before have written is refused too, and another request's is not.
+#[test]
+fn a_guard_that_comes_too_late_takes_its_request_with_it() {
+    let slot = counter();
+    count(&slot, A, 101);
+    slot.contents().pending.set(A, encoded(A, 102)[..].into(), THEIRS);
+    let others_set_plain: fn(&Slot<Counter>) = |slot| {
+        let Loaded { record, head } = counted(4, &[9], 100);
+        let mut reader = reader::<Counter>(&record);
+        let five = encoded(B, 5);
+        reader.set_body(B, &five);
+        let payload = reader.write(&head.to_bytes()).into();
+        slot.rebase(Loaded { record: Record { payload, ..record }, head }, POLICY, 3);
+    };
+    let (mut fields, checkout) = slot.check_out(0);
+    Arc::get_mut(&mut fields).expect("the only copy").set_plain(7);
+    others_set_plain(&slot);
+    let (policy, defaults) =
+        (Policy { conflict: Conflict::Reject, ..POLICY }, Defaults::new::<Counter>());
+    let writing = Writing { writer: OURS, now: 0, policy, defaults: &defaults };
+    assert!(slot.check_in(&mut fields, &checkout, writing));
+    assert_eq!(numbers(&slot), [(A, Some(102))]);
+    let contents = slot.contents();
+    let refused: Vec<_> = contents.refused.iter().map(|it| (it.field, it.writer)).collect();
+    assert_eq!(refused, [(B, OURS), (A, OURS)], "the field that it is about first");
+    assert!(contents.snapshot.is_none(), "the next guard does not see it");
 }

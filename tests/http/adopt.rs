@@ -13,7 +13,8 @@ use std::{
 use axum::{Router, http::StatusCode, routing::get};
 use http::HeaderValue;
 use sessions::{
-    Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder, UserSessions,
+    Keys, LoggedIn, MemoryStore, RequireLogin, Session, SessionLayer, SessionLayerBuilder,
+    UserSessions,
     adopt::{AdoptError, OldCookie, OldId, OldSession, Predecessor, RequestCookies},
     testing::{ManualClock, Operation, SpyStore},
 };
@@ -132,6 +133,8 @@ impl Fleet {
             .route("/logout", get(async |session: Session<Customer>| session.logout().await))
             .route("/sessions", get(count))
             .route("/password", get(password))
+            .route("/account", get(account))
+            .route("/members", get(async || "welcome").layer(RequireLogin::<Customer>::new()))
             .layer(settings(builder).build().unwrap());
         Process { server: Server::start(app).await, store }
     }
@@ -172,6 +175,10 @@ async fn count(sessions: UserSessions<Customer>) -> sessions::Result<String> {
 
 async fn password(session: Session<Customer>) -> sessions::Result<()> {
     session.require_recent_login(10 * MINUTE)
+}
+
+async fn account(LoggedIn { user, session }: LoggedIn<Customer>) -> String {
+    format!("{user}, since {:?}", session.logged_in_at())
 }
 
 const ADOPTED: &str = "Some(7) Zoë";
@@ -375,4 +382,18 @@ async fn sessions_in_their_cookies_adopt_nothing() {
     let builder = SessionLayer::<Customer>::builder(sessions::PrivateCookie, Keys::generate());
     let error = builder.adopt(Before::new(), |_, _| Ok(None)).build().unwrap_err();
     assert!(error.to_string().contains("adopt"), "{error}");
+}
+
+/// By whatever asks for a login, in the request that adopts the session and in those after it.
+#[tokio::test]
+async fn who_was_logged_in_stays_so() {
+    for first in ["/account", "/members"] {
+        let fleet = Fleet::new();
+        let process = fleet.process().await;
+        let client = process.client();
+        client.get(first).await.text();
+        assert_eq!(client.get("/account").await.text(), "7, since None");
+        assert_eq!(client.get("/members").await.text(), "welcome");
+        assert_eq!(client.get("/password").await.status, StatusCode::UNAUTHORIZED, "not recently");
+    }
 }

@@ -1,6 +1,7 @@
 //! A store that fails, hangs or answers too late; and the wrong turns that others have taken.
 
 use std::{
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,10 +14,12 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use sessions::{Lifetime, Replaced, Session, Store, StoreError, testing::Operation};
+use sessions::{ErrorKind, Lifetime, Replaced, Session, Store, StoreError, testing::Operation};
 use tokio::sync::Notify;
 
 use crate::{App, COOKIE, Visitor};
+
+type BoxFuture<'f, O> = Pin<Box<dyn Future<Output = O> + Send + 'f>>;
 
 #[tokio::test]
 async fn a_store_that_hangs_is_given_up_and_the_next_request_works() {
@@ -246,23 +249,63 @@ async fn a_discard_leaves_another_requests_lifetime_alone() {
         session.write().await.set_name("never");
         session.discard_request_changes();
     }
+    /// The lifetime that it asks for lies on top of the other request's.
+    async fn discards_another(session: Session<Visitor>) {
+        session.set_lifetime(Lifetime::new().with_idle_timeout(DAY / 24));
+        session.discard_request_changes();
+    }
     let steps = Steps::default();
     let routes = Router::new()
         .route("/remember", get(remember))
         .route("/discards", get(discards))
+        .route("/another", get(discards_another))
         .with_state(steps.clone());
     let app = App::start(routes).await;
+    for path in ["/discards", "/another"] {
+        let client = app.visitor().await;
+        let remembering = tokio::spawn({
+            let client = client.clone();
+            async move { client.get("/remember").await }
+        });
+        steps.arrived.notified().await;
+        client.get(path).await.text();
+        steps.go_on.notify_one();
+        remembering.await.unwrap().text();
+        app.clock.advance(20 * DAY);
+        assert_eq!(client.get("/name").await.text(), "Zoe", "{path}");
+    }
+}
+
+/// The client is told 503, and the task by its next save: what it wrote is given up together with the rest.
+#[tokio::test]
+async fn a_task_that_goes_on_is_told_that_its_response_took_its_writes_along() {
+    type Left = Arc<Mutex<Option<Session<Visitor>>>>;
+    async fn leaves(State(left): State<Left>, session: Session<Visitor>) {
+        session.write().await.set_name("never");
+        *left.lock().unwrap() = Some(session);
+    }
+    let left = Left::default();
+    let routes = Router::new().route("/leaves", get(leaves)).with_state(left.clone());
+    let app = App::start(routes).await;
     let client = app.visitor().await;
-    let remembering = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/remember").await }
-    });
-    steps.arrived.notified().await;
-    client.get("/discards").await.text();
-    steps.go_on.notify_one();
-    remembering.await.unwrap().text();
-    app.clock.advance(20 * DAY);
-    assert_eq!(client.get("/name").await.text(), "Zoe");
+    type Tell = for<'s> fn(&'s Session<Visitor>) -> BoxFuture<'s, sessions::Result<()>>;
+    let tells: [Tell; 3] = [
+        |session| Box::pin(session.save()),
+        |session| Box::pin(session.update(|s| s.set_visits(1))),
+        |session| Box::pin(async { session.lock().await.map(drop) }),
+    ];
+    for tell in tells {
+        app.store.fail_next(Operation::Replace, 1);
+        assert_eq!(client.get("/leaves").await.status, 503);
+        let task = left.lock().unwrap().take().expect("a session");
+        let error = tell(&task).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Store, false), "{error}");
+        assert!(error.to_string().contains("is not saved"), "{error}");
+        // Once: what it writes from there on is saved.
+        task.write().await.set_name("later");
+        task.save().await.unwrap();
+        assert_eq!(client.get("/name").await.text(), "later");
+    }
 }
 
 #[tokio::test]

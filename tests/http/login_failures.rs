@@ -147,11 +147,16 @@ async fn another_user_in_the_same_browser_begins_anew() {
     let promote = async |session: Session<Customer>| {
         session.write().await.set_is_admin(true);
     };
+    let begins = async |Path(user): Path<u64>, session: Session<Customer>| {
+        session.login(user).await.unwrap();
+        session.began_in_request().to_string()
+    };
     let admin = get(async || "for admins");
     let admins_only = RequireLogin::<Customer>::builder().with_requirement(|it| it.is_admin);
     let more = Router::new()
         .route("/admin", admin.layer(admins_only.build().unwrap()))
-        .route("/promote", get(promote));
+        .route("/promote", get(promote))
+        .route("/begins/{user}", get(begins));
     let server = serve(&layer, more).await;
     let client = server.client();
     client.get("/cart/1").await.text();
@@ -161,7 +166,8 @@ async fn another_user_in_the_same_browser_begins_anew() {
     client.get("/login/7").await.text();
     assert_eq!(client.get("/admin").await.text(), "for admins", "the same user");
 
-    client.get("/login/8").await.text();
+    assert_eq!(client.get("/begins/7").await.text(), "false", "the session goes on");
+    assert_eq!(client.get("/begins/8").await.text(), "true");
     assert_eq!(client.get("/who").await.text(), "Some(8)");
     assert_eq!(client.get("/admin").await.status, 403);
     assert_eq!(client.get("/cart").await.text(), "[]");

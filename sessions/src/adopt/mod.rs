@@ -49,6 +49,8 @@
 //!   the old session stays as it was.
 //! - **An old store that does not answer is an error** (503 for the client): if the visitor began anew
 //!   then, an outage would log the user out.
+//! - **Who was logged in stays so**: [`LoggedIn`](crate::LoggedIn) and [`RequireLogin`](crate::RequireLogin) let
+//!   an adopted user pass, and [`UserSessions`](crate::UserSessions) list the session.
 //! - **An adopted login is not a recent one.** When the user logged in the old records do not say:
 //!   [`logged_in_at`](crate::Session::logged_in_at) is `None`, and
 //!   [`require_recent_login`](crate::Session::require_recent_login) asks for the password, until the next

@@ -69,6 +69,8 @@ enum Inner {
     #[cfg(feature = "device-bound")]
     UnprovenDevice,
     Aborted,
+    /// Of this kind was the error that the client was told.
+    LostWithResponse(ErrorKind),
     Csrf,
     CrossSite {
         origin: String,
@@ -254,6 +256,11 @@ impl Error {
         Inner::Aborted.into()
     }
 
+    /// What the request had written was given up when the save before its response failed.
+    pub(crate) fn lost_with_response(kind: ErrorKind) -> Self {
+        Inner::LostWithResponse(kind).into()
+    }
+
     pub(crate) fn csrf() -> Self {
         Inner::Csrf.into()
     }
@@ -289,6 +296,7 @@ impl Error {
             #[cfg(feature = "device-bound")]
             Inner::UnprovenDevice => ErrorKind::LoginRequired,
             Inner::Aborted => ErrorKind::Aborted,
+            Inner::LostWithResponse(kind) => *kind,
             Inner::Csrf => ErrorKind::Csrf,
             Inner::CrossSite { .. } => ErrorKind::CrossSite,
         }
@@ -343,6 +351,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match &*self.0 {
             Inner::Store(error) => error.is_retryable(),
+            Inner::LostWithResponse(_) => false,
             _ => self.status() == StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -490,6 +499,10 @@ impl fmt::Display for Error {
                 "the request does not show that it comes from the device of its session",
             ),
             Inner::Aborted => f.write_str("the session's background task was cut short"),
+            Inner::LostWithResponse(_) => f.write_str(
+                "what the request had written is not saved: the save before its response failed, and \
+                 its client was told",
+            ),
             Inner::Csrf => f.write_str(
                 "that is no CSRF token of this session: it is another session's, or from before the \
                  id was renewed",

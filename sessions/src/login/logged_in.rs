@@ -35,8 +35,7 @@ pub struct LoggedIn<T: SessionUser<User: Clone>> {
 impl<T: SessionUser<User: Clone>> LoggedIn<T> {
     pub(crate) async fn from_session(session: Session<T>) -> Result<Option<Self>, Error> {
         let user = session.read_or_error().await?.__user().cloned();
-        // The store has to know too whose session it is, or nobody could end it.
-        let user = user.filter(|_| session.logged_in_at().is_some());
+        let user = user.filter(|_| session.is_users());
         Ok(user.map(|user| Self { user, session }))
     }
 }

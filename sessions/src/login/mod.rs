@@ -143,6 +143,12 @@ impl<T: SessionData> Session<T> {
 }
 
 impl<T: SessionUser> Session<T> {
+    /// Whether the store knows whose session it is, or nobody could end it; also if the user has logged in
+    /// to an earlier library, at a time that nobody knows.
+    pub(crate) fn is_users(&self) -> bool {
+        self.handle().slot().inspect(|_, _, record, _| record.user.is_some())
+    }
+
     async fn login_under(&self, token: LockToken<T>, login: Ready) -> Result<(), Error> {
         let handle = self.handle();
         let _switch = handle.begin_switch().await;
@@ -215,7 +221,10 @@ impl<T: SessionUser> Session<T> {
             return Err(error);
         }
         old.end_as(SessionEnd::Renewed);
-        handle.current().slot = next;
+        {
+            let mut current = handle.current();
+            (current.slot, current.is_new) = (next, true);
+        }
         meters::logged_in();
         tracing::debug!("a user logged in");
         Ok(())

@@ -127,8 +127,7 @@ impl<T: SessionUser> RequireLogin<T> {
         #[cfg(feature = "device-bound")]
         session.handle().check_device(self.unproven)?;
         let fields = session.read_or_error().await?;
-        // The store has to know too whose session it is, or `UserSessions` could not end it.
-        if fields.__user().is_none() || session.logged_in_at().is_none() {
+        if fields.__user().is_none() || !session.is_users() {
             return Err(Error::login_required().into());
         }
         if let Some(limit) = self.recent {

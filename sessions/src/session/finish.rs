@@ -298,9 +298,11 @@ impl<T: SessionData> Handle<T> {
                 Ok(())
             }
             Err(error) => {
-                // The client is told; nothing is to be saved behind its back, nor shown to others.
+                // The client is told; nothing is to be saved behind its back, nor shown to others. A task
+                // of the request that goes on is told by its next save.
                 self.wrote.store(false, SeqCst);
                 slot.discard(writer);
+                self.current().lost = Some(error.kind());
                 Err(error)
             }
             Ok(_) => Ok(()),

@@ -345,6 +345,8 @@ impl<T: SessionData> Session<T> {
     /// - [`NoCookie`](crate::ErrorKind::NoCookie): a new session after its response has left.
     /// - [`Encode`](crate::ErrorKind::Encode), [`TooLarge`](crate::ErrorKind::TooLarge): what was
     ///   written cannot be stored.
+    /// - After a response whose save has failed, once: the error of that. What the request had written by
+    ///   then is given up.
     ///
     /// # Cancellation
     ///
@@ -356,6 +358,7 @@ impl<T: SessionData> Session<T> {
         let at = Location::caller();
         async move {
             let handle = &self.handle;
+            handle.check_lost()?;
             let slot = handle.slot();
             // One that is left of a session that the request has ended holds nothing of this one.
             if handle.waits.has_write_guard() && slot.lock.has_writer() {
@@ -449,6 +452,7 @@ impl<T: SessionData> Session<T> {
         // An async fn would not see its caller.
         let at = Location::caller();
         async move {
+            self.handle.check_lost()?;
             let token = self.lock_token(None, Access::Write, at).await?;
             self.update_under(token, change).await
         }
@@ -514,6 +518,7 @@ impl<T: SessionData> Session<T> {
             if shared.storage.is_cookie() {
                 return Err(Error::no_leases());
             }
+            handle.check_lost()?;
             let token = self.lock_token(None, Access::Write, at).await?;
             let writer = handle.writer();
             let runtime = handle.runtime().cloned();

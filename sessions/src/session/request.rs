@@ -24,6 +24,7 @@ use crate::session::device::DeviceLook;
 use crate::{
     cookie::{VerifiedCookie, plain_http::ClientId},
     data::{SessionData, patch::RequestId},
+    error::{Error, ErrorKind},
     record::expiry::Lifetime,
     save::shared::Shared,
     session::wait::Waits,
@@ -125,6 +126,9 @@ pub(crate) struct Current<T: SessionData> {
     pub(super) is_switching: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
+    /// What the request had written was given up with its response, and a task of the request that goes
+    /// on has not been told yet.
+    pub(super) lost: Option<ErrorKind>,
     #[cfg(feature = "private-cookie")]
     pub(super) private: PrivateCookies,
 }
@@ -154,6 +158,7 @@ impl<T: SessionData> Current<T> {
             ended: false,
             is_switching: false,
             lifetime_before: None,
+            lost: None,
             #[cfg(feature = "private-cookie")]
             private: PrivateCookies::default(),
         }
@@ -260,6 +265,14 @@ impl<T: SessionData> Handle<T> {
 
     pub(crate) fn is_answered(&self) -> bool {
         self.answered.load(SeqCst)
+    }
+
+    /// Tells, once, that what the request had written was given up with its response.
+    pub(crate) fn check_lost(&self) -> Result<(), Error> {
+        match self.current().lost.take() {
+            Some(kind) => Err(Error::lost_with_response(kind)),
+            None => Ok(()),
+        }
     }
 
     /// Gives the request a new session in place of the one that it has ended.

@@ -84,8 +84,10 @@ impl<T: SessionData> Slot<T> {
             let mut contents = self.contents();
             contents.pending.forget(writer);
             contents.refused.retain(|refused| refused.writer != writer);
-            if contents.lifetime_writer == Some(writer) {
-                contents.lifetime = contents.known.head.lifetime;
+            let is_asked = |contents: &Contents<T>| contents.lifetimes.last().map(|(_, it)| *it);
+            if is_asked(&contents).is_some() {
+                contents.lifetimes.retain(|(asked_by, _)| *asked_by != writer);
+                contents.lifetime = is_asked(&contents).unwrap_or(contents.known.head.lifetime);
             }
             contents.revision += 1;
             contents.forget_unchanged();

@@ -76,8 +76,9 @@ struct Contents<T: SessionData> {
     known: Loaded,
     /// The lifetime that was asked for last; the record's is in its head.
     lifetime: Lifetime,
-    /// The request that asked for `lifetime`.
-    lifetime_writer: Option<RequestId>,
+    /// The lifetimes that requests have asked for and that are not stored, the last one on top, so that
+    /// an earlier one counts again if a request discards its own.
+    lifetimes: Vec<(RequestId, Lifetime)>,
     pending: Patch,
     /// Changes that cannot be stored. Their writer's saves fail until the fields are set to
     /// something else.
@@ -165,7 +166,7 @@ impl<T: SessionData> Slot<T> {
                 state,
                 known: Loaded { record, head: Head::default() },
                 lifetime: Lifetime::new(),
-                lifetime_writer: None,
+                lifetimes: Vec::new(),
                 pending: Patch::default(),
                 refused: Vec::new(),
                 unconfirmed: Vec::new(),
@@ -223,8 +224,12 @@ impl<T: SessionData> Slot<T> {
     /// Gives back the one before.
     pub(crate) fn set_lifetime(&self, lifetime: Lifetime, writer: RequestId) -> Lifetime {
         let mut contents = self.contents();
-        contents.lifetime_writer = Some(writer);
-        std::mem::replace(&mut contents.lifetime, lifetime)
+        contents.lifetimes.retain(|(asked_by, _)| *asked_by != writer);
+        let before = std::mem::replace(&mut contents.lifetime, lifetime);
+        if !contents.lifetimes.is_empty() || lifetime != contents.known.head.lifetime {
+            contents.lifetimes.push((writer, lifetime));
+        }
+        before
     }
 
     /// Whether the session's record says when it was last seen.
@@ -256,6 +261,14 @@ impl<T: SessionData> Contents<T> {
     /// A lifetime alone makes no session, but it changes one.
     fn has_own_lifetime(&self) -> bool {
         self.known.record.version > 0 && self.lifetime != self.known.head.lifetime
+    }
+
+    /// The store has this record, as far as we know.
+    fn note_known(&mut self, loaded: Loaded) {
+        self.known = loaded;
+        if self.lifetime == self.known.head.lifetime {
+            self.lifetimes.clear();
+        }
     }
 
     fn is_dirty(&self) -> bool {

@@ -240,7 +240,7 @@ impl<T: SessionData> Slot<T> {
         contents.state = SlotState::Stored;
         contents.revision += 1;
         let saved = contents.pending.take();
-        contents.known = loaded;
+        contents.note_known(loaded);
         let outdated = contents.mark_snapshot_saved();
         drop(contents);
         drop((saved, outdated));

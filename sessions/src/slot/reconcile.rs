@@ -261,7 +261,7 @@ impl<T: SessionData> Slot<T> {
             }
             if record.version > contents.known.record.version {
                 contents.note_lease(&head, record.version, true);
-                contents.known = Loaded { record, head };
+                contents.note_known(Loaded { record, head });
             }
             contents.mark_snapshot_saved()
         };
@@ -339,7 +339,7 @@ impl<T: SessionData> Contents<T> {
         if version != self.known.record.version {
             self.unconfirmed.clear();
         }
-        self.known = loaded;
+        self.note_known(loaded);
         self.revision += 1;
         self.forget_unchanged();
         self.outdate_snapshot()

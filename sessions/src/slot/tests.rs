@@ -1219,5 +1219,17 @@ fn a_request_takes_back_what_is_its_own() {
     assert!(refused().is_empty());
     let _ = slot.set_lifetime(own, OURS);
     slot.discard(OURS);
+    assert_eq!(slot.lifetime(), others, "the earlier one counts again");
+    slot.discard(THEIRS);
     assert_eq!(slot.lifetime(), Lifetime::new());
+
+    // What is stored counts, and no longer what was asked for before that.
+    for lifetime in [others, own] {
+        let _ = slot.set_lifetime(lifetime, THEIRS);
+        let record = planned(&slot, ours(), context());
+        slot.saved(record);
+        let _ = slot.set_lifetime(Lifetime::new(), OURS);
+        slot.discard(OURS);
+        assert_eq!((slot.lifetime(), slot.is_dirty()), (lifetime, false));
+    }
 }

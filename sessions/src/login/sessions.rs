@@ -197,6 +197,9 @@ impl<T: SessionUser> UserSessions<T> {
     /// Ends all sessions of this session's user but this one, and says how many: "log out everywhere
     /// else", and what a change of the password should do.
     ///
+    /// If another request gives this session another id meanwhile, that is one of the others, and ends too: it
+    /// may be a thief's.
+    ///
     /// # Errors
     ///
     /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, and

@@ -36,7 +36,7 @@ use crate::{
 pub struct SessionInfo {
     /// Names the session to [`UserSessions::end`]. It opens nothing, and may stand in a page.
     pub key: StoreKey,
-    /// When the user logged in.
+    /// When the user logged in; of a session that was adopted from an earlier library, when that was.
     pub logged_in_at: SystemTime,
     /// When the session was last used, to within the layer's
     /// [refresh window](crate::SessionLayerBuilder::with_refresh_window); known if the login had a

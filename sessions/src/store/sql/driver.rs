@@ -1,6 +1,6 @@
 //! What the store needs of a database, and nothing of sqlx's type machinery.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Database, Pool, error::DatabaseError};
 
@@ -22,7 +22,7 @@ pub struct Row {
     pub(super) created_at: i64,
     pub(super) expires_at: i64,
     pub(super) user: Option<Vec<u8>>,
-    pub(super) payload: Vec<u8>,
+    pub(super) payload: Arc<[u8]>,
 }
 
 /// A `replace` that goes together with others.
@@ -272,7 +272,8 @@ macro_rules! row {
             created_at: row.try_get(2)?,
             expires_at: row.try_get(3)?,
             user: row.try_get::<Option<$user>, _>(4)?.map(Into::into),
-            payload: row.try_get(5)?,
+            // Copied once, to where it stays.
+            payload: row.try_get::<&[u8], _>(5)?.into(),
         })
     }};
 }

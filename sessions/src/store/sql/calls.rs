@@ -411,7 +411,7 @@ impl<D: Dialect> Core<D> {
             created_at: from_millis(u64::try_from(row.created_at).unwrap_or(0)),
             expires_at: from_millis(u64::try_from(row.expires_at).unwrap_or(0)),
             user,
-            payload: row.payload.into(),
+            payload: row.payload,
         };
         Ok((StoreKey::from_bytes(key), record))
     }

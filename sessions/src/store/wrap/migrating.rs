@@ -1,4 +1,11 @@
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::SystemTime};
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
 use tokio::runtime::Handle as Runtime;
 use tracing::Instrument;
@@ -25,19 +32,21 @@ use crate::{identity::id::StoreKey, record::Record};
 /// save. When the longest session has ended, `old` is empty and can go. Clones share everything.
 ///
 /// A session ends in both: nothing comes back from `old` that has ended, not even when it ends
-/// while it is being moved.
+/// while it is being moved. For that `new` keeps a mark of each end, for a minute.
 ///
 /// # During a rolling deploy
 ///
 /// A process that knows `old` alone does not find the sessions that other processes have moved. If both run
 /// side by side for long, let the old ones write to both first (see
-/// [`Mirrored`](crate::store::Mirrored)), and then change over.
+/// [`Mirrored`](crate::store::Mirrored)), and then change over. A session that such a process ends while another
+/// one moves it can be seen until the move is done.
 ///
 /// # Round trips
 ///
 /// A session in `new` is loaded in one; one in `old` in two; one that does not exist in three,
 /// because it might just have been moved. A save of a session in `new` is one, one that moves it
-/// four. A session begins with two. `touch` and `delete` go to both.
+/// four. A session begins with two. `touch` goes to both; `delete` is three, and the end of all of a user's
+/// sessions three for each and four more.
 ///
 /// # Errors
 ///
@@ -63,25 +72,93 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
     /// Takes a session out of `old`, where it is in the version that `record` follows.
     async fn move_over(&self, key: &StoreKey, record: &Record) -> Result<Replaced, StoreError> {
         let (old, new) = (self.old(), self.new_store());
-        // Of several that move it at once, the one whose `create` wins.
+        // Of several that move it at once, the one whose `create` wins; and none whose end is marked.
         if new.create(key, record).await? == Created::Exists {
-            return Ok(Replaced::Changed);
+            return self.changed_or_ended(key).await;
         }
         // No other process takes it out of `old` now, unless to end it; then ours must go too. (`delete`
         // goes the same way, old before new, so one of us sees the other.)
         match old.delete(key).await {
             Ok(true) => Ok(Replaced::Done),
             Ok(false) => {
-                new.delete(key).await?;
+                self.end_in_new(key, true).await?;
                 Ok(Replaced::Missing)
             }
             Err(error) => {
-                // Two copies would be one too many when the newer one ends.
+                // Two copies would be one too many when the newer one ends. At once, and without a look at what is
+                // there by now: another process may save upon ours meanwhile.
                 let _ = new.delete(key).await;
                 Err(error)
             }
         }
     }
+
+    /// Puts the mark of an end in the place of what `new` has under `key`: gone without a mark, the session
+    /// could come back with a move that looked into `old` before its end. Of a session that was `elsewhere`
+    /// also if `new` has nothing. Whether `new` had the session.
+    async fn end_in_new(&self, key: &StoreKey, elsewhere: bool) -> Result<bool, StoreError> {
+        let new = self.new_store();
+        for _ in 0..TRIES {
+            match new.load_latest(key).await? {
+                Some(found) if is_end(&found) => return Ok(false),
+                Some(found) => {
+                    if new.replace(key, &end(), found.version).await? == Replaced::Done {
+                        return Ok(true);
+                    }
+                }
+                None if !elsewhere => return Ok(false),
+                None => {
+                    if new.create(key, &end()).await? == Created::Done {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        let words = "the session was saved again and again while it was to end";
+        Err(StoreError::new("migrating", "delete", words))
+    }
+
+    /// What a save has met in `new` that was not what it is based on.
+    async fn changed_or_ended(&self, key: &StoreKey) -> Result<Replaced, StoreError> {
+        let found = self.new_store().load_latest(key).await?;
+        Ok(match found.is_some_and(|found| is_end(&found)) {
+            true => Replaced::Missing,
+            false => Replaced::Changed,
+        })
+    }
+
+    /// `replace` in `new`, where an end that is marked is one.
+    async fn replace_in_new(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        based_on: u64,
+    ) -> Result<Replaced, StoreError> {
+        match self.new_store().replace(key, record, based_on).await? {
+            Replaced::Changed => self.changed_or_ended(key).await,
+            replaced => Ok(replaced),
+        }
+    }
+}
+
+/// The payload of a mark. As that of a [tombstone](crate::record::tombstone) it is no session's.
+const ENDED: &[u8] = b"\0ended";
+
+/// How long an end stays marked: longer than a move takes, whatever its stores do.
+const MARKED: Duration = Duration::from_secs(60);
+
+/// How often an end is tried that other processes' saves get in the way of.
+const TRIES: u32 = 32;
+
+/// The mark of an end. No session has the version, so that no save is based on a mark.
+fn end() -> Record {
+    let expires_at = SystemTime::now() + MARKED;
+    let created_at = SystemTime::UNIX_EPOCH;
+    Record { version: 0, created_at, expires_at, user: None, payload: ENDED.into() }
+}
+
+fn is_end(record: &Record) -> bool {
+    *record.payload == *ENDED
 }
 
 impl<Old, New> Migrating<Old, New> {
@@ -109,23 +186,23 @@ impl<Old: fmt::Debug, New: fmt::Debug> fmt::Debug for Migrating<Old, New> {
 impl<Old: Store, New: Store> Store for Migrating<Old, New> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         if let Some(record) = self.new_store().load(key).await? {
-            return Ok(Some(record));
+            return Ok(Some(record).filter(|record| !is_end(record)));
         }
         if let Some(record) = self.old().load(key).await? {
             return Ok(Some(record));
         }
         // It may have been moved after we looked for it in the one and before the other.
-        self.new_store().load(key).await
+        Ok(self.new_store().load(key).await?.filter(|record| !is_end(record)))
     }
 
     async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         if let Some(record) = self.new_store().load_latest(key).await? {
-            return Ok(Some(record));
+            return Ok(Some(record).filter(|record| !is_end(record)));
         }
         if let Some(record) = self.old().load_latest(key).await? {
             return Ok(Some(record));
         }
-        self.new_store().load_latest(key).await
+        Ok(self.new_store().load_latest(key).await?.filter(|record| !is_end(record)))
     }
 
     async fn next_change(&self, key: &StoreKey) {
@@ -142,7 +219,17 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         if self.old().load(key).await?.is_some() {
             return Ok(Created::Exists);
         }
-        self.new_store().create(key, record).await
+        let new = self.new_store();
+        let created = new.create(key, record).await?;
+        // A mark is nothing that is in use.
+        if created == Created::Exists && self.changed_or_ended(key).await? == Replaced::Missing {
+            return Ok(match new.replace(key, record, end().version).await? {
+                Replaced::Done => Created::Done,
+                Replaced::Changed => Created::Exists,
+                Replaced::Missing => new.create(key, record).await?,
+            });
+        }
+        Ok(created)
     }
 
     async fn replace(
@@ -151,15 +238,14 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let (old, new) = (self.old(), self.new_store());
-        let replaced = new.replace(key, record, based_on).await?;
+        let replaced = self.replace_in_new(key, record, based_on).await?;
         if replaced != Replaced::Missing {
             return Ok(replaced);
         }
         // Not what a cache over `old` remembers: what is moved takes the place of what is there.
-        match old.load_latest(key).await? {
+        match self.old().load_latest(key).await? {
             // Gone, or moved since we looked: then the next look finds it.
-            None => return new.replace(key, record, based_on).await,
+            None => return self.replace_in_new(key, record, based_on).await,
             Some(found) if found.version != based_on => return Ok(Replaced::Changed),
             Some(_) => {}
         }
@@ -183,7 +269,7 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let was_old = self.old().delete(key).await?;
-        let was_new = self.new_store().delete(key).await?;
+        let was_new = self.end_in_new(key, was_old).await?;
         Ok(was_old || was_new)
     }
 
@@ -219,7 +305,15 @@ impl<Old: Store, New: Store> UserIndex for Migrating<Old, New> {
     ) -> Result<u64, StoreError> {
         let old = index_behind(self.old(), "migrating", "delete_sessions_of")?;
         let new = index_behind(self.new_store(), "migrating", "delete_sessions_of")?;
-        let ended = old.dyn_delete_sessions_of(user, except).await?;
+        let mut ended = 0;
+        // Each by itself, so that its end is marked.
+        for (key, _) in self.sessions_of(user).await? {
+            if except != Some(&key) {
+                ended += u64::from(self.delete(&key).await?);
+            }
+        }
+        // And what has come meanwhile.
+        ended += old.dyn_delete_sessions_of(user, except).await?;
         Ok(ended + new.dyn_delete_sessions_of(user, except).await?)
     }
 }

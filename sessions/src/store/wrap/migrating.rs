@@ -52,7 +52,8 @@ use crate::{identity::id::StoreKey, record::Record};
 ///
 /// The errors of either store: while sessions are in both, both are needed. A save that fails in the
 /// middle of a move leaves the session where it was, or moved; or ended, if `old` has deleted it and
-/// not said so, which looks as if another process had ended it.
+/// not said so, which looks as if another process had ended it. Left where it was, the save is undone, also
+/// if other requests have seen it meanwhile.
 ///
 /// # Cancellation
 ///

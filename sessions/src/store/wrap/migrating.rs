@@ -82,7 +82,7 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
         match old.delete(key).await {
             Ok(true) => Ok(Replaced::Done),
             Ok(false) => {
-                self.end_in_new(key, true).await?;
+                self.end_in_new(key).await?;
                 Ok(Replaced::Missing)
             }
             Err(error) => {
@@ -94,10 +94,10 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
         }
     }
 
-    /// Puts the mark of an end in the place of what `new` has under `key`: gone without a mark, the session
-    /// could come back with a move that looked into `old` before its end. Of a session that was `elsewhere`
-    /// also if `new` has nothing. Whether `new` had the session.
-    async fn end_in_new(&self, key: &StoreKey, elsewhere: bool) -> Result<bool, StoreError> {
+    /// Puts the mark of an end in the place of what `new` has under `key`, be it nothing: gone without a mark,
+    /// the session could come back with a move that looked into `old` before its end. Whether `new` had the
+    /// session.
+    async fn end_in_new(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let new = self.new_store();
         for _ in 0..TRIES {
             match new.load_latest(key).await? {
@@ -107,7 +107,6 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
                         return Ok(true);
                     }
                 }
-                None if !elsewhere => return Ok(false),
                 None => {
                     if new.create(key, &end()).await? == Created::Done {
                         return Ok(false);
@@ -270,7 +269,7 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let was_old = self.old().delete(key).await?;
-        let was_new = self.end_in_new(key, was_old).await?;
+        let was_new = self.end_in_new(key).await?;
         Ok(was_old || was_new)
     }
 

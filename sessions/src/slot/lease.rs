@@ -24,7 +24,8 @@ pub(super) struct LocalLease {
     lease: Lease,
     pub(super) writer: RequestId,
     state: LeaseState,
-    /// The version of the record that first had the lease, or that renewed it last.
+    /// The version of the record that first had the lease, or that renewed it last; 0 if none is known to
+    /// have had it.
     version: u64,
     /// The holders that this lease replaces, and that may still be in the store, with their writers.
     before: Vec<(u64, RequestId)>,
@@ -140,7 +141,8 @@ impl<T: SessionData> Contents<T> {
                 losers.push(local.writer);
             }
             LeaseState::Released => {
-                if !gave_up {
+                // One that was given back before anybody knew that it was taken had no guard.
+                if !gave_up && local.version > 0 {
                     losers.push(local.writer);
                 }
                 self.local_lease = None;

@@ -168,6 +168,19 @@ fn whether_a_lease_that_is_given_back_may_be_in_the_store() {
     assert!(slot.release_lease(1));
 }
 
+/// As after a `lock` that was dropped on the way to the store, beside a save that was dropped there too.
+#[test]
+fn a_lease_that_was_given_back_before_it_was_taken_is_not_lost() {
+    let slot = after(&[Want(1)]);
+    planned(&slot, ours(), context());
+    assert!(slot.release_lease(1));
+    let mut contents = slot.contents();
+    contents.note_lease(&Head::default(), 4, false);
+    assert!(contents.refused.is_empty() && contents.local_lease.is_none());
+    drop(contents);
+    assert_eq!(pending(&slot), [(A, "ours".into())]);
+}
+
 #[test]
 fn a_lease_is_foreign_unless_a_guard_of_this_process_has_it_or_had_it_before() {
     type Case<'a> = (&'static str, &'a [Event], Option<u64>, Option<(u64, u64)>);

@@ -22,6 +22,7 @@ mod races;
 mod responses;
 mod resting;
 mod security;
+mod tasks;
 mod update_each;
 mod values;
 

@@ -7,6 +7,7 @@ mod cookies;
 mod csrf;
 mod model;
 mod payloads;
+mod tasks;
 
 use std::{env, panic::AssertUnwindSafe};
 

@@ -73,7 +73,8 @@ impl<T: SessionData> Session<T> {
     /// more before something important: see [`require_recent_login`](Self::require_recent_login).
     ///
     /// If another request has ended the session in the meantime, as another tab that logged in with it
-    /// does, the user has a new session, without the data of the old one.
+    /// does, the user has a new session, without the data of the old one. If another task of this request has,
+    /// it is the session that the request has since then which becomes the user's, with what is in it.
     ///
     /// # Errors
     ///
@@ -86,9 +87,9 @@ impl<T: SessionData> Session<T> {
     ///
     /// # Cancellation
     ///
-    /// Once it has the lock it is carried to its end even if the future is dropped. A client that has
-    /// hung up gets no cookie: the old id is dead all the same, and the new session stays unused
-    /// until it expires or the user ends it.
+    /// Once it has the lock it is carried to its end even if the future is dropped, unless another task of the
+    /// request ends the session first: then nothing happens. A client that has hung up gets no cookie: the old
+    /// id is dead all the same, and the new session stays unused until it expires or the user ends it.
     #[track_caller]
     pub fn login(&self, user: T::User) -> Login<'_, T>
     where
@@ -149,22 +150,29 @@ impl<T: SessionUser> Session<T> {
         self.handle().slot().inspect(|_, _, record, _| record.user.is_some())
     }
 
-    async fn login_under(&self, token: LockToken<T>, login: Ready) -> Result<(), Error> {
+    /// Logs in with the session that `token` has locked. False, and nothing has happened, if that is not the
+    /// request's any more: another task of the request has ended it.
+    async fn login_under(&self, token: LockToken<T>, login: &Ready) -> Result<bool, Error> {
         let handle = self.handle();
         let _switch = handle.begin_switch().await;
+        // What the request has instead may have been written to already.
+        if !self.is_current(&token) {
+            return Ok(false);
+        }
         if handle.is_answered() {
             return Err(Error::no_cookie());
         }
         let user = token.slot().record().user;
         let is_anothers = user.is_some_and(|user| user != login.user);
         if login.keeps_data && !is_anothers {
-            match self.carry_over(&token, &login).await {
+            match self.carry_over(&token, login).await {
                 // There is nothing to keep any more.
                 Err(error) if error.kind() == ErrorKind::Ended => {}
-                outcome => return outcome,
+                outcome => return outcome.map(|()| true),
             }
         }
-        self.begin_anew(token.slot(), &login).await
+        self.begin_anew(token.slot(), login).await?;
+        Ok(true)
     }
 
     /// Makes the session that there is the user's.
@@ -173,15 +181,16 @@ impl<T: SessionUser> Session<T> {
         let (writer, slot) = (handle.writer(), token.slot());
         let mut turn = StoreTurn::for_slot(slot).await;
         let is_same = slot.record().user.as_ref() == Some(&login.user);
-        let as_before = if is_same { slot.lifetime() } else { Lifetime::new() };
-        let lifetime = login.lifetime.unwrap_or(as_before);
         loop {
-            let job = login.job(lifetime, writer, token.forget_snapshot());
+            let job = login.job(writer, token.forget_snapshot());
             if slot.registration().is_some() {
                 let (record, registration) = renew::renew(shared, token, &mut turn, job).await?;
                 let successor =
                     token.end_with_successor(record, registration, shared.settings.payload_limit);
-                let _ = successor.set_lifetime(lifetime, writer);
+                // The limits of the login before come along, also such as another task has just set.
+                if login.lifetime.is_some() || !is_same {
+                    let _ = successor.set_lifetime(login.lifetime.unwrap_or_default(), writer);
+                }
                 self.switch_to(successor);
                 meters::logged_in();
                 tracing::debug!("a user logged in");
@@ -192,7 +201,7 @@ impl<T: SessionUser> Session<T> {
                 renew::take_back_creation(shared, slot).await;
             }
             if saved? == Saved::Done {
-                let _ = slot.set_lifetime(lifetime, writer);
+                let _ = slot.set_lifetime(login.lifetime.unwrap_or_default(), writer);
                 meters::logged_in();
                 tracing::debug!("a user logged in");
                 return Ok(());
@@ -205,9 +214,8 @@ impl<T: SessionUser> Session<T> {
         let (handle, shared) = (self.handle(), &*self.handle().shared);
         let writer = handle.writer();
         let next = Arc::new(Slot::unsaved(shared.now()));
-        let lifetime = login.lifetime.unwrap_or_default();
-        let _ = next.set_lifetime(lifetime, writer);
-        let job = login.job(lifetime, writer, next.generation());
+        let _ = next.set_lifetime(login.lifetime.unwrap_or_default(), writer);
+        let job = login.job(writer, next.generation());
         save::save_with_retries(shared, &next, &mut StoreTurn::for_slot(&next).await, job).await?;
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _turn = old.store_turn.lock().await;
@@ -220,6 +228,7 @@ impl<T: SessionUser> Session<T> {
             next.end();
             return Err(error);
         }
+        renew::take_back_creation(shared, old).await;
         old.end_as(SessionEnd::Renewed);
         {
             let mut current = handle.current();
@@ -304,11 +313,15 @@ impl<'a, T: SessionUser> IntoFuture for Login<'a, T> {
             keeps_binding: session.handle().may_stay_bound(),
         });
         Box::pin(async move {
-            let ready = ready?;
-            let token = session.lock_token(None, Access::Write, at).await?;
-            let session = session.clone();
-            let own = session.clone();
-            session.run_detached(async move { own.login_under(token, ready).await }).await
+            let ready = Arc::new(ready?);
+            loop {
+                let token = session.lock_token(None, Access::Write, at).await?;
+                let (own, ready) = (session.clone(), ready.clone());
+                let login = async move { own.login_under(token, &ready).await };
+                if session.run_detached(login).await? {
+                    return Ok(());
+                }
+            }
         })
     }
 }
@@ -334,9 +347,14 @@ struct Ready {
 }
 
 impl Ready {
-    fn job(&self, lifetime: Lifetime, writer: RequestId, generation: u64) -> SaveJob<'_> {
-        let (device, keeps_binding) = (self.device.as_ref(), self.keeps_binding);
-        let begin = Begin { user: &self.user, lifetime, device, keeps_binding, is_adopted: false };
+    fn job(&self, writer: RequestId, generation: u64) -> SaveJob<'_> {
+        let begin = Begin {
+            user: &self.user,
+            lifetime: self.lifetime,
+            device: self.device.as_ref(),
+            keeps_binding: self.keeps_binding,
+            is_adopted: false,
+        };
         let extra_patch = ExtraPatch { patch: &self.extra_patch, generation };
         SaveJob { kind: SaveKind::Login(begin, extra_patch), ..SaveJob::new(Some(writer)) }
     }

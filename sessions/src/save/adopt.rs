@@ -18,11 +18,7 @@ use crate::{
     error::{Error, store::StoreError},
     identity::id::{SessionId, StoreKey},
     meters,
-    record::{
-        Record,
-        expiry::{LONGEST_COOKIE, Lifetime},
-        next_version, tombstone,
-    },
+    record::{Record, expiry::LONGEST_COOKIE, next_version, tombstone},
     save::{self, load, renew::drop_record, shared::Shared},
     slot::{
         Slot, SlotState,
@@ -225,7 +221,7 @@ async fn carry_out<T: SessionData>(
     let Ready { slot, writer, user, patch, generation } = ready;
     let begin = user.as_ref().map(|user| Begin {
         user,
-        lifetime: Lifetime::new(),
+        lifetime: None,
         device: None,
         keeps_binding: false,
         is_adopted: true,

@@ -3,12 +3,14 @@
 #[cfg(feature = "device-bound")]
 use crate::save::link;
 use crate::{
-    data::SessionData,
+    data::{SessionData, payload},
     error::Error,
     identity::id::{SessionId, StoreKey},
     meters,
     record::{
-        LAST_VERSION, Record, next_version,
+        LAST_VERSION, Record,
+        head::Head,
+        next_version,
         tombstone::{self, GRACE},
     },
     save::{load::refresh_locked, plan, sealed, shared::Shared, turn::StoreTurn},
@@ -60,7 +62,7 @@ pub(crate) async fn renew<T: SessionData>(
             Plan::Outdated | Plan::Wait(..) => continue,
             _ => slot.record_without_lease(),
         };
-        let lifetime = job.login().map_or_else(|| slot.lifetime(), |login| login.lifetime);
+        let Head { lifetime, .. } = payload::head_of(&record).unwrap_or_default();
         let expires_at = shared.settings.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
         let registration = shared.registry.registration(SessionId::generate()?);
@@ -181,8 +183,8 @@ pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
     }
 }
 
-/// Takes back a login of a session that is new: if the store has it after all, nobody is to go on
-/// with it.
+/// Takes back the record of a session that is new, and was not stored as far as we know: if the store has it
+/// after all, nobody is to go on with it. The caller holds `slot.store_turn`.
 pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
     if slot.registration().is_none()
         && let Some(id) = slot.forget_id_to_create_under()

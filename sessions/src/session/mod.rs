@@ -326,7 +326,8 @@ impl<T: SessionData> Session<T> {
         }
     }
 
-    fn is_current(&self, token: &LockToken<T>) -> bool {
+    /// Whether the request still has the session that this has locked.
+    pub(crate) fn is_current(&self, token: &LockToken<T>) -> bool {
         Arc::ptr_eq(token.slot(), &self.handle.current().slot)
     }
 
@@ -340,8 +341,8 @@ impl<T: SessionData> Session<T> {
     /// - [`GuardHeld`](crate::ErrorKind::GuardHeld), at once: this request holds a write guard of the
     ///   session itself. The message says where it was taken. A guard of another request is no error.
     /// - [`Store`](crate::ErrorKind::Store): nothing is lost, a later save may succeed.
-    /// - [`Ended`](crate::ErrorKind::Ended): another request has ended the session; it does not come
-    ///   back.
+    /// - [`Ended`](crate::ErrorKind::Ended): another request, or another task of this one, has ended the
+    ///   session; it does not come back.
     /// - [`NoCookie`](crate::ErrorKind::NoCookie): a new session after its response has left.
     /// - [`Encode`](crate::ErrorKind::Encode), [`TooLarge`](crate::ErrorKind::TooLarge): what was
     ///   written cannot be stored.
@@ -359,12 +360,19 @@ impl<T: SessionData> Session<T> {
         async move {
             let handle = &self.handle;
             handle.check_lost()?;
-            let slot = handle.slot();
-            // One that is left of a session that the request has ended holds nothing of this one.
-            if handle.waits.has_write_guard() && slot.lock.has_writer() {
-                return Err(Error::guard_held(type_name::<T>(), at, slot.lock.held_by()));
+            loop {
+                let slot = handle.slot();
+                // One that is left of a session that the request has ended holds nothing of this one.
+                if handle.waits.has_write_guard() && slot.lock.has_writer() {
+                    return Err(Error::guard_held(type_name::<T>(), at, slot.lock.held_by()));
+                }
+                save::save(&handle.shared, &slot, handle.job()).await?;
+                // Another task of the request may have renewed the session meanwhile: what it had unsaved
+                // has gone along.
+                if Arc::ptr_eq(&slot, &handle.current().slot) {
+                    return Ok(());
+                }
             }
-            save::save(&handle.shared, &slot, handle.job()).await
         }
     }
 
@@ -586,7 +594,8 @@ impl<T: SessionData> Session<T> {
     ///
     /// # Errors
     ///
-    /// [`Ended`](crate::ErrorKind::Ended) if another request has ended or renewed the session first;
+    /// [`Ended`](crate::ErrorKind::Ended) if another request, or another task of this one, has ended or renewed
+    /// the session first;
     /// [`NoCookie`](crate::ErrorKind::NoCookie) after the response has left;
     /// [`GuardHeld`](crate::ErrorKind::GuardHeld) if the caller holds a guard itself;
     /// [`Store`](crate::ErrorKind::Store) and the errors of [`save`](Self::save), after which the
@@ -675,6 +684,7 @@ impl<T: SessionData> Session<T> {
         }
         #[cfg(feature = "device-bound")]
         let binding = is_to_end.and(slot.inspect(|_, _, _, head| head.binding.as_deref().copied()));
+        renew::take_back_creation(shared, &slot).await;
         slot.end();
         self.handle.reset_to_new();
         #[cfg(feature = "device-bound")]
@@ -734,10 +744,10 @@ impl<T: SessionData> Session<T> {
     }
 
     /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
-    pub(crate) async fn run_detached(
+    pub(crate) async fn run_detached<R: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<(), Error>> + Send + 'static,
-    ) -> Result<(), Error> {
+        work: impl Future<Output = Result<R, Error>> + Send + 'static,
+    ) -> Result<R, Error> {
         let (done, outcome) = tokio::sync::oneshot::channel();
         self.handle.shared.background.spawn(self.handle.runtime(), async move {
             // Nobody may be listening any more.

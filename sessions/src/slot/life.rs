@@ -123,13 +123,15 @@ impl<T: SessionData> Slot<T> {
         }
         contents.revision += 1;
         let snapshot = contents.snapshot.take();
-        let lifetime = contents.lifetime;
+        // Also a lifetime that was asked for after the record was made goes along, to be saved there.
+        let (lifetime, lifetimes) = (contents.lifetime, std::mem::take(&mut contents.lifetimes));
+        contents.known.head.lifetime = lifetime;
         drop(contents);
         self.tell_waiters();
         let _outdated = {
             let mut next = successor.contents();
-            (next.lifetime, next.snapshot) = (lifetime, snapshot);
-            next.known = Loaded { record, head };
+            (next.lifetime, next.lifetimes, next.snapshot) = (lifetime, lifetimes, snapshot);
+            next.note_known(Loaded { record, head });
             next.mark_snapshot_saved()
         };
         successor

@@ -74,7 +74,7 @@ struct Contents<T: SessionData> {
     state: SlotState,
     /// What the store has, as far as we know.
     known: Loaded,
-    /// The lifetime that was asked for last; the record's is in its head.
+    /// The lifetime that was asked for last; if none was that is not stored, that in the record's head.
     lifetime: Lifetime,
     /// The lifetimes that requests have asked for and that are not stored, the last one on top, so that
     /// an earlier one counts again if a request discards its own.
@@ -226,7 +226,11 @@ impl<T: SessionData> Slot<T> {
         let mut contents = self.contents();
         contents.lifetimes.retain(|(asked_by, _)| *asked_by != writer);
         let before = std::mem::replace(&mut contents.lifetime, lifetime);
-        if !contents.lifetimes.is_empty() || lifetime != contents.known.head.lifetime {
+        // If the store may have another one by now, to leave it as it was is a change.
+        if !contents.lifetimes.is_empty()
+            || lifetime != contents.known.head.lifetime
+            || contents.outcome_unknown()
+        {
             contents.lifetimes.push((writer, lifetime));
         }
         before
@@ -263,10 +267,12 @@ impl<T: SessionData> Contents<T> {
         self.known.record.version > 0 && self.lifetime != self.known.head.lifetime
     }
 
-    /// The store has this record, as far as we know.
+    /// The store has this record, as far as we know. Its lifetime counts, unless a request has asked for another.
     fn note_known(&mut self, loaded: Loaded) {
         self.known = loaded;
-        if self.lifetime == self.known.head.lifetime {
+        if self.lifetimes.is_empty() {
+            self.lifetime = self.known.head.lifetime;
+        } else if self.lifetime == self.known.head.lifetime {
             self.lifetimes.clear();
         }
     }

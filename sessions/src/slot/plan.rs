@@ -128,7 +128,8 @@ impl<'a> SaveJob<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Begin<'a> {
     pub(crate) user: &'a Arc<str>,
-    pub(crate) lifetime: Lifetime,
+    /// `None` is that of the login before, if it is the same user, and else what the layer says.
+    pub(crate) lifetime: Option<Lifetime>,
     /// Unless it stays what it is.
     pub(crate) device: Option<&'a Device>,
     /// The session stays bound to its device, if it is this user's already.
@@ -388,6 +389,12 @@ impl<T: SessionData> Contents<T> {
         }
     }
 
+    /// The lifetime that a login leaves the session with.
+    fn lifetime_after(&self, login: Begin<'_>) -> Lifetime {
+        let is_same = self.known.record.user.as_ref() == Some(login.user);
+        login.lifetime.unwrap_or(if is_same { self.lifetime } else { Lifetime::new() })
+    }
+
     /// The head of the next record.
     fn next_head(&self, write_id: Option<u32>, job: SaveJob<'_>, now: SystemTime) -> Head {
         let login = job.login();
@@ -395,7 +402,7 @@ impl<T: SessionData> Contents<T> {
         let device = login.and_then(|login| login.device).or(known.map(|known| &known.0));
         let last_seen = known.filter(|_| job.keeps_expiry).map_or(now, |known| known.1);
         let mut head = Head {
-            lifetime: login.map_or(self.lifetime, |login| login.lifetime),
+            lifetime: login.map_or(self.lifetime, |login| self.lifetime_after(login)),
             lease: self.next_lease(),
             write_ids: self.known.head.write_ids.clone(),
             device: device.map(|device| Box::new((device.clone(), last_seen))),

@@ -313,9 +313,6 @@ impl<T: SessionData> Contents<T> {
         outcome: &WriteOutcome,
         rebased: Option<Rebased>,
     ) -> Option<Arc<T::Fields>> {
-        if self.state == SlotState::Loading || !self.has_own_lifetime() {
-            self.lifetime = loaded.head.lifetime;
-        }
         self.state = SlotState::Stored;
         let refused = match rebased {
             Some((kept, refused)) => {

@@ -381,7 +381,7 @@ fn what_a_record_says_of_user_and_times() {
     let device = Device::new().with_user_agent("new");
     let begin = Begin {
         user: &user,
-        lifetime,
+        lifetime: Some(lifetime),
         device: Some(&device),
         keeps_binding: true,
         is_adopted: false,
@@ -472,13 +472,8 @@ fn which_saves_carry_a_write_id() {
     let with_patch = changing(&extra_patch, plain.generation());
     assert_eq!(write_ids(&planned(&plain, with_patch, context())), [WRITE_ID], "of an extra patch");
     let user: Arc<str> = "Data:7".into();
-    let begin = Begin {
-        user: &user,
-        lifetime: Lifetime::new(),
-        device: None,
-        keeps_binding: true,
-        is_adopted: false,
-    };
+    let begin =
+        Begin { user: &user, lifetime: None, device: None, keeps_binding: true, is_adopted: false };
     let login = logging_in(begin, &extra_patch, plain.generation());
     assert_eq!(write_ids(&planned(&plain, login, context())), NONE, "of a login");
 

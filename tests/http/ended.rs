@@ -1,6 +1,6 @@
 //! Waiting for the end of a session.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, routing::get};
 use sessions::{
@@ -10,7 +10,7 @@ use sessions::{
 };
 use sessions_tests::{Server, ended::every_waiter_hears_of_the_end, eventually};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{sleep, timeout},
 };
 
@@ -131,6 +131,69 @@ async fn a_session_is_looked_for_from_its_first_save_on() {
     app.store.reset();
     client.get("/begin").await.text();
     eventually("it is looked for", async || app.store.calls().load == 1).await;
+    client.get("/destroy").await.text();
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
+}
+
+/// One that nobody can have the cookie of: nothing was written, the save has failed, or what was written was
+/// discarded. It is no end that the response leaves, but nobody waits for ever.
+#[tokio::test]
+async fn a_session_that_was_never_stored_ends_when_it_would_have_expired() {
+    async fn stream_unsaved(State(ends): State<Ends>, session: Session<Visitor>) {
+        session.write().await.set_name("Ann");
+        stream(State(ends), session).await;
+    }
+    async fn stream_discarded(State(ends): State<Ends>, session: Session<Visitor>) {
+        session.write().await.set_name("Ann");
+        session.discard_request_changes();
+        stream(State(ends), session).await;
+    }
+    for (path, status) in [("/stream", 200), ("/unsaved", 503), ("/discarded", 200)] {
+        let (ends, mut ended) = mpsc::unbounded_channel();
+        let routes = Router::new()
+            .route("/stream", get(stream))
+            .route("/unsaved", get(stream_unsaved))
+            .route("/discarded", get(stream_discarded))
+            .with_state(ends);
+        let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+        app.store.fail(Operation::Create);
+        let client = app.client();
+        assert_eq!(client.get(path).await.status, status);
+        sleep(3 * SHORT).await;
+        app.clock.advance(Duration::from_secs(2 * 3600 - 1));
+        sleep(3 * SHORT).await;
+        assert!(ended.try_recv().is_err(), "{path}: the response is no end");
+        app.clock.advance(Duration::from_secs(1));
+        assert_eq!(heard(&mut ended).await, SessionEnd::Over, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_request_takes_longer_than_that_may_still_begin() {
+    let (ends, mut ended) = mpsc::unbounded_channel();
+    let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let steps = (arrived.clone(), go_on.clone());
+    let slow = async move |session: Session<Visitor>| {
+        let ended = session.ended();
+        tokio::spawn(async move { ends.send(ended.await) });
+        steps.0.notify_one();
+        steps.1.notified().await;
+        session.write().await.set_name("Ann");
+    };
+    let routes = Router::new().route("/slow", get(slow));
+    let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
+    let client = app.client();
+    let request = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/slow").await }
+    });
+    arrived.notified().await;
+    app.clock.advance(Duration::from_secs(3 * 3600));
+    sleep(3 * SHORT).await;
+    go_on.notify_one();
+    request.await.unwrap().text();
+    assert_eq!(client.get("/name").await.text(), "Ann");
+    assert!(ended.try_recv().is_err());
     client.get("/destroy").await.text();
     assert_eq!(heard(&mut ended).await, SessionEnd::Over);
 }
@@ -312,14 +375,26 @@ async fn a_session_in_its_cookie_ends_with_its_request_or_its_time() {
         clock.advance(Duration::from_secs(3 * 3600));
         format!("{:?}", ended.await)
     }
+    async fn begin(State(ends): State<Ends>, session: Session<Visitor>) {
+        session.write().await.set_name("Ann");
+        stream(State(ends), session).await;
+    }
     let clock = ManualClock::new();
+    let (ends, mut ended) = mpsc::unbounded_channel();
     let builder = SessionLayer::<Visitor>::builder(PrivateCookie, Keys::generate());
     let builder = builder.with_clock(&clock).with_end_check_interval(SHORT);
     let routes = Router::new().route("/end", get(end)).route("/expire", get(expire));
-    let app = routes.with_state(clock).layer(builder.build().unwrap());
+    let streams = Router::new().route("/begin", get(begin)).with_state(ends);
+    let app = routes.with_state(clock.clone()).merge(streams).layer(builder.build().unwrap());
     let server = Server::start(app).await;
     assert_eq!(server.client().get("/end").await.text(), "Over");
     assert_eq!(server.client().get("/expire").await.text(), "Over");
+    // Also after the response.
+    server.client().get("/begin").await.text();
+    sleep(3 * SHORT).await;
+    assert!(ended.try_recv().is_err());
+    clock.advance(Duration::from_secs(2 * 3600));
+    assert_eq!(heard(&mut ended).await, SessionEnd::Over);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,12 @@
 //! Waiting for the end of a session, in whichever process it ends.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     runtime::Handle as Runtime,
@@ -10,6 +16,7 @@ use tracing::Instrument;
 
 use crate::{
     data::SessionData,
+    record::{Record, expiry::Lifetime},
     save::{load, shared::Shared},
     slot::{Slot, SlotState, ending::SessionEnd},
     store::timed::Timed,
@@ -124,13 +131,14 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
                     false => SHORTEST_INTERVAL,
                 };
             }
-            // Not stored yet, or in its cookie: this process alone can end it, and the clock.
+            // Not stored, or in its cookie: this process alone can end it, and the clock.
             _ => {
                 if timeout(until_next_look(shared, slot), stored).await.is_ok() {
                     continue;
                 }
-                slot.end_if(|record, life| {
-                    shared.settings.expiry.is_over(record, life, shared.now())
+                slot.end_if(|state, record, life| {
+                    let end = end_in_no_store(shared, state, record, life);
+                    end.is_some_and(|end| end <= shared.now())
                 });
             }
         }
@@ -138,13 +146,37 @@ async fn watch<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
     }
 }
 
-fn until_next_look<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) -> Duration {
-    let expires_at = slot.record().expires_at;
-    let left = expires_at.duration_since(shared.now()).unwrap_or_default();
-    match slot.state() {
-        SlotState::Stored if !left.is_zero() => {
-            (left + CLOCK_STEP).min(shared.settings.end_check_interval)
+/// When a session that no store has ends by itself. `None` as long as the request that has begun it may still
+/// save it.
+fn end_in_no_store<T: SessionData>(
+    shared: &Shared<T>,
+    state: SlotState,
+    record: &Record,
+    lifetime: Lifetime,
+) -> Option<SystemTime> {
+    let expiry = &shared.settings.expiry;
+    match state {
+        // In its cookie.
+        SlotState::Stored | SlotState::Unsendable if record.version > 0 => {
+            let end = expiry.ends_at(lifetime, record.created_at);
+            Some(end.map_or(record.expires_at, |end| end.min(record.expires_at)))
         }
-        _ => shared.settings.end_check_interval,
+        // Nobody has its cookie, nor ever will: it ends when it would have if it had been stored.
+        SlotState::Unsendable => {
+            Some(expiry.expires_at(lifetime, record.created_at, record.created_at))
+        }
+        _ => None,
+    }
+}
+
+fn until_next_look<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) -> Duration {
+    let expires_at = slot.inspect(|state, lifetime, record, _| match state {
+        SlotState::Stored => Some(record.expires_at),
+        _ => end_in_no_store(shared, state, record, lifetime),
+    });
+    let left = expires_at.and_then(|end| end.duration_since(shared.now()).ok()).unwrap_or_default();
+    match left.is_zero() {
+        false => (left + CLOCK_STEP).min(shared.settings.end_check_interval),
+        true => shared.settings.end_check_interval,
     }
 }

@@ -728,9 +728,14 @@ impl<T: SessionData> Session<T> {
     /// expires; to wait for its end does not keep it alive, and a stream that should has to
     /// be accompanied by requests.
     ///
-    /// [`Renewed`](crate::SessionEnd::Renewed) says that the session goes on under another id. One that is not
-    /// stored yet ends when the request that has begun it ends it; on a `PrivateCookie` a session is known
-    /// to this request alone, and ends by it, or when it expires.
+    /// [`Renewed`](crate::SessionEnd::Renewed) says that the session goes on under another id. On a `PrivateCookie`
+    /// a session is known to this request alone, and ends by it, or when it expires.
+    ///
+    /// A visitor who has no session, because nothing was written, hears of no end when the response leaves: a
+    /// stream that is for everybody goes on. Such a session, as well as one whose save has failed, ends by the
+    /// request that has begun it, or when it would have expired if it had been stored then. A stream that is for
+    /// who has a session asks before, as [`LoggedIn`](crate::LoggedIn) or
+    /// [`began_in_request`](Self::began_in_request) does.
     ///
     /// The future keeps neither the request's handle nor what it has written: it can be held as long as
     /// the connection lasts.

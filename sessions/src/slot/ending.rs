@@ -15,7 +15,7 @@ use crate::{
 #[non_exhaustive]
 pub enum SessionEnd {
     /// It is over: by a logout, [`destroy`](crate::Session::destroy), one of [`UserSessions`](crate::UserSessions)'
-    /// methods, or because it has expired.
+    /// methods, or because it has expired, or would have if it had ever been stored.
     Over,
     /// It goes on under another id, which this handle never gets: by a login or
     /// [`renew_id`](crate::Session::renew_id). The client has a new cookie, and what wants to go on has to
@@ -122,12 +122,10 @@ impl<T: SessionData> Slot<T> {
         }
     }
 
-    /// Ends a stored session that this finds to be over.
-    pub(crate) fn end_if(&self, is_over: impl FnOnce(&Record, Lifetime) -> bool) {
+    /// Ends a session that this finds to be over.
+    pub(crate) fn end_if(&self, is_over: impl FnOnce(SlotState, &Record, Lifetime) -> bool) {
         let mut contents = self.contents();
-        let is_over = contents.state == SlotState::Stored
-            && is_over(&contents.known.record, contents.lifetime);
-        if is_over {
+        if is_over(contents.state, &contents.known.record, contents.lifetime) {
             contents.state = SlotState::Ended(SessionEnd::Over);
             drop(contents);
             self.tell_waiters();

@@ -1,3 +1,5 @@
+//! The removal of expired records on a schedule: a task that lives as long as its [`ExpirySweep`].
+
 use std::time::Duration;
 
 use tokio::{

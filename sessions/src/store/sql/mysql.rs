@@ -1,3 +1,8 @@
+//! MySQL and MariaDB: their statements, the settings of a connection, and what their errors mean.
+//!
+//! An `INSERT` cannot take over an expired record here, so that a `create` may be two statements. An `UPDATE` does
+//! not say which rows it has changed, so that of saves that go together all are carried out or none.
+
 use std::time::Duration;
 
 use sqlx::{

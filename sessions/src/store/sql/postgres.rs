@@ -1,3 +1,8 @@
+//! PostgreSQL: its statements, the settings of a connection, and what its errors mean.
+//!
+//! Between the store and the server there may be a pooler that gives each transaction another connection, on which a
+//! statement that was prepared before is another one or none: `needs_transactions` finds that out.
+
 use std::time::Duration;
 
 use sqlx::{

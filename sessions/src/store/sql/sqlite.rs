@@ -1,3 +1,8 @@
+//! SQLite: its statements, the settings of a file, and what its result codes mean.
+//!
+//! A file has one writer at a time, so that one connection writes and a few read; with a WAL neither side waits for the
+//! other. A database in memory is one connection.
+
 use std::{sync::Mutex, time::Duration};
 
 use sqlx::{

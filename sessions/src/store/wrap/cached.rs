@@ -1,3 +1,9 @@
+//! A cache in front of a store: which of the two is asked, and when the cache forgets.
+//!
+//! An entry of the cache is a record whose payload is the session's own record, packed: the entry expires when that
+//! is too old to be served. A save takes the entry out before the store is asked. An end leaves a tombstone, whose
+//! version no entry reaches that a slow `load` brings later.
+
 use std::{
     fmt,
     sync::{

@@ -1,3 +1,8 @@
+//! Two stores, and each session in one of them.
+//!
+//! What keeps an ended session from coming back is the order: a move creates in `new` and then deletes in `old`, an
+//! end deletes in `old` and then leaves its mark in `new`. Of a move and an end at once, one sees the other.
+
 use std::{
     fmt,
     future::poll_fn,

@@ -1,3 +1,8 @@
+//! One store that answers, and one that is written along.
+//!
+//! The replica fails no call. What it may lack is counted, also where a call is dropped: until the primary has
+//! answered by [`Doubt`], from then on by [`Attempt`].
+
 use std::{
     error::Error as _,
     fmt,

@@ -19,7 +19,7 @@ use crate::{
     meters,
     record::{Record, head::Loaded},
     save::{self, load, shared::Shared},
-    session::{Lazy, Session, locked},
+    session::{Lazy, Session, take::locked},
     slot::{
         Slot, SlotState,
         lock::{Access, Patience},

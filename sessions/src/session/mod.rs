@@ -4,10 +4,12 @@
 mod adopt;
 #[cfg(feature = "device-bound")]
 pub(crate) mod device;
+mod exchange;
 pub(crate) mod finish;
 pub(crate) mod guard;
 mod open;
 pub(crate) mod request;
+pub(crate) mod take;
 pub(crate) mod wait;
 
 use std::{
@@ -19,30 +21,18 @@ use std::{
 };
 
 use http::{Extensions, HeaderMap, Method};
-use tokio::time::Instant;
 
 use crate::{
     data::SessionData,
-    error::{Error, Reason, Wait},
-    meters,
+    error::Error,
     record::expiry::Lifetime,
-    save::{self, lease::LeaseGuard, load, renew, shared::Shared, turn::StoreTurn},
+    save::{self, lease::LeaseGuard, load, shared::Shared},
     session::{
         guard::{LockGuard, ReadGuard, WriteGuard},
         request::Handle,
     },
-    slot::{
-        Slot, SlotState,
-        ending::SessionEnd,
-        lock::{Access, Patience, TimedOut},
-        plan::SaveJob,
-        token::LockToken,
-    },
-    sync::sleep,
+    slot::{SlotState, ending::SessionEnd, lock::Access, token::LockToken},
 };
-
-/// How long a task that outlives its response, and was refused a guard, waits before it asks again.
-const NEXT_TRY: Duration = Duration::from_secs(1);
 
 /// A request's session, whose [`read`](Self::read) and [`write`](Self::write) neither fail nor panic: a
 /// request that cannot have the lock in time is given up with 503.
@@ -201,134 +191,6 @@ impl<T: SessionData> Session<T> {
     #[track_caller]
     pub fn try_write(&self) -> Result<WriteGuard<T>, Error> {
         self.at_once(Access::Write, Location::caller(), WriteGuard::new)
-    }
-
-    #[track_caller]
-    fn or_give_up<G>(
-        &self,
-        access: Access,
-        guard: fn(LockToken<T>, Session<T>) -> G,
-    ) -> impl Future<Output = G> + Send + use<'_, T, G> {
-        // An async fn would not see its caller.
-        let at = Location::caller();
-        async move {
-            let token = LockToken::take(&self.handle.current().slot, access, at);
-            let token = match token {
-                Some(token) => token,
-                // Boxed, as in `lock_token`.
-                None => Box::pin(self.wait_or_give_up(access, at)).await,
-            };
-            guard(token, self.clone())
-        }
-    }
-
-    /// If this ends without a token, it does so by being dropped together with the handler.
-    async fn wait_or_give_up(
-        &self,
-        access: Access,
-        at: &'static Location<'static>,
-    ) -> LockToken<T> {
-        let handle = &self.handle;
-        loop {
-            match self.wait_for_permit(None, access, at).await {
-                Ok(token) => return token,
-                Err(error) if handle.is_answered() => {
-                    tracing::warn!("a wait goes on after its response: {error}");
-                }
-                Err(error) => {
-                    match error.is_crowded() {
-                        // The lock has said so, but not for each of them.
-                        true => tracing::debug!("a request is given up: {error}"),
-                        false => tracing::error!("a request is given up: {error}"),
-                    }
-                    handle.waits.give_up(error);
-                }
-            }
-            // In the handler it ends here. A task of its own gets in line again.
-            sleep(NEXT_TRY).await;
-        }
-    }
-
-    /// [`read`](Self::read) for extractors and guards of routes, which can say what went wrong.
-    pub(crate) async fn read_or_error(&self) -> Result<ReadGuard<T>, Error> {
-        let token = self.lock_token(None, Access::Read, Location::caller()).await?;
-        Ok(ReadGuard::new(token, self.clone()))
-    }
-
-    #[track_caller]
-    fn within<G>(
-        &self,
-        limit: Duration,
-        access: Access,
-        guard: fn(LockToken<T>, Session<T>) -> G,
-    ) -> impl Future<Output = Result<G, Error>> + Send + use<'_, T, G> {
-        // An async fn would not see its caller.
-        let at = Location::caller();
-        async move { Ok(guard(self.lock_token(Some(limit), access, at).await?, self.clone())) }
-    }
-
-    fn at_once<G>(
-        &self,
-        access: Access,
-        at: &'static Location<'static>,
-        guard: fn(LockToken<T>, Session<T>) -> G,
-    ) -> Result<G, Error> {
-        loop {
-            let token = LockToken::try_acquire(self.handle.slot(), access, at)
-                .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
-            if self.is_current(&token) {
-                return Ok(guard(token, self.clone()));
-            }
-        }
-    }
-
-    /// A place in the lock, within the layer's lock timeout unless the caller has a limit of its own.
-    pub(crate) async fn lock_token(
-        &self,
-        limit: Option<Duration>,
-        access: Access,
-        at: &'static Location<'static>,
-    ) -> Result<LockToken<T>, Error> {
-        if let Some(token) = LockToken::take(&self.handle.current().slot, access, at) {
-            return Ok(token);
-        }
-        // Boxed, because its timers would make every handler's future a kilobyte larger.
-        Box::pin(self.wait_for_permit(limit, access, at)).await
-    }
-
-    /// A place in the lock of the session that the request has when it gets it: while it waited,
-    /// another task of the same request may have exchanged the session.
-    async fn wait_for_permit(
-        &self,
-        own_limit: Option<Duration>,
-        access: Access,
-        at: &'static Location<'static>,
-    ) -> Result<LockToken<T>, Error> {
-        let shared = &self.handle.shared;
-        let limit = own_limit.unwrap_or(shared.settings.lock_timeout);
-        let patience = Patience { limit, waiters: shared.settings.waiter_limit };
-        loop {
-            let start = Instant::now();
-            let slot = self.handle.slot();
-            let acquire = LockToken::acquire(slot.clone(), access, at, patience);
-            let token = match own_limit {
-                // The caller has said how long, and goes on after that.
-                Some(_) => acquire.await,
-                None => {
-                    let itself = || slot.lock.timed_out(Reason::Itself, start.elapsed());
-                    self.handle.waits.wait(acquire).await.unwrap_or_else(|| Err(itself()))
-                }
-            };
-            let token = token.map_err(|timed_out| locked::<T>(timed_out, access, at))?;
-            if self.is_current(&token) {
-                return Ok(token);
-            }
-        }
-    }
-
-    /// Whether the request still has the session that this has locked.
-    pub(crate) fn is_current(&self, token: &LockToken<T>) -> bool {
-        Arc::ptr_eq(token.slot(), &self.handle.current().slot)
     }
 
     /// Saves now what released guards have written, instead of with the response. Does nothing if
@@ -616,35 +478,6 @@ impl<T: SessionData> Session<T> {
         }
     }
 
-    async fn renew_id_of(&self, token: LockToken<T>) -> Result<(), Error> {
-        let shared = &*self.handle.shared;
-        let slot = token.slot();
-        let _switch = self.handle.begin_switch().await;
-        let mut turn = StoreTurn::for_slot(slot).await;
-        if slot.registration().is_none() {
-            return if slot.state().has_moved() { Err(Error::ended()) } else { Ok(()) };
-        }
-        if self.handle.is_answered() {
-            return Err(Error::no_cookie());
-        }
-        let job = SaveJob::new(Some(self.handle.writer()));
-        let (record, registration) = renew::renew(shared, &token, &mut turn, job).await?;
-        self.switch_to(token.end_with_successor(
-            record,
-            registration,
-            shared.settings.payload_limit,
-        ));
-        tracing::debug!("renewed a session's id");
-        Ok(())
-    }
-
-    /// Makes `successor`, which is stored already, the request's session.
-    pub(crate) fn switch_to(&self, successor: Slot<T>) {
-        let successor = Arc::new(successor);
-        self.handle.shared.registry.enter(&successor);
-        self.handle.current().slot = successor;
-    }
-
     /// Ends the session: its record is deleted, and the response removes the cookie. Requests that
     /// still hold it, here and in other processes, keep what they see and cannot save any more; it
     /// does not come back.
@@ -665,33 +498,6 @@ impl<T: SessionData> Session<T> {
     pub async fn destroy(&self) -> Result<(), Error> {
         let session = self.clone();
         self.run_detached(async move { session.destroy_now().await }).await
-    }
-
-    async fn destroy_now(&self) -> Result<(), Error> {
-        let shared = &*self.handle.shared;
-        let _switch = self.handle.begin_switch().await;
-        let slot = self.handle.slot();
-        // A save of this slot that is under way has to end first: it may be creating the record.
-        let _turn = slot.store_turn.lock().await;
-        // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
-        let is_to_end = slot.registration().filter(|_| !slot.state().has_moved());
-        if let Some(registration) = is_to_end {
-            if let Some(store) = shared.store() {
-                store.delete(&registration.key).await?;
-            }
-            meters::ended(1);
-            tracing::debug!("ended a session");
-        }
-        #[cfg(feature = "device-bound")]
-        let binding = is_to_end.and(slot.inspect(|_, _, _, head| head.binding.as_deref().copied()));
-        renew::take_back_creation(shared, &slot).await;
-        slot.end();
-        self.handle.reset_to_new();
-        #[cfg(feature = "device-bound")]
-        if let (Some(binding), Some(store)) = (binding, shared.store()) {
-            save::link::forget(store, &binding.id).await;
-        }
-        Ok(())
     }
 
     /// Waits until the session has ended, by whomever, in whichever process: for what goes on after the
@@ -734,8 +540,7 @@ impl<T: SessionData> Session<T> {
     /// A visitor who has no session, because nothing was written, hears of no end when the response leaves: a
     /// stream that is for everybody goes on. Such a session, as well as one whose save has failed, ends by the
     /// request that has begun it, or when it would have expired if it had been stored then. A stream that is for
-    /// who has a session asks before, as [`LoggedIn`](crate::LoggedIn) or
-    /// [`began_in_request`](Self::began_in_request) does.
+    /// who has a session asks before, with `LoggedIn` or [`began_in_request`](Self::began_in_request).
     ///
     /// The future keeps neither the request's handle nor what it has written: it can be held as long as
     /// the connection lasts.
@@ -746,19 +551,6 @@ impl<T: SessionData> Session<T> {
     pub fn ended(&self) -> impl Future<Output = SessionEnd> + Send + 'static + use<T> {
         let (shared, slot) = (self.handle.shared.clone(), self.handle.slot());
         save::ended::ended(shared, slot)
-    }
-
-    /// Runs `work` in a task of its own, so that a client that hangs up cannot stop it half-way.
-    pub(crate) async fn run_detached<R: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<R, Error>> + Send + 'static,
-    ) -> Result<R, Error> {
-        let (done, outcome) = tokio::sync::oneshot::channel();
-        self.handle.shared.background.spawn(self.handle.runtime(), async move {
-            // Nobody may be listening any more.
-            let _ = done.send(work.await);
-        });
-        outcome.await.unwrap_or_else(|_| Err(Error::aborted()))
     }
 
     /// Gives this session limits of its own instead of the layer's, for this and all later
@@ -850,22 +642,6 @@ impl<T: SessionData> Session<T> {
     pub(crate) fn handle(&self) -> &Arc<Handle<T>> {
         &self.handle
     }
-}
-
-pub(crate) fn locked<T>(
-    timed_out: TimedOut,
-    access: Access,
-    at: &'static Location<'static>,
-) -> Error {
-    let TimedOut { reason, waited, held_by } = timed_out;
-    Error::locked(Wait {
-        data: type_name::<T>(),
-        wanted: access.name(),
-        at,
-        reason,
-        waited,
-        held_by,
-    })
 }
 
 impl<T: SessionData> Clone for Session<T> {

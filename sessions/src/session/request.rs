@@ -122,7 +122,7 @@ pub(crate) struct Current<T: SessionData> {
     pub(crate) is_new: bool,
     /// The request has ended the session that its cookie opened.
     pub(super) ended: bool,
-    /// There is a [`SwitchGuard`].
+    /// There is a [`SwitchGuard`](crate::session::exchange::SwitchGuard).
     pub(super) is_switching: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
@@ -165,18 +165,6 @@ impl<T: SessionData> Current<T> {
     }
 }
 
-/// The right to switch the request to another session.
-pub(crate) struct SwitchGuard<'a, T: SessionData> {
-    handle: &'a Handle<T>,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
-}
-
-impl<T: SessionData> Drop for SwitchGuard<'_, T> {
-    fn drop(&mut self) {
-        self.handle.current().is_switching = false;
-    }
-}
-
 impl<T: SessionData> Handle<T> {
     /// Does no work yet.
     #[inline]
@@ -210,20 +198,13 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// A [`Session`](crate::Session) comes out of `Session::open` alone.
-    fn opened_session(&self) -> &OpenedSession<T> {
+    pub(super) fn opened_session(&self) -> &OpenedSession<T> {
         self.opened.get().expect("a session is opened before it is handed out")
     }
 
     pub(crate) fn current(&self) -> MutexGuard<'_, Current<T>> {
         // Each change is one assignment or a few that cannot panic.
         self.opened_session().current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until no other task of the request switches.
-    pub(crate) async fn begin_switch(&self) -> SwitchGuard<'_, T> {
-        let turn = self.opened_session().switching.lock().await;
-        self.current().is_switching = true;
-        SwitchGuard { handle: self, _turn: turn }
     }
 
     pub(crate) fn slot(&self) -> Arc<Slot<T>> {
@@ -272,17 +253,6 @@ impl<T: SessionData> Handle<T> {
         match self.current().lost.take() {
             Some(kind) => Err(Error::lost_with_response(kind)),
             None => Ok(()),
-        }
-    }
-
-    /// Gives the request a new session in place of the one that it has ended.
-    pub(crate) fn reset_to_new(&self) {
-        let mut current = self.current();
-        current.slot = Arc::new(Slot::unsaved(self.shared.now()));
-        current.ended = current.cookie.is_some();
-        current.is_new = true;
-        if self.is_answered() {
-            self.forbid_new_cookie(&current.slot);
         }
     }
 

@@ -1,7 +1,9 @@
 //! Sessions in Redis or Valkey: one server, a cluster, or a master behind Sentinel.
 //!
 //! ```text
-//! mod         the store: its settings, and each method of `Store`, `Watch`, `UserIndex`, `AllSessions`
+//! mod         the store: each method of `Store` and `Watch`
+//! builder     how it is made, on whatever connection
+//! listing     the sessions of a user, and all of them
 //! saves       create and replace: the whole record, or the parts of it that have changed
 //! recent      which records were just loaded, to find those parts
 //! scripts     the Lua scripts, with what they are told and what they answer
@@ -21,22 +23,16 @@
 
 use std::{
     fmt,
-    ops::ControlFlow,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::SystemTime,
 };
 
-use redis::{Client, Cmd, FromRedisValue, Value, aio::ConnectionManager};
+use redis::{Cmd, FromRedisValue, Value, aio::ConnectionManager};
 
-#[cfg(feature = "redis-cluster")]
-use redis::IntoConnectionInfo;
-
-#[cfg(feature = "redis-cluster")]
-use self::{connection::Cluster, nodes::Nodes};
+pub use self::builder::RedisStoreBuilder;
 use self::{
     connection::{Call, Connection, One, Server, Several, batch},
     errors::classify,
-    managed::{Managed, Source},
     recent::RecentRecords,
     saves::last_of,
     scripts::Scripts,
@@ -44,7 +40,7 @@ use self::{
 };
 
 use super::{
-    AllSessions, Created, DynUserIndex, Replaced, Store, UserIndex,
+    Created, DynUserIndex, Replaced, Store,
     known_users::KnownUsers,
     packed::{stored_millis, unpack},
     watch::{Around, Feed, Watch, Watcher},
@@ -52,9 +48,11 @@ use super::{
 use crate::error::store::StoreError;
 use crate::{clock::Clock, identity::id::StoreKey, record::Record, unique::UniqueNumbers};
 
+mod builder;
 mod check;
 mod connection;
 mod errors;
+mod listing;
 mod managed;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
@@ -67,9 +65,6 @@ mod tracking;
 
 /// The store's name in errors.
 const NAME: &str = "redis";
-
-/// The operation in errors of connecting.
-const CONNECT: &str = "connect";
 
 /// The operation in errors of `replace`, which has two ways: by parts, and whole.
 const REPLACE: &str = "replace";
@@ -206,7 +201,7 @@ const WRITES: usize = 256 * 1024;
 ///
 /// - a session: its user is logged out, and what it held is gone. A lock (`Session::lock`) is
 ///   kept in the session, and ends with it: its holder's save says that the session has ended.
-/// - a user's set: [`sessions_of`](UserIndex::sessions_of) and "log out everywhere" miss that user's
+/// - a user's set: [`sessions_of`](crate::UserIndex::sessions_of) and "log out everywhere" miss that user's
 ///   sessions, which live on, until they are used. A session goes back into its set when it is saved
 ///   or its expiry is moved, and in a process that has seen it before when it is read; in a cluster
 ///   when the whole of it is saved or its expiry is moved.
@@ -312,11 +307,7 @@ impl RedisStore {
 
     /// To set the prefix or the timeout.
     pub fn builder() -> RedisStoreBuilder {
-        RedisStoreBuilder {
-            prefix: "sessions".to_string(),
-            timeout: Duration::from_secs(5),
-            clock: Clock::System,
-        }
+        RedisStoreBuilder::new()
     }
 
     /// The part in braces decides where in a cluster a key lives.
@@ -409,141 +400,6 @@ impl fmt::Debug for RedisStore {
             .field("prefix", &self.shared.prefix)
             .field("connection", &self.shared.connection.kind())
             .finish_non_exhaustive()
-    }
-}
-
-/// Makes a [`RedisStore`]; from [`RedisStore::builder`].
-#[derive(Clone, Debug)]
-#[must_use = "`connect` or `build` makes the store"]
-pub struct RedisStoreBuilder {
-    prefix: String,
-    timeout: Duration,
-    clock: Clock,
-}
-
-impl RedisStoreBuilder {
-    /// What all keys begin with, before a colon; `sessions` unless told otherwise. In a cluster,
-    /// a prefix must not have `{}` in it.
-    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// How long a call may take, and how long connecting; five seconds unless told otherwise. A call that
-    /// is made once more, because its connection has ended, has no more time for that.
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Lets the store's sessions expire by a clock that a test sets by hand. When Redis removes
-    /// them remains a matter of its own clock.
-    #[cfg(feature = "testing")]
-    pub fn with_clock(mut self, clock: &crate::clock::ManualClock) -> Self {
-        self.clock = clock.clock();
-        self
-    }
-
-    /// Connects to the server at `url`.
-    ///
-    /// # Errors
-    ///
-    /// When the URL makes no sense, or the server is not to be reached; when it wants another password,
-    /// or its user lacks a [permission](RedisStore#permissions); when it is a replica, or belongs to a
-    /// cluster.
-    pub async fn connect(self, url: &str) -> Result<RedisStore, StoreError> {
-        let client = Client::open(url).map_err(|error| classify(CONNECT, error))?;
-        let connection = Managed::new(Source::Address(client), self.timeout);
-        self.checked(Server::Own(connection)).await
-    }
-
-    /// Connects to the cluster that the servers at `urls` belong to; some of them are enough.
-    ///
-    /// # Errors
-    ///
-    /// When a URL makes no sense, or no server is to be reached; when they want another password, or
-    /// the user lacks a [permission](RedisStore#permissions).
-    #[cfg(feature = "redis-cluster")]
-    pub async fn connect_cluster(self, urls: &[&str]) -> Result<RedisStore, StoreError> {
-        let failed = |error| classify(CONNECT, error);
-        let client = redis::cluster::ClusterClient::builder(urls.iter().copied())
-            .connection_timeout(self.timeout)
-            .response_timeout(self.timeout)
-            .overall_response_timeout(Some(self.timeout))
-            .write_backpressure_boundary(WRITES)
-            .build()
-            .map_err(failed)?;
-        let connection = client.get_async_connection().await.map_err(failed)?;
-        let info =
-            urls.first().map(|url| url.into_connection_info()).transpose().map_err(failed)?;
-        let nodes = info.map(|info| Nodes::new(info, self.timeout));
-        self.checked(Server::Cluster(Box::new(Cluster { connection, nodes }))).await
-    }
-
-    /// Connects to the master that these sentinels know by that name. After a failover the store
-    /// finds the new master by itself; until there is one, its calls are errors that are
-    /// [retryable](StoreError::is_retryable).
-    ///
-    /// `urls` are the sentinels, and some of them are enough. `master` is the name, or a URL with
-    /// the name in place of the host, for a master that needs more: `rediss://:secret@mymaster/2`.
-    ///
-    /// # Errors
-    ///
-    /// When a URL makes no sense, or no sentinel knows such a master or none is to be reached; when the
-    /// master wants another password, or the user lacks a [permission](RedisStore#permissions).
-    #[cfg(feature = "redis-sentinel")]
-    pub async fn connect_sentinel(
-        self,
-        urls: &[&str],
-        master: &str,
-    ) -> Result<RedisStore, StoreError> {
-        let failed = |error| classify(CONNECT, error);
-        let sentinels = sentinel::sentinels(urls, master).map_err(failed)?;
-        self.build_sentinel(sentinels).await
-    }
-
-    /// On a client of the sentinels that the application has. It must be one for the
-    /// [master](redis::sentinel::SentinelServerType::Master).
-    #[cfg(feature = "redis-sentinel")]
-    pub async fn build_sentinel(
-        self,
-        sentinels: redis::sentinel::SentinelClient,
-    ) -> Result<RedisStore, StoreError> {
-        let master = Managed::new(Source::Sentinels(sentinels), self.timeout);
-        self.checked(Server::Own(master)).await
-    }
-
-    /// On a connection that the application has.
-    pub fn build(self, connection: ConnectionManager) -> RedisStore {
-        self.assemble(Server::Application(connection, Mutex::default()))
-    }
-
-    /// On a connection to a cluster that the application has.
-    #[cfg(feature = "redis-cluster")]
-    pub fn build_cluster(self, connection: redis::cluster_async::ClusterConnection) -> RedisStore {
-        self.assemble(Server::Cluster(Box::new(Cluster { connection, nodes: None })))
-    }
-
-    /// A store whose server has been asked whether it serves.
-    async fn checked(self, server: Server) -> Result<RedisStore, StoreError> {
-        let store = self.assemble(server);
-        store.check(CONNECT).await?;
-        Ok(store)
-    }
-
-    fn assemble(self, server: Server) -> RedisStore {
-        let shared = Shared {
-            connection: Connection::new(server, self.timeout),
-            prefix: self.prefix,
-            clock: self.clock,
-            scripts: Scripts::new(false),
-            tracked_scripts: OnceLock::new(),
-            write_ids: UniqueNumbers::new(),
-            recent: RecentRecords::new(),
-            users: KnownUsers::new(),
-            watcher: RwLock::default(),
-        };
-        RedisStore { shared: Arc::new(shared) }
     }
 }
 
@@ -729,134 +585,17 @@ impl Watch for RedisStore {
     }
 }
 
-/// The node whose keys are gone through; nothing where there is only one.
-type Place = Option<(String, u16)>;
-
-impl RedisStore {
-    async fn places(&self, operation: &'static str) -> Result<Vec<Place>, StoreError> {
-        #[cfg(feature = "redis-cluster")]
-        if let Server::Cluster(cluster) = self.shared.connection.server() {
-            let masters = nodes::masters(&cluster.connection).await;
-            let masters = masters.map_err(|error| classify(operation, error))?;
-            return Ok(masters.into_iter().map(Some).collect());
-        }
-        let _ = operation;
-        Ok(vec![None])
-    }
-
-    async fn scan(
-        &self,
-        operation: &'static str,
-        place: &Place,
-        scan: Cmd,
-    ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
-        #[cfg(feature = "redis-cluster")]
-        if let (Server::Cluster(cluster), Some(place)) = (self.shared.connection.server(), place) {
-            let answer = nodes::ask(&cluster.connection, place, scan).await;
-            let answer = answer.and_then(|it| Ok(redis::from_redis_value(it)?));
-            return answer.map_err(|error| classify(operation, error));
-        }
-        let _ = place;
-        self.query(operation, &scan).await
-    }
-}
-
-impl AllSessions for RedisStore {
-    async fn for_each(
-        &self,
-        mut visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
-    ) -> Result<(), StoreError> {
-        const OPERATION: &str = "for_each";
-        /// How many keys are looked at in one step of the server.
-        const STEP: u32 = 500;
-        let prefix = format!("{}:{{", self.shared.prefix);
-        let mut pattern = String::new();
-        for letter in prefix.chars() {
-            if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(letter);
-        }
-        pattern.push_str("*}");
-        for place in self.places(OPERATION).await? {
-            let mut cursor = 0;
-            loop {
-                let mut scan = redis::cmd("SCAN");
-                scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
-                let (next, names) = self.scan(OPERATION, &place, scan).await?;
-                let keys = names.iter().filter_map(|name| tracking::session_in(name, &prefix));
-                let keys: Vec<StoreKey> = keys.collect();
-                if !keys.is_empty() {
-                    let mut get = redis::cmd("MGET");
-                    get.arg(keys.iter().map(|key| self.key(key)).collect::<Vec<_>>());
-                    let values: Vec<Option<Vec<u8>>> = self.query(OPERATION, &get).await?;
-                    for (key, value) in keys.into_iter().zip(values) {
-                        if let Some(record) = self.record(OPERATION, value)?
-                            && visit(key, record).is_break()
-                        {
-                            return Ok(());
-                        }
-                    }
-                }
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl UserIndex for RedisStore {
-    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        const OPERATION: &str = "sessions_of";
-        /// How many records are fetched at once.
-        const BATCH: usize = 100;
-        let set = self.user_key(user);
-        let mut range = redis::cmd("ZRANGE");
-        range.arg(&set).arg(0).arg(-1);
-        let members: Vec<Vec<u8>> = self.query(OPERATION, &range).await?;
-        let keys: Vec<StoreKey> = members
-            .into_iter()
-            .filter_map(|member| Some(StoreKey::from_bytes(member.try_into().ok()?)))
-            .collect();
-        let (mut found, mut gone) = (Vec::new(), Vec::new());
-        for keys in keys.chunks(BATCH) {
-            let mut get = redis::cmd("MGET");
-            get.arg(keys.iter().map(|key| self.key(key)).collect::<Vec<_>>());
-            let values: Vec<Option<Vec<u8>>> = self.query(OPERATION, &get).await?;
-            for (key, value) in keys.iter().zip(values) {
-                let Some(value) = value else {
-                    gone.push(key);
-                    continue;
-                };
-                // One that has expired, by our clock, may be extended just now.
-                if let Some(record) = self.record(OPERATION, Some(value))?
-                    && record.user.as_deref() == Some(user)
-                {
-                    found.push((*key, record));
-                }
-            }
-        }
-        // In a cluster the set is written before the session, so one that is missing may be just
-        // about to begin; its entry goes when its time is over.
-        if !gone.is_empty() && !self.shared.connection.is_cluster() {
-            let mut remove = redis::cmd("ZREM");
-            remove.arg(&set);
-            for key in gone {
-                remove.arg(key.as_bytes());
-            }
-            let _: i64 = self.query(OPERATION, &remove).await?;
-        }
-        Ok(found)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use redis::Client;
+
     use super::*;
-    use crate::store::NearCache;
+    use crate::store::{
+        NearCache,
+        redis::managed::{Managed, Source},
+    };
 
     /// What glibc's allocator has in a thread's own cache (`tcache_max`, and its head).
     const SERVED_WITHOUT_A_LOCK: usize = 1032;

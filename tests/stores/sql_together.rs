@@ -21,6 +21,60 @@ const SESSIONS: usize = 64;
 /// Long after the store's own timeout.
 const FOREVER: Duration = Duration::from_secs(60);
 
+/// A connection to the server beside those of the store.
+trait Admin {
+    /// Locks the rows of these sessions, until they are unlocked.
+    async fn lock(&mut self, keys: &[StoreKey]);
+
+    async fn unlock(&mut self);
+
+    /// Ends all connections but this one.
+    async fn kill_others(&mut self);
+}
+
+impl Admin for PgConnection {
+    async fn lock(&mut self, keys: &[StoreKey]) {
+        sqlx::raw_sql("BEGIN").execute(&mut *self).await.unwrap();
+        for key in keys {
+            let lock = sqlx::query("SELECT version FROM sessions WHERE id = $1 FOR UPDATE");
+            lock.bind(key.as_bytes().to_vec()).execute(&mut *self).await.unwrap();
+        }
+    }
+
+    async fn unlock(&mut self) {
+        sqlx::raw_sql("ROLLBACK").execute(self).await.unwrap();
+    }
+
+    async fn kill_others(&mut self) {
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE \
+                    backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        sqlx::query(kill).execute(self).await.unwrap();
+    }
+}
+
+impl Admin for MySqlConnection {
+    async fn lock(&mut self, keys: &[StoreKey]) {
+        sqlx::raw_sql("BEGIN").execute(&mut *self).await.unwrap();
+        for key in keys {
+            let lock = sqlx::query("SELECT version FROM sessions WHERE id = ? FOR UPDATE");
+            lock.bind(key.as_bytes().to_vec()).execute(&mut *self).await.unwrap();
+        }
+    }
+
+    async fn unlock(&mut self) {
+        sqlx::raw_sql("ROLLBACK").execute(self).await.unwrap();
+    }
+
+    async fn kill_others(&mut self) {
+        let find = "SELECT id FROM information_schema.processlist \
+                    WHERE id <> CONNECTION_ID() AND command <> 'Daemon'";
+        for row in sqlx::query(find).fetch_all(&mut *self).await.unwrap() {
+            let kill = format!("KILL {}", row.try_get_unchecked::<i64, _>(0).unwrap());
+            let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(kill)).execute(&mut *self).await;
+        }
+    }
+}
+
 async fn store<D: Dialect>(url: &str) -> SqlStore<D> {
     let store = SqlStore::<D>::builder().without_sweep().connect(url).await.unwrap();
     store.migrate().await.unwrap();
@@ -104,13 +158,10 @@ async fn each_has_its_own_answer<D: Dialect>(store: &SqlStore<D>) {
 }
 
 /// A row that somebody has locked keeps the saves waiting that are of its session, and no other.
-async fn waits_alone_for_a_lock<D: Dialect>(
-    store: &SqlStore<D>,
-    locks: impl AsyncFnOnce(&StoreKey),
-) {
+async fn waits_alone_for_a_lock<D: Dialect>(store: &SqlStore<D>, admin: &mut impl Admin) {
     let keys = create(store).await;
     let mut saves = Vec::new();
-    locks(&keys[40]).await;
+    admin.lock(&keys[40..=40]).await;
     // Twice the saves, so that the locked one is in the middle of a group whoever is first.
     saves.extend(save_all(store, &keys, |_| 1));
     let locked = saves.remove(40);
@@ -120,6 +171,7 @@ async fn waits_alone_for_a_lock<D: Dialect>(
     }
     assert!(!locked.is_finished());
     locked.abort();
+    admin.unlock().await;
 }
 
 /// Callers that go do not take the others with them.
@@ -154,13 +206,9 @@ async fn a_caller_goes<D: Dialect>(store: &SqlStore<D>) {
 
 /// A runtime whose turn it is to send a group, and that nobody drives any more, keeps no save of another
 /// runtime waiting.
-async fn needs_no_other_runtime<D: Dialect>(
-    store: &SqlStore<D>,
-    mut locks: impl AsyncFnMut(&StoreKey),
-) {
+async fn needs_no_other_runtime<D: Dialect>(store: &SqlStore<D>, admin: &mut impl Admin) {
     let keys = create(store).await;
-    locks(&keys[0]).await;
-    locks(&keys[1]).await;
+    admin.lock(&keys[..2]).await;
     let (are_first, first) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let (end, ended) = std::sync::mpsc::channel::<()>();
@@ -199,6 +247,7 @@ async fn needs_no_other_runtime<D: Dialect>(
             assert_eq!(answer.unwrap(), Replaced::Done);
         }
     }
+    admin.unlock().await;
 }
 
 /// Two processes that save the same sessions: of two saves that are based on the same version one is done, and
@@ -221,7 +270,7 @@ async fn one_of_two_processes_wins<D: Dialect>(store: &SqlStore<D>, other: &SqlS
 /// Connections that die under the saves: a save is done, or an error.
 async fn an_error_when_the_connection_dies<D: Dialect>(
     store: &SqlStore<D>,
-    mut kill: impl AsyncFnMut(),
+    admin: &mut impl Admin,
 ) {
     let keys = create(store).await;
     let mut versions = [1; SESSIONS];
@@ -233,7 +282,7 @@ async fn an_error_when_the_connection_dies<D: Dialect>(
                 store.replace(&key, &save(session, version + 1), version).await
             }));
         }
-        kill().await;
+        admin.kill_others().await;
         for (session, answer) in saves.into_iter().enumerate() {
             match answer.await.unwrap() {
                 Ok(answer) => assert_eq!(answer, Replaced::Done, "{session}"),
@@ -286,6 +335,19 @@ fn sized(size: usize, session: usize, version: u64) -> Record {
     record(version, Some(&*user).filter(|user| !user.is_empty()), &payload)
 }
 
+/// All that holds of saves that go together as of those that go alone.
+async fn each_save_stands_alone<D: Dialect>(
+    store: &SqlStore<D>,
+    url: &str,
+    admin: &mut impl Admin,
+) {
+    a_caller_goes(store).await;
+    waits_alone_for_a_lock(store, admin).await;
+    one_of_two_processes_wins(store, &self::store(url).await).await;
+    needs_no_other_runtime(store, admin).await;
+    an_error_when_the_connection_dies(store, admin).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_saves_go_together() {
     let Some(server) = StoreServer::start(Kind::Postgres) else { return };
@@ -308,29 +370,8 @@ async fn postgres_saves_go_together() {
     };
     assert!(go_together, "no group in 20 tries");
 
-    a_caller_goes(&store).await;
-    let mut holds = admin.begin().await.unwrap();
-    waits_alone_for_a_lock(&store, async |key| {
-        let lock = sqlx::query("SELECT version FROM sessions WHERE id = $1 FOR UPDATE");
-        lock.bind(key.as_bytes().to_vec()).execute(&mut *holds).await.unwrap();
-    })
-    .await;
-    holds.rollback().await.unwrap();
     every_size_comes_back(&store).await;
-    one_of_two_processes_wins(&store, &self::store(&server.url()).await).await;
-    let mut holds = admin.begin().await.unwrap();
-    needs_no_other_runtime(&store, async |key| {
-        let lock = sqlx::query("SELECT version FROM sessions WHERE id = $1 FOR UPDATE");
-        lock.bind(key.as_bytes().to_vec()).execute(&mut *holds).await.unwrap();
-    })
-    .await;
-    holds.rollback().await.unwrap();
-    an_error_when_the_connection_dies(&store, async || {
-        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE \
-                    backend_type = 'client backend' AND pid <> pg_backend_pid()";
-        sqlx::query(kill).execute(&mut admin).await.unwrap();
-    })
-    .await;
+    each_save_stands_alone(&store, &server.url(), &mut admin).await;
 }
 
 /// How many statements have changed rows.
@@ -363,30 +404,7 @@ async fn mariadb_saves_go_together() {
     };
     assert!(go_together, "no group in 100 rounds");
 
-    a_caller_goes(&store).await;
-    let mut holds = admin.begin().await.unwrap();
-    waits_alone_for_a_lock(&store, async |key| {
-        let lock = sqlx::query("SELECT version FROM sessions WHERE id = ? FOR UPDATE");
-        lock.bind(key.as_bytes().to_vec()).execute(&mut *holds).await.unwrap();
-    })
-    .await;
-    holds.rollback().await.unwrap();
-    one_of_two_processes_wins(&store, &self::store(&server.url()).await).await;
-    let mut holds = admin.begin().await.unwrap();
-    needs_no_other_runtime(&store, async |key| {
-        let lock = sqlx::query("SELECT version FROM sessions WHERE id = ? FOR UPDATE");
-        lock.bind(key.as_bytes().to_vec()).execute(&mut *holds).await.unwrap();
-    })
-    .await;
-    holds.rollback().await.unwrap();
-    an_error_when_the_connection_dies(&store, async || {
-        let find = "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND command <> 'Daemon'";
-        for row in sqlx::query(find).fetch_all(&mut admin).await.unwrap() {
-            let kill = format!("KILL {}", row.try_get_unchecked::<i64, _>(0).unwrap());
-            let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(kill)).execute(&mut admin).await;
-        }
-    })
-    .await;
+    each_save_stands_alone(&store, &server.url(), &mut admin).await;
 }
 
 /// Nothing of a group that failed stays on the pool's connections; and a server takes each save that it takes alone.
@@ -401,13 +419,7 @@ async fn mariadb_groups_that_the_server_does_not_take() {
     let pool = sqlx::mysql::MySqlPoolOptions::new().max_connections(4);
     let pool = pool.connect(&server.url()).await.unwrap();
     let store = SqlStore::<sqlx::MySql>::builder().without_sweep().build(pool.clone()).unwrap();
-    let mut holds = admin.begin().await.unwrap();
-    waits_alone_for_a_lock(&store, async |key| {
-        let lock = sqlx::query("SELECT version FROM sessions WHERE id = ? FOR UPDATE");
-        lock.bind(key.as_bytes().to_vec()).execute(&mut *holds).await.unwrap();
-    })
-    .await;
-    holds.rollback().await.unwrap();
+    waits_alone_for_a_lock(&store, &mut admin).await;
     let mut all = Vec::new();
     for _ in 0..4 {
         let mut connection = pool.acquire().await.unwrap();

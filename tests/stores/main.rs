@@ -5,6 +5,8 @@ mod app;
 mod checks;
 mod cut;
 mod memcached;
+mod migrating;
+mod migrating_orders;
 mod near;
 mod near_history;
 mod near_postgres;

@@ -1,24 +1,16 @@
-//! Two stores, and each session in one of them.
+//! Two stores, and each session in one of them, or on its way.
 //!
-//! What keeps an ended session from coming back is the order: a move creates in `new` and then deletes in `old`, an
-//! end deletes in `old` and then leaves its mark in `new`. Of a move and an end at once, one sees the other.
+//! Whether a session lives that is on its way, `old` decides: a move takes its witness away last, an end takes it away
+//! first. Whoever finds no witness writes the end into `new` before telling it, which a move that is late cannot undo.
 
-use std::{
-    fmt,
-    future::poll_fn,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, SystemTime},
-};
-
-use tokio::runtime::Handle as Runtime;
-use tracing::Instrument;
+use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::SystemTime};
 
 use crate::{
     error::store::StoreError,
     store::{
-        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex, erased::index_behind,
+        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
+        erased::index_behind,
+        wrap::marks::{Found, MARK_VERSION, MOVING_VERSION, ended, is_moved, moved, moving},
     },
 };
 use crate::{identity::id::StoreKey, record::Record};
@@ -37,32 +29,45 @@ use crate::{identity::id::StoreKey, record::Record};
 /// save. When the longest session has ended, `old` is empty and can go. Clones share everything.
 ///
 /// A session ends in both: nothing comes back from `old` that has ended, not even when it ends
-/// while it is being moved. For that `new` keeps a mark of each end, for a minute.
+/// while it is being moved.
+///
+/// # How a session is moved
+///
+/// 1. `new` gets the record that is to be saved, as one on its way: it counts as long as `old` has a witness, which
+///    is the session as it was, or what comes in its place in the next step.
+/// 2. `old` gets a mark in the place of the session: it has been moved.
+/// 3. `new` gets the record in the place of what was on its way.
+/// 4. The mark goes.
+///
+/// Wherever that stops, because a store fails, the call is dropped or the process is killed, the session is whole, and
+/// ends when it is told to; its next save does what is missing. The end of a session that is in `new` leaves a mark
+/// there for a minute, for moves that have begun before.
 ///
 /// # During a rolling deploy
 ///
 /// A process that knows `old` alone does not find the sessions that other processes have moved. If both run
 /// side by side for long, let the old ones write to both first (see
-/// [`Mirrored`](crate::store::Mirrored)), and then change over. A session that such a process ends while another
-/// one moves it can be seen until the move is done.
+/// [`Mirrored`](crate::store::Mirrored)), and then change over. What such a process saves while another one moves the
+/// session is lost, and an end that it puts in the place of the mark may be none.
 ///
 /// # Round trips
 ///
 /// A session in `new` is loaded in one; one in `old` in two; one that does not exist in three,
 /// because it might just have been moved. A save of a session in `new` is one, one that moves it
-/// four. A session begins with two. `touch` goes to both; `delete` is three, and the end of all of a user's
-/// sessions three for each and four more.
+/// six. A session begins with two, and ends with two in `old` and three in `new`; the end of all of a user's sessions
+/// takes three, and three more for each in `new`; their list takes two, and one more for each in `old`. `touch` goes to
+/// both.
 ///
 /// # Errors
 ///
 /// The errors of either store: while sessions are in both, both are needed. A save that fails in the
-/// middle of a move leaves the session where it was, or moved; or ended, if `old` has deleted it and
-/// not said so, which looks as if another process had ended it. Left where it was, the save is undone, also
-/// if other requests have seen it meanwhile.
+/// middle of a move has been carried out or not, as with any store, and a look at the session says which. If it
+/// has, each look needs both stores until the move is done, and the session does not live longer than it would
+/// have lived in `old`, unless it is touched.
 ///
 /// # Cancellation
 ///
-/// A move that has begun is carried to its end even if the call is dropped.
+/// A call that is dropped in the middle of a move is as one that fails there.
 pub struct Migrating<Old, New> {
     stores: Arc<(Old, New)>,
 }
@@ -75,95 +80,185 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
 }
 
 impl<Old: Store, New: Store> Migrating<Old, New> {
-    /// Takes a session out of `old`, where it is in the version that `record` follows.
-    async fn move_over(&self, key: &StoreKey, record: &Record) -> Result<Replaced, StoreError> {
-        let (old, new) = (self.old(), self.new_store());
-        // Of several that move it at once, the one whose `create` wins; and none whose end is marked.
-        if new.create(key, record).await? == Created::Exists {
-            return self.changed_or_ended(key).await;
-        }
-        // No other process takes it out of `old` now, unless to end it; then ours must go too. (`delete`
-        // goes the same way, old before new, so one of us sees the other.)
-        match old.delete(key).await {
-            Ok(true) => Ok(Replaced::Done),
-            Ok(false) => {
-                self.end_in_new(key).await?;
-                Ok(Replaced::Missing)
-            }
-            Err(error) => {
-                // Two copies would be one too many when the newer one ends. At once, and without a look at what is
-                // there by now: another process may save upon ours meanwhile.
-                let _ = new.delete(key).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Puts the mark of an end in the place of what `new` has under `key`, be it nothing: gone without a mark,
-    /// the session could come back with a move that looked into `old` before its end. Whether `new` had the
-    /// session.
-    async fn end_in_new(&self, key: &StoreKey) -> Result<bool, StoreError> {
+    /// Moves the session that was found in `old` as `in_old`, which is what `record` follows.
+    async fn move_over(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        in_old: Record,
+    ) -> Result<Replaced, StoreError> {
         let new = self.new_store();
-        for _ in 0..TRIES {
-            match new.load_latest(key).await? {
-                Some(found) if is_end(&found) => return Ok(false),
-                Some(found) => {
-                    if new.replace(key, &end(), found.version).await? == Replaced::Done {
-                        return Ok(true);
-                    }
-                }
-                None => {
-                    if new.create(key, &end()).await? == Created::Done {
-                        return Ok(false);
-                    }
-                }
-            }
+        // Of several that move it at once, the one whose `create` wins.
+        if new.create(key, &moving(record, &in_old)).await? == Created::Exists {
+            return Ok(match Found::of(new.load_latest(key).await?) {
+                Found::Ended => Replaced::Missing,
+                _ => Replaced::Changed,
+            });
         }
-        let words = "the session was saved again and again while it was to end";
-        Err(StoreError::new("migrating", "delete", words))
+        self.arrive(key, record, Some(in_old)).await
     }
 
-    /// What a save has met in `new` that was not what it is based on.
-    async fn changed_or_ended(&self, key: &StoreKey) -> Result<Replaced, StoreError> {
-        let found = self.new_store().load_latest(key).await?;
-        Ok(match found.is_some_and(|found| is_end(&found)) {
-            true => Replaced::Missing,
-            false => Replaced::Changed,
+    /// Brings a move to its end: the call that has begun it does, or a later save, whose process has met what that
+    /// call has left. `Missing` if the session had ended before. `in_old` if somebody has just looked.
+    async fn arrive(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        in_old: Option<Record>,
+    ) -> Result<Replaced, StoreError> {
+        if !self.mark_moved(key, record, in_old).await? {
+            return self.bury(key).await;
+        }
+        // The session was there when the record was on its way already: the save counts. What fails from here on,
+        // a later save does; and if another process was faster, it has done it, or has ended the session since.
+        if self.new_store().replace(key, record, MOVING_VERSION).await.is_ok() {
+            // The last that may go: as long as the record is on its way, the mark is its witness.
+            let _ = self.old().delete(key).await;
+        }
+        Ok(Replaced::Done)
+    }
+
+    /// Puts the mark of the move in the place of the session in `old`. False if that has neither: then the session
+    /// has ended, for nothing else removes a session from `old`, and the mark stays until the move is done.
+    async fn mark_moved(
+        &self,
+        key: &StoreKey,
+        record: &Record,
+        mut in_old: Option<Record>,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..TRIES {
+            if in_old.is_none() {
+                in_old = self.old().load_latest(key).await?;
+            }
+            let Some(found) = in_old.take() else { return Ok(false) };
+            if is_moved(&found) {
+                return Ok(true);
+            }
+            // No `delete`: whoever looks afterwards has to know a move from an end, also if the answer is lost.
+            let mark = moved(record, &found);
+            if self.old().replace(key, &mark, found.version).await? == Replaced::Done {
+                return Ok(true);
+            }
+        }
+        Err(busy("replace"))
+    }
+
+    /// Ends what is on its way for which `old` has no witness. `Done` if it has arrived meanwhile: then the witness
+    /// was gone for that.
+    async fn bury(&self, key: &StoreKey) -> Result<Replaced, StoreError> {
+        let new = self.new_store();
+        // No `delete`, which would end what has arrived too.
+        if new.replace(key, &ended(), MOVING_VERSION).await? != Replaced::Changed {
+            return Ok(Replaced::Missing);
+        }
+        Ok(match Found::of(new.load_latest(key).await?) {
+            Found::Session(_) => Replaced::Done,
+            _ => Replaced::Missing,
         })
     }
 
-    /// `replace` in `new`, where an end that is marked is one.
+    /// Puts the mark of an end in the place of what `new` has. Whether that was a session.
+    async fn end_in_new(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        let new = self.new_store();
+        for _ in 0..TRIES {
+            let (version, was_there) = match Found::of(new.load_latest(key).await?) {
+                Found::Nothing | Found::Ended => return Ok(false),
+                Found::Moving(_) => (MOVING_VERSION, false),
+                Found::Session(found) => (found.version, true),
+            };
+            // No `delete`: a move that began long before could set out into the empty place, and arrive with what
+            // another one, which has seen the witness, is about to write.
+            if new.replace(key, &ended(), version).await? == Replaced::Done {
+                return Ok(was_there);
+            }
+        }
+        Err(busy("delete"))
+    }
+
+    /// `replace` in `new`. A save that follows a record on its way brings that to its end first.
     async fn replace_in_new(
         &self,
         key: &StoreKey,
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        match self.new_store().replace(key, record, based_on).await? {
-            Replaced::Changed => self.changed_or_ended(key).await,
-            replaced => Ok(replaced),
+        let new = self.new_store();
+        for _ in 0..TRIES {
+            let replaced = new.replace(key, record, based_on).await?;
+            if replaced != Replaced::Changed {
+                return Ok(replaced);
+            }
+            match Found::of(new.load_latest(key).await?) {
+                Found::Ended => return Ok(Replaced::Missing),
+                Found::Moving(found) if found.version == based_on => {
+                    if self.arrive(key, &found, None).await? != Replaced::Done {
+                        return Ok(Replaced::Missing);
+                    }
+                }
+                // It has arrived between our two looks.
+                Found::Session(found) if found.version == based_on => {}
+                _ => return Ok(Replaced::Changed),
+            }
         }
+        Err(busy("replace"))
+    }
+
+    /// What was found in `new`, if it is a session of this user.
+    async fn of_user(
+        &self,
+        user: &str,
+        key: StoreKey,
+        found: Found,
+    ) -> Result<Option<(StoreKey, Record)>, StoreError> {
+        let record = match found {
+            Found::Session(record) => Some(record),
+            Found::Moving(_) => self.find(&key, true).await?,
+            Found::Nothing | Found::Ended => None,
+        };
+        Ok(record.filter(|record| record.user.as_deref() == Some(user)).map(|record| (key, record)))
+    }
+
+    /// The session, wherever it is. `is_latest`: past caches.
+    async fn find(&self, key: &StoreKey, is_latest: bool) -> Result<Option<Record>, StoreError> {
+        let (old, new) = (self.old(), self.new_store());
+        for round in 0..TRIES {
+            let found = match is_latest || round > 0 {
+                true => new.load_latest(key).await?,
+                false => new.load(key).await?,
+            };
+            match Found::of(found) {
+                Found::Session(record) => return Ok(Some(record)),
+                Found::Ended => return Ok(None),
+                Found::Moving(record) => {
+                    if old.load_latest(key).await?.is_some() {
+                        return Ok(Some(record));
+                    }
+                    // Before anybody is told that it has ended: its mover may be about to let it arrive.
+                    let _ = self.bury(key).await?;
+                }
+                Found::Nothing if round > 0 => return Ok(None),
+                // If it is not there either, it may have been moved between the two looks.
+                Found::Nothing => {
+                    let found = match is_latest {
+                        true => old.load_latest(key).await?,
+                        false => old.load(key).await?,
+                    };
+                    if let Some(record) = found.filter(|found| !is_moved(found)) {
+                        return Ok(Some(record));
+                    }
+                }
+            }
+        }
+        Err(busy("load"))
     }
 }
 
-/// The payload of a mark. As that of a [tombstone](crate::record::tombstone) it is no session's.
-const ENDED: &[u8] = b"\0ended";
+/// How often a call begins anew that other processes get in the way of. Each time the session has gone a step of its
+/// way.
+const TRIES: u32 = 16;
 
-/// How long an end stays marked: longer than a move takes, whatever its stores do.
-const MARKED: Duration = Duration::from_secs(60);
-
-/// How often an end is tried that other processes' saves get in the way of.
-const TRIES: u32 = 32;
-
-/// The mark of an end. No session has the version, so that no save is based on a mark.
-fn end() -> Record {
-    let expires_at = SystemTime::now() + MARKED;
-    let created_at = SystemTime::UNIX_EPOCH;
-    Record { version: 0, created_at, expires_at, user: None, payload: ENDED.into() }
-}
-
-fn is_end(record: &Record) -> bool {
-    *record.payload == *ENDED
+fn busy(operation: &'static str) -> StoreError {
+    StoreError::new("migrating", operation, "other processes were faster again and again")
 }
 
 impl<Old, New> Migrating<Old, New> {
@@ -190,24 +285,11 @@ impl<Old: fmt::Debug, New: fmt::Debug> fmt::Debug for Migrating<Old, New> {
 
 impl<Old: Store, New: Store> Store for Migrating<Old, New> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        if let Some(record) = self.new_store().load(key).await? {
-            return Ok(Some(record).filter(|record| !is_end(record)));
-        }
-        if let Some(record) = self.old().load(key).await? {
-            return Ok(Some(record));
-        }
-        // It may have been moved after we looked for it in the one and before the other.
-        Ok(self.new_store().load(key).await?.filter(|record| !is_end(record)))
+        self.find(key, false).await
     }
 
     async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        if let Some(record) = self.new_store().load_latest(key).await? {
-            return Ok(Some(record).filter(|record| !is_end(record)));
-        }
-        if let Some(record) = self.old().load_latest(key).await? {
-            return Ok(Some(record));
-        }
-        Ok(self.new_store().load_latest(key).await?.filter(|record| !is_end(record)))
+        self.find(key, true).await
     }
 
     async fn next_change(&self, key: &StoreKey) {
@@ -221,14 +303,14 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        if self.old().load(key).await?.is_some() {
+        if self.old().load(key).await?.is_some_and(|found| !is_moved(&found)) {
             return Ok(Created::Exists);
         }
         let new = self.new_store();
         let created = new.create(key, record).await?;
         // A mark is nothing that is in use.
-        if created == Created::Exists && self.changed_or_ended(key).await? == Replaced::Missing {
-            return Ok(match new.replace(key, record, end().version).await? {
+        if created == Created::Exists && Found::of(new.load_latest(key).await?) == Found::Ended {
+            return Ok(match new.replace(key, record, MARK_VERSION).await? {
                 Replaced::Done => Created::Done,
                 Replaced::Changed => Created::Exists,
                 Replaced::Missing => new.create(key, record).await?,
@@ -248,31 +330,23 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
             return Ok(replaced);
         }
         // Not what a cache over `old` remembers: what is moved takes the place of what is there.
-        match self.old().load_latest(key).await? {
+        match self.old().load_latest(key).await?.filter(|found| !is_moved(found)) {
             // Gone, or moved since we looked: then the next look finds it.
-            None => return self.replace_in_new(key, record, based_on).await,
-            Some(found) if found.version != based_on => return Ok(Replaced::Changed),
-            Some(_) => {}
-        }
-        // In a task of its own: dropped in the middle, it would leave in `new` what has ended meanwhile.
-        let (store, key, record) = (self.clone(), *key, record.clone());
-        let moving = async move { store.move_over(&key, &record).await };
-        match Runtime::try_current() {
-            Ok(runtime) => {
-                let moved = runtime.spawn(moving.in_current_span()).await;
-                moved.unwrap_or_else(|error| Err(StoreError::new("migrating", "replace", error)))
-            }
-            Err(_) => moving.await,
+            None => self.replace_in_new(key, record, based_on).await,
+            Some(found) if found.version != based_on => Ok(Replaced::Changed),
+            Some(found) => self.move_over(key, record, found).await,
         }
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        // In this order it meets a session that is moved in between at least once.
-        self.old().touch(key, expires_at).await?;
-        self.new_store().touch(key, expires_at).await
+        // In this order what is on its way never ends before what is in `old`. If it sets out between the two, the
+        // save has come after the touch, and says when the session ends.
+        self.new_store().touch(key, expires_at).await?;
+        self.old().touch(key, expires_at).await
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
+        // In this order: what sets out from now on, or is on its way, has no witness.
         let was_old = self.old().delete(key).await?;
         let was_new = self.end_in_new(key).await?;
         Ok(was_old || was_new)
@@ -296,11 +370,23 @@ impl<Old: Store, New: Store> UserIndex for Migrating<Old, New> {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
         let old = index_behind(self.old(), "migrating", "sessions_of")?;
         let new = index_behind(self.new_store(), "migrating", "sessions_of")?;
-        let mut found = old.dyn_sessions_of(user).await?;
-        let moved = new.dyn_sessions_of(user).await?;
-        found.retain(|(key, _)| !moved.iter().any(|(other, _)| other == key));
-        found.extend(moved);
-        Ok(found)
+        let in_old = old.dyn_sessions_of(user).await?;
+        let in_new = new.dyn_sessions_of(user).await?;
+        let mut all = Vec::new();
+        for (key, record) in in_old {
+            if in_new.iter().any(|(other, _)| *other == key) {
+                continue;
+            }
+            // A session that is another user's by now, or has ended, if only the mark of that has not come there.
+            match Found::of(self.new_store().load_latest(&key).await?) {
+                Found::Nothing => all.push((key, record)),
+                found => all.extend(self.of_user(user, key, found).await?),
+            }
+        }
+        for (key, record) in in_new {
+            all.extend(self.of_user(user, key, Found::of(Some(record))).await?);
+        }
+        Ok(all)
     }
 
     async fn delete_sessions_of(
@@ -310,15 +396,14 @@ impl<Old: Store, New: Store> UserIndex for Migrating<Old, New> {
     ) -> Result<u64, StoreError> {
         let old = index_behind(self.old(), "migrating", "delete_sessions_of")?;
         let new = index_behind(self.new_store(), "migrating", "delete_sessions_of")?;
-        let mut ended = 0;
-        // Each by itself, so that its end is marked.
-        for (key, _) in self.sessions_of(user).await? {
+        // In this order, as in `delete`.
+        let mut ended = old.dyn_delete_sessions_of(user, except).await?;
+        for (key, _) in new.dyn_sessions_of(user).await? {
             if except != Some(&key) {
                 ended += u64::from(self.delete(&key).await?);
             }
         }
         // And what has come meanwhile.
-        ended += old.dyn_delete_sessions_of(user, except).await?;
         Ok(ended + new.dyn_delete_sessions_of(user, except).await?)
     }
 }

@@ -535,11 +535,7 @@ async fn run_task(steps: Vec<Planned>, task: usize, log: Log, session: Session<D
         // Until it says something else.
         note(at, Did::Dropped);
         let run = planned.step.run(&session, planned.pauses_within);
-        let did = polled(run, planned.most_polls).await.unwrap_or(Did::Dropped);
-        if std::env::var("TRACE").is_ok() {
-            eprintln!("{task} {:?} {did:?}", planned.step);
-        }
-        note(at, did);
+        note(at, polled(run, planned.most_polls).await.unwrap_or(Did::Dropped));
     }
 }
 
@@ -579,9 +575,6 @@ fn note_orders(
 fn two_tasks_of_a_request_do_what_they_would_one_after_the_other() {
     for_all("tasks", 40, async |random| {
         let case = Case::random(random);
-        if std::env::var("TRACE").is_ok() {
-            eprintln!("{case:?}");
-        }
         let raced = case.race(Random(random.next())).await;
         if !case.is_explained(&raced).await {
             let (Case { start, tasks, .. }, Raced { did, next, hung_up }) = (&case, &raced);

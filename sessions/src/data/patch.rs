@@ -99,6 +99,12 @@ impl Patch {
         self.0.push(Entry { field, body, writer });
     }
 
+    /// The same of a field that is not in it.
+    pub(crate) fn push(&mut self, field: usize, body: Body, writer: RequestId) {
+        debug_assert!(!self.contains(field), "an entry of the field is there already");
+        self.0.push(Entry { field, body, writer });
+    }
+
     pub(crate) fn reserve(&mut self, fields: usize) {
         self.0.reserve(fields);
     }

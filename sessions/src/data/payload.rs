@@ -33,6 +33,7 @@ use crate::{
         body::{Body, Found, decode, end, has_ended},
         codec::{Form, error::Unreadable, form::Own},
         patch::Patch,
+        tracked::DirtyBits,
     },
     record::{Record, head::Head},
     varint,
@@ -104,17 +105,13 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// The same of some fields at least.
-    pub(crate) fn read_fields(
-        &mut self,
-        payload: &'a [u8],
-        wanted: impl Iterator<Item = usize> + Clone,
-    ) {
-        if wanted.clone().count() > FEW {
+    pub(crate) fn read_fields(&mut self, payload: &'a [u8], wanted: &impl DirtyBits) {
+        if wanted.count() > FEW {
             // A payload was checked when it was loaded.
             let _ = self.read(payload);
             return;
         }
-        for field in wanted {
+        for field in wanted.fields() {
             if let Some(body) = body(&self.fields[field], payload) {
                 self.bodies.set(field, body);
             }
@@ -295,9 +292,12 @@ pub(crate) fn patched(
         }
     }
     out.extend_from_slice(unchanged);
+    // One request writes each field once, in their order.
+    let is_each_last = patch.entries().is_sorted_by(|(one, ..), (next, ..)| one < next);
     for (at, (field, body, _)) in patch.entries().enumerate() {
-        let is_last = patch.entries().skip(at + 1).all(|(later, ..)| later != field);
-        if is_last && !is_put[at] {
+        let is_last =
+            || is_each_last || patch.entries().skip(at + 1).all(|(later, ..)| later != field);
+        if !is_put[at] && is_last() {
             put_entry(fields[field].key.as_bytes(), body, out);
         }
     }

@@ -88,10 +88,9 @@ impl<T: SessionData> Tracked<T> {
 
     /// Loads the fields again that writers have changed. All of them are stored.
     pub(crate) fn reload_changed(&mut self, payload: &[u8]) {
-        let changed = || (0..T::FIELDS.len()).filter(|field| self.changed.contains(*field));
         let mut reader = PayloadReader::empty(T::FIELDS);
-        reader.read_fields(payload, changed());
-        for field in changed() {
+        reader.read_fields(payload, &self.changed);
+        for field in self.changed.fields() {
             self.data.__load_field(field, &reader);
         }
         (self.changed, self.unsaved) = (T::Dirty::NONE, T::Dirty::NONE);
@@ -100,13 +99,15 @@ impl<T: SessionData> Tracked<T> {
 
     /// What its guard may have changed: all of it, if it is not what the guard checked out, but for the
     /// user, whom it cannot have changed; another session's is not this one's.
-    pub(crate) fn touched_fields(&self, borrower: usize) -> impl Iterator<Item = usize> + Clone {
-        let all = !self.is_checked_out_to(borrower);
-        let is_touched = move |field: usize| match all {
-            true => !T::FIELDS[field].user,
-            false => self.touched.contains(field),
-        };
-        (0..T::FIELDS.len()).filter(move |&field| is_touched(field))
+    pub(crate) fn touched_fields(&self, borrower: usize) -> T::Dirty {
+        if self.is_checked_out_to(borrower) {
+            return self.touched;
+        }
+        let mut all = T::Dirty::NONE;
+        for (field, info) in T::FIELDS.iter().enumerate() {
+            all.set(field, !info.user);
+        }
+        all
     }
 
     /// Whether its guard has taken the field's value, whatever it has set since.
@@ -183,7 +184,7 @@ impl<T: SessionData> Tracked<T> {
 }
 
 /// A set of field numbers.
-pub trait DirtyBits: Send + Sync + 'static {
+pub trait DirtyBits: Copy + Send + Sync + 'static {
     /// The empty set.
     const NONE: Self;
     /// Whether the field is in the set.
@@ -192,6 +193,10 @@ pub trait DirtyBits: Send + Sync + 'static {
     fn set(&mut self, field: usize, dirty: bool);
     /// Puts all of these into the set.
     fn add(&mut self, others: &Self);
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// The fields of the set, in order.
+    fn fields(self) -> impl Iterator<Item = usize>;
 }
 
 impl<const WORDS: usize> DirtyBits for [u64; WORDS] {
@@ -210,6 +215,26 @@ impl<const WORDS: usize> DirtyBits for [u64; WORDS] {
     fn add(&mut self, others: &Self) {
         self.iter_mut().zip(others).for_each(|(word, other)| *word |= other);
     }
+
+    fn count(&self) -> usize {
+        self.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    fn fields(mut self) -> impl Iterator<Item = usize> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            while let Some(word) = self.get_mut(at) {
+                if *word == 0 {
+                    at += 1;
+                    continue;
+                }
+                let lowest = word.trailing_zeros() as usize;
+                *word &= *word - 1;
+                return Some(at * 64 + lowest);
+            }
+            None
+        })
+    }
 }
 
 #[cfg(test)]
@@ -223,13 +248,18 @@ mod tests {
             bits.set(field, true);
         }
         bits.set(63, false);
-        let fields = |bits: &[u64; 2]| (0..200).filter(|field| bits.contains(*field)).collect();
-        let set: Vec<usize> = fields(&bits);
-        assert_eq!(set, [0, 64, 127]);
+        let fields = |bits: [u64; 2]| {
+            let set: Vec<usize> = bits.fields().collect();
+            assert_eq!(set.len(), bits.count());
+            assert!((0..200).filter(|field| bits.contains(*field)).eq(set.iter().copied()));
+            set
+        };
+        assert_eq!(fields(bits), [0, 64, 127]);
         let mut more = <[u64; 2]>::NONE;
         more.set(1, true);
         more.add(&bits);
-        let set: Vec<usize> = fields(&more);
-        assert_eq!(set, [0, 1, 64, 127]);
+        assert_eq!(fields(more), [0, 1, 64, 127]);
+        assert_eq!(fields([u64::MAX; 2]).len(), 128);
+        assert_eq!(fields(<[u64; 2]>::NONE), [0; 0]);
     }
 }

@@ -127,13 +127,18 @@ impl<T: SessionData> Handle<T> {
         if !self.wrote.load(SeqCst) {
             return Some(false);
         }
+        // Before the save: what a task of the request writes from here on is not part of that.
+        self.wrote.store(false, SeqCst);
         let slot = self.slot();
-        if !slot.has_unsaved() {
-            return Some(false);
-        }
+        let is_due = slot.has_unsaved();
         // The response has the one handle, and nobody waits for the session's end.
         let is_alone = Arc::strong_count(self) == 1 && Arc::strong_count(&slot) == 2;
-        save::save_at_once(&self.shared, &slot, self.job(), seen, is_alone).then_some(true)
+        let is_saved =
+            is_due && save::save_at_once(&self.shared, &slot, self.job(), seen, is_alone);
+        if !is_saved {
+            self.wrote.store(true, SeqCst);
+        }
+        (is_saved || !is_due).then_some(is_saved)
     }
 
     /// Saves what this request wrote, and says what the response needs.

@@ -16,7 +16,7 @@ use crate::data::{
     patch::RequestId,
     payload::PayloadReader,
     sealing,
-    tracked::Tracked,
+    tracked::{DirtyBits, Tracked},
 };
 use crate::{data::merge::Policy, error::refusal::Refusal, scratch::with_buffer};
 
@@ -85,7 +85,7 @@ impl Writing<'_> {
         let Self { writer, now, policy: Policy { codec, .. }, .. } = self;
         let touched = tracked.touched_fields(borrower);
         let mut reader = PayloadReader::empty(T::FIELDS);
-        reader.read_fields(&checkout.record.payload, touched.clone());
+        reader.read_fields(&checkout.record.payload, &touched);
         let mut own_defaults = None;
         let mut first_end = u64::MAX;
         let mut change_of = |field: usize| {
@@ -143,8 +143,8 @@ impl Writing<'_> {
                 _ => Change::To(new),
             }
         };
-        changes.reserve(touched.clone().count());
-        touched.for_each(|field| changes.push((field, change_of(field))));
+        changes.reserve(touched.count());
+        touched.fields().for_each(|field| changes.push((field, change_of(field))));
         tracked.expire_at(first_end);
     }
 

@@ -223,17 +223,24 @@ impl<T: SessionData> Contents<T> {
     ) -> bool {
         let mut answers = false;
         self.pending.reserve(changes.len());
+        // The usual case: then no entry of another request, nor of an earlier guard, has to be looked for.
+        let is_first = self.pending.is_empty();
         for (field, change) in changes {
             let is_it = |it: &Refused| (it.field, it.writer) == (field, writer);
-            // To set the field to something else helps where the value was what could not be stored.
-            self.refused.retain(|it| !is_it(it) || it.refusal.is_final());
+            if !self.refused.is_empty() {
+                // To set the field to something else helps where the value was what could not be stored.
+                self.refused.retain(|it| !is_it(it) || it.refusal.is_final());
+            }
             let refusal = match (change, verdict) {
                 (Change::Nothing, _) => continue,
                 (Change::Refused(refusal), _) => refusal,
                 (Change::To(_), Some(refusal)) => refusal.clone(),
                 (Change::None(_), Some(_)) => continue,
                 (Change::To(body), None) => {
-                    self.pending.set(field, body, writer);
+                    match is_first {
+                        true => self.pending.push(field, body, writer),
+                        false => self.pending.set(field, body, writer),
+                    }
                     answers = true;
                     continue;
                 }

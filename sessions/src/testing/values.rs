@@ -12,7 +12,7 @@ use crate::{
         codec::{Codec, EncodeError, error::Unreadable, form::Own},
         patch::{Patch, RequestId},
         payload::{Fallbacks, PayloadReader},
-        tracked::Tracked,
+        tracked::{DirtyBits, Tracked},
     },
     error::{Error, refusal::Refusal},
 };
@@ -107,7 +107,7 @@ pub fn stored_payload<T: SessionData>(
     let fields = written::<T>(write);
     let tracked = T::__tracked(&fields);
     let mut patch = Patch::default();
-    for field in tracked.touched_fields(0) {
+    for field in tracked.touched_fields(0).fields() {
         let info = &T::FIELDS[field];
         let mut body = Vec::new();
         let codec = info.codec.unwrap_or(codec);

@@ -112,9 +112,9 @@ async fn a_record_that_has_expired_already_takes_no_place() {
 }
 
 #[tokio::test]
-async fn a_payload_is_shared_and_not_copied() {
+async fn a_large_payload_is_shared_and_not_copied() {
     let store = MemoryStore::new();
-    let mut record = record(SystemTime::now(), SECOND * 60);
+    let mut record = record(SystemTime::now(), SECOND * 60).with_payload(vec![7; 513]);
     for (number, user) in [None, Some("ann".into())].into_iter().enumerate() {
         record.user = user;
         create(&store, number as u64, &record).await;

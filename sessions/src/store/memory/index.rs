@@ -1,21 +1,21 @@
-//! The hash table of a shard: where each of its sessions stands.
+//! The hash table of a shard: its sessions, and where each stands among those that expire.
 //!
 //! A look-up costs the memory that it touches: a busy store's table is in no cache. So a place of the
-//! table is four bytes, which tell enough of a key's hash that other keys' entries are hardly ever
-//! looked at, and those that are probed one after the other lie in one line of the cache. A general
-//! table keeps the two apart, and its look-ups wait for memory once more.
+//! table has 32 bits of a key's hash, so that other keys' sessions are hardly ever looked at, and those places
+//! that are probed one after the other lie in one line of the cache or in two. A general table keeps hash and
+//! entry apart, and its look-ups wait for memory once more.
 //!
 //! Open addressing with linear probing; a removal closes its gap, so that nothing is left of what is gone.
 
-use super::shard::Worth;
+use super::entry::{Entry, Worth};
 
-/// Where a session stands: in which array, and where in that.
+/// Where a session stands among those that expire: in which heap, and where in that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 
 impl Position {
     const INDEX_BITS: u32 = 22;
-    /// All of a position: the index, and two bits for the array.
+    /// All of a position: the index, and two bits for the heap.
     const BITS: u32 = Self::INDEX_BITS + 2;
 
     pub(super) fn new(worth: Worth, index: usize) -> Self {
@@ -35,33 +35,54 @@ impl Position {
     }
 }
 
-/// A position, and in the bits above eight of its key's hash.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place(u32);
+/// One place of the table.
+pub(super) struct Place {
+    /// A position, and above its bits whether the session [is used](Self::is_used).
+    at: u32,
+    hash: u32,
+    pub(super) entry: Entry,
+}
 
 impl Place {
-    /// No array has this number.
-    const EMPTY: Self = Self(u32::MAX);
+    const USED: u32 = 1 << Position::BITS;
+    /// No position has these bits.
+    const EMPTY: u32 = u32::MAX;
 
-    /// The bits of the hash are others than those that a session's home is made of.
-    fn new(hash: u64, at: Position) -> Self {
-        Self(((hash >> 56) as u32) << Position::BITS | at.0)
+    fn empty() -> Self {
+        Self { at: Self::EMPTY, hash: 0, entry: Entry::none() }
     }
 
-    fn may_be_of(self, hash: u64) -> bool {
-        self.0 >> Position::BITS == (hash >> 56) as u32
+    fn is_empty(&self) -> bool {
+        self.at == Self::EMPTY
     }
 
-    fn position(self) -> Position {
-        Position(self.0 & ((1 << Position::BITS) - 1))
+    pub(super) fn position(&self) -> Position {
+        Position(self.at & (Self::USED - 1))
+    }
+
+    /// Whether a request has come back to the session, which may stand among the unused all the same.
+    pub(super) fn is_used(&self) -> bool {
+        self.at & Self::USED != 0
+    }
+
+    pub(super) fn note_use(&mut self) {
+        self.at |= Self::USED;
+    }
+
+    /// Used or not it stays.
+    fn relocate(&mut self, to: Position) {
+        self.at = self.at & Self::USED | to.0;
     }
 }
+
+/// Which place: good until a session is added or removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct At(usize);
 
 /// Between two calls: at least an eighth of the places is empty, and no place between a session's home
 /// and its own is.
 #[derive(Default)]
 pub(super) struct Index {
-    /// A power of two of them, or none.
     places: Box<[Place]>,
     len: usize,
 }
@@ -70,12 +91,11 @@ impl Index {
     pub(super) fn with_capacity(sessions: usize) -> Self {
         let places = match sessions {
             0 => 0,
-            _ => (sessions * 8).div_ceil(7).next_power_of_two(),
+            _ => sessions * 8 / 7 + 1,
         };
-        Self { places: vec![Place::EMPTY; places].into(), len: 0 }
+        Self { places: (0..places).map(|_| Place::empty()).collect(), len: 0 }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -85,101 +105,150 @@ impl Index {
         self.places.len() * 7 / 8
     }
 
-    /// The places to probe for a hash, from its home on. Without end.
+    /// Where a session with this hash stands if nothing is in its way: any number of places has one for each
+    /// hash, without a division.
     #[inline]
-    fn probe(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
-        let last = self.places.len().wrapping_sub(1);
-        (0..).map(move |step: usize| (hash as usize).wrapping_add(step) & last)
+    fn home(&self, hash: u32) -> usize {
+        (u64::from(hash) * self.places.len() as u64 >> 32) as usize
     }
 
-    /// The position with this hash that `is_meant`.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is_meant: impl Fn(Position) -> bool) -> Option<Position> {
+    fn next(&self, at: usize) -> usize {
+        match at + 1 == self.places.len() {
+            true => 0,
+            false => at + 1,
+        }
+    }
+
+    pub(super) fn get(&self, at: At) -> &Place {
+        &self.places[at.0]
+    }
+
+    pub(super) fn get_mut(&mut self, at: At) -> &mut Place {
+        &mut self.places[at.0]
+    }
+
+    /// The sessions in any order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (At, &Place)> {
+        let places = self.places.iter().enumerate().filter(|(_, place)| !place.is_empty());
+        places.map(|(at, place)| (At(at), place))
+    }
+
+    /// The places to probe for a hash, from its home on. Without end.
+    #[inline]
+    fn probe(&self, hash: u32) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(self.home(hash)), |&at| Some(self.next(at)))
+    }
+
+    /// The session with this hash that `is_meant`.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, is_meant: impl Fn(&Place) -> bool) -> Option<At> {
         if self.places.is_empty() {
             return None;
         }
         for at in self.probe(hash) {
-            let place = self.places[at];
-            if place == Place::EMPTY {
+            let place = &self.places[at];
+            if place.is_empty() {
                 return None;
             }
-            if place.may_be_of(hash) && is_meant(place.position()) {
-                return Some(place.position());
+            if place.hash == hash && is_meant(place) {
+                return Some(At(at));
             }
         }
         None
     }
 
-    /// Where this position stands. It is there.
-    fn place_of(&self, hash: u64, position: Position) -> usize {
-        let wanted = Place::new(hash, position);
-        let mut places = self.probe(hash).take(self.places.len());
-        places.find(|&at| self.places[at] == wanted).expect("each entry stands in the table")
+    /// The session that stands at this position. It is there.
+    pub(super) fn place_of(&self, hash: u32, position: Position) -> At {
+        let found = self.find(hash, |place| place.position() == position);
+        found.expect("each session of a heap stands in the table")
     }
 
-    /// Makes room for one more.
-    pub(super) fn reserve(&mut self, hash_of: impl Fn(Position) -> u64) {
-        if self.len < self.capacity() {
-            return;
+    /// Makes room for one more, and for a quarter more than there are: doubling would leave much of the
+    /// table empty.
+    pub(super) fn reserve(&mut self) {
+        if self.len == self.capacity() {
+            self.resize(self.len + self.len / 4 + 7);
         }
-        let mut larger = Self::with_capacity((self.len + 1).max(7));
-        for place in self.places.iter().filter(|place| **place != Place::EMPTY) {
-            larger.insert(hash_of(place.position()), place.position());
-        }
-        *self = larger;
     }
 
-    /// Adds a position that is not here. There is room.
-    pub(super) fn insert(&mut self, hash: u64, position: Position) {
+    /// Moves to a table for so many sessions, and leaves the old one empty behind.
+    fn resize(&mut self, sessions: usize) -> Self {
+        let larger = Self::with_capacity(sessions);
+        let mut old = std::mem::replace(self, larger);
+        for place in old.places.iter_mut().filter(|place| !place.is_empty()) {
+            self.put(std::mem::replace(place, Place::empty()));
+        }
+        old.len = 0;
+        old
+    }
+
+    /// The same with room for those that there are.
+    #[must_use = "the old table takes long to give back, and not under the lock"]
+    pub(super) fn shrink(&mut self) -> Self {
+        self.resize(self.len)
+    }
+
+    /// Adds a session that is not here. There is room.
+    pub(super) fn insert(&mut self, hash: u32, position: Position, entry: Entry) {
+        self.put(Place { at: position.0, hash, entry });
+    }
+
+    fn put(&mut self, place: Place) {
         debug_assert!(self.len < self.capacity());
-        let mut probe = self.probe(hash);
-        if let Some(at) = probe.find(|&at| self.places[at] == Place::EMPTY) {
-            self.places[at] = Place::new(hash, position);
+        let free = self.probe(place.hash).find(|&at| self.places[at].is_empty());
+        if let Some(at) = free {
+            self.places[at] = place;
             self.len += 1;
         }
     }
 
     /// The session at this position is at another one now.
-    pub(super) fn relocate(&mut self, hash: u64, from: Position, to: Position) {
+    pub(super) fn relocate(&mut self, hash: u32, from: Position, to: Position) {
         let at = self.place_of(hash, from);
-        self.places[at] = Place::new(hash, to);
+        self.get_mut(at).relocate(to);
     }
 
-    /// Two sessions have changed places.
-    pub(super) fn swap(&mut self, [one, other]: [(u64, Position); 2]) {
+    /// The same of a session that another heap takes: there it is not marked as used.
+    pub(super) fn move_to(&mut self, at: At, to: Position) {
+        self.get_mut(at).at = to.0;
+    }
+
+    /// Two sessions have changed positions.
+    pub(super) fn swap(&mut self, [one, other]: [(u32, Position); 2]) {
         // Both are looked up before either is written: in between, the same position would stand in the
         // table twice.
         let places = [one, other].map(|(hash, position)| self.place_of(hash, position));
-        self.places[places[0]] = Place::new(one.0, other.1);
-        self.places[places[1]] = Place::new(other.0, one.1);
+        self.get_mut(places[0]).relocate(other.1);
+        self.get_mut(places[1]).relocate(one.1);
     }
 
-    /// Takes out a position. Those behind it move up as far as their homes let them.
-    pub(super) fn remove(
-        &mut self,
-        hash: u64,
-        position: Position,
-        hash_of: impl Fn(Position) -> u64,
-    ) {
-        let last = self.places.len() - 1;
-        let mut gap = self.place_of(hash, position);
+    /// Takes out a session. Those behind it move up as far as their homes let them.
+    pub(super) fn remove(&mut self, at: At) -> Place {
+        let mut gap = at.0;
+        let removed = std::mem::replace(&mut self.places[gap], Place::empty());
         self.len -= 1;
         let mut at = gap;
         loop {
-            at = (at + 1) & last;
-            let place = self.places[at];
-            if place == Place::EMPTY {
-                break;
+            at = self.next(at);
+            if self.places[at].is_empty() {
+                return removed;
             }
-            let home = hash_of(place.position()) as usize & last;
             // From its home it must still be found without a gap.
-            let (from_home, from_gap) = (at.wrapping_sub(home) & last, at.wrapping_sub(gap) & last);
-            if from_home >= from_gap {
-                self.places[gap] = place;
+            let home = self.home(self.places[at].hash);
+            if self.steps(home, at) >= self.steps(gap, at) {
+                self.places.swap(gap, at);
                 gap = at;
             }
         }
-        self.places[gap] = Place::EMPTY;
+    }
+
+    /// How many places one comes behind another.
+    fn steps(&self, from: usize, to: usize) -> usize {
+        match to.checked_sub(from) {
+            Some(steps) => steps,
+            None => to + self.places.len() - from,
+        }
     }
 }
 
@@ -188,11 +257,23 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::{clock::from_millis, identity::id::StoreKey, record::Record};
 
-    /// Few homes and few other bits, so that sessions are in each other's way.
-    fn hash_of(number: usize) -> u64 {
-        let number = number as u64;
-        (number % 3) << 56 | (number % 7)
+    /// Few homes and few hashes, so that sessions are in each other's way.
+    fn hash_of(number: u8) -> u32 {
+        let number = u32::from(number);
+        // The last home of all is one of them.
+        u32::MAX - ((number % 7) << 29 | (number % 3))
+    }
+
+    fn entry(number: u8) -> Entry {
+        let (created_at, expires_at) = (from_millis(0), from_millis(1));
+        let record = Record { version: 1, created_at, expires_at, user: None, payload: [].into() };
+        Entry::new(&StoreKey::from_bytes([number; 32]), &record)
+    }
+
+    fn number_of(entry: &Entry) -> u8 {
+        entry.key().as_bytes()[0]
     }
 
     /// Twenty thousand random changes, each compared with the same change to a plain map.
@@ -203,44 +284,55 @@ mod tests {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (random >> 33) as usize % below
         };
-        let (mut index, mut model) = (Index::default(), HashMap::new());
-        // Which session stands at a position.
-        let session_at = |model: &HashMap<usize, Position>, at: Position| {
-            *model.iter().find(|(_, its)| **its == at).expect("it is in both").0
+        let (mut index, mut model) = (Index::default(), HashMap::<u8, (Position, bool)>::new());
+        let find = |index: &Index, number: u8| {
+            index.find(hash_of(number), |place| number_of(&place.entry) == number)
         };
         for step in 0..20_000 {
-            let (number, other) = (next(60), next(60));
+            let (number, other) = (next(60) as u8, next(60) as u8);
             let free = Position::new(Worth::ALL[next(3)], 100 + step);
-            match (model.get(&number).copied(), next(4)) {
+            match (model.get(&number).copied(), next(6)) {
                 (None, _) => {
-                    index.reserve(|at| hash_of(session_at(&model, at)));
-                    index.insert(hash_of(number), free);
-                    model.insert(number, free);
+                    index.reserve();
+                    index.insert(hash_of(number), free, entry(number));
+                    model.insert(number, (free, false));
                 }
-                (Some(at), 0 | 1) => {
-                    index.remove(hash_of(number), at, |at| hash_of(session_at(&model, at)));
+                (Some((position, is_used)), 0 | 1) => {
+                    let at = find(&index, number).unwrap();
+                    let removed = index.remove(at);
+                    assert_eq!((removed.position(), removed.is_used()), (position, is_used));
+                    assert_eq!(number_of(&removed.entry), number);
                     model.remove(&number);
                 }
-                (Some(at), 2) => {
-                    index.relocate(hash_of(number), at, free);
-                    model.insert(number, free);
+                (Some((position, is_used)), 2) => {
+                    index.relocate(hash_of(number), position, free);
+                    model.insert(number, (free, is_used));
                 }
-                (Some(at), _) => {
-                    if let Some(&its) = model.get(&other).filter(|_| other != number) {
-                        index.swap([(hash_of(number), at), (hash_of(other), its)]);
-                        model.extend([(number, its), (other, at)]);
+                (Some((position, _)), 3) => {
+                    index.get_mut(find(&index, number).unwrap()).note_use();
+                    model.insert(number, (position, true));
+                }
+                (Some(_), 4) => {
+                    index.move_to(find(&index, number).unwrap(), free);
+                    model.insert(number, (free, false));
+                }
+                (Some((position, is_used)), _) => {
+                    if let Some(&(its, its_used)) = model.get(&other).filter(|_| other != number) {
+                        index.swap([(hash_of(number), position), (hash_of(other), its)]);
+                        model.extend([(number, (its, is_used)), (other, (position, its_used))]);
                     }
                 }
             }
-            assert_eq!(index.len(), model.len());
-            for number in 0..60 {
-                let wanted = model.get(&number).copied();
-                let found = index.find(hash_of(number), |at| Some(at) == wanted);
-                assert_eq!(found, wanted);
+            if next(50) == 0 {
+                let old = index.shrink();
+                assert!(old.iter().next().is_none() && old.len() == 0);
             }
-            assert!(
-                index.places.iter().filter(|place| **place != Place::EMPTY).count() == index.len
-            );
+            assert_eq!((index.len(), index.iter().count()), (model.len(), model.len()));
+            for number in 0..60 {
+                let found = find(&index, number).map(|at| index.get(at));
+                let found = found.map(|place| (place.position(), place.is_used()));
+                assert_eq!(found, model.get(&number).copied());
+            }
             assert!(index.len <= index.capacity());
         }
         assert!(index.capacity() < 120, "nothing is left of what is gone");
@@ -261,8 +353,9 @@ mod tests {
             for index in [0, 1, (1 << 22) - 1] {
                 let position = Position::new(worth, index);
                 assert_eq!((position.worth(), position.index()), (worth, index));
-                let place = Place::new(u64::MAX, position);
-                assert!(place != Place::EMPTY && place.position() == position);
+                let mut place = Place { at: position.0, hash: 0, entry: Entry::none() };
+                place.note_use();
+                assert!(!place.is_empty() && place.position() == position);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Sessions in the memory of this process.
 //!
 //! [`MemoryStore`] is a handle to [`Inner`]: shards, each behind a lock of its own, and the few
-//! numbers that they share. `shard` has the data structure, `room` the bounds and what gives way to
-//! keep them, `sweep` the cleanup on a schedule.
+//! numbers that they share. `shard` has the data structure, made of an `index` and heaps, and `entry` a session in
+//! that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a schedule.
 
 use std::{
     fmt,
@@ -15,8 +15,9 @@ use std::{
 };
 
 use self::{
+    entry::{Entry, Stamp, Worth},
     room::{Full, Limits, Room},
-    shard::{Entry, Shard, Stamp, Worth},
+    shard::Shard,
     sweep::Sweep,
     users::Users,
 };
@@ -28,6 +29,7 @@ use crate::{
     record::Record,
 };
 
+mod entry;
 mod index;
 mod room;
 mod shard;
@@ -108,8 +110,8 @@ const MEMORY_LIMIT: usize = 128 << 20;
 ///
 /// # Details
 ///
-/// Times are kept in milliseconds, and end in the year 10889. A payload is shared with the
-/// [`Record`]s that it came in and goes out with, never copied. No method waits for anything: the
+/// Times are kept in milliseconds, and end in the year 10889. A payload of more than 512 bytes is shared with
+/// the [`Record`]s that it came in and goes out with, and not copied. No method waits for anything: the
 /// futures of [`Store`]'s methods are ready when first polled, so that dropping one later undoes
 /// nothing. No call fails but for want of room.
 #[derive(Clone)]
@@ -297,9 +299,6 @@ pub(super) struct Inner {
     sweep: Sweep,
 }
 
-/// A session's user, and its cost.
-type LoggedIn<'a> = (&'a Arc<str>, usize);
-
 /// When each shard's next session of each worth expires, readable without its lock; `u64::MAX` if it has
 /// none. Hints: they may be old by the time that they are acted on, so a caller that acts on one looks again
 /// under the lock.
@@ -328,7 +327,7 @@ impl Inner {
         let now = to_millis(self.clock.now());
         let shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
         let live = shard.entries().filter(|entry| !entry.is_expired(now));
-        live.map(|entry| (*entry.key(), entry.record())).collect()
+        live.map(|entry| (entry.key(), entry.record())).collect()
     }
 }
 
@@ -409,7 +408,7 @@ impl Inner {
         (record, self.clock.of_system(now))
     }
 
-    /// When the session expires, if this is its record: the same bytes at the same place.
+    /// When the session expires, if this is its record.
     pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<Unchanged> {
         let mut shard = self.lock(shard_of(key));
         let now = self.clock.now();
@@ -508,7 +507,7 @@ impl Inner {
         let expires = Stamp::from_millis(to_millis(expires_at));
         let (mut shard, now) = self.open(key);
         if let Some(at) = shard.find_live(key, now)
-            && shard.get(at).expires() < expires.millis()
+            && shard.get(at).expires().millis() < expires.millis()
         {
             shard.set_expiry(at, expires);
         }
@@ -538,7 +537,7 @@ impl Inner {
 
     /// To be called for each change, under the lock of the session's shard: who is logged in to the
     /// session, if anybody, and what it costs; before and now.
-    fn note(&self, key: &StoreKey, before: Option<LoggedIn<'_>>, now: Option<LoggedIn<'_>>) {
+    fn note(&self, key: &StoreKey, before: Option<(&str, usize)>, now: Option<(&Arc<str>, usize)>) {
         self.users.change(key, before.map(|it| it.0), now.map(|it| it.0));
         if let Some((_, cost)) = now {
             self.logged_in.add(cost);
@@ -550,7 +549,8 @@ impl Inner {
 
     /// The same of a session that has been removed. Its room is given back after that.
     fn note_end(&self, removed: &Entry) {
-        self.note(removed.key(), removed.user().map(|user| (user, removed.cost())), None);
+        let before = removed.user().map(|user| (user, removed.cost()));
+        self.note(&removed.key(), before, None);
     }
 
     fn refuse(&self, operation: &'static str, full: Full) -> StoreError {

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::Relaxed, thread};
 
 use super::{
     Inner,
-    shard::{Entry, Worth},
+    entry::{Entry, Worth},
     shard_of,
 };
 use crate::{error::store::StoreError, identity::id::StoreKey};

@@ -1,244 +1,80 @@
 //! One shard: plain data, and nothing that locks, waits or looks at a clock.
 //!
-//! Its sessions stand in one array for each [`Worth`]. Each array is a heap: the session nearest to
-//! expiry is always the first. Beside them a hash table ([`Index`]) knows where each session stands. So
-//! the next one to expire and the one to give up when the store is full are found without a search, and
-//! an entry costs no pointers. A session of a hundred bytes is half overhead if one is not careful,
-//! which is why [`Entry`] is packed.
+//! Its sessions stand in a hash table ([`Index`]). When each of them expires stands in one array for each
+//! [`Worth`] as well. Each array is a heap: the session nearest to expiry is always the first. So the next one
+//! to expire and the one to give up when the store is full are found without a search, and a heap is put in
+//! order without a look at the sessions themselves. A session of a hundred bytes is half overhead if one is
+//! not careful.
 //!
-//! That a session is used for the first time makes it worth more; but to move each of them to another array
+//! That a session is used for the first time makes it worth more; but to move each of them to another heap
 //! would cost several looks at memory that is in no cache. So the session is marked, and moves when
-//! its array's first is looked for ([`Shard::move_used_firsts`]), or when a store that
+//! its heap's first is looked for ([`Shard::move_used_firsts`]), or when a store that
 //! fills is swept.
 
-use std::{sync::Arc, time::SystemTime};
-
-use super::index::{Index, Position};
-use crate::{
-    clock::{from_millis, to_millis},
-    identity::id::StoreKey,
-    record::Record,
+use super::{
+    entry::{Entry, Stamp, Worth},
+    index::{At, Index, Place, Position},
 };
-
-/// What a session is worth when the store is full: the least is the first to give way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Worth {
-    /// Nobody's, and no request has come back to it: all that a flood of requests without cookies
-    /// makes.
-    Unused,
-    /// Nobody's.
-    Used,
-    /// A user has logged in. It never gives way.
-    LoggedIn,
-}
-
-impl Worth {
-    pub(super) const ALL: [Self; 3] = [Self::Unused, Self::Used, Self::LoggedIn];
-}
+use crate::identity::id::StoreKey;
 
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.
 const CHILDREN: usize = 4;
 
-/// Milliseconds since 1970, in six bytes: enough until the year 10889. Later counts as then.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp([u16; 3]);
-
-impl Stamp {
-    const MAX: u64 = (1 << 48) - 1;
-
-    pub(super) fn from_millis(millis: u64) -> Self {
-        let millis = millis.min(Self::MAX);
-        Self([millis as u16, (millis >> 16) as u16, (millis >> 32) as u16])
-    }
-
-    pub(super) fn millis(self) -> u64 {
-        let [low, middle, high] = self.0.map(u64::from);
-        low | middle << 16 | high << 32
-    }
-}
-
-/// One session: 64 bytes, and its payload.
-pub(super) struct Entry {
-    key: StoreKey,
+/// When a session expires, and what finds it in the table: 12 bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Due {
+    hash: u32,
     expires: Stamp,
-    created: Stamp,
-    /// The version, unless `body` is `Wide`; and [`IS_USED`].
-    version_and_use: u32,
-    body: Body,
 }
 
-/// A request has come back to the session, and it may stand among those that are unused all the same.
-const IS_USED: u32 = 1 << 31;
-
-/// The rest of a record, thin for the most common kind. Both variants fit in the payload's two
-/// words (a test looks after it), so that the choice costs nothing.
-enum Body {
-    /// Nobody's session, and a version that fits into 31 bits.
-    Slim(Arc<[u8]>),
-    Wide(Box<Wide>),
-}
-
-struct Wide {
-    version: u64,
-    user: Option<Arc<str>>,
-    payload: Arc<[u8]>,
-}
-
-impl Entry {
-    pub(super) fn new(key: &StoreKey, record: &Record) -> Self {
-        let payload = record.payload.clone();
-        let narrow = u32::try_from(record.version).ok().filter(|version| version & IS_USED == 0);
-        let (version_and_use, body) = match (narrow, &record.user) {
-            (Some(version), None) => (version, Body::Slim(payload)),
-            (_, user) => {
-                let wide = Wide { version: record.version, user: user.clone(), payload };
-                (0, Body::Wide(Box::new(wide)))
-            }
-        };
-        Self {
-            key: *key,
-            expires: Stamp::from_millis(to_millis(record.expires_at)),
-            created: Stamp::from_millis(to_millis(record.created_at)),
-            version_and_use,
-            body,
-        }
-    }
-
-    fn is_used(&self) -> bool {
-        self.version_and_use & IS_USED != 0
-    }
-
-    /// The record; its payload and user are shared, not copied.
-    pub(super) fn record(&self) -> Record {
-        let (user, payload) = match &self.body {
-            Body::Slim(payload) => (None, payload),
-            Body::Wide(wide) => (wide.user.clone(), &wide.payload),
-        };
-        Record {
-            version: self.version(),
-            created_at: from_millis(self.created.millis()),
-            expires_at: self.expires_at(),
-            user,
-            payload: payload.clone(),
-        }
-    }
-
-    /// Whether it was made of this record, or gave it out.
-    pub(super) fn is_of(&self, record: &Record) -> bool {
-        let payload = match &self.body {
-            Body::Slim(payload) => payload,
-            Body::Wide(wide) => &wide.payload,
-        };
-        self.version() == record.version
-            && Arc::ptr_eq(payload, &record.payload)
-            && self.user() == record.user.as_ref()
-    }
-
-    pub(super) fn expires_at(&self) -> SystemTime {
-        from_millis(self.expires())
-    }
-
-    pub(super) fn key(&self) -> &StoreKey {
-        &self.key
-    }
-
-    pub(super) fn user(&self) -> Option<&Arc<str>> {
-        match &self.body {
-            Body::Slim(_) => None,
-            Body::Wide(wide) => wide.user.as_ref(),
-        }
-    }
-
-    pub(super) fn version(&self) -> u64 {
-        match &self.body {
-            Body::Slim(_) => (self.version_and_use & !IS_USED).into(),
-            Body::Wide(wide) => wide.version,
-        }
-    }
-
-    /// About how many bytes of memory it takes, all in all: rather more than less.
-    pub(super) fn cost(&self) -> usize {
-        /// Its place in an array, in a hash table, and in what an allocator cannot use of the memory
-        /// that these have left as they grew (measured, with glibc's).
-        const PLACE: usize = size_of::<Entry>() * 3 / 2 + 24;
-        /// The box, and an entry in the index of users: a place in its table, and a table of its own
-        /// for the user's sessions.
-        const USER: usize = allocated(size_of::<Wide>()) + 3 * size_of::<[usize; 8]>() + 224;
-        /// What an `Arc` counts with.
-        const COUNTS: usize = 2 * size_of::<usize>();
-        match &self.body {
-            Body::Slim(payload) => PLACE + allocated(COUNTS + payload.len()),
-            Body::Wide(wide) => {
-                let user = wide.user.as_ref().map_or(0, |user| allocated(COUNTS + user.len()));
-                PLACE + USER + user + allocated(COUNTS + wide.payload.len())
-            }
-        }
-    }
-
-    /// What a session that was worth this much before is worth with this record.
-    pub(super) fn worth(&self, before: Worth) -> Worth {
-        match self.user() {
-            Some(_) => Worth::LoggedIn,
-            None => before.min(Worth::Used),
-        }
-    }
-
-    /// When it expires, in milliseconds since 1970.
-    pub(super) fn expires(&self) -> u64 {
+impl Due {
+    fn millis(&self) -> u64 {
         self.expires.millis()
     }
-
-    pub(super) fn is_expired(&self, now: u64) -> bool {
-        self.expires() <= now
-    }
-}
-
-/// What an allocator takes for so many bytes: common ones round up to 16, after a word of their own.
-const fn allocated(bytes: usize) -> usize {
-    (bytes + 8).next_multiple_of(16)
 }
 
 /// The first bytes of a key are as good as random already, so they are the hash. The shard is
 /// picked by others ([`super::shard_of`]): within one shard all bits of the hash still differ.
-fn hash(key: &StoreKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *key.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+fn hash(key: &StoreKey) -> u32 {
+    let [a, b, c, d, ..] = *key.as_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
-/// Between two calls: `index` has exactly one position for each entry, the right one, and no entry
-/// expires before its parent in its heap.
+/// Between two calls: `index` has exactly one session for each place in the heaps, and the right one, which
+/// expires when its heap says; and none expires before its parent in its heap.
 #[derive(Default)]
 pub(super) struct Shard {
     index: Index,
-    heaps: [Vec<Entry>; Worth::ALL.len()],
+    heaps: [Vec<Due>; Worth::ALL.len()],
     /// The worths, as bits, whose first session may be another than before.
     other_first: u8,
 }
 
 impl Shard {
-    pub(super) fn get(&self, at: Position) -> &Entry {
-        &self.heaps[at.worth() as usize][at.index()]
+    #[inline]
+    pub(super) fn get(&self, at: At) -> &Entry {
+        &self.index.get(at).entry
     }
 
     /// Its sessions, expired or not.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.heaps.iter().flatten()
+        self.index.iter().map(|(_, place)| &place.entry)
     }
 
     /// Where the session `key` stands, expired or not. Good until the next change.
     #[inline]
-    pub(super) fn find(&self, key: &StoreKey) -> Option<Position> {
-        self.index.find(hash(key), |at| self.get(at).key == *key)
+    pub(super) fn find(&self, key: &StoreKey) -> Option<At> {
+        self.index.find(hash(key), |place| place.entry.is_under(key))
     }
 
     /// Where the session `key` stands, if it has not expired.
-    pub(super) fn find_live(&self, key: &StoreKey, now: u64) -> Option<Position> {
+    pub(super) fn find_live(&self, key: &StoreKey, now: u64) -> Option<At> {
         self.find(key).filter(|&at| !self.get(at).is_expired(now))
     }
 
-    /// When the first session of an array expires: it may be worth more by now than the others there.
+    /// When the first session of a heap expires: it may be worth more by now than the others there.
     pub(super) fn first_expiry(&self, worth: Worth) -> Option<u64> {
-        self.heaps[worth as usize].first().map(Entry::expires)
+        self.heaps[worth as usize].first().map(Due::millis)
     }
 
     /// The worths whose first session may be another since this was asked last.
@@ -247,22 +83,20 @@ impl Shard {
         Worth::ALL.into_iter().filter(move |&worth| other & 1 << worth as u8 != 0)
     }
 
-    /// What stands at `at` is not what stood there.
-    fn note_change(&mut self, at: Position) {
-        if at.index() == 0 {
-            self.other_first |= 1 << at.worth() as u8;
+    /// What stands at this position is not what stood there.
+    fn note_change(&mut self, position: Position) {
+        if position.index() == 0 {
+            self.other_first |= 1 << position.worth() as u8;
         }
     }
 
     /// A request has come back to the session at `at`. The session stays where it is.
     #[inline]
-    pub(super) fn note_use(&mut self, at: Position) {
-        if at.worth() == Worth::Unused {
-            let entry = &mut self.heaps[Worth::Unused as usize][at.index()];
-            // Read first: a line of the cache that is written to has to go back to memory.
-            if !entry.is_used() {
-                entry.version_and_use |= IS_USED;
-            }
+    pub(super) fn note_use(&mut self, at: At) {
+        let place = self.index.get(at);
+        // Read first: a line of the cache that is written to has to go back to memory.
+        if place.position().worth() == Worth::Unused && !place.is_used() {
+            self.index.get_mut(at).note_use();
         }
     }
 
@@ -270,8 +104,10 @@ impl Shard {
     /// there were any.
     pub(super) fn move_used_firsts(&mut self) -> bool {
         let mut has_moved = false;
-        while self.heaps[Worth::Unused as usize].first().is_some_and(Entry::is_used) {
-            self.set_worth(Position::new(Worth::Unused, 0), Worth::Used);
+        while let Some(at) = self.first(Worth::Unused)
+            && self.index.get(at).is_used()
+        {
+            self.set_worth(at, Worth::Used);
             has_moved = true;
         }
         has_moved
@@ -279,32 +115,28 @@ impl Shard {
 
     /// Moves at most so many sessions that are used away from the unused. Says whether there were any.
     pub(super) fn move_used(&mut self, most: usize) -> bool {
-        let used =
-            |shard: &Self| shard.heaps[Worth::Unused as usize].iter().rposition(Entry::is_used);
-        let mut moved = 0;
-        while moved < most
-            && let Some(at) = used(self)
-        {
-            self.set_worth(Position::new(Worth::Unused, at), Worth::Used);
-            moved += 1;
+        let is_misplaced =
+            |place: &Place| place.is_used() && place.position().worth() == Worth::Unused;
+        let misplaced = self.index.iter().filter(|(_, place)| is_misplaced(place));
+        let misplaced: Vec<At> = misplaced.map(|(at, _)| at).take(most).collect();
+        for &at in &misplaced {
+            self.set_worth(at, Worth::Used);
         }
-        moved > 0
+        !misplaced.is_empty()
     }
 
     /// Adds a session whose key is not here.
     pub(super) fn insert(&mut self, entry: Entry, worth: Worth) {
         // What can fail for want of room comes first, so that a panic leaves all as it was.
         self.make_room(worth);
-        let Self { heaps, index, .. } = self;
-        index.reserve(|at| hash_at(heaps, at));
-        let at = Position::new(worth, heaps[worth as usize].len());
-        index.insert(hash(&entry.key), at);
-        heaps[worth as usize].push(entry);
-        self.note_change(at);
-        self.sift(at);
+        self.index.reserve();
+        let hash = hash(&entry.key());
+        let position = self.enter(Due { hash, expires: entry.expires() }, worth);
+        self.index.insert(hash, position, entry);
+        self.sift_up(position);
     }
 
-    /// The array grows by an eighth: doubling would leave a quarter of it empty on average.
+    /// The heap grows by an eighth: doubling would leave a quarter of it empty on average.
     fn make_room(&mut self, worth: Worth) {
         let heap = &mut self.heaps[worth as usize];
         if heap.len() == heap.capacity() {
@@ -312,76 +144,98 @@ impl Shard {
         }
     }
 
+    /// Puts a session to the end of a heap in which there is room.
+    fn enter(&mut self, due: Due, worth: Worth) -> Position {
+        let heap = &mut self.heaps[worth as usize];
+        let position = Position::new(worth, heap.len());
+        heap.push(due);
+        self.note_change(position);
+        position
+    }
+
+    /// Takes a session out of its heap that the table does not have there any more.
+    fn leave(&mut self, position: Position) {
+        let heap = &mut self.heaps[position.worth() as usize];
+        let last = Position::new(position.worth(), heap.len() - 1);
+        heap.swap_remove(position.index());
+        self.note_change(position);
+        if position != last {
+            let moved = self.due(position);
+            self.index.relocate(moved.hash, last, position);
+            self.sift(position);
+        }
+    }
+
+    fn due(&self, position: Position) -> Due {
+        self.heaps[position.worth() as usize][position.index()]
+    }
+
     /// Puts `entry`, which is worth so much, in the place of the one at `at`, which has the same key,
     /// and returns that.
-    pub(super) fn replace(&mut self, at: Position, mut entry: Entry, worth: Worth) -> Entry {
-        let at = match (at.worth(), worth) {
-            (Worth::Unused, Worth::Used) => {
-                entry.version_and_use |= IS_USED;
-                at
-            }
+    pub(super) fn replace(&mut self, at: At, entry: Entry, worth: Worth) -> Entry {
+        match (self.index.get(at).position().worth(), worth) {
+            (Worth::Unused, Worth::Used) => self.note_use(at),
             _ => self.set_worth(at, worth),
-        };
-        let place = &mut self.heaps[at.worth() as usize][at.index()];
-        let old = std::mem::replace(place, entry);
-        self.note_change(at);
-        self.sift(at);
+        }
+        let expires = entry.expires();
+        let old = std::mem::replace(&mut self.index.get_mut(at).entry, entry);
+        self.move_expiry(at, old.expires(), expires);
         old
     }
 
     /// Moves the expiry of the session at `at`.
-    pub(super) fn set_expiry(&mut self, at: Position, expires: Stamp) {
-        self.heaps[at.worth() as usize][at.index()].expires = expires;
-        self.note_change(at);
-        self.sift(at);
+    pub(super) fn set_expiry(&mut self, at: At, expires: Stamp) {
+        let entry = &mut self.index.get_mut(at).entry;
+        let before = entry.expires();
+        entry.set_expiry(expires);
+        self.move_expiry(at, before, expires);
     }
 
-    /// Moves the session at `at` to the array of this worth, and says where it is then.
-    fn set_worth(&mut self, at: Position, worth: Worth) -> Position {
-        if at.worth() == worth {
-            return at;
+    /// Tells the heap of the session at `at` when that expires now.
+    fn move_expiry(&mut self, at: At, before: Stamp, expires: Stamp) {
+        // The heap is other memory, and a session's neighbours there are as well.
+        if before == expires {
+            return;
+        }
+        let position = self.index.get(at).position();
+        self.heaps[position.worth() as usize][position.index()].expires = expires;
+        self.note_change(position);
+        if expires.millis() < before.millis() {
+            self.sift_up(position);
+        } else {
+            self.sift_down(position);
+        }
+    }
+
+    /// Moves the session at `at` to the heap of this worth.
+    fn set_worth(&mut self, at: At, worth: Worth) {
+        let from = self.index.get(at).position();
+        if from.worth() == worth {
+            return;
         }
         self.make_room(worth);
-        let last = self.move_to_end(at);
-        let to = Position::new(worth, self.heaps[worth as usize].len());
-        let hash = hash_at(&self.heaps, last);
-        self.index.relocate(hash, last, to);
-        let entry = self.heaps[at.worth() as usize].swap_remove(last.index());
-        self.heaps[worth as usize].push(entry);
-        self.note_change(to);
-        if at != last {
-            self.sift(at);
-        }
-        self.sift(to)
+        let to = self.enter(self.due(from), worth);
+        self.index.move_to(at, to);
+        self.leave(from);
+        self.sift_up(to);
     }
 
     /// Takes out the session at `at`.
-    pub(super) fn remove(&mut self, at: Position) -> Entry {
-        // To the end, out of the table, out of the array; then the one that took its place finds
-        // a better one.
-        let last = self.move_to_end(at);
-        let Self { heaps, index, .. } = self;
-        index.remove(hash_at(heaps, last), last, |at| hash_at(heaps, at));
-        let removed = heaps[at.worth() as usize].swap_remove(last.index());
-        if at != last {
-            self.sift(at);
-        }
-        removed
+    pub(super) fn remove(&mut self, at: At) -> Entry {
+        let removed = self.index.remove(at);
+        self.leave(removed.position());
+        removed.entry
     }
 
-    /// Lets the session at `at` change places with the last of its array, and says where it is then.
-    fn move_to_end(&mut self, at: Position) -> Position {
-        let last = Position::new(at.worth(), self.heaps[at.worth() as usize].len() - 1);
-        self.swap(at, last);
-        self.note_change(at);
-        last
+    fn first(&self, worth: Worth) -> Option<At> {
+        let first = self.heaps[worth as usize].first()?;
+        Some(self.index.place_of(first.hash, Position::new(worth, 0)))
     }
 
-    /// Takes out the first session of an array, which is nearest to expiry. Whoever wants an unused one calls
+    /// Takes out the first session of a heap, which is nearest to expiry. Whoever wants an unused one calls
     /// [`move_used_firsts`](Self::move_used_firsts) before.
     pub(super) fn remove_nearest(&mut self, worth: Worth) -> Option<Entry> {
-        let is_empty = self.heaps[worth as usize].is_empty();
-        (!is_empty).then(|| self.remove(Position::new(worth, 0)))
+        self.first(worth).map(|at| self.remove(at))
     }
 
     /// Takes out a session that has expired, if there is one.
@@ -396,75 +250,69 @@ impl Shard {
     /// old memory, for the caller to free without the lock: it can take the allocator milliseconds
     /// to return a large heap to the system.
     pub(super) fn shrink(&mut self) -> Shard {
-        let (used, room) = (self.len(), self.capacity());
+        let (used, room) = (self.index.len(), self.capacity());
         if used > 0 && used > room / 4 && used > self.index.capacity() / 4 {
             return Shard::default();
         }
-        let room_for = |heap: &Vec<Entry>| Vec::with_capacity(heap.len() + heap.len() / 16);
-        let mut smaller = Shard {
-            heaps: self.heaps.each_ref().map(room_for),
-            index: Index::with_capacity(used),
-            other_first: self.other_first,
-        };
-        // In the same order, which keeps the heaps in order.
-        for worth in Worth::ALL {
-            for entry in self.heaps[worth as usize].drain(..) {
-                let heap = &mut smaller.heaps[worth as usize];
-                smaller.index.insert(hash(&entry.key), Position::new(worth, heap.len()));
-                heap.push(entry);
-            }
-        }
-        std::mem::replace(self, smaller)
-    }
-
-    fn len(&self) -> usize {
-        self.heaps.iter().map(Vec::len).sum()
+        let index = self.index.shrink();
+        let heaps = self.heaps.each_mut().map(|heap| {
+            let mut smaller = Vec::with_capacity(heap.len() + heap.len() / 16);
+            smaller.extend_from_slice(heap);
+            std::mem::replace(heap, smaller)
+        });
+        Shard { index, heaps, other_first: 0 }
     }
 
     fn capacity(&self) -> usize {
         self.heaps.iter().map(Vec::capacity).sum()
     }
 
-    /// Moves the entry at `at` up or down until its heap is in order again, and says where it is.
-    fn sift(&mut self, at: Position) -> Position {
-        let (worth, mut at) = (at.worth(), at.index());
-        let place = |at| Position::new(worth, at);
-        let expires = |shard: &Self, at: usize| shard.heaps[worth as usize][at].expires();
-        while at > 0 {
-            let parent = (at - 1) / CHILDREN;
-            if expires(self, parent) <= expires(self, at) {
-                break;
-            }
-            self.swap(place(at), place(parent));
-            at = parent;
-        }
-        loop {
-            let len = self.heaps[worth as usize].len();
-            let children = at * CHILDREN + 1..len.min((at + 1) * CHILDREN + 1);
-            let Some(first) = children.min_by_key(|&child| expires(self, child)) else { break };
-            if expires(self, at) <= expires(self, first) {
-                break;
-            }
-            self.swap(place(at), place(first));
-            at = first;
-        }
-        place(at)
+    /// Moves the session at this position up or down until its heap is in order again.
+    fn sift(&mut self, position: Position) {
+        let position = self.sift_up(position);
+        self.sift_down(position);
     }
 
-    /// Lets two entries of one heap change places, in the array and in the table.
-    fn swap(&mut self, a: Position, b: Position) {
-        if a == b {
-            return;
+    fn expires(&self, position: Position) -> u64 {
+        self.due(position).millis()
+    }
+
+    /// The same of a session that expires no later than before.
+    fn sift_up(&mut self, mut position: Position) -> Position {
+        while let Some(below) = position.index().checked_sub(1) {
+            let parent = Position::new(position.worth(), below / CHILDREN);
+            if self.expires(parent) <= self.expires(position) {
+                break;
+            }
+            self.swap(position, parent);
+            position = parent;
         }
+        position
+    }
+
+    /// The same of a session that expires no earlier than before.
+    fn sift_down(&mut self, mut position: Position) {
+        let worth = position.worth();
+        let len = self.heaps[worth as usize].len();
+        loop {
+            let first = position.index() * CHILDREN + 1;
+            let children = (first..len.min(first + CHILDREN)).map(|at| Position::new(worth, at));
+            let Some(child) = children.min_by_key(|&child| self.expires(child)) else { return };
+            if self.expires(position) <= self.expires(child) {
+                return;
+            }
+            self.swap(position, child);
+            position = child;
+        }
+    }
+
+    /// Lets two sessions of one heap change places there.
+    fn swap(&mut self, a: Position, b: Position) {
         self.note_change(a);
         self.note_change(b);
-        self.index.swap([a, b].map(|at| (hash_at(&self.heaps, at), at)));
+        self.index.swap([a, b].map(|position| (self.due(position).hash, position)));
         self.heaps[a.worth() as usize].swap(a.index(), b.index());
     }
-}
-
-fn hash_at(heaps: &[Vec<Entry>], at: Position) -> u64 {
-    hash(&heaps[at.worth() as usize][at.index()].key)
 }
 
 #[cfg(test)]
@@ -472,6 +320,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::{clock::from_millis, record::Record};
 
     /// Keys that share their hash for each `seed`, to put the table to the test.
     fn key(seed: u8) -> StoreKey {
@@ -491,15 +340,22 @@ mod tests {
     }
 
     impl Shard {
+        fn len(&self) -> usize {
+            self.index.len()
+        }
+
         fn check(&self) {
-            assert_eq!(self.index.len(), self.len());
+            assert_eq!(self.heaps.iter().map(Vec::len).sum::<usize>(), self.len());
+            assert_eq!(self.entries().count(), self.len());
             for worth in Worth::ALL {
                 let heap = &self.heaps[worth as usize];
-                for (at, entry) in heap.iter().enumerate() {
-                    let found = self.find(&entry.key).unwrap();
-                    assert_eq!((found.worth(), found.index()), (worth, at));
+                for (at, due) in heap.iter().enumerate() {
+                    let place = self.index.place_of(due.hash, Position::new(worth, at));
+                    let entry = self.get(place);
+                    assert_eq!(self.find(&entry.key()), Some(place));
+                    assert!(entry.expires() == due.expires && hash(&entry.key()) == due.hash);
                     let parent = &heap[at.saturating_sub(1) / CHILDREN];
-                    assert!(parent.expires() <= entry.expires());
+                    assert!(parent.millis() <= due.millis());
                 }
             }
         }
@@ -507,42 +363,8 @@ mod tests {
 
     #[test]
     #[cfg(target_pointer_width = "64")]
-    fn an_entry_has_64_bytes() {
-        assert_eq!(size_of::<Body>(), size_of::<Arc<[u8]>>());
-        assert_eq!(size_of::<Entry>(), 64);
-    }
-
-    #[test]
-    fn an_entry_gives_back_its_record() {
-        for version in [0, 1, (1 << 31) - 1, 1 << 31, u64::from(u32::MAX), 1 << 32, u64::MAX] {
-            for user in [None, Some("".into()), Some("ann".into())] {
-                let record = Record { version, user, ..record(Stamp::MAX) };
-                let entry = Entry::new(&key(1), &record);
-                assert_eq!(entry.record(), record);
-                assert!(entry.is_of(&record) && entry.is_of(&entry.record()));
-                let others = [
-                    Record { version: version ^ 1, ..record.clone() },
-                    Record { user: Some("Zoë".into()), ..record.clone() },
-                    Record { payload: (*record.payload).into(), ..record.clone() },
-                ];
-                assert!(!others.iter().any(|other| entry.is_of(other)));
-            }
-        }
-        // Beyond its range a time is the last one that it has.
-        assert_eq!(Stamp::from_millis(u64::MAX).millis(), Stamp::MAX);
-    }
-
-    #[test]
-    fn whose_it_is_and_whether_it_is_used_make_its_worth() {
-        let entry = |user: Option<&str>| {
-            Entry::new(&key(1), &Record { user: user.map(Into::into), ..record(1) })
-        };
-        for before in Worth::ALL {
-            assert_eq!(entry(Some("ann")).worth(before), Worth::LoggedIn);
-        }
-        // What has lost its user was in use.
-        let of_nobody = Worth::ALL.map(|before| entry(None).worth(before));
-        assert_eq!(of_nobody, [Worth::Unused, Worth::Used, Worth::Used]);
+    fn beside_its_bytes_a_session_takes_36() {
+        assert_eq!((size_of::<Place>(), size_of::<Due>()), (24, 12));
     }
 
     /// Ten thousand random changes, each compared with the same change to a plain map; and whoever is told
@@ -550,10 +372,11 @@ mod tests {
     #[test]
     fn agrees_with_a_map() {
         // What a session is worth is what the model says; that it stands elsewhere shows nowhere.
-        fn worth_of(shard: &Shard, at: Position) -> Worth {
-            match shard.get(at).is_used() {
-                true => at.worth().max(Worth::Used),
-                false => at.worth(),
+        fn worth_of(shard: &Shard, at: At) -> Worth {
+            let place = shard.index.get(at);
+            match place.is_used() {
+                true => place.position().worth().max(Worth::Used),
+                false => place.position().worth(),
             }
         }
         let mut random = 1_u64;
@@ -575,7 +398,8 @@ mod tests {
                     // A session that is in use does not become an unused one again.
                     let worth = worth.max(Worth::Used);
                     let old = shard.replace(at, Entry::new(&key, &record(expires)), worth);
-                    assert_eq!(model.insert(key, (worth, expires)), Some((before, old.expires())));
+                    let old = old.expires().millis();
+                    assert_eq!(model.insert(key, (worth, expires)), Some((before, old)));
                 }
                 (1, Some(at)) => {
                     let worth = worth_of(&shard, at);
@@ -585,8 +409,8 @@ mod tests {
                 (2, Some(at)) => {
                     let before = worth_of(&shard, at);
                     let removed = shard.remove(at);
-                    assert!(removed.key == key);
-                    assert_eq!(model.remove(&key), Some((before, removed.expires())));
+                    assert!(removed.is_under(&key));
+                    assert_eq!(model.remove(&key), Some((before, removed.expires().millis())));
                 }
                 (3, Some(at)) => {
                     shard.note_use(at);
@@ -595,12 +419,16 @@ mod tests {
                 }
                 (2 | 3, None) => assert!(!model.contains_key(&key)),
                 (4, Some(at)) => {
-                    assert_eq!(model[&key], (worth_of(&shard, at), shard.get(at).expires()));
+                    let expires = shard.get(at).expires().millis();
+                    assert_eq!(model[&key], (worth_of(&shard, at), expires));
                 }
                 (5, _) if next() % 4 == 0 => {
                     let most = (next() % 8) as usize;
+                    let is_misplaced = |place: &Place| {
+                        place.is_used() && place.position().worth() == Worth::Unused
+                    };
                     let used = |shard: &Shard| {
-                        shard.heaps[Worth::Unused as usize].iter().filter(|it| it.is_used()).count()
+                        shard.index.iter().filter(|(_, place)| is_misplaced(place)).count()
                     };
                     let before = used(&shard);
                     assert_eq!(shard.move_used(most), before.min(most) > 0);
@@ -613,7 +441,7 @@ mod tests {
                         shard.move_used_firsts();
                     }
                     let nearest = shard.remove_nearest(worth);
-                    let nearest = nearest.map(|entry| (entry.key, entry.expires()));
+                    let nearest = nearest.map(|entry| (entry.key(), entry.expires().millis()));
                     let of_worth = model.values().filter(|it| it.0 == worth).map(|it| it.1);
                     assert_eq!(nearest.map(|(_, expires)| expires), of_worth.min());
                     if let Some((key, expires)) = nearest {
@@ -621,7 +449,7 @@ mod tests {
                     }
                 }
                 _ if next() % 8 == 0 => {
-                    let expired = shard.remove_expired(100).map(|entry| entry.key);
+                    let expired = shard.remove_expired(100).map(|entry| entry.key());
                     assert_eq!(expired.is_some(), model.values().any(|it| it.1 <= 100));
                     if let Some(key) = expired {
                         assert!(model.remove(&key).is_some_and(|it| it.1 <= 100));

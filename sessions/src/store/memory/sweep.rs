@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, task::yield_now, time::timeout};
 
-use super::{Inner, SHARDS, shard::Entry};
+use super::{Inner, SHARDS, entry::Entry};
 
 /// How many sessions are removed under one hold of a lock.
 const STEP: usize = 32;

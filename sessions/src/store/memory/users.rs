@@ -3,11 +3,11 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
-    ops::ControlFlow,
+    ops::{ControlFlow, Deref},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Inner, MemoryStore, shard::Entry};
+use super::{Inner, MemoryStore, entry::Entry};
 use crate::{
     error::store::StoreError,
     identity::id::StoreKey,
@@ -40,8 +40,8 @@ impl Users {
     }
 
     /// The session of the first user has become the second's; `None` is nobody's, or no session.
-    pub(super) fn change(&self, key: &StoreKey, from: Option<&Arc<str>>, to: Option<&Arc<str>>) {
-        if from == to {
+    pub(super) fn change(&self, key: &StoreKey, from: Option<&str>, to: Option<&Arc<str>>) {
+        if from == to.map(Deref::deref) {
             return;
         }
         if let Some(user) = from {
@@ -122,7 +122,7 @@ impl UserIndex for MemoryStore {
         let keys = inner.users.keys(user);
         let others = keys.iter().filter(|key| Some(*key) != except);
         // By now some may be another user's.
-        let is_theirs = |entry: &Entry| entry.user().is_some_and(|owner| &**owner == user);
+        let is_theirs = |entry: &Entry| entry.user().is_some_and(|owner| owner == user);
         Ok(others.filter(|key| inner.delete_if(key, is_theirs)).count() as u64)
     }
 }

@@ -69,8 +69,8 @@ impl Place {
         self.at |= Self::USED;
     }
 
-    /// Used or not it stays.
-    fn relocate(&mut self, to: Position) {
+    /// The session is at another position of the same heap: used or not it stays.
+    pub(super) fn relocate(&mut self, to: Position) {
         self.at = self.at & Self::USED | to.0;
     }
 }
@@ -109,7 +109,7 @@ impl Index {
     /// hash, without a division.
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.places.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.places.len() as u64) >> 32) as usize
     }
 
     #[inline]
@@ -190,17 +190,17 @@ impl Index {
     }
 
     /// Adds a session that is not here. There is room.
-    pub(super) fn insert(&mut self, hash: u32, position: Position, entry: Entry) {
-        self.put(Place { at: position.0, hash, entry });
+    pub(super) fn insert(&mut self, hash: u32, position: Position, entry: Entry) -> At {
+        self.put(Place { at: position.0, hash, entry })
     }
 
-    fn put(&mut self, place: Place) {
+    fn put(&mut self, place: Place) -> At {
         debug_assert!(self.len < self.capacity());
         let free = self.probe(place.hash).find(|&at| self.places[at].is_empty());
-        if let Some(at) = free {
-            self.places[at] = place;
-            self.len += 1;
-        }
+        let at = free.expect("an eighth of the places is empty");
+        self.places[at] = place;
+        self.len += 1;
+        At(at)
     }
 
     /// The session at this position is at another one now.
@@ -212,15 +212,6 @@ impl Index {
     /// The same of a session that another heap takes: there it is not marked as used.
     pub(super) fn move_to(&mut self, at: At, to: Position) {
         self.get_mut(at).at = to.0;
-    }
-
-    /// Two sessions have changed positions.
-    pub(super) fn swap(&mut self, [one, other]: [(u32, Position); 2]) {
-        // Both are looked up before either is written: in between, the same position would stand in the
-        // table twice.
-        let places = [one, other].map(|(hash, position)| self.place_of(hash, position));
-        self.get_mut(places[0]).relocate(other.1);
-        self.get_mut(places[1]).relocate(one.1);
     }
 
     /// Takes out a session. Those behind it move up as far as their homes let them.
@@ -289,7 +280,7 @@ mod tests {
             index.find(hash_of(number), |place| number_of(&place.entry) == number)
         };
         for step in 0..20_000 {
-            let (number, other) = (next(60) as u8, next(60) as u8);
+            let number = next(60) as u8;
             let free = Position::new(Worth::ALL[next(3)], 100 + step);
             match (model.get(&number).copied(), next(6)) {
                 (None, _) => {
@@ -316,11 +307,9 @@ mod tests {
                     index.move_to(find(&index, number).unwrap(), free);
                     model.insert(number, (free, false));
                 }
-                (Some((position, is_used)), _) => {
-                    if let Some(&(its, its_used)) = model.get(&other).filter(|_| other != number) {
-                        index.swap([(hash_of(number), position), (hash_of(other), its)]);
-                        model.extend([(number, (its, is_used)), (other, (position, its_used))]);
-                    }
+                (Some((_, is_used)), _) => {
+                    index.get_mut(find(&index, number).unwrap()).relocate(free);
+                    model.insert(number, (free, is_used));
                 }
             }
             if next(50) == 0 {

@@ -130,10 +130,10 @@ impl Shard {
         // What can fail for want of room comes first, so that a panic leaves all as it was.
         self.make_room(worth);
         self.index.reserve();
-        let hash = hash(&entry.key());
-        let position = self.enter(Due { hash, expires: entry.expires() }, worth);
-        self.index.insert(hash, position, entry);
-        self.sift_up(position);
+        let due = Due { hash: hash(&entry.key()), expires: entry.expires() };
+        let position = self.enter(due, worth);
+        let at = self.index.insert(due.hash, position, entry);
+        self.settle(at, due, position);
     }
 
     /// The heap grows by an eighth: doubling would leave a quarter of it empty on average.
@@ -144,12 +144,11 @@ impl Shard {
         }
     }
 
-    /// Puts a session to the end of a heap in which there is room.
+    /// Puts a session to the end of a heap in which there is room. There it has to [settle](Self::settle).
     fn enter(&mut self, due: Due, worth: Worth) -> Position {
         let heap = &mut self.heaps[worth as usize];
         let position = Position::new(worth, heap.len());
         heap.push(due);
-        self.note_change(position);
         position
     }
 
@@ -161,8 +160,8 @@ impl Shard {
         self.note_change(position);
         if position != last {
             let moved = self.due(position);
-            self.index.relocate(moved.hash, last, position);
-            self.sift(position);
+            let at = self.index.place_of(moved.hash, last);
+            self.settle(at, moved, position);
         }
     }
 
@@ -198,13 +197,8 @@ impl Shard {
             return;
         }
         let position = self.index.get(at).position();
-        self.heaps[position.worth() as usize][position.index()].expires = expires;
-        self.note_change(position);
-        if expires.millis() < before.millis() {
-            self.sift_up(position);
-        } else {
-            self.sift_down(position);
-        }
+        let due = Due { expires, ..self.due(position) };
+        self.settle(at, due, position);
     }
 
     /// Moves the session at `at` to the heap of this worth.
@@ -214,10 +208,11 @@ impl Shard {
             return;
         }
         self.make_room(worth);
-        let to = self.enter(self.due(from), worth);
+        let due = self.due(from);
+        let to = self.enter(due, worth);
         self.index.move_to(at, to);
         self.leave(from);
-        self.sift_up(to);
+        self.settle(at, due, to);
     }
 
     /// Takes out the session at `at`.
@@ -267,51 +262,56 @@ impl Shard {
         self.heaps.iter().map(Vec::capacity).sum()
     }
 
-    /// Moves the session at this position up or down until its heap is in order again.
-    fn sift(&mut self, position: Position) {
-        let position = self.sift_up(position);
-        self.sift_down(position);
+    /// Puts the session at `at` into its heap, which has a gap at `position`: the gap moves up or down until the
+    /// session that it is for fits there.
+    fn settle(&mut self, at: At, due: Due, position: Position) {
+        let gap = match self.move_up(position, due) {
+            moved if moved != position => moved,
+            _ => self.move_down(position, due),
+        };
+        self.put(due, gap);
+        self.index.get_mut(at).relocate(gap);
     }
 
-    fn expires(&self, position: Position) -> u64 {
-        self.due(position).millis()
+    fn put(&mut self, due: Due, position: Position) {
+        self.heaps[position.worth() as usize][position.index()] = due;
+        self.note_change(position);
     }
 
-    /// The same of a session that expires no later than before.
-    fn sift_up(&mut self, mut position: Position) -> Position {
-        while let Some(below) = position.index().checked_sub(1) {
-            let parent = Position::new(position.worth(), below / CHILDREN);
-            if self.expires(parent) <= self.expires(position) {
+    /// Lets the session at `from` take the gap at `to`.
+    fn close(&mut self, to: Position, from: Position) {
+        let due = self.due(from);
+        self.put(due, to);
+        self.index.relocate(due.hash, from, to);
+    }
+
+    fn move_up(&mut self, mut gap: Position, due: Due) -> Position {
+        while let Some(below) = gap.index().checked_sub(1) {
+            let parent = Position::new(gap.worth(), below / CHILDREN);
+            if self.due(parent).millis() <= due.millis() {
                 break;
             }
-            self.swap(position, parent);
-            position = parent;
+            self.close(gap, parent);
+            gap = parent;
         }
-        position
+        gap
     }
 
-    /// The same of a session that expires no earlier than before.
-    fn sift_down(&mut self, mut position: Position) {
-        let worth = position.worth();
+    fn move_down(&mut self, mut gap: Position, due: Due) -> Position {
+        let worth = gap.worth();
         let len = self.heaps[worth as usize].len();
         loop {
-            let first = position.index() * CHILDREN + 1;
+            let first = gap.index() * CHILDREN + 1;
             let children = (first..len.min(first + CHILDREN)).map(|at| Position::new(worth, at));
-            let Some(child) = children.min_by_key(|&child| self.expires(child)) else { return };
-            if self.expires(position) <= self.expires(child) {
-                return;
+            let next = children.min_by_key(|&child| self.due(child).millis());
+            match next {
+                Some(child) if self.due(child).millis() < due.millis() => {
+                    self.close(gap, child);
+                    gap = child;
+                }
+                _ => return gap,
             }
-            self.swap(position, child);
-            position = child;
         }
-    }
-
-    /// Lets two sessions of one heap change places there.
-    fn swap(&mut self, a: Position, b: Position) {
-        self.note_change(a);
-        self.note_change(b);
-        self.index.swap([a, b].map(|position| (self.due(position).hash, position)));
-        self.heaps[a.worth() as usize].swap(a.index(), b.index());
     }
 }
 

@@ -2,6 +2,7 @@
 //! both when a server is killed.
 
 mod app;
+mod cached_orders;
 mod checks;
 mod cut;
 mod memcached;

@@ -1,8 +1,15 @@
 //! A cache in front of a store: which of the two is asked, and when the cache forgets.
 //!
-//! An entry of the cache is a record whose payload is the session's own record, packed: the entry expires when that
-//! is too old to be served. A save takes the entry out before the store is asked. An end leaves a tombstone, whose
-//! version no entry reaches that a slow `load` brings later.
+//! An entry of the cache is a record whose payload is the session's own record, packed, behind the number of the call
+//! that has brought it: the entry expires when that is too old to be served. Which numbers may be served and kept
+//! decides [`Trust`].
+//!
+//! ```text
+//! load ──found, with a good number──► the record
+//!   └──else──► trust.read ──► L2.load ──found, nothing changed meanwhile──► kept
+//! create, replace, touch, delete ──► trust.write ──► L2 ──answered──► what is there is refused ──► kept, or taken out
+//!                                                    └──dropped──► what is there is refused
+//! ```
 
 use std::{
     fmt,
@@ -13,8 +20,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::RwLock;
-
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
 use crate::{
     error::store::StoreError,
@@ -22,7 +27,10 @@ use crate::{
         Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
         erased::index_behind,
         packed::{pack, unpack},
-        wrap::upsert::{put_always, put_newer},
+        wrap::{
+            trust::{Call, Trust},
+            upsert::{Put, put_if},
+        },
     },
 };
 
@@ -50,12 +58,20 @@ use crate::{
 /// [`new`](Self::new) was told; without a cache it is seen by the next request. That includes a
 /// logout: keep the staleness as short as you would want a stolen session to live on. Nothing is
 /// ever *written* on the ground of an old record: the compare-and-swap is `L2`'s, and one that fails
-/// takes the record out of the cache, so that the next `load` sees the newer one. What this process
-/// has written or ended it sees at once.
+/// takes the record out of the cache, so that the next `load` sees the newer one.
+///
+/// What this process has written or ended it sees as soon as the call is done, whatever other calls of
+/// the session are on their way, whatever `L1` forgets, and whether `L1` fails. A session that has ended
+/// is looked for in `L2` each time.
 ///
 /// # Errors
 ///
 /// The errors of `L2`. An `L1` that fails is logged, and done without.
+///
+/// # Cancellation
+///
+/// After a write that was dropped, or that `L2` has failed, the next `load` goes to `L2`. If `L2` carries
+/// the write out later than that, it is seen as one of another process is.
 pub struct Cached<L1, L2> {
     shared: Arc<Shared<L1, L2>>,
 }
@@ -65,14 +81,10 @@ struct Shared<L1, L2> {
     l2: L2,
     staleness: Duration,
     clock: Clock,
-    /// Read while a session begins, written while all of a user's end.
-    beginnings: RwLock<()>,
+    trust: Trust,
     hits: AtomicU64,
     misses: AtomicU64,
 }
-
-/// Longer than any process runs: a hundred years.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The settings of a [`Cached`] store.
 #[derive(Debug)]
@@ -95,8 +107,8 @@ impl<L1: Store, L2: Store> CachedBuilder<L1, L2> {
     /// The store.
     pub fn build(self) -> Cached<L1, L2> {
         let Self { l1, l2, staleness, clock } = self;
-        let (beginnings, hits, misses) = Default::default();
-        Cached { shared: Arc::new(Shared { l1, l2, staleness, clock, beginnings, hits, misses }) }
+        let (trust, hits, misses) = Default::default();
+        Cached { shared: Arc::new(Shared { l1, l2, staleness, clock, trust, hits, misses }) }
     }
 }
 
@@ -134,42 +146,65 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
 
     /// What the cache keeps of `record`, as it was at `seen`. The record itself is in the payload,
     /// because the cache forgets it earlier than it expires.
-    fn entry(&self, record: &Record, seen: SystemTime) -> Record {
+    fn entry(&self, record: &Record, number: u64, seen: SystemTime) -> Record {
+        // `None` if no clock will ever show that time.
+        let stale_at = seen.checked_add(self.shared.staleness);
         Record {
             version: record.version,
             created_at: seen,
-            expires_at: self
-                .stale_at(seen)
-                .map_or(record.expires_at, |at| at.min(record.expires_at)),
+            expires_at: stale_at.map_or(record.expires_at, |at| at.min(record.expires_at)),
             user: None,
-            payload: pack(record).into(),
+            payload: [&number.to_be_bytes(), &pack(record)[..]].concat().into(),
         }
     }
 
-    /// Says that a session has ended: newer than whatever a `load` that began before may still
-    /// bring.
-    fn tombstone(&self) -> Record {
+    /// The record in an entry, if it may be served.
+    fn served(&self, key: &StoreKey, entry: &Record) -> Option<Record> {
+        let (number, packed) = entry.payload.split_first_chunk()?;
+        let is_good = self.shared.trust.is_good(key, u64::from_be_bytes(*number));
+        is_good.then(|| unpack(packed)).flatten()
+    }
+
+    /// A call of `L2` that changes the record. `written` is what is there after such an answer, if that is known.
+    async fn write<'r, T>(
+        &self,
+        key: &StoreKey,
+        call: impl Future<Output = Result<T, StoreError>>,
+        written: impl FnOnce(&T) -> Option<&'r Record>,
+    ) -> Result<T, StoreError> {
+        let write = self.shared.trust.write(key);
+        // The time before the call: however long it takes, what it brings is as old as that.
         let seen = self.shared.clock.now();
-        Record {
-            version: u64::MAX,
-            created_at: seen,
-            expires_at: self.stale_at(seen).unwrap_or(seen + FOR_EVER),
-            user: None,
-            payload: [].into(),
+        let answer = call.await;
+        self.settle(key, write, answer.as_ref().ok().and_then(written), seen).await;
+        answer
+    }
+
+    /// The call is done in `L2`: from here on the cache serves this record, or one that is newer, or none.
+    async fn settle(
+        &self,
+        key: &StoreKey,
+        mut call: Call<'_>,
+        record: Option<&Record>,
+        seen: SystemTime,
+    ) {
+        let Shared { l1, .. } = &*self.shared;
+        if let Some(record) = record
+            && let Some(keeping) = call.may_keep(record.user.is_some())
+        {
+            let entry = self.entry(record, keeping.number, seen);
+            let gives_way = |found: &Record| {
+                found.version < record.version || self.served(key, found).is_none()
+            };
+            let put = note(put_if(l1, key, &entry, gives_way).await);
+            if matches!(put, Some(Put::Created | Put::Kept)) && call.confirm(keeping) {
+                return;
+            }
         }
-    }
-
-    /// `None` if no clock will ever show that time.
-    fn stale_at(&self, seen: SystemTime) -> Option<SystemTime> {
-        seen.checked_add(self.shared.staleness)
-    }
-
-    async fn evict(&self, key: &StoreKey) {
-        note(self.shared.l1.delete(key).await);
-    }
-
-    async fn bury(&self, key: &StoreKey) {
-        note(put_always(&self.shared.l1, key, &self.tombstone()).await);
+        let refused = call.refuse();
+        if note(l1.delete(key).await).is_some() {
+            call.removed(refused);
+        }
     }
 }
 
@@ -199,15 +234,10 @@ impl<L1: fmt::Debug, L2: fmt::Debug> fmt::Debug for Cached<L1, L2> {
 impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let shared = &*self.shared;
-        if let Some(entry) = note(shared.l1.load(key).await).flatten() {
-            if entry.payload.is_empty() {
-                shared.hits.fetch_add(1, Relaxed);
-                return Ok(None);
-            }
-            if let Some(record) = unpack(&entry.payload) {
-                shared.hits.fetch_add(1, Relaxed);
-                return Ok(Some(record));
-            }
+        let entry = note(shared.l1.load(key).await).flatten();
+        if let Some(record) = entry.and_then(|entry| self.served(key, &entry)) {
+            shared.hits.fetch_add(1, Relaxed);
+            return Ok(Some(record));
         }
         shared.misses.fetch_add(1, Relaxed);
         self.load_latest(key).await
@@ -215,25 +245,16 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
 
     async fn load_latest(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let shared = &*self.shared;
-        // The time before the call: however long it takes, what it brings is as old as that.
+        let read = shared.trust.read(key);
         let seen = shared.clock.now();
         let found = shared.l2.load_latest(key).await?;
-        if let Some(record) = &found {
-            note(put_newer(&shared.l1, key, &self.entry(record, seen)).await);
-        }
+        self.settle(key, read, found.as_ref(), seen).await;
         Ok(found)
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let _begins = self.shared.beginnings.read().await;
-        // A tombstone from before; one that comes from here on says that this session has ended.
-        self.evict(key).await;
-        let seen = self.shared.clock.now();
-        let created = self.shared.l2.create(key, record).await?;
-        if created == Created::Done {
-            note(put_newer(&self.shared.l1, key, &self.entry(record, seen)).await);
-        }
-        Ok(created)
+        let call = self.shared.l2.create(key, record);
+        self.write(key, call, |created| (*created == Created::Done).then_some(record)).await
     }
 
     async fn replace(
@@ -242,18 +263,8 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        // Before, so that a call that fails or is dropped leaves nothing old behind.
-        self.evict(key).await;
-        let seen = self.shared.clock.now();
-        let replaced = self.shared.l2.replace(key, record, based_on).await?;
-        match replaced {
-            Replaced::Done => {
-                note(put_newer(&self.shared.l1, key, &self.entry(record, seen)).await);
-            }
-            Replaced::Changed => self.evict(key).await,
-            Replaced::Missing => self.bury(key).await,
-        }
-        Ok(replaced)
+        let call = self.shared.l2.replace(key, record, based_on);
+        self.write(key, call, |replaced| (*replaced == Replaced::Done).then_some(record)).await
     }
 
     async fn next_change(&self, key: &StoreKey) {
@@ -261,21 +272,12 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.shared.l2.touch(key, expires_at).await?;
-        // What it has now is known to `L2` alone.
-        self.evict(key).await;
-        Ok(())
+        // What is there then is known to `L2` alone.
+        self.write(key, self.shared.l2.touch(key, expires_at), |()| None).await
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.bury(key).await;
-        let deleted = self.shared.l2.delete(key).await;
-        // Again: a `create` may have come in between. And if it failed, the session may live on.
-        match &deleted {
-            Ok(_) => self.bury(key).await,
-            Err(_) => self.evict(key).await,
-        }
-        deleted
+        self.write(key, self.shared.l2.delete(key), |_| None).await
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
@@ -300,21 +302,15 @@ impl<L1: Store, L2: Store> UserIndex for Cached<L1, L2> {
         user: &str,
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        // No session begins between the look and the end, of which the cache would not hear.
-        let _ends = self.shared.beginnings.write().await;
-        let index = index_behind(&self.shared.l2, "cached", "delete_sessions_of")?;
+        let Shared { l2, trust, clock, .. } = &*self.shared;
+        let _ending = trust.end_of_user();
+        let index = index_behind(l2, "cached", "delete_sessions_of")?;
         let mut found = index.dyn_sessions_of(user).await?;
         found.retain(|(key, _)| Some(key) != except);
-        // As `delete` does it, for each.
-        for (key, _) in &found {
-            self.bury(key).await;
-        }
+        let writes: Vec<Call<'_>> = found.iter().map(|(key, _)| trust.write(key)).collect();
         let deleted = index.dyn_delete_sessions_of(user, except).await;
-        for (key, _) in &found {
-            match &deleted {
-                Ok(_) => self.bury(key).await,
-                Err(_) => self.evict(key).await,
-            }
+        for ((key, _), write) in found.iter().zip(writes) {
+            self.settle(key, write, None, clock.now()).await;
         }
         deleted
     }

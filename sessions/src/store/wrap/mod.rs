@@ -4,4 +4,5 @@ pub(crate) mod cached;
 mod marks;
 pub(crate) mod migrating;
 pub(crate) mod mirrored;
+mod trust;
 mod upsert;

@@ -15,8 +15,10 @@ const TRIES: usize = 8;
 pub(crate) enum Put {
     /// The store had none.
     Created,
-    /// It took the place of an older one, or what is there is as new.
+    /// It took the place of an older one, or what is there does not give way.
     Kept,
+    /// Other writers of the record were faster each time.
+    Overtaken,
 }
 
 /// Keeps `record` in `store` unless that has the same version or a newer one. So of two copies
@@ -26,7 +28,7 @@ pub(crate) async fn put_newer(
     key: &StoreKey,
     record: &Record,
 ) -> Result<Put, StoreError> {
-    put(store, key, record, |found| found.version < record.version).await
+    put_if(store, key, record, |found| found.version < record.version).await
 }
 
 /// Keeps `record` in `store` in place of whatever was there.
@@ -35,10 +37,11 @@ pub(crate) async fn put_always(
     key: &StoreKey,
     record: &Record,
 ) -> Result<Put, StoreError> {
-    put(store, key, record, |_| true).await
+    put_if(store, key, record, |_| true).await
 }
 
-async fn put(
+/// Keeps `record` in `store` unless something is there that does not give way.
+pub(crate) async fn put_if(
     store: &impl Store,
     key: &StoreKey,
     record: &Record,
@@ -59,5 +62,5 @@ async fn put(
             Some(_) => return Ok(Put::Kept),
         }
     }
-    Ok(Put::Kept)
+    Ok(Put::Overtaken)
 }

@@ -2,7 +2,7 @@
 //! of the cache and of the store that fail before or after they have happened, and calls that are dropped.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard},
@@ -54,7 +54,12 @@ enum Goes {
     AnswerLost,
     /// The process is dropped where it waits.
     Dropped,
+    /// It is dropped when the call has happened, and before it hears of that.
+    DroppedUnanswered,
 }
+
+const ALL: [Goes; 5] =
+    [Goes::Well, Goes::Refused, Goes::AnswerLost, Goes::Dropped, Goes::DroppedUnanswered];
 
 /// What every call that begins from here on has to see.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,8 +146,10 @@ impl One {
         let goes = self.stage.state().goes.unwrap_or(Goes::Well);
         if goes != Goes::Refused {
             let answer = call(&mut self.record());
-            if goes == Goes::Well {
-                return Ok(answer);
+            match goes {
+                Goes::Well => return Ok(answer),
+                Goes::DroppedUnanswered => pending().await,
+                _ => {}
             }
         }
         Err(StoreError::new("one", "call", "it fails"))
@@ -342,9 +349,9 @@ impl World {
         self.caller.stage.state().goes = Some(goes);
         let running = &mut self.running[process];
         let future = running.as_mut().expect("it is not done");
-        if goes == Goes::Dropped
-            || future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
-        {
+        let is_done = goes != Goes::Dropped
+            && future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        if is_done || matches!(goes, Goes::Dropped | Goes::DroppedUnanswered) {
             *running = None;
         }
     }
@@ -375,8 +382,8 @@ fn steps(world: &World, begun: &[bool], may_fail: bool) -> Vec<Step> {
     running
         .flat_map(|process| {
             let goes = match may_fail && begun[process] {
-                true => &[Goes::Well, Goes::Refused, Goes::AnswerLost, Goes::Dropped][..],
-                false => &[Goes::Well],
+                true => &ALL[..],
+                false => &ALL[..1],
             };
             goes.iter().map(move |goes| (process, *goes))
         })
@@ -429,9 +436,9 @@ fn no_order_of_calls_and_failures_shows_an_ended_session_or_hides_a_save() {
     // All orders of `Looks`, `LooksPast` and `Saves` held too, which took three minutes (6,750,688).
     for (processes, firsts, most_faults) in [
         (&[Saves, Ends][..], &[NEW, CACHED][..], 2),
-        (&[Looks, Ends], &[NEW, CACHED], 2),
+        (&[Looks, Ends], &[NEW], 2),
         (&[Looks, Saves], &[NEW, CACHED], 1),
-        (&[LooksPast, Saves], &[CACHED], 2),
+        (&[LooksPast, Saves], &[CACHED], 1),
         (&[LooksPast, Touches], &[NEW, CACHED], 2),
         (&[LooksAndSaves, Ends], &[CACHED], 1),
         (&[Creates, Looks], &[NEW], 1),

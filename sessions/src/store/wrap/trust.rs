@@ -301,6 +301,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_while_the_cache_forgets_stays_refused() {
+        let (trust, key) = (Trust::default(), key(1));
+        let (mut one, mut other) = (trust.write(&key), trust.write(&key));
+        let before = one.refuse();
+        let entry = kept(trust.read(&key)).unwrap();
+        let after = other.refuse();
+        one.removed(before);
+        drop((one, other));
+        assert!(!trust.is_good(&key, entry));
+        let call = trust.read(&key);
+        call.removed(after);
+        drop(call);
+        assert_eq!(known(&trust), 0);
+    }
+
+    #[test]
     fn what_a_user_has_is_not_kept_while_all_of_a_users_sessions_end() {
         let (trust, key) = (Trust::default(), key(1));
         let mut before = trust.write(&key);

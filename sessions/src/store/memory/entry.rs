@@ -219,23 +219,32 @@ impl Entry {
 
     /// About how many bytes of memory it takes, all in all: rather more than less.
     pub(super) fn cost(&self) -> usize {
-        /// Its places in a hash table and in a heap, and in what an allocator cannot use of the memory
-        /// that these have left as they grew (measured, with glibc's).
+        /// Its places in a hash table and in a heap, of which [half may be empty](super::shard::Shard::shrink).
         const PLACE: usize = size_of::<Place>() * 5 / 2 + size_of::<Due>() * 3 / 2;
-        /// An entry in the index of users: a place in its table, the user's name, and a table of its own for
-        /// the user's sessions.
+        /// An entry in the index of users: a place in its table, and a table of its own for the user's sessions.
         const USER: usize = 3 * size_of::<[usize; 8]>() + 224;
         /// What an `Arc` counts with.
         const COUNTS: usize = 2 * size_of::<usize>();
-        let user = self.user().map_or(0, |user| USER + allocated(COUNTS + user.len()));
+        let name = |user: &str| allocated(COUNTS + user.len());
+        // The index may have the name from another session of the user, which is gone by now.
+        let in_index = self.user().map_or(0, |user| USER + name(user));
         let pieces = match self {
             Self::Small(bytes) => allocated(bytes.len()),
             Self::Large(large) => {
-                allocated(size_of::<Large>()) + allocated(COUNTS + large.payload.len())
+                allocated(size_of::<Large>())
+                    + allocated(COUNTS + large.payload.len())
+                    + large.user.as_deref().map_or(0, name)
             }
         };
-        PLACE + user + pieces
+        PLACE + in_index + pieces + scattered(pieces)
     }
+}
+
+/// What an allocator cannot use of the memory that pieces of so many bytes have left: of larger pieces more, as
+/// smaller ones come to lie where they were. Measured with glibc's, of sessions of random lengths that come and go
+/// for long.
+const fn scattered(bytes: usize) -> usize {
+    bytes.saturating_sub(128) / 4
 }
 
 /// What an allocator takes for so many bytes: common ones round up to 16, after a word of their own.
@@ -305,6 +314,22 @@ mod tests {
         let entry = Entry::new(&key(1), &record);
         assert!(Arc::ptr_eq(&entry.record().payload, &record.payload));
         assert!(!entry.is_of(&Record { payload: (*record.payload).into(), ..record }));
+    }
+
+    #[test]
+    fn a_session_costs_what_is_kept_of_it() {
+        let cost = |user: Option<&str>, length: usize| {
+            Entry::new(&key(1), &record(1, user, &vec![7; length])).cost()
+        };
+        // A box of 53 bytes and the payload.
+        assert!(cost(None, 80) > 53 + 80 + size_of::<Place>() * 2 + size_of::<Due>() * 2);
+        let (long, longer) = ("a".repeat(300), "a".repeat(1300));
+        // A name that is too long for the box may be kept twice: by the session, and by the index of users.
+        assert!(cost(Some(&longer), 0) >= cost(Some(&long), 0) + 2 * 1000);
+        assert!(cost(Some("ann"), 512) > cost(None, 512) + 400);
+        for length in (0..2000).step_by(8) {
+            assert!(cost(None, length) <= cost(None, length + 8), "{length}");
+        }
     }
 
     #[test]

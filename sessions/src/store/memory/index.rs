@@ -250,11 +250,15 @@ mod tests {
     use super::*;
     use crate::{clock::from_millis, identity::id::StoreKey, record::Record};
 
-    /// Few homes and few hashes, so that sessions are in each other's way.
+    /// Few homes and few hashes, so that sessions are in each other's way. The first home of all and the last
+    /// are among them, so that some stand on both sides of the table's end.
     fn hash_of(number: u8) -> u32 {
         let number = u32::from(number);
-        // The last home of all is one of them.
-        u32::MAX - ((number % 7) << 29 | (number % 3))
+        let hash = (number % 7) << 29 | (number % 3);
+        match number % 2 {
+            0 => hash,
+            _ => u32::MAX - hash,
+        }
     }
 
     fn entry(number: u8) -> Entry {

@@ -1,7 +1,10 @@
 //! The bounds of a store: room is taken before it is written to, and what is worth least makes some
 //! when there is none.
 
-use std::{sync::atomic::Ordering::Relaxed, thread};
+use std::{
+    sync::atomic::Ordering::{Acquire, Relaxed},
+    thread,
+};
 
 use super::{
     Inner,
@@ -215,8 +218,8 @@ impl Inner {
         // Those that are worth more are looked through for expired ones when there can be some: a flood
         // would have each of its requests do so.
         if self.nearest.others_from.load(Relaxed) <= now {
-            // Before the look: what is noted meanwhile counts.
-            self.nearest.others_from.store(u64::MAX, Relaxed);
+            // Before the look: a hint that is noted meanwhile counts, and one that was noted before is seen.
+            self.nearest.others_from.swap(u64::MAX, Acquire);
             let others = [Worth::Used, Worth::LoggedIn].map(|worth| Some((first(worth)?, worth)));
             let next = others.into_iter().flatten().min();
             let ((expires, index), worth) = next.unwrap_or(((u64::MAX, 0), Worth::Used));

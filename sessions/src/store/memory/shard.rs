@@ -241,12 +241,12 @@ impl Shard {
         self.remove_nearest(worth)
     }
 
-    /// Moves to smaller quarters when three quarters of these are empty. What comes back is the
-    /// old memory, for the caller to free without the lock: it can take the allocator milliseconds
-    /// to return a large heap to the system.
+    /// Moves to a smaller table and smaller heaps when half of either is empty, which is what
+    /// [`Entry::cost`] counts on. What comes back is the old memory, for the caller to free without the lock:
+    /// it can take the allocator milliseconds to return a large heap to the system.
     pub(super) fn shrink(&mut self) -> Shard {
         let (used, room) = (self.index.len(), self.capacity());
-        if used > 0 && used > room / 4 && used > self.index.capacity() / 4 {
+        if used > 0 && used > room / 2 && used > self.index.capacity() / 2 {
             return Shard::default();
         }
         let index = self.index.shrink();
@@ -477,12 +477,23 @@ mod tests {
             let entry = Entry::new(&StoreKey::from_bytes(bytes), &record(n.into()));
             shard.insert(entry, Worth::ALL[n as usize % 3]);
         }
-        while shard.len() > 100 {
-            shard.remove_expired(u64::MAX);
+        // What grows is never much too large.
+        let (room, places) = (shard.capacity(), shard.index.capacity());
+        assert!(room <= 2000 * 9 / 8 + 12 && places <= 2000 * 5 / 4 + 7, "{room}, {places}");
+        // At first the heaps are more than half full, and the table is not.
+        let half = places / 2;
+        assert!(half > room / 2 + 10);
+        for most in [half, 900, 100, 3] {
+            while shard.len() > most {
+                shard.remove_expired(u64::MAX);
+            }
+            drop(shard.shrink());
+            shard.check();
+            let room = [shard.capacity(), shard.index.capacity()];
+            assert!(room.iter().all(|&room| room < 2 * shard.len()), "{room:?} of {most}");
+            // Where little is empty, nothing moves.
+            assert_eq!(shard.shrink().index.capacity(), 0);
         }
-        drop(shard.shrink());
-        shard.check();
-        assert!(shard.capacity() < 200 && shard.index.capacity() < 400);
         while shard.remove_expired(u64::MAX).is_some() {}
         drop(shard.shrink());
         assert_eq!((shard.capacity(), shard.index.capacity()), (0, 0));

@@ -2,7 +2,11 @@
 //! when there is none.
 
 use std::{
-    sync::atomic::Ordering::{Acquire, Relaxed},
+    ops::Range,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed},
+    },
     thread,
 };
 
@@ -205,16 +209,7 @@ impl Inner {
 
     /// The first of what has expired, or else of what is worth least, and its shard.
     fn find_least_worth(&self, now: u64, except: Option<usize>) -> Option<(Worth, usize)> {
-        let first = |worth: Worth| {
-            let mut first = (u64::MAX, 0);
-            for (index, hint) in self.nearest.of[worth as usize].iter().enumerate() {
-                let expires = hint.load(Relaxed);
-                if expires < first.0 && Some(index) != except {
-                    first = (expires, index);
-                }
-            }
-            Some(first).filter(|(expires, _)| *expires < u64::MAX)
-        };
+        let first = |worth: Worth| first_of(&self.nearest.of[worth as usize], except);
         // Those that are worth more are looked through for expired ones when there can be some: a flood
         // would have each of its requests do so.
         if self.nearest.others_from.load(Relaxed) <= now {
@@ -229,5 +224,67 @@ impl Inner {
             }
         }
         [Worth::Unused, Worth::Used].into_iter().find_map(|worth| Some((worth, first(worth)?.1)))
+    }
+}
+
+/// The smallest of the numbers below `u64::MAX` and its place, but for one place. Each call that finds no room
+/// looks through all of them: first for the piece that has it, which is quicker.
+fn first_of(hints: &[AtomicU64], except: Option<usize>) -> Option<(u64, usize)> {
+    const PIECE: usize = 64;
+    let except_piece = except.map(|except| except / PIECE);
+    let mut nearest = (u64::MAX, 0);
+    for (piece, hints) in hints.chunks(PIECE).enumerate() {
+        if Some(piece) != except_piece {
+            nearest = nearest.min((smallest_of(hints), piece));
+        }
+    }
+    let first_in = |places: Range<usize>| {
+        let others = places.filter(|place| Some(*place) != except);
+        let first = others.map(|place| (hints[place].load(Relaxed), place)).min();
+        first.filter(|(number, _)| *number < u64::MAX)
+    };
+    let in_piece = |piece: usize| first_in(piece * PIECE..hints.len().min((piece + 1) * PIECE));
+    let found = in_piece(nearest.1).into_iter().chain(except_piece.and_then(in_piece)).min();
+    match found {
+        // Another call has changed the numbers since.
+        None if nearest.0 < u64::MAX => first_in(0..hints.len()),
+        found => found,
+    }
+}
+
+/// In several lanes, none of which waits for the others.
+fn smallest_of(hints: &[AtomicU64]) -> u64 {
+    let mut lanes = [u64::MAX; 8];
+    let (groups, rest) = hints.as_chunks::<8>();
+    for group in groups {
+        for (lane, hint) in lanes.iter_mut().zip(group) {
+            *lane = hint.load(Relaxed).min(*lane);
+        }
+    }
+    let rest = rest.iter().map(|hint| hint.load(Relaxed));
+    lanes.into_iter().chain(rest).min().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_found_wherever_it_stands() {
+        let numbers = |numbers: &[u64]| -> Vec<AtomicU64> {
+            numbers.iter().copied().map(AtomicU64::new).collect()
+        };
+        for count in [0, 1, 2, 7, 8, 9, 63, 64, 65, 130, 200] {
+            let none = numbers(&vec![u64::MAX; count]);
+            assert_eq!(first_of(&none, None), None);
+            for first in 0..count {
+                let hints: Vec<u64> = (0..count).map(|at| 5 + at.abs_diff(first) as u64).collect();
+                let hints = numbers(&hints);
+                assert_eq!(first_of(&hints, None), Some((5, first)));
+                let next = first_of(&hints, Some(first));
+                assert_eq!(next.map(|(number, _)| number), (count > 1).then_some(6));
+                assert!(next.is_none_or(|(_, at)| at.abs_diff(first) == 1));
+            }
+        }
     }
 }

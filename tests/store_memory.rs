@@ -564,7 +564,8 @@ mod worth {
         let small = store.memory_used();
         for user in [None, Some("ann")] {
             assert_eq!(store.replace(&key(0), &large(user), 1).await.unwrap(), Replaced::Done);
-            assert!((100_000..101_000).contains(&store.memory_used()));
+            // And a quarter for what lies between pieces of that size.
+            assert!((100_000..126_000).contains(&store.memory_used()));
             let back = store.replace(&key(0), &record(clock.now(), LONG), 1).await.unwrap();
             assert_eq!((back, store.memory_used()), (Replaced::Done, small));
         }

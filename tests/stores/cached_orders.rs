@@ -14,6 +14,8 @@ use sessions::{
     Created, DynUserIndex, Record, Replaced, Store, StoreError, StoreKey, UserIndex, store::Cached,
 };
 
+use crate::one_record;
+
 const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
 const USER: &str = "ann";
 
@@ -162,14 +164,7 @@ impl Store for One {
     }
 
     async fn create(&self, _: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.call(|held| match held {
-            Some(_) => Created::Exists,
-            None => {
-                *held = Some(record.clone());
-                Created::Done
-            }
-        })
-        .await
+        self.call(|held| one_record::create(held, record)).await
     }
 
     async fn replace(
@@ -178,15 +173,7 @@ impl Store for One {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        self.call(|held| match held {
-            None => Replaced::Missing,
-            Some(held) if held.version != based_on => Replaced::Changed,
-            Some(held) => {
-                *held = record.clone();
-                Replaced::Done
-            }
-        })
-        .await
+        self.call(|held| one_record::replace(held, record, based_on)).await
     }
 
     async fn touch(&self, _: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ mod near;
 mod near_history;
 mod near_postgres;
 mod nginx;
+mod one_record;
 mod processes;
 mod redis;
 mod redis_faults;

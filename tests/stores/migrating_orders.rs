@@ -16,6 +16,8 @@ use std::{
 
 use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey, store::Migrating};
 
+use crate::one_record;
+
 const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
 
 /// What a process does. Each that saves has a letter of its own, and appends it to what it has found.
@@ -183,14 +185,7 @@ impl Store for One {
     }
 
     async fn create(&self, _: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.call(|held| match held {
-            Some(_) => Created::Exists,
-            None => {
-                *held = Some(record.clone());
-                Created::Done
-            }
-        })
-        .await
+        self.call(|held| one_record::create(held, record)).await
     }
 
     async fn replace(
@@ -199,15 +194,7 @@ impl Store for One {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        self.call(|held| match held {
-            None => Replaced::Missing,
-            Some(held) if held.version != based_on => Replaced::Changed,
-            Some(held) => {
-                *held = record.clone();
-                Replaced::Done
-            }
-        })
-        .await
+        self.call(|held| one_record::replace(held, record, based_on)).await
     }
 
     async fn touch(&self, _: &StoreKey, _: SystemTime) -> Result<(), StoreError> {

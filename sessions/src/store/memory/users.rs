@@ -37,7 +37,7 @@ impl Users {
 
     fn lock(&self, user: &str) -> MutexGuard<'_, Shard> {
         let index = self.hasher.hash_one(user) as usize % SHARDS;
-        // All that can panic in there is an allocation that is refused, before the first change.
+        // A refused allocation ends the process, and nothing else in there can panic: a poisoned table is whole.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,3 +1,5 @@
+//! actix-session: a map of texts, each of which is JSON; in Redis, or in the cookie itself.
+
 use std::{fmt, sync::Arc};
 
 use http::HeaderValue;

@@ -1,3 +1,5 @@
+//! axum_session: JSON, whose values are JSON in texts, under a UUID; encrypted where its configuration says so.
+
 use std::fmt;
 
 use cookie::Key;

@@ -1,3 +1,5 @@
+//! tower-sessions, with axum-login on top or not: MessagePack arrays with a map of values, under an id in base64.
+
 use std::{
     fmt,
     time::{Duration, SystemTime},

@@ -1,3 +1,6 @@
+//! What a `CsrfLayer` checks, and its settings. The check itself stands in `check`; `service` makes it for axum
+//! and tower, `actix/csrf.rs` for actix-web.
+
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
 
 use axum_core::BoxError;

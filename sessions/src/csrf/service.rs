@@ -1,3 +1,8 @@
+//! The check of a `CsrfLayer` in tower: a request passes, is refused, or waits until its token is compared.
+//!
+//! 1. The method, the headers and the address decide at once, without a future, for most requests.
+//! 2. A token in a form is looked for in the body, which is read up to a limit and handed on whole.
+
 use std::{
     error::Error as StdError,
     fmt,

@@ -1,3 +1,6 @@
+//! A response on its way out in tower: [`drive`](super::drive) runs the handler and finishes the session, and
+//! what came of that goes into the headers, or into a response of the layer's in place of the handler's.
+
 use std::{
     fmt,
     pin::Pin,

@@ -1,3 +1,5 @@
+//! A request on its way in: it gets a handle on its session, and nothing is opened, parsed or looked up yet.
+
 use std::{
     fmt,
     sync::Arc,

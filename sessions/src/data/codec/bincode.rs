@@ -1,3 +1,5 @@
+//! bincode 2, for [plain](super::plain) values.
+
 use bincode::{
     config::{self, Configuration, Limit, LittleEndian, Varint},
     serde::{borrow_decode_from_slice, encode_into_std_write},

@@ -1,3 +1,5 @@
+//! JSON, for whatever is asked to be in it.
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{

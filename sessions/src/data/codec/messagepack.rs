@@ -1,3 +1,5 @@
+//! MessagePack with names, for whatever has a structure.
+
 use rmp_serde::{Deserializer, decode::Error, encode::write_named};
 use serde::{
     Deserialize, Serialize,

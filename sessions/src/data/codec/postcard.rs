@@ -1,3 +1,5 @@
+//! postcard, for [plain](super::plain) values.
+
 use serde::{Deserialize, Serialize};
 
 use super::{error::CodecError, plain::Positional};

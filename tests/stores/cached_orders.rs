@@ -2,22 +2,14 @@
 //! of the cache and of the store that fail before or after they have happened, and calls that are dropped.
 
 use std::{
-    future::{pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
-use sessions::{
-    Created, DynUserIndex, Record, Replaced, Store, StoreError, StoreKey, UserIndex, store::Cached,
-};
+use sessions::{Created, Record, Replaced, Store, UserIndex, store::Cached};
 
-use crate::one_record;
-
-const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
-const USER: &str = "ann";
+use crate::one_record::{ALL, Goes, KEY, One, Running, Step, Turns, USER, now};
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,23 +38,6 @@ use Process::{
     Saves, SavesElsewhere, Touches,
 };
 
-/// How a step of a process goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goes {
-    Well,
-    /// An error, and nothing has happened.
-    Refused,
-    /// An error, although it has happened.
-    AnswerLost,
-    /// The process is dropped where it waits.
-    Dropped,
-    /// It is dropped when the call has happened, and before it hears of that.
-    DroppedUnanswered,
-}
-
-const ALL: [Goes; 5] =
-    [Goes::Well, Goes::Refused, Goes::AnswerLost, Goes::Dropped, Goes::DroppedUnanswered];
-
 /// What every call that begins from here on has to see.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
@@ -74,28 +49,24 @@ struct Told {
     expires_at: u64,
 }
 
-#[derive(Debug)]
-struct State {
-    told: Told,
-    /// How the running call goes; `None` when nothing waits for its turn any more.
-    goes: Option<Goes>,
+#[derive(Clone, Debug, Default)]
+struct Stage {
+    told: Arc<Mutex<Told>>,
+    turns: Turns,
 }
 
-#[derive(Clone, Debug)]
-struct Stage(Arc<Mutex<State>>);
-
 impl Stage {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+    fn all(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap()
     }
 
     fn told(&self) -> Told {
-        self.state().told
+        *self.all()
     }
 
     /// A look that began when this much had been told.
     fn has_seen(&self, begun: Told, found: Option<&Record>) {
-        let told = &mut self.state().told;
+        let mut told = self.all();
         let Some(found) = found else {
             // Before a session has begun there is none.
             told.has_ended |= begun.version > 0;
@@ -117,98 +88,6 @@ impl Told {
 
 fn seconds(record: &Record) -> u64 {
     record.expires_at.duration_since(record.created_at).unwrap().as_secs()
-}
-
-/// A store of one record, each of whose calls waits for its turn.
-#[derive(Clone, Debug)]
-struct One {
-    record: Arc<Mutex<Option<Record>>>,
-    stage: Stage,
-}
-
-impl One {
-    fn new(stage: &Stage) -> Self {
-        Self { record: Arc::default(), stage: stage.clone() }
-    }
-
-    fn record(&self) -> MutexGuard<'_, Option<Record>> {
-        self.record.lock().unwrap()
-    }
-
-    async fn call<R: Send>(
-        &self,
-        call: impl FnOnce(&mut Option<Record>) -> R + Send,
-    ) -> Result<R, StoreError> {
-        let mut is_its_turn = self.stage.state().goes.is_none();
-        poll_fn(|_| match std::mem::replace(&mut is_its_turn, true) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
-        let goes = self.stage.state().goes.unwrap_or(Goes::Well);
-        if goes != Goes::Refused {
-            let answer = call(&mut self.record());
-            match goes {
-                Goes::Well => return Ok(answer),
-                Goes::DroppedUnanswered => pending().await,
-                _ => {}
-            }
-        }
-        Err(StoreError::new("one", "call", "it fails"))
-    }
-}
-
-impl Store for One {
-    async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.call(|held| held.clone()).await
-    }
-
-    async fn create(&self, _: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.call(|held| one_record::create(held, record)).await
-    }
-
-    async fn replace(
-        &self,
-        _: &StoreKey,
-        record: &Record,
-        based_on: u64,
-    ) -> Result<Replaced, StoreError> {
-        self.call(|held| one_record::replace(held, record, based_on)).await
-    }
-
-    async fn touch(&self, _: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.call(|held| {
-            if let Some(held) = held {
-                held.expires_at = held.expires_at.max(expires_at);
-            }
-        })
-        .await
-    }
-
-    async fn delete(&self, _: &StoreKey) -> Result<bool, StoreError> {
-        self.call(|held| held.take().is_some()).await
-    }
-
-    fn user_index(&self) -> Option<&dyn DynUserIndex> {
-        Some(self)
-    }
-}
-
-impl UserIndex for One {
-    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        let is_theirs = |held: &&Record| held.user.as_deref() == Some(user);
-        self.call(|held| held.iter().filter(is_theirs).map(|held| (KEY, held.clone())).collect())
-            .await
-    }
-
-    async fn delete_sessions_of(
-        &self,
-        user: &str,
-        _: Option<&StoreKey>,
-    ) -> Result<u64, StoreError> {
-        let is_theirs = |held: &mut Record| held.user.as_deref() == Some(user);
-        self.call(|held| u64::from(held.take_if(is_theirs).is_some())).await
-    }
 }
 
 /// Who calls.
@@ -237,8 +116,8 @@ impl Caller {
     async fn saves(&self, based_on: &Record, user: Option<&str>) {
         let record = self.saved(based_on).with_user(user.map(Into::into));
         match self.store.replace(&KEY, &record, based_on.version).await {
-            Ok(Replaced::Done) => self.stage.state().told.has(&record),
-            Ok(Replaced::Missing) => self.stage.state().told.has_ended = true,
+            Ok(Replaced::Done) => self.stage.all().has(&record),
+            Ok(Replaced::Missing) => self.stage.all().has_ended = true,
             _ => {}
         }
     }
@@ -249,7 +128,7 @@ impl Caller {
         match process {
             Creates => {
                 if let Ok(Created::Done) = store.create(&KEY, first).await {
-                    stage.state().told.has(first);
+                    stage.all().has(first);
                 }
             }
             Looks => drop(self.looks().await),
@@ -270,17 +149,17 @@ impl Caller {
                 let expires_at = first.expires_at + Duration::from_secs(30);
                 if store.touch(&KEY, expires_at).await.is_ok() {
                     let least = seconds(&first.clone().with_expires_at(expires_at));
-                    stage.state().told.expires_at = least;
+                    stage.all().expires_at = least;
                 }
             }
             Ends => {
                 let has_begun = stage.told().version > 0;
                 let ended = store.delete(&KEY).await;
-                stage.state().told.has_ended |= ended.is_ok_and(|was_there| was_there || has_begun);
+                stage.all().has_ended |= ended.is_ok_and(|was_there| was_there || has_begun);
             }
             EndsAllOfUser => {
                 let ended = store.delete_sessions_of(USER, None).await;
-                stage.state().told.has_ended |= ended.is_ok_and(|ended| ended > 0 || has_user);
+                stage.all().has_ended |= ended.is_ok_and(|ended| ended > 0 || has_user);
             }
             GivesWay => drop(cache.delete(&KEY).await),
             SavesElsewhere => drop(remote.replace(&KEY, &self.saved(first), 1).await),
@@ -289,15 +168,10 @@ impl Caller {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = ()>>>;
-
 struct World {
     caller: Caller,
     running: Vec<Option<Running>>,
 }
-
-/// The next step is this process's, and goes so.
-type Step = (usize, Goes);
 
 /// A session as it is at first, if it is there: whether the cache has it, and whose it is.
 #[derive(Clone, Copy, Debug)]
@@ -308,20 +182,21 @@ struct First {
 
 impl World {
     fn new(processes: &[Process], first: First) -> Self {
-        let stage = Stage(Arc::new(Mutex::new(State { told: Told::default(), goes: None })));
-        let (cache, remote) = (One::new(&stage), One::new(&stage));
+        let stage = Stage::default();
+        let one = || One::holding(None, &stage.turns);
+        let (cache, remote) = (one(), one());
         let store = Cached::new(cache.clone(), remote.clone(), Duration::MAX);
-        let now = SystemTime::UNIX_EPOCH;
-        let record = Record::new(1, now, now + Duration::from_secs(60), *b"x")
+        let created_at = SystemTime::UNIX_EPOCH;
+        let record = Record::new(1, created_at, created_at + Duration::from_secs(60), *b"x")
             .with_user(first.user.map(Into::into));
         if !processes.contains(&Creates) {
             *remote.record() = Some(record.clone());
             if first.is_cached {
-                assert_eq!(now_ready(store.load(&KEY)).unwrap().as_ref(), Some(&record));
+                assert_eq!(now(store.load(&KEY)).unwrap().as_ref(), Some(&record));
             }
-            stage.state().told.version = 1;
+            stage.all().version = 1;
         }
-        stage.state().goes = Some(Goes::Well);
+        stage.turns.begin(processes.len());
         let caller = Caller { store, cache, remote, stage, first: record };
         let running = processes.iter().map(|process| {
             let has_user = first.user.is_some() && !processes.contains(&Creates);
@@ -332,34 +207,19 @@ impl World {
         Self { caller, running }
     }
 
-    fn step(&mut self, (process, goes): Step) {
-        self.caller.stage.state().goes = Some(goes);
-        let running = &mut self.running[process];
-        let future = running.as_mut().expect("it is not done");
-        let is_done = goes != Goes::Dropped
-            && future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
-        if is_done || matches!(goes, Goes::Dropped | Goes::DroppedUnanswered) {
-            *running = None;
-        }
+    fn step(&mut self, step: Step) {
+        self.caller.stage.turns.step(&mut self.running, step);
     }
 
     /// All is done: the cache has what the store has, or nothing.
     fn check(&self, is_alone: bool) {
-        self.caller.stage.state().goes = None;
+        self.caller.stage.turns.are_over();
         for _ in 0..2 {
             let begun = self.caller.stage.told();
-            let found = now_ready(self.caller.store.load(&KEY)).unwrap();
+            let found = now(self.caller.store.load(&KEY)).unwrap();
             self.caller.stage.has_seen(begun, found.as_ref());
             assert!(!is_alone || found == *self.caller.remote.record(), "{found:?}");
         }
-    }
-}
-
-/// The outcome of a future that waits for nothing.
-fn now_ready<R>(future: impl Future<Output = R>) -> R {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => panic!("it waits"),
     }
 }
 

@@ -8,6 +8,7 @@ mod cut;
 mod memcached;
 mod migrating;
 mod migrating_orders;
+mod mirrored_orders;
 mod near;
 mod near_history;
 mod near_postgres;

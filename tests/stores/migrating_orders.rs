@@ -4,21 +4,14 @@
 
 use std::{
     collections::HashSet,
-    fmt::Debug,
-    future::poll_fn,
     hash::{DefaultHasher, Hash, Hasher},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
-use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey, store::Migrating};
+use sessions::{Record, Replaced, Store, store::Migrating};
 
-use crate::one_record;
-
-const KEY: StoreKey = StoreKey::from_bytes([7; 32]);
+use crate::one_record::{Goes, KEY, One, Running, Step, Turns, World, explore, now};
 
 /// What a process does. Each that saves has a letter of its own, and appends it to what it has found.
 #[derive(Clone, Copy, Debug)]
@@ -31,16 +24,6 @@ enum Process {
     Ends,
     /// Ends the session in the old store, as a process does that knows no other.
     EndsInOld,
-}
-
-/// How a call of a store goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goes {
-    Well,
-    /// An error, and nothing has happened.
-    Refused,
-    /// An error, although it has happened.
-    AnswerLost,
 }
 
 /// How far the session's end has got.
@@ -64,34 +47,31 @@ struct Told {
 #[derive(Debug, Default)]
 struct State {
     told: Told,
-    /// By process: what the stores have answered, and what had been told to all when its call began.
-    answers: Vec<u64>,
+    /// By process: what had been told to all when its call began.
     begun: Vec<Option<Told>>,
-    running: usize,
-    goes: Option<Goes>,
 }
 
-/// Whose turn it is.
 #[derive(Clone, Debug, Default)]
-struct Stage(Arc<Mutex<State>>);
+struct Stage {
+    state: Arc<Mutex<State>>,
+    turns: Turns,
+}
 
 impl Stage {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 
     /// A new call of `Migrating` begins with the next call of a store.
     fn begins(&self) {
-        let mut state = self.state();
-        let running = state.running;
-        state.begun[running] = None;
+        self.state().begun[self.turns.running()] = None;
     }
 
     /// What had been told to all when the call began.
     fn begun(&self) -> Told {
         let state = self.state();
-        match &state.begun[state.running] {
-            Some(told) if state.goes.is_some() => told.clone(),
+        match &state.begun[self.turns.running()] {
+            Some(told) if self.turns.goes().is_some() => told.clone(),
             _ => state.told.clone(),
         }
     }
@@ -126,83 +106,6 @@ impl Stage {
             Replaced::Missing => assert_ne!(self.state().told.end, End::Ahead, "it lives"),
             Replaced::Changed => {}
         }
-    }
-}
-
-/// A store of one record, each of whose calls waits for its turn.
-#[derive(Clone, Debug)]
-struct One {
-    record: Arc<Mutex<Option<Record>>>,
-    stage: Stage,
-}
-
-impl One {
-    fn holding(record: Option<Record>, stage: &Stage) -> Self {
-        Self { record: Arc::new(Mutex::new(record)), stage: stage.clone() }
-    }
-
-    fn record(&self) -> MutexGuard<'_, Option<Record>> {
-        self.record.lock().unwrap()
-    }
-
-    async fn call<R: Debug + Send>(
-        &self,
-        call: impl FnOnce(&mut Option<Record>) -> R + Send,
-    ) -> Result<R, StoreError> {
-        let mut is_its_turn = self.stage.state().goes.is_none();
-        poll_fn(|_| match std::mem::replace(&mut is_its_turn, true) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
-        let mut state = self.stage.state();
-        let State { told, answers, begun, running, goes } = &mut *state;
-        let Some(goes) = *goes else { return Ok(call(&mut self.record())) };
-        begun[*running].get_or_insert_with(|| told.clone());
-        let answer = match goes {
-            Goes::Refused => None,
-            Goes::Well => Some(call(&mut self.record())),
-            Goes::AnswerLost => {
-                call(&mut self.record());
-                None
-            }
-        };
-        let mut hasher = DefaultHasher::new();
-        (answers[*running], format!("{answer:?}")).hash(&mut hasher);
-        hash_record(&self.record(), &mut hasher);
-        answers[*running] = hasher.finish();
-        answer.ok_or_else(|| StoreError::new("one", "call", "it fails"))
-    }
-}
-
-fn hash_record(record: &Option<Record>, hasher: &mut DefaultHasher) {
-    record.as_ref().map(|record| (record.version, &record.payload)).hash(hasher);
-}
-
-impl Store for One {
-    async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.call(|held| held.clone()).await
-    }
-
-    async fn create(&self, _: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.call(|held| one_record::create(held, record)).await
-    }
-
-    async fn replace(
-        &self,
-        _: &StoreKey,
-        record: &Record,
-        based_on: u64,
-    ) -> Result<Replaced, StoreError> {
-        self.call(|held| one_record::replace(held, record, based_on)).await
-    }
-
-    async fn touch(&self, _: &StoreKey, _: SystemTime) -> Result<(), StoreError> {
-        self.call(|_| ()).await
-    }
-
-    async fn delete(&self, _: &StoreKey) -> Result<bool, StoreError> {
-        self.call(|held| held.take().is_some()).await
     }
 }
 
@@ -258,73 +161,63 @@ async fn run(process: Process, store: Migrating<One, One>, old: One, stage: Stag
     }
 }
 
-struct World {
+struct Moving {
     stage: Stage,
     old: One,
     new: One,
-    running: Vec<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    running: Vec<Option<Running>>,
     processes: Vec<Process>,
 }
 
-/// The next call of a store is this process's, and goes so.
-type Step = (usize, Goes);
-
-impl World {
+impl Moving {
     fn new(processes: &[Process]) -> Self {
         let stage = Stage::default();
-        stage.state().answers = vec![0; processes.len()];
         stage.state().begun = vec![None; processes.len()];
-        stage.state().goes = Some(Goes::Well);
+        let turns = &stage.turns;
+        turns.begin(processes.len());
         let created_at = SystemTime::UNIX_EPOCH;
         let expires_at = created_at + Duration::from_secs(60);
         let first = Record::new(1, created_at, expires_at, *b"x");
-        let (old, new) = (One::holding(Some(first.clone()), &stage), One::holding(None, &stage));
+        let (old, new) = (One::holding(Some(first.clone()), turns), One::holding(None, turns));
         let store = Migrating::new(old.clone(), new.clone());
         let running = processes.iter().map(|process| {
             let process = run(*process, store.clone(), old.clone(), stage.clone(), first.clone());
-            Some(Box::pin(process) as Pin<Box<dyn Future<Output = ()>>>)
+            Some(Box::pin(process) as Running)
         });
-        let running = running.collect();
-        let mut world = Self { stage, old, new, running, processes: processes.to_vec() };
+        let mut running: Vec<_> = running.collect();
         // Up to the first call of each.
-        (0..processes.len()).for_each(|process| world.poll(process));
-        world
-    }
-
-    fn after(processes: &[Process], path: &[Step]) -> Self {
-        let mut world = Self::new(processes);
-        path.iter().for_each(|step| world.step(*step));
-        world
-    }
-
-    fn poll(&mut self, process: usize) {
-        self.stage.state().running = process;
-        let running = &mut self.running[process];
-        let future = running.as_mut().expect("it is not done");
-        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            *running = None;
+        for process in 0..processes.len() {
+            turns.step(&mut running, (process, Goes::Well));
         }
+        Self { stage, old, new, running, processes: processes.to_vec() }
+    }
+}
+
+impl World for Moving {
+    fn running(&self) -> &[Option<Running>] {
+        &self.running
     }
 
-    fn step(&mut self, (process, goes): Step) {
+    fn step(&mut self, step: Step) {
         {
             let mut state = self.stage.state();
-            state.goes = Some(goes);
-            let is_end = matches!(self.processes[process], Process::Ends | Process::EndsInOld);
-            if is_end && state.told.end == End::Ahead {
-                state.told.end = End::Begun;
+            let State { told, begun } = &mut *state;
+            let is_end = matches!(self.processes[step.0], Process::Ends | Process::EndsInOld);
+            if is_end && told.end == End::Ahead {
+                told.end = End::Begun;
             }
+            begun[step.0].get_or_insert_with(|| told.clone());
         }
-        self.poll(process);
+        self.stage.turns.step(&mut self.running, step);
     }
 
-    /// What all that follows depends on.
     fn signature(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        hash_record(&self.old.record(), &mut hasher);
-        hash_record(&self.new.record(), &mut hasher);
+        self.old.hash(&mut hasher);
+        self.new.hash(&mut hasher);
+        self.stage.turns.hash(&mut hasher);
         let state = self.stage.state();
-        (&state.told, &state.answers, &state.begun).hash(&mut hasher);
+        (&state.told, &state.begun).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -337,7 +230,7 @@ impl World {
             *self.new.record() = in_new.clone();
             self.stage.state().told = told.clone();
         };
-        self.stage.state().goes = None;
+        self.stage.turns.are_over();
         let store = Migrating::new(self.old.clone(), self.new.clone());
 
         let found = now(store.load(&KEY)).unwrap();
@@ -358,49 +251,6 @@ impl World {
     }
 }
 
-/// The outcome of a future that waits for nothing.
-fn now<R>(future: impl Future<Output = R>) -> R {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => panic!("it waits"),
-    }
-}
-
-/// Goes through every order, with at most so many calls that fail. How many states there are.
-fn explore(processes: &[Process], most_faults: usize) -> usize {
-    let mut seen = HashSet::new();
-    // What has been done, and the world in which that has just been done, if there is one.
-    let mut ahead = vec![(Vec::new(), None)];
-    while let Some((path, world)) = ahead.pop() {
-        let faults = path.iter().filter(|(_, goes)| *goes != Goes::Well).count();
-        let checked = catch_unwind(AssertUnwindSafe(|| {
-            let world: World = world.unwrap_or_else(|| World::after(processes, &path));
-            seen.insert((world.signature(), faults)).then(|| {
-                world.check();
-                world
-            })
-        }));
-        let checked = checked.unwrap_or_else(|_| panic!("{processes:?}: {path:?}"));
-        let Some(mut world) = checked else { continue };
-        let goes = match faults < most_faults {
-            true => &[Goes::Refused, Goes::AnswerLost, Goes::Well][..],
-            false => &[Goes::Well],
-        };
-        let running = (0..processes.len()).filter(|process| world.running[*process].is_some());
-        let steps: Vec<Step> =
-            running.flat_map(|process| goes.iter().map(move |goes| (process, *goes))).collect();
-        let with = |step: Step| [&path[..], &[step]].concat();
-        ahead.extend(steps.iter().map(|step| (with(*step), None)));
-        if let Some((path, next)) = ahead.last_mut().filter(|_| !steps.is_empty()) {
-            let path = path.clone();
-            let stepped = catch_unwind(AssertUnwindSafe(|| world.step(path[path.len() - 1])));
-            stepped.unwrap_or_else(|_| panic!("{processes:?}: {path:?}"));
-            *next = Some(world);
-        }
-    }
-    seen.len()
-}
-
 #[test]
 fn no_order_of_calls_and_failures_loses_a_save_or_a_session_or_brings_one_back() {
     use Process::{Ends, EndsInOld, Looks, LooksAndSaves, Saves};
@@ -414,6 +264,8 @@ fn no_order_of_calls_and_failures_loses_a_save_or_a_session_or_brings_one_back()
         (&[Saves(b'a'), Saves(b'b'), Ends], 1),
         (&[Saves(b'a'), LooksAndSaves(b'b'), Ends], 0),
     ] {
-        assert!(explore(processes, most_faults) > 300);
+        let failures = [Goes::Refused, Goes::AnswerLost];
+        let states = explore(&processes, || Moving::new(processes), &failures, most_faults);
+        assert!(states > 300);
     }
 }

@@ -146,8 +146,8 @@ impl Entry {
         }
     }
 
-    /// Whether it says what this record says, but for times. Of a large one, whether it was made of that or
-    /// gave it out.
+    /// Whether it says what this record says, but for times: when the session was first saved is the same in all of
+    /// its records. Of a large one, whether it was made of that or gave it out.
     pub(super) fn is_of(&self, record: &Record) -> bool {
         let is_payload = match self {
             Self::Small(_) => self.payload() == &*record.payload,

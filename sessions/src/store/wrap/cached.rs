@@ -27,10 +27,7 @@ use crate::{
         Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
         erased::index_behind,
         packed::{pack, unpack},
-        wrap::{
-            trust::{Call, Trust},
-            upsert::{Put, put_if},
-        },
+        wrap::trust::{Call, Trust},
     },
 };
 
@@ -71,7 +68,7 @@ use crate::{
 /// # Cancellation
 ///
 /// After a write that was dropped, or that `L2` has failed, the next `load` goes to `L2`. If `L2` carries
-/// the write out later than that, it is seen as one of another process is.
+/// the write out later than that, it is seen as one of another process is: after at most the staleness.
 pub struct Cached<L1, L2> {
     shared: Arc<Shared<L1, L2>>,
 }
@@ -123,8 +120,14 @@ pub struct CachedStats {
 }
 
 impl<L1: Store, L2: Store> Cached<L1, L2> {
-    /// Puts `l1` in front of `l2`. A record is taken from the cache for at most `staleness`; with
-    /// `Duration::MAX` until it expires, which is right for a process that shares `l2` with no other.
+    /// Puts `l1` in front of `l2`. A record is taken from the cache for at most `staleness`, counted from before `l2`
+    /// was asked for it or told it.
+    ///
+    /// With `Duration::MAX` it is taken from there until it expires, or `l1` forgets it. What another process does is
+    /// not seen until then, a logout included, so that is for a process that shares `l2` with no other. It is also for
+    /// an `l2` alone that does what it is told before it answers, or never: a [`MemoryStore`](crate::MemoryStore), or
+    /// a file. A server may carry out a write after the call has failed or was dropped, or come back from a restart
+    /// without its latest writes. Before a server, choose some seconds or minutes, also for one process.
     ///
     /// `l1` must be this process's own, and used for nothing else.
     pub fn new(l1: L1, l2: L2, staleness: Duration) -> Self {
@@ -196,8 +199,8 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
             let gives_way = |found: &Record| {
                 found.version < record.version || self.served(key, found).is_none()
             };
-            let put = note(put_if(l1, key, &entry, gives_way).await);
-            if matches!(put, Some(Put::Created | Put::Kept)) && call.confirm(keeping) {
+            let is_kept = note(put_if(l1, key, &entry, gives_way).await).unwrap_or_default();
+            if is_kept && call.confirm(keeping) {
                 return;
             }
         }
@@ -206,6 +209,31 @@ impl<L1: Store, L2: Store> Cached<L1, L2> {
             call.removed(refused);
         }
     }
+}
+
+/// How often other calls may be faster before the cache does without the record.
+const TRIES: u32 = 8;
+
+/// Keeps `record` unless something is there that does not give way. False if neither is so in the end.
+async fn put_if(
+    cache: &impl Store,
+    key: &StoreKey,
+    record: &Record,
+    gives_way: impl Fn(&Record) -> bool,
+) -> Result<bool, StoreError> {
+    for _ in 0..TRIES {
+        let is_kept = match cache.load(key).await? {
+            None => cache.create(key, record).await? == Created::Done,
+            Some(found) if gives_way(&found) => {
+                cache.replace(key, record, found.version).await? == Replaced::Done
+            }
+            Some(_) => true,
+        };
+        if is_kept {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A cache that fails costs speed, and nothing else.

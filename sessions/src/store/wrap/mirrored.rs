@@ -2,6 +2,19 @@
 //!
 //! The replica fails no call. What it may lack is counted, also where a call is dropped: until the primary has
 //! answered by [`Doubt`], from then on by [`Attempt`].
+//!
+//! # What makes the replica come to what the primary has
+//!
+//! Every call that has changed the primary's record then makes the replica's record the same, and looks whether it
+//! is: [`Shared::align`]. Of any number of calls at once let the last write to the primary be that of call A, and the
+//! last one to the replica that of call B. If B's comes later, B has looked at both afterwards. If A's does, A has.
+//! Either of them would have written once more if the two had differed. Two writes go without that look:
+//!
+//! - One that puts a version in the place of an earlier one of the same user. Whoever has seen the earlier one fails to
+//!   write, and looks again. If it was not the user's in the replica before, the end of all of the user's sessions may
+//!   have passed it by there.
+//! - A `delete` of what the primary has had. Nothing comes after that: no key is a second session's. So versions
+//!   only rise, too.
 
 use std::{
     error::Error as _,
@@ -15,15 +28,13 @@ use std::{
 
 use tokio::time::timeout;
 
+use crate::{clock::to_millis, identity::id::StoreKey, record::Record};
 use crate::{
     error::store::StoreError,
     store::{
-        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
-        erased::index_behind,
-        wrap::upsert::{Put, put_always, put_newer},
+        Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex, erased::index_behind,
     },
 };
-use crate::{identity::id::StoreKey, record::Record};
 
 /// Reads from one store and writes to two.
 ///
@@ -36,21 +47,36 @@ use crate::{identity::id::StoreKey, record::Record};
 /// ```
 ///
 /// Every answer is the primary's. What it has accepted is written to the replica too, before the
-/// call returns; of two saves on their way at once the newer one stays, and a session that ends while
-/// a save of it is on its way is ended in the replica as well: a save that has put a record where
-/// there was none asks the primary whether the session is still there, which costs one more `load`
-/// for each session that begins. For several replicas, nest:
-/// `Mirrored::new(Mirrored::new(primary, one), other)`. Clones share everything.
+/// call returns. For several replicas, nest: `Mirrored::new(Mirrored::new(primary, one), other)`.
+/// Clones share everything.
+///
+/// # What the replica has
+///
+/// The record that the primary has, with its fields, its user and its end, or none if the primary has none: as soon
+/// as none of the session's saves, touches and ends is on its way, in whichever process, and however they have met.
+/// While one is, the replica has what the primary has, or had before: perhaps with a later end, and of a session that
+/// begins, or whose user logs in, just when it ends, perhaps for a moment longer.
+///
+/// That is so as far as nothing was missed or is in doubt, which [`stats`](Self::stats) counts. What was missed,
+/// the next save, touch or end of the session makes good, whatever it was: a replica that was away for a while, or
+/// began empty, has all that lives when each session has been saved or touched once. A session that nobody uses any
+/// more stays in the replica as it is until it expires there; after an outage that may be one that was ended meanwhile.
+///
+/// # Round trips
+///
+/// Beside its own call of the primary, a save takes two to the replica, and an end one. A begin and a touch take
+/// two to the replica, and a `load` of the primary. The end of all of a user's sessions lists them twice in the primary
+/// and once in the replica. A call that meets others of the same session may take more.
 ///
 /// # Errors
 ///
 /// The errors of the primary. A replica that fails, or does not answer within a second (see
 /// [`with_replica_timeout`](MirroredBuilder::with_replica_timeout)), fails no request: it is logged, and
-/// counted in [`stats`](Self::stats). It may then lack records, or have old ones, until their next
-/// save: after an outage a logout may be missing in it. A write that the primary failed is counted
-/// there too, as one in doubt: it may have been carried out, and the replica has it only if it was a
-/// logout. Before you make a replica the primary, let it run with neither for as long as a session can
-/// live; when the primary fails for good, the sessions in doubt since are all that the replica may lack.
+/// counted in [`stats`](Self::stats). A write that the primary failed is counted there too, as one in doubt: it
+/// may have been carried out, then or later, and the replica has it only if it was a logout.
+///
+/// Before you make a replica the primary, let it run with neither for as long as a session can
+/// live; when the primary fails for good, the sessions in doubt since are all in which the replica may differ.
 ///
 /// # Cancellation
 ///
@@ -73,7 +99,8 @@ struct Shared<P, R> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MirroredStats {
-    /// Writes that the replica failed or was too slow for.
+    /// Writes that the replica failed or was too slow for, or of which it is not known whether the replica has
+    /// what the primary has after them.
     pub failures: u64,
     /// Writes that the primary has neither accepted nor refused, because it failed, or because the call
     /// was dropped: it may have carried them out, and the replica may lack them.
@@ -146,25 +173,51 @@ impl<P: Store, R: Store> Mirrored<P, R> {
             Err(_) => attempt.fails("it did not answer in time", None),
         }
     }
+}
 
-    /// Copies a record that the primary has accepted.
-    async fn copy_record(
-        &self,
-        key: &StoreKey,
-        put: impl Future<Output = Result<Put, StoreError>>,
-    ) {
-        let Shared { primary, replica, .. } = &*self.shared;
-        self.copy(async {
-            // A session that has ended since the primary has accepted the record was deleted in the
-            // replica too: either after it came there, or just before. If the latter, it was created
-            // there, and is gone in the primary, whatever a cache over the primary remembers.
-            if put.await? == Put::Created && primary.load_latest(key).await?.is_none() {
-                replica.delete(key).await?;
+/// How often other calls may get in the way of one. Each time one of them has got on.
+const TRIES: u32 = 16;
+
+impl<P: Store, R: Store> Shared<P, R> {
+    /// Makes the replica's record the primary's, or what has come after. `saved` is what the caller has just saved in
+    /// the primary.
+    async fn align(&self, key: &StoreKey, mut saved: Option<&Record>) -> Result<(), StoreError> {
+        let Self { primary, replica, .. } = self;
+        for _ in 0..TRIES {
+            // In this order: the second look is never the older one. And past caches.
+            let found = replica.load_latest(key).await?;
+            let newer = |record: &Record| {
+                found.as_ref().is_some_and(|found| found.version < record.version)
+            };
+            let wanted = match saved.take().filter(|record| newer(record)) {
+                Some(saved) => Some(saved.clone()),
+                None => primary.load_latest(key).await?,
+            };
+            match (&found, &wanted) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => drop(replica.delete(key).await?),
+                (None, Some(wanted)) => drop(replica.create(key, wanted).await?),
+                (Some(found), Some(wanted)) if is_same(found, wanted) => return Ok(()),
+                (Some(found), Some(wanted)) => {
+                    let replaced = replica.replace(key, wanted, found.version).await?;
+                    let is_next = found.version < wanted.version && found.user == wanted.user;
+                    if replaced == Replaced::Done && is_next {
+                        return Ok(());
+                    }
+                }
             }
-            Ok(())
-        })
-        .await;
+        }
+        Err(StoreError::new("mirrored", "copy", "other processes were faster again and again"))
     }
+}
+
+/// Whether a store that was given one of them may give back the other: times may be rounded to milliseconds.
+fn is_same(one: &Record, other: &Record) -> bool {
+    one.version == other.version
+        && one.user == other.user
+        && one.payload == other.payload
+        && to_millis(one.created_at) == to_millis(other.created_at)
+        && to_millis(one.expires_at) == to_millis(other.expires_at)
 }
 
 /// A write to the replica. One that is dropped half-way has failed.
@@ -234,9 +287,14 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
     }
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let created = self.write(self.shared.primary.create(key, record)).await?;
+        let Shared { primary, replica, .. } = &*self.shared;
+        let created = self.write(primary.create(key, record)).await?;
         if created == Created::Done {
-            self.copy_record(key, put_always(&self.shared.replica, key, record)).await;
+            self.copy(async {
+                let _ = replica.create(key, record).await?;
+                self.shared.align(key, None).await
+            })
+            .await;
         }
         Ok(created)
     }
@@ -247,29 +305,42 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let primary = &self.shared.primary;
-        let replaced = self.write(primary.replace(key, record, based_on)).await?;
+        let replaced = self.write(self.shared.primary.replace(key, record, based_on)).await?;
         match replaced {
-            Replaced::Done => {
-                self.copy_record(key, put_newer(&self.shared.replica, key, record)).await;
-            }
+            Replaced::Done => self.copy(self.shared.align(key, Some(record))).await,
             Replaced::Changed => {}
-            Replaced::Missing => self.copy(self.shared.replica.delete(key)).await,
+            Replaced::Missing => self.copy(self.shared.align(key, None)).await,
         }
         Ok(replaced)
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.write(self.shared.primary.touch(key, expires_at)).await?;
-        self.copy(self.shared.replica.touch(key, expires_at)).await;
+        let Shared { primary, replica, .. } = &*self.shared;
+        self.write(primary.touch(key, expires_at)).await?;
+        self.copy(async {
+            replica.touch(key, expires_at).await?;
+            // A save may have come between the two, on either side.
+            self.shared.align(key, None).await
+        })
+        .await;
         Ok(())
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let deleted = self.write(self.shared.primary.delete(key)).await;
-        // Also if the primary has failed: it may have ended the session all the same. If not, the next
-        // save brings that back.
-        self.copy(self.shared.replica.delete(key)).await;
+        let Shared { primary, replica, .. } = &*self.shared;
+        let deleted = self.write(primary.delete(key)).await;
+        self.copy(async {
+            // Also if the primary has failed: it may have ended the session all the same. If not, the next
+            // save brings that back.
+            replica.delete(key).await?;
+            match deleted {
+                // Nothing has ended, and a session may have begun meanwhile.
+                Ok(false) => self.shared.align(key, None).await,
+                // What others write from here on, they look after.
+                Ok(true) | Err(_) => Ok(()),
+            }
+        })
+        .await;
         deleted
     }
 
@@ -309,8 +380,27 @@ impl<P: Store, R: Store> UserIndex for Mirrored<P, R> {
     ) -> Result<u64, StoreError> {
         let primary = index_behind(&self.shared.primary, "mirrored", "delete_sessions_of")?;
         let replica = index_behind(&self.shared.replica, "mirrored", "delete_sessions_of")?;
+        let listed = primary.dyn_sessions_of(user).await;
         let deleted = self.write(primary.dyn_delete_sessions_of(user, except)).await;
-        self.copy(replica.dyn_delete_sessions_of(user, except)).await;
+        self.copy(async {
+            let in_replica = replica.dyn_sessions_of(user).await;
+            replica.dyn_delete_sessions_of(user, except).await?;
+            if deleted.is_err() {
+                return Ok(());
+            }
+            let (listed, in_replica) = (listed?, in_replica?);
+            // What has ended without being the user's in the replica too, ...
+            let is_in_replica = |key| in_replica.iter().any(|(it, _)| it == key);
+            let missed = listed.iter().filter(|(key, _)| !is_in_replica(key));
+            // ... and what has come between the two ends.
+            let since = primary.dyn_sessions_of(user).await?;
+            let since = since.iter().filter(|(key, _)| Some(key) != except);
+            for (key, _) in missed.chain(since) {
+                self.shared.align(key, None).await?;
+            }
+            Ok(())
+        })
+        .await;
         deleted
     }
 }

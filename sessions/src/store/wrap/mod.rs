@@ -5,4 +5,3 @@ mod marks;
 pub(crate) mod migrating;
 pub(crate) mod mirrored;
 mod trust;
-mod upsert;

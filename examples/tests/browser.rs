@@ -475,6 +475,20 @@ fn one_customer_on_two_devices() {
     assert_eq!(phone.devices(), 1, "the phone is still logged in");
 }
 
+/// The browser keeps the page that was left, and gives it back unless the page said `no-store` and the logout
+/// took away the cookie.
+#[test]
+fn after_a_logout_the_back_button_asks_the_shop() {
+    let Some(visitor) = Visitor::start("back") else { return };
+    visitor.open("/signup");
+    visitor.identify("/signup", "Ada", PASSWORD);
+    assert_eq!(visitor.place().0, "/account");
+    visitor.press("/logout");
+    assert_eq!(visitor.text(".notice"), "You are logged out.");
+    visitor.browser.follow_script("history.back()");
+    assert_eq!(visitor.place(), ("/login".to_string(), "Log in".to_string()));
+}
+
 #[test]
 fn the_checkout_asks_for_a_fresh_login() {
     let Some(visitor) = Visitor::start_with("checkout", &["--recent-login", "10"]) else { return };

@@ -265,3 +265,23 @@ async fn behind_nginx_a_large_private_cookie_needs_a_larger_buffer() {
     assert!(nginx.log().contains("upstream sent too big header"), "{}", nginx.log());
     assert_eq!(nginx.client().get(&format!("/large/{large}")).await.status, 200);
 }
+
+/// `$cookie___Host-id` ends at the dash, which is text then.
+#[tokio::test]
+async fn behind_nginx_a_map_knows_the_session_by_its_cookie() {
+    let server = app().await;
+    let locations = "location /by-name/ { proxy_pass http://UPSTREAM/; \
+                     add_header X-Session $cookie___Host-id always; }\n\
+                     location /by-map/ { proxy_pass http://UPSTREAM/; \
+                     add_header X-Session $session always; }";
+    let Some(nginx) = Nginx::start(server.client().address(), "", locations) else { return };
+    for name in ["Ada", "Zoe"] {
+        let client = visitor(&nginx, name).await;
+        let cookie = client.cookie(COOKIE).expect("a cookie");
+        assert_eq!(client.get("/by-map/silent").await.header("x-session"), cookie);
+        assert_eq!(client.get("/by-name/silent").await.header("x-session"), "-id");
+    }
+    let stranger = nginx.client();
+    assert_eq!(stranger.get("/by-map/silent").await.headers.get("x-session"), None);
+    assert_eq!(stranger.get("/by-name/silent").await.header("x-session"), "-id");
+}

@@ -78,7 +78,7 @@ impl Nginx {
     }
 
     /// Starts one that hands everything on to the application at `upstream`; `locations` are more
-    /// locations, and `more` is said in that of `/`. Both have `UPSTREAM` in place of the
+    /// locations, and `more` is said in that of `/`. Its variable `$session` is the cookie `__Host-id`. Both have `UPSTREAM` in place of the
     /// application's address. `None`, and a word about it, where nginx is not installed or not wanted.
     pub fn start(upstream: SocketAddr, more: &str, locations: &str) -> Option<Self> {
         const VARIABLE: &str = "SESSIONS_TEST_STORES";
@@ -116,6 +116,7 @@ impl Nginx {
              events {{ worker_connections 512; }}\n\
              http {{\naccess_log off;\n{temporary}\
              proxy_cache_path {path}/cache levels=1:2 keys_zone=pages:1m;\n\
+             map $http_cookie $session {{ \"~(?:^|; )__Host-id=([^;]*)\" $1; }}\n\
              server {{\nlisten 127.0.0.1:{port}{tls};\n\
              add_header X-Cache $upstream_cache_status always;\n\
              location / {{ proxy_pass http://UPSTREAM; proxy_cache pages; {more} }}\n\

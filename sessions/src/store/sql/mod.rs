@@ -167,8 +167,9 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// is changed or removed, by whomever, also by a process that has no near cache, on the channel
 /// `sessions_changed`: its key, version and expiry. What that costs:
 ///
-/// - **Every commit of a save takes a lock that all notifying commits of the server share**: they are written to
-///   the disk one after another. Saves of one process that come at the same time [go together](SqlStore#round-trips),
+/// - **Every commit of a save takes a lock that all notifying commits of the server share**, also those of other
+///   applications in other databases: they are written to the disk, and to a synchronous standby, one after
+///   another. Saves of one process that come at the same time [go together](SqlStore#round-trips),
 ///   and share a commit; those of many processes, and saves that each come alone, do not.
 /// - Each process hears of every change, and has one more connection.
 /// - While there are requests, a process that has a cache notifies itself twice in a staleness.
@@ -280,7 +281,9 @@ pub trait Dialect: Driver {}
 /// Where each call has to be a transaction of its own, and in MySQL, they go one by one.
 ///
 /// [`connect`](Self::connect) asks a connection whether it is alive only after a second of idling; on a
-/// pool of your own, sqlx asks before each statement unless you turn `test_before_acquire` off.
+/// pool of your own, sqlx asks before each statement unless you turn `test_before_acquire` off. When a connection
+/// is given back, sqlx asks once more, for which no call waits, but the next one that is given that connection does:
+/// far from the server, a pool carries half of what its number of connections suggests.
 /// Where each call has to be a transaction of its own (PostgreSQL behind some poolers, MySQL without
 /// `autocommit`: see the store's type), a statement takes four or five round trips.
 ///

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Chromium: the Back button shows a page that said `no-store`, without a question to the server, while no cookie changes.
+# Chromium: the Back button shows a page that said `no-store`, and does not ask the server, while no cookie changes.
 #
 # Version:   Chromium 156.0.8078.108 (Debian 12).
 # Expected:  `Cache-Control: no-store` is what one says so that, after the end of a session, Back asks the server again:

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Chromium: a POST whose connection ends without an answer is sent again, by itself, up to three times in all.
+# Chromium: a POST whose connection ends without an answer is sent again, by itself, three or four times in all.
 #
 # Version:   Chromium 156.0.8078.108 (Debian 12).
 # Expected:  a GET is sent again when a kept connection turns out to be closed; a POST is not, because nobody knows
-#            whether it has been carried out. Only a person repeats a form, and is asked before. RFC 9110, 9.2.2: a client
-#            "SHOULD NOT automatically retry a request with a non-idempotent method", unless it knows that it may.
+#            whether it has been carried out. Only a person repeats a form, and is asked before. RFC 9110, 9.2.2: a
+#            client "SHOULD NOT automatically retry a request with a non-idempotent method", unless it knows that it may.
 # Seen:      the server reads the whole POST, and ends the connection without an answer. The browser sends it again over
-#            the next connection, without asking or telling, as long as a connection was there before the request: one
-#            that was kept, or one that was opened in advance. `fetch` and a form get the answer to the second POST as if
-#            it were the first, and where each connection ends, an error after the third. It does so until the first
-#            bytes of an answer have arrived.
-# Matters:   a connection ends like this where a handler panics under hyper (axum without a layer that catches panics: the
-#            handler runs three times), and where a process is ended in the middle of a deploy. An order is placed up to
-#            three times, a counter in the session counts three, a message that is shown once is gone. Answer 500 when a
-#            handler panics, and give each form a number that the session knows it by.
+#            another one, without asking or telling, as long as that had been there before the request: kept from
+#            another request, or opened in advance; and a last time over a new one. `fetch` and a form get the answer
+#            to the second POST as if it were the first, and where each connection ends, an error after the third or
+#            fourth. Once the first bytes of an answer have arrived it does not.
+# Matters:   a connection ends like this where a handler panics under hyper (axum without a layer that catches panics:
+#            the handler runs three times or more), and where a process is ended in the middle of a deploy. An order is
+#            placed several times, a counter in the session counts three, a message that is shown once is gone. Answer
+#            500 when a handler panics, and give each form a number that the session knows it by.
 # Source:    the behaviour; in Chromium, net/http/http_network_transaction.cc, ShouldResendRequest asks whether the
 #            connection was used before, and not for the method.
 set -euo pipefail
@@ -34,7 +34,8 @@ P+=($!)
 python3 - "$port" "$T/profile" <<'END'
 import http.server, json, socket, sys, threading, time, urllib.request
 
-PAGE = b"""<link rel=icon href=data:,><form method=post action=/order><input name=item value=book><button>Order</button></form>"""
+FORM = b"<form method=post action=/order><input name=item value=book><button>Order</button></form>"
+PAGE = b"<link rel=icon href=data:,>" + FORM
 
 class Shop(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -117,8 +118,8 @@ finally:
     driver("DELETE", session)
 
 same = [seen[by, 0, False] == (1, True) and seen[by, 1, False] == (2, True) for by in ("fetch", "a form")]
-# The last of them goes over a connection of its own.
-again = [seen[by, 9, False] in [(2, False), (3, False)] for by in ("fetch", "a form")]
+# As often as there are connections at hand, which may be one more or less.
+again = [seen[by, 9, False][0] >= 2 and not seen[by, 9, False][1] for by in ("fetch", "a form")]
 if all(same) and all(again) and seen["fetch", 9, True][0] == 1:
     print("as described: a POST is sent again")
 else:

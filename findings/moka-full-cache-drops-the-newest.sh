@@ -31,7 +31,7 @@ edition = "2024"
 
 [dependencies]
 moka = { version = "=0.12.16", features = ["future"] }
-time = "0.3"
+time = "=0.3.55"
 tokio = { version = "=1.54.1", features = ["full"] }
 tower-sessions-core = "=0.14.0"
 tower-sessions-moka-store = "=0.15.0"

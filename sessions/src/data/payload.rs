@@ -197,7 +197,7 @@ impl<'a> PayloadReader<'a> {
             Ok(Found::Value(value)) => value,
             Ok(Found::Unset) => default(),
             Ok(Found::OtherVersion) => {
-                tracing::debug!(field = info.key, "stored under another field version: default");
+                other_version(info);
                 default()
             }
             Err(error) => {
@@ -211,6 +211,12 @@ impl<'a> PayloadReader<'a> {
             }
         }
     }
+}
+
+/// Not in `field_as`, which is compiled anew for each field of each session.
+#[cold]
+fn other_version(info: &'static FieldInfo) {
+    tracing::debug!(field = info.key, "stored under another field version: default");
 }
 
 /// Says once in a process that a field has its default instead of what is stored, and why. Not in the

@@ -198,10 +198,10 @@ async fn whoever_has_the_cookies_and_not_the_key_is_refused() {
         let thief = owner.thief();
         assert_eq!(thief.get("/account").await.text(), "7 true", "for some minutes");
         shop.clock.advance(10 * MINUTE);
+        assert_eq!(thief.copy().get("/proof").await.text(), "Unproven { why: Expired }");
         let refused = thief.get("/account").await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
         let mut told = vec![shape(&refused)];
-        assert_eq!(thief.get("/proof").await.text(), "Unproven { why: Expired }");
 
         let challenge = owner.bound().challenge.clone().expect("a challenge");
         let id = owner.bound().id.clone();

@@ -126,6 +126,7 @@ fn routes() -> Router<AppState> {
         .route("/devices/{user}", get(devices))
         .route("/end-others", get(end_others))
         .route("/lock", get(lock))
+        .route("/wait", get(wait))
         .route("/still", get(async || "still"))
 }
 
@@ -176,6 +177,12 @@ async fn lock(State((_, locked)): State<AppState>, session: Session<Customer>) {
     let _guard = session.write().await;
     locked.notify_one();
     pending::<()>().await;
+}
+
+/// Has its session, and takes its time.
+async fn wait(State((_, done)): State<AppState>, session: Session<Customer>) -> String {
+    done.notified().await;
+    who(session).await
 }
 
 /// Where the store has the link of the browser's binding.
@@ -789,6 +796,7 @@ async fn a_logout_during_a_registration_stays_one() {
 async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().with_clock(&clock).build();
+    let mut answers = [0; 2];
     for seed in 0..40 {
         let faulty = FaultyStore::new(store.clone(), seed).with_fault(Fault::AnswerLost, 300);
         let keys = Keys::generate();
@@ -818,11 +826,99 @@ async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
         let status = browser.register(&offer).await.status;
         client.set_cookie(BOUND, through.cookie(BOUND).as_deref());
         clock.advance(2 * MINUTE);
-        match status.as_u16() {
-            200 => assert!(client.get("/proof").await.text().starts_with("Proven"), "seed {seed}"),
-            status => assert_eq!(status, 503, "seed {seed}"),
+        // If it is bound, the browser knows it.
+        let proof = client.get("/proof").await;
+        match (proof.text(), status.as_u16()) {
+            ("Unbound", 200 | 503) => {}
+            (proof, status) => {
+                assert_eq!(status, 200, "seed {seed}");
+                assert!(proof.starts_with("Proven"), "{proof}, seed {seed}");
+                answers[0] += 1;
+            }
         }
+        answers[1] += 1;
+        assert_eq!(client.get("/who").await.text(), "Some(7)", "seed {seed}");
     }
+    let [bound, all] = answers;
+    assert!((1..all).contains(&bound), "{bound} of {all} are bound");
+}
+
+#[tokio::test]
+async fn a_browser_whose_binding_is_in_doubt_is_logged_in_whether_there_is_one_or_not() {
+    let shop = Shop::start().await;
+    let browser = shop.browser(1);
+    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let gate = shop.store.hold(Operation::Replace);
+    let registering = {
+        let (mut browser, offer) = (browser.clone(), offer.clone());
+        tokio::spawn(async move { (browser.register(&offer).await.status, browser) })
+    };
+    gate.wait_for_caller().await;
+    // From here on nothing answers, so that nobody can look whether the session is bound. It is not.
+    for operation in [Operation::Replace, Operation::Load] {
+        shop.store.fail(operation);
+    }
+    gate.release();
+    let (status, mut first) = registering.await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    for operation in [Operation::Replace, Operation::Load] {
+        shop.store.heal(operation);
+    }
+    let reply = browser.client.get("/proof").await;
+    assert_eq!(reply.text(), "Unbound");
+    // The next page offers a binding again. What the browser has for nothing is refused, and dropped.
+    let offer = reply.header("secure-session-registration");
+    let mut second = Browser { key: shop.browser(2).key, ..browser.clone() };
+    assert_eq!(second.register(&offer).await.status, StatusCode::OK);
+    assert_eq!(first.refresh_from(true).await.status, StatusCode::UNAUTHORIZED);
+    for _ in 0..3 {
+        shop.clock.advance(10 * MINUTE);
+        assert_eq!(second.get("/who").await.text(), "Some(7)");
+        assert!(second.get("/proof").await.text().starts_with("Proven"));
+    }
+}
+
+/// Where a connection is closed before its answer is there, a browser sends the request again on another one.
+#[tokio::test]
+async fn a_registration_that_is_repeated_is_answered_as_the_first_was() {
+    let shop = Shop::start().await;
+    let twin = shop.twin().await;
+    let mut browser = shop.browser(1);
+    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let challenge = parameter(&offer, "challenge");
+    let proof = browser.registration(challenge);
+    let other = shop.browser(2).registration(challenge);
+    let elsewhere = twin.server.client();
+    elsewhere.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
+    let post = async |client: &Client, proof: &str| {
+        let headers = [("secure-session-response", proof)];
+        client.call(request(Method::POST, REGISTER, &headers)).await
+    };
+    // The first is still under way when the second comes, in another process.
+    let gate = shop.store.hold(Operation::Create);
+    let created = shop.store.calls().create;
+    let registering = at_once(2, |number| {
+        let client = [&browser.client, &elsewhere][number].copy();
+        let proof = proof.clone();
+        async move { post(&client, &proof).await }
+    });
+    let both_are_there = async || shop.store.calls().create == created + 2;
+    let releasing = async {
+        eventually("both are about to bind the session", both_are_there).await;
+        gate.release();
+    };
+    let (mut replies, ()) = tokio::join!(registering, releasing);
+    // And when all is over.
+    replies.push(post(&browser.client, &proof).await);
+    replies.push(post(&elsewhere, &proof).await);
+    let named: Vec<_> = replies.iter().map(|reply| reply.text()).collect();
+    assert!(named.iter().all(|it| *it == named[0]), "one binding: {named:?}");
+    assert!(replies.iter().all(|reply| reply.set_cookies()[0].starts_with(BOUND)));
+    assert_eq!(post(&elsewhere, &other).await.status, StatusCode::FORBIDDEN, "another device");
+
+    shop.clock.advance(6 * MINUTE);
+    assert!(browser.client.get("/proof").await.text().starts_with("Proven"));
+    assert_eq!(post(&browser.client, &proof).await.status, StatusCode::FORBIDDEN, "too late");
 }
 
 // ---- what an unproven request gets ----
@@ -886,6 +982,86 @@ async fn an_unproven_request_takes_no_cookie_from_a_browser_that_may_have_the_ke
     owner.client.set_cookie(BOUND, bound.as_deref());
     assert_eq!(owner.get("/who").await.text(), "Some(7)");
     assert_eq!(owner.get("/visit").await.text(), "1", "nothing of that was kept");
+}
+
+/// As where the request was long under way, or a clock is wrong: the browser's, or that of one of two processes.
+#[tokio::test]
+async fn a_bound_cookie_that_is_too_old_takes_nothing_from_its_browser_and_goes() {
+    use UnprovenPolicy::{Allow, LogOut, Reload};
+    for policy in [LogOut, Reload, Allow] {
+        let shop = Shop::with(DeviceBinding::new().with_unproven_policy(policy)).await;
+        let mut owner = shop.bound(1, 7).await;
+        let cookie = owner.client.cookie(COOKIE);
+        shop.clock.advance(10 * MINUTE);
+        let late = owner.client.get("/visit").await;
+        let cookies = late.set_cookies();
+        assert!(
+            matches!(&cookies[..], [one] if one.starts_with(BOUND) && one.contains("Max-Age=0")),
+            "{policy:?}: {cookies:?}"
+        );
+        assert_eq!(owner.client.cookie(COOKIE), cookie, "{policy:?}");
+        // The browser asks for another one, and has its session.
+        assert!(owner.get("/proof").await.text().starts_with("Proven"));
+        let visits = if policy == Allow { "2" } else { "1" };
+        assert_eq!(owner.get("/visit").await.text(), visits, "{policy:?}");
+        assert_eq!(owner.refreshes, 1);
+        // A request that was good when it came says nothing of what its browser has got since.
+        let waiting = {
+            let client = owner.client.copy();
+            tokio::spawn(async move { client.get("/wait").await })
+        };
+        eventually("it has its session", async || shop.layer.sessions_in_use() == 1).await;
+        shop.clock.advance(10 * MINUTE);
+        assert_eq!(owner.get("/who").await.text(), "Some(7)");
+        shop.locked.notify_one();
+        let reply = waiting.await.unwrap();
+        assert_eq!((reply.text(), reply.set_cookies()), ("Some(7)", vec![]));
+        // One of no session, and one that is good, stay.
+        assert!(owner.client.get("/who").await.set_cookies().is_empty());
+        owner.client.set_cookie(COOKIE, None);
+        assert!(owner.client.get("/who").await.set_cookies().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_logout_is_one_whatever_its_request_shows_of_the_device() {
+    const SKIPPED: &[(&str, &str)] = &[("secure-session-skipped", "server_error")];
+    const FRAME: &[(&str, &str)] = &[("sec-fetch-site", "same-site")];
+    let shop = Shop::start().await;
+    for headers in [&[], SKIPPED, FRAME] {
+        for bound_cookie in [None, Some("of no binding")] {
+            let mut owner = shop.bound(1, 7).await;
+            let link = link_of(&owner);
+            let other = shop.bound(2, 8).await;
+            let page = owner.client.copy();
+            page.set_cookie(BOUND, bound_cookie);
+            assert_eq!(with_headers(&page, "/who", headers).await.text(), "None");
+            shop.store.fail(Operation::Delete);
+            let failed = with_headers(&page, "/logout", headers).await;
+            assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+            shop.store.heal(Operation::Delete);
+            assert_eq!(shop.sessions_of(7).await, 1);
+
+            let logout = with_headers(&page, "/logout", headers).await;
+            assert_eq!(logout.status, StatusCode::OK);
+            assert_eq!(page.cookie(COOKIE), None, "{:?}", logout.set_cookies());
+            assert_eq!((shop.sessions_of(7).await, shop.sessions_of(8).await), (0, 1));
+            assert!(shop.store.store().load(&link).await.unwrap().is_none());
+            assert_eq!(owner.get("/who").await.text(), "None");
+            assert_eq!(owner.refresh().await.status, StatusCode::UNAUTHORIZED);
+            // Of two sessions the one that the request has.
+            owner.get("/login/7").await.text();
+            shop.clock.advance(2 * MINUTE);
+            let pair = |browser: &Browser, name| {
+                format!("{name}={}", browser.client.cookie(name).expect("a cookie"))
+            };
+            let cookies = [pair(&owner, COOKIE), pair(&other, COOKIE), pair(&other, BOUND)];
+            let line = cookies.join("; ").into_bytes();
+            shop.server.client().get_with("/logout", &[line]).await.text();
+            assert_eq!((shop.sessions_of(7).await, shop.sessions_of(8).await), (1, 0));
+            owner.get("/logout").await.text();
+        }
+    }
 }
 
 #[tokio::test]
@@ -1497,7 +1673,8 @@ async fn the_metrics_tell_who_is_bound_and_what_is_refused_and_why() {
     visitor.get("/visit").await.text();
     assert_eq!(register(&visitor, Some(&strange)).await, 403);
     assert_eq!(browser.register(&offer).await.status, StatusCode::OK);
-    assert_eq!(register(client, Some(&strange)).await, 403);
+    let others = shop.browser(2).registration("abc");
+    assert_eq!(register(client, Some(&others)).await, 403);
 
     shop.clock.advance(2 * MINUTE);
     let thief = browser.thief();

@@ -5,7 +5,7 @@
 //! its key for good at any 4xx but a 403 with a challenge: so 401 is only for a session that is over, and
 //! a store that does not answer is 503.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{error::Error as _, sync::Arc, time::SystemTime};
 
 use axum_core::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -18,13 +18,17 @@ use crate::{
         jwt::Proof,
         settings::{BoundDevices, Endpoint},
     },
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, store::StoreError},
     identity::id::{self, StoreKey},
     meters,
-    record::binding::{Binding, BindingId},
-    save::{self, Saved, link, settings::Settings, shared::Shared, turn::StoreTurn},
+    record::binding::{Binding, BindingId, DeviceKey},
+    save::{self, Saved, link, load, settings::Settings, shared::Shared, turn::StoreTurn},
     session::{Session, device::DeviceOutcome},
-    slot::plan::{SaveJob, SaveKind},
+    slot::{
+        Slot,
+        plan::{SaveJob, SaveKind},
+    },
+    store::timed::is_overdue,
 };
 
 /// The steps of a device, as the metrics name them.
@@ -59,13 +63,14 @@ pub(crate) fn answer<T: SessionData>(
 /// # Cancellation
 ///
 /// Dropped half-way, the session is bound or not. If it is, and the browser does not know it, the user
-/// is logged out after the minute of grace.
+/// is logged out after the minute of grace; unless the browser asks again, as browsers do on another
+/// connection.
 async fn register<T: SessionData>(
     shared: &Arc<Shared<T>>,
     devices: &BoundDevices,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Error> {
-    // Long: the steps of a registration in their order, each with its refusal.
+    // Long: the conditions of a registration in their order, each with its refusal.
     let refused = |status: StatusCode, reason: &'static str, why: &dyn std::fmt::Display| {
         tracing::info!("refused to bind a session to a device: {why}");
         meters::device_refused(REGISTER, reason);
@@ -80,11 +85,7 @@ async fn register<T: SessionData>(
     let Some(key) = slot.registration().map(|it| it.key) else {
         return strange(StatusCode::UNAUTHORIZED, REGISTER, "no_session", "it has no session");
     };
-    let (is_bound, has_user) =
-        slot.inspect(|_, _, record, head| (head.binding.is_some(), record.user.is_some()));
-    if is_bound {
-        return refused(StatusCode::FORBIDDEN, "bound_already", &"the session is bound already");
-    }
+    let has_user = slot.record().user.is_some();
     if devices.has_users && !has_user {
         return refused(StatusCode::FORBIDDEN, "login_required", &"nobody is logged in");
     }
@@ -96,50 +97,128 @@ async fn register<T: SessionData>(
         Ok(registered) => registered,
         Err(flaw) => return refused(StatusCode::FORBIDDEN, "proof", &flaw),
     };
+    if let Some(Bound::ToAnother) = bound_to(&slot, device) {
+        return refused(StatusCode::FORBIDDEN, "bound_already", &"the session is bound already");
+    }
     let now = shared.now();
     if devices.check_registration(&shared.keys.get(), &key, challenge, now).is_err() {
         devices.forget_offer(&key);
         let why = "its challenge is not the session's, or too old";
         return refused(StatusCode::FORBIDDEN, "challenge", &why);
     }
+    let id = match bind(shared, devices, &slot, &key, device).await? {
+        Bound::To(id) => id,
+        Bound::ToAnother => {
+            return refused(StatusCode::FORBIDDEN, "bound_already", &"another device was faster");
+        }
+        Bound::Ended => {
+            return refused(StatusCode::UNAUTHORIZED, "no_session", &"the session has ended");
+        }
+    };
+    let name = devices.session_identifier(&shared.keys.get(), &id);
+    Ok(proven(shared, devices, id, &name, now))
+}
+
+/// What a session is bound to after a registration.
+enum Bound {
+    /// The device that has asked for it, by this binding.
+    To(BindingId),
+    ToAnother,
+    Ended,
+}
+
+/// Binds the session to the device, if it is not bound yet.
+async fn bind<T: SessionData>(
+    shared: &Arc<Shared<T>>,
+    devices: &BoundDevices,
+    slot: &Arc<Slot<T>>,
+    key: &StoreKey,
+    device: DeviceKey,
+) -> Result<Bound, Error> {
+    // Long: the steps of a binding in their order, each with what becomes of it if it fails.
+    if let Some(bound) = bound_to(slot, device) {
+        return Ok(bound);
+    }
     let id = BindingId::from_bytes(id::random()?);
-    let binding = Binding { id, key: device, since: now };
+    let binding = Binding { id, key: device, since: shared.now() };
+    let failed = |error: Error| {
+        // What will fail the next time as well is offered again after a while, and not with each page.
+        if error.is_retryable() {
+            devices.forget_offer(key);
+        }
+        error
+    };
     // First the way to the session, then what makes it bound: nobody is bound whom a refresh would not
     // find.
     let (lifetime, created_at) =
         slot.inspect(|_, lifetime, record, _| (lifetime, record.created_at));
-    let failed = |error: Error| {
-        // What will fail the next time as well is offered again after a while, and not with each page.
-        if error.is_retryable() {
-            devices.forget_offer(&key);
-        }
-        Err(error)
-    };
     if let Some(store) = shared.store() {
-        let leading = link::lead_to(shared, store, &id, &[key], lifetime, created_at).await;
-        if let Err(error) = leading {
-            return failed(error);
-        }
+        let leading = link::lead_to(shared, store, &id, &[*key], lifetime, created_at).await;
+        leading.map_err(failed)?;
     }
     let job = SaveJob { writer: None, kind: SaveKind::Bind(&binding), keeps_expiry: true };
-    let saved =
-        save::save_with_retries(shared, &slot, &mut StoreTurn::for_slot(&slot).await, job).await;
-    match saved {
-        Ok(Saved::Done) => {}
+    let mut turn = StoreTurn::for_slot(slot).await;
+    match save::save_with_retries(shared, slot, &mut turn, job).await {
+        Ok(Saved::Done) => {
+            tracing::info!("bound a session to a device");
+            meters::device_bound();
+            Ok(Bound::To(id))
+        }
         Ok(Saved::Outdated) => {
             forget(shared, &id).await;
-            return refused(StatusCode::FORBIDDEN, "bound_already", &"another device was faster");
+            Ok(bound_to(slot, device).unwrap_or(Bound::ToAnother))
         }
         Err(error) if error.kind() == ErrorKind::Ended => {
             forget(shared, &id).await;
-            return refused(StatusCode::UNAUTHORIZED, "no_session", &"the session has ended");
+            Ok(Bound::Ended)
         }
-        Err(error) => return failed(error),
+        Err(error) if error.kind() == ErrorKind::Store => {
+            drop(turn);
+            let error = failed(error);
+            match bound_after_failure(shared, slot, key, device, &error).await {
+                AfterFailure::Bound(bound) => Ok(bound),
+                AfterFailure::Unbound => Err(error),
+                // The browser gets what it needs if the session is bound, or is so soon: without it the user
+                // would be logged out. If the session is not bound, the browser is told at its next refresh.
+                AfterFailure::Unknown => {
+                    tracing::warn!("nobody knows whether a session is bound: {}", error.for_log());
+                    Ok(Bound::To(id))
+                }
+            }
+        }
+        Err(error) => Err(failed(error)),
     }
-    tracing::info!("bound a session to a device");
-    meters::device_bound();
-    let name = devices.session_identifier(&shared.keys.get(), &id);
-    Ok(proven(shared, devices, id, &name, now))
+}
+
+/// What has become of a binding whose save has failed.
+enum AfterFailure {
+    Bound(Bound),
+    Unbound,
+    Unknown,
+}
+
+async fn bound_after_failure<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    device: DeviceKey,
+    error: &Error,
+) -> AfterFailure {
+    let is_seen = load::refresh_latest(shared, slot, key).await.is_ok();
+    let source = error.source().and_then(|source| source.downcast_ref::<StoreError>());
+    match bound_to(slot, device).filter(|_| is_seen) {
+        Some(bound) => AfterFailure::Bound(bound),
+        // A store that has not answered in time may still do what it was told.
+        None if is_seen && !source.is_some_and(is_overdue) => AfterFailure::Unbound,
+        None => AfterFailure::Unknown,
+    }
+}
+
+/// A browser repeats a registration whose answer it has not got, on another connection: with the same key, as
+/// which it makes a new one for each offer.
+fn bound_to<T: SessionData>(slot: &Slot<T>, device: DeviceKey) -> Option<Bound> {
+    let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied())?;
+    Some(if binding.key == device { Bound::To(binding.id) } else { Bound::ToAnother })
 }
 
 /// Gives the device another bound cookie, if it signs the challenge that it was given.

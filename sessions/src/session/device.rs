@@ -14,6 +14,7 @@ use crate::{
         cookie::BoundCookie, settings::BoundDevices,
     },
     error::Error,
+    identity::id::SessionId,
     meters,
     record::binding::Binding,
     save::shared::Shared,
@@ -30,10 +31,10 @@ pub(super) struct DeviceLook {
     arrival: Arrival,
     /// The bound cookies that it came with, verified when they are first asked for.
     cookies: OnceLock<Box<[BoundCookie]>>,
-    /// Its cookie opens a session that it does not get, for this reason.
-    refused: OnceLock<Unproven>,
-    /// It has the session all the same, by the layer's policy.
-    is_let_through: AtomicBool,
+    /// The session that its cookie opens and that it does not get, and why.
+    refused: OnceLock<(SessionId, Unproven)>,
+    /// It has the session all the same, by the layer's policy, although this is wrong.
+    let_through: OnceLock<Unproven>,
     /// It gets a page that asks again.
     is_asked_again: AtomicBool,
 }
@@ -97,7 +98,12 @@ impl<T: SessionData> Handle<T> {
 
     /// Why the request does not get the session that its cookie opens.
     fn refused(&self) -> Option<Unproven> {
-        self.device.as_ref().and_then(|look| look.refused.get().copied())
+        self.device.as_ref().and_then(|look| look.refused.get()).map(|(_, why)| *why)
+    }
+
+    /// The session that the request is kept from.
+    pub(super) fn refused_session(&self) -> Option<SessionId> {
+        self.device.as_ref().and_then(|look| look.refused.get()).map(|(id, _)| *id)
     }
 
     /// Whether the request is answered with a page that asks again.
@@ -126,8 +132,8 @@ impl<T: SessionData> Handle<T> {
             arrival = ?self.arrival(),
             "a bound session is kept from a request that does not come from its device: {why}"
         );
-        if let Some(look) = &self.device
-            && look.refused.set(why).is_ok()
+        if let (Some(look), Some(registration)) = (&self.device, slot.registration())
+            && look.refused.set((registration.id, why)).is_ok()
         {
             meters::device_refused("use", why.label());
         }
@@ -137,7 +143,7 @@ impl<T: SessionData> Handle<T> {
     /// Once a request, for an operator who wants to know what would be refused before it is.
     fn note_let_through(&self, why: Unproven) {
         if let Some(look) = &self.device
-            && !look.is_let_through.swap(true, Relaxed)
+            && look.let_through.set(why).is_ok()
         {
             tracing::info!(
                 arrival = ?look.arrival,
@@ -166,13 +172,7 @@ impl<T: SessionData> Handle<T> {
             return false;
         }
         self.ask_again(devices.policy);
-        self.has_cookie_of_another() || self.arrival().may_have_the_key()
-    }
-
-    /// Whether the request was refused for the bound cookie of another binding: the browser may have two,
-    /// and does not know which of them the session needs. Without that cookie it asks for both.
-    fn has_cookie_of_another(&self) -> bool {
-        self.refused() == Some(Unproven::AnotherBinding)
+        self.refused().is_some_and(is_cookie_in_the_way) || self.arrival().may_have_the_key()
     }
 
     fn proof(&self, devices: &BoundDevices, binding: Option<&Binding>) -> DeviceProof {
@@ -222,21 +222,36 @@ impl<T: SessionData> Handle<T> {
         state: SlotState,
     ) -> DeviceOutcome {
         let asks_again = self.is_asked_again();
-        let name_and_value = match state {
-            SlotState::Stored => {
-                let offer = self.offer(devices, &current.slot);
-                offer.map(|offer| (REGISTRATION.clone(), offer))
-            }
-            // The browser asks for another one with its next request, and is told that it is over; or gets
-            // that of the session that it has the cookie of.
-            _ if (current.ended || self.has_cookie_of_another())
-                && devices.cookie.is_among(self.cookies.iter()) =>
-            {
-                Some((header::SET_COOKIE, devices.cookie.removal()))
-            }
+        let offer = match state {
+            SlotState::Stored => self.offer(devices, &current.slot),
             _ => None,
         };
+        let name_and_value = match offer {
+            Some(offer) => Some((REGISTRATION.clone(), offer)),
+            // The browser asks for another one with its next request, and is told that it is over; or gets
+            // that of the session that it has the cookie of.
+            None if self.has_bound_cookie_to_lose(devices, current, state) => {
+                Some((header::SET_COOKIE, devices.cookie.removal()))
+            }
+            None => None,
+        };
         DeviceOutcome { header: name_and_value.map(Box::new), asks_again }
+    }
+
+    /// By what was wrong when the request came: while it was under way its browser may have got a better one.
+    fn has_bound_cookie_to_lose(
+        &self,
+        devices: &BoundDevices,
+        current: &Current<T>,
+        state: SlotState,
+    ) -> bool {
+        let look = self.device.as_deref();
+        let (has_ended, why) = match state {
+            SlotState::Stored => (false, look.and_then(|look| look.let_through.get().copied())),
+            _ => (current.ended, self.refused()),
+        };
+        (has_ended || why.is_some_and(is_cookie_in_the_way))
+            && devices.cookie.is_among(self.cookies.iter())
     }
 
     fn offer(&self, devices: &BoundDevices, slot: &Slot<T>) -> Option<HeaderValue> {
@@ -247,6 +262,14 @@ impl<T: SessionData> Handle<T> {
         is_to_be_bound
             .then(|| devices.offer(&self.shared.keys.get(), &registration.key, self.shared.now()))?
     }
+}
+
+/// Whether the request came with a bound cookie that keeps its browser from asking for a better one: of another
+/// binding, for the browser may have two, and does not know which of them the session needs; or of this one and
+/// too old, because the request was long under way, or the browser's clock or ours is wrong. Without that
+/// cookie the browser asks.
+fn is_cookie_in_the_way(why: Unproven) -> bool {
+    matches!(why, Unproven::AnotherBinding | Unproven::Expired)
 }
 
 fn binding_of<T: SessionData>(slot: &Slot<T>) -> (SlotState, Option<Binding>) {

@@ -10,7 +10,11 @@
 use std::sync::Arc;
 
 #[cfg(feature = "device-bound")]
-use crate::save::link;
+use crate::{
+    cookie::VerifiedCookie,
+    save::{link, load},
+    slot::SlotState,
+};
 use crate::{
     data::SessionData,
     error::Error,
@@ -90,6 +94,8 @@ impl<T: SessionData> Session<T> {
     pub(super) async fn destroy_now(&self) -> Result<(), Error> {
         let shared = &*self.handle.shared;
         let _switch = self.handle.begin_switch().await;
+        #[cfg(feature = "device-bound")]
+        self.end_refused().await?;
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
         let _turn = slot.store_turn.lock().await;
@@ -109,6 +115,34 @@ impl<T: SessionData> Session<T> {
         self.handle.reset_to_new();
         #[cfg(feature = "device-bound")]
         if let (Some(binding), Some(store)) = (binding, shared.store()) {
+            link::forget(store, &binding.id).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the session that the request is kept from, because it has not shown the session's device: whoever
+    /// logs out has logged out, also while the browser cannot refresh its bound cookie. A thief has as little
+    /// of it afterwards as the owner.
+    #[cfg(feature = "device-bound")]
+    async fn end_refused(&self) -> Result<(), Error> {
+        let shared = &*self.handle.shared;
+        let has_found_another = self.handle.current().cookie.is_some();
+        let refused = self.handle.refused_session().filter(|_| !has_found_another);
+        let (Some(id), Some(store)) = (refused, shared.store()) else { return Ok(()) };
+        let key = id.store_key();
+        let slot = shared.registry.slot_of(id, key);
+        let _turn = slot.store_turn.lock().await;
+        if load::refresh_locked(shared, &slot, &key).await? != SlotState::Stored {
+            return Ok(());
+        }
+        store.delete(&key).await?;
+        meters::ended(1);
+        tracing::debug!("ended a session whose device was not shown");
+        let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied());
+        slot.end();
+        let cookie = VerifiedCookie { id, key, by_old_key: false, is_repeated: false };
+        self.handle.current().cookie = Some(cookie);
+        if let Some(binding) = binding {
             link::forget(store, &binding.id).await;
         }
         Ok(())

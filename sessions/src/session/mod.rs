@@ -487,6 +487,9 @@ impl<T: SessionData> Session<T> {
     ///
     /// Does not wait for guards. What a guard of the old session writes later is not kept.
     ///
+    /// A request that is kept from its session because it has not shown the session's device ends that session
+    /// all the same (feature `device-bound`).
+    ///
     /// # Errors
     ///
     /// [`Store`](crate::ErrorKind::Store): the session may still be there; try again.

@@ -5,9 +5,11 @@
 
 mod cookies;
 mod csrf;
+mod devices;
 mod model;
 mod payloads;
 mod tasks;
+mod visits;
 
 use std::{env, panic::AssertUnwindSafe};
 

@@ -104,7 +104,8 @@ use crate::{
 ///   and without a cookie such a request could begin a session, or log the visitor into somebody
 ///   else's account. Hence the checks above (OWASP, Cross-Site Request Forgery Prevention Cheat
 ///   Sheet: tokens, and Fetch Metadata or `SameSite` as a second line).
-/// - A `GET` that changes something is not protected.
+/// - A `GET` that changes something is not protected. Nor is one of which middleware inside of this layer makes
+///   another method, as of `?_method=DELETE`: such middleware goes outside.
 /// - A script injected into one of the site's own pages reads the token from it: no token helps
 ///   against that.
 /// - Point 3 does not compare schemes, because behind a proxy nobody knows them. An attacker who can put up a

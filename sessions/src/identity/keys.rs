@@ -43,7 +43,9 @@ struct Key {
 ///
 /// A cookie carries the session's id and the HMAC-SHA256 over the cookie's name and that id. To
 /// rotate, put the new key in front and keep the old one until its cookies have gone; a cookie that
-/// was signed by an old key opens its session and comes back signed by the new one.
+/// was signed by an old key opens its session and comes back signed by the new one. Where several processes
+/// serve, also while one replaces another, all of them need the new key behind the old one first: see
+/// [`replace_keys`](crate::SessionLayer::replace_keys).
 ///
 /// ```
 /// # fn main() -> Result<(), sessions::BuildError> {

@@ -18,6 +18,7 @@ mod processes;
 mod redis;
 mod redis_faults;
 mod sql;
+mod sql_cuts;
 mod sql_faults;
 mod sql_together;
 mod wrappers;

@@ -409,6 +409,18 @@ async fn mariadb_commits_where_autocommit_is_off() {
     }
     dropped_calls_answer_nobody_else(&theirs).await;
     user_index(&theirs).await;
+    // A connection keeps what was prepared on it: what is prepared anew is also closed each time, and the COMMIT
+    // behind that waits.
+    let one = MySqlPoolOptions::new().max_connections(1).connect(&server.url()).await.unwrap();
+    let theirs = MySqlStore::new(one);
+    let mut closed = Vec::new();
+    for _ in 0..3 {
+        theirs.load(&key()).await.unwrap();
+        let status = "SHOW GLOBAL STATUS LIKE 'Com_stmt_close'";
+        let (_, number): (String, String) = sqlx::query_as(status).fetch_one(&pool).await.unwrap();
+        closed.push(number);
+    }
+    assert_eq!(closed[1], closed[2]);
     // The application's connections are as the application has them.
     let (off,): (i64,) = sqlx::query_as("SELECT @@autocommit").fetch_one(&pool).await.unwrap();
     assert_eq!(off, 0);
@@ -438,6 +450,48 @@ async fn mariadb_commits_where_autocommit_is_turned_off() {
             own.load(&session).await.unwrap().is_some(),
             "an acknowledged session is not there"
         );
+    }
+}
+
+/// A pool without a connection that is free, and one that was closed, are told from a server that does not answer.
+async fn says_what_its_pool_lacks<D: Dialect>(pool: sqlx::Pool<D>) {
+    let short = SqlStore::<D>::builder().with_timeout(Duration::from_millis(100));
+    let store = short.without_sweep().build(pool.clone()).unwrap();
+    store.migrate().await.unwrap();
+    let mut held = Vec::new();
+    while held.len() < pool.options().get_max_connections() as usize {
+        held.push(pool.acquire().await.unwrap());
+    }
+    let error = store.load(&key()).await.unwrap_err();
+    let said = words(&error);
+    assert!(error.is_retryable() && said.contains("no connection was free"), "{said}");
+    // One that is dropped in the line takes nothing from those behind it.
+    assert!(timeout(Duration::from_millis(10), store.load(&key())).await.is_err());
+    held.clear();
+    assert!(store.load(&key()).await.unwrap().is_none());
+    let waiting = tokio::spawn(async move { pool.close().await });
+    waiting.await.unwrap();
+    for error in [
+        store.load(&key()).await.map(drop).unwrap_err(),
+        store.replace(&key(), &record(2, None, b"x"), 1).await.map(drop).unwrap_err(),
+        store.migrate().await.unwrap_err(),
+    ] {
+        let said = words(&error);
+        assert!(!error.is_retryable() && said.contains("the pool was closed"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_is_exhausted_or_closed_says_so() {
+    let folder = Folder::new();
+    let url = format!("sqlite:{}?mode=rwc", folder.path.join("sessions.db").display());
+    says_what_its_pool_lacks(sqlx::SqlitePool::connect(&url).await.unwrap()).await;
+    if let Some(server) = StoreServer::start(Kind::Postgres) {
+        says_what_its_pool_lacks(pool(&server.url()).await).await;
+    }
+    if let Some(server) = StoreServer::start(Kind::MariaDb) {
+        let pool = MySqlPoolOptions::new().max_connections(2).connect(&server.url()).await;
+        says_what_its_pool_lacks(pool.unwrap()).await;
     }
 }
 

@@ -115,15 +115,19 @@ impl<D: Dialect> Core<D> {
 
     pub(super) fn error(&self, operation: &'static str, error: sqlx::Error) -> StoreError {
         if matches!(error, sqlx::Error::PoolTimedOut) {
-            let size = self.write.size();
-            let words = format!(
-                "no connection was free or could be made: the pool has {size} of at most {} \
-                 connections",
-                self.write.options().get_max_connections()
-            );
-            return StoreError::new(D::STORE, operation, Advice { advice: words, source: error });
+            let advice = self.no_connection();
+            return StoreError::new(D::STORE, operation, Advice { advice, source: error });
         }
         classify::<D>(operation, Some(&self.table), error)
+    }
+
+    fn no_connection(&self) -> String {
+        format!(
+            "no connection was free or could be made: the pool has {} of at most {} connections; if they \
+             are all in use, it is too small, or something holds them for long",
+            self.write.size(),
+            self.write.options().get_max_connections()
+        )
     }
 
     pub(super) fn too_late(&self, operation: &'static str) -> StoreError {
@@ -220,7 +224,10 @@ impl<D: Dialect> Core<D> {
         pool: &Pool<D>,
     ) -> Result<Checkout<D>, StoreError> {
         let acquired = timeout(self.timeout, pool.acquire()).await;
-        let Ok(acquired) = acquired else { return Err(self.too_late(operation)) };
+        // The pool of an application may wait for longer.
+        let Ok(acquired) = acquired else {
+            return Err(StoreError::new(D::STORE, operation, self.no_connection()));
+        };
         let connection = acquired.map_err(|error| self.error(operation, error))?;
         Ok(Checkout { connection, begun: Some(Instant::now()) })
     }
@@ -278,7 +285,7 @@ impl<D: Dialect> Core<D> {
     ) -> Result<R, sqlx::Error> {
         if in_transaction {
             let mut transaction = connection.begin().await?;
-            let answer = work.call(&mut transaction, true).await?;
+            let answer = work.call(&mut transaction, !D::KEEPS_PREPARED).await?;
             transaction.commit().await?;
             return Ok(answer);
         }
@@ -440,7 +447,7 @@ pub(super) trait AsyncDriver<D: Dialect, R>: Sync {
     fn call(
         &self,
         connection: &mut D::Connection,
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<R, sqlx::Error>> + Send;
 }
 
@@ -455,9 +462,9 @@ impl<D: Dialect> AsyncDriver<D, u64> for Execute<'_> {
     fn call(
         &self,
         connection: &mut D::Connection,
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send {
-        D::execute(connection, self.statement, self.values, in_transaction)
+        D::execute(connection, self.statement, self.values, unprepared)
     }
 }
 
@@ -470,9 +477,9 @@ impl<D: Dialect> AsyncDriver<D, Option<Row>> for FetchOne<'_> {
     fn call(
         &self,
         connection: &mut D::Connection,
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send {
-        D::fetch_one(connection, self.statement, self.values, in_transaction)
+        D::fetch_one(connection, self.statement, self.values, unprepared)
     }
 }
 
@@ -485,8 +492,8 @@ impl<D: Dialect> AsyncDriver<D, Vec<Row>> for Fetch<'_> {
     fn call(
         &self,
         connection: &mut D::Connection,
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send {
-        D::fetch(connection, self.statement, self.values, in_transaction)
+        D::fetch(connection, self.statement, self.values, unprepared)
     }
 }

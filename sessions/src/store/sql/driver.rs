@@ -98,6 +98,8 @@ pub trait Driver: Database {
     /// Whether a call that is dropped before its end leaves its connection in disorder: the next call
     /// would take the rest of the answer for its own.
     const LEAVES_ANSWERS: bool = false;
+    /// Whether a connection keeps what was prepared on it, also where each call is a transaction of its own.
+    const KEEPS_PREPARED: bool = false;
     /// Whether [`connect`](Self::connect) sees to it that its connections need no transactions.
     const CONNECTS_WITHOUT_NEED: bool;
     /// So many statements that save are on their way before the next saves wait for them, and then go
@@ -157,14 +159,14 @@ pub trait Driver: Database {
         connection: &mut Self::Connection,
         statement: &Statement,
         values: &[Value<'_>],
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
 
     fn fetch(
         connection: &mut Self::Connection,
         statement: &Statement,
         values: &[Value<'_>],
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<Vec<Row>, sqlx::Error>> + Send;
 
     /// For a statement that finds one row at most, which need not wait for the end of the answer.
@@ -172,7 +174,7 @@ pub trait Driver: Database {
         connection: &mut Self::Connection,
         statement: &Statement,
         values: &[Value<'_>],
-        in_transaction: bool,
+        unprepared: bool,
     ) -> impl Future<Output = Result<Option<Row>, sqlx::Error>> + Send;
 
     /// Runs one of these statements, [`Statements::replace_together`], for all these saves, which are of
@@ -183,7 +185,7 @@ pub trait Driver: Database {
         _: &[Statement],
         _: &[Save],
         _now: i64,
-        _in_transaction: bool,
+        _unprepared: bool,
     ) -> impl Future<Output = Result<Vec<bool>, sqlx::Error>> + Send {
         async { Ok(Vec::new()) }
     }
@@ -243,9 +245,9 @@ pub(super) async fn is_alive(
 /// A statement with its values. Its text is one of ours: the name of the table in it is letters, digits and
 /// underscores, and whatever a client sends is a value.
 macro_rules! query {
-    ($statement:expr, $values:expr, $user:ty, $in_transaction:expr) => {{
-        let text = $statement.text($in_transaction);
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(text)).persistent(!$in_transaction);
+    ($statement:expr, $values:expr, $user:ty, $unprepared:expr) => {{
+        let text = $statement.text($unprepared);
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text)).persistent(!$unprepared);
         for value in $values {
             query = match *value {
                 Value::Int(number) => query.bind(number),
@@ -301,9 +303,9 @@ macro_rules! run_statements {
             connection: &mut Self::Connection,
             statement: &Statement,
             values: &[Value<'_>],
-            in_transaction: bool,
+            unprepared: bool,
         ) -> Result<u64, sqlx::Error> {
-            query!(statement, values, $user, in_transaction)
+            query!(statement, values, $user, unprepared)
                 .execute(connection)
                 .await
                 .map(|done| done.rows_affected())
@@ -313,9 +315,9 @@ macro_rules! run_statements {
             connection: &mut Self::Connection,
             statement: &Statement,
             values: &[Value<'_>],
-            in_transaction: bool,
+            unprepared: bool,
         ) -> Result<Vec<Row>, sqlx::Error> {
-            let query = query!(statement, values, $user, in_transaction);
+            let query = query!(statement, values, $user, unprepared);
             let rows = query.fetch_all(connection).await?;
             rows.iter().map(|row| row!(row, $user)).collect()
         }
@@ -324,9 +326,9 @@ macro_rules! run_statements {
             connection: &mut Self::Connection,
             statement: &Statement,
             values: &[Value<'_>],
-            in_transaction: bool,
+            unprepared: bool,
         ) -> Result<Option<Row>, sqlx::Error> {
-            let query = query!(statement, values, $user, in_transaction);
+            let query = query!(statement, values, $user, unprepared);
             let row = query.fetch_optional(connection).await?;
             row.map(|row| row!(row, $user)).transpose()
         }

@@ -48,6 +48,12 @@ pub(super) fn classify<D: Driver>(
             | sqlx::Error::WorkerCrashed
             // A connection that ended in the middle of an answer.
             | sqlx::Error::Protocol(_) => StoreError::new(D::STORE, operation, error),
+            sqlx::Error::PoolClosed => {
+                let advice = "the pool was closed: give the store one that stays open for as long as the \
+                              store is used, and close it after the last request";
+                let source = Advice { advice: advice.to_string(), source: error };
+                StoreError::permanent(D::STORE, operation, source)
+            }
             _ => StoreError::permanent(D::STORE, operation, error),
         };
     };

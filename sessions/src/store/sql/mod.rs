@@ -285,7 +285,7 @@ pub trait Dialect: Driver {}
 /// is given back, sqlx asks once more, for which no call waits, but the next one that is given that connection does:
 /// far from the server, a pool carries half of what its number of connections suggests.
 /// Where each call has to be a transaction of its own (PostgreSQL behind some poolers, MySQL without
-/// `autocommit`: see the store's type), a statement takes four or five round trips.
+/// `autocommit`: see the store's type), a statement takes four or five round trips, and three in MySQL.
 ///
 /// # Expiry and the sweep
 ///
@@ -306,7 +306,7 @@ pub trait Dialect: Driver {}
 /// in use fails once, and is replaced. A call that the server does not answer
 /// [in time](SqlStoreBuilder::with_timeout) is an error, and its connection is closed.
 ///
-/// A missing right, table, schema or column is not retryable; the error says which.
+/// A missing right, table, schema or column is not retryable, nor is a pool that was closed; the error says which.
 ///
 /// # Failover
 ///

@@ -136,7 +136,7 @@ impl Driver for Postgres {
         statements: &[Statement],
         saves: &[Save],
         now: i64,
-        in_transaction: bool,
+        unprepared: bool,
     ) -> Result<Vec<bool>, sqlx::Error> {
         let [statement] = statements else { return Ok(Vec::new()) };
         let each = |value: fn(&Record) -> i64| {
@@ -145,8 +145,8 @@ impl Driver for Postgres {
         let based_on: Vec<i64> = saves.iter().map(|save| save.based_on).collect();
         let users: Vec<Option<&str>> = saves.iter().map(|save| save.user.as_deref()).collect();
         let payloads: Vec<&[u8]> = saves.iter().map(|save| &*save.record.payload).collect();
-        let rows = sqlx::query(AssertSqlSafe(statement.text(in_transaction)))
-            .persistent(!in_transaction)
+        let rows = sqlx::query(AssertSqlSafe(statement.text(unprepared)))
+            .persistent(!unprepared)
             .bind(saves.iter().map(|save| &save.id[..]).collect::<Vec<_>>())
             .bind(based_on)
             .bind(each(|record| record.version.cast_signed()))

@@ -84,8 +84,8 @@ impl Statement {
     }
 
     /// Shared, as the driver keeps it for longer than a call.
-    pub(super) fn text(&self, in_transaction: bool) -> Arc<str> {
-        if in_transaction { self.unprepared.clone() } else { self.text.clone() }
+    pub(super) fn text(&self, unprepared: bool) -> Arc<str> {
+        if unprepared { self.unprepared.clone() } else { self.text.clone() }
     }
 }
 

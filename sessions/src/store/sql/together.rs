@@ -157,11 +157,11 @@ impl<D: Dialect> AsyncDriver<D, Vec<bool>> for ReplaceTogether<'_, D> {
     async fn call(
         &self,
         connection: &mut D::Connection,
-        in_transaction: bool,
+        unprepared: bool,
     ) -> Result<Vec<bool>, sqlx::Error> {
         let Value::Int(now) = self.core.now() else { return Ok(Vec::new()) };
         let statements = &self.core.statements.replace_together;
-        let done = D::replace_together(connection, statements, self.saves, now, in_transaction);
+        let done = D::replace_together(connection, statements, self.saves, now, unprepared);
         let error = match done.await {
             Ok(done) => return Ok(done),
             Err(error) => error,

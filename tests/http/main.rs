@@ -24,6 +24,7 @@ mod resting;
 mod security;
 mod tasks;
 mod update_each;
+mod user_sessions;
 mod values;
 
 use std::{convert::Infallible, time::Duration};

@@ -216,7 +216,14 @@ impl<T: SessionUser> Session<T> {
         let next = Arc::new(Slot::unsaved(shared.now()));
         let _ = next.set_lifetime(login.lifetime.unwrap_or_default(), writer);
         let job = login.job(writer, next.generation());
-        save::save_with_retries(shared, &next, &mut StoreTurn::for_slot(&next).await, job).await?;
+        {
+            let mut turn = StoreTurn::for_slot(&next).await;
+            let saved = save::save_with_retries(shared, &next, &mut turn, job).await;
+            if saved.is_err() {
+                renew::take_back_creation(shared, &next).await;
+            }
+            saved?;
+        }
         // A save of the old one that is under way has to end first: it may be creating the record.
         let _turn = old.store_turn.lock().await;
         if let (Some(ended), Some(store)) = (old.registration(), shared.store())

@@ -18,7 +18,7 @@ use crate::{
     identity::id::StoreKey,
     meters,
     record::{Record, head::Loaded},
-    save::{self, load, shared::Shared},
+    save::{self, load, renew, shared::Shared},
     session::{Lazy, Session, take::locked},
     slot::{
         Slot, SlotState,
@@ -175,14 +175,20 @@ impl<T: SessionUser> UserSessions<T> {
 
     /// Ends the session that [`list`](Self::list) gave under this key, if it is one of the user's:
     /// no user ends another user's session by guessing. Says whether the session was there.
+    ///
+    /// A session that has exchanged its id since, as by a login, is there under another key: it goes on, the
+    /// answer is `false`, and the next list has it.
     pub async fn end(&self, user: &T::User, key: &StoreKey) -> Result<bool, Error> {
-        if !self.keys_of(&self.shared.user_name(user)).await?.contains(key) {
+        let listed = self.sessions_of(&self.shared.user_name(user)).await?;
+        let Some((_, record)) = listed.into_iter().find(|(of, _)| of == key) else {
             return Ok(false);
-        }
+        };
         let Some(store) = self.shared.store() else { return Ok(false) };
-        let was_there = store.delete(key).await?;
+        let was_there = renew::end_unless_renewed(&self.shared, store, key, record.version).await?;
         meters::ended(u64::from(was_there));
-        self.end_here(key);
+        if was_there {
+            self.end_here(key);
+        }
         Ok(was_there)
     }
 
@@ -190,6 +196,11 @@ impl<T: SessionUser> UserSessions<T> {
     /// over.
     ///
     /// A login that is under way at the same time may begin one more.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`](crate::ErrorKind::Contended) if a session has slipped away under another id in each of ten
+    /// rounds: it goes on. Beside the errors of the other methods.
     pub async fn end_all(&self, user: &T::User) -> Result<u64, Error> {
         self.end_all_but(&self.shared.user_name(user), None).await
     }
@@ -204,13 +215,18 @@ impl<T: SessionUser> UserSessions<T> {
     ///
     /// [`LoginRequired`](crate::ErrorKind::LoginRequired) if nobody is logged in, and
     /// [`Ended`](crate::ErrorKind::Ended) if this session has ended meanwhile, as by another login in
-    /// the same browser: it has no say any more. Beside the errors of the other methods.
+    /// the same browser: it has no say any more. [`Contended`](crate::ErrorKind::Contended) as from
+    /// [`end_all`](Self::end_all). Beside the errors of the other methods.
     pub async fn end_others(&self, session: &Session<T>) -> Result<u64, Error> {
         let slot = session.handle().slot();
         let (Some(user), Some(registration)) = (slot.record().user, slot.registration()) else {
             return Err(Error::login_required());
         };
-        session.reload().await?;
+        // This one, whatever another task of the request has made of it meanwhile.
+        if load::refresh_latest(&self.shared, &slot, &registration.key).await? != SlotState::Stored
+        {
+            return Err(Error::ended());
+        }
         self.end_all_but(&user, Some(&registration.key)).await
     }
 
@@ -332,10 +348,18 @@ impl<T: SessionUser> UserSessions<T> {
     async fn end_all_but(&self, user: &str, except: Option<&StoreKey>) -> Result<u64, Error> {
         /// A user who logs in all the time cannot hold this up for ever.
         const MOST_ROUNDS: u32 = 10;
-        let (mut ended, mut was_empty) = (0, false);
-        for _ in 0..MOST_ROUNDS {
-            let mut others = self.keys_of(user).await?;
-            others.retain(|key| Some(key) != except);
+        let (begun, mut ended, mut was_empty) = (self.shared.now(), 0, false);
+        for round in 0.. {
+            let mut others = self.sessions_of(user).await?;
+            others.retain(|(key, _)| Some(key) != except);
+            if round == MOST_ROUNDS {
+                // One that has begun since is that of a login. One from before has got another id each time.
+                let is_from_before = |(_, record): &(StoreKey, Record)| record.created_at <= begun;
+                if others.iter().any(is_from_before) {
+                    return Err(Error::contended(MOST_ROUNDS));
+                }
+                break;
+            }
             if others.is_empty() {
                 if was_empty {
                     break;
@@ -348,7 +372,7 @@ impl<T: SessionUser> UserSessions<T> {
             let deleted = self.within("delete_sessions_of", deleted).await?;
             meters::ended(deleted);
             ended += deleted;
-            others.iter().for_each(|key| self.end_here(key));
+            others.iter().for_each(|(key, _)| self.end_here(key));
         }
         Ok(ended)
     }

@@ -18,6 +18,13 @@ pub(crate) fn new(version: u64, now: SystemTime, expires_at: SystemTime) -> Resu
     Ok(Record { version, created_at: now, expires_at, user: None, payload })
 }
 
+/// The record that takes the place of a session that is over, until it is deleted.
+pub(crate) fn of_ended(version: u64, now: SystemTime) -> Result<Record, Error> {
+    let tombstone = new(version, now, now + GRACE)?;
+    // No session goes on: whoever meets it has not to wait for another cookie.
+    Ok(Record { created_at: SystemTime::UNIX_EPOCH, ..tombstone })
+}
+
 /// Whether the record is a tombstone.
 pub(crate) fn is_tombstone(record: &Record) -> bool {
     record.payload.starts_with(TOMBSTONE)

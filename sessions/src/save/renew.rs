@@ -1,5 +1,7 @@
 //! Another id for a session: its record under the new id, and a tombstone under the old one.
 
+use std::time::Duration;
+
 #[cfg(feature = "device-bound")]
 use crate::save::link;
 use crate::{
@@ -13,14 +15,24 @@ use crate::{
         next_version,
         tombstone::{self, GRACE},
     },
-    save::{load::refresh_locked, plan, sealed, shared::Shared, turn::StoreTurn},
+    save::{
+        self,
+        load::refresh_locked,
+        plan, sealed,
+        shared::Shared,
+        turn::{Lost, StoreTurn},
+    },
     slot::{
         Slot, SlotState,
         plan::{Plan, SaveJob},
         registry::Registration,
         token::LockToken,
     },
-    store::{Created, Replaced, timed::Timed},
+    store::{
+        Created, Replaced,
+        timed::{Timed, is_overdue},
+    },
+    sync::sleep,
 };
 
 /// Stores the session, with all that has been released, under a new id, and ends the old one.
@@ -82,8 +94,14 @@ pub(crate) async fn renew<T: SessionData>(
         }
         // Anew for the new id.
         let sealed = sealed(shared, slot, &record, &registration.key)?;
-        if store.create(&registration.key, &sealed).await? == Created::Exists {
-            continue;
+        match store.create(&registration.key, &sealed).await {
+            Ok(Created::Done) => {}
+            Ok(Created::Exists) => continue,
+            Err(error) => {
+                // The store may have created it, and not said so: it would stand in the user's list.
+                drop_record(store, &registration.key).await;
+                return Err(error.into());
+            }
         }
         match replace_with_tombstone(shared, store, old, &record, based_on).await {
             Ok(Replaced::Done) => {
@@ -176,10 +194,50 @@ pub(crate) async fn write_tombstone<T: SessionData>(
     Ok(())
 }
 
-/// Takes back a record that nobody got to know. If the store fails once more it expires by itself.
-pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
+/// Ends the session that has this version under this key, and says whether that was so: not if it has ended
+/// meanwhile, or goes on under another id. A `delete` would not tell the session from the tombstone of that.
+pub(crate) async fn end_unless_renewed<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+    mut version: u64,
+) -> Result<bool, Error> {
+    let mut lost = Lost::default();
+    loop {
+        let next = version.saturating_add(1).min(LAST_VERSION);
+        let over = tombstone::of_ended(next, shared.now())?;
+        match save::replace(store, key, &over, version).await? {
+            Replaced::Done => break,
+            Replaced::Missing => return Ok(false),
+            Replaced::Changed => {}
+        }
+        match store.load_latest(key).await? {
+            Some(found) if !tombstone::is_tombstone(&found) => version = found.version,
+            _ => return Ok(false),
+        }
+        lost.pause(shared).await?;
+    }
+    // The session has ended by now, whatever becomes of what is left.
     if store.delete(key).await.is_err() {
-        tracing::warn!("the record of a renewal or login that failed stays until it expires");
+        tracing::debug!("what is left of a session that was ended stays until it expires");
+    }
+    Ok(true)
+}
+
+/// Takes back a record that nobody got to know: it would stand in the list of its user's sessions. If the store goes
+/// on failing it expires by itself.
+pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
+    /// The pauses before the next tries.
+    const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
+    let mut pauses = PAUSES.into_iter();
+    while let Err(error) = store.delete(key).await {
+        // A store that hangs would only hang once more.
+        let pause = pauses.next().filter(|_| error.is_retryable() && !is_overdue(&error));
+        let Some(pause) = pause else {
+            tracing::warn!("the record of a renewal or login that failed stays until it expires");
+            return;
+        };
+        sleep(pause).await;
     }
 }
 

@@ -183,6 +183,37 @@ pub(crate) async fn user_index(store: &impl UserIndex) {
     assert!(store.load(&nobody).await.unwrap().is_some(), "nobody's session is nobody's");
     assert!(store.delete(&nobody).await.unwrap());
     assert!(store.delete(&touched).await.unwrap());
+    no_list_misses_a_session_that_exchanges_its_id(store).await;
+}
+
+/// It is there under the new id before the record under the old one is nobody's.
+async fn no_list_misses_a_session_that_exchanges_its_id(store: &impl UserIndex) {
+    const USER: Option<&str> = Some("dora");
+    let mut id = key();
+    assert_eq!(store.create(&id, &record(1, USER, b"x")).await.unwrap(), Created::Done);
+    let is_over = AtomicBool::new(false);
+    let exchanges = async {
+        for _ in 0..300 {
+            let next = key();
+            assert_eq!(store.create(&next, &record(1, USER, b"x")).await.unwrap(), Created::Done);
+            let left = store.replace(&id, &record(2, None, b"left"), 1).await.unwrap();
+            assert_eq!(left, Replaced::Done);
+            id = next;
+            // Not in step with the looks, or each of them would meet the next exchange.
+            sleep(Duration::from_millis(1)).await;
+        }
+        is_over.store(true, SeqCst);
+        id
+    };
+    let looks = async {
+        while !is_over.load(SeqCst) {
+            assert!(!store.sessions_of("dora").await.unwrap().is_empty(), "it is always there");
+            tokio::task::yield_now().await;
+        }
+    };
+    let (id, ()) = tokio::join!(exchanges, looks);
+    assert_eq!(users(store, "dora").await, [id]);
+    assert!(store.delete(&id).await.unwrap());
 }
 
 /// What a writer was told about one session.

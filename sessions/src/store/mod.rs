@@ -71,6 +71,7 @@ pub(crate) mod erased;
 pub(crate) mod expiry_sweep;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod known_users;
+mod looks;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]
@@ -270,7 +271,9 @@ pub trait DeleteExpired: Send + Sync + 'static {
 /// types are two users.
 ///
 /// What it answers is what is true when it looks. A session that begins while it looks may be
-/// missing.
+/// missing. One that exchanges its id meanwhile is created under the new one before the record under the old one
+/// has no user any more: an index that reads the keys first, and then each record, has to read the keys again if it
+/// has not found one of these.
 pub trait UserIndex: Store {
     /// The live sessions of `user`, in no particular order.
     fn sessions_of(

@@ -27,7 +27,7 @@ use crate::{
     error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{Store, UserIndex, packed::stored_millis},
+    store::{Store, UserIndex, looks::Looks, packed::stored_millis},
 };
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
@@ -250,20 +250,33 @@ impl MemcachedStore {
     }
 }
 
+impl MemcachedStore {
+    /// The keys in a user's list.
+    async fn keys_in(&self, list: &Place<'_>) -> Result<Vec<StoreKey>, StoreError> {
+        Ok(match self.get("sessions_of", list).await? {
+            Found::Live(list, _) => list.payload.as_chunks().0.iter().map(key_of).collect(),
+            Found::Expired(_) | Found::Nothing => Vec::new(),
+        })
+    }
+}
+
 impl UserIndex for MemcachedStore {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        let Found::Live(list, _) = self.get("sessions_of", &self.list_of(user)).await? else {
-            return Ok(Vec::new());
-        };
-        let mut found = Vec::new();
-        for key in list.payload.as_chunks().0.iter().map(key_of) {
-            if let Some(record) = self.load(&key).await?
-                && record.user.as_deref() == Some(user)
-            {
-                found.push((key, record));
+        let list = self.list_of(user);
+        let mut looks = Looks::of(self.keys_in(&list).await?);
+        loop {
+            let mut found = Vec::new();
+            for key in looks.keys() {
+                if let Some(record) = self.load(key).await?
+                    && record.user.as_deref() == Some(user)
+                {
+                    found.push((*key, record));
+                }
+            }
+            if !looks.has_missed(&found) || !looks.again(self.keys_in(&list).await?) {
+                return Ok(found);
             }
         }
-        Ok(found)
     }
 
     async fn delete_sessions_of(

@@ -12,7 +12,7 @@ use crate::{
     error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{AllSessions, UserIndex},
+    store::{AllSessions, UserIndex, looks::Looks},
 };
 
 /// How many locks there are. Each is held for one look-up, or while a table grows, which looks at each user's
@@ -109,22 +109,14 @@ impl AllSessions for MemoryStore {
 
 impl UserIndex for MemoryStore {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        /// A user who begins sessions all the time cannot hold this up for ever.
-        const MOST_LOOKS: u32 = 16;
         let inner = self.inner();
-        let mut keys = inner.users.keys(user);
-        for _ in 1..MOST_LOOKS {
-            let found = inner.of_user(user, &keys);
-            // A session that has exchanged its id meanwhile was not found under the old one, and
-            // has been in the index under the new one since before that.
-            let now = inner.users.keys(user);
-            let known: HashSet<&StoreKey> = keys.iter().collect();
-            if now.iter().all(|key| known.contains(key)) {
+        let mut looks = Looks::of(inner.users.keys(user));
+        loop {
+            let found = inner.of_user(user, looks.keys());
+            if !looks.has_missed(&found) || !looks.again(inner.users.keys(user)) {
                 return Ok(found);
             }
-            keys = now;
         }
-        Ok(inner.of_user(user, &keys))
     }
 
     async fn delete_sessions_of(

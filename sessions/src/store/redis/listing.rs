@@ -11,7 +11,7 @@ use crate::{
     error::store::StoreError,
     identity::id::StoreKey,
     record::Record,
-    store::{AllSessions, UserIndex},
+    store::{AllSessions, UserIndex, looks::Looks},
 };
 
 /// The node whose keys are gone through; nothing where there is only one.
@@ -93,37 +93,62 @@ impl AllSessions for RedisStore {
     }
 }
 
-impl UserIndex for RedisStore {
-    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        const OPERATION: &str = "sessions_of";
+impl RedisStore {
+    /// The keys in a user's set.
+    async fn keys_in(
+        &self,
+        operation: &'static str,
+        set: &str,
+    ) -> Result<Vec<StoreKey>, StoreError> {
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(set).arg(0).arg(-1);
+        let members: Vec<Vec<u8>> = self.query(operation, &range).await?;
+        let key = |member: Vec<u8>| Some(StoreKey::from_bytes(member.try_into().ok()?));
+        Ok(members.into_iter().filter_map(key).collect())
+    }
+
+    /// Those of these keys that are sessions of the user, and those under which there is nothing.
+    async fn look_up(
+        &self,
+        operation: &'static str,
+        user: &str,
+        keys: &[StoreKey],
+    ) -> Result<(Vec<(StoreKey, Record)>, Vec<StoreKey>), StoreError> {
         /// How many records are fetched at once.
         const BATCH: usize = 100;
-        let set = self.user_key(user);
-        let mut range = redis::cmd("ZRANGE");
-        range.arg(&set).arg(0).arg(-1);
-        let members: Vec<Vec<u8>> = self.query(OPERATION, &range).await?;
-        let keys: Vec<StoreKey> = members
-            .into_iter()
-            .filter_map(|member| Some(StoreKey::from_bytes(member.try_into().ok()?)))
-            .collect();
         let (mut found, mut gone) = (Vec::new(), Vec::new());
         for keys in keys.chunks(BATCH) {
             let mut get = redis::cmd("MGET");
             get.arg(keys.iter().map(|key| self.key(key)).collect::<Vec<_>>());
-            let values: Vec<Option<Vec<u8>>> = self.query(OPERATION, &get).await?;
+            let values: Vec<Option<Vec<u8>>> = self.query(operation, &get).await?;
             for (key, value) in keys.iter().zip(values) {
                 let Some(value) = value else {
-                    gone.push(key);
+                    gone.push(*key);
                     continue;
                 };
                 // One that has expired, by our clock, may be extended just now.
-                if let Some(record) = self.record(OPERATION, Some(value))?
+                if let Some(record) = self.record(operation, Some(value))?
                     && record.user.as_deref() == Some(user)
                 {
                     found.push((*key, record));
                 }
             }
         }
+        Ok((found, gone))
+    }
+}
+
+impl UserIndex for RedisStore {
+    async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
+        const OPERATION: &str = "sessions_of";
+        let set = self.user_key(user);
+        let mut looks = Looks::of(self.keys_in(OPERATION, &set).await?);
+        let (found, gone) = loop {
+            let (found, gone) = self.look_up(OPERATION, user, looks.keys()).await?;
+            if !looks.has_missed(&found) || !looks.again(self.keys_in(OPERATION, &set).await?) {
+                break (found, gone);
+            }
+        };
         // In a cluster the set is written before the session, so one that is missing may be just
         // about to begin; its entry goes when its time is over.
         if !gone.is_empty() && !self.shared.connection.is_cluster() {

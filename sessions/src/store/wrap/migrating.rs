@@ -10,6 +10,7 @@ use crate::{
     store::{
         Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex,
         erased::index_behind,
+        looks::Looks,
         wrap::marks::{Found, MARK_VERSION, MOVING_VERSION, ended, is_moved, moved, moving},
     },
 };
@@ -203,7 +204,22 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
         Err(busy("replace"))
     }
 
-    /// What was found in `new`, if it is a session of this user.
+    /// What the two stores have of a user's, each session once.
+    async fn listed(&self, user: &str) -> Result<Vec<(StoreKey, Record, Listed)>, StoreError> {
+        let old = index_behind(self.old(), "migrating", "sessions_of")?;
+        let new = index_behind(self.new_store(), "migrating", "sessions_of")?;
+        // In this order: what is moved meanwhile is in the second.
+        let in_old = old.dyn_sessions_of(user).await?;
+        let in_new = new.dyn_sessions_of(user).await?;
+        let is_in_old_alone =
+            |(key, _): &(StoreKey, Record)| in_new.iter().all(|(of, _)| of != key);
+        let in_old: Vec<_> = in_old.into_iter().filter(is_in_old_alone).collect();
+        let in_old = in_old.into_iter().map(|(key, record)| (key, record, Listed::InOld));
+        let in_new = in_new.into_iter().map(|(key, record)| (key, record, Listed::InNew));
+        Ok(in_old.chain(in_new).collect())
+    }
+
+    /// What was found, if it is a session of this user.
     async fn of_user(
         &self,
         user: &str,
@@ -251,6 +267,12 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
         }
         Err(busy("load"))
     }
+}
+
+/// Where a session of a user's was listed.
+enum Listed {
+    InOld,
+    InNew,
 }
 
 /// How often a call begins anew that other processes get in the way of. Each time the session has gone a step of its
@@ -368,25 +390,30 @@ impl<Old: DeleteExpired, New: DeleteExpired> DeleteExpired for Migrating<Old, Ne
 /// If both stores are one: else each call is an error.
 impl<Old: Store, New: Store> UserIndex for Migrating<Old, New> {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        let old = index_behind(self.old(), "migrating", "sessions_of")?;
-        let new = index_behind(self.new_store(), "migrating", "sessions_of")?;
-        let in_old = old.dyn_sessions_of(user).await?;
-        let in_new = new.dyn_sessions_of(user).await?;
-        let mut all = Vec::new();
-        for (key, record) in in_old {
-            if in_new.iter().any(|(other, _)| *other == key) {
-                continue;
+        let mut listed = self.listed(user).await?;
+        let mut looks = Looks::of(listed.iter().map(|(key, ..)| *key).collect());
+        loop {
+            let mut all = Vec::new();
+            for (key, record, place) in listed {
+                let found = match place {
+                    Listed::InNew => Found::of(Some(record)),
+                    // A session that is another user's by now, or has ended, if only the mark of that has not
+                    // come there.
+                    Listed::InOld => match Found::of(self.new_store().load_latest(&key).await?) {
+                        Found::Nothing => Found::Session(record),
+                        found => found,
+                    },
+                };
+                all.extend(self.of_user(user, key, found).await?);
             }
-            // A session that is another user's by now, or has ended, if only the mark of that has not come there.
-            match Found::of(self.new_store().load_latest(&key).await?) {
-                Found::Nothing => all.push((key, record)),
-                found => all.extend(self.of_user(user, key, found).await?),
+            if !looks.has_missed(&all) {
+                return Ok(all);
+            }
+            listed = self.listed(user).await?;
+            if !looks.again(listed.iter().map(|(key, ..)| *key).collect()) {
+                return Ok(all);
             }
         }
-        for (key, record) in in_new {
-            all.extend(self.of_user(user, key, Found::of(Some(record))).await?);
-        }
-        Ok(all)
     }
 
     async fn delete_sessions_of(

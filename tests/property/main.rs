@@ -9,6 +9,7 @@ mod devices;
 mod model;
 mod payloads;
 mod tasks;
+mod users;
 mod visits;
 
 use std::{env, panic::AssertUnwindSafe};

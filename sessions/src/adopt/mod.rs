@@ -45,6 +45,9 @@
 //!   several processes: all of them get the same session.
 //! - **An adopted session ends for good.** After its logout the old cookie opens nothing, also where the
 //!   old record is still there.
+//! - **What nobody has come with yet is in the old store alone**: [`UserSessions`](crate::UserSessions) do not list it, and
+//!   [`end_all`](crate::UserSessions::end_all) does not end it. To log a user out everywhere, end what the user has in
+//!   the old store as well, or have [`with_check`](Predecessor::with_check) refuse it.
 //! - **What cannot be read is told**, by a `tracing` warning with the reason; the visitor is a new one, and
 //!   the old session stays as it was.
 //! - **An old store that does not answer is an error** (503 for the client): if the visitor began anew

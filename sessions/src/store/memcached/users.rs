@@ -273,7 +273,7 @@ impl UserIndex for MemcachedStore {
                     found.push((*key, record));
                 }
             }
-            if !looks.has_missed(&found) || !looks.again(self.keys_in(&list).await?) {
+            if !looks.has_missed(&found) || !looks.again(self.keys_in(&list).await?, &found) {
                 return Ok(found);
             }
         }

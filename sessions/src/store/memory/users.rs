@@ -113,7 +113,7 @@ impl UserIndex for MemoryStore {
         let mut looks = Looks::of(inner.users.keys(user));
         loop {
             let found = inner.of_user(user, looks.keys());
-            if !looks.has_missed(&found) || !looks.again(inner.users.keys(user)) {
+            if !looks.has_missed(&found) || !looks.again(inner.users.keys(user), &found) {
                 return Ok(found);
             }
         }

@@ -143,10 +143,14 @@ impl UserIndex for RedisStore {
         const OPERATION: &str = "sessions_of";
         let set = self.user_key(user);
         let mut looks = Looks::of(self.keys_in(OPERATION, &set).await?);
-        let (found, gone) = loop {
-            let (found, gone) = self.look_up(OPERATION, user, looks.keys()).await?;
-            if !looks.has_missed(&found) || !looks.again(self.keys_in(OPERATION, &set).await?) {
-                break (found, gone);
+        let mut gone = Vec::new();
+        let found = loop {
+            let (found, missing) = self.look_up(OPERATION, user, looks.keys()).await?;
+            gone.extend(missing);
+            if !looks.has_missed(&found)
+                || !looks.again(self.keys_in(OPERATION, &set).await?, &found)
+            {
+                break found;
             }
         };
         // In a cluster the set is written before the session, so one that is missing may be just

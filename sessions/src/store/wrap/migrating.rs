@@ -3,7 +3,9 @@
 //! Whether a session lives that is on its way, `old` decides: a move takes its witness away last, an end takes it away
 //! first. Whoever finds no witness writes the end into `new` before telling it, which a move that is late cannot undo.
 
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::SystemTime};
+use std::{
+    collections::HashSet, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::SystemTime,
+};
 
 use crate::{
     error::store::StoreError,
@@ -410,9 +412,11 @@ impl<Old: Store, New: Store> UserIndex for Migrating<Old, New> {
                 return Ok(all);
             }
             listed = self.listed(user).await?;
-            if !looks.again(listed.iter().map(|(key, ..)| *key).collect()) {
+            if !looks.again(listed.iter().map(|(key, ..)| *key).collect(), &all) {
                 return Ok(all);
             }
+            let keys: HashSet<&StoreKey> = looks.keys().iter().collect();
+            listed.retain(|(key, ..)| keys.contains(key));
         }
     }
 

@@ -576,6 +576,28 @@ async fn a_late_logout_leaves_the_logins_cookie_alone() {
     }
 }
 
+/// The session goes on under another id between the look of the logout and its end.
+#[tokio::test]
+async fn a_logout_in_another_process_that_meets_a_login_does_not_clear_the_way_for_a_late_request()
+{
+    for path in ["/login/7", "/login-afresh/7", "/renew"] {
+        let [one, two] = Shop::two().await;
+        let client = one.visitor().await;
+        let [ending, late] = [(); 2].map(|()| two.in_front_of(&client));
+        let gate = one.store.hold(Operation::Delete);
+        let logout = tokio::spawn(async move { ending.get("/logout").await });
+        gate.wait_for_caller().await;
+        assert!(client.get(path).await.status.is_success(), "{path}");
+        gate.release();
+        assert_eq!(logout.await.unwrap().status, StatusCode::OK, "{path}");
+        let stored = one.store.store().len();
+        let reply = late.get("/cart/2").await;
+        assert_eq!((reply.text(), reply.set_cookies()), ("", vec![]), "{path}");
+        assert_eq!(one.store.store().len(), stored, "{path}");
+        assert_eq!(client.get("/cart").await.status, StatusCode::OK, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn an_old_id_that_somebody_touches_is_not_held_for_longer() {
     let shop = Shop::start().await;

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{error::Error, identity::id::SessionId, record::Record};
+use crate::{
+    error::Error,
+    identity::id::SessionId,
+    record::{LAST_VERSION, Record},
+};
 
 /// Begins the payload of a tombstone. No payload of a session begins so: a tombstone opens nothing.
 const TOMBSTONE: &[u8] = &[0];
@@ -18,11 +22,16 @@ pub(crate) fn new(version: u64, now: SystemTime, expires_at: SystemTime) -> Resu
     Ok(Record { version, created_at: now, expires_at, user: None, payload })
 }
 
-/// The record that takes the place of a session that is over, until it is deleted.
-pub(crate) fn of_ended(version: u64, now: SystemTime) -> Result<Record, Error> {
-    let tombstone = new(version, now, now + GRACE)?;
-    // No session goes on: whoever meets it has not to wait for another cookie.
-    Ok(Record { created_at: SystemTime::UNIX_EPOCH, ..tombstone })
+/// The record that takes the place of a session that is over, of this version, until it is deleted.
+pub(crate) fn of_ended(version: u64) -> Record {
+    Record {
+        version: version.saturating_add(1).min(LAST_VERSION),
+        // No session goes on: whoever meets it has not to wait for another cookie.
+        created_at: SystemTime::UNIX_EPOCH,
+        expires_at: SystemTime::now() + GRACE,
+        user: None,
+        payload: TOMBSTONE.into(),
+    }
 }
 
 /// Whether the record is a tombstone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::save::link;
 use crate::{
     data::{SessionData, payload},
-    error::Error,
+    error::{Error, ErrorKind},
     identity::id::{SessionId, StoreKey},
     meters,
     record::{
@@ -16,7 +16,6 @@ use crate::{
         tombstone::{self, GRACE},
     },
     save::{
-        self,
         load::refresh_locked,
         plan, sealed,
         shared::Shared,
@@ -194,8 +193,9 @@ pub(crate) async fn write_tombstone<T: SessionData>(
     Ok(())
 }
 
-/// Ends the session that has this version under this key, and says whether that was so: not if it has ended
-/// meanwhile, or goes on under another id. A `delete` would not tell the session from the tombstone of that.
+/// Ends the session that has this version under this key, or a later one, and says whether that was so: not if it
+/// has ended meanwhile, or goes on under another id. What it has left under this one then stays: a `delete` would
+/// take that along.
 pub(crate) async fn end_unless_renewed<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
@@ -203,25 +203,29 @@ pub(crate) async fn end_unless_renewed<T: SessionData>(
     mut version: u64,
 ) -> Result<bool, Error> {
     let mut lost = Lost::default();
-    loop {
-        let next = version.saturating_add(1).min(LAST_VERSION);
-        let over = tombstone::of_ended(next, shared.now())?;
-        match save::replace(store, key, &over, version).await? {
-            Replaced::Done => break,
-            Replaced::Missing => return Ok(false),
-            Replaced::Changed => {}
-        }
+    while !store.delete_version(key, version).await? {
         match store.load_latest(key).await? {
             Some(found) if !tombstone::is_tombstone(&found) => version = found.version,
             _ => return Ok(false),
         }
         lost.pause(shared).await?;
     }
-    // The session has ended by now, whatever becomes of what is left.
-    if store.delete(key).await.is_err() {
-        tracing::debug!("what is left of a session that was ended stays until it expires");
-    }
     Ok(true)
+}
+
+/// Ends the session that has this version under this key, or a later one, for whoever is logging out.
+pub(crate) async fn end<T: SessionData>(
+    shared: &Shared<T>,
+    store: Timed<'_>,
+    key: &StoreKey,
+    version: u64,
+) -> Result<(), Error> {
+    match end_unless_renewed(shared, store, key, version).await {
+        // Whatever it takes along: others save all the time, and the session is to end.
+        Err(error) if error.kind() == ErrorKind::Contended => store.delete(key).await?,
+        ended => ended?,
+    };
+    Ok(())
 }
 
 /// Takes back a record that nobody got to know: it would stand in the list of its user's sessions. If the store goes

@@ -103,7 +103,8 @@ impl<T: SessionData> Session<T> {
         let is_to_end = slot.registration().filter(|_| !slot.state().has_moved());
         if let Some(registration) = is_to_end {
             if let Some(store) = shared.store() {
-                store.delete(&registration.key).await?;
+                let version = slot.record().version;
+                renew::end(shared, store, &registration.key, version).await?;
             }
             meters::ended(1);
             tracing::debug!("ended a session");
@@ -135,7 +136,7 @@ impl<T: SessionData> Session<T> {
         if load::refresh_locked(shared, &slot, &key).await? != SlotState::Stored {
             return Ok(());
         }
-        store.delete(&key).await?;
+        renew::end(shared, store, &key, slot.record().version).await?;
         meters::ended(1);
         tracing::debug!("ended a session whose device was not shown");
         let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied());

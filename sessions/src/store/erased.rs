@@ -96,6 +96,7 @@ pub(crate) trait ErasedStore: Send + Sync {
     ) -> Answer<'a, Replaced>;
     fn touch<'a>(&'a self, key: &'a StoreKey, expires_at: SystemTime) -> Answer<'a, ()>;
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool>;
+    fn delete_version<'a>(&'a self, key: &'a StoreKey, version: u64) -> Answer<'a, bool>;
 
     fn user_index(&self) -> Option<&dyn DynUserIndex>;
 
@@ -127,6 +128,10 @@ impl<S: Store> ErasedStore for S {
 
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
         Answer::Waiting(Box::pin(Store::delete(self, key)))
+    }
+
+    fn delete_version<'a>(&'a self, key: &'a StoreKey, version: u64) -> Answer<'a, bool> {
+        Answer::Waiting(Box::pin(Store::delete_version(self, key, version)))
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
@@ -237,6 +242,10 @@ impl ErasedStore for AtOnce {
 
     fn delete<'a>(&'a self, key: &'a StoreKey) -> Answer<'a, bool> {
         Answer::Ready(Some(Ok(self.0.inner().delete(key))))
+    }
+
+    fn delete_version<'a>(&'a self, key: &'a StoreKey, version: u64) -> Answer<'a, bool> {
+        Answer::Waiting(Box::pin(Store::delete_version(&self.0, key, version)))
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

@@ -35,9 +35,10 @@
 //!    not. Keep the cause as its source. Give up on a connection that hangs.
 //! 6. **Run the conformance suite**, on a runtime with several threads, against a real server.
 //!
-//! Then, if your store can: [`DeleteExpired`] for one that does not forget by itself, with
-//! [`ExpirySweep`] to call it, and [`UserIndex`] for "log out everywhere", with
-//! [`Store::user_index`] to say so; [`AllSessions`] for an operator, and [`Watch`] for a near cache.
+//! Then, if your store can: [`Store::delete_version`] in one step, which is what a logout calls;
+//! [`DeleteExpired`] for one that does not forget by itself, with [`ExpirySweep`] to call it, and
+//! [`UserIndex`] for "log out everywhere", with [`Store::user_index`] to say so; [`AllSessions`] for
+//! an operator, and [`Watch`] for a near cache.
 //!
 //! `examples/custom_store.rs` in the repository is a whole one, which keeps each session in a file.
 //!
@@ -64,7 +65,10 @@
 use std::{sync::Arc, time::SystemTime};
 
 use crate::error::store::StoreError;
-use crate::{identity::id::StoreKey, record::Record};
+use crate::{
+    identity::id::StoreKey,
+    record::{Record, tombstone},
+};
 
 pub(crate) mod all;
 pub(crate) mod erased;
@@ -159,6 +163,29 @@ pub trait Store: Send + Sync + 'static {
     /// only one is told `true`.
     fn delete(&self, key: &StoreKey) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// Removes the record under `key` if it still has this `version`, and says whether that was so: what
+    /// others have put there since stays, such as what a login leaves under the old id of its session.
+    ///
+    /// Default: [`replace`](Self::replace) by a record that opens nothing, and then `delete`. A store that can
+    /// do it in one call does; a store around another one hands the call on.
+    fn delete_version(
+        &self,
+        key: &StoreKey,
+        version: u64,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        async move {
+            let over = tombstone::of_ended(version);
+            if self.replace(key, &over, version).await? != Replaced::Done {
+                return Ok(false);
+            }
+            // The session has ended by now, whatever becomes of what is left.
+            if self.delete(key).await.is_err() {
+                tracing::debug!("what is left of a session that was ended stays until it expires");
+            }
+            Ok(true)
+        }
+    }
+
     /// This store as a [`UserIndex`], if it is one: then its implementation is `Some(self)`, and a store
     /// around another one hands on that one's. [`UserSessions`](crate::UserSessions) find a user's
     /// sessions by it. Default: `None`.
@@ -213,6 +240,10 @@ impl<S: Store> Store for Arc<S> {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         (**self).delete(key).await
+    }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        (**self).delete_version(key, version).await
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

@@ -72,6 +72,14 @@ impl<'a> Timed<'a> {
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'a {
         within(self.limit, "delete", self.store.delete(key))
     }
+
+    pub(crate) fn delete_version(
+        self,
+        key: &'a StoreKey,
+        version: u64,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'a {
+        within(self.limit, "delete", self.store.delete_version(key, version))
+    }
 }
 
 /// A store that answers at once needs no timer.

@@ -71,6 +71,7 @@ pub async fn conformance<S: Store>(store: S) {
     suite.replace_sets_every_field().await;
     suite.touch_only_moves_the_expiry_later().await;
     suite.delete_is_for_good().await;
+    suite.delete_version_leaves_what_others_have_put_there().await;
     suite.expired_counts_as_absent().await;
     suite.one_of_many_creates_wins().await;
     suite.one_of_many_replaces_wins().await;
@@ -78,6 +79,7 @@ pub async fn conformance<S: Store>(store: S) {
     suite.no_save_is_lost().await;
     suite.no_load_sees_half_a_save().await;
     suite.nothing_brings_back_a_deleted_record().await;
+    suite.one_of_a_save_and_the_end_of_its_base_wins().await;
     suite.survives_calls_that_are_dropped().await;
 }
 
@@ -203,6 +205,10 @@ impl<S: Store> Suite<S> {
 
     async fn delete(&self, key: &StoreKey) -> bool {
         answer("delete", self.store.delete(key)).await
+    }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> bool {
+        answer("delete_version", self.store.delete_version(key, version)).await
     }
 
     /// A record under a key that nobody has used.
@@ -428,6 +434,29 @@ impl<S: Store> Suite<S> {
         promise(self.load(&key).await.is_none(), "`replace` must not bring back a deleted record");
     }
 
+    async fn delete_version_leaves_what_others_have_put_there(&self) {
+        let (old, new) = (new_record(1, b"old", LONG), new_record(2, b"new", LONG));
+        let key = self.created(&old).await;
+        let replaced = self.replace(&key, &new, 1).await;
+        promise(replaced == Replaced::Done, "`replace` of the stored version must be `Done`");
+        for version in [1, 3] {
+            let words =
+                "`delete_version` of another version than the stored one must answer `false`";
+            promise(!self.delete_version(&key, version).await, words);
+            let words = "`delete_version` of another version must leave the record as it is";
+            same(self.load(&key).await.as_ref(), &new, words);
+        }
+        self.touch(&key, from_now(2 * LONG)).await;
+        let words = "`delete_version` of the stored version must answer `true`";
+        promise(self.delete_version(&key, 2).await, words);
+        promise(self.load(&key).await.is_none(), "a deleted record must be gone");
+        let words = "`delete_version` of what is gone must answer `false`";
+        promise(!self.delete_version(&key, 2).await, words);
+        let created = self.create(&key, &old).await;
+        promise(created == Created::Done, "`create` after a `delete` must answer `Done`");
+        self.delete(&key).await;
+    }
+
     async fn expired_counts_as_absent(&self) {
         // Long: one promise, and its steps have to follow each other in time.
         // Of each record but the first only one thing is asked: a store may clean up when it meets
@@ -544,6 +573,29 @@ impl<S: Store> Suite<S> {
             let winner = only(&at_once(TASKS, task).await, &true);
             let words = "of many deletes of one key at once, exactly one must answer `true`";
             promise(winner.is_some(), words);
+        }
+    }
+
+    async fn one_of_a_save_and_the_end_of_its_base_wins(&self) {
+        for _ in 0..ROUNDS {
+            let key = self.created(&new_record(1, b"base", LONG)).await;
+            let task = |number: u64| {
+                let suite = self.clone();
+                let record = new_record(2, b"new", LONG);
+                async move {
+                    match number % 2 {
+                        0 => suite.delete_version(&key, 1).await,
+                        _ => suite.replace(&key, &record, 1).await == Replaced::Done,
+                    }
+                }
+            };
+            let winner = only(&at_once(TASKS, task).await, &true);
+            let words = "of replaces and `delete_version`s of one version, exactly one must win";
+            promise(winner.is_some(), words);
+            let is_saved = winner.is_some_and(|number| number % 2 == 1);
+            let words = "`delete_version` must leave what was saved before it, and nothing else";
+            promise(self.load(&key).await.is_some() == is_saved, words);
+            self.delete(&key).await;
         }
     }
 

@@ -239,6 +239,11 @@ impl<S: Store> Store for FaultyStore<S> {
         self.call("delete", |it| async move { it.store.delete(&key).await }).await
     }
 
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        let key = *key;
+        self.call("delete", |it| async move { it.store.delete_version(&key, version).await }).await
+    }
+
     /// That of the store behind it.
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         self.store().user_index()

@@ -250,6 +250,11 @@ impl<S: Store> Store for SpyStore<S> {
         self.admit(Operation::Delete).await?.delete(key).await
     }
 
+    /// Counts as a deletion.
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        self.admit(Operation::Delete).await?.delete_version(key, version).await
+    }
+
     /// That of the store behind it.
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         self.store().user_index()

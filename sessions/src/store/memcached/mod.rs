@@ -9,7 +9,7 @@ use std::{
 
 use self::{
     pool::{Server, server_of},
-    protocol::{Connection, Failure, Item, Stored, delete, gets, put},
+    protocol::{Connection, Failure, Item, Stored, delete, forget, gets, put},
 };
 
 use crate::{clock::Clock, identity::id::StoreKey, record::Record};
@@ -414,6 +414,30 @@ impl Store for MemcachedStore {
             self.leave(OPERATION, user, std::slice::from_ref(key)).await;
         }
         Ok(true)
+    }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        const OPERATION: &str = "delete";
+        let at = &self.place(key);
+        for _ in 0..TRIES {
+            let (record, unique) = match self.get(OPERATION, at).await? {
+                Found::Live(found, unique) if found.version == version => (found, unique),
+                _ => return Ok(false),
+            };
+            let end = async |connection: &mut _| forget(connection, &at.name, unique).await;
+            match self.on(OPERATION, at.server, end).await? {
+                Stored::Done => {
+                    if let Some(user) = &record.user {
+                        self.leave(OPERATION, user, std::slice::from_ref(key)).await;
+                    }
+                    return Ok(true);
+                }
+                Stored::Missing => return Ok(false),
+                // By a save or by a `touch`: that is seen at the next look.
+                Stored::Exists => {}
+            }
+        }
+        Err(Self::overtaken(OPERATION))
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

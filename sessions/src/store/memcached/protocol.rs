@@ -149,18 +149,42 @@ pub(super) async fn put(
         Some(unique) => format!("cas {key} 0 {lifetime} {length} {unique}\r\n"),
         None => format!("add {key} 0 {lifetime} {length}\r\n"),
     };
+    stored(&store(connection, &head, value).await?)
+}
+
+/// Takes an item away unless it has changed: `delete` knows no number of a change, and what is put with a
+/// lifetime below zero is not there.
+pub(super) async fn forget(
+    connection: &mut Connection,
+    key: &str,
+    unique: u64,
+) -> Result<Stored, Failure> {
+    let answer = store(connection, &format!("cas {key} 0 -1 0 {unique}\r\n"), b"").await?;
+    // There is no memory for it. Whoever logs out is logged out, whatever that takes along.
+    if answer.starts_with("SERVER_ERROR") {
+        let is_done = delete(connection, key).await?;
+        return Ok(if is_done { Stored::Done } else { Stored::Missing });
+    }
+    stored(&answer)
+}
+
+/// What the server says to an item.
+async fn store(connection: &mut Connection, head: &str, value: &[u8]) -> Result<String, Failure> {
     // In one write, so that it is one packet if it fits.
-    let mut bytes = Vec::with_capacity(head.len() + length + 2);
+    let mut bytes = Vec::with_capacity(head.len() + value.len() + 2);
     bytes.extend(head.as_bytes());
     bytes.extend(value);
     bytes.extend(b"\r\n");
     send(connection, &bytes).await?;
-    let answer = line(connection).await?;
-    match answer.as_str() {
+    line(connection).await
+}
+
+fn stored(answer: &str) -> Result<Stored, Failure> {
+    match answer {
         "STORED" => Ok(Stored::Done),
         "EXISTS" | "NOT_STORED" => Ok(Stored::Exists),
         "NOT_FOUND" => Ok(Stored::Missing),
-        _ => Err(nonsense(&answer)),
+        _ => Err(nonsense(answer)),
     }
 }
 

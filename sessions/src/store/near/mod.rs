@@ -342,6 +342,10 @@ impl<S: Watch> Store for NearCache<S> {
         self.shared.store.delete(key).await
     }
 
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        self.shared.store.delete_version(key, version).await
+    }
+
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         self.shared.store.user_index()
     }

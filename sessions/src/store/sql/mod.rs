@@ -469,6 +469,14 @@ impl<D: Dialect> Store for SqlStore<D> {
         Ok(core.execute("delete", &core.statements.delete, &values).await? > 0)
     }
 
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        let _around = self.around(key);
+        let core = &self.core;
+        let version = Value::Int(version.cast_signed());
+        let values = [Value::Bytes(key.as_bytes()), version, core.now()];
+        Ok(core.execute("delete", &core.statements.delete_version, &values).await? > 0)
+    }
+
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Some(self)
     }

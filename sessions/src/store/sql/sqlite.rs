@@ -228,6 +228,7 @@ mod tests {
             &statements.take_over,
             &statements.touch,
             &statements.delete,
+            &statements.delete_version,
             &statements.delete_expired,
             &statements.sessions_of,
             &statements.delete_sessions_of,

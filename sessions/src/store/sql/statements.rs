@@ -116,6 +116,7 @@ pub struct Statements {
     pub(super) replace_together: Vec<Statement>,
     pub(super) touch: Statement,
     pub(super) delete: Statement,
+    pub(super) delete_version: Statement,
     pub(super) delete_expired: Statement,
     pub(super) sessions_of: Statement,
     pub(super) delete_sessions_of: Statement,
@@ -158,6 +159,10 @@ impl Statements {
             )
             .into(),
             delete: format!("DELETE FROM {table} WHERE id = ? AND expires_at > ?").into(),
+            delete_version: format!(
+                "DELETE FROM {table} WHERE id = ? AND version = ? AND expires_at > ?"
+            )
+            .into(),
             delete_expired: delete_expired.into(),
             sessions_of: format!("SELECT {all} FROM {table} WHERE user_id = ? AND expires_at > ?")
                 .into(),
@@ -188,6 +193,7 @@ impl Statements {
             &mut self.replace,
             &mut self.touch,
             &mut self.delete,
+            &mut self.delete_version,
             &mut self.delete_expired,
             &mut self.sessions_of,
             &mut self.delete_sessions_of,
@@ -280,6 +286,7 @@ mod tests {
                 all.replace,
                 all.touch,
                 all.delete,
+                all.delete_version,
                 all.delete_expired,
                 all.sessions_of,
                 all.delete_sessions_of,

@@ -308,6 +308,10 @@ impl<L1: Store, L2: Store> Store for Cached<L1, L2> {
         self.write(key, self.shared.l2.delete(key), |_| None).await
     }
 
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        self.write(key, self.shared.l2.delete_version(key, version), |_| None).await
+    }
+
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         self.shared.l2.user_index().map(|_| self as _)
     }

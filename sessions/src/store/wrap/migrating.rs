@@ -376,6 +376,32 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
         Ok(was_old || was_new)
     }
 
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        let new = self.new_store();
+        // In this order, as in `delete`.
+        if self.old().delete_version(key, version).await? {
+            let _ = self.end_in_new(key).await?;
+            return Ok(true);
+        }
+        for _ in 0..TRIES {
+            match Found::of(new.load_latest(key).await?) {
+                Found::Session(found) if found.version == version => {
+                    // No `delete`, as in `end_in_new`.
+                    if new.replace(key, &ended(), version).await? == Replaced::Done {
+                        return Ok(true);
+                    }
+                }
+                Found::Moving(found) if found.version == version => {
+                    if self.arrive(key, &found, None).await? != Replaced::Done {
+                        return Ok(false);
+                    }
+                }
+                _ => return Ok(false),
+            }
+        }
+        Err(busy("delete"))
+    }
+
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         self.old().user_index().and(self.new_store().user_index()).map(|_| self as _)
     }

@@ -327,17 +327,30 @@ impl<P: Store, R: Store> Store for Mirrored<P, R> {
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let Shared { primary, replica, .. } = &*self.shared;
-        let deleted = self.write(primary.delete(key)).await;
+        let deleted = self.write(self.shared.primary.delete(key)).await;
         self.copy(async {
             // Also if the primary has failed: it may have ended the session all the same. If not, the next
             // save brings that back.
-            replica.delete(key).await?;
+            self.shared.replica.delete(key).await?;
             match deleted {
                 // Nothing has ended, and a session may have begun meanwhile.
                 Ok(false) => self.shared.align(key, None).await,
                 // What others write from here on, they look after.
                 Ok(true) | Err(_) => Ok(()),
+            }
+        })
+        .await;
+        deleted
+    }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        let deleted = self.write(self.shared.primary.delete_version(key, version)).await;
+        self.copy(async {
+            match deleted {
+                // Something else is there, or nothing.
+                Ok(false) => self.shared.align(key, None).await,
+                // As in `delete`.
+                Ok(true) | Err(_) => self.shared.replica.delete(key).await.map(drop),
             }
         })
         .await;

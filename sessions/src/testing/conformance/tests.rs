@@ -44,6 +44,9 @@ enum Fault {
     DeleteSaysTrueForExpired,
     DeleteDoesNothing,
     DeleteIsNotAtomic,
+    DeleteVersionIgnoresVersion,
+    DeleteVersionDoesNothing,
+    DeleteVersionIsNotAtomic,
     DroppedCallKeepsLock,
 }
 
@@ -218,6 +221,16 @@ impl Store for Naive {
         }
         Ok(found)
     }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        let is_any = self.is(DeleteVersionIgnoresVersion);
+        let found = self.live(key).is_some_and(|record| is_any || record.version == version);
+        self.race(DeleteVersionIsNotAtomic).await;
+        if found && !self.is(DeleteVersionDoesNothing) {
+            self.records.lock().unwrap().remove(&self.key(key));
+        }
+        Ok(found)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,6 +278,9 @@ async fn names_the_promise_that_a_bad_store_breaks() {
         (DeleteSaysTrueForExpired, "`delete` of an expired record must answer `false`"),
         (DeleteDoesNothing, "a deleted record must be gone"),
         (DeleteIsNotAtomic, "of many deletes of one key at once, exactly one must answer `true`"),
+        (DeleteVersionIgnoresVersion, "another version than the stored one must answer `false`"),
+        (DeleteVersionDoesNothing, "a deleted record must be gone"),
+        (DeleteVersionIsNotAtomic, "of replaces and `delete_version`s of one version, exactly one"),
         (DroppedCallKeepsLock, "`replace` did not answer within 30s"),
     ];
     let run = |(fault, words)| (fault, words, tokio::spawn(conformance(Naive::new(fault))));

@@ -9,7 +9,8 @@ use std::{
 use axum::{Router, routing::get};
 use sessions::{
     Created, Keys, MemoryStore, Record, RedisStore, Replaced, Session, SessionLayer, Store,
-    StoreError, StoreKey, UserIndex, testing::conformance,
+    StoreError, StoreKey, UserIndex,
+    testing::{ManualClock, conformance},
 };
 use sessions_tests::{
     Server,
@@ -118,6 +119,115 @@ async fn a_session_that_is_used_goes_back_into_the_set_of_its_user() {
         assert!(store.load(&other).await.unwrap().is_none());
         store.load(&session).await.unwrap();
         assert_eq!(elsewhere.delete_sessions_of("ann", None).await.unwrap(), 1);
+    }
+}
+
+/// Of a process that dies while it touches a session, what it has sent last has arrived.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_dies_while_it_touches_hides_no_session_from_its_user() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let clock = ManualClock::new();
+    let builder = || RedisStore::builder().with_clock(&clock);
+    let store = builder().connect(&server.url()).await.unwrap();
+    let lasting = |time| record(1, Some("ann"), b"x").with_expires_at(clock.now() + time);
+    // The process has loaded the session or not; and dies before the answer to its first command, or its second.
+    for (has_loaded, answers) in [(true, 0), (false, 0), (false, 1), (false, 2)] {
+        let session = key();
+        assert_eq!(store.create(&session, &lasting(2 * HOUR)).await.unwrap(), Created::Done);
+        let later = clock.now() + 1000 * HOUR;
+        let proxy = Proxy::start(server.port()).await;
+        let url = format!("redis://127.0.0.1:{}", proxy.port());
+        let (dying, touching) = (tokio::runtime::Runtime::new().unwrap(), builder());
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let (go, goes) = tokio::sync::oneshot::channel::<()>();
+        let touch = dying.spawn(async move {
+            let store = touching.connect(&url).await.unwrap();
+            // The script is known.
+            store.touch(&key(), later).await.unwrap();
+            if has_loaded {
+                store.load(&session).await.unwrap();
+            }
+            ready.send(()).unwrap();
+            goes.await.unwrap();
+            store.touch(&session, later).await
+        });
+        is_ready.await.unwrap();
+        proxy.lose_answer(answers);
+        go.send(()).unwrap();
+        tokio::select! {
+            () = proxy.lost() => {}
+            // It was done with fewer.
+            touched = touch => touched.unwrap().unwrap(),
+        }
+        dying.shutdown_background();
+        drop(proxy);
+
+        // A process that does not know whose it is, and so does not put it back.
+        let elsewhere = builder().connect(&server.url()).await.unwrap();
+        let found = elsewhere.load(&session).await.unwrap().expect("a live session");
+        // Its first end has been over for more than a day, and another one of the user's begins.
+        clock.advance(27 * HOUR);
+        assert_eq!(elsewhere.create(&key(), &lasting(HOUR)).await.unwrap(), Created::Done);
+        let listed = elsewhere.sessions_of("ann").await.unwrap();
+        let is_listed = listed.iter().any(|(key, _)| *key == session);
+        let lives = found.expires_at > clock.now();
+        assert_eq!(is_listed, lives, "{has_loaded} {answers}");
+    }
+}
+
+/// What is wrong with one session is nothing to the others of its user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_touch_that_is_refused_leaves_the_set_of_the_user() {
+    let Some(server) = StoreServer::start(Kind::Redis) else { return };
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let mut admin = admin(&server).await;
+    let [session, other] =
+        [create(&store, Some("ann"), b"x").await, create(&store, Some("ann"), b"x").await];
+    let _: () = command(&mut admin, &["SET", &format!("sessions:{{{session}}}"), "junk"]).await;
+    let later = SystemTime::now() + Duration::from_secs(7200);
+    assert!(cause(&store.touch(&session, later).await.unwrap_err()).contains("who else writes"));
+    let members: Vec<Vec<u8>> =
+        command(&mut admin, &["ZRANGE", "sessions:user:ann", "0", "-1"]).await;
+    assert!(members.contains(&other.as_bytes().to_vec()), "{members:?}");
+
+    // By a process that has seen the session, and by one that has not.
+    let set = "sessions:user:ann";
+    let _: i64 = command(&mut admin, &["DEL", set]).await;
+    let _: () = command(&mut admin, &["SET", set, "junk"]).await;
+    let elsewhere = RedisStore::connect(&server.url()).await.unwrap();
+    for store in [&store, &elsewhere] {
+        store.touch(&other, later).await.unwrap_err();
+        let found = elsewhere.load(&other).await.unwrap().expect("a live session");
+        assert!(found.expires_at < later, "it lives no longer than its user's set says");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_too_a_session_is_in_its_users_set_for_as_long_as_it_lives() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let [store, elsewhere, unseen] = [
+        RedisStore::connect_cluster(&urls).await.unwrap(),
+        RedisStore::connect_cluster(&urls).await.unwrap(),
+        RedisStore::connect_cluster(&urls).await.unwrap(),
+    ];
+    let session = create(&store, Some("ann"), b"x").await;
+    let later = SystemTime::now() + Duration::from_secs(7200);
+    elsewhere.touch(&session, later).await.unwrap();
+    assert!(
+        store.load(&session).await.unwrap().unwrap().expires_at + Duration::from_millis(1) > later
+    );
+    // The set cannot be told: then the session is not touched.
+    let client = redis::cluster::ClusterClient::new(urls).unwrap();
+    let mut admin = client.get_async_connection().await.unwrap();
+    let set = "sessions:user:ann";
+    let _: i64 = redis::cmd("DEL").arg(set).query_async(&mut admin).await.unwrap();
+    let _: () = redis::cmd("SET").arg(set).arg("junk").query_async(&mut admin).await.unwrap();
+    for store in [&store, &elsewhere, &unseen] {
+        store.touch(&session, later + Duration::from_secs(3600)).await.unwrap_err();
+        assert!(store.load(&session).await.unwrap().unwrap().expires_at <= later);
     }
 }
 

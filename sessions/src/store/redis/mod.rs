@@ -133,7 +133,8 @@ const WRITES: usize = 256 * 1024;
 ///
 /// A script is sent by its hash; a server that does not know it (after a `SCRIPT FLUSH`, a restart, a
 /// failover) is sent the text once. In a cluster, saving the whole of a session that has
-/// a user takes two, because the set may live elsewhere; and a `touch` of one takes two everywhere.
+/// a user takes two, and so does a `touch` of one, because the set may live elsewhere. A `touch` of a user's
+/// session that this process has not loaded or saved lately takes one more.
 ///
 /// # Permissions
 ///
@@ -410,6 +411,46 @@ impl RedisStore {
         watcher.as_ref().map(|watcher| watcher.around(key))
     }
 
+    fn touch_command(
+        &self,
+        key: &StoreKey,
+        user: Option<&str>,
+        expires: u64,
+        now: u64,
+        ttl: u64,
+    ) -> Cmd {
+        let is_cluster = self.shared.connection.is_cluster();
+        let set = user.filter(|_| !is_cluster).map(|user| self.user_key(user));
+        let bytes = expires.to_be_bytes();
+        let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
+        let session = self.key(key);
+        let keys = [Some(&*session), set.as_deref()];
+        let keys: Vec<&str> = keys.into_iter().flatten().collect();
+        let arguments: [Option<&[u8]>; 6] = [
+            Some(now.as_bytes()),
+            Some(key.as_bytes()),
+            Some(expires.as_bytes()),
+            Some(ttl.as_bytes()),
+            Some(&bytes),
+            user.map(str::as_bytes),
+        ];
+        let arguments: Vec<&[u8]> = arguments.into_iter().flatten().collect();
+        self.scripts().touch.call(&keys, &arguments)
+    }
+
+    /// Deletes a session, if it has this version or none is named.
+    async fn delete_if(&self, key: &StoreKey, version: &[u8]) -> Result<bool, StoreError> {
+        let _around = self.around(key);
+        let script = &self.scripts().delete;
+        let now = self.shared.clock.now();
+        let session = self.key(key);
+        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id(now)));
+        let now = stored_millis(now).to_string();
+        let command = script.call(&[&session, &receipt], &[now.as_bytes(), version]);
+        let deleted: i64 = self.run("delete", script, &command, &mut Call::default()).await?;
+        Ok(deleted == 1)
+    }
+
     async fn load_noting(
         &self,
         key: &StoreKey,
@@ -467,36 +508,35 @@ impl Store for RedisStore {
     }
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
+        const OPERATION: &str = "touch";
+        /// How often it is told that the session has another user. One session seldom has two.
+        const TRIES: u32 = 4;
         let (expires, now) = (stored_millis(expires_at), self.now());
         let Some(ttl) = expires.checked_sub(now).filter(|ttl| *ttl > 0) else { return Ok(()) };
         let _around = self.around(key);
-        let bytes = expires.to_be_bytes();
-        let [now_text, ttl, text] = [now, ttl, expires].map(|number| number.to_string());
-        let arguments: [&[u8]; 4] = [now_text.as_bytes(), text.as_bytes(), &bytes, ttl.as_bytes()];
-        let script = &self.scripts().touch;
-        let command = script.call(&[&self.key(key)], &arguments);
-        let user: Option<String> =
-            self.run("touch", script, &command, &mut Call::default()).await?;
-        if let Some(user) = user {
-            // In a task, because a caller that is dropped just now would leave it half done.
-            let (store, key) = (self.clone(), *key);
-            let index = async move { store.index("touch", &key, &user, expires, now).await };
-            let index = tokio::spawn(index).await;
-            index.map_err(|error| StoreError::new(NAME, "touch", error))??;
+        for _ in 0..TRIES {
+            // A process that has not seen the session lately is told whose it is, and asks again.
+            let user = self.shared.users.get(key);
+            if let (true, Some(user)) = (self.shared.connection.is_cluster(), &user) {
+                // The set first, as in a save.
+                Box::pin(self.index(OPERATION, key, user, expires, now)).await?;
+            }
+            let command = self.touch_command(key, user.as_deref(), expires, now, ttl);
+            let script = &self.scripts().touch;
+            let answer = self.run(OPERATION, script, &command, &mut Call::default()).await?;
+            let Some(owner): Option<String> = answer else { return Ok(()) };
+            self.shared.users.put(key, Some(&owner.into()));
         }
-        Ok(())
+        let words = "the session had another user each time that it was tried";
+        Err(StoreError::new(NAME, OPERATION, words))
     }
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let _around = self.around(key);
-        let script = &self.scripts().delete;
-        let now = self.shared.clock.now();
-        let session = self.key(key);
-        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id(now)));
-        let now = stored_millis(now).to_string();
-        let command = script.call(&[&session, &receipt], &[now.as_bytes()]);
-        let deleted: i64 = self.run("delete", script, &command, &mut Call::default()).await?;
-        Ok(deleted == 1)
+        self.delete_if(key, &[]).await
+    }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        self.delete_if(key, &version.to_be_bytes()).await
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

@@ -23,11 +23,11 @@ impl Scripts {
     pub(super) fn new(is_tracked: bool) -> Self {
         let code = |parts: &[&str]| Code::new(is_tracked, parts);
         Self {
-            create: code(&[HEAD, CREATE, INDEX_TOO]),
-            replace: code(&[UNMOVED, HEAD, REPLACE, INDEX_TOO]),
+            create: code(&[BESIDE, HEAD, CREATE, INDEX_TOO]),
+            replace: code(&[UNMOVED, BESIDE, HEAD, REPLACE, INDEX_TOO]),
             patch: code(&[PATCH]),
-            touch: code(&[HEAD, TOUCH]),
-            delete: code(&[HEAD, DELETE]),
+            touch: code(&[NOTHING_BESIDE, HEAD, TOUCH]),
+            delete: code(&[BESIDE, HEAD, DELETE]),
             index: code(&[INDEX_ALONE]),
         }
     }
@@ -72,6 +72,16 @@ impl Code {
 /// to the client that has read it last, and a write is no read.
 const READ: &str = "redis.call('GETRANGE', KEYS[1], '0', '0')";
 
+/// Before `HEAD`, where `KEYS[2]` is of this call alone.
+const BESIDE: &str = "
+local beside = KEYS[2]
+";
+
+/// Before `HEAD`, where it is not.
+const NOTHING_BESIDE: &str = "
+local beside
+";
+
 /// At the head of each script but `patch` and `index`: `KEYS[1]` is a session, `ARGV[1]` is now. Reads the record's head,
 /// and says whether it is live.
 ///
@@ -79,15 +89,15 @@ const READ: &str = "redis.call('GETRANGE', KEYS[1], '0', '0')";
 /// expiry 18 to 25. Numbers are unpacked before they are compared: Lua compares texts by the
 /// server's language. Those that are told to Redis are texts: Lua makes one of each otherwise.
 ///
-/// Whatever is wrong, a record in `KEYS[2]` does not stay there.
+/// Whatever is wrong, what is `beside` does not stay there.
 const HEAD: &str = "
 local head = redis.pcall('GETRANGE', KEYS[1], '0', '24')
 if type(head) ~= 'string' then
-  if KEYS[2] then redis.pcall('DEL', KEYS[2]) end
+  if beside then redis.pcall('DEL', beside) end
   return redis.error_reply(head.err .. ' (GETRANGE)')
 end
 if head ~= '' and (#head < 25 or string.byte(head, 9) ~= 1) then
-  if KEYS[2] then redis.pcall('DEL', KEYS[2]) end
+  if beside then redis.pcall('DEL', beside) end
   return redis.error_reply('FOREIGN the key holds no session')
 end
 local live = head ~= '' and struct.unpack('>I8', head, 18) > tonumber(ARGV[1])
@@ -196,25 +206,36 @@ INDEX()
 return 1
 ";
 
-/// `ARGV`: now, expiry, the expiry as eight bytes, time to live. Returns the user of a session that
-/// lives that long now.
+/// `KEYS[2]`, if it is there, is the set of the user that the session is said to have. `ARGV`: now, the key as a
+/// member of the set, expiry, time to live, the expiry as eight bytes; then that user, if one is said. Returns whose
+/// the session is if that is somebody else: then nothing has happened.
 const TOUCH: &str = "
--- The same once more: the set was perhaps not told.
-if not live or struct.unpack('>I8', head, 18) > tonumber(ARGV[2]) then
+local set, now, member, expires, ttl = KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if not live or struct.unpack('>I8', head, 18) > tonumber(expires) then
   return false
 end
-redis.call('SETRANGE', KEYS[1], '17', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
 local length = struct.unpack('>I4', redis.call('GETRANGE', KEYS[1], '33', '36'))
-if length == 0 then return false end
-if length == 1 then return '' end
-return redis.call('GETRANGE', KEYS[1], '37', 35 + length)
+if length > 0 then
+  local user = ''
+  if length > 1 then user = redis.call('GETRANGE', KEYS[1], '37', 35 + length) end
+  if user ~= ARGV[6] then return user end
+  -- Before the session: it is never missing in the set for as long as it lives.
+  if set then
+INDEX()
+  end
+end
+redis.call('SETRANGE', KEYS[1], '17', ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ttl)
+return false
 ";
 
 /// `KEYS[2]` is a receipt, under a name that no other deletion has: by it the same one, sent again
-/// because the answer got lost, knows that it was the one. `ARGV`: now. Whether a live session was
-/// there.
+/// because the answer got lost, knows that it was the one. `ARGV`: now, and the version that alone is to
+/// go, or nothing. Whether a live session was there.
 const DELETE: &str = "
+if live and #ARGV[2] > 0 and string.sub(head, 10, 17) ~= ARGV[2] then
+  return redis.call('DEL', KEYS[2])
+end
 redis.call('DEL', KEYS[1])
 if not live then return redis.call('DEL', KEYS[2]) end
 redis.pcall('SET', KEYS[2], '', 'PX', '60000')

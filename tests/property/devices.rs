@@ -6,6 +6,9 @@
 //!   all that was acknowledged.
 //! - A thief has a bound session until the copied bound cookie is over, and never after.
 //! - What was logged out stays so, whatever refreshes.
+//!
+//! One of the processes may make no offers, as in the deploy before the one that begins to bind. Or it may know nothing
+//! of bindings, which costs a browser its key: then its user can log in again, and stays so at the process that binds.
 
 use std::{
     cell::{Cell, RefCell},
@@ -153,17 +156,30 @@ struct Process {
     looking: Router,
 }
 
+/// What a process does about devices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Binds {
+    Yes,
+    /// It offers nothing.
+    WhatIsBound,
+    Nothing,
+}
+
 impl Process {
-    fn new(store: &Unsteady, keys: &Keys, clock: &ManualClock) -> Self {
+    fn new(store: &Unsteady, keys: &Keys, clock: &ManualClock, binds: Binds) -> Self {
         let layer = |policy| {
-            SessionLayer::<Data>::builder(store.clone(), keys.clone())
+            let builder = SessionLayer::<Data>::builder(store.clone(), keys.clone())
                 .with_clock(clock)
                 .in_another_process()
                 .with_idle_timeout(Duration::from_secs(20 * 3_600))
-                .with_absolute_timeout(Duration::from_secs(20 * 24 * 3_600))
-                .bind_to_device(DeviceBinding::new().with_unproven_policy(policy))
-                .build()
-                .unwrap()
+                .with_absolute_timeout(Duration::from_secs(20 * 24 * 3_600));
+            let binding = DeviceBinding::new().with_unproven_policy(policy);
+            let builder = match binds {
+                Binds::Yes => builder.bind_to_device(binding),
+                Binds::WhatIsBound => builder.bind_to_device(binding.without_offers()),
+                Binds::Nothing => builder,
+            };
+            builder.build().unwrap()
         };
         let usual = layer(UnprovenPolicy::Reload);
         let app = Router::new()
@@ -275,10 +291,14 @@ struct Browser {
     keys: Cell<u8>,
     /// A registration's answer is lost for good: its session may be bound to a key that the browser has dropped.
     has_lost_registration: Cell<bool>,
+    /// A process that knows nothing of bindings has answered a refresh, and the browser has forgotten the key.
+    has_lost_key: Cell<bool>,
 }
 
 struct World {
     processes: Vec<Process>,
+    /// So many of them ask for a device.
+    binding: usize,
     store: Unsteady,
     clocks: Vec<ManualClock>,
     /// What has happened, to be told of a case that fails.
@@ -351,6 +371,7 @@ impl Browser {
             refreshing: tokio::sync::Mutex::new(()),
             keys: Cell::new(1),
             has_lost_registration: Cell::new(false),
+            has_lost_key: Cell::new(false),
         }
     }
 
@@ -416,7 +437,10 @@ impl Browser {
                 }
                 403 => bindings[at].challenge = Some(challenge_in(&reply.headers).unwrap()),
                 500..600 => return false,
-                _ => {
+                status => {
+                    if status == 404 {
+                        self.has_lost_key.set(true);
+                    }
                     bindings.remove(at);
                     return true;
                 }
@@ -472,7 +496,7 @@ impl Stolen {
 
     /// Uses the copy, with what was copied and what a browser may say.
     async fn use_it(&self, world: &World, random: &mut Random) {
-        let process = &world.processes[random.below(2)];
+        let process = &world.processes[random.below(world.binding)];
         let alone = Jar { bound: None, ..self.jar.clone() };
         let shown = call(&process.looking, Method::GET, "/", &alone.header()).await;
         let mut headers = self.jar.header();
@@ -513,7 +537,8 @@ struct History {
 }
 
 impl History {
-    fn new(random: &mut Random) -> Self {
+    /// `other`: what the second process does about devices.
+    fn new(random: &mut Random, other: Binds) -> Self {
         let clocks = vec![ManualClock::new(), ManualClock::new()];
         if random.below(3) == 0 {
             clocks[random.below(2)].advance(SKEW);
@@ -527,8 +552,11 @@ impl History {
             faults: Arc::default(),
         };
         let keys = Keys::generate();
-        let processes = clocks.iter().map(|clock| Process::new(&store, &keys, clock)).collect();
-        let world = World { processes, store, clocks, trace: RefCell::default() };
+        let processes = clocks.iter().zip([Binds::Yes, other]);
+        let processes =
+            processes.map(|(clock, binds)| Process::new(&store, &keys, clock, binds)).collect();
+        let binding = if other == Binds::Nothing { 1 } else { 2 };
+        let world = World { processes, binding, store, clocks, trace: RefCell::default() };
         Self {
             world,
             browser: Browser::new(),
@@ -580,9 +608,26 @@ impl History {
         for ((method, path, _), reply) in requests.iter().zip(replies) {
             self.note(method, path, reply, changes, sent.as_deref());
         }
-        if self.browser.has_lost_registration.take() {
+        if self.browser.has_lost_registration.take() || self.browser.has_lost_key.take() {
             self.told = Told::Nothing;
         }
+    }
+
+    /// Whatever has become of a key, its user can log in anywhere, and is logged in everywhere.
+    async fn log_in_again(&mut self, random: &mut Random) {
+        self.world.store.faults.store(0, SeqCst);
+        self.world.note("logs in again".to_string());
+        let luck =
+            |process| Luck { process, most_polls: usize::MAX, stays_bad: false, is_link: false };
+        let (browser, world) = (&self.browser, &self.world);
+        // Whoever comes with a bound cookie that is not good any more, loses it with this request.
+        browser.request(world, luck(0), Method::GET, "/who").await.unwrap();
+        let process = random.below(2);
+        let reply = browser.request(world, luck(process), Method::POST, "/login").await.unwrap();
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
+        browser.has_lost_key.set(false);
+        self.told = Told::LoggedIn;
+        self.visits = 0;
     }
 
     fn note(
@@ -660,6 +705,40 @@ impl History {
         }
     }
 
+    /// [`look`](Self::look), unless the browser loses its key over it; says whether it has.
+    async fn look_while_deploying(&mut self, random: &mut Random) -> bool {
+        let luck = Luck { process: 0, most_polls: usize::MAX, stays_bad: false, is_link: false };
+        self.world.store.faults.store(0, SeqCst);
+        let is_at_binding = random.below(2) == 0;
+        let luck = Luck { process: usize::from(!is_at_binding), ..luck };
+        let mut body = String::new();
+        for _ in 0..2 {
+            let reply = self.browser.request(&self.world, luck, Method::GET, "/who").await.unwrap();
+            assert_eq!(reply.status, StatusCode::OK);
+            body = reply.body;
+        }
+        let has_lost_key = self.browser.has_lost_key.take();
+        match self.told {
+            // The process that asks for no device has the session all the same.
+            Told::LoggedIn if has_lost_key && is_at_binding => {}
+            Told::LoggedIn => {
+                let visits = body.strip_prefix("Some(7) ");
+                let visits: u32 =
+                    visits.unwrap_or_else(|| self.fail("logged out")).parse().unwrap();
+                assert!(visits >= self.visits, "{visits} of {} visits", self.visits);
+            }
+            Told::LoggedOut if body.starts_with("Some") => self.fail("logged in"),
+            _ => {}
+        }
+        for stolen in &self.stolen {
+            stolen.use_it(&self.world, random).await;
+        }
+        if has_lost_key {
+            self.told = Told::Nothing;
+        }
+        has_lost_key
+    }
+
     fn fail(&self, what: &str) -> ! {
         for line in self.world.trace.borrow().iter() {
             println!("{line}");
@@ -699,7 +778,8 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 fn a_device_keeps_its_session_and_a_thief_does_not() {
     let looks = Cell::new([0_u32; 3]);
     for_all("devices", 100, async |random| {
-        let mut history = History::new(random);
+        let other = *random.pick(&[Binds::Yes, Binds::Yes, Binds::WhatIsBound]);
+        let mut history = History::new(random, other);
         for _ in 0..12 {
             history.round(random).await;
             if random.below(3) == 0 && history.stolen.len() < 4 {
@@ -718,4 +798,30 @@ fn a_device_keeps_its_session_and_a_thief_does_not() {
     let looks = looks.get();
     println!("{looks:?}");
     assert!(looks.iter().all(|count| *count > 0), "{looks:?}");
+}
+
+/// A deploy that begins to bind, or goes back from that, and has not reached one of two processes.
+#[test]
+fn beside_a_process_that_knows_of_no_bindings_nothing_is_lost_that_a_login_does_not_mend() {
+    let keys_lost = Cell::new([0_u32; 2]);
+    for_all("devices_deploy", 100, async |random| {
+        let mut history = History::new(random, Binds::Nothing);
+        for _ in 0..12 {
+            history.round(random).await;
+            if random.below(3) == 0 && history.stolen.len() < 4 {
+                history.stolen.push(Stolen::from(&history.browser));
+            }
+            history.wait(random);
+            if history.told == Told::Nothing {
+                history.log_in_again(random).await;
+            }
+            let is_lost = history.look_while_deploying(random).await;
+            let mut counts = keys_lost.get();
+            counts[usize::from(is_lost)] += 1;
+            keys_lost.set(counts);
+        }
+    });
+    let keys_lost = keys_lost.get();
+    println!("{keys_lost:?}");
+    assert!(keys_lost.iter().all(|count| *count > 0), "{keys_lost:?}");
 }

@@ -82,6 +82,7 @@ pub struct DeviceBinding {
     lifetime: Duration,
     initiators: Vec<String>,
     policy: UnprovenPolicy,
+    offers: bool,
 }
 
 impl Default for DeviceBinding {
@@ -99,6 +100,7 @@ impl DeviceBinding {
             lifetime: Duration::from_secs(10 * 60),
             initiators: vec!["*".to_string()],
             policy: UnprovenPolicy::default(),
+            offers: true,
         }
     }
 
@@ -147,6 +149,16 @@ impl DeviceBinding {
     /// What a request gets that does not show that it comes from the device of its session.
     pub fn with_unproven_policy(mut self, policy: UnprovenPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Offers no browser to bind a session, and does all else: what is bound stays so, is refreshed, and has to
+    /// be shown.
+    ///
+    /// For the deploy before the one that begins to bind, so that there is no process that knows nothing of what
+    /// others have bound; and for not binding any more.
+    pub fn without_offers(mut self) -> Self {
+        self.offers = false;
         self
     }
 
@@ -226,7 +238,7 @@ impl DeviceBinding {
             initiators: self.initiators,
             policy: self.policy,
             has_users,
-            offers: Offers::new(),
+            offers: self.offers.then(Offers::new),
             has_clashed: AtomicBool::new(false),
         })
     }
@@ -251,7 +263,8 @@ pub(crate) struct BoundDevices {
     pub(crate) policy: UnprovenPolicy,
     /// Then only sessions with a logged-in user are bound.
     pub(crate) has_users: bool,
-    offers: Offers,
+    /// None if it makes none.
+    offers: Option<Offers>,
     /// A layer further inside has been seen to have the same paths.
     has_clashed: AtomicBool,
 }
@@ -334,7 +347,7 @@ impl BoundDevices {
         session: &StoreKey,
         now: SystemTime,
     ) -> Option<HeaderValue> {
-        if !self.offers.take_turn(session, now, OFFER_INTERVAL) {
+        if !self.offers.as_ref()?.take_turn(session, now, OFFER_INTERVAL) {
             return None;
         }
         let challenge = self.challenge(keys, Purpose::Register(session), now);
@@ -359,7 +372,9 @@ impl BoundDevices {
 
     /// The next page is to make the offer again.
     pub(crate) fn forget_offer(&self, session: &StoreKey) {
-        self.offers.forget(session);
+        if let Some(offers) = &self.offers {
+            offers.forget(session);
+        }
     }
 
     fn challenge(&self, keys: &Keys, purpose: Purpose<'_>, now: SystemTime) -> String {

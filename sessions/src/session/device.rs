@@ -85,9 +85,10 @@ impl<T: SessionData> Session<T> {
 
 impl<T: SessionData> Handle<T> {
     /// Whether a login of the same user leaves the session bound: not where the request has not shown the
-    /// device, whose key may be lost, for then the user could not log in.
+    /// device, whose key may be lost, for then the user could not log in. So it is with a layer that asks for no
+    /// device: another process may ask for it with the next request.
     pub(crate) fn may_stay_bound(&self) -> bool {
-        let Some(devices) = self.shared.devices.as_deref() else { return true };
+        let Some(devices) = self.shared.devices.as_deref() else { return false };
         let (_, binding) = binding_of(&self.slot());
         !matches!(self.proof(devices, binding.as_ref()), DeviceProof::Unproven { .. })
     }

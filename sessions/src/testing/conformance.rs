@@ -584,7 +584,7 @@ impl<S: Store> Suite<S> {
                 let record = new_record(2, b"new", LONG);
                 async move {
                     match number % 2 {
-                        0 => suite.delete_version(&key, 1).await,
+                        1 => suite.delete_version(&key, 1).await,
                         _ => suite.replace(&key, &record, 1).await == Replaced::Done,
                     }
                 }
@@ -592,7 +592,7 @@ impl<S: Store> Suite<S> {
             let winner = only(&at_once(TASKS, task).await, &true);
             let words = "of replaces and `delete_version`s of one version, exactly one must win";
             promise(winner.is_some(), words);
-            let is_saved = winner.is_some_and(|number| number % 2 == 1);
+            let is_saved = winner.is_some_and(|number| number % 2 == 0);
             let words = "`delete_version` must leave what was saved before it, and nothing else";
             promise(self.load(&key).await.is_some() == is_saved, words);
             self.delete(&key).await;

@@ -1299,7 +1299,7 @@ async fn a_process_that_binds_nobody_keeps_the_way_to_a_session() {
     let (store, clock) = (shop.store.clone(), shop.clock.clone());
     let other = Shop::on(store, clock, shop.keys.clone(), None).await;
     let client = other.server.client();
-    for path in ["/renew", "/login/7", "/visit", "/renew"] {
+    for path in ["/renew", "/visit", "/renew"] {
         client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
         client.get(path).await.text();
         browser.client.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
@@ -1307,6 +1307,81 @@ async fn a_process_that_binds_nobody_keeps_the_way_to_a_session() {
     }
     assert_eq!(browser.get("/visit").await.text(), "2");
     assert!(browser.get("/proof").await.text().starts_with("Proven"));
+}
+
+/// Its browser has forgotten the key at a refresh that the process has answered with 404.
+#[tokio::test]
+async fn whoever_logs_in_at_a_process_that_binds_nobody_is_logged_in_at_one_that_binds() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let (store, clock) = (shop.store.clone(), shop.clock.clone());
+    let other = Shop::on(store, clock, shop.keys.clone(), None).await;
+    assert_eq!(other.server.client().call(request(Method::POST, REFRESH, &[])).await.status, 404);
+    browser.bound = None;
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.get("/who").await.text(), "None");
+    let client = other.server.client();
+    client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
+    assert_eq!(client.get("/who").await.text(), "Some(7)", "it asks for no device");
+    assert_eq!(client.get("/login/7").await.status, StatusCode::OK);
+    browser.client.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+    assert!(browser.bound.is_some(), "it is bound anew");
+}
+
+/// The deploy before the one that begins to bind.
+#[tokio::test]
+async fn a_layer_that_makes_no_offers_binds_refreshes_and_asks_for_the_device() {
+    let shop = Shop::start().await;
+    let (store, clock) = (shop.store.clone(), shop.clock.clone());
+    let quiet = Some(DeviceBinding::new().without_offers());
+    let quiet = Shop::on(store, clock, shop.keys.clone(), quiet).await;
+    let reply = quiet.server.client().get("/login/8").await;
+    assert_eq!(reply.header("secure-session-registration"), "");
+
+    // What another process has offered.
+    let mut browser = shop.browser(1);
+    let reply = browser.client.get("/login/7").await;
+    let client = quiet.server.client();
+    client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
+    browser.client = client;
+    let offer = reply.header("secure-session-registration");
+    assert_eq!(browser.register(&offer).await.status, StatusCode::OK);
+    shop.clock.advance(9 * MINUTE);
+    assert_eq!(browser.refresh().await.status, StatusCode::OK);
+    assert!(browser.get("/proof").await.text().starts_with("Proven"));
+    let thief = browser.thief();
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(thief.get("/who").await.text(), "None");
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+}
+
+/// However often its user logs in: so that it ends with its key is no question of the longest session.
+#[tokio::test]
+async fn a_binding_outlives_its_users_logins_and_ends_with_the_key_that_has_named_it() {
+    let shop = Shop::start().await;
+    let mut browser = shop.bound(1, 7).await;
+    let id = browser.bound().id.clone();
+    let (old, new) = (shop.keys.clone(), Keys::generate());
+    shop.layer.replace_keys(new.clone().with_previous(old)).unwrap();
+    // Longer than any session lasts without a login.
+    for _ in 0..100 {
+        shop.clock.advance(HOUR);
+        browser.get("/login/7").await.text();
+    }
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+    assert_eq!(browser.bound().id, id);
+    assert!(browser.get("/proof").await.text().starts_with("Proven"));
+
+    shop.layer.replace_keys(new).unwrap();
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.refresh().await.status, StatusCode::UNAUTHORIZED);
+    browser.bound = None;
+    assert_eq!(browser.get("/who").await.text(), "None");
+    browser.get("/login/7").await.text();
+    assert!(browser.bound.is_some(), "it is bound anew, under a name of the new key");
+    shop.clock.advance(10 * MINUTE);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ enum Process {
     LooksAndSaves,
     Touches,
     Ends,
+    /// Ends what was there at first, unless it was saved since.
+    EndsFirst,
     EndsAllOfUser,
     /// The session becomes the user's.
     LogsIn,
@@ -34,8 +36,8 @@ enum Process {
 }
 
 use Process::{
-    Creates, Ends, EndsAllOfUser, EndsElsewhere, GivesWay, LogsIn, Looks, LooksAndSaves, LooksPast,
-    Saves, SavesElsewhere, Touches,
+    Creates, Ends, EndsAllOfUser, EndsElsewhere, EndsFirst, GivesWay, LogsIn, Looks, LooksAndSaves,
+    LooksPast, Saves, SavesElsewhere, Touches,
 };
 
 /// What every call that begins from here on has to see.
@@ -156,6 +158,10 @@ impl Caller {
                 let has_begun = stage.told().version > 0;
                 let ended = store.delete(&KEY).await;
                 stage.all().has_ended |= ended.is_ok_and(|was_there| was_there || has_begun);
+            }
+            EndsFirst => {
+                let ended = store.delete_version(&KEY, first.version).await;
+                stage.all().has_ended |= ended.unwrap_or_default();
             }
             EndsAllOfUser => {
                 let ended = store.delete_sessions_of(USER, None).await;
@@ -284,6 +290,8 @@ fn no_order_of_calls_and_failures_shows_an_ended_session_or_hides_a_save() {
     for (processes, firsts, most_faults) in [
         (&[Saves, Ends][..], &[NEW, CACHED][..], 2),
         (&[Looks, Ends], &[NEW], 2),
+        (&[Saves, EndsFirst], &[NEW, CACHED], 1),
+        (&[Looks, EndsFirst], &[NEW, CACHED], 1),
         (&[Looks, Saves], &[NEW, CACHED], 1),
         (&[LooksPast, Saves], &[CACHED], 1),
         (&[LooksPast, Touches], &[NEW, CACHED], 2),

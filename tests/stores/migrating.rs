@@ -1,6 +1,6 @@
 //! Stores that fail while a session is moved from one to the other.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sessions::{
     Created, MemoryStore, Record, Replaced, Store, StoreKey, UserIndex,
@@ -81,6 +81,65 @@ async fn each_call_takes_the_round_trips_that_its_documentation_says() {
     assert_eq!(calls(), 2, "an end in the old store");
     assert_eq!(stores.store.create(&other, &first).await.unwrap(), Created::Done);
     assert_eq!(calls(), 2, "a session that begins");
+}
+
+/// Two processes stand still, as with the machine that they run on: one before the first step of its move, the other before
+/// the last step of its own; and meanwhile a third one ends the session.
+#[tokio::test]
+async fn what_has_ended_is_not_brought_back_by_moves_that_stood_still_for_longer_than_a_minute() {
+    const HOUR: u64 = 3600;
+    for has_version in [false, true] {
+        let stores = stores().await;
+        // Marks go by the system's clock.
+        let now = SystemTime::now().duration_since(stores.clock.now()).unwrap();
+        stores.clock.advance(now);
+        let first = record(&stores.clock, 1, 2 * HOUR);
+        assert_eq!(stores.old.create(&KEY, &first).await.unwrap(), Created::Done);
+        let second = record(&stores.clock, 2, 2 * HOUR);
+        let saves = || {
+            let (store, second) = (stores.store.clone(), second.clone());
+            tokio::spawn(async move { store.replace(&KEY, &second, 1).await.unwrap() })
+        };
+        let sets_out = stores.new.hold(Operation::Create);
+        let mut late = saves();
+        sets_out.wait_for_caller().await;
+        stores.new.hold(Operation::Create).release();
+        let looks = stores.new.hold(Operation::Replace);
+        let moving = saves();
+        looks.wait_for_caller().await;
+        let arrives = stores.new.hold(Operation::Replace);
+        looks.release();
+        arrives.wait_for_caller().await;
+        stores.new.hold(Operation::Replace).release();
+
+        match has_version {
+            true => assert!(stores.store.delete_version(&KEY, 2).await.unwrap()),
+            false => {
+                stores.store.delete(&KEY).await.unwrap();
+            }
+        }
+        assert_eq!(stores.load().await, None);
+        stores.clock.advance(Duration::from_secs(HOUR));
+        let marks = stores.old.hold(Operation::Replace);
+        sets_out.release();
+        tokio::select! {
+            _ = &mut late => {}
+            () = marks.wait_for_caller() => {}
+        }
+        arrives.release();
+        let _ = moving.await.unwrap();
+        assert_eq!(stores.load().await, None, "it is back");
+        marks.release();
+        if !late.is_finished() {
+            assert_eq!(late.await.unwrap(), Replaced::Missing);
+        }
+        assert_eq!(stores.load().await, None, "it is back");
+        // When it would have ended, nothing is left of it.
+        stores.clock.advance(Duration::from_secs(HOUR + 60));
+        for store in [&stores.old, &stores.new] {
+            assert_eq!(store.load(&KEY).await.unwrap(), None);
+        }
+    }
 }
 
 /// The step that fails, and what is left of the session that was moved.

@@ -21,13 +21,17 @@ enum Process {
     /// Moves the end so many seconds beyond the first record's.
     Touches(u64),
     Ends,
+    /// Ends what was there at first, unless it was saved since.
+    EndsFirst,
     EndsAllOfUser,
     /// The session becomes the user's, or nobody's.
     LogsIn,
     LogsOut,
 }
 
-use Process::{Creates, Ends, EndsAllOfUser, LogsIn, LogsOut, LooksAndSaves, Saves, Touches};
+use Process::{
+    Creates, Ends, EndsAllOfUser, EndsFirst, LogsIn, LogsOut, LooksAndSaves, Saves, Touches,
+};
 
 /// What is in the two stores at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,7 @@ async fn run(process: Process, store: Mirror, first: Record) {
         }
         Touches(seconds) => drop(store.touch(&KEY, end(seconds)).await),
         Ends => drop(store.delete(&KEY).await),
+        EndsFirst => drop(store.delete_version(&KEY, first.version).await),
         EndsAllOfUser => drop(store.delete_sessions_of(USER, None).await),
         LogsIn => save(saved(&first, 0).with_user(Some(USER.into()))).await,
         LogsOut => save(saved(&first, 0).with_user(None)).await,
@@ -202,6 +207,9 @@ fn in_whatever_order_calls_come_and_fail_the_replica_comes_to_what_the_primary_h
         (&[Touches(30), Saves(90)], Nobodys, 1),
         (&[Touches(90), Ends], Nobodys, 2),
         (&[Saves(1), Ends], Nobodys, 2),
+        (&[Saves(1), EndsFirst], Nobodys, 2),
+        (&[Touches(90), EndsFirst], Nobodys, 1),
+        (&[Saves(1), LooksAndSaves(2), EndsFirst], Nobodys, 0),
         (&[Saves(1), LooksAndSaves(2)], Nobodys, 1),
         (&[Creates, Ends], Nothing, 2),
         (&[Creates, LooksAndSaves(1)], Nothing, 1),

@@ -196,6 +196,10 @@ impl Store for One {
         self.call(|held| held.take().is_some()).await
     }
 
+    async fn delete_version(&self, _: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        self.call(|held| held.take_if(|held| held.version == version).is_some()).await
+    }
+
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Some(self)
     }

@@ -133,6 +133,7 @@ impl Statements {
         delete_expired: String,
     ) -> Self {
         let all = COLUMNS.join(", ");
+        let delete = format!("DELETE FROM {table} WHERE");
         let set = "version = ?, created_at = ?, expires_at = ?, user_id = ?, payload = ?";
         let excluded = "version = excluded.version, created_at = excluded.created_at, \
                         expires_at = excluded.expires_at, user_id = excluded.user_id, \
@@ -158,18 +159,13 @@ impl Statements {
                  AND expires_at > ?"
             )
             .into(),
-            delete: format!("DELETE FROM {table} WHERE id = ? AND expires_at > ?").into(),
-            delete_version: format!(
-                "DELETE FROM {table} WHERE id = ? AND version = ? AND expires_at > ?"
-            )
-            .into(),
+            delete: format!("{delete} id = ? AND expires_at > ?").into(),
+            delete_version: format!("{delete} id = ? AND version = ? AND expires_at > ?").into(),
             delete_expired: delete_expired.into(),
             sessions_of: format!("SELECT {all} FROM {table} WHERE user_id = ? AND expires_at > ?")
                 .into(),
-            delete_sessions_of: format!(
-                "DELETE FROM {table} WHERE user_id = ? AND expires_at > ? AND id <> ?"
-            )
-            .into(),
+            delete_sessions_of: format!("{delete} user_id = ? AND expires_at > ? AND id <> ?")
+                .into(),
             // The condition outside is for what `numbered` adds.
             page: format!(
                 "SELECT {all} FROM (SELECT {all} FROM {table} WHERE id > ? AND expires_at > ? \

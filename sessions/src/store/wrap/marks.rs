@@ -17,7 +17,7 @@ const MOVED: &[u8] = b"\0moved";
 
 const ENDED: &[u8] = b"\0ended";
 
-/// How long the mark of an end stays.
+/// How long a mark stays at least.
 const MARKED: Duration = Duration::from_secs(60);
 
 /// The version of a record that is on its way. No save is based on it, and whatever comes after has a later one:
@@ -88,9 +88,12 @@ pub(crate) fn is_moved(record: &Record) -> bool {
     *record.payload == *MOVED
 }
 
-/// The mark of an end.
-pub(crate) fn ended() -> Record {
-    mark(ENDED, SystemTime::now() + MARKED)
+/// The mark of the end of a session, which could have lived for so long: then a move that has begun before brings
+/// nothing back, however long it stands still.
+pub(crate) fn ended(could_live_until: SystemTime) -> Record {
+    let least = SystemTime::now() + MARKED;
+    let last = could_live_until.checked_add(MARKED).unwrap_or(could_live_until);
+    mark(ENDED, last.max(least))
 }
 
 fn mark(payload: &[u8], expires_at: SystemTime) -> Record {
@@ -143,9 +146,9 @@ mod tests {
     fn a_mark_is_no_session_and_no_session_is_a_mark() {
         let (before, after) = (record(1, 9, b"before"), record(2, 5, b"after"));
         let moved = moved(&after, &before);
-        assert!(is_moved(&moved) && is_tombstone(&moved) && is_tombstone(&ended()));
+        assert!(is_moved(&moved) && is_tombstone(&moved) && is_tombstone(&ended(after.expires_at)));
         assert!(moved.expires_at > moving(&after, &before).expires_at);
-        assert_eq!(Found::of(Some(ended())), Found::Ended);
+        assert_eq!(Found::of(Some(ended(after.expires_at))), Found::Ended);
         assert_eq!(Found::of(None), Found::Nothing);
         for session in [after, record(3, 5, b""), record(4, 5, &[0; 17]), record(0, 5, MOVING)] {
             assert!(!is_moved(&session));

@@ -44,7 +44,9 @@ use crate::{identity::id::StoreKey, record::Record};
 ///
 /// Wherever that stops, because a store fails, the call is dropped or the process is killed, the session is whole, and
 /// ends when it is told to; its next save does what is missing. The end of a session that is in `new` leaves a mark
-/// there for a minute, for moves that have begun before.
+/// there, for moves that have begun before, until a minute after the session would have expired: so a move brings
+/// nothing back, however long its process stands still. (`new` has some hundred bytes more for each session that was
+/// logged out meanwhile.)
 ///
 /// # During a rolling deploy
 ///
@@ -110,7 +112,7 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
         in_old: Option<Record>,
     ) -> Result<Replaced, StoreError> {
         if !self.mark_moved(key, record, in_old).await? {
-            return self.bury(key).await;
+            return self.bury(key, record.expires_at).await;
         }
         // The session was there when the record was on its way already: the save counts. What fails from here on,
         // a later save does; and if another process was faster, it has done it, or has ended the session since.
@@ -148,10 +150,10 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
 
     /// Ends what is on its way for which `old` has no witness. `Done` if it has arrived meanwhile: then the witness
     /// was gone for that.
-    async fn bury(&self, key: &StoreKey) -> Result<Replaced, StoreError> {
+    async fn bury(&self, key: &StoreKey, last: SystemTime) -> Result<Replaced, StoreError> {
         let new = self.new_store();
         // No `delete`, which would end what has arrived too.
-        if new.replace(key, &ended(), MOVING_VERSION).await? != Replaced::Changed {
+        if new.replace(key, &ended(last), MOVING_VERSION).await? != Replaced::Changed {
             return Ok(Replaced::Missing);
         }
         Ok(match Found::of(new.load_latest(key).await?) {
@@ -164,14 +166,15 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
     async fn end_in_new(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let new = self.new_store();
         for _ in 0..TRIES {
-            let (version, was_there) = match Found::of(new.load_latest(key).await?) {
+            let (version, was_there, found) = match Found::of(new.load_latest(key).await?) {
                 Found::Nothing | Found::Ended => return Ok(false),
-                Found::Moving(_) => (MOVING_VERSION, false),
-                Found::Session(found) => (found.version, true),
+                Found::Moving(found) => (MOVING_VERSION, false, found),
+                Found::Session(found) => (found.version, true, found),
             };
             // No `delete`: a move that began long before could set out into the empty place, and arrive with what
             // another one, which has seen the witness, is about to write.
-            if new.replace(key, &ended(), version).await? == Replaced::Done {
+            let ended = ended(found.expires_at);
+            if new.replace(key, &ended, version).await? == Replaced::Done {
                 return Ok(was_there);
             }
         }
@@ -252,7 +255,7 @@ impl<Old: Store, New: Store> Migrating<Old, New> {
                         return Ok(Some(record));
                     }
                     // Before anybody is told that it has ended: its mover may be about to let it arrive.
-                    let _ = self.bury(key).await?;
+                    let _ = self.bury(key, record.expires_at).await?;
                 }
                 Found::Nothing if round > 0 => return Ok(None),
                 // If it is not there either, it may have been moved between the two looks.
@@ -387,7 +390,8 @@ impl<Old: Store, New: Store> Store for Migrating<Old, New> {
             match Found::of(new.load_latest(key).await?) {
                 Found::Session(found) if found.version == version => {
                     // No `delete`, as in `end_in_new`.
-                    if new.replace(key, &ended(), version).await? == Replaced::Done {
+                    let ended = ended(found.expires_at);
+                    if new.replace(key, &ended, version).await? == Replaced::Done {
                         return Ok(true);
                     }
                 }

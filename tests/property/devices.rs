@@ -541,7 +541,9 @@ impl History {
     fn new(random: &mut Random, other: Binds) -> Self {
         let clocks = vec![ManualClock::new(), ManualClock::new()];
         if random.below(3) == 0 {
-            clocks[random.below(2)].advance(SKEW);
+            // What is left of a session tells for ten seconds that it goes on elsewhere.
+            let most = if other == Binds::Nothing { SKEW / 6 } else { SKEW };
+            clocks[random.below(2)].advance(most);
         }
         let store = Unsteady {
             store: MemoryStore::builder()

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +16,8 @@ use axum::{
     routing::get,
 };
 use sessions::{
-    Conflict, Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
+    Conflict, Created, Keys, MemoryStore, Session, SessionLayer, SessionLayerBuilder, Store,
+    store::AllSessions,
     testing::{Operation, SpyStore},
 };
 use sessions_tests::{Client, Server, at_once, eventually};
@@ -625,6 +627,39 @@ async fn a_renewal_in_one_process_never_undoes_a_logout_in_another() {
             _ => panic!("{renewed:?}"),
         }
     }
+}
+
+/// A failover to a replica that lacks the last save; and another process goes on from there, up to the version that
+/// this one has in use.
+#[tokio::test]
+async fn a_store_that_went_back_and_came_to_the_same_version_again_is_believed() {
+    let fleet = Fleet::start(2).await;
+    let store = fleet.store.store();
+    let mut at_first = None;
+    let keep = |key, record| {
+        at_first = Some((key, record));
+        ControlFlow::Break(())
+    };
+    store.for_each(keep).await.unwrap();
+    let (key, at_first) = at_first.expect("a session");
+    let slow = tokio::spawn({
+        let client = fleet.clients[0].copy();
+        async move { client.get("/slow/motto/2").await }
+    });
+    fleet.processes[0].steps.arrived.notified().await;
+    fleet.get(0, "/visits/5").await;
+
+    assert!(store.delete(&key).await.unwrap());
+    assert_eq!(store.create(&key, &at_first).await.unwrap(), Created::Done);
+    fleet.get(1, "/log/7").await;
+    assert_eq!(fleet.get(0, "/show").await, "0 {} [7]  1");
+    fleet.get(0, "/tag/3").await;
+    for process in [0, 1] {
+        assert_eq!(fleet.get(process, "/show").await, "0 {\"3\"} [7]  1");
+    }
+    fleet.processes[0].steps.go_on.notify_one();
+    assert_eq!(slow.await.unwrap().text(), "Ok(())");
+    assert_eq!(fleet.get(1, "/show").await, "0 {\"3\"} [7] xx 1");
 }
 
 /// While a save is on its way others save so often that its mark is gone from the record: that must

@@ -2,7 +2,8 @@
 //!
 //! 1. A record that the slot has already changes nothing but its expiry.
 //! 2. A record older than the slot's is ignored, unless it was loaded in answer to a save that was refused:
-//!    then the store has gone back, and the slot goes back with it.
+//!    then the store has gone back, and the slot goes back with it. So it has if another record has the slot's
+//!    version: no two saves have the same.
 //! 3. A newer record is looked through for unconfirmed writes ([`WriteOutcome`]); what is pending is rebased
 //!    onto it.
 //! 4. A record that cannot say what became of a write waits for the write's answer, if one is on its way.
@@ -74,7 +75,7 @@ impl<T: SessionData> Slot<T> {
                     return Some(SlotState::Stored);
                 }
                 SlotState::Loading => {}
-                SlotState::Stored if version > contents.known.record.version => {}
+                SlotState::Stored if contents.is_news(&loaded.record) => {}
                 SlotState::Stored if version == contents.known.record.version => {
                     // Another process has touched the record, or our own touch was lost.
                     contents.known.record.expires_at = expires_at;
@@ -91,8 +92,9 @@ impl<T: SessionData> Slot<T> {
                 return None;
             }
         }
+        let found = loaded.record.clone();
         self.rebase_onto(loaded, policy, |contents| {
-            contents.state == SlotState::Loading || version > contents.known.record.version
+            contents.state == SlotState::Loading || contents.is_news(&found)
         });
         Some(self.state())
     }
@@ -279,6 +281,13 @@ impl<T: SessionData> Slot<T> {
 }
 
 impl<T: SessionData> Contents<T> {
+    /// Whether a record that was loaded, not in answer to a save, has come after the slot's.
+    fn is_news(&self, found: &Record) -> bool {
+        let known = &self.known.record;
+        found.version > known.version
+            || found.version == known.version && found.payload != known.payload
+    }
+
     /// Looks in a record that has just been loaded for the writes whose answer was lost.
     pub(super) fn unconfirmed_outcome(&self, found: &Loaded) -> WriteOutcome {
         let is_in = |write: &&UnconfirmedWrite| {

@@ -586,6 +586,28 @@ async fn a_binding_survives_renewals_and_logins_of_its_user_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_logout_that_meets_a_renewal_in_another_process_leaves_the_way_to_the_session() {
+    let shop = Shop::start().await;
+    let twin = shop.twin().await;
+    let mut browser = shop.bound(1, 7).await;
+    let ending = twin.server.client();
+    for name in [COOKIE, BOUND] {
+        ending.set_cookie(name, browser.client.cookie(name).as_deref());
+    }
+    let gate = shop.store.hold(Operation::Delete);
+    let logout = tokio::spawn(async move { ending.get("/logout").await });
+    gate.wait_for_caller().await;
+    browser.get("/renew").await.text();
+    gate.release();
+    assert_eq!(logout.await.unwrap().status, StatusCode::OK);
+    assert!(shop.store.store().load(&link_of(&browser)).await.unwrap().is_some());
+    shop.clock.advance(10 * MINUTE);
+    // As for a link of another site: without the session's cookie.
+    assert_eq!(browser.refresh().await.status, StatusCode::OK);
+    assert_eq!(browser.get("/who").await.text(), "Some(7)");
+}
+
+#[tokio::test]
 async fn no_refresh_falls_between_two_ids_in_a_thousand_renewals() {
     let shop = Shop::start().await;
     let twin = shop.twin().await;

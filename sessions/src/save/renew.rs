@@ -213,19 +213,19 @@ pub(crate) async fn end_unless_renewed<T: SessionData>(
     Ok(true)
 }
 
-/// Ends the session that has this version under this key, or a later one, for whoever is logging out.
+/// Ends the session that has this version under this key, or a later one, for whoever is logging out; and says as
+/// [`end_unless_renewed`] whether that was so.
 pub(crate) async fn end<T: SessionData>(
     shared: &Shared<T>,
     store: Timed<'_>,
     key: &StoreKey,
     version: u64,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match end_unless_renewed(shared, store, key, version).await {
         // Whatever it takes along: others save all the time, and the session is to end.
-        Err(error) if error.kind() == ErrorKind::Contended => store.delete(key).await?,
-        ended => ended?,
-    };
-    Ok(())
+        Err(error) if error.kind() == ErrorKind::Contended => Ok(store.delete(key).await?),
+        ended => ended,
+    }
 }
 
 /// Takes back a record that nobody got to know: it would stand in the list of its user's sessions. If the store goes

@@ -101,16 +101,21 @@ impl<T: SessionData> Session<T> {
         let _turn = slot.store_turn.lock().await;
         // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
         let is_to_end = slot.registration().filter(|_| !slot.state().has_moved());
-        if let Some(registration) = is_to_end {
-            if let Some(store) = shared.store() {
-                let version = slot.record().version;
-                renew::end(shared, store, &registration.key, version).await?;
+        let has_ended = match (is_to_end, shared.store()) {
+            (Some(registration), Some(store)) => {
+                renew::end(shared, store, &registration.key, slot.record().version).await?
             }
+            (registration, _) => registration.is_some(),
+        };
+        if has_ended {
             meters::ended(1);
             tracing::debug!("ended a session");
         }
+        // Of a session that goes on under another id, as another process has it, the binding goes on too.
         #[cfg(feature = "device-bound")]
-        let binding = is_to_end.and(slot.inspect(|_, _, _, head| head.binding.as_deref().copied()));
+        let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied());
+        #[cfg(feature = "device-bound")]
+        let binding = binding.filter(|_| has_ended);
         renew::take_back_creation(shared, &slot).await;
         slot.end();
         self.handle.reset_to_new();
@@ -136,7 +141,9 @@ impl<T: SessionData> Session<T> {
         if load::refresh_locked(shared, &slot, &key).await? != SlotState::Stored {
             return Ok(());
         }
-        renew::end(shared, store, &key, slot.record().version).await?;
+        if !renew::end(shared, store, &key, slot.record().version).await? {
+            return Ok(());
+        }
         meters::ended(1);
         tracing::debug!("ended a session whose device was not shown");
         let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied());

@@ -17,6 +17,13 @@ use super::{
 };
 use crate::identity::id::StoreKey;
 
+/// Of so many parts one is looked through at a time for all of a shard's sessions: requests wait for its lock
+/// meanwhile. A session is always of the same part.
+pub(super) const PARTS: usize = 32;
+
+/// So many places of the table are looked at under one hold of the lock: some microseconds.
+const MOST_LOOKS: usize = 4096;
+
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.
 const CHILDREN: usize = 4;
 
@@ -56,9 +63,11 @@ impl Shard {
         &self.index.get(at).entry
     }
 
-    /// Its sessions, expired or not.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.index.iter().map(|(_, place)| &place.entry)
+    /// Its sessions, expired or not, of one of [`PARTS`].
+    pub(super) fn entries(&self, part: usize) -> impl Iterator<Item = &Entry> {
+        const EACH: u32 = u32::MAX / PARTS as u32 + 1;
+        let first = part as u32 * EACH;
+        self.index.iter_between(first, first + (EACH - 1)).map(|place| &place.entry)
     }
 
     /// Where the session `key` stands, expired or not. Good until the next change.
@@ -113,16 +122,22 @@ impl Shard {
         has_moved
     }
 
-    /// Moves at most so many sessions that are used away from the unused. Says whether there were any.
-    pub(super) fn move_used(&mut self, most: usize) -> bool {
+    /// Moves sessions that are used away from the unused: at most so many of those in the places from `from` on, of
+    /// which some thousand are looked at. Says where to go on.
+    pub(super) fn move_used(&mut self, from: usize, most: usize) -> Option<usize> {
+        let places = from..self.index.places().min(from + MOST_LOOKS);
+        let mut next = places.end;
         let is_misplaced =
             |place: &Place| place.is_used() && place.position().worth() == Worth::Unused;
-        let misplaced = self.index.iter().filter(|(_, place)| is_misplaced(place));
+        let misplaced = self.index.iter_in(places).filter(|(_, place)| is_misplaced(place));
         let misplaced: Vec<At> = misplaced.map(|(at, _)| at).take(most).collect();
         for &at in &misplaced {
             self.set_worth(at, Worth::Used);
         }
-        !misplaced.is_empty()
+        if let Some(At(last)) = misplaced.last().filter(|_| misplaced.len() == most) {
+            next = last + 1;
+        }
+        (next < self.index.places()).then_some(next)
     }
 
     /// Adds a session whose key is not here.
@@ -346,7 +361,7 @@ mod tests {
 
         fn check(&self) {
             assert_eq!(self.heaps.iter().map(Vec::len).sum::<usize>(), self.len());
-            assert_eq!(self.entries().count(), self.len());
+            assert_eq!((0..PARTS).flat_map(|part| self.entries(part)).count(), self.len());
             for worth in Worth::ALL {
                 let heap = &self.heaps[worth as usize];
                 for (at, due) in heap.iter().enumerate() {
@@ -423,7 +438,7 @@ mod tests {
                     assert_eq!(model[&key], (worth_of(&shard, at), expires));
                 }
                 (5, _) if next() % 4 == 0 => {
-                    let most = (next() % 8) as usize;
+                    let most = 1 + (next() % 8) as usize;
                     let is_misplaced = |place: &Place| {
                         place.is_used() && place.position().worth() == Worth::Unused
                     };
@@ -431,14 +446,20 @@ mod tests {
                         shard.index.iter().filter(|(_, place)| is_misplaced(place)).count()
                     };
                     let before = used(&shard);
-                    assert_eq!(shard.move_used(most), before.min(most) > 0);
-                    assert_eq!(used(&shard), before - before.min(most));
+                    let mut from = Some(0);
+                    while let Some(place) = from {
+                        let left = used(&shard);
+                        from = shard.move_used(place, most);
+                        assert!(left - used(&shard) <= most);
+                    }
+                    assert_eq!(used(&shard), 0, "of {before}");
                 }
                 _ if next() % 3 == 0 => {
                     // Those that are used are all where they belong then, if they are asked for.
-                    shard.move_used(usize::from(worth == Worth::Used) * usize::MAX);
-                    if worth == Worth::Unused {
-                        shard.move_used_firsts();
+                    match worth {
+                        Worth::Unused => _ = shard.move_used_firsts(),
+                        Worth::Used => _ = shard.move_used(0, usize::MAX),
+                        Worth::LoggedIn => {}
                     }
                     let nearest = shard.remove_nearest(worth);
                     let nearest = nearest.map(|entry| (entry.key(), entry.expires().millis()));

@@ -95,9 +95,9 @@ impl AllSessions for MemoryStore {
         mut visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
     ) -> Result<(), StoreError> {
         let inner = self.inner();
-        for shard in 0..inner.shard_count() {
+        for part in inner.parts() {
             // Not under the lock, which requests wait for.
-            for (key, record) in inner.live_in(shard) {
+            for (key, record) in inner.live_in(part) {
                 if visit(key, record).is_break() {
                     return Ok(());
                 }
@@ -138,7 +138,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::store::{Created, Replaced, Store, memory::shard_of};
+    use crate::store::{Created, Replaced, Store};
 
     fn key(number: u8) -> StoreKey {
         StoreKey::from_bytes([number; 32])
@@ -197,7 +197,7 @@ mod tests {
         let short = record(Some("carl"), Duration::from_millis(20));
         assert_eq!(create(5, &short).await.unwrap(), Created::Done);
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let swept = store.inner.sweep_step(shard_of(&key(5)), &mut Vec::new());
+        let swept = store.inner.sweep_step(store.inner.shard_of(&key(5)), &mut None, &mut Vec::new());
         assert_eq!((swept, users()), (true, 0));
     }
 

@@ -480,8 +480,6 @@ impl Inner {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let entry = Entry::new(key, record);
-        let (user, cost) = (record.user.as_ref(), entry.cost());
         let mut room = Room::none(self);
         loop {
             let (mut shard, now) = self.open(key);
@@ -489,6 +487,11 @@ impl Inner {
             if shard.get(at).version() != based_on {
                 return Ok(Replaced::Changed);
             }
+            if shard.overwrite(at, record) {
+                return Ok(Replaced::Done);
+            }
+            let entry = Entry::new(key, record);
+            let (user, cost) = (record.user.as_ref(), entry.cost());
             let cost_before = shard.get(at).cost();
             let more = cost.saturating_sub(cost_before);
             if room.take(0, more) {

@@ -15,7 +15,7 @@ use super::{
     entry::{Entry, Stamp, Worth},
     index::{At, Index, Place, Position},
 };
-use crate::identity::id::StoreKey;
+use crate::{identity::id::StoreKey, record::Record};
 
 /// Of so many parts one is looked through at a time for all of a shard's sessions: requests wait for its lock
 /// meanwhile. A session is always of the same part.
@@ -197,6 +197,19 @@ impl Shard {
         old
     }
 
+    /// [Writes](Entry::overwrite) the record over that of the session at `at`, if it fits there.
+    pub(super) fn overwrite(&mut self, at: At, record: &Record) -> bool {
+        let entry = &mut self.index.get_mut(at).entry;
+        let before = entry.expires();
+        if !entry.overwrite(record) {
+            return false;
+        }
+        let expires = entry.expires();
+        self.note_use(at);
+        self.move_expiry(at, before, expires);
+        true
+    }
+
     /// Moves the expiry of the session at `at`.
     pub(super) fn set_expiry(&mut self, at: At, expires: Stamp) {
         let entry = &mut self.index.get_mut(at).entry;
@@ -335,7 +348,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{clock::from_millis, record::Record};
+    use crate::clock::from_millis;
 
     /// Keys that share their hash for each `seed`, to put the table to the test.
     fn key(seed: u8) -> StoreKey {
@@ -409,7 +422,17 @@ mod tests {
                     model.insert(key, (worth, expires));
                 }
                 (0, Some(at)) => {
-                    let before = worth_of(&shard, at);
+                    let before = (worth_of(&shard, at), shard.get(at).expires().millis());
+                    if next() % 2 == 0 {
+                        // As long, and the same user's or not.
+                        let is_same = shard.get(at).user() == record(expires).user.as_deref();
+                        assert_eq!(shard.overwrite(at, &record(expires)), is_same);
+                        if is_same {
+                            model.insert(key, (before.0.max(Worth::Used), expires));
+                        }
+                        continue;
+                    }
+                    let before = before.0;
                     // A session that is in use does not become an unused one again.
                     let worth = worth.max(Worth::Used);
                     let old = shard.replace(at, Entry::new(&key, &record(expires)), worth);

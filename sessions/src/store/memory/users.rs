@@ -197,7 +197,8 @@ mod tests {
         let short = record(Some("carl"), Duration::from_millis(20));
         assert_eq!(create(5, &short).await.unwrap(), Created::Done);
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let swept = store.inner.sweep_step(store.inner.shard_of(&key(5)), &mut None, &mut Vec::new());
+        let swept =
+            store.inner.sweep_step(store.inner.shard_of(&key(5)), &mut None, &mut Vec::new());
         assert_eq!((swept, users()), (true, 0));
     }
 

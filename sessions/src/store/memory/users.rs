@@ -150,6 +150,42 @@ mod tests {
         Record { version: 1, created_at: now, expires_at: now + life, user, payload: [].into() }
     }
 
+    /// A table that grows moves its sessions; each is of the same part all the same.
+    #[tokio::test]
+    async fn a_session_is_seen_once_while_others_come_and_go() {
+        let store = MemoryStore::new();
+        let key = |number: u32| {
+            let mut bytes = [0; 32];
+            // All bits differ, as in a hash.
+            let spread = u64::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            bytes[..8].copy_from_slice(&spread.to_be_bytes());
+            bytes[28..].copy_from_slice(&number.to_le_bytes());
+            StoreKey::from_bytes(bytes)
+        };
+        let record = record(None, Duration::from_secs(60));
+        const STAY: u32 = 500;
+        for number in 0..STAY {
+            store.create(&key(number), &record).await.unwrap();
+        }
+        let mut seen = HashMap::<StoreKey, u32>::new();
+        for (step, part) in store.inner.parts().enumerate() {
+            for (key, _) in store.inner.live_in(part) {
+                *seen.entry(key).or_default() += 1;
+            }
+            // Thousands in the end, of which half go.
+            let new = STAY + 10 * step as u32;
+            for number in new..new + 10 {
+                store.create(&key(number), &record).await.unwrap();
+            }
+            for number in new..new + 5 {
+                store.delete(&key(number)).await.unwrap();
+            }
+        }
+        assert!(store.len() > 4 * STAY as usize);
+        assert!((0..STAY).all(|number| seen.get(&key(number)) == Some(&1)));
+        assert!(seen.values().all(|&times| times == 1));
+    }
+
     /// Whatever takes a session away takes it out of the index.
     #[tokio::test]
     async fn the_index_holds_no_more_than_the_store() {

@@ -16,11 +16,7 @@ pub(crate) use tokio::time::{sleep, timeout};
 /// core, a power of two within these bounds. More pieces than the cores need are in no cache when they are looked
 /// for.
 pub(crate) fn pieces_for_cores(each: usize, bounds: RangeInclusive<usize>) -> usize {
-    pieces_for(thread::available_parallelism().map_or(usize::MAX, NonZero::get), each, bounds)
-}
-
-/// The same of so many cores.
-pub(crate) fn pieces_for(cores: usize, each: usize, bounds: RangeInclusive<usize>) -> usize {
+    let cores = thread::available_parallelism().map_or(usize::MAX, NonZero::get);
     cores.saturating_mul(each).clamp(*bounds.start(), *bounds.end()).next_power_of_two()
 }
 

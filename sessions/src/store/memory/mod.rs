@@ -40,11 +40,15 @@ mod shard;
 mod sweep;
 mod users;
 
-/// How many shards there are for each core: so many that two cores seldom meet, and no more, for a shard is what
-/// each call looks at first, and few of them stay in the processor's cache. The longest thing that is done
-/// under a shard's lock is to move one that grows: a few nanoseconds for each of its sessions.
+/// How many shards there are for each core, at least: so many that two cores seldom meet. A shard is what each call
+/// looks at first, and few of them stay in the processor's cache.
 const SHARDS_PER_CORE: usize = 16;
-const SHARDS: RangeInclusive<usize> = 32..=1024;
+const SHARDS: RangeInclusive<usize> = 32..=2048;
+
+/// A store that may hold more has more of them: some twenty thousand small sessions, a table of which takes less
+/// than a tenth of a millisecond to move. That is the longest thing that is done under a shard's lock.
+const BYTES_PER_SHARD: usize = 4 << 20;
+const SESSIONS_PER_SHARD: usize = 20_000;
 
 /// How many bytes the sessions of a store may take. Default, little enough for
 /// the smallest servers, and enough for more sessions than these serve.
@@ -255,7 +259,7 @@ impl MemoryStoreBuilder {
 
     /// The store.
     pub fn build(self) -> MemoryStore {
-        let shards = pieces_for_cores(SHARDS_PER_CORE, SHARDS);
+        let shards = shards_for(self.limits);
         let inner = Inner {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             nearest: Nearest::new(shards),
@@ -271,6 +275,12 @@ impl MemoryStoreBuilder {
         };
         MemoryStore { inner: Arc::new(inner) }
     }
+}
+
+fn shards_for(limits: Limits) -> usize {
+    let large = (limits.bytes / BYTES_PER_SHARD).min(limits.sessions / SESSIONS_PER_SHARD);
+    let (least, most) = SHARDS.into_inner();
+    pieces_for_cores(SHARDS_PER_CORE, large.clamp(least, most)..=most)
 }
 
 /// What a [`MemoryStore`] has removed by itself: [`MemoryStore::stats`].

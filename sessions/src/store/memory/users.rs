@@ -165,7 +165,7 @@ mod tests {
         let record = record(None, Duration::from_secs(60));
         const STAY: u32 = 500;
         for number in 0..STAY {
-            store.create(&key(number), &record).await.unwrap();
+            assert_eq!(store.create(&key(number), &record).await.unwrap(), Created::Done);
         }
         let mut seen = HashMap::<StoreKey, u32>::new();
         for (step, part) in store.inner.parts().enumerate() {
@@ -175,7 +175,7 @@ mod tests {
             // Thousands in the end, of which half go.
             let new = STAY + 10 * step as u32;
             for number in new..new + 10 {
-                store.create(&key(number), &record).await.unwrap();
+                assert_eq!(store.create(&key(number), &record).await.unwrap(), Created::Done);
             }
             for number in new..new + 5 {
                 store.delete(&key(number)).await.unwrap();

@@ -450,6 +450,41 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     conformance(store).await;
 }
 
+/// A replica is behind its master, and says "there is none" of what is just being moved to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replicas_do_not_know_is_found_on_a_connection_that_reads_from_them() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let client = redis::cluster::ClusterClientBuilder::new(cluster.urls())
+        .read_routing_strategy(redis::cluster_read_routing::RandomReplicaStrategy)
+        .build()
+        .unwrap();
+    let connection = client.get_async_connection().await.unwrap();
+    let store = RedisStore::builder().build_cluster(connection);
+    let keys: Vec<_> = (0..20).map(|_| key()).collect();
+    for key in &keys {
+        let created = store.create(key, &record(1, Some("ann"), b"x")).await.unwrap();
+        assert_eq!(created, Created::Done);
+    }
+    cluster.wait_for_replicas();
+    cluster.begin_to_move("sessions:user:ann");
+    for key in &keys[..3] {
+        cluster.begin_to_move(&format!("sessions:{{{key}}}"));
+    }
+    let (mut loaded, mut counted) = (0, 0);
+    for key in &keys {
+        loaded += usize::from(store.load(key).await.unwrap().is_some());
+    }
+    store
+        .for_each(|_, _| {
+            counted += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .await
+        .unwrap();
+    let listed = store.sessions_of("ann").await.unwrap().len();
+    assert_eq!((loaded, counted, listed), (20, 20, 20));
+}
+
 /// A session that is saved again and again, also while masters come and go.
 struct Saved {
     key: StoreKey,

@@ -14,6 +14,7 @@
 //! sentinel    how a master behind Sentinel is found
 //! tracking    connections on which the server tells what changes, for a near cache
 //! nodes       the same in a cluster, a connection to each node
+//! masters     a connection to a cluster on which a session is read from its master
 //! ```
 //!
 //! 1. Every call may be carried out twice, because its connection may end before the answer is there. So a
@@ -54,6 +55,8 @@ mod connection;
 mod errors;
 mod listing;
 mod managed;
+#[cfg(feature = "redis-cluster")]
+mod masters;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
 mod recent;

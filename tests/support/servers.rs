@@ -527,6 +527,13 @@ impl RedisCluster {
         self.nodes.iter().for_each(wait_for_replica);
     }
 
+    /// The keys that match, on whatever node.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let lines = |node| redis_cli(node, &["keys", pattern]);
+        let all: String = self.nodes.iter().map(lines).collect();
+        all.lines().filter(|line| !line.is_empty()).map(String::from).collect()
+    }
+
     /// Moves a key to another master, whose slot is as it was for all but that key, and its replicas know that.
     pub fn begin_to_move(&self, key: &str) {
         fn ask(node: &StoreServer, words: &[&str]) -> String {

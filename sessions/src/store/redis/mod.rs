@@ -178,7 +178,8 @@ const WRITES: usize = 256 * 1024;
 ///
 /// `sessions:{…}` with 64 hexadecimal digits in the braces is a session. With a colon and more digits
 /// behind it, it is a record on its way there, or for a minute the empty receipt of a deletion; if a
-/// connection ends in the middle of a save, a record may stay there until it expires. `sessions:user:`
+/// connection ends in the middle of a save, a record may stay there until it expires. (In a cluster the receipt
+/// has the session's own name: a record that is empty and has expired.) `sessions:user:`
 /// and the user is a sorted set of that user's sessions,
 /// which outlives the last of them by a day. The prefix is
 /// [yours to choose](RedisStoreBuilder::with_prefix). The braces keep a session in one slot of a
@@ -492,6 +493,10 @@ impl Store for RedisStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let _around = self.around(key);
+        #[cfg(feature = "redis-cluster")]
+        if self.shared.connection.is_cluster() {
+            return Box::pin(self.delete_alone(key)).await;
+        }
         let script = &self.scripts().delete;
         let now = self.shared.clock.now();
         let session = self.key(key);

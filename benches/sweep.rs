@@ -28,6 +28,8 @@ use tokio::{
 const PAYLOAD: [u8; 90] = [1; 90];
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 const READS_FOR: Duration = Duration::from_secs(3);
+/// Room for a million sessions, and little more: how much there may be decides how many shards there are.
+const MEMORY_LIMIT: usize = 256 << 20;
 const CAPACITY: usize = 100_000;
 const FLOOD: usize = 1_000_000;
 
@@ -152,7 +154,7 @@ fn megabytes(bytes: usize) -> String {
 fn sweep(sessions: usize) {
     let clock = ManualClock::new();
     let store = MemoryStore::builder().with_clock(&clock).with_sweep_interval(SWEEP_INTERVAL);
-    let store = store.with_memory_limit(usize::MAX).build();
+    let store = store.with_memory_limit(MEMORY_LIMIT).build();
     let empty = resident();
     // The sweep runs where the first call was made: all of it happens on this thread.
     let runtime = runtime();

@@ -124,6 +124,7 @@ pub(crate) async fn user_index(store: &impl UserIndex) {
         "o'hara\"; --",
         "a%_*?[]{}:user:",
         "日本 ë 🦀",
+        "日本 ë 🦞",
         "a\0b",
         "",
         "\\0",

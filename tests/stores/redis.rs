@@ -450,6 +450,41 @@ async fn redis_cluster_keeps_its_promises_through_a_failover() {
     conformance(store).await;
 }
 
+/// A replica is behind its master, and says "there is none" of what is just being moved to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replicas_do_not_know_is_found_on_a_connection_that_reads_from_them() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let client = redis::cluster::ClusterClientBuilder::new(cluster.urls())
+        .read_routing_strategy(redis::cluster_read_routing::RandomReplicaStrategy)
+        .build()
+        .unwrap();
+    let connection = client.get_async_connection().await.unwrap();
+    let store = RedisStore::builder().build_cluster(connection);
+    let keys: Vec<_> = (0..20).map(|_| key()).collect();
+    for key in &keys {
+        let created = store.create(key, &record(1, Some("ann"), b"x")).await.unwrap();
+        assert_eq!(created, Created::Done);
+    }
+    cluster.wait_for_replicas();
+    cluster.begin_to_move("sessions:user:ann");
+    for key in &keys[..3] {
+        cluster.begin_to_move(&format!("sessions:{{{key}}}"));
+    }
+    let (mut loaded, mut counted) = (0, 0);
+    for key in &keys {
+        loaded += usize::from(store.load(key).await.unwrap().is_some());
+    }
+    store
+        .for_each(|_, _| {
+            counted += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .await
+        .unwrap();
+    let listed = store.sessions_of("ann").await.unwrap().len();
+    assert_eq!((loaded, counted, listed), (20, 20, 20));
+}
+
 /// A session that is saved again and again, also while masters come and go.
 struct Saved {
     key: StoreKey,
@@ -613,4 +648,68 @@ async fn a_master_that_hangs_is_replaced_by_sentinel() {
     redis.wait_until_it_follows(0);
     recovers(&store).await;
     assert_eq!(store.load(&session).await.unwrap().unwrap().version, 2);
+}
+
+/// Of a slot that is moved to another node, new keys are there, and the others still here: no script with two keys runs on
+/// either. Each call finds its session, and is carried out, however long that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_saved_and_ends_while_its_slot_is_moved() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    let client = redis::cluster::ClusterClient::new(cluster.urls()).unwrap();
+    let mut admin = client.get_async_connection().await.unwrap();
+    for is_moved in [true, false] {
+        let session = key();
+        let begins = record(1, Some("ann"), b"x");
+        assert_eq!(store.create(&session, &begins).await.unwrap(), Created::Done);
+        let (name, other) = (format!("sessions:{{{session}}}"), format!("{{{session}}}"));
+        let set: () = redis::cmd("SET").arg(&other).arg(1).query_async(&mut admin).await.unwrap();
+        cluster.begin_to_move(if is_moved { &name } else { &other });
+        let begun = Instant::now();
+        let version = async || store.load(&session).await.unwrap().map(|record| record.version);
+        assert_eq!((set, version().await), ((), Some(1)));
+        let mut payload = vec![7; 1000];
+        for based_on in 1..4 {
+            payload[3] += 1;
+            let next = record(based_on + 1, Some("ann"), &payload);
+            let replaced = store.replace(&session, &next, based_on + 7).await.unwrap();
+            assert_eq!(replaced, Replaced::Changed, "moved: {is_moved}");
+            let replaced = store.replace(&session, &next, based_on).await.unwrap();
+            assert_eq!(replaced, Replaced::Done, "moved: {is_moved}");
+            assert_eq!(version().await, Some(based_on + 1));
+        }
+        assert_eq!(store.create(&session, &begins).await.unwrap(), Created::Exists);
+        store.touch(&session, SystemTime::now() + Duration::from_secs(1_000_000)).await.unwrap();
+        assert_eq!(version().await, Some(4));
+        assert!(store.delete(&session).await.unwrap());
+        assert!(!store.delete(&session).await.unwrap());
+        let next = record(5, None, b"x");
+        assert_eq!(store.replace(&session, &next, 4).await.unwrap(), Replaced::Missing);
+        assert_eq!(version().await, None);
+        assert_eq!(store.create(&session, &begins).await.unwrap(), Created::Done);
+        assert_eq!(version().await, Some(1));
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        let left = cluster.keys(&format!("{name}:*"));
+        assert!(left.is_empty(), "what was written beside the session stays there: {left:?}");
+    }
+}
+
+/// A deletion leaves a receipt in the session's place, which takes memory that may not be there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_without_memory_ends_sessions() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let urls = cluster.urls();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let store = RedisStore::connect_cluster(&urls).await.unwrap();
+    let session = key();
+    assert_eq!(store.create(&session, &record(1, None, b"x")).await.unwrap(), Created::Done);
+    for node in &cluster.nodes {
+        let _: () = command(&mut admin(node).await, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    }
+    assert!(store.create(&key(), &record(1, None, b"x")).await.unwrap_err().is_retryable());
+    assert!(store.delete(&session).await.unwrap());
+    assert_eq!(store.load(&session).await.unwrap(), None);
+    assert!(!store.delete(&session).await.unwrap());
 }

@@ -657,6 +657,44 @@ async fn postgres_migrates_under_a_role_without_create() {
     store.migrate().await.unwrap();
 }
 
+/// A process that starts does not wait until all who write have finished, nor has others wait: a long
+/// transaction, or a `VACUUM` or `CREATE INDEX CONCURRENTLY`, may be at the table for hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrate_waits_for_nobody_where_there_is_nothing_to_make() {
+    async fn beside_a_writer<D: Dialect>(store: SqlStore<D>, mut writer: impl AsyncFnMut(&str)) {
+        store.migrate().await.unwrap();
+        let created = store.create(&key(), &record(1, None, b"x")).await.unwrap();
+        assert_eq!(created, Created::Done);
+        writer("BEGIN").await;
+        writer("UPDATE sessions SET version = version").await;
+        timeout(Duration::from_secs(3), store.migrate()).await.expect("in no time").unwrap();
+        let (session, new) = (key(), record(1, None, b"x"));
+        let created = timeout(Duration::from_secs(3), store.create(&session, &new));
+        assert_eq!(created.await.expect("nobody stands in line").unwrap(), Created::Done);
+        writer("COMMIT").await;
+    }
+    if let Some(server) = StoreServer::start(Kind::Postgres) {
+        let mut writer = sqlx::PgConnection::connect(&server.url()).await.unwrap();
+        let store = PostgresStore::builder().with_notifications();
+        let store = store.connect(&server.url()).await.unwrap();
+        beside_a_writer(store, async |text| {
+            writer.execute(sqlx::AssertSqlSafe(text)).await.unwrap();
+        })
+        .await;
+    }
+    if let Some(server) = StoreServer::start(Kind::MariaDb) {
+        let mut writer = sqlx::MySqlConnection::connect(&server.url()).await.unwrap();
+        // Otherwise it locks what is between the sessions as well.
+        let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+        writer.execute(level).await.unwrap();
+        let store = MySqlStore::connect(&server.url()).await.unwrap();
+        beside_a_writer(store, async |text| {
+            writer.execute(sqlx::AssertSqlSafe(text)).await.unwrap();
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_migrates_under_a_user_without_create() {
     let Some(server) = StoreServer::start_with(Kind::MariaDb, &[WITH_GRANTS]) else { return };

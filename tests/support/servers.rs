@@ -527,6 +527,36 @@ impl RedisCluster {
         self.nodes.iter().for_each(wait_for_replica);
     }
 
+    /// The keys that match, on whatever node.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let lines = |node| redis_cli(node, &["keys", pattern]);
+        let all: String = self.nodes.iter().map(lines).collect();
+        all.lines().filter(|line| !line.is_empty()).map(String::from).collect()
+    }
+
+    /// Moves a key to another master, whose slot is as it was for all but that key, and its replicas know that.
+    pub fn begin_to_move(&self, key: &str) {
+        fn ask(node: &StoreServer, words: &[&str]) -> String {
+            redis_cli(node, words).trim().to_string()
+        }
+        let mut nodes = self.nodes.iter();
+        let from = nodes.find(|node| ask(node, &["exists", key]) == "1").expect("a master has it");
+        let mut masters =
+            self.nodes.iter().filter(|node| ask(node, &["role"]).starts_with("master"));
+        let to = masters.find(|node| node.port != from.port).expect("there is another master");
+        let slot = ask(from, &["cluster", "keyslot", key]);
+        let (from_id, to_id) = (ask(from, &["cluster", "myid"]), ask(to, &["cluster", "myid"]));
+        let port = to.port.to_string();
+        for (node, words) in [
+            (to, &["cluster", "setslot", &slot, "importing", &from_id][..]),
+            (from, &["cluster", "setslot", &slot, "migrating", &to_id]),
+            (from, &["migrate", "127.0.0.1", &port, key, "0", "5000"]),
+        ] {
+            assert_eq!(ask(node, words), "OK", "{words:?}");
+        }
+        self.wait_for_replicas();
+    }
+
     /// What each node thinks of the cluster, and what it said last: to find out why it does not do
     /// what a test expects.
     pub fn describe(&self) -> String {

@@ -76,8 +76,8 @@ impl CookieConfig {
             return None;
         };
         let cookie = VerifiedCookie::new(SessionId::from_bytes(id), key > 0);
-        let is_repeated = seen.note(value, cookie, epoch);
-        Some(VerifiedCookie { is_repeated, ..cookie })
+        seen.note(value, cookie, epoch);
+        Some(cookie)
     }
 
     /// The values of the cookies of this name, the first of them if there are very many.

@@ -128,6 +128,12 @@ pub(crate) enum Unreadable {
     Renamed,
     /// It is nested deeper than what this version stores.
     TooDeep,
+    /// Its numbers are written as serde_json writes them in a build with another feature.
+    #[cfg_attr(
+        not(feature = "messagepack"),
+        expect(dead_code, reason = "JSON is the same in both")
+    )]
+    OtherNumbers,
     /// It is the value of another type.
     OtherType,
 }
@@ -154,6 +160,11 @@ impl fmt::Display for Unreadable {
             Self::TooDeep => f.write_str(
                 "it is nested deeper than anything that this version stores, and to read it may take \
                  more stack than there is. It goes with the next write of the field",
+            ),
+            Self::OtherNumbers => f.write_str(
+                "it was written where a crate had turned on serde_json's feature `arbitrary_precision`, and \
+                 its numbers would be objects here: turn the feature on to read it; with \
+                 `#[session(codec = json)]` on the field it will not matter",
             ),
             Self::OtherType => f.write_str(
                 "it is not what the type reads: if the type was changed on purpose, raise the \

@@ -399,7 +399,12 @@ fn decode_noting<W: Form>(
         #[cfg(feature = "postcard")]
         POSTCARD => plain::decode::<Postcard, _>(bytes, notes),
         #[cfg(feature = "messagepack")]
-        MESSAGEPACK => messagepack::decode(bytes, notes),
+        MESSAGEPACK => messagepack::decode(bytes, notes).and_then(|value: Out<W>| {
+            match notes.has_asked() && has_other_numbers::<W>(&value.0, bytes) {
+                true => Err(Unreadable::OtherNumbers.into()),
+                false => Ok(value),
+            }
+        }),
         #[cfg(feature = "json")]
         JSON => json::decode(bytes, notes),
         OLD_BINCODE | OLD_POSTCARD => Err(Unreadable::NotNoted.into()),
@@ -414,4 +419,18 @@ fn decode_noting<W: Form>(
         _ => Err(Unreadable::Later.into()),
     };
     value.map(|Out(value)| value)
+}
+
+/// Whether a number in it has come out as an object.
+///
+/// With serde_json's feature `arbitrary_precision`, which any crate of a program turns on for all, a number of a `Value`
+/// is a struct of this name with one field of this name. Without the feature, that is read as an object, and
+/// written as a map.
+#[cfg(feature = "messagepack")]
+fn has_other_numbers<W: Form>(value: &W::Value, bytes: &[u8]) -> bool {
+    const NUMBER: &str = "$serde_json::private::Number";
+    let rules = Rules { is_human_readable: false, is_json: false };
+    let mut places = bytes.windows(NUMBER.len());
+    places.any(|place| place == NUMBER.as_bytes())
+        && Survey::has_key(rules, &In::<W>(value), NUMBER)
 }

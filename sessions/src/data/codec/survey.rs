@@ -185,7 +185,8 @@ fn octets_of(octets: &[u8]) -> u64 {
 pub(super) struct Survey {
     pub(super) rules: Rules,
     pub(super) purpose: Purpose,
-    /// Whether an element of a list or map in it is of a shape that has not been read back yet.
+    /// Whether an element of a list or map in it is of a shape that has not been read back yet; where a key is looked
+    /// for, whether it is there.
     pub(super) has_news: bool,
     /// How deep in the value it is.
     depth: u32,
@@ -200,11 +201,22 @@ pub(super) enum Purpose {
     Note(Place),
     /// To compare two values: `Node::sum` is wanted.
     Compare,
+    /// To find a key of a map that has this sum.
+    #[cfg(feature = "messagepack")]
+    Find(u64),
 }
 
 impl Survey {
     pub(super) fn new(rules: Rules, purpose: Purpose) -> Self {
         Self { rules, purpose, has_news: false, depth: 0 }
+    }
+
+    /// Whether a map in the value has this key.
+    #[cfg(feature = "messagepack")]
+    pub(super) fn has_key(rules: Rules, value: &impl Serialize, key: &str) -> bool {
+        let Ok(wanted) = Self::new(rules, Purpose::Compare).visit(&key) else { return false };
+        let mut survey = Self::new(rules, Purpose::Find(wanted.sum));
+        survey.visit(value).is_ok() && survey.has_news
     }
 
     #[inline]
@@ -258,7 +270,7 @@ impl Survey {
 
     #[inline]
     fn compares(&self) -> bool {
-        matches!(self.purpose, Purpose::Compare)
+        !matches!(self.purpose, Purpose::Look(_) | Purpose::Note(_))
     }
 
     /// A sum of what has this name.
@@ -276,7 +288,7 @@ impl Survey {
         match self.purpose {
             Purpose::Look(place) => self.has_news |= !place.has_seen(shape),
             Purpose::Note(place) => place.note(shape),
-            Purpose::Compare => {}
+            _ => {}
         }
         1 << STRUCTURED
     }

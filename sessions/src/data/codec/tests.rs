@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Debug,
+    net::Ipv4Addr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -603,4 +604,71 @@ fn what_has_other_parts_has_another_shape() {
     // What a number is and what a text says is not among them.
     let of = |number| shape(&Two { left: Part::Number(number), right: Part::One });
     assert_eq!(of(1), of(2));
+}
+
+/// By default serde_json reads each tenth float as the one beside it.
+#[test]
+fn a_computed_float_is_the_same_float_afterwards() {
+    let mut state = 12345_u64;
+    for _ in 0..1000 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        round_trip((state >> 11) as f64 / (1_u64 << 53) as f64 * 1000.0);
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Seen<X> {
+    At { place: X },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Host {
+    Address(Ipv4Addr),
+    Raw(Vec<u8>),
+}
+
+/// serde's buffer for such enums takes every format for one with texts in place of bytes, and does not know that the
+/// keys of JSON's maps are texts.
+#[test]
+fn in_a_tagged_enum_an_address_and_a_map_come_back_or_are_refused() {
+    fn refused<F: FieldValue + PartialEq + Debug>(value: &F) -> Vec<Codec> {
+        let refused = |codec: &&Codec| match encode(**codec, value) {
+            Ok((layout, bytes)) => {
+                assert_eq!(super::decode::<Own<F>>(layout, &bytes).unwrap(), *value, "{codec:?}");
+                false
+            }
+            Err(_) => true,
+        };
+        Codec::ALL.iter().filter(refused).copied().collect()
+    }
+    let place = Ipv4Addr::new(192, 0, 2, 7);
+    let map = BTreeMap::from([(7_u32, 1_u32)]);
+    let no_texts = [Codec::Bincode, Codec::Postcard, Codec::MessagePack];
+    assert_eq!(refused(&Seen::At { place }), no_texts);
+    assert_eq!(refused(&Host::Address(place)), no_texts);
+    assert!(refused(&Host::Raw(vec![192, 0, 2, 7])).is_empty());
+    assert_eq!(refused(&Seen::At { place: map }), [Codec::Json]);
+}
+
+/// What a build has stored in which a crate had turned on `arbitrary_precision`.
+#[test]
+fn a_number_of_another_build_is_not_read_as_an_object() {
+    use serde_json::{Value, json};
+    const NUMBER: &str = "$serde_json::private::Number";
+    let (layout, _) = encode(Codec::MessagePack, &json!({ "qty": 2 })).unwrap();
+    let number = BTreeMap::from([(NUMBER, "2")]);
+    let stored = rmp_serde::to_vec(&BTreeMap::from([("qty", vec![number])])).unwrap();
+    let read = super::decode::<Own<Value>>(layout, &stored);
+    assert_eq!(read.unwrap_err().why, Unreadable::OtherNumbers);
+    let read = super::decode::<Own<BTreeMap<String, Value>>>(layout, &stored);
+    assert_eq!(read.unwrap_err().why, Unreadable::OtherNumbers);
+    // A type that says what there is has no numbers of serde_json's, and a text is a text.
+    let read =
+        super::decode::<Own<BTreeMap<String, Vec<BTreeMap<String, String>>>>>(layout, &stored);
+    assert_eq!(read.unwrap()["qty"][0][NUMBER], "2");
+    round_trip(json!({ "text": NUMBER, "list": [NUMBER, 2, 1.5] }));
 }

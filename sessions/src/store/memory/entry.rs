@@ -106,6 +106,25 @@ impl Entry {
         Self::Small(bytes.into())
     }
 
+    /// Writes the record over the one that is there, if that is as long and copied, and the same user's: then
+    /// nothing is allocated and nothing freed, and the session costs what it did. Says whether it has.
+    pub(super) fn overwrite(&mut self, record: &Record) -> bool {
+        let Record { version, created_at, expires_at, user, payload } = record;
+        if self.user() != user.as_deref() || self.payload().len() != payload.len() {
+            return false;
+        }
+        let Self::Small(bytes) = self else { return false };
+        let payload_at = bytes.len() - payload.len();
+        let (head, behind) = bytes.split_at_mut(payload_at);
+        if let Some(head) = head.first_chunk_mut::<HEAD>() {
+            head[EXPIRES_AT..CREATED_AT].copy_from_slice(&Stamp::of(*expires_at).0);
+            head[CREATED_AT..VERSION_AT].copy_from_slice(&Stamp::of(*created_at).0);
+            head[VERSION_AT..USER_AT].copy_from_slice(&version.to_le_bytes());
+        }
+        behind.copy_from_slice(payload);
+        true
+    }
+
     /// Stands where there is no session, and takes no memory.
     pub(super) fn none() -> Self {
         Self::Small(Box::default())
@@ -306,6 +325,39 @@ mod tests {
         assert_eq!(Stamp::from_millis(u64::MAX).millis(), Stamp::MAX);
         assert_eq!(Entry::none().user(), None);
         assert!(Entry::none().payload().is_empty());
+    }
+
+    #[test]
+    fn what_is_as_long_and_of_the_same_user_is_written_over() {
+        for user in [None, Some(""), Some("ann")] {
+            let before = record(1, user, &[7; 100]);
+            let entry = || Entry::new(&key(1), &before);
+            let now = Record {
+                version: 2,
+                created_at: from_millis(2),
+                expires_at: from_millis(3),
+                payload: [8; 100].into(),
+                ..before.clone()
+            };
+            let mut written = entry();
+            assert!(written.overwrite(&now));
+            assert!(written.record() == now && written.is_under(&key(1)));
+            assert_eq!(written.cost(), entry().cost());
+            for other in [
+                Record { user: Some("bob".into()), ..now.clone() },
+                Record { payload: [8; 99].into(), ..now.clone() },
+                Record { payload: [8; 101].into(), ..now.clone() },
+            ] {
+                let mut kept = entry();
+                assert!(!kept.overwrite(&other));
+                assert_eq!(kept.record(), before);
+            }
+        }
+        // Others may have the one that it has given out.
+        let large = record(1, None, &[7; LARGEST_COPIED + 1]);
+        let mut kept = Entry::new(&key(1), &large);
+        assert!(!kept.overwrite(&Record { version: 2, ..large.clone() }));
+        assert_eq!(kept.record(), large);
     }
 
     #[test]

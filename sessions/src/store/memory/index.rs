@@ -7,6 +7,8 @@
 //!
 //! Open addressing with linear probing; a removal closes its gap, so that nothing is left of what is gone.
 
+use std::ops::Range;
+
 use super::entry::{Entry, Worth};
 
 /// Where a session stands among those that expire: in which heap, and where in that.
@@ -14,14 +16,14 @@ use super::entry::{Entry, Worth};
 pub(super) struct Position(u32);
 
 impl Position {
-    const INDEX_BITS: u32 = 22;
+    const INDEX_BITS: u32 = 29;
     /// All of a position: the index, and two bits for the heap.
     const BITS: u32 = Self::INDEX_BITS + 2;
 
     pub(super) fn new(worth: Worth, index: usize) -> Self {
         let index = u32::try_from(index).ok().filter(|index| index >> Self::INDEX_BITS == 0);
         Self(
-            index.expect("a shard holds fewer than 2^22 sessions that are worth the same")
+            index.expect("a shard holds fewer than 2^29 sessions that are worth the same")
                 | (worth as u32) << Self::INDEX_BITS,
         )
     }
@@ -45,7 +47,7 @@ pub(super) struct Place {
 
 impl Place {
     const USED: u32 = 1 << Position::BITS;
-    /// No position has these bits.
+    /// No position has these bits: there is no such worth.
     const EMPTY: u32 = u32::MAX;
 
     fn empty() -> Self {
@@ -77,7 +79,7 @@ impl Place {
 
 /// Which place: good until a session is added or removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct At(usize);
+pub(super) struct At(pub(super) usize);
 
 /// Between two calls: at least an eighth of the places is empty, and no place between a session's home
 /// and its own is.
@@ -129,9 +131,38 @@ impl Index {
     }
 
     /// The sessions in any order.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (At, &Place)> {
-        let places = self.places.iter().enumerate().filter(|(_, place)| !place.is_empty());
-        places.map(|(at, place)| (At(at), place))
+        self.iter_in(0..self.places())
+    }
+
+    /// The sessions whose hashes are within these bounds, in any order: they stand one behind the other, with
+    /// others between them.
+    pub(super) fn iter_between(&self, first: u32, last: u32) -> impl Iterator<Item = &Place> {
+        let (from, to) = match self.places.is_empty() {
+            true => (0, 0),
+            false => (self.home(first), self.home(last)),
+        };
+        let at_home = to - from + 1;
+        let all = self.places[from..].iter().chain(&self.places[..from]);
+        // Behind the last one's home come those that found theirs taken.
+        let near =
+            all.enumerate().take_while(move |(steps, place)| *steps < at_home || !place.is_empty());
+        let near = near.map(|(_, place)| place).filter(|place| !place.is_empty());
+        near.filter(move |place| (first..=last).contains(&place.hash))
+    }
+
+    /// How many places there are.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The sessions in some of the places.
+    pub(super) fn iter_in(&self, places: Range<usize>) -> impl Iterator<Item = (At, &Place)> {
+        let from = places.start;
+        let places = self.places.get(places).unwrap_or_default().iter().enumerate();
+        let sessions = places.filter(|(_, place)| !place.is_empty());
+        sessions.map(move |(at, place)| (At(from + at), place))
     }
 
     /// The places to probe for a hash, from its home on. Without end.
@@ -332,6 +363,36 @@ mod tests {
     }
 
     #[test]
+    fn each_session_is_within_one_pair_of_bounds() {
+        let (mut index, mut hashes) = (Index::default(), Vec::new());
+        assert_eq!(index.iter_between(0, u32::MAX).count(), 0);
+        for number in 0..200 {
+            // Many at both ends, so that some stand on both sides of the table's end.
+            let hash = match number % 4 {
+                0 => number << 24,
+                1 => u32::MAX - number,
+                2 => number,
+                _ => number.wrapping_mul(0x9e37_79b9),
+            };
+            index.reserve();
+            index.insert(hash, Position::new(Worth::Used, number as usize), entry(number as u8));
+            hashes.push(hash);
+            for bits in [0, 1, 5] {
+                let mut seen = Vec::new();
+                for part in 0..1_u32 << bits {
+                    let first = part.checked_shl(32 - bits).unwrap_or(0);
+                    let last = first | u32::MAX.checked_shr(bits).unwrap_or(0);
+                    let its = index.iter_between(first, last);
+                    seen.extend(its.map(|place| place.hash));
+                }
+                seen.sort_unstable();
+                hashes.sort_unstable();
+                assert_eq!(seen, hashes);
+            }
+        }
+    }
+
+    #[test]
     fn as_many_fit_as_were_asked_for_and_a_place_is_left() {
         for sessions in 0..1_000 {
             let index = Index::with_capacity(sessions);
@@ -343,7 +404,7 @@ mod tests {
     #[test]
     fn a_position_is_what_it_was_made_of() {
         for worth in Worth::ALL {
-            for index in [0, 1, (1 << 22) - 1] {
+            for index in [0, 1, (1 << 29) - 1] {
                 let position = Position::new(worth, index);
                 assert_eq!((position.worth(), position.index()), (worth, index));
                 let mut place = Place { at: position.0, hash: 0, entry: Entry::none() };

@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, RangeInclusive},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -20,7 +20,7 @@ use std::{
 use self::{
     entry::{Entry, Stamp, Worth},
     room::{Full, Limits, Room},
-    shard::Shard,
+    shard::{PARTS, Shard},
     sweep::Sweep,
     users::Users,
 };
@@ -30,6 +30,7 @@ use crate::{
     clock::{Clock, to_millis},
     identity::id::StoreKey,
     record::Record,
+    sync::pieces_for_cores,
 };
 
 mod entry;
@@ -39,10 +40,15 @@ mod shard;
 mod sweep;
 mod users;
 
-/// How many shards there are. At a million sessions each holds five hundred of them, so that the
-/// longest thing that is done under a lock for them (moving a shard that grows) takes some tens of
-/// microseconds. Empty, they are 224 KiB.
-const SHARDS: usize = 2048;
+/// How many shards there are for each core, at least: so many that two cores seldom meet. A shard is what each call
+/// looks at first, and few of them stay in the processor's cache.
+const SHARDS_PER_CORE: usize = 16;
+const SHARDS: RangeInclusive<usize> = 32..=2048;
+
+/// A store that may hold more has more of them: some twenty thousand small sessions, a table of which takes less
+/// than a tenth of a millisecond to move. That is the longest thing that is done under a shard's lock.
+const BYTES_PER_SHARD: usize = 4 << 20;
+const SESSIONS_PER_SHARD: usize = 20_000;
 
 /// How many bytes the sessions of a store may take. Default, little enough for
 /// the smallest servers, and enough for more sessions than these serve.
@@ -215,7 +221,7 @@ impl MemoryStoreBuilder {
     /// How long the sweep sleeps between two passes; ten seconds unless told otherwise.
     ///
     /// A session keeps its memory for at most about that long after it has expired. A pass that
-    /// finds nothing takes about a tenth of a millisecond; more in a store that is over half full, where
+    /// finds nothing takes some microseconds; more in a store that is over half full, where
     /// the pass looks at each session that may be unused. The shortest interval is a millisecond.
     pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
         self.sweep_interval = interval.max(Duration::from_millis(1));
@@ -253,9 +259,10 @@ impl MemoryStoreBuilder {
 
     /// The store.
     pub fn build(self) -> MemoryStore {
+        let shards = shards_for(self.limits);
         let inner = Inner {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            nearest: Nearest::default(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            nearest: Nearest::new(shards),
             taken: Counts::default(),
             logged_in: Counts::default(),
             limits: self.limits,
@@ -268,6 +275,12 @@ impl MemoryStoreBuilder {
         };
         MemoryStore { inner: Arc::new(inner) }
     }
+}
+
+fn shards_for(limits: Limits) -> usize {
+    let large = (limits.bytes / BYTES_PER_SHARD).min(limits.sessions / SESSIONS_PER_SHARD);
+    let (least, most) = SHARDS.into_inner();
+    pieces_for_cores(SHARDS_PER_CORE, large.clamp(least, most)..=most)
 }
 
 /// What a [`MemoryStore`] has removed by itself: [`MemoryStore::stats`].
@@ -284,7 +297,7 @@ pub struct MemoryStoreStats {
 }
 
 pub(super) struct Inner {
-    /// No lock is held across an await, and no call holds two of these.
+    /// A power of two of them. No lock is held across an await, and no call holds two of these.
     shards: Box<[Mutex<Shard>]>,
     nearest: Nearest,
     /// The sessions that there are, and the room that calls have taken and not written to yet. Room is
@@ -313,29 +326,28 @@ struct Nearest {
     others_from: AtomicU64,
 }
 
-impl Default for Nearest {
-    fn default() -> Self {
-        let none = || AtomicU64::new(u64::MAX);
-        let of = Worth::ALL.map(|_| (0..SHARDS).map(|_| none()).collect());
-        Self { of, others_from: none() }
-    }
-}
-
 impl Inner {
-    pub(super) fn shard_count(&self) -> usize {
-        self.shards.len()
+    /// The parts of the store: a session is always of the same one.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        (0..self.shards.len()).flat_map(|shard| (0..PARTS).map(move |part| (shard, part)))
     }
 
-    /// The sessions of a shard that have not expired.
-    pub(super) fn live_in(&self, shard: usize) -> Vec<(StoreKey, Record)> {
+    /// The sessions of a part that have not expired.
+    pub(super) fn live_in(&self, (shard, part): (usize, usize)) -> Vec<(StoreKey, Record)> {
         let now = to_millis(self.clock.now());
         let shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        let live = shard.entries().filter(|entry| !entry.is_expired(now));
+        let live = shard.entries(part).filter(|entry| !entry.is_expired(now));
         live.map(|entry| (entry.key(), entry.record())).collect()
     }
 }
 
 impl Nearest {
+    fn new(shards: usize) -> Self {
+        let none = || AtomicU64::new(u64::MAX);
+        let of = Worth::ALL.map(|_| (0..shards).map(|_| none()).collect());
+        Self { of, others_from: none() }
+    }
+
     fn note(&self, worth: Worth, shard: usize, expires: u64) {
         let hint = &self.of[worth as usize][shard];
         let before = hint.load(Relaxed);
@@ -369,13 +381,13 @@ impl Counts {
     }
 }
 
-/// Which shard a key belongs to, by bytes that its hash does not use.
-fn shard_of(key: &StoreKey) -> usize {
-    let [.., a, b] = *key.as_bytes();
-    usize::from(u16::from_le_bytes([a, b])) % SHARDS
-}
-
 impl Inner {
+    /// Which shard a key belongs to, by bytes that its hash does not use.
+    fn shard_of(&self, key: &StoreKey) -> usize {
+        let [.., a, b] = *key.as_bytes();
+        usize::from(u16::from_le_bytes([a, b])) & (self.shards.len() - 1)
+    }
+
     fn now(&self) -> u64 {
         to_millis(self.clock.now())
     }
@@ -390,7 +402,7 @@ impl Inner {
     /// Locks the shard of a key, and then looks at the clock. In this order: a call that was held
     /// up in between must not find alive what another one has seen expire, or bring it back.
     fn open(&self, key: &StoreKey) -> (Locked<'_>, u64) {
-        let shard = self.lock(shard_of(key));
+        let shard = self.lock(self.shard_of(key));
         (shard, self.now())
     }
 
@@ -403,7 +415,7 @@ impl Inner {
         &self,
         key: &StoreKey,
     ) -> (Option<Record>, Option<SystemTime>) {
-        let mut shard = self.lock(shard_of(key));
+        let mut shard = self.lock(self.shard_of(key));
         let now = self.clock.now();
         let live = shard.find(key).filter(|&at| shard.get(at).expires_at() > now);
         let record = live.map(|at| {
@@ -415,7 +427,7 @@ impl Inner {
 
     /// When the session expires, if this is its record.
     pub(in crate::store) fn has_still(&self, key: &StoreKey, known: &Record) -> Option<Unchanged> {
-        let mut shard = self.lock(shard_of(key));
+        let mut shard = self.lock(self.shard_of(key));
         let now = self.clock.now();
         let at = shard.find(key)?;
         // The answer has it as a time of day: `now` need not be made into milliseconds too.
@@ -440,7 +452,7 @@ impl Inner {
         let mut room = Room::none(self);
         let mut _expired = None;
         loop {
-            let mut shard = self.lock(shard_of(key));
+            let mut shard = self.lock(self.shard_of(key));
             if let Some(at) = shard.find(key) {
                 // Not `seen`: another call may have found the session expired meanwhile, or created it.
                 if !shard.get(at).is_expired(self.now()) {
@@ -478,8 +490,6 @@ impl Inner {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let entry = Entry::new(key, record);
-        let (user, cost) = (record.user.as_ref(), entry.cost());
         let mut room = Room::none(self);
         loop {
             let (mut shard, now) = self.open(key);
@@ -487,6 +497,11 @@ impl Inner {
             if shard.get(at).version() != based_on {
                 return Ok(Replaced::Changed);
             }
+            if shard.overwrite(at, record) {
+                return Ok(Replaced::Done);
+            }
+            let entry = Entry::new(key, record);
+            let (user, cost) = (record.user.as_ref(), entry.cost());
             let cost_before = shard.get(at).cost();
             let more = cost.saturating_sub(cost_before);
             if room.take(0, more) {
@@ -642,11 +657,11 @@ mod tests {
         let (store, key) = (MemoryStore::new(), StoreKey::from_bytes([7; 32]));
         let inner = store.inner.clone();
         let panicked = thread::spawn(move || {
-            let _shard = inner.lock(shard_of(&key));
+            let _shard = inner.lock(inner.shard_of(&key));
             panic!("while it is locked");
         });
         assert!(panicked.join().is_err());
-        assert!(store.inner.shards[shard_of(&key)].is_poisoned());
+        assert!(store.inner.shards[store.inner.shard_of(&key)].is_poisoned());
 
         let now = SystemTime::now();
         let expires_at = now + Duration::from_secs(60);

@@ -13,7 +13,6 @@ use std::{
 use super::{
     Inner,
     entry::{Entry, Worth},
-    shard_of,
 };
 use crate::{error::store::StoreError, identity::id::StoreKey};
 
@@ -146,7 +145,7 @@ impl Inner {
             return Err(Full::TooLarge { bytes: cost });
         }
         let sessions = usize::from(replaces.is_none());
-        let except = replaces.map(shard_of);
+        let except = replaces.map(|key| self.shard_of(key));
         let mut yields = 0;
         while yields < MOST_YIELDS {
             if room.take(sessions, bytes) {

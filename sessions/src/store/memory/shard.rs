@@ -15,7 +15,14 @@ use super::{
     entry::{Entry, Stamp, Worth},
     index::{At, Index, Place, Position},
 };
-use crate::identity::id::StoreKey;
+use crate::{identity::id::StoreKey, record::Record};
+
+/// Of so many parts one is looked through at a time for all of a shard's sessions: requests wait for its lock
+/// meanwhile. A session is always of the same part.
+pub(super) const PARTS: usize = 32;
+
+/// So many places of the table are looked at under one hold of the lock: some microseconds.
+const MOST_LOOKS: usize = 4096;
 
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.
 const CHILDREN: usize = 4;
@@ -56,9 +63,11 @@ impl Shard {
         &self.index.get(at).entry
     }
 
-    /// Its sessions, expired or not.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.index.iter().map(|(_, place)| &place.entry)
+    /// Its sessions, expired or not, of one of [`PARTS`].
+    pub(super) fn entries(&self, part: usize) -> impl Iterator<Item = &Entry> {
+        const EACH: u32 = u32::MAX / PARTS as u32 + 1;
+        let first = part as u32 * EACH;
+        self.index.iter_between(first, first + (EACH - 1)).map(|place| &place.entry)
     }
 
     /// Where the session `key` stands, expired or not. Good until the next change.
@@ -113,16 +122,22 @@ impl Shard {
         has_moved
     }
 
-    /// Moves at most so many sessions that are used away from the unused. Says whether there were any.
-    pub(super) fn move_used(&mut self, most: usize) -> bool {
+    /// Moves sessions that are used away from the unused: at most so many of those in the places from `from` on, of
+    /// which some thousand are looked at. Says where to go on.
+    pub(super) fn move_used(&mut self, from: usize, most: usize) -> Option<usize> {
+        let places = from..self.index.places().min(from + MOST_LOOKS);
+        let mut next = places.end;
         let is_misplaced =
             |place: &Place| place.is_used() && place.position().worth() == Worth::Unused;
-        let misplaced = self.index.iter().filter(|(_, place)| is_misplaced(place));
+        let misplaced = self.index.iter_in(places).filter(|(_, place)| is_misplaced(place));
         let misplaced: Vec<At> = misplaced.map(|(at, _)| at).take(most).collect();
         for &at in &misplaced {
             self.set_worth(at, Worth::Used);
         }
-        !misplaced.is_empty()
+        if let Some(At(last)) = misplaced.last().filter(|_| misplaced.len() == most) {
+            next = last + 1;
+        }
+        (next < self.index.places()).then_some(next)
     }
 
     /// Adds a session whose key is not here.
@@ -180,6 +195,19 @@ impl Shard {
         let old = std::mem::replace(&mut self.index.get_mut(at).entry, entry);
         self.move_expiry(at, old.expires(), expires);
         old
+    }
+
+    /// [Writes](Entry::overwrite) the record over that of the session at `at`, if it fits there.
+    pub(super) fn overwrite(&mut self, at: At, record: &Record) -> bool {
+        let entry = &mut self.index.get_mut(at).entry;
+        let before = entry.expires();
+        if !entry.overwrite(record) {
+            return false;
+        }
+        let expires = entry.expires();
+        self.note_use(at);
+        self.move_expiry(at, before, expires);
+        true
     }
 
     /// Moves the expiry of the session at `at`.
@@ -320,7 +348,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{clock::from_millis, record::Record};
+    use crate::clock::from_millis;
 
     /// Keys that share their hash for each `seed`, to put the table to the test.
     fn key(seed: u8) -> StoreKey {
@@ -346,7 +374,7 @@ mod tests {
 
         fn check(&self) {
             assert_eq!(self.heaps.iter().map(Vec::len).sum::<usize>(), self.len());
-            assert_eq!(self.entries().count(), self.len());
+            assert_eq!((0..PARTS).flat_map(|part| self.entries(part)).count(), self.len());
             for worth in Worth::ALL {
                 let heap = &self.heaps[worth as usize];
                 for (at, due) in heap.iter().enumerate() {
@@ -394,7 +422,17 @@ mod tests {
                     model.insert(key, (worth, expires));
                 }
                 (0, Some(at)) => {
-                    let before = worth_of(&shard, at);
+                    let before = (worth_of(&shard, at), shard.get(at).expires().millis());
+                    if next() % 2 == 0 {
+                        // As long, and the same user's or not.
+                        let is_same = shard.get(at).user() == record(expires).user.as_deref();
+                        assert_eq!(shard.overwrite(at, &record(expires)), is_same);
+                        if is_same {
+                            model.insert(key, (before.0.max(Worth::Used), expires));
+                        }
+                        continue;
+                    }
+                    let before = before.0;
                     // A session that is in use does not become an unused one again.
                     let worth = worth.max(Worth::Used);
                     let old = shard.replace(at, Entry::new(&key, &record(expires)), worth);
@@ -423,7 +461,7 @@ mod tests {
                     assert_eq!(model[&key], (worth_of(&shard, at), expires));
                 }
                 (5, _) if next() % 4 == 0 => {
-                    let most = (next() % 8) as usize;
+                    let most = 1 + (next() % 8) as usize;
                     let is_misplaced = |place: &Place| {
                         place.is_used() && place.position().worth() == Worth::Unused
                     };
@@ -431,14 +469,20 @@ mod tests {
                         shard.index.iter().filter(|(_, place)| is_misplaced(place)).count()
                     };
                     let before = used(&shard);
-                    assert_eq!(shard.move_used(most), before.min(most) > 0);
-                    assert_eq!(used(&shard), before - before.min(most));
+                    let mut from = Some(0);
+                    while let Some(place) = from {
+                        let left = used(&shard);
+                        from = shard.move_used(place, most);
+                        assert!(left - used(&shard) <= most);
+                    }
+                    assert_eq!(used(&shard), 0, "of {before}");
                 }
                 _ if next() % 3 == 0 => {
                     // Those that are used are all where they belong then, if they are asked for.
-                    shard.move_used(usize::from(worth == Worth::Used) * usize::MAX);
-                    if worth == Worth::Unused {
-                        shard.move_used_firsts();
+                    match worth {
+                        Worth::Unused => _ = shard.move_used_firsts(),
+                        Worth::Used => _ = shard.move_used(0, usize::MAX),
+                        Worth::LoggedIn => {}
                     }
                     let nearest = shard.remove_nearest(worth);
                     let nearest = nearest.map(|entry| (entry.key(), entry.expires().millis()));

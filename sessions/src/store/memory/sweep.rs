@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, task::yield_now, time::timeout};
 
-use super::{Inner, SHARDS, entry::Entry};
+use super::{Inner, entry::Entry};
 
 /// How many sessions are removed under one hold of a lock.
 const STEP: usize = 32;
@@ -79,8 +79,9 @@ impl Task {
     async fn pass(&self, stop: &watch::Receiver<bool>) -> Option<()> {
         let mut removed = Vec::with_capacity(STEP);
         let mut total = 0;
-        for index in 0..SHARDS {
-            while self.store.upgrade()?.sweep_step(index, &mut removed) {
+        for index in 0..self.store.upgrade()?.shards.len() {
+            let mut look_from = Some(0);
+            while self.store.upgrade()?.sweep_step(index, &mut look_from, &mut removed) {
                 // No lock is held here. The memory goes back, and then others may go first.
                 total += removed.len();
                 removed.clear();
@@ -118,8 +119,14 @@ impl Drop for Task {
 
 impl Inner {
     /// Moves up to [`STEP`] expired sessions of one shard into `removed`, which is empty; their
-    /// memory is the caller's to free, without the lock. `false` when there is nothing (more) to do.
-    pub(super) fn sweep_step(&self, index: usize, removed: &mut Vec<Entry>) -> bool {
+    /// memory is the caller's to free, without the lock. When there are none, looks whether sessions are worth more by
+    /// now, from one place of the shard on. `false` when there is nothing (more) to do.
+    pub(super) fn sweep_step(
+        &self,
+        index: usize,
+        look_from: &mut Option<usize>,
+        removed: &mut Vec<Entry>,
+    ) -> bool {
         let now = self.now();
         let mut shard = self.lock(index);
         while removed.len() < STEP
@@ -130,7 +137,10 @@ impl Inner {
         }
         if removed.is_empty() {
             // Else the first request that finds no room would have all of it to do.
-            if self.is_half_full() && shard.move_used(STEP) {
+            if self.is_half_full()
+                && let Some(from) = *look_from
+            {
+                *look_from = shard.move_used(from, STEP);
                 return true;
             }
             // Not only after a sweep: sessions that were deleted leave room behind as well.
@@ -183,10 +193,10 @@ mod tests {
             create(&store, &clock, number).await;
         }
         let mut removed = Vec::new();
-        assert!(!store.inner.sweep_step(0, &mut removed), "nothing has expired yet");
+        assert!(!store.inner.sweep_step(0, &mut None, &mut removed), "nothing has expired yet");
         clock.advance(Duration::from_secs(1));
         let mut left = 200;
-        while store.inner.sweep_step(0, &mut removed) {
+        while store.inner.sweep_step(0, &mut None, &mut removed) {
             assert!((1..=50).contains(&removed.len()));
             left -= removed.len();
             assert_eq!(store.len(), left);

@@ -95,9 +95,9 @@ impl AllSessions for MemoryStore {
         mut visit: impl FnMut(StoreKey, Record) -> ControlFlow<()> + Send,
     ) -> Result<(), StoreError> {
         let inner = self.inner();
-        for shard in 0..inner.shard_count() {
+        for part in inner.parts() {
             // Not under the lock, which requests wait for.
-            for (key, record) in inner.live_in(shard) {
+            for (key, record) in inner.live_in(part) {
                 if visit(key, record).is_break() {
                     return Ok(());
                 }
@@ -138,7 +138,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::store::{Created, Replaced, Store, memory::shard_of};
+    use crate::store::{Created, Replaced, Store};
 
     fn key(number: u8) -> StoreKey {
         StoreKey::from_bytes([number; 32])
@@ -148,6 +148,42 @@ mod tests {
         let now = SystemTime::now();
         let user = user.map(Into::into);
         Record { version: 1, created_at: now, expires_at: now + life, user, payload: [].into() }
+    }
+
+    /// A table that grows moves its sessions; each is of the same part all the same.
+    #[tokio::test]
+    async fn a_session_is_seen_once_while_others_come_and_go() {
+        let store = MemoryStore::new();
+        let key = |number: u32| {
+            let mut bytes = [0; 32];
+            // All bits differ, as in a hash.
+            let spread = u64::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            bytes[..8].copy_from_slice(&spread.to_be_bytes());
+            bytes[28..].copy_from_slice(&number.to_le_bytes());
+            StoreKey::from_bytes(bytes)
+        };
+        let record = record(None, Duration::from_secs(60));
+        const STAY: u32 = 500;
+        for number in 0..STAY {
+            assert_eq!(store.create(&key(number), &record).await.unwrap(), Created::Done);
+        }
+        let mut seen = HashMap::<StoreKey, u32>::new();
+        for (step, part) in store.inner.parts().enumerate() {
+            for (key, _) in store.inner.live_in(part) {
+                *seen.entry(key).or_default() += 1;
+            }
+            // Thousands in the end, of which half go.
+            let new = STAY + 10 * step as u32;
+            for number in new..new + 10 {
+                assert_eq!(store.create(&key(number), &record).await.unwrap(), Created::Done);
+            }
+            for number in new..new + 5 {
+                store.delete(&key(number)).await.unwrap();
+            }
+        }
+        assert!(store.len() > 4 * STAY as usize);
+        assert!((0..STAY).all(|number| seen.get(&key(number)) == Some(&1)));
+        assert!(seen.values().all(|&times| times == 1));
     }
 
     /// Whatever takes a session away takes it out of the index.
@@ -197,7 +233,8 @@ mod tests {
         let short = record(Some("carl"), Duration::from_millis(20));
         assert_eq!(create(5, &short).await.unwrap(), Created::Done);
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let swept = store.inner.sweep_step(shard_of(&key(5)), &mut Vec::new());
+        let swept =
+            store.inner.sweep_step(store.inner.shard_of(&key(5)), &mut None, &mut Vec::new());
         assert_eq!((swept, users()), (true, 0));
     }
 

@@ -19,12 +19,12 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 #[cfg(feature = "redis-cluster")]
 use redis::cluster_async::ClusterConnection;
 
-#[cfg(feature = "redis-cluster")]
-use super::nodes::Nodes;
 use super::{
     managed::{Managed, PATIENCE},
     tracking::Expected,
 };
+#[cfg(feature = "redis-cluster")]
+use super::{masters::Masters, nodes::Nodes};
 use crate::{identity::id::StoreKey, store::watch::Feed};
 
 /// What becomes known of a call beside its answer.
@@ -214,7 +214,7 @@ impl Connection {
             #[cfg(feature = "redis-cluster")]
             Server::Cluster(cluster) => match Box::pin(cluster.near(work, call)).await {
                 Some(answer) => answer,
-                None => work.on(&mut cluster.connection.clone()).await,
+                None => work.on(&mut Masters(cluster.connection.clone())).await,
             },
         }
     }

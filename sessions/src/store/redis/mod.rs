@@ -14,6 +14,7 @@
 //! sentinel    how a master behind Sentinel is found
 //! tracking    connections on which the server tells what changes, for a near cache
 //! nodes       the same in a cluster, a connection to each node
+//! masters     a connection to a cluster on which a session is read from its master
 //! ```
 //!
 //! 1. Every call may be carried out twice, because its connection may end before the answer is there. So a
@@ -54,6 +55,8 @@ mod connection;
 mod errors;
 mod listing;
 mod managed;
+#[cfg(feature = "redis-cluster")]
+mod masters;
 #[cfg(feature = "redis-cluster")]
 mod nodes;
 mod recent;
@@ -176,7 +179,8 @@ const WRITES: usize = 256 * 1024;
 ///
 /// `sessions:{…}` with 64 hexadecimal digits in the braces is a session. With a colon and more digits
 /// behind it, it is a record on its way there, or for a minute the empty receipt of a deletion; if a
-/// connection ends in the middle of a save, a record may stay there until it expires. `sessions:user:`
+/// connection ends in the middle of a save, a record may stay there until it expires. (In a cluster the receipt
+/// has the session's own name: a record that is empty and has expired.) `sessions:user:`
 /// and the user is a sorted set of that user's sessions,
 /// which outlives the last of them by a day. The prefix is
 /// [yours to choose](RedisStoreBuilder::with_prefix). The braces keep a session in one slot of a
@@ -441,6 +445,10 @@ impl RedisStore {
     /// Deletes a session, if it has this version or none is named.
     async fn delete_if(&self, key: &StoreKey, version: &[u8]) -> Result<bool, StoreError> {
         let _around = self.around(key);
+        #[cfg(feature = "redis-cluster")]
+        if self.shared.connection.is_cluster() {
+            return Box::pin(self.delete_alone(key, version)).await;
+        }
         let script = &self.scripts().delete;
         let now = self.shared.clock.now();
         let session = self.key(key);

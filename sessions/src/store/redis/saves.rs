@@ -11,6 +11,8 @@ use redis::{
     ServerErrorKind, Value,
 };
 
+#[cfg(feature = "redis-cluster")]
+use super::connection::is_elsewhere;
 use super::{
     LEAST_TTL, REPLACE, RedisStore, WRITE_ID,
     connection::{Call, One, Several, batch},
@@ -133,6 +135,10 @@ impl RedisStore {
         let both = self.write_commands(script, key, record, based_on, write_id, now);
         let answer = self.shared.connection.query(&Several(&both), call).await;
         let answer = match (answer.and_then(last_of), both.cmd_iter().last()) {
+            #[cfg(feature = "redis-cluster")]
+            (Err(error), _) if self.is_being_moved(&error) => {
+                Box::pin(self.write_alone(operation, &both, call)).await?
+            }
             // What came first has been done.
             (Err(error), Some(by_hash)) => {
                 Box::pin(self.run_after(error, operation, script, by_hash, call)).await?
@@ -144,6 +150,66 @@ impl RedisStore {
             self.shared.users.put(key, record.user.as_ref());
         }
         Ok(answer)
+    }
+
+    /// Whether a call went wrong because the slot of its keys is moved to another node just now.
+    #[cfg(feature = "redis-cluster")]
+    fn is_being_moved(&self, error: &RedisError) -> bool {
+        self.shared.connection.is_cluster() && is_elsewhere(error)
+    }
+
+    /// The same `create` or `replace` with one key, where the client finds the node by itself.
+    #[cfg(feature = "redis-cluster")]
+    async fn write_alone(
+        &self,
+        operation: &'static str,
+        both: &Pipeline,
+        call: &mut Call<'_>,
+    ) -> Result<i64, StoreError> {
+        let words = |command: &Cmd| -> Vec<Vec<u8>> {
+            let words = command.args_iter().map(|word| match word {
+                Arg::Simple(word) => word.to_vec(),
+                _ => Vec::new(),
+            });
+            words.collect()
+        };
+        let mut commands = both.cmd_iter().map(words);
+        // `SET`, name, record, `PX`, time to live; `EVALSHA`, hash, 2, session, name, arguments.
+        let (Some(put), Some(call_of_two)) = (commands.next(), commands.next()) else {
+            return Ok(0);
+        };
+        let alone = &self.scripts().alone;
+        let script = if operation == REPLACE { &alone.replace } else { &alone.create };
+        let mut command = Cmd::new();
+        command.arg("EVALSHA").arg(&script.hash).arg(1).arg(&call_of_two[3]);
+        command.arg(&call_of_two[5..]).arg(&put[2]).arg(&put[4]);
+        // The client has perhaps put the record beside the session.
+        let mut forget = redis::cmd("DEL");
+        forget.arg(&call_of_two[4]);
+        let _: RedisResult<i64> =
+            self.shared.connection.query(&One(&forget), &mut Call::default()).await;
+        self.run(operation, script, &command, call).await
+    }
+
+    /// Deletes with one key: what is left in its place, for a minute, is a record that has expired, and is the receipt.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) async fn delete_alone(
+        &self,
+        key: &StoreKey,
+        version: &[u8],
+    ) -> Result<bool, StoreError> {
+        let now = self.shared.clock.now();
+        let mut receipt = self.next_write_id(now).to_vec();
+        let (created_at, expires_at) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        let payload = Vec::new().into();
+        pack_into(
+            &mut receipt,
+            &Record { version: 1, created_at, expires_at, user: None, payload },
+        );
+        let now = stored_millis(now).to_string();
+        let script = &self.scripts().alone.delete;
+        let command = script.call(&[&self.key(key)], &[now.as_bytes(), &receipt, version]);
+        Ok(self.run::<i64>("delete", script, &command, &mut Call::default()).await? == 1)
     }
 
     /// The record beside the session, and the script that gives the record the session's name.

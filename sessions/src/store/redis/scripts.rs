@@ -16,6 +16,18 @@ pub(super) struct Scripts {
     pub(super) touch: Code,
     pub(super) delete: Code,
     pub(super) index: Code,
+    /// In a cluster, also while a slot is moved to another node.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) alone: Alone,
+}
+
+/// What takes one key: of a slot that is just being moved, one node has some keys and another one has the rest, all
+/// new ones among them. A script with two keys runs on neither.
+#[cfg(feature = "redis-cluster")]
+pub(super) struct Alone {
+    pub(super) create: Code,
+    pub(super) replace: Code,
+    pub(super) delete: Code,
 }
 
 impl Scripts {
@@ -29,6 +41,12 @@ impl Scripts {
             touch: code(&[NOTHING_BESIDE, HEAD, TOUCH]),
             delete: code(&[BESIDE, HEAD, DELETE]),
             index: code(&[INDEX_ALONE]),
+            #[cfg(feature = "redis-cluster")]
+            alone: Alone {
+                create: Code::alone(is_tracked, &[NOTHING_BESIDE, HEAD, CREATE, PUT_ALONE]),
+                replace: Code::alone(is_tracked, &[NOTHING_BESIDE, HEAD, REPLACE, PUT_ALONE]),
+                delete: Code::alone(is_tracked, &[NOTHING_BESIDE, HEAD, DELETE_ALONE]),
+            },
         }
     }
 }
@@ -46,6 +64,17 @@ impl Code {
             .replace("RENAMED()", RENAMED)
             .replace("INDEX()", INDEX)
             .replace("READ()", if is_tracked { READ } else { "" });
+        Self::of(text)
+    }
+
+    /// Of parts that know of a record in `KEYS[2]`, without one.
+    #[cfg(feature = "redis-cluster")]
+    fn alone(is_tracked: bool, parts: &[&str]) -> Self {
+        let text = parts.concat().replace("  redis.call('DEL', KEYS[2])\n", "");
+        Self::of(text.replace("READ()", if is_tracked { READ } else { "" }))
+    }
+
+    fn of(text: String) -> Self {
         let hash = Script::new(&text).get_hash().to_string();
         Self { text, hash }
     }
@@ -239,6 +268,27 @@ end
 redis.call('DEL', KEYS[1])
 if not live then return redis.call('DEL', KEYS[2]) end
 redis.pcall('SET', KEYS[2], '', 'PX', '60000')
+return 1
+";
+
+/// The end of `create` and `replace` with one key: the record is `ARGV[9]`, and its time to live `ARGV[10]`.
+#[cfg(feature = "redis-cluster")]
+const PUT_ALONE: &str = "
+redis.call('SET', KEYS[1], ARGV[9], 'PX', ARGV[10])
+READ()
+return 1
+";
+
+/// In a cluster, where a slot that is just being moved leaves room for one key only. `ARGV`: now, a record that has
+/// expired, with a write id of its own, by which the same deletion knows itself; and the version that alone is to go, or
+/// nothing. Whether a live session was there.
+#[cfg(feature = "redis-cluster")]
+const DELETE_ALONE: &str = "
+if not live then return string.sub(head, 1, 8) == string.sub(ARGV[2], 1, 8) and 1 or 0 end
+if #ARGV[3] > 0 and string.sub(head, 10, 17) ~= ARGV[3] then return 0 end
+local left = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', '60000')
+-- Without memory for that, there is none.
+if left.err then redis.call('DEL', KEYS[1]) end
 return 1
 ";
 

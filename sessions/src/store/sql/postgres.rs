@@ -59,6 +59,9 @@ impl Driver for Postgres {
         );
         // One message is one transaction, and the lock is let go of at its end. Without the lock,
         // two `IF NOT EXISTS` at once can both find nothing, and one of them fails.
+        //
+        // `CREATE INDEX IF NOT EXISTS` waits for every writer of the table before it looks whether the index is
+        // there, and all writers who come later wait behind it.
         let migrate = format!(
             "SELECT pg_advisory_xact_lock(7310601285309117043); \
              CREATE TABLE IF NOT EXISTS {table} (\
@@ -68,9 +71,13 @@ impl Driver for Postgres {
                  expires_at BIGINT NOT NULL, \
                  user_id TEXT, \
                  payload BYTEA NOT NULL) WITH (fillfactor = 75); \
-             CREATE INDEX IF NOT EXISTS \"{expires_index}\" ON {table} (expires_at); \
-             CREATE INDEX IF NOT EXISTS \"{user_index}\" ON {table} (user_id) \
-                 WHERE user_id IS NOT NULL;"
+             DO $sessions$ BEGIN \
+                 IF {} THEN CREATE INDEX \"{expires_index}\" ON {table} (expires_at); END IF; \
+                 IF {} THEN CREATE INDEX \"{user_index}\" ON {table} (user_id) \
+                     WHERE user_id IS NOT NULL; END IF; \
+             END $sessions$;",
+            is_missing(table, &expires_index),
+            is_missing(table, &user_index),
         );
         // Rows that another process is just removing are its own. In order, so that the index is used
         // whatever the planner thinks of how many there are, and by place, so that a plan made once
@@ -190,6 +197,15 @@ impl Driver for Postgres {
         }
         Some(plain)
     }
+}
+
+/// Whether there is nothing of an index's name in the table's schema: what `IF NOT EXISTS` asks, without its lock.
+fn is_missing(table: &str, index: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_class AS index, pg_catalog.pg_class AS its \
+             WHERE its.oid = '{table}'::regclass AND index.relname = '{index}' \
+             AND index.relnamespace = its.relnamespace)"
+    )
 }
 
 /// Each list is one value: so it is one statement for any number of saves.

@@ -2,6 +2,8 @@
 
 use serde::ser::{self, Serialize};
 
+#[cfg(feature = "messagepack")]
+use super::Purpose;
 use super::{
     Kind, MAP, Node, Plain, STRUCT, Survey, SurveyError, TUPLE, fold, letters_of, mix, place_of,
 };
@@ -175,6 +177,10 @@ impl ser::SerializeMap for Entries<'_> {
     #[inline]
     fn serialize_key<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<(), SurveyError> {
         let key = self.add(key)?;
+        #[cfg(feature = "messagepack")]
+        if let Purpose::Find(sum) = self.survey.purpose {
+            self.survey.has_news |= key.sum == sum;
+        }
         match key.is_key || !self.survey.rules.is_json {
             true => Ok(()),
             false => Err(Problem::NoKey.into()),

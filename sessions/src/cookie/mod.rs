@@ -93,7 +93,7 @@ pub(crate) struct VerifiedCookie {
     pub(crate) key: StoreKey,
     /// Signed by a key that signs no more: to be sent again.
     pub(crate) by_old_key: bool,
-    /// Others have come with it a moment ago.
+    /// Other requests have come with it a moment ago.
     pub(crate) is_repeated: bool,
 }
 

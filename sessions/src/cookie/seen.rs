@@ -8,24 +8,19 @@
 //! Ours, and no crate: a cookie opens a session, so it is compared in constant time and wiped when it gives
 //! way; and the signature in it serves as its hash.
 
-use std::{
-    ops::RangeInclusive,
-    sync::{
-        PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+use std::sync::{
+    PoisonError,
+    atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 use ctutils::CtEq;
 use zeroize::Zeroize;
 
 use super::{VALUE_LENGTH, VerifiedCookie};
-use crate::sync::{Mutex, MutexGuard, pieces_for_cores};
+use crate::sync::{Mutex, MutexGuard};
 
-/// With the ways, so many cookies for each core: those of the sessions that send most of the requests. To find one
-/// of many that come by turns takes as long as its HMAC, for it is in no cache.
-const SETS_PER_CORE: usize = 16;
-const SETS: RangeInclusive<usize> = 32..=1024;
+/// With the ways, a thousand cookies: all that a busy process sees within a second or so.
+const SETS: usize = 128;
 /// So many cookies that fall into the same set stay side by side.
 const WAYS: usize = 8;
 
@@ -34,7 +29,6 @@ type Value = [u8; VALUE_LENGTH];
 /// What verifying a cookie has found, for the keys and the name of one layer. Says nothing of its
 /// session, which may have ended.
 pub(crate) struct SeenCookies {
-    /// A power of two of them.
     sets: Box<[Line]>,
     /// Counts how often the keys were replaced.
     epoch: AtomicU64,
@@ -51,7 +45,7 @@ struct Set {
     tags: [u32; WAYS],
     /// Those that have come again, at the places of their tags.
     repeated: Option<Box<[Option<Seen>; WAYS]>>,
-    /// The places of those, a bit each.
+    /// The places of those, a bit each: the box is other memory, which is looked at only if something is there.
     has_repeated: u8,
     /// The one that gives way next.
     next: u8,
@@ -61,7 +55,6 @@ impl Set {
     fn find(&self, value: &Value) -> Option<VerifiedCookie> {
         let tag = tag(value);
         let at = self.tags.iter().position(|its| *its == tag)?;
-        // The box is other memory: it is looked at only if something is there.
         let seen =
             self.repeated.as_ref().filter(|_| self.has_repeated & 1 << at != 0)?[at].as_ref()?;
         is_same(&seen.value, value).then_some(seen.cookie)
@@ -94,8 +87,7 @@ struct Seen {
 
 impl SeenCookies {
     pub(crate) fn new() -> Self {
-        let sets = (0..pieces_for_cores(SETS_PER_CORE, SETS)).map(|_| Line::default()).collect();
-        Self { sets, epoch: AtomicU64::new(0) }
+        Self { sets: (0..SETS).map(|_| Line::default()).collect(), epoch: AtomicU64::new(0) }
     }
 
     /// To be asked before the keys that a cookie is verified with.
@@ -130,8 +122,8 @@ impl SeenCookies {
     fn set(&self, value: &Value) -> MutexGuard<'_, Set> {
         let [.., a, b, c, d] = *value;
         // The multiplier is 2³² over the golden ratio: it spreads the letters over the high bits.
-        let spread = u32::from_ne_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b9) >> 16;
-        let Line(set) = &self.sets[spread as usize & (self.sets.len() - 1)];
+        let spread = u32::from_ne_bytes([a, b, c, d]).wrapping_mul(0x9e37_79b9) >> 24;
+        let Line(set) = &self.sets[spread as usize % SETS];
         set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,8 +213,7 @@ mod tests {
             }
         }
         let kept = (0..100_000).filter(|number| seen.find(&cookie(*number).0).is_some()).count();
-        let most = seen.sets.len() * WAYS;
-        assert!((most / 4..most).contains(&kept), "{kept}");
+        assert!((SETS * WAYS / 4..SETS * WAYS).contains(&kept), "{kept}");
     }
 
     #[test]

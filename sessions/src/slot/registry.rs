@@ -1,9 +1,6 @@
 //! Which sessions are in use in this process: session → slot.
 
-use std::{
-    ops::RangeInclusive,
-    sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed};
 
 use crate::{
     data::SessionData,
@@ -15,14 +12,13 @@ use crate::{
 /// Enough that the cores of a large machine seldom meet.
 const MOST_SHARDS: usize = 64;
 
-const SHARDS: RangeInclusive<usize> = SHARDS_PER_CORE..=MOST_SHARDS;
-
-/// So many for each core that two seldom meet.
+/// So many for each core that two seldom meet, and no more: what a few cores have spread over many places is
+/// in no cache when it is looked for.
 const SHARDS_PER_CORE: usize = 4;
 
-/// How many idle slots each shard keeps at most, and three quarters of them at least: the ones that were used last.
-/// For many sessions one is quicker made anew than found in memory that has left the processor's cache.
-const IDLE_SLOTS_PER_SHARD: usize = 32;
+/// How many idle slots are kept at most, and three quarters of them at least: the ones that were used last.
+/// Most requests are of a session that another request used a moment ago.
+const IDLE_SLOTS_KEPT: usize = 1024;
 
 /// And so many bytes of payload in all of them. Their fields take about as much once more.
 const IDLE_BYTES_KEPT: usize = 2 << 20;
@@ -99,14 +95,14 @@ pub(crate) struct Registration<T: SessionData> {
 
 impl<T: SessionData> Registry<T> {
     pub(crate) fn new() -> Self {
-        Self::with_shards(pieces_for_cores(SHARDS_PER_CORE, SHARDS))
+        Self::with_shards(pieces_for_cores(SHARDS_PER_CORE, 1..=MOST_SHARDS))
     }
 
     fn with_shards(shards: usize) -> Self {
         let shard = || Shard { slots: KeyMap::default(), idle: Kept::default(), time: 0 };
         Self {
             shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
-            most_idle: Kept { slots: IDLE_SLOTS_PER_SHARD, bytes: IDLE_BYTES_KEPT / shards },
+            most_idle: Kept { slots: IDLE_SLOTS_KEPT / shards, bytes: IDLE_BYTES_KEPT / shards },
         }
     }
 
@@ -331,8 +327,7 @@ mod tests {
             registry.give_back(opened(&registry, number, 100));
         }
         assert_eq!(registry.len(), 0);
-        let most = registry.shards.len() * IDLE_SLOTS_PER_SHARD;
-        assert!((most / 4 * 3..=most).contains(&entries(&registry)));
+        assert!((IDLE_SLOTS_KEPT / 4 * 3..=IDLE_SLOTS_KEPT).contains(&entries(&registry)));
         assert_eq!(
             idle(&registry),
             Kept { slots: entries(&registry), bytes: 100 * entries(&registry) }
@@ -343,7 +338,7 @@ mod tests {
 
     #[test]
     fn large_ones_are_kept_up_to_so_many_bytes() {
-        for shards in [SHARDS_PER_CORE, 8, MOST_SHARDS] {
+        for shards in [1, 8, MOST_SHARDS] {
             let registry = Arc::new(Registry::with_shards(shards));
             let mut seen = 0;
             for number in 0..1_000 {
@@ -360,12 +355,20 @@ mod tests {
             }
             assert!(seen >= IDLE_BYTES_KEPT / 2, "{shards} shards: {seen}");
             // Small ones in their place count as what they have.
-            for number in 1_000..6_000 {
+            for number in 1_000..3_000 {
                 registry.give_back(opened(&registry, number, 10));
             }
             let Kept { slots, bytes } = idle(&registry);
-            let most = shards * IDLE_SLOTS_PER_SHARD;
-            assert!(slots <= most && bytes <= 10 * most, "{slots}, {bytes}");
+            assert!(slots <= IDLE_SLOTS_KEPT && bytes <= 10 * IDLE_SLOTS_KEPT, "{slots}, {bytes}");
+        }
+    }
+
+    #[test]
+    fn as_many_are_kept_in_few_shards_as_in_many() {
+        for shards in [1, 4, 8, MOST_SHARDS] {
+            let Registry { most_idle, .. } = Registry::<Data>::with_shards(shards);
+            assert_eq!(shards * most_idle.slots, IDLE_SLOTS_KEPT);
+            assert_eq!(shards * most_idle.bytes, IDLE_BYTES_KEPT);
         }
     }
 

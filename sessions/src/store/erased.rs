@@ -245,7 +245,7 @@ impl ErasedStore for AtOnce {
     }
 
     fn delete_version<'a>(&'a self, key: &'a StoreKey, version: u64) -> Answer<'a, bool> {
-        Answer::Waiting(Box::pin(Store::delete_version(&self.0, key, version)))
+        Answer::Ready(Some(Ok(self.0.inner().delete_version(key, version))))
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

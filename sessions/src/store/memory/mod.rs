@@ -538,6 +538,10 @@ impl Inner {
         self.delete_if(key, |_| true)
     }
 
+    pub(in crate::store) fn delete_version(&self, key: &StoreKey, version: u64) -> bool {
+        self.delete_if(key, |entry| entry.version() == version)
+    }
+
     fn delete_if(&self, key: &StoreKey, is_meant: impl FnOnce(&Entry) -> bool) -> bool {
         let (mut shard, now) = self.open(key);
         let Some(at) = shard.find(key) else { return false };
@@ -639,6 +643,10 @@ impl Store for MemoryStore {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         Ok(self.inner().delete(key))
+    }
+
+    async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
+        Ok(self.inner().delete_version(key, version))
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

@@ -67,8 +67,8 @@ async fn only_what_has_changed_is_decoded() {
         }
         DECODED.load(SeqCst) - before
     };
-    // The first request of a cookie leaves nothing for the next.
-    assert_eq!(decoded(&client, "1").await, 2);
+    // The first two requests of a cookie leave nothing for the next.
+    assert_eq!(decoded(&client, "1").await, 3);
     assert_eq!(decoded(&client, "1").await, 0);
     elsewhere.get("/set/2").await.text();
     assert_eq!(decoded(&client, "2").await, 1);
@@ -198,7 +198,7 @@ async fn what_is_not_stored_does_not_reach_the_next_request() {
     let server = serve::<Forgetful>(routes, MemoryStore::new(), Keys::generate()).await;
     let client = server.client();
     client.get("/note").await.text();
-    for _ in 0..3 {
+    for _ in 0..5 {
         assert_eq!(client.get("/").await.text(), "1 0 1");
     }
 }
@@ -226,7 +226,7 @@ async fn a_repeated_cookie_is_signed_anew_after_a_rotation() {
 
     let both = Keys::generate().with_previous(old);
     let after = serve::<Visitor>(crate::basics(), store.clone(), both).await;
-    for _ in 0..3 {
+    for _ in 0..5 {
         let client = after.client();
         client.set_cookie(COOKIE, cookie.as_deref());
         let reply = client.get("/name").await;

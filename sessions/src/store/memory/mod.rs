@@ -43,12 +43,12 @@ mod users;
 /// How many shards there are for each core, at least: so many that two cores seldom meet. A shard is what each call
 /// looks at first, and few of them stay in the processor's cache.
 const SHARDS_PER_CORE: usize = 16;
-const SHARDS: RangeInclusive<usize> = 32..=2048;
+const SHARDS: RangeInclusive<usize> = 64..=2048;
 
-/// A store that may hold more has more of them: some twenty thousand small sessions, a table of which takes less
-/// than a tenth of a millisecond to move. That is the longest thing that is done under a shard's lock.
-const BYTES_PER_SHARD: usize = 4 << 20;
-const SESSIONS_PER_SHARD: usize = 20_000;
+/// A store that may hold more has more of them: one for some ten thousand small sessions, a table of which takes a few
+/// tenths of a millisecond to move. That is the longest thing that is done under a shard's lock.
+const BYTES_PER_SHARD: usize = 2 << 20;
+const SESSIONS_PER_SHARD: usize = 10_000;
 
 /// How many bytes the sessions of a store may take. Default, little enough for
 /// the smallest servers, and enough for more sessions than these serve.

@@ -221,7 +221,7 @@ impl MemoryStoreBuilder {
     /// How long the sweep sleeps between two passes; ten seconds unless told otherwise.
     ///
     /// A session keeps its memory for at most about that long after it has expired. A pass that
-    /// finds nothing takes some microseconds; more in a store that is over half full, where
+    /// finds nothing looks once at each shard; more in a store that is over half full, where
     /// the pass looks at each session that may be unused. The shortest interval is a millisecond.
     pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
         self.sweep_interval = interval.max(Duration::from_millis(1));

@@ -21,7 +21,7 @@ use crate::{identity::id::StoreKey, record::Record};
 /// meanwhile. A session is always of the same part.
 pub(super) const PARTS: usize = 32;
 
-/// So many places of the table are looked at under one hold of the lock: some microseconds.
+/// So many places of the table are looked at under one hold of the lock.
 const MOST_LOOKS: usize = 4096;
 
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.

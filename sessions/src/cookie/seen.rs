@@ -45,7 +45,7 @@ struct Set {
     tags: [u32; WAYS],
     /// Those that have come again, at the places of their tags.
     repeated: Option<Box<[Option<Seen>; WAYS]>>,
-    /// The places of those, a bit each: the box is other memory, which is looked at only if something is there.
+    /// Which places of the box have a cookie, a bit each: the box is other memory, and most requests leave it alone.
     has_repeated: u8,
     /// The one that gives way next.
     next: u8,

@@ -213,7 +213,7 @@ pub(crate) async fn end_unless_renewed<T: SessionData>(
     Ok(true)
 }
 
-/// Ends the session that has this version under this key, or a later one, for whoever is logging out; and says as
+/// Ends the session that has this version under this key, or a later one, for a logout; and says as
 /// [`end_unless_renewed`] whether that was so.
 pub(crate) async fn end<T: SessionData>(
     shared: &Shared<T>,

@@ -160,7 +160,7 @@ pub(super) async fn forget(
     unique: u64,
 ) -> Result<Stored, Failure> {
     let answer = store(connection, &format!("cas {key} 0 -1 0 {unique}\r\n"), b"").await?;
-    // There is no memory for it. Whoever logs out is logged out, whatever that takes along.
+    // There is no memory for the mark. A logout ends the session, whatever the deletion takes along.
     if answer.starts_with("SERVER_ERROR") {
         let is_done = delete(connection, key).await?;
         return Ok(if is_done { Stored::Done } else { Stored::Missing });

@@ -145,7 +145,7 @@ impl Index {
         };
         let at_home = to - from + 1;
         let all = self.places[from..].iter().chain(&self.places[..from]);
-        // Behind the last one's home come those that found theirs taken.
+        // Behind the last home come sessions whose own homes were taken.
         let near =
             all.enumerate().take_while(move |(steps, place)| *steps < at_home || !place.is_empty());
         let near = near.map(|(_, place)| place).filter(|place| !place.is_empty());

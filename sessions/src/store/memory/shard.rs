@@ -122,8 +122,8 @@ impl Shard {
         has_moved
     }
 
-    /// Moves sessions that are used away from the unused: at most so many of those in the places from `from` on, of
-    /// which some thousand are looked at. Says where to go on.
+    /// Moves at most so many sessions that are used away from the unused: looks at some thousand places, from `from`
+    /// on, and says where to go on.
     pub(super) fn move_used(&mut self, from: usize, most: usize) -> Option<usize> {
         let places = from..self.index.places().min(from + MOST_LOOKS);
         let mut next = places.end;

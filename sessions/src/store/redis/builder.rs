@@ -144,7 +144,7 @@ impl RedisStoreBuilder {
 
     /// On a connection to a cluster that the application has.
     ///
-    /// Sessions are read from masters, also where the connection reads from replicas: those are behind, and do not
+    /// Sessions are read from masters, also where the connection reads from replicas: replicas are behind, and do not
     /// know where a session is that is just being moved to another master.
     #[cfg(feature = "redis-cluster")]
     pub fn build_cluster(self, connection: redis::cluster_async::ClusterConnection) -> RedisStore {

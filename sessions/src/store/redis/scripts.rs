@@ -237,7 +237,7 @@ return 1
 
 /// `KEYS[2]`, if it is there, is the set of the user that the session is said to have. `ARGV`: now, the key as a
 /// member of the set, expiry, time to live, the expiry as eight bytes; then that user, if one is said. Returns whose
-/// the session is if that is somebody else: then nothing has happened.
+/// the session is if it has another user: then nothing has happened.
 const TOUCH: &str = "
 local set, now, member, expires, ttl = KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not live or struct.unpack('>I8', head, 18) > tonumber(expires) then

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{index::Place, shard::Due};
+use super::{heap::Due, table::Place};
 use crate::{
     clock::{from_millis, to_millis},
     identity::id::StoreKey,
@@ -238,7 +238,7 @@ impl Entry {
 
     /// About how many bytes of memory it takes, all in all: rather more than less.
     pub(super) fn cost(&self) -> usize {
-        /// Its places in a hash table and in a heap, of which [half may be empty](super::shard::Shard::shrink).
+        /// Its places in a hash table and in a heap, of which [half may be empty](super::shard::Shard::smaller).
         const PLACE: usize = size_of::<Place>() * 5 / 2 + size_of::<Due>() * 3 / 2;
         /// An entry in the index of users: a place in its table, and a table of its own for the user's sessions.
         const USER: usize = 3 * size_of::<[usize; 8]>() + 224;

@@ -1,15 +1,13 @@
-//! The hash table of a shard: its sessions, and where each stands among those that expire.
+//! The sessions of a shard: a hash table, and while that grows or shrinks a second one.
 //!
-//! A look-up costs the memory that it touches: a busy store's table is in no cache. So a place of the
-//! table has 32 bits of a key's hash, so that other keys' sessions are hardly ever looked at, and those places
-//! that are probed one after the other lie in one line of the cache or in two. A general table keeps hash and
-//! entry apart, and its look-ups wait for memory once more.
-//!
-//! Open addressing with linear probing; a removal closes its gap, so that nothing is left of what is gone.
+//! Requests wait while a shard is locked, and to move all of a large table would take milliseconds. So the new table
+//! is allocated before, without the lock; each session that is added then moves a few of the others over, and the
+//! sweep moves more. Meanwhile a session stands in one of the two.
 
-use std::ops::Range;
-
-use super::entry::{Entry, Worth};
+use super::{
+    entry::{Entry, Worth},
+    table::{Place, Table},
+};
 
 /// Where a session stands among those that expire: in which heap, and where in that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,7 +16,7 @@ pub(super) struct Position(u32);
 impl Position {
     const INDEX_BITS: u32 = 29;
     /// All of a position: the index, and two bits for the heap.
-    const BITS: u32 = Self::INDEX_BITS + 2;
+    pub(super) const BITS: u32 = Self::INDEX_BITS + 2;
 
     pub(super) fn new(worth: Worth, index: usize) -> Self {
         let index = u32::try_from(index).ok().filter(|index| index >> Self::INDEX_BITS == 0);
@@ -26,6 +24,14 @@ impl Position {
             index.expect("a shard holds fewer than 2^29 sessions that are worth the same")
                 | (worth as u32) << Self::INDEX_BITS,
         )
+    }
+
+    pub(super) fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     pub(super) fn worth(self) -> Worth {
@@ -37,201 +43,145 @@ impl Position {
     }
 }
 
-/// One place of the table.
-pub(super) struct Place {
-    /// A position, and above its bits whether the session [is used](Self::is_used).
-    at: u32,
-    hash: u32,
-    pub(super) entry: Entry,
-}
-
-impl Place {
-    const USED: u32 = 1 << Position::BITS;
-    /// No position has these bits: there is no such worth.
-    const EMPTY: u32 = u32::MAX;
-
-    fn empty() -> Self {
-        Self { at: Self::EMPTY, hash: 0, entry: Entry::none() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.at == Self::EMPTY
-    }
-
-    pub(super) fn position(&self) -> Position {
-        Position(self.at & (Self::USED - 1))
-    }
-
-    /// Whether a request has come back to the session, which may stand among the unused all the same.
-    pub(super) fn is_used(&self) -> bool {
-        self.at & Self::USED != 0
-    }
-
-    pub(super) fn note_use(&mut self) {
-        self.at |= Self::USED;
-    }
-
-    /// The session is at another position of the same heap: used or not it stays.
-    pub(super) fn relocate(&mut self, to: Position) {
-        self.at = self.at & Self::USED | to.0;
-    }
-}
-
-/// Which place: good until a session is added or removed.
+/// Which place of which table: good until a session is added or removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct At(pub(super) usize);
+pub(super) struct At {
+    is_old: bool,
+    place: usize,
+}
 
-/// Between two calls: at least an eighth of the places is empty, and no place between a session's home
-/// and its own is.
+/// So many places of the old table are moved for each session that is added: all of them before the new table is full,
+/// because a larger one has room for a quarter more sessions, and a smaller one for a sixty-fourth of what the old one
+/// had room for.
+pub(super) const MOVED_EACH: usize = 128;
+
 #[derive(Default)]
 pub(super) struct Index {
-    places: Box<[Place]>,
-    len: usize,
+    table: Table,
+    /// Of before, while its sessions move to `table`.
+    old: Table,
 }
 
 impl Index {
-    pub(super) fn with_capacity(sessions: usize) -> Self {
-        let places = match sessions {
-            0 => 0,
-            _ => sessions * 8 / 7 + 1,
-        };
-        Self { places: (0..places).map(|_| Place::empty()).collect(), len: 0 }
-    }
-
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.table.len() + self.old.len()
     }
 
     /// How many sessions fit.
+    #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.places.len() * 7 / 8
-    }
-
-    /// Where a session with this hash stands if nothing is in its way: any number of places has one for each
-    /// hash, without a division.
-    #[inline]
-    fn home(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.places.len() as u64) >> 32) as usize
+        self.table.capacity()
     }
 
     #[inline]
-    fn next(&self, at: usize) -> usize {
-        match at + 1 == self.places.len() {
-            true => 0,
-            false => at + 1,
+    pub(super) fn get(&self, at: At) -> &Place {
+        match at.is_old {
+            false => self.table.get(at.place),
+            true => self.old.get(at.place),
         }
     }
 
-    pub(super) fn get(&self, at: At) -> &Place {
-        &self.places[at.0]
-    }
-
+    #[inline]
     pub(super) fn get_mut(&mut self, at: At) -> &mut Place {
-        &mut self.places[at.0]
+        match at.is_old {
+            false => self.table.get_mut(at.place),
+            true => self.old.get_mut(at.place),
+        }
     }
 
     /// The sessions in any order.
     #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (At, &Place)> {
-        self.iter_in(0..self.places())
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.iter_between(0, u32::MAX)
     }
 
-    /// The sessions whose hashes are within these bounds, in any order: they stand one behind the other, with
-    /// others between them.
+    /// The sessions whose hashes are within these bounds, in any order.
     pub(super) fn iter_between(&self, first: u32, last: u32) -> impl Iterator<Item = &Place> {
-        let (from, to) = match self.places.is_empty() {
-            true => (0, 0),
-            false => (self.home(first), self.home(last)),
-        };
-        let at_home = to - from + 1;
-        let all = self.places[from..].iter().chain(&self.places[..from]);
-        // Behind the last home come sessions whose own homes were taken.
-        let near =
-            all.enumerate().take_while(move |(steps, place)| *steps < at_home || !place.is_empty());
-        let near = near.map(|(_, place)| place).filter(|place| !place.is_empty());
-        near.filter(move |place| (first..=last).contains(&place.hash))
-    }
-
-    /// How many places there are.
-    pub(super) fn places(&self) -> usize {
-        self.places.len()
-    }
-
-    /// The sessions in some of the places.
-    pub(super) fn iter_in(&self, places: Range<usize>) -> impl Iterator<Item = (At, &Place)> {
-        let from = places.start;
-        let places = self.places.get(places).unwrap_or_default().iter().enumerate();
-        let sessions = places.filter(|(_, place)| !place.is_empty());
-        sessions.map(move |(at, place)| (At(from + at), place))
-    }
-
-    /// The places to probe for a hash, from its home on. Without end.
-    #[inline]
-    fn probe(&self, hash: u32) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(self.home(hash)), |&at| Some(self.next(at)))
+        let tables = [&self.table, &self.old];
+        tables.into_iter().flat_map(move |table| table.iter_between(first, last))
     }
 
     /// The session with this hash that `is_meant`.
     #[inline]
     pub(super) fn find(&self, hash: u32, is_meant: impl Fn(&Place) -> bool) -> Option<At> {
-        if self.places.is_empty() {
-            return None;
+        if let Some(place) = self.table.find(hash, &is_meant) {
+            return Some(At { is_old: false, place });
         }
-        for at in self.probe(hash) {
-            let place = &self.places[at];
-            if place.is_empty() {
-                return None;
-            }
-            if place.hash == hash && is_meant(place) {
-                return Some(At(at));
-            }
-        }
-        None
+        // Nearly always empty.
+        let place = self.old.find(hash, is_meant)?;
+        Some(At { is_old: true, place })
     }
 
     /// The session that stands at this position. It is there.
     pub(super) fn place_of(&self, hash: u32, position: Position) -> At {
         let found = self.find(hash, |place| place.position() == position);
-        found.expect("each session of a heap stands in the table")
+        found.expect("each session of a heap stands in a table")
     }
 
-    /// Makes room for one more, and for a quarter more than there are: doubling would leave much of the
-    /// table empty.
-    pub(super) fn reserve(&mut self) {
-        if self.len == self.capacity() {
-            self.resize(self.len + self.len / 4 + 7);
+    /// Looks at so many places from one on for misplaced sessions, at most so many; and says where to go on. Nothing is
+    /// being moved.
+    pub(super) fn misplaced(
+        &self,
+        from: usize,
+        looks: usize,
+        most: usize,
+    ) -> (Vec<At>, Option<usize>) {
+        let places = from..self.table.places().min(from.saturating_add(looks));
+        let mut next = places.end;
+        let misplaced = self.table.iter_in(places).filter(|(_, place)| place.is_misplaced());
+        let found = misplaced.map(|(place, _)| At { is_old: false, place }).take(most);
+        let found: Vec<At> = found.collect();
+        if let Some(last) = found.last().filter(|_| found.len() == most) {
+            next = last.place + 1;
         }
+        (found, (next < self.table.places()).then_some(next))
     }
 
-    /// Moves to a table for so many sessions, and leaves the old one empty behind.
-    fn resize(&mut self, sessions: usize) -> Self {
-        let larger = Self::with_capacity(sessions);
-        let mut old = std::mem::replace(self, larger);
-        for place in old.places.iter_mut().filter(|place| !place.is_empty()) {
-            self.put(std::mem::replace(place, Place::empty()));
-        }
-        old.len = 0;
-        old
+    /// Whether there is no room for one more.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.table.capacity()
     }
 
-    /// The same with room for those that there are.
-    #[must_use = "the old table takes long to give back, and not under the lock"]
-    pub(super) fn shrink(&mut self) -> Self {
-        self.resize(self.len)
+    /// For how many sessions a larger table has room: for a quarter more than there are, because to double would
+    /// leave much of the table empty.
+    pub(super) fn larger(&self) -> usize {
+        self.len() + self.len() / 4 + 7
+    }
+
+    /// For how many sessions a smaller table has room, if half of this one would do: for an eighth more than there
+    /// are, but not so few that they could come before all have been moved. Nothing is being moved.
+    pub(super) fn smaller(&self) -> Option<usize> {
+        let (len, capacity) = (self.table.len(), self.table.capacity());
+        let smaller = match len {
+            0 => 0,
+            _ => (len + len / 8 + 3).max(capacity / 8),
+        };
+        (capacity > 0 && smaller <= capacity / 2).then_some(smaller)
+    }
+
+    /// Whether sessions move from one table to another.
+    #[inline]
+    pub(super) fn is_moving(&self) -> bool {
+        self.old.places() > 0
+    }
+
+    /// Begins to move to a table that has room for all sessions. Nothing is being moved.
+    pub(super) fn begin_move(&mut self, to: Table) {
+        debug_assert!(!self.is_moving() && self.len() <= to.capacity());
+        self.old = std::mem::replace(&mut self.table, to);
+    }
+
+    /// Moves what stands in so many places of the old table. When the last session has gone, what comes back is
+    /// the old table.
+    #[must_use = "to give memory back takes long, and not under the lock"]
+    pub(super) fn go_on_moving(&mut self, places: usize) -> Option<Table> {
+        self.old.move_into(&mut self.table, places);
+        (self.is_moving() && self.old.len() == 0).then(|| std::mem::take(&mut self.old))
     }
 
     /// Adds a session that is not here. There is room.
     pub(super) fn insert(&mut self, hash: u32, position: Position, entry: Entry) -> At {
-        self.put(Place { at: position.0, hash, entry })
-    }
-
-    fn put(&mut self, place: Place) -> At {
-        debug_assert!(self.len < self.capacity());
-        let free = self.probe(place.hash).find(|&at| self.places[at].is_empty());
-        let at = free.expect("an eighth of the places is empty");
-        self.places[at] = place;
-        self.len += 1;
-        At(at)
+        At { is_old: false, place: self.table.put(Place::new(hash, position, entry)) }
     }
 
     /// The session at this position is at another one now.
@@ -240,36 +190,11 @@ impl Index {
         self.get_mut(at).relocate(to);
     }
 
-    /// The same of a session that another heap takes: there it is not marked as used.
-    pub(super) fn move_to(&mut self, at: At, to: Position) {
-        self.get_mut(at).at = to.0;
-    }
-
-    /// Takes out a session. Those behind it move up as far as their homes let them.
+    /// Takes out a session.
     pub(super) fn remove(&mut self, at: At) -> Place {
-        let mut gap = at.0;
-        let removed = std::mem::replace(&mut self.places[gap], Place::empty());
-        self.len -= 1;
-        let mut at = gap;
-        loop {
-            at = self.next(at);
-            if self.places[at].is_empty() {
-                return removed;
-            }
-            // From its home it must still be found without a gap.
-            let home = self.home(self.places[at].hash);
-            if self.steps(home, at) >= self.steps(gap, at) {
-                self.places.swap(gap, at);
-                gap = at;
-            }
-        }
-    }
-
-    /// How many places one comes behind another.
-    fn steps(&self, from: usize, to: usize) -> usize {
-        match to.checked_sub(from) {
-            Some(steps) => steps,
-            None => to + self.places.len() - from,
+        match at.is_old {
+            false => self.table.remove(at.place),
+            true => self.old.remove(at.place),
         }
     }
 }
@@ -319,7 +244,12 @@ mod tests {
             let free = Position::new(Worth::ALL[next(3)], 100 + step);
             match (model.get(&number).copied(), next(6)) {
                 (None, _) => {
-                    index.reserve();
+                    if index.is_full() {
+                        while index.is_moving() {
+                            drop(index.go_on_moving(usize::MAX));
+                        }
+                        index.begin_move(Table::with_capacity(index.larger()));
+                    }
                     index.insert(hash_of(number), free, entry(number));
                     model.insert(number, (free, false));
                 }
@@ -339,7 +269,7 @@ mod tests {
                     model.insert(number, (position, true));
                 }
                 (Some(_), 4) => {
-                    index.move_to(find(&index, number).unwrap(), free);
+                    index.get_mut(find(&index, number).unwrap()).move_to(free);
                     model.insert(number, (free, false));
                 }
                 (Some((_, is_used)), _) => {
@@ -347,9 +277,16 @@ mod tests {
                     model.insert(number, (free, is_used));
                 }
             }
-            if next(50) == 0 {
-                let old = index.shrink();
-                assert!(old.iter().next().is_none() && old.len() == 0);
+            if next(50) == 0
+                && !index.is_moving()
+                && let Some(sessions) = index.smaller()
+            {
+                index.begin_move(Table::with_capacity(sessions));
+            }
+            if next(3) == 0
+                && let Some(old) = index.go_on_moving(next(9))
+            {
+                assert!(old.iter_between(0, u32::MAX).next().is_none() && !index.is_moving());
             }
             assert_eq!((index.len(), index.iter().count()), (model.len(), model.len()));
             for number in 0..60 {
@@ -357,60 +294,72 @@ mod tests {
                 let found = found.map(|place| (place.position(), place.is_used()));
                 assert_eq!(found, model.get(&number).copied());
             }
-            assert!(index.len <= index.capacity());
+            assert!(index.len() <= index.capacity());
         }
         assert!(index.capacity() < 120, "nothing is left of what is gone");
     }
 
-    #[test]
-    fn each_session_is_within_one_pair_of_bounds() {
-        let (mut index, mut hashes) = (Index::default(), Vec::new());
-        assert_eq!(index.iter_between(0, u32::MAX).count(), 0);
-        for number in 0..200 {
-            // Many at both ends, so that some stand on both sides of the table's end.
-            let hash = match number % 4 {
-                0 => number << 24,
-                1 => u32::MAX - number,
-                2 => number,
-                _ => number.wrapping_mul(0x9e37_79b9),
-            };
-            index.reserve();
+    fn index_of(sessions: u32) -> Index {
+        let mut index = Index::default();
+        for number in 0..sessions {
+            if index.is_full() {
+                assert!(!index.is_moving(), "{number} came before the others had moved");
+                index.begin_move(Table::with_capacity(index.larger()));
+            }
+            drop(index.go_on_moving(MOVED_EACH));
+            let hash = number.wrapping_mul(0x9e37_79b9);
             index.insert(hash, Position::new(Worth::Used, number as usize), entry(number as u8));
-            hashes.push(hash);
-            for bits in [0, 1, 5] {
-                let mut seen = Vec::new();
-                for part in 0..1_u32 << bits {
-                    let first = part.checked_shl(32 - bits).unwrap_or(0);
-                    let last = first | u32::MAX.checked_shr(bits).unwrap_or(0);
-                    let its = index.iter_between(first, last);
-                    seen.extend(its.map(|place| place.hash));
+        }
+        index
+    }
+
+    fn remove(index: &mut Index, number: u32) {
+        let hash = number.wrapping_mul(0x9e37_79b9);
+        let at = index.place_of(hash, Position::new(Worth::Used, number as usize));
+        index.remove(at);
+    }
+
+    #[test]
+    fn all_have_moved_before_the_new_table_is_full() {
+        index_of(100_000);
+        // Of so many left, whatever the table has had room for.
+        for left in [1, 10, 500, 1_000, 1_100, 1_300, 4_000] {
+            let mut index = index_of(10_000);
+            while index.is_moving() {
+                drop(index.go_on_moving(MOVED_EACH));
+            }
+            (left..10_000).for_each(|number| remove(&mut index, number));
+            index.begin_move(Table::with_capacity(index.smaller().unwrap()));
+            for number in left.. {
+                if !index.is_moving() {
+                    break;
                 }
-                seen.sort_unstable();
-                hashes.sort_unstable();
-                assert_eq!(seen, hashes);
+                assert!(!index.is_full(), "{number} came before the {left} had moved");
+                drop(index.go_on_moving(MOVED_EACH));
+                let hash = number.wrapping_mul(0x9e37_79b9);
+                let position = Position::new(Worth::Used, number as usize);
+                index.insert(hash, position, entry(number as u8));
             }
         }
     }
 
     #[test]
-    fn as_many_fit_as_were_asked_for_and_a_place_is_left() {
-        for sessions in 0..1_000 {
-            let index = Index::with_capacity(sessions);
-            assert!(index.capacity() >= sessions, "{sessions}");
-            assert!(index.capacity() < index.places.len().max(1), "{sessions}");
-        }
-    }
-
-    #[test]
-    fn a_position_is_what_it_was_made_of() {
-        for worth in Worth::ALL {
-            for index in [0, 1, (1 << 29) - 1] {
-                let position = Position::new(worth, index);
-                assert_eq!((position.worth(), position.index()), (worth, index));
-                let mut place = Place { at: position.0, hash: 0, entry: Entry::none() };
-                place.note_use();
-                assert!(!place.is_empty() && place.position() == position);
+    fn a_table_shrinks_until_it_is_not_half_empty() {
+        for left in [0, 1, 2, 3, 5, 20, 1_000] {
+            let mut index = index_of(10_000);
+            (left..10_000).for_each(|number| remove(&mut index, number));
+            let mut steps = 0;
+            while {
+                drop(index.go_on_moving(usize::MAX));
+                true
+            } && let Some(sessions) = index.smaller()
+            {
+                index.begin_move(Table::with_capacity(sessions));
+                steps += 1;
+                assert!(steps < 10, "{left}");
             }
+            let most = (left + left / 8 + 3) * 2;
+            assert!(index.len() == left as usize && index.capacity() <= most as usize, "{left}");
         }
     }
 }

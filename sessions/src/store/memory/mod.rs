@@ -1,8 +1,8 @@
 //! Sessions in the memory of this process.
 //!
 //! [`MemoryStore`] is a handle to [`Inner`]: shards, each behind a lock of its own, and the few
-//! numbers that they share. `shard` has the data structure, made of an `index` and heaps, and `entry` a session in
-//! that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a schedule.
+//! numbers that they share. `shard` has the data structure, made of an `index` of one `table` or two and of `heap`s, and
+//! `entry` a session in that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a schedule.
 
 use std::{
     fmt,
@@ -19,9 +19,11 @@ use std::{
 
 use self::{
     entry::{Entry, Stamp, Worth},
+    index::MOVED_EACH,
     room::{Full, Limits, Room},
     shard::{PARTS, Shard},
     sweep::Sweep,
+    table::Table,
     users::Users,
 };
 use super::{Created, DynUserIndex, Replaced, Store, erased::Unchanged};
@@ -34,21 +36,18 @@ use crate::{
 };
 
 mod entry;
+mod heap;
 mod index;
 mod room;
 mod shard;
 mod sweep;
+mod table;
 mod users;
 
-/// How many shards there are for each core, at least: so many that two cores seldom meet. A shard is what each call
-/// looks at first, and few of them stay in the processor's cache.
+/// How many shards there are for each core: so many that two cores seldom meet. A shard is what each call looks at
+/// first, and few of them stay in the processor's cache.
 const SHARDS_PER_CORE: usize = 16;
-const SHARDS: RangeInclusive<usize> = 64..=2048;
-
-/// A store that may hold more has more of them: one for some ten thousand small sessions, a table of which takes a few
-/// tenths of a millisecond to move. That is the longest thing that is done under a shard's lock.
-const BYTES_PER_SHARD: usize = 2 << 20;
-const SESSIONS_PER_SHARD: usize = 10_000;
+const SHARDS: RangeInclusive<usize> = 32..=1024;
 
 /// How many bytes the sessions of a store may take. Default, little enough for
 /// the smallest servers, and enough for more sessions than these serve.
@@ -83,8 +82,9 @@ const MEMORY_LIMIT: usize = 128 << 20;
 /// with the last clone of the store or with [`stop_sweep`](Self::stop_sweep). When the runtime
 /// that it ran in is shut down, the next call inside another one starts it there.
 ///
-/// The sweep never keeps requests waiting: it removes a few dozen sessions, lets go of the lock
-/// and of its thread, and goes on. The sessions are sorted by expiry, so it touches only those
+/// The sweep never keeps requests waiting: it removes a few dozen sessions of one part of the store, lets go of the
+/// lock and of its thread, and goes on with another part. Nor does a table that grows or shrinks: its sessions move a few
+/// at a time. The sessions are sorted by expiry, so it touches only those
 /// that have expired.
 ///
 /// # Bounds, and what gives way
@@ -150,7 +150,7 @@ impl MemoryStore {
 
     /// How many bytes of memory the sessions take: reckoned from their sizes, and rather more than
     /// less, as an allocator cannot use all that it has. Does not count what the store itself takes,
-    /// some 600 KiB at most, nor the room that sessions which have gone leave to others until the next
+    /// some 150 KiB, nor the room that sessions which have gone leave to others until the next
     /// sweep.
     pub fn memory_used(&self) -> usize {
         self.inner.taken.bytes.load(Relaxed)
@@ -259,7 +259,7 @@ impl MemoryStoreBuilder {
 
     /// The store.
     pub fn build(self) -> MemoryStore {
-        let shards = shards_for(self.limits);
+        let shards = pieces_for_cores(SHARDS_PER_CORE, SHARDS);
         let inner = Inner {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             nearest: Nearest::new(shards),
@@ -275,12 +275,6 @@ impl MemoryStoreBuilder {
         };
         MemoryStore { inner: Arc::new(inner) }
     }
-}
-
-fn shards_for(limits: Limits) -> usize {
-    let large = (limits.bytes / BYTES_PER_SHARD).min(limits.sessions / SESSIONS_PER_SHARD);
-    let (least, most) = SHARDS.into_inner();
-    pieces_for_cores(SHARDS_PER_CORE, large.clamp(least, most)..=most)
 }
 
 /// What a [`MemoryStore`] has removed by itself: [`MemoryStore::stats`].
@@ -396,7 +390,7 @@ impl Inner {
     /// there is an allocation that is refused, and that comes before the first change.
     fn lock(&self, index: usize) -> Locked<'_> {
         let shard = self.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { shard, index, nearest: &self.nearest }
+        Locked { shard, unused: Vec::new(), index, nearest: &self.nearest }
     }
 
     /// Locks the shard of a key, and then looks at the clock. In this order: a call that was held
@@ -450,7 +444,7 @@ impl Inner {
         let entry = Entry::new(key, record);
         let (user, cost) = (record.user.as_ref(), entry.cost());
         let mut room = Room::none(self);
-        let mut _expired = None;
+        let (mut spare, mut _expired) = (None, None);
         loop {
             let mut shard = self.lock(self.shard_of(key));
             if let Some(at) = shard.find(key) {
@@ -469,6 +463,11 @@ impl Inner {
                 return Ok(Created::Done);
             }
             if room.take(1, cost) {
+                if let Err(sessions) = shard.make_space(&mut spare) {
+                    drop(shard);
+                    spare = Some(Table::with_capacity(sessions));
+                    continue;
+                }
                 let worth = entry.worth(Worth::Unused);
                 shard.insert(entry, worth);
                 // A panic before this gives the room back.
@@ -589,8 +588,52 @@ impl Inner {
 /// without a lock.
 struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
+    /// Tables that are not needed any more: given back when the lock is open.
+    unused: Vec<Table>,
     index: usize,
     nearest: &'a Nearest,
+}
+
+impl Locked<'_> {
+    /// Has the shard's table have room for one more session. `Err` says for how many a new table has to have
+    /// room, which the caller makes without the lock.
+    fn make_space(&mut self, spare: &mut Option<Table>) -> Result<(), usize> {
+        self.go_on_moving(MOVED_EACH);
+        if !self.shard.is_full() {
+            return Ok(());
+        }
+        // All have been moved by now, except after a moment in which many sessions went.
+        self.go_on_moving(usize::MAX);
+        let wanted = self.shard.larger();
+        match spare.take() {
+            Some(table) if table.capacity() >= wanted => {
+                self.shard.begin_move(table);
+                Ok(())
+            }
+            too_small => {
+                self.unused.extend(too_small);
+                Err(wanted)
+            }
+        }
+    }
+
+    /// Begins to move to this table, if it would do and a smaller one is still wanted.
+    fn move_to_smaller(&mut self, table: Table) {
+        let is_wanted = !self.shard.is_moving()
+            && self.shard.smaller().is_some_and(|sessions| sessions <= table.capacity());
+        match is_wanted {
+            true => self.shard.begin_move(table),
+            false => self.unused.push(table),
+        }
+    }
+
+    /// Moves what stands in so many places, if a table is being moved.
+    #[inline]
+    fn go_on_moving(&mut self, places: usize) {
+        if self.shard.is_moving() {
+            self.unused.extend(self.shard.go_on_moving(places));
+        }
+    }
 }
 
 impl Deref for Locked<'_> {

@@ -1,7 +1,7 @@
 //! One shard: plain data, and nothing that locks, waits or looks at a clock.
 //!
 //! Its sessions stand in a hash table ([`Index`]). When each of them expires stands in one array for each
-//! [`Worth`] as well. Each array is a heap: the session nearest to expiry is always the first. So the next one
+//! [`Worth`] as well. Each array is a [`Heap`]: the session nearest to expiry is always the first. So the next one
 //! to expire and the one to give up when the store is full are found without a search, and a heap is put in
 //! order without a look at the sessions themselves. A session of a hundred bytes is half overhead if one is
 //! not careful.
@@ -13,32 +13,21 @@
 
 use super::{
     entry::{Entry, Stamp, Worth},
-    index::{At, Index, Place, Position},
+    heap::{Due, Heap},
+    index::{At, Index, Position},
+    table::Table,
 };
 use crate::{identity::id::StoreKey, record::Record};
 
 /// Of so many parts one is looked through at a time for all of a shard's sessions: requests wait for its lock
 /// meanwhile. A session is always of the same part.
-pub(super) const PARTS: usize = 32;
+pub(super) const PARTS: usize = 256;
 
 /// So many places of the table are looked at under one hold of the lock.
 const MOST_LOOKS: usize = 4096;
 
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.
 const CHILDREN: usize = 4;
-
-/// When a session expires, and what finds it in the table: 12 bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Due {
-    hash: u32,
-    expires: Stamp,
-}
-
-impl Due {
-    fn millis(&self) -> u64 {
-        self.expires.millis()
-    }
-}
 
 /// The first bytes of a key are as good as random already, so they are the hash. The shard is
 /// picked by others ([`super::shard_of`]): within one shard all bits of the hash still differ.
@@ -52,7 +41,7 @@ fn hash(key: &StoreKey) -> u32 {
 #[derive(Default)]
 pub(super) struct Shard {
     index: Index,
-    heaps: [Vec<Due>; Worth::ALL.len()],
+    heaps: [Heap; Worth::ALL.len()],
     /// The worths, as bits, whose first session may be another than before.
     other_first: u8,
 }
@@ -123,43 +112,26 @@ impl Shard {
     }
 
     /// Moves at most so many sessions that are used away from the unused: looks at some thousand places, from `from`
-    /// on, and says where to go on.
+    /// on, and says where to go on. No table is being moved.
     pub(super) fn move_used(&mut self, from: usize, most: usize) -> Option<usize> {
-        let places = from..self.index.places().min(from + MOST_LOOKS);
-        let mut next = places.end;
-        let is_misplaced =
-            |place: &Place| place.is_used() && place.position().worth() == Worth::Unused;
-        let misplaced = self.index.iter_in(places).filter(|(_, place)| is_misplaced(place));
-        let misplaced: Vec<At> = misplaced.map(|(at, _)| at).take(most).collect();
-        for &at in &misplaced {
+        let (misplaced, next) = self.index.misplaced(from, MOST_LOOKS, most);
+        for at in misplaced {
             self.set_worth(at, Worth::Used);
         }
-        if let Some(At(last)) = misplaced.last().filter(|_| misplaced.len() == most) {
-            next = last + 1;
-        }
-        (next < self.index.places()).then_some(next)
+        next
     }
 
-    /// Adds a session whose key is not here.
+    /// Adds a session whose key is not here. There is [room](Self::is_full) in the table.
     pub(super) fn insert(&mut self, entry: Entry, worth: Worth) {
-        // What can fail for want of room comes first, so that a panic leaves all as it was.
-        self.make_room(worth);
-        self.index.reserve();
+        // What can fail for want of memory comes first, so that a panic leaves all as it was.
+        self.heaps[worth as usize].reserve();
         let due = Due { hash: hash(&entry.key()), expires: entry.expires() };
         let position = self.enter(due, worth);
         let at = self.index.insert(due.hash, position, entry);
         self.settle(at, due, position);
     }
 
-    /// The heap grows by an eighth: doubling would leave a quarter of it empty on average.
-    fn make_room(&mut self, worth: Worth) {
-        let heap = &mut self.heaps[worth as usize];
-        if heap.len() == heap.capacity() {
-            heap.reserve_exact(heap.len() / 8 + 4);
-        }
-    }
-
-    /// Puts a session to the end of a heap in which there is room. There it has to [settle](Self::settle).
+    /// Puts a session to the end of a heap. There it has to [settle](Self::settle).
     fn enter(&mut self, due: Due, worth: Worth) -> Position {
         let heap = &mut self.heaps[worth as usize];
         let position = Position::new(worth, heap.len());
@@ -171,17 +143,16 @@ impl Shard {
     fn leave(&mut self, position: Position) {
         let heap = &mut self.heaps[position.worth() as usize];
         let last = Position::new(position.worth(), heap.len() - 1);
-        heap.swap_remove(position.index());
+        let moved = heap.pop();
         self.note_change(position);
-        if position != last {
-            let moved = self.due(position);
+        if let Some(moved) = moved.filter(|_| position != last) {
             let at = self.index.place_of(moved.hash, last);
             self.settle(at, moved, position);
         }
     }
 
     fn due(&self, position: Position) -> Due {
-        self.heaps[position.worth() as usize][position.index()]
+        self.heaps[position.worth() as usize].get(position.index())
     }
 
     /// Puts `entry`, which is worth so much, in the place of the one at `at`, which has the same key,
@@ -235,10 +206,10 @@ impl Shard {
         if from.worth() == worth {
             return;
         }
-        self.make_room(worth);
+        self.heaps[worth as usize].reserve();
         let due = self.due(from);
         let to = self.enter(due, worth);
-        self.index.move_to(at, to);
+        self.index.get_mut(at).move_to(to);
         self.leave(from);
         self.settle(at, due, to);
     }
@@ -269,25 +240,37 @@ impl Shard {
         self.remove_nearest(worth)
     }
 
-    /// Moves to a smaller table and smaller heaps when half of either is empty, which is what
-    /// [`Entry::cost`] counts on. What comes back is the old memory, for the caller to free without the lock:
-    /// it can take the allocator milliseconds to return a large heap to the system.
-    pub(super) fn shrink(&mut self) -> Shard {
-        let (used, room) = (self.index.len(), self.capacity());
-        if used > 0 && used > room / 2 && used > self.index.capacity() / 2 {
-            return Shard::default();
-        }
-        let index = self.index.shrink();
-        let heaps = self.heaps.each_mut().map(|heap| {
-            let mut smaller = Vec::with_capacity(heap.len() + heap.len() / 16);
-            smaller.extend_from_slice(heap);
-            std::mem::replace(heap, smaller)
-        });
-        Shard { index, heaps, other_first: 0 }
+    /// Whether the table has no room for one more session. Then a [`larger`](Self::larger) one is needed.
+    pub(super) fn is_full(&self) -> bool {
+        self.index.is_full()
     }
 
-    fn capacity(&self) -> usize {
-        self.heaps.iter().map(Vec::capacity).sum()
+    /// For how many sessions a larger table should have room.
+    pub(super) fn larger(&self) -> usize {
+        self.index.larger()
+    }
+
+    /// For how many sessions the table should have room if it is half empty, which is what [`Entry::cost`] counts on
+    /// that it is not for long. No table is being moved.
+    pub(super) fn smaller(&self) -> Option<usize> {
+        self.index.smaller()
+    }
+
+    /// Whether sessions are being moved to another table.
+    #[inline]
+    pub(super) fn is_moving(&self) -> bool {
+        self.index.is_moving()
+    }
+
+    /// Begins to move the sessions to a table that has room for them. No table is being moved.
+    pub(super) fn begin_move(&mut self, to: Table) {
+        self.index.begin_move(to);
+    }
+
+    /// Moves what stands in so many places. The table that has been left comes back, for the caller to free without
+    /// the lock: it can take the allocator milliseconds to return much memory to the system.
+    pub(super) fn go_on_moving(&mut self, places: usize) -> Option<Table> {
+        self.index.go_on_moving(places)
     }
 
     /// Puts the session at `at` into its heap, which has a gap at `position`: the gap moves up or down until the
@@ -302,7 +285,7 @@ impl Shard {
     }
 
     fn put(&mut self, due: Due, position: Position) {
-        self.heaps[position.worth() as usize][position.index()] = due;
+        self.heaps[position.worth() as usize].set(position.index(), due);
         self.note_change(position);
     }
 
@@ -372,27 +355,44 @@ mod tests {
             self.index.len()
         }
 
+        fn add(&mut self, entry: Entry, worth: Worth) {
+            if self.is_full() {
+                self.move_all();
+                let larger = Table::with_capacity(self.larger());
+                self.begin_move(larger);
+            }
+            drop(self.go_on_moving(3));
+            self.insert(entry, worth);
+        }
+
+        fn move_all(&mut self) {
+            drop(self.go_on_moving(usize::MAX));
+            assert!(!self.is_moving());
+        }
+
+        fn shrink(&mut self) {
+            self.move_all();
+            if let Some(sessions) = self.smaller() {
+                self.begin_move(Table::with_capacity(sessions));
+            }
+        }
+
         fn check(&self) {
-            assert_eq!(self.heaps.iter().map(Vec::len).sum::<usize>(), self.len());
+            assert_eq!(self.heaps.iter().map(Heap::len).sum::<usize>(), self.len());
             assert_eq!((0..PARTS).flat_map(|part| self.entries(part)).count(), self.len());
             for worth in Worth::ALL {
                 let heap = &self.heaps[worth as usize];
-                for (at, due) in heap.iter().enumerate() {
+                for at in 0..heap.len() {
+                    let due = heap.get(at);
                     let place = self.index.place_of(due.hash, Position::new(worth, at));
                     let entry = self.get(place);
                     assert_eq!(self.find(&entry.key()), Some(place));
                     assert!(entry.expires() == due.expires && hash(&entry.key()) == due.hash);
-                    let parent = &heap[at.saturating_sub(1) / CHILDREN];
+                    let parent = heap.get(at.saturating_sub(1) / CHILDREN);
                     assert!(parent.millis() <= due.millis());
                 }
             }
         }
-    }
-
-    #[test]
-    #[cfg(target_pointer_width = "64")]
-    fn beside_its_bytes_a_session_takes_36() {
-        assert_eq!((size_of::<Place>(), size_of::<Due>()), (24, 12));
     }
 
     /// Ten thousand random changes, each compared with the same change to a plain map; and whoever is told
@@ -418,7 +418,7 @@ mod tests {
             let worth = Worth::ALL[(next() % 3) as usize];
             match (next() % 6, shard.find(&key)) {
                 (0 | 1, None) => {
-                    shard.insert(Entry::new(&key, &record(expires)), worth);
+                    shard.add(Entry::new(&key, &record(expires)), worth);
                     model.insert(key, (worth, expires));
                 }
                 (0, Some(at)) => {
@@ -462,12 +462,10 @@ mod tests {
                 }
                 (5, _) if next() % 4 == 0 => {
                     let most = 1 + (next() % 8) as usize;
-                    let is_misplaced = |place: &Place| {
-                        place.is_used() && place.position().worth() == Worth::Unused
-                    };
                     let used = |shard: &Shard| {
-                        shard.index.iter().filter(|(_, place)| is_misplaced(place)).count()
+                        shard.index.iter().filter(|place| place.is_misplaced()).count()
                     };
+                    shard.move_all();
                     let before = used(&shard);
                     let mut from = Some(0);
                     while let Some(place) = from {
@@ -479,6 +477,7 @@ mod tests {
                 }
                 _ if next() % 3 == 0 => {
                     // Those that are used are all where they belong then, if they are asked for.
+                    shard.move_all();
                     match worth {
                         Worth::Unused => _ = shard.move_used_firsts(),
                         Worth::Used => _ = shard.move_used(0, usize::MAX),
@@ -499,7 +498,7 @@ mod tests {
                         assert!(model.remove(&key).is_some_and(|it| it.1 <= 100));
                     }
                 }
-                _ => drop(shard.shrink()),
+                _ => shard.shrink(),
             }
             for worth in shard.take_other_firsts() {
                 firsts[worth as usize] = shard.first_expiry(worth);
@@ -510,36 +509,5 @@ mod tests {
             }
         }
         assert!(!model.is_empty(), "the test has something to look at");
-    }
-
-    #[test]
-    fn shrinking_gives_the_memory_back() {
-        let mut shard = Shard::default();
-        for n in 0..2000_u32 {
-            let mut bytes = [0; 32];
-            bytes[..4].copy_from_slice(&n.to_le_bytes());
-            let entry = Entry::new(&StoreKey::from_bytes(bytes), &record(n.into()));
-            shard.insert(entry, Worth::ALL[n as usize % 3]);
-        }
-        // What grows is never much too large.
-        let (room, places) = (shard.capacity(), shard.index.capacity());
-        assert!(room <= 2000 * 9 / 8 + 12 && places <= 2000 * 5 / 4 + 7, "{room}, {places}");
-        // At first the heaps are more than half full, and the table is not.
-        let half = places / 2;
-        assert!(half > room / 2 + 10);
-        for most in [half, 900, 100, 3] {
-            while shard.len() > most {
-                shard.remove_expired(u64::MAX);
-            }
-            drop(shard.shrink());
-            shard.check();
-            let room = [shard.capacity(), shard.index.capacity()];
-            assert!(room.iter().all(|&room| room < 2 * shard.len()), "{room:?} of {most}");
-            // Where little is empty, nothing moves.
-            assert_eq!(shard.shrink().index.capacity(), 0);
-        }
-        while shard.remove_expired(u64::MAX).is_some() {}
-        drop(shard.shrink());
-        assert_eq!((shard.capacity(), shard.index.capacity()), (0, 0));
     }
 }

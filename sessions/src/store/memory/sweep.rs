@@ -11,10 +11,12 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, task::yield_now, time::timeout};
 
-use super::{Inner, entry::Entry};
+use super::{Inner, entry::Entry, table::Table};
 
 /// How many sessions are removed under one hold of a lock.
 const STEP: usize = 32;
+/// Or so many places of a table moved.
+const MOVED: usize = 1024;
 
 /// A store's half of its sweep.
 pub(super) struct Sweep {
@@ -75,24 +77,32 @@ impl Task {
         }
     }
 
-    /// Removes what has expired, shard by shard. `None` once the store is gone or says stop.
+    /// Removes what has expired. `None` once the store is gone or says stop.
+    ///
+    /// Takes one step in each shard after the other: a request that waits for a shard's lock has it long before the
+    /// sweep comes back for the next step.
     async fn pass(&self, stop: &watch::Receiver<bool>) -> Option<()> {
         let mut removed = Vec::with_capacity(STEP);
         let mut total = 0;
-        for index in 0..self.store.upgrade()?.shards.len() {
-            let mut look_from = Some(0);
-            while self.store.upgrade()?.sweep_step(index, &mut look_from, &mut removed) {
+        let shards = 0..self.store.upgrade()?.shards.len();
+        let mut unfinished: Vec<_> = shards.map(|index| (index, Some(0))).collect();
+        while !unfinished.is_empty() {
+            for (index, mut look_from) in std::mem::take(&mut unfinished) {
+                if !self.store.upgrade()?.sweep_step(index, &mut look_from, &mut removed) {
+                    // Looking alone takes time too: a pass over an idle store is cut in pieces as well.
+                    if index % 128 == 0 {
+                        yield_now().await;
+                    }
+                    continue;
+                }
                 // No lock is held here. The memory goes back, and then others may go first.
                 total += removed.len();
                 removed.clear();
+                unfinished.push((index, look_from));
                 yield_now().await;
                 if *stop.borrow() {
                     return None;
                 }
-            }
-            // Looking alone takes time too: a pass over an idle store is cut in pieces as well.
-            if index % 128 == 0 {
-                yield_now().await;
             }
         }
         if total > 0 {
@@ -120,7 +130,7 @@ impl Drop for Task {
 impl Inner {
     /// Moves up to [`STEP`] expired sessions of one shard into `removed`, which is empty; their
     /// memory is the caller's to free, without the lock. When there are none, looks whether sessions are worth more by
-    /// now, from one place of the shard on. `false` when there is nothing (more) to do.
+    /// now, from one place of the shard on; and then whether a smaller table would do. `false` when there is nothing (more) to do.
     pub(super) fn sweep_step(
         &self,
         index: usize,
@@ -136,6 +146,10 @@ impl Inner {
             removed.push(entry);
         }
         if removed.is_empty() {
+            if shard.is_moving() {
+                shard.go_on_moving(MOVED);
+                return true;
+            }
             // Else the first request that finds no room would have all of it to do.
             if self.is_half_full()
                 && let Some(from) = *look_from
@@ -144,10 +158,11 @@ impl Inner {
                 return true;
             }
             // Not only after a sweep: sessions that were deleted leave room behind as well.
-            let unused = shard.shrink();
+            let Some(sessions) = shard.smaller() else { return false };
             drop(shard);
-            drop(unused);
-            return false;
+            let smaller = Table::with_capacity(sessions);
+            self.lock(index).move_to_smaller(smaller);
+            return true;
         }
         // The sessions are gone, so their room is free; that needs no lock.
         drop(shard);
@@ -160,6 +175,11 @@ impl Inner {
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
     use tokio::runtime::Builder;
 
     use super::*;
@@ -167,13 +187,27 @@ mod tests {
         clock::ManualClock,
         identity::id::StoreKey,
         record::Record,
-        store::{Created, Store, memory::MemoryStore},
+        store::{
+            Created, Store,
+            memory::{MemoryStore, shard::PARTS},
+        },
     };
 
+    impl Inner {
+        fn sessions_in(&self, shard: usize) -> usize {
+            let shard = self.lock(shard);
+            (0..PARTS).map(|part| shard.entries(part).count()).sum()
+        }
+    }
+
     async fn create(store: &MemoryStore, clock: &ManualClock, number: u8) {
-        // All in the first shard: their last bytes are the same.
+        create_in(store, clock, 0, number).await;
+    }
+
+    async fn create_in(store: &MemoryStore, clock: &ManualClock, shard: u8, number: u8) {
         let mut key = [0; 32];
-        key[0] = number;
+        // The last bytes pick the shard.
+        (key[0], key[30]) = (number, shard);
         let record = Record {
             version: 1,
             created_at: clock.now(),
@@ -195,14 +229,44 @@ mod tests {
         let mut removed = Vec::new();
         assert!(!store.inner.sweep_step(0, &mut None, &mut removed), "nothing has expired yet");
         clock.advance(Duration::from_secs(1));
-        let mut left = 200;
+        let (mut left, mut steps_without) = (200, 0);
         while store.inner.sweep_step(0, &mut None, &mut removed) {
-            assert!((1..=50).contains(&removed.len()));
+            assert!(removed.len() <= 50 && (left == 0 || !removed.is_empty()));
+            steps_without += usize::from(removed.is_empty());
             left -= removed.len();
             assert_eq!(store.len(), left);
             removed.clear();
         }
+        // The table that they stood in is given back.
+        assert_eq!(steps_without, 2);
         assert_eq!((left, store.inner.nearest.of[0][0].load(Relaxed)), (0, u64::MAX));
+    }
+
+    /// So that a request that waits for a shard has it before the sweep comes back.
+    #[tokio::test]
+    async fn no_shard_is_swept_twice_in_a_row_while_others_wait() {
+        let clock = ManualClock::new();
+        let store = MemoryStore::builder().with_clock(&clock).build();
+        for number in 0..200 {
+            create_in(&store, &clock, 0, number).await;
+            create_in(&store, &clock, 1, number).await;
+        }
+        clock.advance(Duration::from_secs(1));
+        let task = Task { store: Arc::downgrade(&store.inner), slept: false };
+        let stop = store.inner.sweep.stop.subscribe();
+        let mut pass = pin!(task.pass(&stop));
+        let left = || [0, 1].map(|shard| store.inner.sessions_in(shard));
+        let (mut before, mut last) = (left(), 1);
+        let mut context = Context::from_waker(Waker::noop());
+        while pass.as_mut().poll(&mut context).is_pending() {
+            let now = left();
+            if now != before {
+                let swept = usize::from(now[0] == before[0]);
+                assert_ne!(swept, last, "{before:?}, then {now:?}");
+                (before, last) = (now, swept);
+            }
+        }
+        assert_eq!(left(), [0, 0]);
     }
 
     #[test]

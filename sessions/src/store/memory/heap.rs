@@ -1,0 +1,131 @@
+//! When sessions expire, sorted as a heap is: in pieces of memory that are never moved, because requests wait while
+//! a shard is locked.
+
+use super::entry::Stamp;
+
+/// When a session expires, and what finds it in the table: 12 bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Due {
+    pub(super) hash: u32,
+    pub(super) expires: Stamp,
+}
+
+impl Due {
+    pub(super) fn millis(&self) -> u64 {
+        self.expires.millis()
+    }
+}
+
+/// In a piece: 6 KiB.
+const PIECE: usize = 512;
+
+/// An array that grows and shrinks at its end. Whoever uses it keeps its order.
+#[derive(Default)]
+pub(super) struct Heap {
+    /// All of them full, but for the last one, which is never empty.
+    pieces: Vec<Vec<Due>>,
+}
+
+impl Heap {
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        match self.pieces.as_slice() {
+            [] => 0,
+            [full @ .., last] => full.len() * PIECE + last.len(),
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<&Due> {
+        self.pieces.first()?.first()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, at: usize) -> Due {
+        self.pieces[at / PIECE][at % PIECE]
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, at: usize, due: Due) {
+        self.pieces[at / PIECE][at % PIECE] = due;
+    }
+
+    /// What can fail for want of memory, so that a push cannot. The last piece grows by an eighth of all that there
+    /// is: to double would leave much of it empty.
+    pub(super) fn reserve(&mut self) {
+        let eighth = self.len() / 8 + 4;
+        match self.pieces.last_mut() {
+            Some(last) if last.len() < PIECE => {
+                if last.len() == last.capacity() {
+                    last.reserve_exact(eighth.min(PIECE - last.len()));
+                }
+            }
+            _ => {
+                self.pieces.reserve(1);
+                self.pieces.push(Vec::with_capacity(eighth.min(PIECE)));
+            }
+        }
+    }
+
+    pub(super) fn push(&mut self, due: Due) {
+        self.reserve();
+        if let Some(last) = self.pieces.last_mut() {
+            last.push(due);
+        }
+    }
+
+    /// Takes out the last.
+    pub(super) fn pop(&mut self) -> Option<Due> {
+        let last = self.pieces.last_mut()?;
+        let popped = last.pop();
+        if last.is_empty() {
+            self.pieces.pop();
+        }
+        popped
+    }
+
+    /// For how many there is room.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.pieces.iter().map(Vec::capacity).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn one_takes_12_bytes() {
+        assert_eq!(size_of::<Due>(), 12);
+    }
+
+    #[test]
+    fn it_has_what_was_pushed_and_little_more_room() {
+        let due = |number: usize| Due { hash: number as u32, expires: Stamp::from_millis(0) };
+        let mut heap = Heap::default();
+        let check = |heap: &Heap, len: usize| {
+            assert_eq!(heap.len(), len);
+            assert_eq!(heap.first().is_some(), len > 0);
+            assert!((0..len).all(|at| heap.get(at).hash == at as u32));
+        };
+        for len in 0..3 * PIECE {
+            if len % 97 == 0 {
+                check(&heap, len);
+            }
+            heap.push(due(len));
+            assert!(heap.capacity() <= (len + 1) * 9 / 8 + 4, "{len}");
+        }
+        heap.set(PIECE, due(7));
+        assert_eq!((heap.get(PIECE).hash, heap.get(PIECE - 1).hash), (7, PIECE as u32 - 1));
+        heap.set(PIECE, due(PIECE));
+        for len in (0..3 * PIECE).rev() {
+            assert_eq!(heap.pop().map(|due| due.hash), Some(len as u32));
+            assert!(heap.capacity() < len + PIECE, "{len}");
+            if len % 97 == 0 {
+                check(&heap, len);
+            }
+        }
+        assert!(heap.pop().is_none());
+    }
+}

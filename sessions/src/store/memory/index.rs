@@ -148,7 +148,7 @@ impl Index {
         self.len() + self.len() / 4 + 7
     }
 
-    /// For how many sessions a smaller table has room, if half of this one would do: for an eighth more than there
+    /// For how many sessions a smaller table has room, if two thirds of this one would do: for an eighth more than there
     /// are, but not so few that they could come before all have been moved. Nothing is being moved.
     pub(super) fn smaller(&self) -> Option<usize> {
         let (len, capacity) = (self.table.len(), self.table.capacity());
@@ -156,7 +156,7 @@ impl Index {
             0 => 0,
             _ => (len + len / 8 + 3).max(capacity / 8),
         };
-        (capacity > 0 && smaller <= capacity / 2).then_some(smaller)
+        (capacity > 0 && smaller <= capacity / 3 * 2).then_some(smaller)
     }
 
     /// Whether sessions move from one table to another.

@@ -535,26 +535,49 @@ impl RedisCluster {
     }
 
     /// Moves a key to another master, whose slot is as it was for all but that key, and its replicas know that.
-    pub fn begin_to_move(&self, key: &str) {
-        fn ask(node: &StoreServer, words: &[&str]) -> String {
-            redis_cli(node, words).trim().to_string()
-        }
-        let mut nodes = self.nodes.iter();
-        let from = nodes.find(|node| ask(node, &["exists", key]) == "1").expect("a master has it");
-        let mut masters =
-            self.nodes.iter().filter(|node| ask(node, &["role"]).starts_with("master"));
-        let to = masters.find(|node| node.port != from.port).expect("there is another master");
-        let slot = ask(from, &["cluster", "keyslot", key]);
-        let (from_id, to_id) = (ask(from, &["cluster", "myid"]), ask(to, &["cluster", "myid"]));
-        let port = to.port.to_string();
+    pub fn begin_to_move(&self, key: &str) -> SlotMove {
+        let ask = |node: &StoreServer, words: &[&str]| redis_cli(node, words).trim().to_string();
+        let nodes = || self.nodes.iter().enumerate();
+        let has_it = |node: &StoreServer| ask(node, &["exists", key]) == "1";
+        let (from, old) = nodes().find(|(_, node)| has_it(node)).expect("a master has it");
+        let is_master = |node: &StoreServer| ask(node, &["role"]).starts_with("master");
+        let mut others = nodes().filter(|(at, node)| *at != from && is_master(node));
+        let (to, new) = others.next().expect("there is another master");
+        let slot = ask(old, &["cluster", "keyslot", key]);
+        let (old_id, new_id) = (ask(old, &["cluster", "myid"]), ask(new, &["cluster", "myid"]));
         for (node, words) in [
-            (to, &["cluster", "setslot", &slot, "importing", &from_id][..]),
-            (from, &["cluster", "setslot", &slot, "migrating", &to_id]),
-            (from, &["migrate", "127.0.0.1", &port, key, "0", "5000"]),
+            (new, &["cluster", "setslot", &slot, "importing", &old_id][..]),
+            (old, &["cluster", "setslot", &slot, "migrating", &new_id]),
+            (old, &["migrate", "127.0.0.1", &new.port.to_string(), key, "0", "5000"]),
         ] {
             assert_eq!(ask(node, words), "OK", "{words:?}");
         }
         self.wait_for_replicas();
+        SlotMove { slot, from, to }
+    }
+
+    /// Moves what is left in the slot, and tells the masters who has it.
+    pub fn finish_move(&self, SlotMove { slot, from, to }: SlotMove) {
+        let (old, new) = (&self.nodes[from], &self.nodes[to]);
+        let port = new.port.to_string();
+        loop {
+            let left = redis_cli(old, &["cluster", "getkeysinslot", &slot, "1000"]);
+            let mut words = vec!["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+            words.extend(left.lines().filter(|name| !name.is_empty()));
+            if words.len() == 7 {
+                break;
+            }
+            // "NOKEY" if another client has deleted the last of them meanwhile.
+            let moved = redis_cli(old, &words);
+            assert!(["OK", "NOKEY"].contains(&moved.trim()), "{moved}");
+        }
+        let new_id = redis_cli(new, &["cluster", "myid"]);
+        let is_master = |node: &&StoreServer| redis_cli(node, &["role"]).starts_with("master");
+        let others = self.nodes.iter().filter(|node| ![old.port, new.port].contains(&node.port));
+        for node in [new, old].into_iter().chain(others.filter(is_master)) {
+            let told = redis_cli(node, &["cluster", "setslot", &slot, "node", new_id.trim()]);
+            assert_eq!(told.trim(), "OK");
+        }
     }
 
     /// What each node thinks of the cluster, and what it said last: to find out why it does not do
@@ -569,6 +592,14 @@ impl RedisCluster {
         };
         self.nodes.iter().map(describe).collect()
     }
+}
+
+/// A slot that is being moved to another master.
+pub struct SlotMove {
+    slot: String,
+    /// Which of the nodes.
+    from: usize,
+    to: usize,
 }
 
 /// Whether it sees all slots served and three replicas, and, if it is one, has its master's data:

@@ -673,6 +673,52 @@ async fn nothing_is_older_than_the_staleness_while_a_slot_is_moved() {
     eventually("the last one", async || version(&store, &session).await == Some(versions)).await;
 }
 
+/// The same where Valkey moves the slot by itself. The old node goes on to answer for its other slots meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_older_than_the_staleness_while_valkey_moves_a_slot() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let (store, there) = (near_cluster(&cluster).await, near_cluster(&cluster).await);
+    let session = key();
+    let _ = there.create(&session, &record(1, None, &[7; 900])).await.unwrap();
+    let name = format!("sessions:{{{session}}}");
+    if !cluster.migrate_slot_of(&name) {
+        return;
+    }
+    under_test("Valkey that moves slots");
+    let others: Vec<_> = (0..30).map(|_| key()).collect();
+    for other in &others {
+        let _ = store.create(other, &record(1, None, b"x")).await.unwrap();
+    }
+    let history = History::new(session);
+    let writing = tokio::spawn(history.clone().write(there.clone()));
+    let reading = [(); 3].map(|()| tokio::spawn(history.clone().read(store.clone())));
+    let asking = tokio::spawn({
+        let (store, stop) = (store.clone(), history.stop.clone());
+        async move {
+            while !stop.load(SeqCst) {
+                for other in &others {
+                    assert_eq!(store.load_latest(other).await.unwrap().unwrap().version, 1);
+                    sleep(Duration::from_millis(2)).await;
+                }
+            }
+        }
+    });
+    for _ in 0..6 {
+        assert!(cluster.migrate_slot_of(&name));
+        sleep(Duration::from_millis(300)).await;
+    }
+    history.stop();
+    let versions = writing.await.unwrap();
+    asking.await.unwrap();
+    let mut reads = 0;
+    for reader in reading {
+        reads += reader.await.unwrap().0;
+    }
+    let stats = store.stats();
+    assert!(stats.hits > 100 && reads > 1_000 && versions > 500, "{versions} {reads} {stats:?}");
+    println!("{versions} saves, {reads} reads, {stats:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_logouts_are_told_by_a_cluster_to_all_who_wait() {
     let Some(cluster) = RedisCluster::start() else { return };

@@ -20,6 +20,7 @@ mod redis_faults;
 mod sql;
 mod sql_cuts;
 mod sql_faults;
+mod sql_settings;
 mod sql_together;
 mod wrappers;
 

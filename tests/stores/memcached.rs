@@ -211,6 +211,39 @@ async fn a_memcached_without_memory_is_an_error() {
     assert_eq!(created, Created::Done);
 }
 
+/// With `-C` all changes have the same number, and a save could not tell whether it is the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memcached_that_numbers_no_changes_is_told() {
+    let Some(server) = StoreServer::start_with(Kind::Memcached, &["-C"]) else { return };
+    let store = MemcachedStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let _ = store.create(&session, &record(1, None, b"x")).await.unwrap();
+    for error in [
+        store.replace(&session, &record(2, None, b"y"), 1).await.unwrap_err(),
+        store.load(&session).await.unwrap_err(),
+        store.delete_version(&session, 1).await.unwrap_err(),
+    ] {
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(!error.is_retryable() && cause.contains("`-C`"), "{error}: {cause}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memcached_without_room_for_one_more_connection_says_so() {
+    let Some(server) = StoreServer::start_with(Kind::Memcached, &["-c", "60"]) else { return };
+    let store = MemcachedStore::builder().with_max_connections(1);
+    let store = store.connect(&server.url()).await.unwrap();
+    let others =
+        (0..60).map(|_| std::net::TcpStream::connect(("127.0.0.1", server.port())).unwrap());
+    let others: Vec<_> = others.collect();
+    let error = MemcachedStore::connect(&server.url()).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.is_retryable() && cause.contains("`-c`"), "{error}: {cause}");
+    assert!(store.load(&key()).await.unwrap().is_none(), "who is connected goes on");
+    drop(others);
+    recovers(&store).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_memcached_that_hangs_is_an_error() {
     let Some(server) = StoreServer::start(Kind::Memcached) else { return };

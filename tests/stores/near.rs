@@ -330,6 +330,65 @@ async fn without_a_sign_of_life_nothing_is_served() {
     assert_eq!(hits(&store).await, 10);
 }
 
+/// What is saved of one session, and when each save was acknowledged.
+#[derive(Clone)]
+struct History {
+    session: StoreKey,
+    saved: Arc<Mutex<Vec<(u64, Instant)>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl History {
+    /// Of a session whose first version is stored.
+    fn new(session: StoreKey) -> Self {
+        let saved = Arc::new(Mutex::new(vec![(1, Instant::now())]));
+        Self { session, saved, stop: Arc::default() }
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, SeqCst);
+    }
+
+    /// Saves until it is stopped; the last version.
+    async fn write(self, store: impl Store) -> u64 {
+        let mut version = 1;
+        while !self.stop.load(SeqCst) {
+            let mut payload = vec![7; 900];
+            payload[..8].copy_from_slice(&u64::to_be_bytes(version + 1));
+            let next = record(version + 1, None, &payload);
+            let replaced = store.replace(&self.session, &next, version).await.unwrap();
+            assert_eq!(replaced, Replaced::Done);
+            version += 1;
+            self.saved.lock().unwrap().push((version, Instant::now()));
+            sleep(Duration::from_micros(300)).await;
+        }
+        version
+    }
+
+    /// Reads until it is stopped, and sees nothing that was replaced longer ago than the staleness; how often, and
+    /// how often there was a newer version.
+    async fn read(self, store: impl Store) -> (u64, u64) {
+        let (mut reads, mut late) = (0, 0);
+        while !self.stop.load(SeqCst) {
+            let begun = Instant::now();
+            let known = self.saved.lock().unwrap().len();
+            let limit = Duration::from_millis(200);
+            let Ok(Ok(found)) = timeout(limit, store.load(&self.session)).await else { continue };
+            let found = found.expect("it never ends").version;
+            let ago = {
+                let saved = self.saved.lock().unwrap();
+                let replaced = saved.get(found as usize);
+                replaced.and_then(|(_, at)| begun.checked_duration_since(*at))
+            };
+            assert!(ago.is_none_or(|ago| ago <= STALENESS), "{found} {ago:?}");
+            reads += 1;
+            late += u64::from((found as usize) < known);
+            tokio::task::yield_now().await;
+        }
+        (reads, late)
+    }
+}
+
 /// Somebody saves all the time, past the proxy, and says when each save was acknowledged; a reader behind
 /// the proxy never sees a version that was replaced longer ago than the staleness, whatever happens to
 /// its connection.
@@ -341,52 +400,9 @@ async fn nothing_is_older_than_the_staleness_whatever_happens_to_the_connection(
     let there = near(&server.url()).await;
     let session = key();
     let _ = there.create(&session, &record(1, None, &[7; 900])).await.unwrap();
-    let saved = Arc::new(Mutex::new(vec![(1, Instant::now())]));
-    let stop = Arc::new(AtomicBool::new(false));
-    let writing = tokio::spawn({
-        let (saved, stop) = (saved.clone(), stop.clone());
-        async move {
-            let mut version = 1;
-            while !stop.load(SeqCst) {
-                let mut payload = vec![7; 900];
-                payload[..8].copy_from_slice(&u64::to_be_bytes(version + 1));
-                let next = record(version + 1, None, &payload);
-                assert_eq!(there.replace(&session, &next, version).await.unwrap(), Replaced::Done);
-                version += 1;
-                saved.lock().unwrap().push((version, Instant::now()));
-                sleep(Duration::from_micros(300)).await;
-            }
-            version
-        }
-    });
-    let reading: Vec<_> = (0..3)
-        .map(|_| {
-            let (store, saved, stop) = (store.clone(), saved.clone(), stop.clone());
-            tokio::spawn(async move {
-                let (mut reads, mut late) = (0, 0);
-                while !stop.load(SeqCst) {
-                    let begun = Instant::now();
-                    let known = saved.lock().unwrap().len();
-                    let Ok(Ok(found)) =
-                        timeout(Duration::from_millis(200), store.load(&session)).await
-                    else {
-                        continue;
-                    };
-                    let found = found.expect("it never ends").version;
-                    let ago = {
-                        let saved = saved.lock().unwrap();
-                        let replaced = saved.get(found as usize);
-                        replaced.and_then(|(_, at)| begun.checked_duration_since(*at))
-                    };
-                    assert!(ago.is_none_or(|ago| ago <= STALENESS), "{found} {ago:?}");
-                    reads += 1;
-                    late += usize::from((found as usize) < known);
-                    tokio::task::yield_now().await;
-                }
-                (reads, late)
-            })
-        })
-        .collect();
+    let history = History::new(session);
+    let writing = tokio::spawn(history.clone().write(there));
+    let reading = [(); 3].map(|()| tokio::spawn(history.clone().read(store.clone())));
     let mut admin = admin(&server).await;
     for round in 0..12 {
         sleep(Duration::from_millis(150)).await;
@@ -404,7 +420,7 @@ async fn nothing_is_older_than_the_staleness_whatever_happens_to_the_connection(
             _ => {}
         }
     }
-    stop.store(true, SeqCst);
+    history.stop();
     let versions = writing.await.unwrap();
     let (mut reads, mut late) = (0, 0);
     for reader in reading {
@@ -564,6 +580,143 @@ async fn a_near_cache_before_a_cluster_goes_on_after_failovers() {
         })
         .await;
     }
+}
+
+/// While a slot is moved, some of its sessions are on the old node and the others on the new one; then all are on the
+/// new one. What one process does is seen by the other all the time, and kept again when the slot has been moved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_before_a_cluster_goes_on_while_slots_are_moved() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let (here, there) = (near_cluster(&cluster).await, near_cluster(&cluster).await);
+    let client = redis::cluster::ClusterClient::new(cluster.urls()).unwrap();
+    let mut admin = client.get_async_connection().await.unwrap();
+    for is_moved in [true, false] {
+        let session = key();
+        let _ = here.create(&session, &record(1, Some("ann"), &[7; 900])).await.unwrap();
+        assert_eq!(version(&there, &session).await, Some(1));
+        let (name, other) = (format!("sessions:{{{session}}}"), format!("{{{session}}}"));
+        let _: () = redis::cmd("SET").arg(&other).arg(1).query_async(&mut admin).await.unwrap();
+        let mut saved = 1;
+        let mut save_and_look = async |saves: u64| {
+            for _ in 0..saves {
+                saved += 1;
+                let (writer, reader) =
+                    if saved % 3 == 0 { (&here, &there) } else { (&there, &here) };
+                let mut payload = [7; 900];
+                payload[5] = saved as u8;
+                let next = record(saved, Some("ann"), &payload);
+                let replaced = writer.replace(&session, &next, saved - 1).await.unwrap();
+                assert_eq!(replaced, Replaced::Done, "moved: {is_moved}, {saved}");
+                assert_eq!(version(writer, &session).await, Some(saved), "one's own");
+                let begun = Instant::now();
+                eventually("the other one sees it", async || {
+                    version(reader, &session).await == Some(saved)
+                })
+                .await;
+                assert!(begun.elapsed() <= STALENESS + Duration::from_millis(50), "{saved}");
+            }
+            let later = SystemTime::now() + Duration::from_secs(7200 + saved);
+            there.touch(&session, later).await.unwrap();
+            eventually("the touch is seen", async || {
+                let found = here.load(&session).await.unwrap().unwrap();
+                found.expires_at + Duration::from_millis(1) > later
+            })
+            .await;
+        };
+        save_and_look(4).await;
+        let begun = Instant::now();
+        let slot_move = cluster.begin_to_move(if is_moved { &name } else { &other });
+        save_and_look(8).await;
+        cluster.finish_move(slot_move);
+        save_and_look(8).await;
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+        eventually("it is kept", async || {
+            let before = here.stats().misses;
+            for _ in 0..3 {
+                let _ = version(&here, &session).await;
+            }
+            here.stats().misses == before
+        })
+        .await;
+        assert!(there.delete(&session).await.unwrap());
+        eventually("the end", async || version(&here, &session).await.is_none()).await;
+    }
+}
+
+/// One process saves all the time, and says when each save was acknowledged, while the session's slot is moved on and
+/// on; what another process serves was never replaced longer ago than the staleness.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_older_than_the_staleness_while_a_slot_is_moved() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let (store, there) = (near_cluster(&cluster).await, near_cluster(&cluster).await);
+    let session = key();
+    let _ = there.create(&session, &record(1, None, &[7; 900])).await.unwrap();
+    let history = History::new(session);
+    let writing = tokio::spawn(history.clone().write(there.clone()));
+    let reading = [(); 3].map(|()| tokio::spawn(history.clone().read(store.clone())));
+    let name = format!("sessions:{{{session}}}");
+    for _ in 0..6 {
+        let slot_move = cluster.begin_to_move(&name);
+        sleep(Duration::from_millis(100)).await;
+        cluster.finish_move(slot_move);
+        sleep(Duration::from_millis(200)).await;
+    }
+    history.stop();
+    let versions = writing.await.unwrap();
+    let mut reads = 0;
+    for reader in reading {
+        reads += reader.await.unwrap().0;
+    }
+    let stats = store.stats();
+    assert!(stats.hits > 100 && reads > 1_000 && versions > 500, "{versions} {reads} {stats:?}");
+    println!("{versions} saves, {reads} reads, {stats:?}");
+    eventually("the last one", async || version(&store, &session).await == Some(versions)).await;
+}
+
+/// The same where Valkey moves the slot by itself. The old node goes on to answer for its other slots meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_older_than_the_staleness_while_valkey_moves_a_slot() {
+    let Some(cluster) = RedisCluster::start() else { return };
+    let (store, there) = (near_cluster(&cluster).await, near_cluster(&cluster).await);
+    let session = key();
+    let _ = there.create(&session, &record(1, None, &[7; 900])).await.unwrap();
+    let name = format!("sessions:{{{session}}}");
+    if !cluster.migrate_slot_of(&name) {
+        return;
+    }
+    under_test("Valkey that moves slots");
+    let others: Vec<_> = (0..30).map(|_| key()).collect();
+    for other in &others {
+        let _ = store.create(other, &record(1, None, b"x")).await.unwrap();
+    }
+    let history = History::new(session);
+    let writing = tokio::spawn(history.clone().write(there.clone()));
+    let reading = [(); 3].map(|()| tokio::spawn(history.clone().read(store.clone())));
+    let asking = tokio::spawn({
+        let (store, stop) = (store.clone(), history.stop.clone());
+        async move {
+            while !stop.load(SeqCst) {
+                for other in &others {
+                    assert_eq!(store.load_latest(other).await.unwrap().unwrap().version, 1);
+                    sleep(Duration::from_millis(2)).await;
+                }
+            }
+        }
+    });
+    for _ in 0..6 {
+        assert!(cluster.migrate_slot_of(&name));
+        sleep(Duration::from_millis(300)).await;
+    }
+    history.stop();
+    let versions = writing.await.unwrap();
+    asking.await.unwrap();
+    let mut reads = 0;
+    for reader in reading {
+        reads += reader.await.unwrap().0;
+    }
+    let stats = store.stats();
+    assert!(stats.hits > 100 && reads > 1_000 && versions > 500, "{versions} {reads} {stats:?}");
+    println!("{versions} saves, {reads} reads, {stats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! Near caches before a real PostgreSQL, which notifies of changes where it can.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sessions::{
     Created, PostgresStore, Replaced, Store, UserIndex, store::NearCache, testing::conformance,
@@ -128,6 +128,27 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
         admin(&server).await.execute(by_hand).await.unwrap();
         eventually(by_hand, async || version(&here, &session).await.is_none()).await;
     }
+}
+
+/// A connection that the server ends because nothing has happened on it for a while is no deaf one: when requests come
+/// again, the cache serves soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_idle_connections_is_listened_to_again() {
+    let settings = ["-c", "idle_session_timeout=1000ms"];
+    let Some(server) = StoreServer::start_with(Kind::Postgres, &settings) else { return };
+    let near = near(store(&server.url()).await).await;
+    let session = key();
+    let _ = near.create(&session, &record(1, None, b"x")).await.unwrap();
+    // The connection that heard something ends, and the next one, that has not.
+    sleep(Duration::from_millis(3500)).await;
+    let begun = Instant::now();
+    eventually("it serves", async || {
+        let before = near.stats().hits;
+        assert_eq!(version(&near, &session).await, Some(1));
+        near.stats().hits > before
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 /// One connection for the pool and one that listens: there is none to look with whether a pooler shares them.

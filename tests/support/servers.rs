@@ -36,6 +36,9 @@ const MYSQLD: &str = "SESSIONS_TEST_MYSQLD";
 /// Keeps MySQL away from a folder that only its own user can read.
 const NO_FILES: &str = "--secure-file-priv=NULL";
 
+/// Where, in its folder, a PostgreSQL looks for the languages that it speaks.
+const LOCALES: &str = "locales";
+
 /// Debian's `nobody`: servers that refuse to run as root do so as this.
 const NOBODY: u32 = 65534;
 
@@ -88,7 +91,7 @@ impl Kind {
             Self::MariaDb if is_mysql() => {
                 let file = folder.join("init.sql");
                 let words = "CREATE DATABASE test;\nCREATE USER root@127.0.0.1;\n\
-                             GRANT ALL ON *.* TO root@127.0.0.1;\n";
+                             GRANT ALL ON *.* TO root@127.0.0.1 WITH GRANT OPTION;\n";
                 fs::write(&file, words).expect("a folder of ours");
                 let mut command = Command::new(program);
                 command.args(["--no-defaults", "--initialize-insecure", NO_FILES, &data_of_mysql]);
@@ -132,6 +135,7 @@ impl Kind {
             }
             Self::Postgres => {
                 command.args(["-p", &port_text, "-h", "127.0.0.1", "-k"]).arg(folder);
+                command.env("LOCPATH", folder.join(LOCALES));
                 command.args(["-c", "max_connections=100", "-c", "shared_buffers=32MB"]);
                 command.args(["-c", "shared_preload_libraries=pg_stat_statements", "-D"]);
                 command.arg(data);
@@ -287,6 +291,20 @@ impl StoreServer {
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder.path
+    }
+
+    /// Gives a PostgreSQL one more language, such as `de_DE`; what it is called there. `None`, and a word about it,
+    /// where the system does not know it.
+    pub fn add_language(&self, name: &str) -> Option<String> {
+        let (folder, full) = (self.folder().join(LOCALES), format!("{name}.UTF-8"));
+        fs::create_dir_all(&folder).expect("a folder of ours");
+        let mut command = Command::new("localedef");
+        command.args(["-i", name, "-f", "UTF-8"]).arg(folder.join(&full));
+        if command.output().is_ok_and(|output| output.status.success()) {
+            return Some(full);
+        }
+        let _ = writeln!(stderr(), "not tested in {name}: Debian's `locales` has it");
+        None
     }
 
     /// What a store connects to.
@@ -535,26 +553,69 @@ impl RedisCluster {
     }
 
     /// Moves a key to another master, whose slot is as it was for all but that key, and its replicas know that.
-    pub fn begin_to_move(&self, key: &str) {
-        fn ask(node: &StoreServer, words: &[&str]) -> String {
-            redis_cli(node, words).trim().to_string()
-        }
-        let mut nodes = self.nodes.iter();
-        let from = nodes.find(|node| ask(node, &["exists", key]) == "1").expect("a master has it");
-        let mut masters =
-            self.nodes.iter().filter(|node| ask(node, &["role"]).starts_with("master"));
-        let to = masters.find(|node| node.port != from.port).expect("there is another master");
-        let slot = ask(from, &["cluster", "keyslot", key]);
-        let (from_id, to_id) = (ask(from, &["cluster", "myid"]), ask(to, &["cluster", "myid"]));
-        let port = to.port.to_string();
+    pub fn begin_to_move(&self, key: &str) -> SlotMove {
+        let ask = |node: &StoreServer, words: &[&str]| redis_cli(node, words).trim().to_string();
+        let nodes = || self.nodes.iter().enumerate();
+        let has_it = |node: &StoreServer| ask(node, &["exists", key]) == "1";
+        let (from, old) = nodes().find(|(_, node)| has_it(node)).expect("a master has it");
+        let is_master = |node: &StoreServer| ask(node, &["role"]).starts_with("master");
+        let mut others = nodes().filter(|(at, node)| *at != from && is_master(node));
+        let (to, new) = others.next().expect("there is another master");
+        let slot = ask(old, &["cluster", "keyslot", key]);
+        let (old_id, new_id) = (ask(old, &["cluster", "myid"]), ask(new, &["cluster", "myid"]));
         for (node, words) in [
-            (to, &["cluster", "setslot", &slot, "importing", &from_id][..]),
-            (from, &["cluster", "setslot", &slot, "migrating", &to_id]),
-            (from, &["migrate", "127.0.0.1", &port, key, "0", "5000"]),
+            (new, &["cluster", "setslot", &slot, "importing", &old_id][..]),
+            (old, &["cluster", "setslot", &slot, "migrating", &new_id]),
+            (old, &["migrate", "127.0.0.1", &new.port.to_string(), key, "0", "5000"]),
         ] {
             assert_eq!(ask(node, words), "OK", "{words:?}");
         }
         self.wait_for_replicas();
+        SlotMove { slot, from, to }
+    }
+
+    /// Moves what is left in the slot, and tells the masters who has it.
+    pub fn finish_move(&self, SlotMove { slot, from, to }: SlotMove) {
+        let (old, new) = (&self.nodes[from], &self.nodes[to]);
+        let port = new.port.to_string();
+        loop {
+            let left = redis_cli(old, &["cluster", "getkeysinslot", &slot, "1000"]);
+            let mut words = vec!["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+            words.extend(left.lines().filter(|name| !name.is_empty()));
+            if words.len() == 7 {
+                break;
+            }
+            // "NOKEY" if another client has deleted the last of them meanwhile.
+            let moved = redis_cli(old, &words);
+            assert!(["OK", "NOKEY"].contains(&moved.trim()), "{moved}");
+        }
+        let new_id = redis_cli(new, &["cluster", "myid"]);
+        let is_master = |node: &&StoreServer| redis_cli(node, &["role"]).starts_with("master");
+        let others = self.nodes.iter().filter(|node| ![old.port, new.port].contains(&node.port));
+        for node in [new, old].into_iter().chain(others.filter(is_master)) {
+            let told = redis_cli(node, &["cluster", "setslot", &slot, "node", new_id.trim()]);
+            assert_eq!(told.trim(), "OK");
+        }
+    }
+
+    /// Has Valkey move the slot of a key to another master by itself, and waits until that is done. False where the server
+    /// knows no such thing (Valkey does from 9.0 on).
+    pub fn migrate_slot_of(&self, key: &str) -> bool {
+        let ask = |node: &StoreServer, words: &[&str]| redis_cli(node, words).trim().to_string();
+        let slot = ask(&self.nodes[0], &["cluster", "keyslot", key]);
+        let masters = self.nodes.iter().filter(|node| ask(node, &["role"]).starts_with("master"));
+        let (here, others): (Vec<_>, Vec<_>) =
+            masters.partition(|node| ask(node, &["exists", key]) == "1");
+        let ([from, ..], [to, ..]) = (&here[..], &others[..]) else { panic!("no master has it") };
+        let id = ask(to, &["cluster", "myid"]);
+        let words = ["cluster", "migrateslots", "slotsrange", &slot, &slot, "node", &id];
+        let said = ask(from, &words);
+        if said != "OK" {
+            assert!(said.contains("unknown subcommand"), "{said}");
+            return false;
+        }
+        wait_for("the slot has moved", || ask(to, &["exists", key]) == "1");
+        true
     }
 
     /// What each node thinks of the cluster, and what it said last: to find out why it does not do
@@ -569,6 +630,14 @@ impl RedisCluster {
         };
         self.nodes.iter().map(describe).collect()
     }
+}
+
+/// A slot that is being moved to another master.
+pub struct SlotMove {
+    slot: String,
+    /// Which of the nodes.
+    from: usize,
+    to: usize,
 }
 
 /// Whether it sees all slots served and three replicas, and, if it is one, has its master's data:
@@ -603,7 +672,7 @@ fn wanted(kind: Kind) -> Option<PathBuf> {
 }
 
 /// Whether MySQL takes MariaDB's place.
-fn is_mysql() -> bool {
+pub fn is_mysql() -> bool {
     env::var_os(MYSQLD).is_some()
 }
 

@@ -100,6 +100,9 @@ const TRIES: usize = 32;
 /// that was ended between two calls (a restart, a proxy that ends what is idle) is replaced without an
 /// error. One that a firewall has forgotten costs one call its timeout.
 ///
+/// A server with the option `-C` does not number changes: no save can be compared there, and each call that finds a
+/// session is an error. One with `-Y` wants a password, which the store has none of.
+///
 /// # Cancellation
 ///
 /// A future that is dropped may have been carried out or not, never in part. Its connection is
@@ -184,6 +187,11 @@ impl MemcachedStore {
     /// What there is in an item.
     fn found(&self, operation: &'static str, value: Option<Item>) -> Result<Found, StoreError> {
         let Some((value, unique)) = value else { return Ok(Found::Nothing) };
+        if unique == 0 {
+            let words = "this memcached does not number changes (its option `-C`), so that no save can be compared \
+                         with what is there: start it without `-C`";
+            return Err(StoreError::permanent(NAME, operation, words));
+        }
         let record = unpack(&value).ok_or_else(|| {
             let words = "a key below the prefix holds no session; who else writes there?";
             StoreError::permanent(NAME, operation, words)

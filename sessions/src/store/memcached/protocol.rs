@@ -61,6 +61,16 @@ impl Failure {
                 let advice = "has no room left, and forgets nothing by itself (its option `-M`)";
                 StoreError::new(NAME, operation, format!("{server} {advice}: {words}"))
             }
+            Self::Refused(words) if words.contains("Too many open connections") => {
+                let advice = "has as many connections as it takes (its option `-c`): let those of all \
+                              processes together (`with_max_connections`) stay below that";
+                StoreError::new(NAME, operation, format!("{server} {advice}: {words}"))
+            }
+            Self::Refused(words) if words.contains("unauthenticated") => {
+                let advice = "wants a name and a password (its option `-Y`), and this store has none: keep it \
+                              from strangers by its network instead";
+                StoreError::permanent(NAME, operation, format!("{server} {advice}: {words}"))
+            }
             Self::Refused(words) if words.starts_with("SERVER_ERROR") => {
                 StoreError::new(NAME, operation, format!("{server}: {words}"))
             }
@@ -90,8 +100,8 @@ async fn line(connection: &mut Connection) -> Result<String, Failure> {
 
 /// An answer that is not expected here.
 fn nonsense(line: &str) -> Failure {
-    let is_refusal =
-        line == "ERROR" || line.starts_with("SERVER_ERROR") || line.starts_with("CLIENT_ERROR");
+    let refusals = ["ERROR ", "SERVER_ERROR", "CLIENT_ERROR"];
+    let is_refusal = line == "ERROR" || refusals.iter().any(|word| line.starts_with(word));
     let words = line.chars().take(100).collect::<String>().escape_debug().to_string();
     if is_refusal { Failure::Refused(words) } else { Failure::Nonsense(words) }
 }
@@ -222,6 +232,8 @@ mod tests {
         assert!(!error("SERVER_ERROR object too large for cache").is_retryable());
         assert!(error("SERVER_ERROR out of memory storing object").is_retryable());
         assert!(!error("CLIENT_ERROR bad data chunk").is_retryable());
+        assert!(error("ERROR Too many open connections").is_retryable());
+        assert!(!error("CLIENT_ERROR unauthenticated").is_retryable());
         assert!(error("HTTP/1.1 400 Bad Request").is_retryable());
     }
 }

@@ -73,8 +73,15 @@ impl RedisStore {
             let error = RedisError::from(error);
             let detail = error.detail().unwrap_or_default();
             match (error.kind(), error.code()) {
-                (ErrorKind::Server(ServerErrorKind::NoPerm), _) if detail.contains("keys") => {
+                (ErrorKind::Server(ServerErrorKind::NoPerm), _) if is_about_keys(detail) => {
                     keys = Some(error);
+                }
+                (ErrorKind::Server(ServerErrorKind::NoPerm), _) if is_about_database(detail) => {
+                    let words = format!(
+                        "this user of Valkey may not use this database: it needs `alldbs`, or `db=` and its \
+                         number ({error})"
+                    );
+                    return Err(StoreError::permanent(NAME, operation, words));
                 }
                 (ErrorKind::Server(ServerErrorKind::NoPerm), _) => lacking.push(*name),
                 (ErrorKind::Server(ServerErrorKind::ResponseError), _)
@@ -101,5 +108,42 @@ impl RedisStore {
             }
         };
         Err(StoreError::permanent(NAME, operation, words))
+    }
+}
+
+/// Whether it is a key that the user may not use, and not the command: as Redis says it up to 7.0, and from 7.2 on, as
+/// Valkey does.
+fn is_about_keys(detail: &str) -> bool {
+    detail.contains("access one of the keys") || detail.contains("access a key")
+}
+
+/// Whether it is the database, as Valkey says it from 9.1 on.
+fn is_about_database(detail: &str) -> bool {
+    detail.contains("access database")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_may_not_is_told_apart() {
+        for (words, keys, database) in [
+            (
+                "this user has no permissions to access one of the keys used as arguments",
+                true,
+                false,
+            ),
+            ("No permissions to access a key", true, false),
+            ("No permissions to access database", false, true),
+            ("this user has no permissions to run the 'get' command", false, false),
+            ("User keys has no permissions to run the 'get' command", false, false),
+        ] {
+            assert_eq!(
+                (is_about_keys(words), is_about_database(words)),
+                (keys, database),
+                "{words}"
+            );
+        }
     }
 }

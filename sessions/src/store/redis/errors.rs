@@ -83,6 +83,8 @@ fn code_of(error: &RedisError) -> &str {
 pub(super) fn is_denied_in_script(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
     detail.contains("The user executing the script can't")
+        // From Redis 7.2 on, and Valkey.
+        || detail.contains("ACL failure in script")
         || detail.contains("No permissions to access a key")
         || (detail.contains("script") && detail.contains("NOPERM"))
 }
@@ -182,6 +184,10 @@ mod tests {
         for (words, told) in [
             ("unknown command 'EVAL'", "unknown command"),
             ("The user executing the script can't run this command or subcommand", "RENAME"),
+            (
+                "ACL failure in script: User a has no permissions to run the 'zadd' command",
+                "RENAME",
+            ),
         ] {
             let error = RedisError::from((kind, "An error", words.to_string()));
             let error = classify("replace", error);

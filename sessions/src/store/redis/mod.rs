@@ -35,7 +35,7 @@ use self::{
     connection::{Call, Connection, One, Server, Several, batch},
     errors::classify,
     recent::RecentRecords,
-    saves::last_of,
+    saves::{beside, last_of},
     scripts::Scripts,
     tracking::Tracking,
 };
@@ -452,7 +452,7 @@ impl RedisStore {
         let script = &self.scripts().delete;
         let now = self.shared.clock.now();
         let session = self.key(key);
-        let receipt = format!("{session}:{:016x}", u64::from_be_bytes(self.next_write_id(now)));
+        let receipt = beside(&session, self.next_write_id(now));
         let now = stored_millis(now).to_string();
         let command = script.call(&[&session, &receipt], &[now.as_bytes(), version]);
         let deleted: i64 = self.run("delete", script, &command, &mut Call::default()).await?;

@@ -121,23 +121,23 @@ impl RedisStore {
         write_id: [u8; WRITE_ID],
         call: &mut Call<'_>,
     ) -> Result<i64, StoreError> {
+        let save = Save { key, record, based_on, write_id, now: self.now() };
         let scripts = self.scripts();
         let (operation, script) = match based_on {
             None => ("create", &scripts.create),
             Some(_) => (REPLACE, &scripts.replace),
         };
-        let now = self.now();
         if let (true, Some(user)) = (self.shared.connection.is_cluster(), &record.user) {
             // The set first: a session that is not in it would escape a logout everywhere.
             let expires = stored_millis(record.expires_at);
-            Box::pin(self.index(operation, key, user, expires, now)).await?;
+            Box::pin(self.index(operation, key, user, expires, save.now)).await?;
         }
-        let both = self.write_commands(script, key, record, based_on, write_id, now);
+        let both = self.write_commands(script, &save);
         let answer = self.shared.connection.query(&Several(&both), call).await;
         let answer = match (answer.and_then(last_of), both.cmd_iter().last()) {
             #[cfg(feature = "redis-cluster")]
             (Err(error), _) if self.is_being_moved(&error) => {
-                Box::pin(self.write_alone(operation, &both, call)).await?
+                Box::pin(self.write_alone(operation, &save, call)).await?
             }
             // What came first has been done.
             (Err(error), Some(by_hash)) => {
@@ -163,32 +163,23 @@ impl RedisStore {
     async fn write_alone(
         &self,
         operation: &'static str,
-        both: &Pipeline,
+        save: &Save<'_>,
         call: &mut Call<'_>,
     ) -> Result<i64, StoreError> {
-        let words = |command: &Cmd| -> Vec<Vec<u8>> {
-            let words = command.args_iter().map(|word| match word {
-                Arg::Simple(word) => word.to_vec(),
-                _ => Vec::new(),
-            });
-            words.collect()
-        };
-        let mut commands = both.cmd_iter().map(words);
-        // `SET`, name, record, `PX`, time to live; `EVALSHA`, hash, 2, session, name, arguments.
-        let (Some(put), Some(call_of_two)) = (commands.next(), commands.next()) else {
-            return Ok(0);
-        };
-        let alone = &self.scripts().alone;
-        let script = if operation == REPLACE { &alone.replace } else { &alone.create };
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(&script.hash).arg(1).arg(&call_of_two[3]);
-        command.arg(&call_of_two[5..]).arg(&put[2]).arg(&put[4]);
+        let session = self.key(save.key);
         // The client has perhaps put the record beside the session.
         let mut forget = redis::cmd("DEL");
-        forget.arg(&call_of_two[4]);
+        forget.arg(beside(&session, save.write_id));
         let _: RedisResult<i64> =
             self.shared.connection.query(&One(&forget), &mut Call::default()).await;
-        self.run(operation, script, &command, call).await
+        let alone = &self.scripts().alone;
+        let script = if save.based_on.is_some() { &alone.replace } else { &alone.create };
+        let mut value = Vec::with_capacity(save.value_length());
+        save.value_into(&mut value);
+        let (words, ttl) = (save.words(), save.stays_for().to_string());
+        let mut told = words.in_order().to_vec();
+        told.extend([&value[..], ttl.as_bytes()]);
+        self.run(operation, script, &script.call(&[&session], &told), call).await
     }
 
     /// Deletes with one key: what is left in its place, for a minute, is a record that has expired, and is the receipt.
@@ -213,54 +204,21 @@ impl RedisStore {
     }
 
     /// The record beside the session, and the script that gives the record the session's name.
-    fn write_commands(
-        &self,
-        script: &Code,
-        key: &StoreKey,
-        record: &Record,
-        based_on: Option<u64>,
-        write_id: [u8; WRITE_ID],
-        now: u64,
-    ) -> Pipeline {
-        let expires = stored_millis(record.expires_at);
-        let ttl = expires.saturating_sub(now);
-        let session = self.key(key);
-        // Under a name that no other save has.
-        let beside = format!("{session}:{:016x}", u64::from_be_bytes(write_id));
-        // The words and the time take less than what is there for them.
-        let length = WRITE_ID + packed_length(record);
-        let mut put = Cmd::with_capacity(5, beside.len() + length + 32);
+    fn write_commands(&self, script: &Code, save: &Save<'_>) -> Pipeline {
+        let session = self.key(save.key);
+        let beside = beside(&session, save.write_id);
+        // `SET`, `PX` and the time take less than what is there for them.
+        let mut put = Cmd::with_capacity(5, beside.len() + save.value_length() + 32);
         put.arg("SET").arg(&beside);
-        let mut value = put.writer_for_next_arg();
-        value.write_all(&write_id).expect("memory");
-        pack_into(&mut value, record);
-        drop(value);
-        put.arg("PX").arg(ttl.max(LEAST_TTL));
-        let set = self.set_beside(record);
+        save.value_into(&mut put.writer_for_next_arg());
+        put.arg("PX").arg(save.stays_for());
+        let set = self.set_beside(save.record);
         let keys: &[&str] = match &set {
             Some(set) => &[&session, &beside, set],
             None => &[&session, &beside],
         };
-        // What is there if it has this record's expiry and user, and is live.
-        let mut unmoved = Vec::with_capacity(head_length(record));
-        if let Some(based_on) = based_on.filter(|_| ttl > 0) {
-            pack_head_into(&mut unmoved, record, based_on);
-        }
-        let end = (WRITE_ID + unmoved.len()).saturating_sub(1).to_string();
-        let [now, expires, ttl] = [now, expires, ttl].map(|number| number.to_string());
-        let based_on = based_on.unwrap_or(0).to_be_bytes();
-        let arguments: [&[u8]; 8] = [
-            now.as_bytes(),
-            &write_id,
-            key.as_bytes(),
-            expires.as_bytes(),
-            ttl.as_bytes(),
-            &based_on,
-            &unmoved,
-            end.as_bytes(),
-        ];
         let mut both = batch(2);
-        both.add_command(put).add_command(script.call(keys, &arguments));
+        both.add_command(put).add_command(script.call(keys, &save.words().in_order()));
         both
     }
 
@@ -330,6 +288,91 @@ impl RedisStore {
     pub(super) fn next_write_id(&self, now: SystemTime) -> [u8; WRITE_ID] {
         self.shared.write_ids.draw_at(now).to_be_bytes()
     }
+}
+
+/// A `create`; a `replace`, if it is based on a version.
+struct Save<'a> {
+    key: &'a StoreKey,
+    record: &'a Record,
+    based_on: Option<u64>,
+    write_id: [u8; WRITE_ID],
+    now: u64,
+}
+
+impl Save<'_> {
+    fn ttl(&self) -> u64 {
+        stored_millis(self.record.expires_at).saturating_sub(self.now)
+    }
+
+    /// For how long the record is given to the server.
+    fn stays_for(&self) -> u64 {
+        self.ttl().max(LEAST_TTL)
+    }
+
+    fn value_length(&self) -> usize {
+        WRITE_ID + packed_length(self.record)
+    }
+
+    /// Writes what the session's key is to hold.
+    fn value_into(&self, value: &mut impl Write) {
+        value.write_all(&self.write_id).expect("memory");
+        pack_into(value, self.record);
+    }
+
+    fn words(&self) -> Words<'_> {
+        let (expires, ttl) = (stored_millis(self.record.expires_at), self.ttl());
+        let mut unmoved = Vec::with_capacity(head_length(self.record));
+        if let Some(based_on) = self.based_on.filter(|_| ttl > 0) {
+            pack_head_into(&mut unmoved, self.record, based_on);
+        }
+        Words {
+            now: self.now.to_string(),
+            write_id: &self.write_id,
+            member: self.key.as_bytes(),
+            expires: expires.to_string(),
+            ttl: ttl.to_string(),
+            based_on: self.based_on.unwrap_or(0).to_be_bytes(),
+            unmoved_end: (WRITE_ID + unmoved.len()).saturating_sub(1).to_string(),
+            unmoved,
+        }
+    }
+}
+
+/// What `create` and `replace` are told, with the record beside the session and, behind these, with the record itself.
+struct Words<'a> {
+    now: String,
+    write_id: &'a [u8],
+    /// The key as a member of its user's set.
+    member: &'a [u8],
+    expires: String,
+    ttl: String,
+    based_on: [u8; 8],
+    /// What a record begins with, behind the write id, that has this one's expiry and user and the version that the
+    /// save is based on; nothing if it would not be live.
+    unmoved: Vec<u8>,
+    /// Where that ends.
+    unmoved_end: String,
+}
+
+impl Words<'_> {
+    /// `ARGV[1]` to `ARGV[8]` of the scripts.
+    fn in_order(&self) -> [&[u8]; 8] {
+        [
+            self.now.as_bytes(),
+            self.write_id,
+            self.member,
+            self.expires.as_bytes(),
+            self.ttl.as_bytes(),
+            &self.based_on,
+            &self.unmoved,
+            self.unmoved_end.as_bytes(),
+        ]
+    }
+}
+
+/// The name of what stands beside a session: the record of one save, or the receipt of one deletion, and of no other.
+pub(super) fn beside(session: &str, write_id: [u8; WRITE_ID]) -> String {
+    format!("{session}:{:016x}", u64::from_be_bytes(write_id))
 }
 
 /// The same call with the script's text in place of the hash.

@@ -121,7 +121,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
         let connected = D::connect(url, self.max_connections, self.timeout).await;
         let (read, write) = connected.map_err(|error| cannot_connect::<D>(url, error))?;
         let store = self.assemble(table, read, write, true);
-        store.core.in_transactions("connect").await?;
+        store.core.manner("connect").await?;
         Ok(store)
     }
 
@@ -163,6 +163,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
             asks: !are_ours || !D::CONNECTS_WITHOUT_NEED,
             known: Mutex::new(Known {
                 in_transactions: self.in_transactions,
+                is_serializable: false,
                 asked: None,
                 commits: false,
                 read_only_since: None,

@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Acquire, Pool};
+use sqlx::{Connection as _, Pool, SqlStr};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Dialect,
-    driver::{Meaning, Row, Value, meaning},
+    driver::{Driver, Meaning, Row, Value, meaning},
     errors::classify,
     line::Line,
     statements::{COLUMNS, Statement, Statements, Table},
@@ -39,6 +39,11 @@ const REPLACED: u32 = 3;
 /// After a new connection has led to a server that takes no writes, how long calls take the server's
 /// word for it, instead of making one new connection after the other.
 const READ_ONLY: Duration = Duration::from_secs(1);
+
+/// Why a file is waited for.
+const FILE: &str = "another process holds the file's lock for long, as a backup or a transaction that was left open, \
+                    or the disk does not answer";
+
 /// All but the sweep, which uses it and must not keep itself alive.
 pub(super) struct Core<D: Dialect> {
     pub(super) table: Table,
@@ -62,12 +67,30 @@ pub(super) struct Core<D: Dialect> {
 pub(super) struct Known {
     /// Whether each statement is sent in a transaction of its own, and is not prepared.
     pub(super) in_transactions: bool,
+    /// Whether a statement outside of a transaction would be serializable.
+    pub(super) is_serializable: bool,
     /// When that was asked.
     pub(super) asked: Option<Instant>,
     /// Whether a statement that wrote was committed by itself.
     pub(super) commits: bool,
     /// Since when new connections lead to a server that takes no writes.
     pub(super) read_only_since: Option<Instant>,
+}
+
+/// How a statement is sent.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    in_transaction: bool,
+    is_prepared: bool,
+}
+
+impl Known {
+    fn manner<D: Driver>(&self) -> Manner {
+        Manner {
+            in_transaction: self.in_transactions || self.is_serializable,
+            is_prepared: !self.in_transactions || D::KEEPS_PREPARED,
+        }
+    }
 }
 
 /// What went wrong in statements without values, and what the database's answer means.
@@ -122,6 +145,9 @@ impl<D: Dialect> Core<D> {
     }
 
     fn no_connection(&self) -> String {
+        if !D::CAN_HANG {
+            return format!("the connection was not free: {FILE}");
+        }
         format!(
             "no connection was free or could be made: the pool has {} of at most {} connections; if they \
              are all in use, it is too small, or something holds them for long",
@@ -131,7 +157,10 @@ impl<D: Dialect> Core<D> {
     }
 
     pub(super) fn too_late(&self, operation: &'static str) -> StoreError {
-        let words = format!("no answer within {:?}", self.timeout);
+        let words = match D::CAN_HANG {
+            true => format!("no answer within {:?}", self.timeout),
+            false => format!("no answer within {:?}: {FILE}", self.timeout),
+        };
         StoreError::new(D::STORE, operation, words)
     }
 
@@ -139,26 +168,28 @@ impl<D: Dialect> Core<D> {
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether to send statements in transactions; the first call finds it out.
-    pub(super) async fn in_transactions(
-        &self,
-        operation: &'static str,
-    ) -> Result<bool, StoreError> {
-        let (is_so, is_known) = self.known(|known| {
+    /// How to send statements; the first call finds it out.
+    pub(super) async fn manner(&self, operation: &'static str) -> Result<Manner, StoreError> {
+        let (manner, is_known) = self.known(|known| {
             let is_recent = known.asked.is_some_and(|asked| asked.elapsed() < D::ASKED_FOR);
-            (known.in_transactions, known.in_transactions || !self.asks || is_recent)
+            (known.manner::<D>(), known.in_transactions || !self.asks || is_recent)
         });
         if is_known {
-            return Ok(is_so);
+            return Ok(manner);
         }
         // Several calls may ask at once. All get equally good answers.
         let mut checkout = self.check_out(operation, &self.write).await?;
-        let ask = D::needs_transactions(&mut checkout.connection, &self.write, self.timeout);
-        let asked = timeout(self.timeout, ask).await;
-        let Ok(needs) = asked else { return Err(self.too_late(operation)) };
+        let ask = async {
+            let ours = &mut checkout.connection;
+            let needs = D::needs_transactions(ours, &self.write, self.timeout).await?;
+            Ok((needs, D::is_serializable(ours).await?))
+        };
+        let Ok(asked) = timeout(self.timeout, ask).await else {
+            return Err(self.too_late(operation));
+        };
         checkout.end();
-        let needs = needs.map_err(|error| self.error(operation, error))?;
-        if needs {
+        let (needs, is_serializable) = asked.map_err(|error| self.error(operation, error))?;
+        if needs || is_serializable {
             tracing::info!(
                 store = D::STORE,
                 "each call is a transaction of its own, which is slower: the documentation of the store \
@@ -167,8 +198,9 @@ impl<D: Dialect> Core<D> {
         }
         Ok(self.known(|known| {
             known.asked = Some(Instant::now());
+            known.is_serializable = is_serializable;
             known.in_transactions |= needs;
-            known.in_transactions
+            known.manner::<D>()
         }))
     }
 
@@ -242,9 +274,9 @@ impl<D: Dialect> Core<D> {
     ) -> Result<R, StoreError> {
         let (mut tries, mut replaced) = (0, 0);
         loop {
-            let in_transaction = self.in_transactions(operation).await?;
+            let manner = self.manner(operation).await?;
             let mut checkout = self.check_out(operation, pool).await?;
-            let work = self.attempt(&mut checkout.connection, &work, in_transaction);
+            let work = self.attempt(&mut checkout.connection, &work, manner);
             let answer = timeout(self.timeout, work).await;
             let Ok(answer) = answer else { return Err(self.too_late(operation)) };
             checkout.end();
@@ -258,7 +290,7 @@ impl<D: Dialect> Core<D> {
                     tries += 1;
                     sleep(pause(tries)).await;
                 }
-                Some(Meaning::OtherStatement) if !in_transaction => {
+                Some(Meaning::OtherStatement) if manner.is_prepared => {
                     self.stop_preparing();
                 }
                 Some(meaning @ (Meaning::ReadOnly | Meaning::Stale))
@@ -281,11 +313,11 @@ impl<D: Dialect> Core<D> {
         &self,
         connection: &mut sqlx::pool::PoolConnection<D>,
         work: &W,
-        in_transaction: bool,
+        manner: Manner,
     ) -> Result<R, sqlx::Error> {
-        if in_transaction {
-            let mut transaction = connection.begin().await?;
-            let answer = work.call(&mut transaction, !D::KEEPS_PREPARED).await?;
+        if manner.in_transaction {
+            let mut transaction = (**connection).begin_with(SqlStr::from_static(D::BEGIN)).await?;
+            let answer = work.call(&mut transaction, !manner.is_prepared).await?;
             transaction.commit().await?;
             return Ok(answer);
         }

@@ -42,8 +42,10 @@ pub struct Save {
 pub enum Meaning {
     /// There is no such table.
     NoTable,
-    /// There is no such schema, or none in the `search_path`.
+    /// There is no such schema.
     NoSchema,
+    /// Of the schemas in the `search_path` there is none.
+    NoSearchPath,
     /// The table has other columns.
     NoColumn,
     /// The record is larger than the server takes.
@@ -100,6 +102,8 @@ pub trait Driver: Database {
     const LEAVES_ANSWERS: bool = false;
     /// Whether a connection keeps what was prepared on it, also where each call is a transaction of its own.
     const KEEPS_PREPARED: bool = false;
+    /// Begins a transaction of one statement, whatever the server's or the connection's defaults are.
+    const BEGIN: &str = "BEGIN";
     /// Whether [`connect`](Self::connect) sees to it that its connections need no transactions.
     const CONNECTS_WITHOUT_NEED: bool;
     /// So many statements that save are on their way before the next saves wait for them, and then go
@@ -135,6 +139,14 @@ pub trait Driver: Database {
         pool: &Pool<Self>,
         timeout: Duration,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
+    /// Whether the server would refuse statements that have no session in common, because one of them reads where
+    /// another one writes.
+    fn is_serializable(
+        _: &mut Self::Connection,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send {
+        async { Ok(false) }
+    }
 
     /// Commits the transaction that is open although no one has begun it; whether there was one.
     fn commit_open(

@@ -62,7 +62,7 @@ pub(super) fn classify<D: Driver>(
         Meaning::NoTable => "there is no such table: call `migrate`, or make it with the statements \
                              in the documentation"
             .to_string(),
-        Meaning::NoSchema if error.to_string().contains("no schema has been selected") => {
+        Meaning::NoSearchPath => {
             "no schema that the connection's `search_path` names is there and may be used: set the \
              `search_path`, or name the table with its schema by `with_table(\"schema.table\")`"
                 .to_string()
@@ -84,7 +84,7 @@ pub(super) fn classify<D: Driver>(
         ),
         Meaning::Denied => format!(
             "`{operation}` needs {}; the store needs SELECT, INSERT, UPDATE and DELETE on the table \
-             {table}",
+             {table} (in PostgreSQL also USAGE on its schema)",
             needs(operation)
         ),
         Meaning::SchemaDenied if operation == "migrate" => format!(

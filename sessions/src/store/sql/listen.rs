@@ -322,6 +322,10 @@ impl Core<Postgres> {
         if was_sent && timeout(self.timeout, heard).await.is_ok() {
             return;
         }
+        // That the connection has been lost meanwhile says nothing about the next one.
+        if ears.feed.has_ended() {
+            return;
+        }
         if !was_sent {
             shared.warn("the table has no trigger that tells of changes: call `migrate`");
         } else if !ears.has_heard() {
@@ -356,6 +360,15 @@ struct Listening {
     options: PgConnectOptions,
     channel: String,
     timeout: Duration,
+}
+
+/// What has become of a connection.
+enum Outcome {
+    Heard,
+    /// What was sent has not arrived, and would not arrive on another one.
+    Deaf,
+    /// Before anything was to be heard, as on a server that ends what is idle (`idle_session_timeout`).
+    Lost,
 }
 
 /// However the task ends, its connection tells nothing any more, and another may be started.
@@ -394,29 +407,33 @@ impl Listening {
     async fn run(self) {
         let mut pause = PAUSE;
         while !self.watcher.is_closed() {
-            let has_heard = match timeout(self.timeout, self.connect()).await {
+            let outcome = match timeout(self.timeout, self.connect()).await {
                 Ok(Ok(Some((listener, ears)))) => {
                     if !self.running.uses(&ears) {
                         return;
                     }
-                    self.listen(listener, &ears).await;
+                    let is_deaf = self.listen(listener, &ears).await;
                     ears.feed.end();
-                    Some(ears.has_heard())
+                    match (ears.has_heard(), is_deaf) {
+                        (true, _) => Outcome::Heard,
+                        (false, true) => Outcome::Deaf,
+                        (false, false) => Outcome::Lost,
+                    }
                 }
                 Ok(Ok(None)) => {
                     self.running.shared.warn(TRANSACTIONS);
-                    Some(false)
+                    Outcome::Deaf
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "no connection that listens");
-                    None
+                    Outcome::Lost
                 }
-                Err(_) => None,
+                Err(_) => Outcome::Lost,
             };
-            pause = match has_heard {
-                Some(true) => PAUSE,
-                Some(false) => DEAF,
-                None => (2 * pause).min(LONGEST_PAUSE),
+            pause = match outcome {
+                Outcome::Heard => PAUSE,
+                Outcome::Deaf => DEAF,
+                Outcome::Lost => (2 * pause).min(LONGEST_PAUSE),
             };
             sleep(pause).await;
         }
@@ -483,18 +500,19 @@ impl Listening {
         timeout(self.timeout / 2, looks).await.unwrap_or(Ok(false))
     }
 
-    async fn listen(&self, mut listener: PgListener, ears: &Ears) {
+    /// Until the connection is lost, or given up: true, because what was sent has not arrived.
+    async fn listen(&self, mut listener: PgListener, ears: &Ears) -> bool {
         loop {
             tokio::select! {
                 told = listener.try_recv() => match told {
                     Ok(Some(notification)) => ears.receive(&notification),
-                    Ok(None) | Err(_) => return,
+                    Ok(None) | Err(_) => return false,
                 },
-                () = ears.is_deaf.notified() => return,
+                () = ears.is_deaf.notified() => return true,
                 () = sleep(DEAF) => {}
             }
             if self.watcher.is_closed() {
-                return;
+                return false;
             }
         }
     }

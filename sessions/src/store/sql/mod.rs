@@ -116,6 +116,14 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// Every save that was acknowledged survives what the server survives: a crash as well, unless you
 /// have turned `synchronous_commit` off.
 ///
+/// # Where transactions are serializable
+///
+/// Where `default_transaction_isolation` is `serializable`, for the server, the database, the role or on a pool of
+/// the application's, PostgreSQL would refuse saves of sessions that have nothing to do with each other, because one
+/// reads the pages that another one writes. When it is first used the store looks whether that is so, and then makes
+/// each call a `READ COMMITTED` transaction of its own, in three round trips. A role of the store's own can have one
+/// again: `ALTER ROLE app SET default_transaction_isolation = 'read committed'`.
+///
 /// # Behind a pooler
 ///
 /// - **PgBouncer with `pool_mode = session`**: as without one.
@@ -206,7 +214,7 @@ pub type PostgresStore = SqlStore<sqlx::Postgres>;
 ///     payload    LONGBLOB   NOT NULL,
 ///     INDEX sessions_expires_at (expires_at),
 ///     INDEX sessions_user_id (user_id)
-/// ) ENGINE = InnoDB;
+/// ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC;
 /// ```
 ///
 /// A user that only uses the table needs SELECT, INSERT, UPDATE and DELETE on it; one that makes it
@@ -284,8 +292,9 @@ pub trait Dialect: Driver {}
 /// pool of your own, sqlx asks before each statement unless you turn `test_before_acquire` off. When a connection
 /// is given back, sqlx asks once more, for which no call waits, but the next one that is given that connection does:
 /// far from the server, a pool carries half of what its number of connections suggests.
-/// Where each call has to be a transaction of its own (PostgreSQL behind some poolers, MySQL without
-/// `autocommit`: see the store's type), a statement takes four or five round trips, and three in MySQL.
+/// Where each call has to be a transaction of its own (PostgreSQL behind some poolers or where transactions are
+/// serializable, MySQL without `autocommit`: see the store's type), a statement takes three round trips, and behind a
+/// pooler four or five.
 ///
 /// # Expiry and the sweep
 ///
@@ -575,8 +584,9 @@ impl<D: Dialect> AllSessions for SqlStore<D> {
         /// How many rows are fetched at once.
         const PAGE: usize = 500;
         let core = &self.core;
-        // All keys are greater.
-        let mut after = Vec::new();
+        // All keys are greater, which are longer. Nothing at all would be NULL in a MariaDB with `sql_mode =
+        // EMPTY_STRING_IS_NULL`, and nothing greater than that.
+        let mut after = vec![0];
         loop {
             let values = [Value::Bytes(&after), core.now(), Value::Int(PAGE as i64)];
             let found = core.fetch("for_each", &core.statements.page, &values).await?;
@@ -616,8 +626,8 @@ impl<D: Dialect> UserIndex for SqlStore<D> {
             around.extend(found.iter().map(|(key, _)| watcher.around(key)));
         }
         let user = core.stored_user("delete_sessions_of", Some(user))?;
-        // No key is empty.
-        let except = Value::Bytes(except.map_or(&[], |key| key.as_bytes().as_slice()));
+        // No key is as short. (Nothing at all may be NULL, as in `for_each`.)
+        let except = Value::Bytes(except.map_or(&[0], |key| key.as_bytes().as_slice()));
         let values = [Value::Text(user.as_deref()), core.now(), except];
         core.execute("delete_sessions_of", &core.statements.delete_sessions_of, &values).await
     }

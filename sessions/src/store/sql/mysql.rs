@@ -32,6 +32,8 @@ impl Driver for MySql {
     // after it, which MySQL does not answer: with sqlx's sockets the COMMIT behind it then waits for the server's
     // delayed acknowledgement, 40 milliseconds.
     const KEEPS_PREPARED: bool = true;
+    // `BEGIN` alone begins a block with `sql_mode = ORACLE`.
+    const BEGIN: &str = "START TRANSACTION";
     const CONNECTS_WITHOUT_NEED: bool = true;
     // Its groups get in each other's way.
     const SAVES_AT_ONCE: usize = 1;
@@ -52,7 +54,7 @@ impl Driver for MySql {
                  user_id VARBINARY(1020), \
                  payload LONGBLOB NOT NULL, \
                  INDEX `{expires_index}` (expires_at), \
-                 INDEX `{user_index}` (user_id)) ENGINE = InnoDB"
+                 INDEX `{user_index}` (user_id)) ENGINE = InnoDB ROW_FORMAT = DYNAMIC"
         );
         // In order, so that it never reads more of the index than it removes.
         let delete_expired =
@@ -140,7 +142,7 @@ impl Driver for MySql {
             query = query.bind(none).bind(no_bytes);
         }
         // The answer only says how many: all, or none.
-        let mut transaction = connection.begin().await?;
+        let mut transaction = connection.begin_with(Self::BEGIN).await?;
         match query.bind(now).execute(&mut *transaction).await {
             Ok(done) if done.rows_affected() == saves.len() as u64 => {
                 transaction.commit().await?;
@@ -173,7 +175,7 @@ fn replace_together(table: &str, saves: usize) -> String {
                ? AS user_id, ? AS payload";
     let new = vec![one; saves].join(" UNION ALL ");
     format!(
-        "SET STATEMENT innodb_lock_wait_timeout = 0 FOR \
+        "SET STATEMENT innodb_lock_wait_timeout = 0, sql_safe_updates = 0 FOR \
          UPDATE ({new}) AS new STRAIGHT_JOIN {table} AS old ON old.id = new.id SET \
          old.version = new.version, old.created_at = new.created_at, \
          old.expires_at = new.expires_at, old.user_id = new.user_id, old.payload = new.payload \
@@ -208,8 +210,11 @@ fn meaning(number: u16, code: &str, message: &str) -> Meaning {
         // Of all; of the user, at once; of the user, in an hour.
         1040 | 1203 | 1226 => Meaning::Crowded,
         // These have a class of errors that pass, and do not pass: the host is blocked or unknown, the
-        // client is too old, an option forbids it, a broken view, a column of others, a definer.
-        1129 | 1130 | 1251 | 1275 | 1290 | 1356 | 1364 | 1366 | 1449 => Meaning::Lasting,
+        // client is too old, safe updates, an option forbids it, a broken view, a column of others, a
+        // definer, an index of the row format.
+        1129 | 1130 | 1175 | 1251 | 1275 | 1290 | 1356 | 1364 | 1366 | 1449 | 1709 => {
+            Meaning::Lasting
+        }
         // The disk or the table is full; no memory; too many prepared statements.
         1021 | 1114 | 1037 | 1038 | 1041 | 1461 => Meaning::Passing,
         // Connection, a rollback, a statement that was interrupted, and what has no class of its own:
@@ -259,6 +264,8 @@ mod tests {
             (1226, "42000", "User 'app' has exceeded the 'max_user_connections'", Crowded),
             (1129, "", "Host '10.0.0.1' is blocked", Lasting),
             (1130, "HY000", "Host '10.0.0.1' is not allowed to connect", Lasting),
+            (1175, "HY000", "You are using safe update mode", Lasting),
+            (1709, "HY000", "Index column size too large", Lasting),
             (1251, "08004", "Client does not support authentication protocol", Lasting),
             (1364, "HY000", "Field 'mine' doesn't have a default value", Lasting),
             (1366, "22007", "Incorrect string value", Lasting),

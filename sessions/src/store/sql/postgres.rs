@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Pool, Postgres, Row as _,
     error::DatabaseError,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions},
 };
 
 use super::{
@@ -39,6 +39,8 @@ impl Driver for Postgres {
     const SWEEP_BATCH: u32 = 1000;
     const CAN_HANG: bool = true;
     const CONNECTS_WITHOUT_NEED: bool = false;
+    // It is one statement: there is nothing to serialize.
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
     type News = News;
 
@@ -58,12 +60,14 @@ impl Driver for Postgres {
              AND attnum > 0 AND NOT attisdropped"
         );
         // One message is one transaction, and the lock is let go of at its end. Without the lock,
-        // two `IF NOT EXISTS` at once can both find nothing, and one of them fails.
+        // two `IF NOT EXISTS` at once can both find nothing, and one of them fails; so they would if what comes
+        // behind the lock saw the table as it was before.
         //
         // `CREATE INDEX IF NOT EXISTS` waits for every writer of the table before it looks whether the index is
         // there, and all writers who come later wait behind it.
         let migrate = format!(
-            "SELECT pg_advisory_xact_lock(7310601285309117043); \
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SELECT pg_advisory_xact_lock(7310601285309117043); \
              CREATE TABLE IF NOT EXISTS {table} (\
                  id BYTEA NOT NULL PRIMARY KEY, \
                  version BIGINT NOT NULL, \
@@ -128,6 +132,11 @@ impl Driver for Postgres {
         Ok(needs)
     }
 
+    async fn is_serializable(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let level: String = connection.fetch_one("SHOW transaction_isolation").await?.try_get(0)?;
+        Ok(level == "serializable")
+    }
+
     async fn commit_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         // A statement outside of a transaction begins one of its own, at the same moment.
         let ask = "SELECT transaction_timestamp() <> statement_timestamp()";
@@ -172,7 +181,9 @@ impl Driver for Postgres {
     run_statements!(String);
 
     fn meaning(error: &dyn DatabaseError) -> Meaning {
-        meaning(error.code().as_deref().unwrap_or(""), error.message())
+        let routine =
+            error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine);
+        meaning(error.code().as_deref().unwrap_or(""), routine.unwrap_or(""), error.message())
     }
 
     fn user_to_stored(user: &str) -> String {
@@ -328,9 +339,12 @@ impl Watch for SqlStore<Postgres> {
 }
 
 /// What a SQLSTATE means: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn meaning(code: &str, message: &str) -> Meaning {
+///
+/// The server's words are in its own language (`lc_messages`), the name of the `routine` that says them is in none.
+fn meaning(code: &str, routine: &str, message: &str) -> Meaning {
     match code {
         "42P01" => Meaning::NoTable,
+        "3F000" if routine == "RangeVarGetCreationNamespace" => Meaning::NoSearchPath,
         "3F000" => Meaning::NoSchema,
         "42703" => Meaning::NoColumn,
         // A limit of the program, such as a value of a gigabyte.
@@ -341,10 +355,10 @@ fn meaning(code: &str, message: &str) -> Meaning {
         "40001" | "40P01" => Meaning::InTheWay,
         "25006" => Meaning::ReadOnly,
         // The table has changed since the statement was prepared.
-        "0A000" if message.starts_with("cached plan") => Meaning::Stale,
+        "0A000" if routine == "RevalidateCachedQuery" => Meaning::Stale,
         // No such statement, one of that name already, values of another kind, the mark of another.
         "26000" | "42P05" | "22P03" | "22012" => Meaning::OtherStatement,
-        "08P01" if message.starts_with("bind message") => Meaning::OtherStatement,
+        "08P01" if routine == "exec_bind_message" => Meaning::OtherStatement,
         "08P01" if message.starts_with("unsupported startup parameter") => Meaning::Parameter,
         // All that PgBouncer has to say has this code, whether it passes or not.
         "08P01" => match PASSING_AT_PGBOUNCER.iter().any(|words| message.contains(words)) {
@@ -386,61 +400,68 @@ mod tests {
     #[test]
     fn what_answers_mean() {
         use Meaning::*;
-        for (code, message, expected) in [
-            ("42P01", "relation \"sessions\" does not exist", NoTable),
-            ("3F000", "no schema has been selected to create in", NoSchema),
-            ("3F000", "schema \"web\" does not exist", NoSchema),
-            ("42703", "column \"expires_at\" does not exist", NoColumn),
-            ("54000", "out of memory", TooLarge),
-            ("42501", "permission denied for table sessions", Denied),
-            ("42501", "must be owner of table sessions", Denied),
-            ("42501", "permission denied for schema web", SchemaDenied),
-            ("40001", "could not serialize access due to concurrent update", InTheWay),
-            ("40P01", "deadlock detected", InTheWay),
-            ("25006", "cannot execute UPDATE in a read-only transaction", ReadOnly),
-            ("0A000", "cached plan must not change result type", Stale),
-            ("0A000", "cross-database references are not implemented", Lasting),
-            ("26000", "prepared statement \"sqlx_s_1\" does not exist", OtherStatement),
-            ("42P05", "prepared statement \"sqlx_s_1\" already exists", OtherStatement),
-            ("22P03", "incorrect binary data format in bind parameter 1", OtherStatement),
-            ("22012", "division by zero", OtherStatement),
-            ("08P01", "bind message supplies 3 parameters, but prepared", OtherStatement),
-            ("08P01", "unsupported startup parameter: extra_float_digits", Parameter),
-            ("08P01", "unsupported startup parameter: options", Parameter),
-            ("08P01", "database \"shop\" does not exist", Lasting),
-            ("08P01", "no such database: shop", Lasting),
-            ("08P01", "no such user: shop", Lasting),
-            ("08P01", "bouncer config error", Lasting),
-            ("08P01", "invalid message format", Lasting),
-            ("08P01", "query_wait_timeout", Passing),
-            ("08P01", "client_login_timeout (server down)", Passing),
-            ("08P01", "no more connections allowed (max_client_conn)", Passing),
-            ("08P01", "server conn crashed?", Passing),
-            ("08P01", "server login has been failing, try again later", Passing),
-            ("08006", "connection failure", Passing),
-            ("28P01", "password authentication failed for user \"shop\"", Lasting),
-            ("28000", "no pg_hba.conf entry for host", Lasting),
-            ("3D000", "database \"shop\" does not exist", Lasting),
-            ("53300", "sorry, too many clients already", Crowded),
-            ("53300", "too many connections for role \"shop\"", Crowded),
-            ("53100", "could not extend file: No space left on device", Passing),
-            ("53200", "out of memory", Passing),
-            ("55P03", "canceling statement due to lock timeout", Passing),
-            ("57014", "canceling statement due to statement timeout", Passing),
-            ("57P01", "terminating connection due to administrator command", Passing),
-            ("57P02", "terminating connection because of crash", Passing),
-            ("57P03", "the database system is starting up", Passing),
-            ("57P04", "database was dropped", Lasting),
-            ("57P05", "terminating connection due to idle-session timeout", Passing),
-            ("25P03", "terminating connection due to idle-in-transaction timeout", Passing),
-            ("58030", "could not write to file", Passing),
-            ("23505", "duplicate key value violates unique constraint", Lasting),
-            ("22021", "invalid byte sequence for encoding \"UTF8\": 0x00", Lasting),
-            ("42804", "column \"payload\" is of type text", Lasting),
-            ("XX000", "cache lookup failed", Lasting),
-            ("", "", Lasting),
+        for (code, routine, message, expected) in [
+            ("42P01", "", "relation \"sessions\" does not exist", NoTable),
+            ("3F000", "RangeVarGetCreationNamespace", "no schema has been selected", NoSearchPath),
+            ("3F000", "get_namespace_oid", "schema \"web\" does not exist", NoSchema),
+            ("42703", "", "column \"expires_at\" does not exist", NoColumn),
+            ("54000", "", "out of memory", TooLarge),
+            ("42501", "", "permission denied for table sessions", Denied),
+            ("42501", "", "must be owner of table sessions", Denied),
+            ("42501", "", "permission denied for schema web", SchemaDenied),
+            ("40001", "", "could not serialize access due to concurrent update", InTheWay),
+            ("40P01", "", "deadlock detected", InTheWay),
+            ("25006", "", "cannot execute UPDATE in a read-only transaction", ReadOnly),
+            ("0A000", "RevalidateCachedQuery", "cached plan must not change result type", Stale),
+            (
+                "0A000",
+                "RevalidateCachedQuery",
+                "gecachter Plan darf den Ergebnistyp nicht ändern",
+                Stale,
+            ),
+            ("0A000", "", "cross-database references are not implemented", Lasting),
+            ("26000", "", "prepared statement \"sqlx_s_1\" does not exist", OtherStatement),
+            ("42P05", "", "prepared statement \"sqlx_s_1\" already exists", OtherStatement),
+            ("22P03", "", "incorrect binary data format in bind parameter 1", OtherStatement),
+            ("22012", "", "division by zero", OtherStatement),
+            ("08P01", "exec_bind_message", "bind message supplies 3 parameters", OtherStatement),
+            ("08P01", "exec_bind_message", "Bind-Nachricht enthält 3 Parameter", OtherStatement),
+            ("08P01", "", "unsupported startup parameter: extra_float_digits", Parameter),
+            ("08P01", "", "unsupported startup parameter: options", Parameter),
+            ("08P01", "", "database \"shop\" does not exist", Lasting),
+            ("08P01", "", "no such database: shop", Lasting),
+            ("08P01", "", "no such user: shop", Lasting),
+            ("08P01", "", "bouncer config error", Lasting),
+            ("08P01", "", "invalid message format", Lasting),
+            ("08P01", "", "query_wait_timeout", Passing),
+            ("08P01", "", "client_login_timeout (server down)", Passing),
+            ("08P01", "", "no more connections allowed (max_client_conn)", Passing),
+            ("08P01", "", "server conn crashed?", Passing),
+            ("08P01", "", "server login has been failing, try again later", Passing),
+            ("08006", "", "connection failure", Passing),
+            ("28P01", "", "password authentication failed for user \"shop\"", Lasting),
+            ("28000", "", "no pg_hba.conf entry for host", Lasting),
+            ("3D000", "", "database \"shop\" does not exist", Lasting),
+            ("53300", "", "sorry, too many clients already", Crowded),
+            ("53300", "", "too many connections for role \"shop\"", Crowded),
+            ("53100", "", "could not extend file: No space left on device", Passing),
+            ("53200", "", "out of memory", Passing),
+            ("55P03", "", "canceling statement due to lock timeout", Passing),
+            ("57014", "", "canceling statement due to statement timeout", Passing),
+            ("57P01", "", "terminating connection due to administrator command", Passing),
+            ("57P02", "", "terminating connection because of crash", Passing),
+            ("57P03", "", "the database system is starting up", Passing),
+            ("57P04", "", "database was dropped", Lasting),
+            ("57P05", "", "terminating connection due to idle-session timeout", Passing),
+            ("25P03", "", "terminating connection due to idle-in-transaction timeout", Passing),
+            ("58030", "", "could not write to file", Passing),
+            ("23505", "", "duplicate key value violates unique constraint", Lasting),
+            ("22021", "", "invalid byte sequence for encoding \"UTF8\": 0x00", Lasting),
+            ("42804", "", "column \"payload\" is of type text", Lasting),
+            ("XX000", "", "cache lookup failed", Lasting),
+            ("", "", "", Lasting),
         ] {
-            assert_eq!(meaning(code, message), expected, "{code} {message}");
+            assert_eq!(meaning(code, routine, message), expected, "{code} {message}");
         }
     }
 

@@ -131,7 +131,8 @@ impl<D: Dialect> Core<D> {
     /// How a save of `bytes` goes; what it is, is only asked if it waits.
     pub(super) fn place(self: &Arc<Self>, bytes: usize, save: impl FnOnce() -> Save) -> Place<D> {
         // Before the first write it is not known how this server is to be written to.
-        let goes_alone = self.known(|known| known.in_transactions || !known.commits);
+        let goes_alone =
+            self.known(|known| known.in_transactions || known.is_serializable || !known.commits);
         if self.statements.replace_together.is_empty() || goes_alone {
             return Place::Alone;
         }

@@ -1,0 +1,207 @@
+//! SQL servers as their administrators have set them.
+
+use std::time::{Duration, Instant};
+
+use sessions::{
+    Created, MySqlStore, PostgresStore, Replaced, SqliteStore, Store, UserIndex,
+    store::{Dialect, NearCache, SqlStore},
+};
+use sessions_tests::{
+    at_once, eventually,
+    servers::{Folder, Kind, StoreServer},
+};
+use sqlx::{
+    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, SqliteConnection,
+    mysql::MySqlPoolOptions,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    raw_sql,
+};
+
+use crate::{
+    app,
+    checks::{all_sessions, key, record, user_index},
+    under_test,
+};
+
+/// Ten processes that begin at once make the table, and none fails.
+async fn migrates_at_once<D: Dialect>(url: &str) {
+    let url = url.to_string();
+    at_once(10, move |_| {
+        let url = url.clone();
+        async move {
+            let builder = SqlStore::<D>::builder().with_max_connections(1);
+            builder.connect(&url).await.unwrap().migrate().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Many sessions are saved, looked at and extended at once, and no call fails: they have nothing to do with each other.
+async fn serves_many_at_once<D: Dialect>(store: &SqlStore<D>) {
+    let stores = store.clone();
+    at_once(40, move |number| {
+        let store = stores.clone();
+        async move {
+            let (session, user) = (key(), format!("user {}", number % 10));
+            let made = |version| record(version, Some(&user), &[7; 300]);
+            assert_eq!(store.create(&session, &made(1)).await.unwrap(), Created::Done);
+            for version in 2..12 {
+                let replaced = store.replace(&session, &made(version), version - 1).await.unwrap();
+                assert_eq!(replaced, Replaced::Done);
+                let expires_at = made(1).expires_at + Duration::from_secs(version);
+                store.touch(&session, expires_at).await.unwrap();
+                let found = store.load(&session).await.unwrap().expect("it is live");
+                assert_eq!(found.version, version);
+            }
+            assert!(store.delete(&session).await.unwrap());
+        }
+    })
+    .await;
+}
+
+/// What a store does, on a server that has been told something unusual.
+async fn serves<D: Dialect>(store: &SqlStore<D>) {
+    store.migrate().await.unwrap();
+    user_index(store).await;
+    serves_many_at_once(store).await;
+}
+
+/// With and without `autocommit`, whatever `BEGIN` means, and whatever an UPDATE has to name; and the table is one that
+/// its indexes fit into.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_serves_sessions_whatever_its_settings_make_of_statements() {
+    for autocommit in ["--autocommit=1", "--autocommit=0"] {
+        let settings = [
+            autocommit,
+            "--sql-mode=ORACLE,STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES",
+            "--sql-safe-updates=1",
+            "--innodb-default-row-format=compact",
+            "--transaction-isolation=SERIALIZABLE",
+        ];
+        let Some(server) = StoreServer::start_with(Kind::MariaDb, &settings) else { return };
+        under_test("MariaDB with unusual settings");
+        serves(&MySqlStore::connect(&server.url()).await.unwrap()).await;
+        let pool = MySqlPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
+        serves(&MySqlStore::builder().with_table("theirs").build(pool).unwrap()).await;
+    }
+}
+
+/// Where a value of no bytes is NULL, to which nothing is equal, unequal or greater, all of a user's sessions end, and
+/// all sessions are seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_ends_and_lists_sessions_where_empty_values_are_null() {
+    let mode = "--sql-mode=EMPTY_STRING_IS_NULL,STRICT_TRANS_TABLES";
+    let Some(server) = StoreServer::start_with(Kind::MariaDb, &[mode]) else { return };
+    under_test("MariaDB without empty values");
+    let store = MySqlStore::connect(&server.url()).await.unwrap();
+    store.migrate().await.unwrap();
+    all_sessions(&store).await;
+    app::logs_out_everywhere(store.clone()).await;
+    serves_many_at_once(&store).await;
+    let session = key();
+    let _ = store.create(&session, &record(1, Some("zoe"), b"x")).await.unwrap();
+    assert_eq!(store.delete_sessions_of("zoe", None).await.unwrap(), 1);
+    assert!(store.load(&session).await.unwrap().is_none());
+}
+
+/// What is to be serialized of single statements is nothing: no save is refused for another session's sake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_serves_sessions_whatever_the_isolation_of_transactions_is() {
+    for level in ["serializable", "repeatable read"] {
+        let setting = format!("default_transaction_isolation={level}");
+        let Some(server) = StoreServer::start_with(Kind::Postgres, &["-c", &setting]) else {
+            return;
+        };
+        under_test(&format!("PostgreSQL, {level}"));
+        migrates_at_once::<sqlx::Postgres>(&server.url()).await;
+        let store = PostgresStore::connect(&server.url()).await.unwrap();
+        serves(&store).await;
+        let pool = PgPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
+        serves(&PostgresStore::new(pool)).await;
+    }
+}
+
+/// What the server says is understood whatever its language is: here, that a statement has to be prepared anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_speaks_german_is_understood() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    let Some(language) = server.add_language("de_DE") else { return };
+    let mut admin = PgConnection::connect(&server.url()).await.unwrap();
+    let speak = format!("ALTER DATABASE postgres SET lc_messages = '{language}'");
+    admin.execute(AssertSqlSafe(speak)).await.unwrap();
+    let store = PostgresStore::connect(&server.url()).await.unwrap();
+    let error = store.load(&key()).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("call `migrate`") && cause.contains("existiert nicht"), "{cause}");
+    store.migrate().await.unwrap();
+    let session = key();
+    let _ = store.create(&session, &record(1, Some("ann"), b"x")).await.unwrap();
+    assert!(store.load(&session).await.unwrap().is_some());
+    admin.execute("ALTER TABLE sessions ALTER user_id TYPE VARCHAR(4000)").await.unwrap();
+    assert!(store.load(&session).await.unwrap().is_some());
+
+    let options = server.url().parse::<PgConnectOptions>().unwrap();
+    let pool = PgPool::connect_with(options.options([("search_path", "nowhere")])).await.unwrap();
+    let error = PostgresStore::new(pool).migrate().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("set the `search_path`"), "{cause}");
+}
+
+/// A large table can be one of partitions, by the hash of the key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_serves_sessions_from_a_table_of_partitions() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    let mut admin = PgConnection::connect(&server.url()).await.unwrap();
+    let made = "CREATE TABLE sessions (id BYTEA NOT NULL PRIMARY KEY, version BIGINT NOT NULL, \
+                    created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, user_id TEXT, \
+                    payload BYTEA NOT NULL) PARTITION BY HASH (id); \
+                CREATE TABLE even PARTITION OF sessions FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
+                CREATE TABLE odd PARTITION OF sessions FOR VALUES WITH (MODULUS 2, REMAINDER 1)";
+    raw_sql(made).execute(&mut admin).await.unwrap();
+    let builder = PostgresStore::builder().with_notifications();
+    let store = builder.connect(&server.url()).await.unwrap();
+    serves(&store).await;
+    let near = NearCache::new(store).unwrap();
+    let elsewhere = PostgresStore::connect(&server.url()).await.unwrap();
+    let session = key();
+    let _ = near.create(&session, &record(1, None, b"x")).await.unwrap();
+    eventually("it is told", async || {
+        let before = near.stats().hits;
+        let _ = near.load(&session).await;
+        near.stats().hits > before
+    })
+    .await;
+    let replaced = elsewhere.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+    eventually("it is seen", async || near.load(&session).await.unwrap().unwrap().version == 2)
+        .await;
+}
+
+/// Saves say why they fail, reads go on, and all is well when the lock is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sqlite_file_that_another_process_has_locked_is_told() {
+    let folder = Folder::new();
+    let url = format!("sqlite:{}", folder.path.join("sessions.db").display());
+    let builder = SqliteStore::builder().with_timeout(Duration::from_millis(500));
+    let store = builder.connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let session = key();
+    let _ = store.create(&session, &record(1, None, b"x")).await.unwrap();
+    let mut other = SqliteConnection::connect(&url).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let stores = store.clone();
+    let begun = Instant::now();
+    let errors = at_once(3, move |_| {
+        let store = stores.clone();
+        async move { store.create(&key(), &record(1, None, b"x")).await.unwrap_err() }
+    });
+    for error in errors.await {
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.is_retryable() && cause.contains("lock"), "{error}: {cause}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(store.load(&session).await.unwrap().is_some());
+    other.execute("ROLLBACK").await.unwrap();
+    let replaced = store.replace(&session, &record(2, None, b"y"), 1).await.unwrap();
+    assert_eq!(replaced, Replaced::Done);
+}

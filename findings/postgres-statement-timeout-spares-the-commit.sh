@@ -7,12 +7,13 @@
 #            nothing has been written.
 # Seen:      the timeout is turned off before the transaction is committed. The INSERT waits for the standby without a
 #            limit, and so does a COMMIT. Meanwhile its row is seen by nobody. `pg_cancel_backend` ends the waiting, but as
-#            a success: "INSERT 0 1", with a warning, and everybody sees the row.
+#            a success: "INSERT 0 1", with a warning, and everybody sees the row. If the client goes, the waiting goes on.
 # Matters:   who has relied on `statement_timeout` to bound what a request takes has each login and each save wait for
-#            ever when the standby goes, one pool connection each. And a client that gives up by itself does not know:
-#            the row is on the server's disk, will be there when the standby is back or the server starts anew, and until
-#            then whoever writes it again waits behind the first. Give calls a time limit in the client, and let a write
-#            that is sent again know itself.
+#            ever when the standby goes. A client that gives up by itself, and connects anew, leaves one of the server's
+#            connections waiting each time, up to `max_connections`, and does not know what became of its write: the row
+#            is on the server's disk, will be there when the standby is back or the server starts anew, and until then
+#            whoever writes it again waits behind the first. Have sessions wait for no standby (`synchronous_commit =
+#            local` for their role), or give calls a time limit in the client, and let a write know itself.
 # Source:    https://www.postgresql.org/docs/15/runtime-config-client.html#GUC-STATEMENT-TIMEOUT does not mention it;
 #            src/backend/tcop/postgres.c, finish_xact_command: "cancel active statement timeout after each command".
 set -euo pipefail
@@ -69,6 +70,12 @@ P=()
 expect "the two clients that were cancelled ended with" "$code" 0
 expect "one of them was told" "$(head -1 "$T/one")" "WARNING:  canceling wait for synchronous replication due to user request"
 expect "rows that others see now" "$(rows)" "one two"
+
+# Its client is killed after a second.
+(timeout -s KILL 1 psql -h 127.0.0.1 -p "$port" -U tester -X -q -d postgres \
+    -c "SET statement_timeout = '1s'" -c "INSERT INTO sessions VALUES ('three')" || true) 2>/dev/null
+sleep 4
+expect "statements that wait although their client has gone" "$(waiting)" 1
 
 if [ "$changed" = 0 ]; then
     echo "as described: no timeout for a commit, and a cancelled one has happened"

@@ -20,7 +20,7 @@ command -v python3 >/dev/null || { echo "python3 is missing: apt-get install pyt
 T=$(mktemp -d)
 P=()
 trap 'kill "${P[@]}" 2>/dev/null || true; wait; rm -rf "$T"' EXIT
-"$haproxy" -v | head -1
+"$haproxy" -v | sed -n 1p
 
 free() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 short=$(free)

@@ -23,7 +23,7 @@ T=$(mktemp -d)
 P=()
 trap 'kill "${P[@]}" 2>/dev/null || true; wait; rm -rf "$T"' EXIT
 "$nginx" -v
-"$apache" -v | head -1
+"$apache" -v | sed -n 1p
 
 free() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 back=$(free)

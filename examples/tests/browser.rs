@@ -15,6 +15,8 @@ mod logins;
 mod provider;
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "browser/streams.rs"]
+mod streams;
 mod support;
 mod webdriver;
 

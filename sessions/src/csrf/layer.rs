@@ -63,8 +63,8 @@ use crate::{
 /// 2. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
 ///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
 ///    [`with_trusted_origin`](CsrfLayerBuilder::with_trusted_origin).
-/// 3. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
-///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2).
+/// 3. Without that header, from an older browser, over plain HTTP, or with a WebSocket of Chromium: an
+///    `Origin` must be trusted, or have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2).
 ///    `Origin: null`, from a page that does not say where it is from, leaves it to the token, and
 ///    is refused where there is none. So far neither a session nor its store has been asked.
 /// 4. The token that [`Session::csrf_token`](crate::Session::csrf_token) gave to this session, in

@@ -4,7 +4,7 @@
 //!    this header (W3C Fetch Metadata Request Headers).
 //! 2. Any other `Sec-Fetch-Site`: good if the `Origin` is a trusted one.
 //! 3. Neither header: not a browser, or an old one that says nothing. Not refused here.
-//! 4. An `Origin` alone: good if it is a trusted one, or its host and port are those that the
+//! 4. An `Origin` alone, as with each WebSocket of Chromium: good if it is a trusted one, or its host and port are those that the
 //!    request was sent to (RFC 9110, 7.1).
 //! 5. `Origin: null` alone: a page that does not say who it is, as one with `Referrer-Policy:
 //!    no-referrer` over plain HTTP, which may be the site's own. Something else has to decide.
@@ -41,8 +41,8 @@ const LONGEST_SHOWN: usize = 100;
 /// 1. `Sec-Fetch-Site`, which browsers set and pages cannot (W3C, Fetch Metadata Request Headers):
 ///    `same-origin` and `none` are good; with anything else the `Origin` must be one of
 ///    [`with_trusted_origin`](OriginCheckBuilder::with_trusted_origin).
-/// 2. Without that header, from an older browser or over plain HTTP: an `Origin` must be trusted, or
-///    have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2). A proxy
+/// 2. Without that header, from an older browser, over plain HTTP, or with a WebSocket of Chromium: an
+///    `Origin` must be trusted, or have the host and port that the request was sent to (`Host`; `:authority` with HTTP/2). A proxy
 ///    has to hand that on: [`proxies`](crate::proxies).
 /// 3. A request with neither passes: it is not from a browser, or from one that is too old to tell. A
 ///    browser that opens a WebSocket always sends `Origin` (RFC 6455, 4.1).

@@ -129,7 +129,7 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     /// When the cookie is sent along from other sites.
     ///
     /// `Strict` keeps it back also when a link leads here: a user who comes from an identity provider, or
-    /// from a mail, is nobody on the first page and known on the second. With the default `Lax` the
+    /// from a mail, is nobody on the first page, also when it is reloaded, and known on the second. With the default `Lax` the
     /// cookie comes along when a link is followed, and not with what other sites post: how a provider that
     /// answers with a form (`response_mode=form_post`) finds the session all the same says
     /// [`proxies`](crate::proxies#cookies-between-sites).

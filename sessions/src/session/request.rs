@@ -62,7 +62,7 @@ pub(crate) struct Handle<T: SessionData> {
     pub(super) old_cookie_is_over: AtomicBool,
 }
 
-/// The request's `Cookie` headers. More than one are unusual, and only under HTTP/2.
+/// The request's `Cookie` headers. More than one come over HTTP/2 alone, where Chromium sends one for each cookie.
 pub(super) enum Cookies {
     None,
     One(HeaderValue),

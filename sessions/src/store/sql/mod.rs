@@ -76,6 +76,11 @@ mod together;
 /// power failure the last moments may be missing, because `connect` sets `synchronous = NORMAL`;
 /// the file is whole all the same.
 ///
+/// **Do not open the file yourself while the store is in use**, not even to read or copy it: when your process closes it,
+/// the system takes SQLite's locks away. The next process that looks at the database then deletes the log in which
+/// this one goes on writing, and what was saved since is gone with the process. `VACUUM INTO 'copy.db'` makes a copy, and
+/// so does `sqlite3 sessions.db '.backup copy.db'`, a process of its own.
+///
 /// The file must be on a local disk. With `sqlite::memory:` the sessions end with the store.
 #[cfg(feature = "sqlite")]
 pub type SqliteStore = SqlStore<sqlx::Sqlite>;
@@ -114,7 +119,10 @@ pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 /// schema; one that makes it needs CREATE on the schema.
 ///
 /// Every save that was acknowledged survives what the server survives: a crash as well, unless you
-/// have turned `synchronous_commit` off.
+/// have turned `synchronous_commit` off. With a synchronous standby that is away, a save waits for it:
+/// [the store's timeout](SqlStoreBuilder::with_timeout) gives the call up, `statement_timeout` does not, and a
+/// connection of the server waits on, one for each such call. `ALTER ROLE app SET synchronous_commit = local` has
+/// sessions wait for no standby.
 ///
 /// # Where transactions are serializable
 ///

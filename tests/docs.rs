@@ -64,6 +64,28 @@ fn the_documentation_and_the_list_of_findings_name_the_scripts_that_are_there() 
     }
 }
 
+/// The versions of the clients' crates, as `sessions` asks for them.
+#[test]
+fn the_documentation_names_the_versions_of_the_clients_that_stores_take() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
+    let manifest = read("Cargo.toml");
+    let version = |name: &str| {
+        let (_, rest) =
+            manifest.split_once(&format!("\n{name} = {{ version = \"")).expect("a version");
+        let parts: Vec<&str> = rest.split(['.', '"']).take(2).collect();
+        // What may change without a new type.
+        if parts[0] == "0" { parts.join(".") } else { parts[0].to_string() }
+    };
+    for page in ["sessions/docs/guide/stores.md", "sessions/src/adopt/mod.rs"] {
+        let text = read(page);
+        for name in ["redis", "sqlx"] {
+            let named = format!("`{name}` {}", version(name));
+            assert!(text.contains(&named), "{page} does not say {named}");
+        }
+    }
+}
+
 /// Those that are no tests themselves, but parts of one that each store runs.
 const PARTS: [&str; 3] =
     ["create_never_overwrites", "expired_counts_as_absent", "logs_out_everywhere"];

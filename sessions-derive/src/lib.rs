@@ -1,4 +1,4 @@
-//! The derive macro of the [`sessions`](https://docs.rs/sessions) crate, which re-exports it.
+//! The derive macro of the crate `sessions`, which re-exports it.
 
 mod check;
 mod duration;

@@ -347,10 +347,10 @@ async fn behind_nginx_websockets_and_events_arrive() {
         let request = Request::builder().uri("/socket").header("upgrade", "websocket");
         request.header("connection", "upgrade").body(Full::<Bytes>::default()).unwrap()
     };
-    let arrived = documented.client().call(request()).await.text();
-    assert_eq!(arrived, format!("websocket upgrade {}", documented.address()));
-    let arrived = default.client().call(request()).await.text();
-    assert_eq!(arrived, format!(" close {upstream}"));
+    let arrived = documented.client().call(request()).await;
+    assert_eq!(arrived.text(), format!("websocket upgrade {}", documented.address()));
+    let arrived = default.client().call(request()).await;
+    assert_eq!(arrived.text(), format!(" close {upstream}"));
 
     assert_eq!(first_event(documented.address(), "/events").await, "data: nobody");
     assert_eq!(first_event(default.address(), "/unbuffered").await, "data: nobody");

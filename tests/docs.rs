@@ -43,6 +43,39 @@ fn every_test_that_the_documentation_names_is_there() {
     }
 }
 
+/// A test that stands behind its file, as in "`http/ended.rs`: `this`, `that`", is in that file.
+#[test]
+fn a_test_that_the_documentation_names_is_in_the_file_that_it_names() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let mut looked_at = 0;
+    for page in ["concurrency", "security", "devices"] {
+        let text = fs::read_to_string(repository.join(format!("sessions/docs/{page}.md")));
+        let text = text.expect("the page");
+        let rows = text.lines().filter_map(|row| row.strip_prefix("| ")?.strip_suffix(" |"));
+        for column in rows.filter_map(|row| row.rsplit(" | ").next()) {
+            let mut source: Option<(&str, String)> = None;
+            for name in column.split('`').skip(1).step_by(2) {
+                if name.ends_with(".rs") {
+                    let places = ["tests", "sessions/src"];
+                    let paths = places.map(|folder| repository.join(folder).join(name));
+                    let found = paths.iter().find_map(|path| fs::read_to_string(path).ok());
+                    let found =
+                        found.unwrap_or_else(|| panic!("{page} names {name}: no such file"));
+                    source = Some((name, found));
+                } else if !name.contains('_') {
+                    // A whole folder, as `stores`.
+                    source = None;
+                } else if let Some((file, source)) = &source {
+                    let is_there = source.contains(&format!("fn {name}("));
+                    assert!(is_there, "{page} says that `{name}` is in {file}");
+                    looked_at += 1;
+                }
+            }
+        }
+    }
+    assert!(looked_at > 150, "the tables are not read: {looked_at}");
+}
+
 #[test]
 fn the_documentation_and_the_list_of_findings_name_the_scripts_that_are_there() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
@@ -61,6 +94,28 @@ fn the_documentation_and_the_list_of_findings_name_the_scripts_that_are_there() 
     assert!(named.len() > 15, "the tables are not read: {named:?}");
     for name in named {
         assert!(scripts.contains(&format!("{name}.sh")), "no finding is called `{name}`");
+    }
+}
+
+/// The versions of the clients' crates, as `sessions` asks for them.
+#[test]
+fn the_documentation_names_the_versions_of_the_clients_that_stores_take() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
+    let manifest = read("Cargo.toml");
+    let version = |name: &str| {
+        let (_, rest) =
+            manifest.split_once(&format!("\n{name} = {{ version = \"")).expect("a version");
+        let parts: Vec<&str> = rest.split(['.', '"']).take(2).collect();
+        // What may change without a new type.
+        if parts[0] == "0" { parts.join(".") } else { parts[0].to_string() }
+    };
+    for page in ["sessions/docs/guide/stores.md", "sessions/src/adopt/mod.rs"] {
+        let text = read(page);
+        for name in ["redis", "sqlx"] {
+            let named = format!("`{name}` {}", version(name));
+            assert!(text.contains(&named), "{page} does not say {named}");
+        }
     }
 }
 

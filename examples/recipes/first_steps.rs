@@ -30,7 +30,7 @@ async fn login(s: Session<Customer>, Form(form): Form<Login>) -> sessions::Resul
 
 async fn cart(LoggedIn { user, session }: LoggedIn<Customer>) -> String {
     let mut s = session.write().await;
-    s.cart_mut().push("teapot".to_string());
+    s.push_cart("teapot");
     format!("user {user}: {:?}", s.cart())
 }
 

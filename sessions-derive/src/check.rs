@@ -531,8 +531,8 @@ fn checked<'a>(
         }),
         flash: field.flash.is_some(),
         accessors: match field.flash {
-            Some(_) => Accessors::of_flash(field.ident, matches!(kind, Kind::Vec(_))),
-            None => Accessors::for_field(field.ident, matches!(kind, Kind::Option(..))),
+            Some(_) => Accessors::of_flash(field.ident, &kind),
+            None => Accessors::for_field(field.ident, &kind),
         },
         docs: attributes.clone().filter(|attribute| attribute.path().is_ident("doc")).collect(),
         deprecated: attributes.clone().find(|attribute| attribute.path().is_ident("deprecated")),

@@ -1,4 +1,4 @@
-//! The derive macro of the [`sessions`](https://docs.rs/sessions) crate, which re-exports it.
+//! The derive macro of the crate `sessions`, which re-exports it.
 
 mod check;
 mod duration;
@@ -51,12 +51,13 @@ use syn::{DeriveInput, Error, Result};
 /// | `take_foo()` | takes the value out, and leaves the default |
 /// | `reset_foo()` | sets the default |
 /// | `clear_foo()` | sets `None` (of an `Option` only) |
+/// | `push_foo(…)` | appends an `X`, or an `impl Into<String>` to a list of those (of a `Vec<X>` only) |
 /// | `foo_is_dirty()` | tells whether there are changes that are not saved yet |
 ///
 /// The `user` has only `foo()` and `foo_is_dirty()`; `set_foo(…)` is an error that says `login`.
 ///
 /// A field with `flash` has only `set_foo(…)`, `take_foo()` and `foo_is_dirty()`, and if it is a
-/// `Vec<X>` `push_foo(…)`, which takes an `X`, or `impl Into<String>` for a list of those.
+/// `Vec<X>` `push_foo(…)`.
 ///
 /// Those that set, reset, clear or push return nothing, so that
 /// `session.update(|s| s.set_visits(1)).await?` is a whole change. Accessors are as visible as

@@ -3,6 +3,8 @@
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::format_ident;
 
+use crate::model::Kind;
+
 /// The names of a field's accessors, each with the span of the field.
 pub(crate) struct Accessors {
     /// Not for a flash field, as `get_mut` and `reset` are not.
@@ -10,7 +12,7 @@ pub(crate) struct Accessors {
     pub(crate) set: Ident,
     /// Only for an `Option`.
     pub(crate) clear: Option<Ident>,
-    /// Only for a flash field that is a list.
+    /// Only for a list.
     pub(crate) push: Option<Ident>,
     pub(crate) get_mut: Option<Ident>,
     pub(crate) take: Ident,
@@ -21,18 +23,20 @@ pub(crate) struct Accessors {
 impl Accessors {
     /// `format_ident!` takes the span of its argument, and leaves out the `r#` of a raw identifier:
     /// `r#type` has `set_type`.
-    pub(crate) fn for_field(field: &Ident, is_option: bool) -> Self {
+    pub(crate) fn for_field(field: &Ident, kind: &Kind<'_>) -> Self {
+        let is_option = matches!(kind, Kind::Option(..));
         Self {
             get: Some(field.clone()),
             clear: is_option.then(|| format_ident!("clear_{}", field)),
             get_mut: Some(format_ident!("{}_mut", field)),
             reset: Some(format_ident!("reset_{}", field)),
-            ..Self::of_flash(field, false)
+            ..Self::of_flash(field, kind)
         }
     }
 
     /// Those of a field that can only be taken.
-    pub(crate) fn of_flash(field: &Ident, is_list: bool) -> Self {
+    pub(crate) fn of_flash(field: &Ident, kind: &Kind<'_>) -> Self {
+        let is_list = matches!(kind, Kind::Vec(_));
         Self {
             get: None,
             set: format_ident!("set_{}", field),

@@ -183,7 +183,6 @@ fn every_accessor_can_collide() {
     }
     let of_a_list = messages(quote! {
         struct S {
-            #[session(flash)]
             a: Vec<u8>,
             push_a: u8,
         }

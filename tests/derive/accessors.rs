@@ -65,7 +65,8 @@ async fn setters_take_what_is_at_hand() {
         s.set_text(Box::from("dark"));
         s.set_items([1, 2]);
         s.set_items(vec![1, 2]);
-        s.set_items(&[1, 2][..]);
+        s.set_items(&[1][..]);
+        s.push_items(2);
         s.set_maybe_count(1);
         s.set_maybe_text("Ada");
         s.set_maybe_items([1, 2]);
@@ -103,7 +104,7 @@ async fn full_paths_are_recognized() {
         let mut s = session.write().await;
         s.set_count(1);
         s.set_text("a");
-        s.set_items(["b".to_owned()]);
+        s.push_items("b");
         s.set_maybe("c");
         s.set_short(2);
         let read: (u8, &str, &[String], Option<&str>, Option<i8>) =

@@ -5,9 +5,10 @@ use std::{cell::Cell, convert::Infallible, sync::Arc};
 use http::{Request, Response, header};
 use serde::{Deserialize, Serialize};
 use sessions::{
-    Codec, Created, Keys, MemoryStore, Record, Replaced, Session, SessionData, SessionLayer, Store,
-    StoreError, StoreKey,
+    Codec, Keys, MemoryStore, Record, Session, SessionData, SessionLayer, Store, StoreError,
+    StoreKey,
 };
+use sessions_tests::hand_on;
 use tower::{Layer, ServiceExt};
 
 const CODECS: [Codec; 4] = [Codec::Bincode, Codec::Postcard, Codec::MessagePack, Codec::Json];
@@ -242,25 +243,11 @@ async fn a_raised_version_drops_the_older_bytes_of_its_field() {
 struct Corrupting(MemoryStore);
 
 impl Store for Corrupting {
+    hand_on!(0: create, replace, touch, delete);
+
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
         let record = self.0.load(key).await?;
         Ok(record.map(|record| record.with_payload(*b"\x01\x00\xffgarbage")))
-    }
-
-    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.0.create(key, record).await
-    }
-
-    async fn replace(&self, k: &StoreKey, r: &Record, based: u64) -> Result<Replaced, StoreError> {
-        self.0.replace(k, r, based).await
-    }
-
-    async fn touch(&self, key: &StoreKey, at: std::time::SystemTime) -> Result<(), StoreError> {
-        self.0.touch(key, at).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.0.delete(key).await
     }
 }
 

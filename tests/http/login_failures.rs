@@ -2,18 +2,17 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use axum::{Router, extract::Path, routing::get};
 use sessions::{
-    Created, Device, DynUserIndex, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record,
-    Replaced, RequireLogin, Session, SessionLayer, Store, StoreError, StoreKey, UserIndex,
-    UserSessions,
+    Device, DynUserIndex, ErrorKind, Keys, LoggedIn, MemoryStore, PrivateCookie, Record,
+    RequireLogin, Session, SessionLayer, Store, StoreError, StoreKey, UserIndex, UserSessions,
     store::{Cached, Migrating, Mirrored},
     testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
-use sessions_tests::{Client, Server};
+use sessions_tests::{Client, Server, hand_on};
 use tokio::sync::Notify;
 
 use crate::COOKIE;
@@ -377,30 +376,7 @@ struct TwoSteps {
 }
 
 impl Store for TwoSteps {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.store.load(key).await
-    }
-
-    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.store.create(key, record).await
-    }
-
-    async fn replace(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: u64,
-    ) -> Result<Replaced, StoreError> {
-        self.store.replace(key, record, based_on).await
-    }
-
-    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.store.touch(key, expires_at).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.store.delete(key).await
-    }
+    hand_on!(store: load, create, replace, touch, delete);
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Some(self)
@@ -511,30 +487,7 @@ async fn a_store_without_an_index_of_users_says_so() {
     struct Plain(MemoryStore);
 
     impl Store for Plain {
-        async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-            self.0.load(key).await
-        }
-
-        async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-            self.0.create(key, record).await
-        }
-
-        async fn replace(
-            &self,
-            key: &StoreKey,
-            record: &Record,
-            based_on: u64,
-        ) -> Result<Replaced, StoreError> {
-            self.0.replace(key, record, based_on).await
-        }
-
-        async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-            self.0.touch(key, expires_at).await
-        }
-
-        async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-            self.0.delete(key).await
-        }
+        hand_on!(0: load, create, replace, touch, delete);
     }
 
     async fn count(sessions: UserSessions<Customer>) -> sessions::Result<String> {

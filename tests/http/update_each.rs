@@ -1,9 +1,6 @@
 //! A change in all sessions of a user.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,7 +13,7 @@ use sessions::{
     store::DynUserIndex,
     testing::{Operation, SpyStore},
 };
-use sessions_tests::{Client, Server, at_once};
+use sessions_tests::{Client, Server, at_once, hand_on};
 use tokio::sync::Notify;
 
 use crate::COOKIE;
@@ -182,30 +179,7 @@ async fn what_was_not_reached_stands_in_the_result() {
 struct Endless(MemoryStore);
 
 impl Store for Endless {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.0.load(key).await
-    }
-
-    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.0.create(key, record).await
-    }
-
-    async fn replace(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: u64,
-    ) -> Result<Replaced, StoreError> {
-        self.0.replace(key, record, based_on).await
-    }
-
-    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.0.touch(key, expires_at).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.0.delete(key).await
-    }
+    hand_on!(0: load, create, replace, touch, delete);
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {
         Some(self)

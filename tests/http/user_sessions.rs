@@ -1,19 +1,16 @@
 //! The sessions of a user while they begin, end and exchange their ids.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::SystemTime,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use axum::{Router, extract::Path, routing::get};
 use sessions::{
-    Created, DynUserIndex, ErrorKind, Keys, MemoryStore, Record, Replaced, Session, SessionLayer,
-    Store, StoreError, StoreKey, UserIndex, UserSessions,
+    Created, DynUserIndex, ErrorKind, Keys, MemoryStore, Record, Session, SessionLayer, Store,
+    StoreError, StoreKey, UserIndex, UserSessions,
 };
-use sessions_tests::{Client, Server};
+use sessions_tests::{Client, Server, hand_on};
 use tokio::sync::Notify;
 
 #[derive(Session)]
@@ -64,9 +61,7 @@ impl Slow {
 }
 
 impl Store for Slow {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.store.load(key).await
-    }
+    hand_on!(store: load, replace, touch, delete);
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         let created = self.store.create(key, record).await;
@@ -76,23 +71,6 @@ impl Store for Slow {
             return Err(StoreError::new("slow", "create", "the answer was lost"));
         }
         created
-    }
-
-    async fn replace(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: u64,
-    ) -> Result<Replaced, StoreError> {
-        self.store.replace(key, record, based_on).await
-    }
-
-    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.store.touch(key, expires_at).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.store.delete(key).await
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

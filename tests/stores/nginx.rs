@@ -1,9 +1,10 @@
 //! What nginx makes of the responses: its cache, its `Host`, its limits.
 
-use std::time::Duration;
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::Path,
     response::{AppendHeaders, IntoResponse, Response},
     routing::{get, post},
@@ -13,6 +14,12 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use sessions::{Keys, MemoryStore, PrivateCookie, RequireLogin, Session, SessionLayer};
 use sessions_tests::{Client, Server, nginx::Nginx};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_stream::StreamExt;
 use tower_http::{compression::CompressionLayer, cors::CorsLayer};
 
 const COOKIE: &str = "__Host-id";
@@ -76,6 +83,21 @@ async fn tagged(
     }
 }
 
+/// What tells the application that a websocket should begin, and where the request was sent to.
+async fn socket(headers: HeaderMap) -> String {
+    let said = ["upgrade", "connection", "host"].map(|name| headers.get(name));
+    let said = said.map(|value| value.map_or("", |value| value.to_str().unwrap()));
+    said.join(" ")
+}
+
+/// A stream with one event, which goes on without another.
+async fn events(session: Session<Visitor>) -> Response {
+    let event = format!("data: {}\n\n", name(session).await);
+    let event = tokio_stream::once(Ok::<_, Infallible>(event));
+    let body = Body::from_stream(event.chain(tokio_stream::pending()));
+    ([("content-type", "text/event-stream")], body).into_response()
+}
+
 async fn app() -> Server {
     let origin = "https://app.example".parse().unwrap();
     let layers = Router::new()
@@ -88,6 +110,12 @@ async fn app() -> Server {
         .route("/leave", get(leave))
         .route("/lines", get(lines))
         .route("/silent", get(silent))
+        .route("/socket", get(socket))
+        .route("/events", get(events))
+        .route(
+            "/unbuffered",
+            get(async |session| ([("x-accel-buffering", "no")], events(session).await)),
+        )
         .route("/tagged/{kind}", get(tagged))
         .route("/for_a_minute", get(for_a_minute))
         .route("/same", get(async || ([("cache-control", "max-age=60")], "the same for all")))
@@ -284,4 +312,50 @@ async fn behind_nginx_a_map_knows_the_session_by_its_cookie() {
     let stranger = nginx.client();
     assert_eq!(stranger.get("/by-map/silent").await.headers.get("x-session"), None);
     assert_eq!(stranger.get("/by-name/silent").await.header("x-session"), "-id");
+}
+
+/// The first event of a stream that has no second one.
+async fn first_event(server: SocketAddr, path: &str) -> String {
+    let connection = TcpStream::connect(server).await.unwrap();
+    let mut lines = BufReader::new(connection);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\n\r\n");
+    lines.write_all(request.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    let event = async {
+        while !line.starts_with("data:") {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).await.unwrap(), 0, "the stream has ended");
+        }
+    };
+    timeout(Duration::from_secs(30), event).await.expect("nginx keeps the event back");
+    line.trim().to_string()
+}
+
+/// With the lines that `sessions::proxies` has.
+#[tokio::test]
+async fn behind_nginx_websockets_and_events_arrive() {
+    const PAGE: &str = include_str!("../../sessions/docs/proxies.md");
+    let (_, block) = PAGE.split_once("```text\nlocation / {").expect("the lines");
+    let (block, _) = block.split_once("```").expect("their end");
+    let server = app().await;
+    let upstream = server.client().address();
+    let locations = format!("location / {{{block}").replace("127.0.0.1:3000", "UPSTREAM");
+    let Some(documented) = Nginx::start(upstream, "", &locations) else { return };
+    let Some(default) = Nginx::start(upstream, "", "") else { return };
+
+    let request = || {
+        let request = Request::builder().uri("/socket").header("upgrade", "websocket");
+        request.header("connection", "upgrade").body(Full::<Bytes>::default()).unwrap()
+    };
+    let arrived = documented.client().call(request()).await;
+    assert_eq!(arrived.text(), format!("websocket upgrade {}", documented.address()));
+    let arrived = default.client().call(request()).await;
+    assert_eq!(arrived.text(), format!(" close {upstream}"));
+
+    assert_eq!(first_event(documented.address(), "/events").await, "data: nobody");
+    assert_eq!(first_event(default.address(), "/unbuffered").await, "data: nobody");
+    let origin = format!("http://{}", documented.address());
+    let request = Request::builder().method(Method::POST).uri("/origin").header("origin", origin);
+    let reply = documented.client().call(request.body(Full::<Bytes>::default()).unwrap()).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
 }

@@ -13,7 +13,7 @@ use sessions::{
     testing::{ManualClock, conformance},
 };
 use sessions_tests::{
-    Server,
+    Server, hand_on,
     servers::{Kind, RedisCluster, RedisSentinels, StoreServer},
 };
 use tokio::time::sleep;
@@ -555,13 +555,7 @@ struct SaysChanged {
 }
 
 impl Store for SaysChanged {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.store.load(key).await
-    }
-
-    async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        self.store.create(key, record).await
-    }
+    hand_on!(store: load, create, touch, delete);
 
     async fn replace(
         &self,
@@ -577,14 +571,6 @@ impl Store for SaysChanged {
             return self.store.replace(key, record, based_on).await;
         }
         Ok(done)
-    }
-
-    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.store.touch(key, expires_at).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.store.delete(key).await
     }
 }
 

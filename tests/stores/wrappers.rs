@@ -17,7 +17,10 @@ use sessions::{
     store::{Cached, Migrating, Mirrored},
     testing::{Calls, Gate, ManualClock, Operation, SpyStore, conformance},
 };
-use sessions_tests::servers::{Folder, Kind, StoreServer};
+use sessions_tests::{
+    hand_on,
+    servers::{Folder, Kind, StoreServer},
+};
 use tokio::sync::Notify;
 
 use crate::{
@@ -609,9 +612,7 @@ struct Stalled {
 const MOVED: &[u8] = b"moved";
 
 impl Store for Stalled {
-    async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        self.store.load(key).await
-    }
+    hand_on!(store: load, replace, touch, delete);
 
     async fn create(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
         if record.payload.ends_with(MOVED) {
@@ -619,23 +620,6 @@ impl Store for Stalled {
             self.goes.notified().await;
         }
         self.store.create(key, record).await
-    }
-
-    async fn replace(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: u64,
-    ) -> Result<Replaced, StoreError> {
-        self.store.replace(key, record, based_on).await
-    }
-
-    async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
-        self.store.touch(key, expires_at).await
-    }
-
-    async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        self.store.delete(key).await
     }
 
     fn user_index(&self) -> Option<&dyn DynUserIndex> {

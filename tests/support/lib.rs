@@ -4,6 +4,7 @@
 mod client;
 pub mod devices;
 pub mod ended;
+mod hand_on;
 pub mod history;
 pub mod nginx;
 pub mod proxy;

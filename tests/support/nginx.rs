@@ -78,8 +78,9 @@ impl Nginx {
     }
 
     /// Starts one that hands everything on to the application at `upstream`; `locations` are more
-    /// locations, and `more` is said in that of `/`. Its variable `$session` is the cookie `__Host-id`. Both have `UPSTREAM` in place of the
-    /// application's address. `None`, and a word about it, where nginx is not installed or not wanted.
+    /// locations, and `more` is said in that of `/`, unless `locations` have one for `/` themselves. Both have
+    /// `UPSTREAM` in place of the application's address. The variable `$session` is the cookie `__Host-id`.
+    /// `None`, and a word about it, where nginx is not installed or not wanted.
     pub fn start(upstream: SocketAddr, more: &str, locations: &str) -> Option<Self> {
         const VARIABLE: &str = "SESSIONS_TEST_STORES";
         let why = match (env::var(VARIABLE).as_deref(), find("nginx")) {
@@ -110,6 +111,12 @@ impl Nginx {
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {path}/{name};\n"))
             .concat();
+        let everything = match locations.contains("location / {") {
+            true => String::new(),
+            false => {
+                format!("location / {{ proxy_pass http://UPSTREAM; proxy_cache pages; {more} }}\n")
+            }
+        };
         // One process, which is the one that is ended.
         let lines = format!(
             "daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log {path}/log;\n\
@@ -119,8 +126,7 @@ impl Nginx {
              map $http_cookie $session {{ \"~(?:^|; )__Host-id=([^;]*)\" $1; }}\n\
              server {{\nlisten 127.0.0.1:{port}{tls};\n\
              add_header X-Cache $upstream_cache_status always;\n\
-             location / {{ proxy_pass http://UPSTREAM; proxy_cache pages; {more} }}\n\
-             {locations}\n}}\n}}\n"
+             {everything}{locations}\n}}\n}}\n"
         );
         let file = folder.path.join("nginx.conf");
         fs::write(&file, lines.replace("UPSTREAM", &upstream.to_string()))

@@ -757,6 +757,11 @@ const _: () = {
                 |__data| &mut __data.seen,
             ) = ::core::convert::Into::into(value);
         }
+        /// Appends to `seen`.
+        #[inline]
+        fn push_seen(&mut self, value: u32) {
+            self.seen_mut().push(value);
+        }
         /// Lends `seen` for changes, and counts it as changed.
         #[inline]
         fn seen_mut(&mut self) -> &mut Vec<u32> {
@@ -1031,6 +1036,12 @@ const _: () = {
                 },
                 |__data| &mut __data.others,
             ) = ::core::convert::Into::into(value);
+        }
+        /// Appends to `others`.
+        #[deprecated = "unused"]
+        #[inline]
+        fn push_others(&mut self, value: Visitor) {
+            self.others_mut().push(value);
         }
         /// Lends `others` for changes, and counts it as changed.
         #[deprecated = "unused"]

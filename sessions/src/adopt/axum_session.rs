@@ -70,7 +70,8 @@ impl AxumSession {
         Self::new(Records::MySql(pool), false, counts)
     }
 
-    /// Another `SessionConfig::with_table_name` than `sessions`; in Redis, what stands before the `:`. Stands in the statements as it is: never take it from a request.
+    /// Another `SessionConfig::with_table_name` than `sessions`; in Redis, what stands before the `:`. Stands in
+    /// the statements as it is: never take it from a request.
     pub fn with_table(mut self, table: &str) -> Self {
         self.table.name = table.to_string();
         self

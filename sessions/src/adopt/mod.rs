@@ -39,6 +39,20 @@
 //! | actix-session 0.11 | [`ActixSession`], in the cookie or on its Redis store | `id`, private or signed |
 //! | anything else | a [`Predecessor`] of your own: four methods | [`OldCookie`] reads and removes it |
 //!
+//! The connections are of the crates `redis` 1 and `sqlx` 0.9. The old library's own pool is mostly of another version or
+//! crate (tower-sessions' stores take one of `fred` or of `sqlx` 0.8): connect once more to the same server.
+//!
+//! ```no_run
+//! # #[cfg(feature = "redis")]
+//! # async fn before() -> Result<sessions::adopt::TowerSessions, redis::RedisError> {
+//! use sessions::adopt::TowerSessions;
+//!
+//! // cargo add redis --features connection-manager,tokio-comp
+//! let connection = redis::Client::open("redis://redis.example")?.get_connection_manager().await?;
+//! let before = TowerSessions::redis(connection);
+//! # Ok(before) }
+//! ```
+//!
 //! # What holds
 //!
 //! - **One old session becomes one of ours**, also if several requests come with the old cookie at once, in

@@ -111,7 +111,7 @@ impl CookieConfig {
             tracing::warn!(
                 cookie = &*self.name,
                 "the response sets the session's cookie itself, or passed through two layers with \
-                 the same cookie name; replaced"
+                 the same cookie name; replaced: give each layer a name of its own (`with_cookie_name`)"
             );
             let others: Vec<HeaderValue> = headers
                 .get_all(header::SET_COOKIE)

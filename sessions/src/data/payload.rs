@@ -40,6 +40,7 @@ use crate::{
 };
 
 const FORMAT: u8 = 1;
+
 /// The bytes are not a payload, or of a format that this version does not know.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
@@ -104,7 +105,7 @@ impl<'a> PayloadReader<'a> {
         Ok(())
     }
 
-    /// The same of some fields at least.
+    /// Like [`read`](Self::read), where the caller needs the `wanted` fields alone: it may read others too.
     pub(crate) fn read_fields(&mut self, payload: &'a [u8], wanted: &impl DirtyBits) {
         if wanted.count() > FEW {
             // A payload was checked when it was loaded.
@@ -186,7 +187,7 @@ impl<'a> PayloadReader<'a> {
         self.field_as::<Own<F>>(field, default)
     }
 
-    /// The same of a field whose value is stored in another form.
+    /// Like [`field`](Self::field), of a field whose value is stored in another form.
     pub fn field_as<W: Form>(&self, field: usize, default: impl FnOnce() -> W::Value) -> W::Value {
         let Some(body) = self.bodies.get(field) else { return default() };
         if self.now > 0 && has_ended(body, self.now) {
@@ -260,8 +261,9 @@ pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> 
 pub(crate) const FEW: usize = 8;
 
 /// Writes to `out`, which is empty, the payload with another head, and with what `patch` has changed:
-/// what lies between two changes is copied as it is. `None`, and `out` of no use, if more than a [`FEW`] have changed, or a field is stored under an alias,
-/// which takes more than that.
+/// what lies between two changes is copied as it is. `None`, and `out` of no use, if more than a [`FEW`]
+/// fields have changed, or one is stored under an alias: for those a [`PayloadReader`] has to take the payload
+/// apart.
 pub(crate) fn patched(
     fields: &'static [FieldInfo],
     payload: &[u8],
@@ -310,8 +312,8 @@ pub(crate) fn patched(
     Some(())
 }
 
-/// The same as [`patched`] where nothing moves: head and changed fields have as many bytes as before. The
-/// payload is copied once, and changed where it is.
+/// Like [`patched`] where nothing moves: head and changed fields have as many bytes as before. The payload is
+/// copied once, and the copy is changed in place. `None` if anything would have to move.
 pub(crate) fn patched_in_place(
     fields: &'static [FieldInfo],
     payload: &[u8],
@@ -354,14 +356,14 @@ pub(crate) fn patched_in_place(
     Some(patched)
 }
 
-/// Whether all of `payload` is one, and the encoded head in it.
+/// The encoded head of `payload`, if all of its bytes are a payload.
 pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
     let (head, mut entries) = take_head(payload)?;
     while take_entry(&mut entries)?.is_some() {}
     Ok(head)
 }
 
-/// The head in a record; nothing if the payload is none.
+/// The head in a record; `None` if the record's payload is corrupt.
 pub(crate) fn head_of(record: &Record) -> Option<Head> {
     check(&record.payload).ok().and_then(Head::from_bytes)
 }

@@ -82,8 +82,9 @@ impl<T: SessionData> Session<T> {
     /// [`GuardHeld`](ErrorKind::GuardHeld) if the caller holds a guard itself;
     /// [`Locked`](ErrorKind::Locked) if other requests do for as long as the layer's lock timeout, or another
     /// process has the session [locked](Session::lock) for as long; [`Store`](ErrorKind::Store) and the
-    /// other errors of [`save`](Self::save): the session is what it was. If the store was asked and did not answer, the session may have ended instead, or a
-    /// session of the user may have begun whose cookie no client has.
+    /// other errors of [`save`](Self::save): the session is what it was. If the store was asked and did not
+    /// answer, the session may have ended instead, or a session of the user may have begun whose cookie no
+    /// client has.
     ///
     /// # Cancellation
     ///

@@ -6,10 +6,10 @@
 //!        [binding-id (16 bytes)  public-key (33 bytes)  bound-at]
 //! ```
 //!
-//! The flag of a session that was adopted has nothing behind it. Flags and times, in milliseconds, are [varints](crate::varint). A write id of zero is none: there is room
-//! for all that are kept from the first one on, so that a head does not grow from save to save, and a
-//! store that sends what has changed finds the rest where it was. What a later version may add behind is
-//! ignored, and lost with the next save.
+//! The flag of a session that was adopted has nothing behind it. Flags and times, in milliseconds, are
+//! [varints](crate::varint). A write id of zero is none: there is room for all that are kept from the first one
+//! on, so that a head does not grow from save to save, and a store that sends what has changed finds the rest
+//! where it was. What a later version may add behind is ignored, and lost with the next save.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,16 +24,17 @@ use crate::{
     varint,
 };
 
-const IDLE: u8 = 1;
-const ABSOLUTE: u8 = 2;
-const PERSISTENCE: u8 = 4;
-const PERSISTENT: u8 = 8;
-const LEASE: u8 = 16;
-const WRITE_IDS: u8 = 32;
-const DEVICE: u8 = 64;
-const COOKIE_SENT: u8 = 128;
-const BINDING: u16 = 256;
-const ADOPTED: u16 = 512;
+const IDLE: u64 = 1;
+const ABSOLUTE: u64 = 2;
+/// Whether the lifetime says something of the cookie's persistence; [`PERSISTENT`] is what it says.
+const PERSISTENCE: u64 = 4;
+const PERSISTENT: u64 = 8;
+const LEASE: u64 = 16;
+const WRITE_IDS: u64 = 32;
+const DEVICE: u64 = 64;
+const COOKIE_SENT: u64 = 128;
+const BINDING: u64 = 256;
+const ADOPTED: u64 = 512;
 
 /// How many saves a record remembers. Of one that is further back nobody can tell whether it was ever
 /// carried out.
@@ -96,7 +97,7 @@ impl Head {
             return out;
         }
         let Self { lifetime, lease, write_ids, device, cookie_sent, binding, is_adopted } = self;
-        let flag = |flag: u8, is_set: bool| if is_set { flag } else { 0 };
+        let flag = |flag: u64, is_set: bool| if is_set { flag } else { 0 };
         let flags = flag(IDLE, lifetime.idle.is_some())
             | flag(ABSOLUTE, lifetime.absolute.is_some())
             | flag(PERSISTENCE, lifetime.persistent.is_some())
@@ -104,11 +105,10 @@ impl Head {
             | flag(LEASE, lease.is_some())
             | flag(WRITE_IDS, !write_ids.is_empty())
             | flag(DEVICE, device.is_some())
-            | flag(COOKIE_SENT, cookie_sent.is_some());
-        let flag = |flag: u16, is_set: bool| if is_set { flag } else { 0 };
-        let flags =
-            u16::from(flags) | flag(BINDING, binding.is_some()) | flag(ADOPTED, *is_adopted);
-        varint::put(u64::from(flags), &mut out);
+            | flag(COOKIE_SENT, cookie_sent.is_some())
+            | flag(BINDING, binding.is_some())
+            | flag(ADOPTED, *is_adopted);
+        varint::put(flags, &mut out);
         for timeout in [lifetime.idle, lifetime.absolute].into_iter().flatten() {
             varint::put(timeout.as_millis() as u64, &mut out);
         }
@@ -146,7 +146,7 @@ impl Head {
             return Some(Self::default());
         }
         let flags = varint::take(&mut bytes)?;
-        let has = |flag: u8| flags & u64::from(flag) != 0;
+        let has = |flag: u64| flags & flag != 0;
         let time = |bytes: &mut &[u8]| {
             varint::take(bytes).map(|millis| as_stored(Duration::from_millis(millis)))
         };
@@ -182,8 +182,8 @@ impl Head {
         if has(COOKIE_SENT) {
             head.cookie_sent = Some(from_millis(varint::take(&mut bytes)?));
         }
-        head.is_adopted = flags & u64::from(ADOPTED) != 0;
-        if flags & u64::from(BINDING) != 0 {
+        head.is_adopted = has(ADOPTED);
+        if has(BINDING) {
             let id = BindingId::from_bytes(take_array(&mut bytes)?);
             let key = DeviceKey::from_bytes(take_array(&mut bytes)?);
             let since = from_millis(varint::take(&mut bytes)?);

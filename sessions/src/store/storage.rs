@@ -14,7 +14,8 @@ use crate::store::{erased::AtOnce, memory::MemoryStore};
 /// `private-cookie`, `PrivateCookie`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a session store",
-    note = "use one of `sessions::store`, or implement `sessions::Store`"
+    note = "use one of `sessions::store`, or implement `sessions::Store`; what `connect` returns has to be \
+            awaited first: `.await?`"
 )]
 pub trait IntoStorage {
     #[doc(hidden)]

@@ -22,13 +22,15 @@ use crate::{clock::to_millis, error::store::StoreError, identity::id::StoreKey, 
 
 /// A store that says when a record changes: what a [`NearCache`](crate::store::NearCache) needs.
 ///
-/// A [`RedisStore`](crate::RedisStore) is one, and a [`PostgresStore`](crate::PostgresStore). A store of your own becomes one with a source of news
-/// (a connection on which its server tells what has changed) and this trait:
+/// A [`RedisStore`](crate::RedisStore) is one, and a [`PostgresStore`](crate::PostgresStore). A store of your
+/// own becomes one with a source of news (a connection on which its server tells what has changed) and this
+/// trait:
 ///
 /// 1. [`watch`](Self::watch) keeps the [`Watcher`]. For each connection that brings news the store makes
 ///    a [`Feed`] with [`Watcher::feed`], and says there what arrives: [`changed`](Feed::changed) for a
-///    key (or [`changed_to`](Feed::changed_to), if it is known to what), [`forget_all`](Feed::forget_all) if it cannot be said which keys, [`end`](Feed::end) when the
-///    connection is over. A new connection gets a new feed.
+///    key (or [`changed_to`](Feed::changed_to), if it is known to what), [`forget_all`](Feed::forget_all) if it
+///    cannot be said which keys, [`end`](Feed::end) when the connection is over. A new connection gets a new
+///    feed.
 /// 2. [`load_watched`](Self::load_watched) is [`load`](Store::load), and names the feed that tells of
 ///    every change *after the moment at which the record was read*. If a change can slip between the read
 ///    and the beginning of the news, name none.

@@ -83,8 +83,9 @@ mod tests;
 ///
 /// Memory, up to [a limit](NearCacheBuilder::with_memory_limit); of sessions that were read once the
 /// oldest go first. What the store needs of its server: see
-/// [`RedisStore`](crate::RedisStore#near-cache) and [`PostgresStore`](crate::PostgresStore#near-cache). If the server turns out not to say what changes, everything
-/// is loaded as without a cache, and the log has one warning that says why.
+/// [`RedisStore`](crate::RedisStore#near-cache) and [`PostgresStore`](crate::PostgresStore#near-cache). If the
+/// server turns out not to say what changes, everything is loaded as without a cache, and the log has one
+/// warning that says why.
 ///
 /// # Other stores
 ///
@@ -207,7 +208,8 @@ impl Default for NearCacheBuilder {
 
 impl NearCacheBuilder {
     /// How old a record may be at most, if the server's word of a change does not arrive: for so long a
-    /// session that was ended elsewhere may go on to be read here. Default: one second. What it costs is one question in half that time, while there are requests.
+    /// session that was ended elsewhere may go on to be read here. Default: one second. What it costs is one
+    /// question in half that time, while there are requests.
     pub fn with_staleness(mut self, staleness: Duration) -> Self {
         self.staleness = staleness;
         self

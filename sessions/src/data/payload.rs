@@ -101,7 +101,7 @@ impl<'a> PayloadReader<'a> {
                     expected = field + 1;
                 }
                 // Once under each name, however often it is there.
-                Some((field, Name::Other)) => {
+                Some((field, Name::Other | Name::Former)) => {
                     if renamed.iter().all(|(_, (known, _))| *known != key) {
                         renamed.push((field, (key, body)));
                     }
@@ -339,15 +339,11 @@ pub(crate) fn patched(
     while !rest.is_empty() {
         let before = unchanged.len() - rest.len();
         let (key, _) = take_entry(&mut rest).ok()??;
-        let (field, name) = match find(fields, expected, key) {
-            None => continue,
-            // Beside copies that nobody wants any more.
-            Some((field, Name::Other)) if fields[field].aliases.is_empty() => return None,
-            Some(found) => found,
+        let field = match find(fields, expected, key) {
+            Some((field, Name::Own)) => field,
+            Some((_, Name::Former)) => return None,
+            _ => continue,
         };
-        if name == Name::Other {
-            continue;
-        }
         expected = field + 1;
         if let Some(body) = patch.body(field) {
             out.extend_from_slice(&unchanged[..before]);
@@ -392,14 +388,11 @@ pub(crate) fn patched_in_place(
     let mut expected = 0;
     while !rest.is_empty() {
         let (key, old) = take_entry(&mut rest).ok()??;
-        let (field, name) = match find(fields, expected, key) {
-            None => continue,
-            Some((field, Name::Other)) if fields[field].aliases.is_empty() => return None,
-            Some(found) => found,
+        let field = match find(fields, expected, key) {
+            Some((field, Name::Own)) => field,
+            Some((_, Name::Former)) => return None,
+            _ => continue,
         };
-        if name == Name::Other {
-            continue;
-        }
         expected = field + 1;
         let new = patch.body(field);
         if new.is_some_and(|new| new.len() != old.len()) {
@@ -454,11 +447,13 @@ fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> 
 }
 
 /// By which name something of a field is stored.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Name {
     Own,
     /// An alias, or that of the [note](is_note) beside it.
     Other,
+    /// That of a note beside copies that nobody wants any more: the field has no alias now.
+    Former,
 }
 
 /// The field that is stored under `key`, looking first where it is expected.
@@ -473,7 +468,9 @@ fn name(info: &FieldInfo, key: &[u8]) -> Option<Name> {
     let is_note = || is_note(key) && key[1..] == *info.key.as_bytes();
     match info.key.as_bytes() == key {
         true => Some(Name::Own),
-        false => (info.has_alias(key) || is_note()).then_some(Name::Other),
+        false if info.has_alias(key) => Some(Name::Other),
+        false if is_note() && info.aliases.is_empty() => Some(Name::Former),
+        false => is_note().then_some(Name::Other),
     }
 }
 

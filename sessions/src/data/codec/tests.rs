@@ -699,6 +699,19 @@ fn in_a_tagged_enum_an_address_and_a_map_come_back_or_are_refused() {
     assert_eq!(refused(&Seen::At { place: map }), [Codec::Json]);
 }
 
+/// serde gives a format that nobody reads the address and the port alone.
+#[test]
+fn a_socket_address_keeps_its_interface_in_json() {
+    use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+    let neighbour = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let address = |scope| SocketAddr::from(SocketAddrV6::new(neighbour, 443, 0, scope));
+    for &codec in Codec::ALL {
+        let stored = encode(codec, &address(3)).unwrap();
+        let scope = if codec == Codec::Json { 3 } else { 0 };
+        assert_eq!(decode::<SocketAddr>(&stored).unwrap(), address(scope), "{codec}");
+    }
+}
+
 /// What a build has stored in which a crate had turned on `arbitrary_precision`.
 #[test]
 fn a_number_of_another_build_is_not_read_as_an_object() {

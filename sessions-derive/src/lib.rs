@@ -72,7 +72,7 @@ use syn::{DeriveInput, Error, Result};
 /// | `codec = json` | how the field is encoded, instead of the layer's codec: `bincode`, `json`, `messagepack` or `postcard` (`sessions::values`) |
 /// | `default = …` | where the field starts, instead of at `Default::default()`: an expression of the field's type, or a text that is converted into it (for an `Option`, into what it holds) |
 /// | `rename = "key"` | the key in the store, instead of the field's name |
-/// | `alias = "old key"` | a key under which earlier builds stored the field; can be repeated |
+/// | `alias = "old key"` | a key under which earlier builds store the field, and this one stores it too; can be repeated (`sessions::values`) |
 /// | `flash` | the value is for one request to show: the request that takes it is the only one that gets it (`sessions::fields`) |
 /// | `into` | the setter converts, as in the table above |
 /// | `merge = add` | a number that two processes change at once gets both changes: `theirs + ours - base` |

@@ -161,6 +161,81 @@ async fn a_renamed_field_keeps_its_data_by_alias() {
     }
 }
 
+/// Three builds, of which each knows the field by another name; the second one knows the first one's too.
+mod renamed {
+    use super::*;
+
+    macro_rules! build {
+        ($build:ident, $field:ident, $set:ident $(, $attribute:meta)*) => {
+            #[derive(Session)]
+            #[session(name = "Visitor")]
+            pub(super) struct $build {
+                $(#[$attribute])*
+                $field: u32,
+                visits: u32,
+            }
+
+            impl $build {
+                /// Sets the field, if it is to be set, and something else.
+                pub(super) async fn set(fleet: &mut Fleet<MemoryStore>, codec: Codec, to: Option<u32>) {
+                    let set = async |session: Session<Self>| {
+                        let mut s = session.write().await;
+                        let visits = s.visits() + 1;
+                        s.set_visits(visits);
+                        if let Some(to) = to {
+                            s.$set(to);
+                        }
+                    };
+                    fleet.request(codec, set).await;
+                }
+
+                pub(super) async fn read(fleet: &mut Fleet<MemoryStore>, codec: Codec) -> u32 {
+                    let read = async |session: Session<Self>| session.read().await.$field;
+                    fleet.request(codec, read).await
+                }
+            }
+        };
+    }
+
+    build!(Before, qty, set_qty, session(merge = add));
+    build!(Now, quantity, set_quantity, session(alias = "qty", merge = add));
+    build!(After, quantity, set_quantity, session(merge = add));
+}
+
+/// During a deploy, a browser's requests go now to the one build and now to the other.
+#[tokio::test]
+async fn builds_that_call_a_field_by_different_names_read_what_the_others_set() {
+    use renamed::{After, Before, Now};
+    for codec in CODECS {
+        for begins_now in [false, true] {
+            let mut fleet = Fleet::new();
+            if begins_now {
+                Now::set(&mut fleet, codec, Some(1)).await;
+            } else {
+                Before::set(&mut fleet, codec, Some(1)).await;
+            }
+            for at in (0..4).map(|round| 10 * round + 2) {
+                Before::set(&mut fleet, codec, Some(at)).await;
+                assert_eq!(Now::read(&mut fleet, codec).await, at);
+                Now::set(&mut fleet, codec, None).await;
+                assert_eq!(Before::read(&mut fleet, codec).await, at);
+                Now::set(&mut fleet, codec, Some(at + 1)).await;
+                assert_eq!(Before::read(&mut fleet, codec).await, at + 1);
+                Before::set(&mut fleet, codec, None).await;
+                assert_eq!(Now::read(&mut fleet, codec).await, at + 1);
+            }
+            // The next deploy.
+            for at in [50, 60] {
+                assert_ne!(After::read(&mut fleet, codec).await, 0);
+                After::set(&mut fleet, codec, Some(at)).await;
+                assert_eq!(Now::read(&mut fleet, codec).await, at);
+                Now::set(&mut fleet, codec, Some(at + 1)).await;
+                assert_eq!(After::read(&mut fleet, codec).await, at + 1);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_retyped_field_falls_back_alone() {
     #[derive(Session)]

@@ -192,11 +192,7 @@ impl FieldInfo {
         self.merges || self.flash
     }
 
-    pub(crate) fn is_stored_under(&self, key: &[u8]) -> bool {
-        self.key.as_bytes() == key || self.has_alias(key)
-    }
-
-    /// Whether the field was stored under `key` before it was renamed.
+    /// Whether earlier builds know the field by `key`.
     pub(crate) fn has_alias(&self, key: &[u8]) -> bool {
         self.aliases.iter().any(|alias| alias.as_bytes() == key)
     }

@@ -15,6 +15,9 @@
 //! The layout says how the [codec](crate::data::codec) wrote the value; 0 that there is none, and that the
 //! field has its default, whatever that is by then.
 //!
+//! A field that has aliases is stored under each of them too, with a [note](is_note) of what that was, so that builds
+//! which know it by different names read what the others have set.
+//!
 //! The end is when the field falls back to its default, in milliseconds since 1970. The
 //! [head](crate::record::head) is empty for the usual session. Lengths and versions are
 //! [varints](crate::varint). Every entry stands alone and says how the value was written, so that fields
@@ -91,23 +94,70 @@ impl<'a> PayloadReader<'a> {
         let (_, mut rest) = take_head(payload)?;
         // Entries are written in the order of the table, so that the next one is mostly the next.
         let mut expected = 0;
+        let mut renamed: Vec<(usize, Entry<'a>)> = Vec::new();
         while let Some((key, body)) = take_entry(&mut rest)? {
             match find(self.fields, expected, key) {
-                Some((field, by_alias)) => {
-                    if !by_alias || self.bodies.get(field).is_none() {
-                        self.bodies.set(field, body);
-                    }
+                Some((field, Name::Own)) => {
+                    self.bodies.set(field, body);
                     expected = field + 1;
+                }
+                // Once under each name, however often it is there.
+                Some((field, Name::Other | Name::Former)) => {
+                    if renamed.iter().all(|(_, (known, _))| *known != key) {
+                        renamed.push((field, (key, body)));
+                    }
                 }
                 None => self.unknown.push((key, body)),
             }
         }
+        self.settle(&renamed);
         Ok(())
+    }
+
+    /// Of a field that is stored under several names, decides which one counts: the field's own, unless
+    /// a build that knows it by another one has set it since.
+    fn settle(&mut self, renamed: &[(usize, Entry<'a>)]) {
+        let note_of = |field: usize| {
+            let is_it = |(of, (key, _)): &&(usize, Entry<'a>)| *of == field && is_note(key);
+            renamed.iter().find(is_it).map(|(_, (_, note))| *note)
+        };
+        for &(field, (key, body)) in renamed {
+            let own = self.bodies.get(field);
+            if is_note(key) {
+                self.forget_copies(field, body);
+                continue;
+            }
+            let is_newer = |own: &[u8]| {
+                own != body && note_of(field).is_some_and(|note| note.starts_with(&hash(own)))
+            };
+            if own.is_none_or(is_newer) {
+                self.bodies.set(field, body);
+            }
+        }
+    }
+
+    /// Forgets what was stored under names that a field no longer has. Another field may have one now.
+    fn forget_copies(&mut self, field: usize, note: &[u8]) {
+        let Some((hashed, mut names)) = note.split_first_chunk() else { return };
+        while let Some(name) = take_sized(&mut names) {
+            if self.fields[field].has_alias(name) {
+                continue;
+            }
+            let is_copy = |key: &[u8], body: &[u8]| key == name && hash(body) == *hashed;
+            self.unknown.retain(|(key, body)| !is_copy(key, body));
+            let other = self.fields.iter().position(|info| info.key.as_bytes() == name);
+            if let Some(other) = other
+                && self.bodies.get(other).is_some_and(|body| is_copy(name, body))
+            {
+                self.bodies.unset(other);
+            }
+        }
     }
 
     /// Like [`read`](Self::read), where the caller needs the `wanted` fields alone: it may read others too.
     pub(crate) fn read_fields(&mut self, payload: &'a [u8], wanted: &impl DirtyBits) {
-        if wanted.count() > FEW {
+        let has_aliases = |field: usize| !self.fields[field].aliases.is_empty();
+        if wanted.count() > FEW || wanted.fields().any(has_aliases) {
             // A payload was checked when it was loaded.
             let _ = self.read(payload);
             return;
@@ -165,6 +215,7 @@ impl<'a> PayloadReader<'a> {
         for (field, info) in self.fields.iter().enumerate() {
             if let Some(body) = self.bodies.get(field) {
                 put_entry(info.key.as_bytes(), body, out);
+                put_aliases(info, body, out);
             }
         }
         for (key, body) in &self.unknown {
@@ -175,7 +226,10 @@ impl<'a> PayloadReader<'a> {
     /// A little more than [`write_to`](Self::write_to) needs, so that it allocates once.
     fn written_len(&self, head: &[u8]) -> usize {
         let known = self.fields.iter().enumerate().filter_map(|(field, info)| {
-            self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS)
+            self.bodies.get(field).map(|body| info.key.len() + body.len() + LENGTHS).map(|own| {
+                let copies = info.aliases.iter().map(|alias| 2 * alias.len() + own);
+                own + copies.sum::<usize>() + if info.aliases.is_empty() { 0 } else { own + 16 }
+            })
         });
         let unknown = self.unknown.iter().map(|(key, body)| key.len() + body.len() + LENGTHS);
         head.len() + LENGTHS + known.sum::<usize>() + unknown.sum::<usize>()
@@ -242,19 +296,20 @@ pub(crate) fn fell_back(info: &'static FieldInfo, type_name: &'static str, why: 
     }
 }
 
-/// The stored body of one field, without taking the whole payload apart.
+/// The stored body of one field without aliases, without taking the whole payload apart.
 pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> {
     let (_, mut entries) = take_head(payload).ok()?;
-    let mut by_alias = None;
     while let Some((key, body)) = take_entry(&mut entries).ok()? {
         if key == info.key.as_bytes() {
             return Some(body);
         }
-        if by_alias.is_none() && info.has_alias(key) {
-            by_alias = Some(body);
-        }
     }
-    by_alias
+    None
+}
+
+/// Whether a patch changes what is stored under several names.
+fn has_aliases(fields: &[FieldInfo], patch: &Patch) -> bool {
+    patch.fields().any(|field| !fields[field].aliases.is_empty())
 }
 
 /// Up to so many fields it is quicker to look for each of them than to take a payload apart.
@@ -262,7 +317,7 @@ pub(crate) const FEW: usize = 8;
 
 /// Writes to `out`, which is empty, the payload with another head, and with what `patch` has changed:
 /// what lies between two changes is copied as it is. `None`, and `out` of no use, if more than a [`FEW`]
-/// fields have changed, or one is stored under an alias: for those a [`PayloadReader`] has to take the payload
+/// fields have changed, or one that has aliases: for those a [`PayloadReader`] has to take the payload
 /// apart.
 pub(crate) fn patched(
     fields: &'static [FieldInfo],
@@ -271,7 +326,7 @@ pub(crate) fn patched(
     patch: &Patch,
     out: &mut Vec<u8>,
 ) -> Option<()> {
-    if patch.entries().count() > FEW {
+    if patch.entries().count() > FEW || has_aliases(fields, patch) {
         return None;
     }
     let (_, mut rest) = take_head(payload).ok()?;
@@ -286,10 +341,11 @@ pub(crate) fn patched(
     while !rest.is_empty() {
         let before = unchanged.len() - rest.len();
         let (key, _) = take_entry(&mut rest).ok()??;
-        let Some((field, by_alias)) = find(fields, expected, key) else { continue };
-        if by_alias {
-            return None;
-        }
+        let field = match find(fields, expected, key) {
+            Some((field, Name::Own)) => field,
+            Some((_, Name::Former)) => return None,
+            _ => continue,
+        };
         expected = field + 1;
         if let Some(body) = patch.body(field) {
             out.extend_from_slice(&unchanged[..before]);
@@ -322,7 +378,8 @@ pub(crate) fn patched_in_place(
 ) -> Option<Arc<[u8]>> {
     let (old_head, mut rest) = take_head(payload).ok()?;
     let behind_head = payload.len() - rest.len();
-    if rest.is_empty() || old_head.len() != head.len() || patch.entries().count() > FEW {
+    let is_large = patch.entries().count() > FEW;
+    if rest.is_empty() || old_head.len() != head.len() || is_large || has_aliases(fields, patch) {
         return None;
     }
     let is_first = |(at, (field, ..)): &(usize, (usize, _, _))| {
@@ -333,10 +390,14 @@ pub(crate) fn patched_in_place(
     let mut expected = 0;
     while !rest.is_empty() {
         let (key, old) = take_entry(&mut rest).ok()??;
-        let Some((field, by_alias)) = find(fields, expected, key) else { continue };
+        let field = match find(fields, expected, key) {
+            Some((field, Name::Own)) => field,
+            Some((_, Name::Former)) => return None,
+            _ => continue,
+        };
         expected = field + 1;
         let new = patch.body(field);
-        if by_alias || new.is_some_and(|new| new.len() != old.len()) {
+        if new.is_some_and(|new| new.len() != old.len()) {
             return None;
         }
         if let Some(new) = new {
@@ -387,15 +448,71 @@ fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> 
     Ok(Some((key, body)))
 }
 
-/// The field that is stored under `key`, looking first where it is expected, and whether that is an
-/// alias.
-fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, bool)> {
+/// By which name something of a field is stored.
+#[derive(Clone, Copy)]
+enum Name {
+    Own,
+    /// An alias, or that of the [note](is_note) beside it.
+    Other,
+    /// That of a note beside copies that nobody wants any more: the field has no alias now.
+    Former,
+}
+
+/// The field that is stored under `key`, looking first where it is expected.
+fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, Name)> {
     match fields.get(expected) {
-        Some(info) if info.key.as_bytes() == key => Some((expected, false)),
-        _ => {
-            let field = fields.iter().position(|info| info.is_stored_under(key))?;
-            Some((field, fields[field].key.as_bytes() != key))
-        }
+        Some(info) if info.key.as_bytes() == key => Some((expected, Name::Own)),
+        _ => fields.iter().enumerate().find_map(|(field, info)| Some((field, name(info, key)?))),
+    }
+}
+
+fn name(info: &FieldInfo, key: &[u8]) -> Option<Name> {
+    let is_note = || is_note(key) && key[1..] == *info.key.as_bytes();
+    match info.key.as_bytes() == key {
+        true => Some(Name::Own),
+        false if info.has_alias(key) => Some(Name::Other),
+        false if is_note() && info.aliases.is_empty() => Some(Name::Former),
+        false => is_note().then_some(Name::Other),
+    }
+}
+
+/// Stands before a field's key as that of the field's [note](is_note). No text begins with it.
+const NOTE: u8 = 0xff;
+
+/// Whether it is the key of what is noted beside a field that is stored under its aliases too:
+///
+/// ```text
+/// note = hash (8 bytes)  alias*  each with its length before it
+/// ```
+///
+/// The hash is that of what was stored under all the names. While the field still has that, whatever else an
+/// alias has was set later, by a build that knows no other name of the field. Once a build has set the field
+/// that does not know the alias any more, it is the alias that was left behind.
+fn is_note(key: &[u8]) -> bool {
+    key.first() == Some(&NOTE)
+}
+
+fn hash(body: &[u8]) -> [u8; 8] {
+    let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.to_le_bytes()
+}
+
+/// Stores a field once more under each alias, for builds that know it by that name and run beside this one.
+fn put_aliases(info: &FieldInfo, body: &[u8], out: &mut Vec<u8>) {
+    if info.aliases.is_empty() {
+        return;
+    }
+    let mut note = hash(body).to_vec();
+    for alias in info.aliases {
+        put_entry(alias.as_bytes(), body, out);
+        put_sized(alias.as_bytes(), &mut note);
+    }
+    let key = [&[NOTE], info.key.as_bytes()].concat();
+    // Of a key that is as long as one can be there is no note.
+    if key.len() <= usize::from(u8::MAX) {
+        put_entry(&key, &note, out);
     }
 }
 
@@ -449,6 +566,13 @@ impl<'a> Bodies<'a> {
             None => self.more[field - self.first.len()] = Some(body),
         }
     }
+
+    fn unset(&mut self, field: usize) {
+        match self.first.get_mut(field) {
+            Some(place) => *place = None,
+            None => self.more[field - self.first.len()] = None,
+        }
+    }
 }
 
 #[cfg(all(test, feature = "bincode"))]
@@ -483,9 +607,11 @@ mod tests {
             &b"\x01\x00"[..],
             b"\x04name\x07\x05\x0b\x04Zo\xc3\xab",
             b"\x06visits\x06\x0d\x02\x03\xfb\x2c\x01",
+            b"\x05count\x06\x0d\x02\x03\xfb\x2c\x01",
+            b"\x07\xffvisits\x0e\x5b\x5e\x4b\x39\xe1\x73\xcb\xc7\x05count",
         ]
         .concat();
-        assert_eq!(payload(&[("name", &name), ("visits", &visits)]), golden);
+        assert!(golden.starts_with(&payload(&[("name", &name), ("visits", &visits)])));
         let reader = PayloadReader::parse(FIELDS, &golden).unwrap();
         assert_eq!(reader.field(0, String::new), "Zoë");
         assert_eq!(reader.field(1, || 0_u32), 300);
@@ -493,14 +619,60 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_counts_where_the_key_is_missing_and_goes_with_the_next_save() {
+    fn of_two_names_the_one_counts_that_was_set_last() {
         let (old, new) = (body(&FIELDS[1], 1_u32), body(&FIELDS[1], 2_u32));
         assert_eq!(visits(&payload(&[("count", &old)])), 1);
+        // Two fields of an earlier build's.
         assert_eq!(visits(&payload(&[("count", &old), ("visits", &new)])), 2);
         assert_eq!(visits(&payload(&[("visits", &new), ("count", &old)])), 2);
-        let stored = payload(&[("count", &old)]);
-        let saved = PayloadReader::parse(FIELDS, &stored).unwrap().write(&[]);
-        assert_eq!(saved, payload(&[("visits", &old)]));
+
+        // What builds call it that run beside each other.
+        const BEFORE: &[FieldInfo] = &[FieldInfo::new("count")];
+        const NOW: &[FieldInfo] = &[FieldInfo::new("visits").aliases(&["count"])];
+        const NEXT: &[FieldInfo] = &[FieldInfo::new("all").aliases(&["visits", "count"])];
+        const AFTER: &[FieldInfo] = &[FieldInfo::new("visits")];
+        let read = |fields, payload: &[u8]| {
+            PayloadReader::parse(fields, payload).unwrap().field(0, || 99_u32)
+        };
+        for pair in [[BEFORE, NOW], [NOW, NEXT], [BEFORE, NEXT], [NOW, AFTER], [AFTER, NEXT]] {
+            for order in 0..1_usize << 12 {
+                let (mut payload, mut last) = (Vec::new(), 99);
+                for step in 0..6 {
+                    let fields = pair[order >> (2 * step) & 1];
+                    let mut reader = PayloadReader::parse(fields, &payload).unwrap();
+                    let set = body(&fields[0], step as u32);
+                    // Or it saves something else.
+                    if order >> (2 * step + 1) & 1 == 0 {
+                        reader.set_body(0, &set);
+                        last = step as u32;
+                    }
+                    payload = reader.write(&[]);
+                    assert_eq!(pair.map(|fields| read(fields, &payload)), [last; 2], "{order:b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_stored_under_a_former_name_is_no_other_fields() {
+        const NOW: &[FieldInfo] = &[FieldInfo::new("visits").aliases(&["count", "hits"])];
+        const LATER: &[FieldInfo] = &[FieldInfo::new("visits"), FieldInfo::new("count")];
+        let set = body(&NOW[0], 5_u32);
+        let mut reader = PayloadReader::empty(NOW);
+        reader.set_body(0, &set);
+        let stored = reader.write(&[]);
+        let later = PayloadReader::parse(LATER, &stored).unwrap();
+        assert_eq!((later.field(0, || 99_u32), later.field(1, || 99_u32)), (5, 99));
+        assert_eq!(later.write(&[]), payload(&[("visits", &set)]));
+        let mut patch = Patch::default();
+        patch.set(0, set[..].into(), RequestId(1));
+        assert!(patched(LATER, &stored, &[], &patch, &mut Vec::new()).is_none());
+        assert!(patched_in_place(LATER, &stored, &[], &patch).is_none());
+        // What an earlier build has set is.
+        let count = body(&NOW[0], 7_u32);
+        let both = payload(&[("visits", &set), ("count", &count)]);
+        let later = PayloadReader::parse(LATER, &both).unwrap();
+        assert_eq!((later.field(0, || 99_u32), later.field(1, || 99_u32)), (5, 7));
     }
 
     #[test]
@@ -527,7 +699,7 @@ mod tests {
             assert_eq!(reader.field(1, || 99_u32), visits, "at {now}");
             assert_eq!(reader.field(0, String::new).len(), length, "at {now}");
             assert_eq!(reader.next_end(), next);
-            assert_eq!(reader.write(&[]), payload, "kept as it is");
+            assert!(reader.write(&[]).starts_with(&payload), "kept as it is");
         }
         for cut in 0..ending.len() {
             let _ = end(&ending[..cut]);
@@ -541,8 +713,9 @@ mod tests {
             payload(&[("later", b"\xf0anything"), ("visits", b"\xf0later tag"), ("", b"")]);
         let reader = PayloadReader::parse(FIELDS, &stored).unwrap();
         assert_eq!(reader.field(1, || 99_u32), 99);
-        let kept = [("visits", &b"\xf0later tag"[..]), ("later", b"\xf0anything"), ("", b"")];
-        assert_eq!(reader.write(&[]), payload(&kept));
+        let written = reader.write(&[]);
+        assert!(written.starts_with(&payload(&[("visits", b"\xf0later tag")])));
+        assert!(written.ends_with(&payload(&[("later", b"\xf0anything"), ("", b"")])[2..]));
     }
 
     #[test]
@@ -572,16 +745,19 @@ mod tests {
                 whole.apply(&patch);
                 let mut out = Vec::new();
                 let is_patched = patched(FIELDS, &payload, b"head", &patch, &mut out).is_some();
-                assert_eq!(is_patched, entries.iter().all(|(key, _)| *key != "old"));
+                assert_eq!(is_patched, changed & 2 == 0, "there is an alias");
                 let patched = if is_patched { out } else { continue };
                 assert_eq!(check(&patched), Ok(&b"head"[..]));
                 let read = PayloadReader::parse(FIELDS, &patched).unwrap();
                 for (field, info) in FIELDS.iter().enumerate() {
                     assert_eq!(read.body(field), whole.body(field), "{entries:?}, {changed:b}");
-                    assert_eq!(super::body(info, &patched), whole.body(field));
+                    if info.aliases.is_empty() {
+                        assert_eq!(super::body(info, &patched), whole.body(field));
+                    }
                 }
                 assert_eq!(read.unknown, whole.unknown);
-                assert_eq!(patched.len(), whole.write(b"head").len());
+                let as_they_are = |it: &PayloadReader<'_>| it.write(b"head");
+                assert_eq!(as_they_are(&read), as_they_are(&whole));
             }
         }
     }
@@ -613,6 +789,7 @@ mod tests {
             &[FieldInfo::new("a"), FieldInfo::new("bb").aliases(&["old"]), FieldInfo::new("c")];
         let stored = payload(&[("a", b"12"), ("later", b"3"), ("bb", b"4")]);
         let by_alias = payload(&[("a", b"12"), ("old", b"4")]);
+        let with_alias = PayloadReader::parse(FIELDS, &stored).unwrap().write(&[]);
         let head = [0; 0];
         let is_patched = |payload: &[u8], head: &[u8], field, body: &[u8]| {
             let mut patch = Patch::default();
@@ -620,13 +797,15 @@ mod tests {
             patched_in_place(FIELDS, payload, head, &patch).is_some()
         };
         assert!(is_patched(&stored, &head, 0, b"56"));
+        assert!(is_patched(&by_alias, &head, 0, b"56"));
+        assert!(is_patched(&with_alias, &head, 0, b"56"));
         for (name, is_patched) in [
             ("longer", is_patched(&stored, &head, 0, b"567")),
             ("shorter", is_patched(&stored, &head, 0, b"5")),
             ("not there", is_patched(&stored, &head, 2, b"")),
             ("with a longer head", is_patched(&stored, b"h", 0, b"56")),
-            ("beside an alias", is_patched(&by_alias, &head, 0, b"56")),
             ("under an alias", is_patched(&by_alias, &head, 1, b"5")),
+            ("with an alias", is_patched(&with_alias, &head, 1, b"5")),
         ] {
             assert!(!is_patched, "{name}");
         }

@@ -148,6 +148,9 @@ const TUPLE: u64 = 22;
 const MAP: u64 = 23;
 const STRUCT: u64 = 24;
 const VARIANT: u64 = 25;
+const UNIT: u64 = 26;
+/// A `Some` around what stands for itself is that much more.
+const SOME: u64 = 32;
 /// What is less than this stands for itself; the rest are hashes.
 const STRUCTURED: u64 = 63;
 
@@ -264,8 +267,8 @@ impl Survey {
     }
 
     #[inline]
-    fn nothing(&self, plain: Option<Plain>, sum: u64) -> Result<Node, SurveyError> {
-        Ok(Node { plain, shape: NOTHING, sum, is_nothing: true, is_key: false, length: 0 })
+    fn nothing(&self, plain: Option<Plain>, shape: u64, sum: u64) -> Result<Node, SurveyError> {
+        Ok(Node { plain, shape, sum, is_nothing: true, is_key: false, length: 0 })
     }
 
     #[inline]
@@ -412,7 +415,7 @@ impl<'s> Serializer for &'s mut Survey {
 
     #[inline]
     fn serialize_none(self) -> Result<Node, SurveyError> {
-        self.nothing(Some(Plain(Kind::None as u8)), NOTHING)
+        self.nothing(Some(Plain(Kind::None as u8)), NOTHING, NOTHING)
     }
 
     #[inline]
@@ -423,17 +426,18 @@ impl<'s> Serializer for &'s mut Survey {
         }
         let plain = node.plain.filter(|plain| !plain.has(Plain::SOME));
         let plain = plain.map(|plain| Plain(plain.0 | Plain::SOME));
-        Ok(Node { plain, sum: mix(NOTHING, node.sum), is_key: false, ..node })
+        let shape = if node.shape < SOME { SOME + node.shape } else { mix(SOME, node.shape) };
+        Ok(Node { plain, shape, sum: mix(NOTHING, node.sum), is_key: false, ..node })
     }
 
     fn serialize_unit(self) -> Result<Node, SurveyError> {
-        self.nothing(None, TUPLE)
+        self.nothing(None, UNIT, TUPLE)
     }
 
     fn serialize_unit_struct(self, name: &'static str) -> Result<Node, SurveyError> {
         let sum = self.named(TUPLE, name);
         match self.rules.is_json {
-            true => self.nothing(None, sum),
+            true => self.nothing(None, UNIT, sum),
             false => Ok(Survey::structured(TUPLE, sum)),
         }
     }

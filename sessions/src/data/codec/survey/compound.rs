@@ -58,8 +58,12 @@ impl<'s> Elements<'s> {
             self.kinds |= self.survey.kinds(node.shape);
         }
         if self.survey.compares() {
-            // In whatever order.
-            self.sum = self.sum.wrapping_add(mix(self.base, node.sum));
+            self.sum = match self.base {
+                // Each in its place.
+                TUPLE => mix(self.sum, node.sum),
+                // In whatever order.
+                _ => self.sum.wrapping_add(mix(self.base, node.sum)),
+            };
         }
         Ok(node)
     }
@@ -150,22 +154,20 @@ pub(in crate::data::codec) struct Entries<'s> {
     /// As those of a list.
     kinds: u64,
     sum: u64,
+    /// That of the key whose value comes next.
+    key_sum: u64,
 }
 
 impl<'s> Entries<'s> {
     #[inline]
     pub(super) fn new(survey: &'s mut Survey) -> Self {
-        Self { survey, kinds: 0, sum: MAP }
+        Self { survey, kinds: 0, sum: MAP, key_sum: 0 }
     }
 
     #[inline]
     fn add<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<Node, SurveyError> {
         let node = self.survey.inside(value)?;
         self.kinds |= self.survey.kinds(node.shape);
-        if self.survey.compares() {
-            // In whatever order.
-            self.sum = self.sum.wrapping_add(mix(MAP, node.sum));
-        }
         Ok(node)
     }
 }
@@ -177,6 +179,7 @@ impl ser::SerializeMap for Entries<'_> {
     #[inline]
     fn serialize_key<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<(), SurveyError> {
         let key = self.add(key)?;
+        self.key_sum = key.sum;
         #[cfg(feature = "messagepack")]
         if let Purpose::Find(sum) = self.survey.purpose {
             self.survey.has_news |= key.sum == sum;
@@ -189,7 +192,12 @@ impl ser::SerializeMap for Entries<'_> {
 
     #[inline]
     fn serialize_value<V: Serialize + ?Sized>(&mut self, value: &V) -> Result<(), SurveyError> {
-        self.add(value).map(drop)
+        let value = self.add(value)?;
+        if self.survey.compares() {
+            // Each under its key, and those in whatever order.
+            self.sum = self.sum.wrapping_add(mix(mix(MAP, self.key_sum), value.sum));
+        }
+        Ok(())
     }
 
     #[inline]

@@ -42,7 +42,8 @@ impl Proxy {
     fn serve(&self, mut client: TcpStream, shop: u16) {
         if self.is_alone.load(SeqCst) {
             let _ = client.read(&mut [0; 8192]);
-            let answer = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let answer =
+                "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             let _ = client.write_all(answer.as_bytes());
             self.refused.fetch_add(1, SeqCst);
             return;

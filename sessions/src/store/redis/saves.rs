@@ -38,7 +38,8 @@ impl RedisStore {
         call: &mut Call<'_>,
     ) -> Result<Created, StoreError> {
         let write_id = self.next_write_id(self.shared.clock.now());
-        let answer = self.write(key, record, None, write_id, call).await?;
+        let save = Save { key, record, based_on: None, write_id, now: self.now() };
+        let answer = self.write(save, call).await?;
         Ok(if answer == 1 { Created::Done } else { Created::Exists })
     }
 
@@ -59,7 +60,8 @@ impl RedisStore {
             self.shared.recent.put(key, write_id, record);
             return Ok(Replaced::Done);
         }
-        match Box::pin(self.write(key, record, Some(based_on), write_id, call)).await? {
+        let save = Save { key, record, based_on: Some(based_on), write_id, now: self.now() };
+        match Box::pin(self.write(save, call)).await? {
             1 => Ok(Replaced::Done),
             0 => Ok(Replaced::Changed),
             // Another process has saved more than once since: what the first try has done is unknown.
@@ -113,41 +115,33 @@ impl RedisStore {
     }
 
     /// Runs `create` or `replace`.
-    async fn write(
-        &self,
-        key: &StoreKey,
-        record: &Record,
-        based_on: Option<u64>,
-        write_id: [u8; WRITE_ID],
-        call: &mut Call<'_>,
-    ) -> Result<i64, StoreError> {
-        let save = Save { key, record, based_on, write_id, now: self.now() };
+    async fn write(&self, save: Save<'_>, call: &mut Call<'_>) -> Result<i64, StoreError> {
         let scripts = self.scripts();
-        let (operation, script) = match based_on {
-            None => ("create", &scripts.create),
-            Some(_) => (REPLACE, &scripts.replace),
+        let script = match save.based_on {
+            None => &scripts.create,
+            Some(_) => &scripts.replace,
         };
-        if let (true, Some(user)) = (self.shared.connection.is_cluster(), &record.user) {
+        if let (true, Some(user)) = (self.shared.connection.is_cluster(), &save.record.user) {
             // The set first: a session that is not in it would escape a logout everywhere.
-            let expires = stored_millis(record.expires_at);
-            Box::pin(self.index(operation, key, user, expires, save.now)).await?;
+            let expires = stored_millis(save.record.expires_at);
+            Box::pin(self.index(save.operation(), save.key, user, expires, save.now)).await?;
         }
         let both = self.write_commands(script, &save);
         let answer = self.shared.connection.query(&Several(&both), call).await;
         let answer = match (answer.and_then(last_of), both.cmd_iter().last()) {
             #[cfg(feature = "redis-cluster")]
             (Err(error), _) if self.is_being_moved(&error) => {
-                Box::pin(self.write_alone(operation, &save, call)).await?
+                Box::pin(self.write_alone(&save, call)).await?
             }
             // What came first has been done.
             (Err(error), Some(by_hash)) => {
-                Box::pin(self.run_after(error, operation, script, by_hash, call)).await?
+                Box::pin(self.run_after(error, save.operation(), script, by_hash, call)).await?
             }
-            (answer, _) => answer.map_err(|error| classify(operation, error))?,
+            (answer, _) => answer.map_err(|error| classify(save.operation(), error))?,
         };
         if answer == 1 {
-            self.shared.recent.put(key, write_id, record);
-            self.shared.users.put(key, record.user.as_ref());
+            self.shared.recent.put(save.key, save.write_id, save.record);
+            self.shared.users.put(save.key, save.record.user.as_ref());
         }
         Ok(answer)
     }
@@ -160,12 +154,7 @@ impl RedisStore {
 
     /// The same `create` or `replace` with one key, where the client finds the node by itself.
     #[cfg(feature = "redis-cluster")]
-    async fn write_alone(
-        &self,
-        operation: &'static str,
-        save: &Save<'_>,
-        call: &mut Call<'_>,
-    ) -> Result<i64, StoreError> {
+    async fn write_alone(&self, save: &Save<'_>, call: &mut Call<'_>) -> Result<i64, StoreError> {
         let session = self.key(save.key);
         // The client has perhaps put the record beside the session.
         let mut forget = redis::cmd("DEL");
@@ -179,7 +168,7 @@ impl RedisStore {
         let (words, ttl) = (save.words(), save.stays_for().to_string());
         let mut told = words.in_order().to_vec();
         told.extend([&value[..], ttl.as_bytes()]);
-        self.run(operation, script, &script.call(&[&session], &told), call).await
+        self.run(save.operation(), script, &script.call(&[&session], &told), call).await
     }
 
     /// Deletes with one key: what is left in its place, for a minute, is a record that has expired, and is the receipt.
@@ -300,6 +289,10 @@ struct Save<'a> {
 }
 
 impl Save<'_> {
+    fn operation(&self) -> &'static str {
+        if self.based_on.is_some() { REPLACE } else { "create" }
+    }
+
     fn ttl(&self) -> u64 {
         stored_millis(self.record.expires_at).saturating_sub(self.now)
     }

@@ -145,15 +145,17 @@ impl<D: Dialect> Core<D> {
     }
 
     fn no_connection(&self) -> String {
-        if !D::CAN_HANG {
-            return format!("the connection was not free: {FILE}");
-        }
-        format!(
+        let mut words = format!(
             "no connection was free or could be made: the pool has {} of at most {} connections; if they \
              are all in use, it is too small, or something holds them for long",
             self.write.size(),
             self.write.options().get_max_connections()
-        )
+        );
+        if !D::CAN_HANG {
+            words.push_str("; or ");
+            words.push_str(FILE);
+        }
+        words
     }
 
     pub(super) fn too_late(&self, operation: &'static str) -> StoreError {

@@ -149,9 +149,9 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     }
 
     /// One cookie for each site in whose pages the application is shown in a frame (`Partitioned`,
-    /// [CHIPS](https://datatracker.ietf.org/doc/draft-cutler-httpbis-partitioned-cookies/)). Browsers that block the cookies of other
-    /// sites let a partitioned one through; the session in one site's frame is another than in the next
-    /// one's, and than where the application is opened by itself.
+    /// [CHIPS](https://datatracker.ietf.org/doc/draft-cutler-httpbis-partitioned-cookies/)). Browsers that block the
+    /// cookies of other sites let a partitioned one through; the session in one site's frame is another than in the
+    /// next one's, and than where the application is opened by itself.
     ///
     /// Needs `Secure`, and [`SameSite::None`](Self::with_same_site), without which a browser sends no
     /// cookie into a frame. That lets other sites' requests come with it too: have a
@@ -415,8 +415,8 @@ impl<T: SessionData> SessionLayerBuilder<T> {
     ///
     /// # Errors
     ///
-    /// A device binding that could not work; a cookie that browsers would reject, limits under which a session would never or at once
-    /// expire, a payload limit over 16 MiB, a waiter limit or an interval of zero, no codec compiled in, a field no
+    /// A device binding that could not work; a cookie that browsers would reject, limits under which a session would
+    /// never or at once expire, a payload limit over 16 MiB, a waiter limit or an interval of zero, no codec compiled in, a field no
     /// value of which its codec would give back; a layer of another type in this process that has a key
     /// and the cookie's name in common with this one. The message says what to change.
     pub fn build(self) -> Result<SessionLayer<T>, BuildError> {

@@ -273,7 +273,8 @@ impl<T: SessionData> Session<T> {
     ///
     /// `change` may run several times: whatever else it does, it does as often. What released guards
     /// have written is saved before. In this process it has the session to itself, as a write guard
-    /// has; it must not wait for another guard of the session.
+    /// has; it must not wait for another guard of the session. It is no `async` closure, because what it awaits could be
+    /// done several times: what has to be awaited with the session to itself is for [`lock`](Self::lock).
     ///
     /// # Errors
     ///
@@ -367,8 +368,9 @@ impl<T: SessionData> Session<T> {
     /// To fence off other resources, hand them the guard's [fencing token](LockGuard::fencing_token).
     ///
     /// In this process it is a write guard, and waits like one; others that want a guard wait while it
-    /// waits for another process. Costs one save more than [`write`](Self::write). A session that is not stored yet is known to
-    /// nobody else, and locked in this process alone. Among processes there is no order of waiting.
+    /// waits for another process. Costs one save more than [`write`](Self::write). A session that is not stored
+    /// yet is known to nobody else, and locked in this process alone. Among processes there is no order of
+    /// waiting.
     ///
     /// # Errors
     ///

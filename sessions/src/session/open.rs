@@ -154,7 +154,8 @@ impl<T: SessionData> Handle<T> {
         self.shared.background.note_runtime();
     }
 
-    /// The session that the newest private cookie holds, if it is not over. It is this request's alone, and not entered anywhere.
+    /// The session that the newest private cookie holds, if it is not over. The session is this request's alone, and
+    /// not entered anywhere.
     #[cfg(feature = "private-cookie")]
     fn find_in_cookie(&self) -> Current<T> {
         let shared = &self.shared;

@@ -10,7 +10,9 @@ use std::{
 use axum::{Router, routing::get};
 use http::Request;
 use http_body_util::Full;
-use sessions::{Keys, Lifetime, MemoryStore, Session, SessionLayer, testing::TestClient};
+use sessions::{
+    Keys, Lifetime, MemoryStore, Session, SessionLayer, SessionLayerBuilder, testing::TestClient,
+};
 use sessions_tests::{Client, Server};
 
 #[derive(Session)]
@@ -183,4 +185,35 @@ async fn layers_that_answer_to_each_other_are_told_of_when_the_second_is_built()
     let _other = other.with_cookie_name("__Host-other").build().unwrap();
     assert_eq!(told(TWICE), 1);
     assert!(told(USERS) > 0, "whose names in the store are the same");
+}
+
+/// Not of layers that open each other's cookies, nor of such whose cookies stay beside each other in a browser.
+#[tokio::test]
+async fn layers_inside_of_each_other_that_replace_each_others_cookies_are_told_of_once() {
+    #[derive(Session)]
+    struct Nested {
+        visits: u32,
+    }
+    async fn visit(session: Session<Nested>) {
+        *session.write().await.visits_mut() += 1;
+    }
+    type Change = fn(SessionLayerBuilder<Nested>) -> SessionLayerBuilder<Nested>;
+    let log = log();
+    let ask_twice = async |keys: [&Keys; 2], change: Change| {
+        let [outer, inner] = keys.map(|keys| {
+            SessionLayer::<Nested>::builder(MemoryStore::new(), keys.clone()).insecure_plain_http()
+        });
+        let inner = Router::new().route("/", get(visit)).layer(change(inner).build().unwrap());
+        let app = Router::new().nest("/shop", inner).layer(outer.build().unwrap());
+        let client = TestClient::new(app);
+        for _ in 0..2 {
+            client.get("/shop/").await;
+        }
+        log.lines("is inside of another one").len()
+    };
+    let [one, other] = [Keys::generate(), Keys::generate()];
+    assert_eq!(ask_twice([&one, &one], |it| it).await, 0);
+    assert_eq!(ask_twice([&one, &other], |it| it.with_cookie_name("shop")).await, 0);
+    assert_eq!(ask_twice([&one, &other], |it| it.with_cookie_path("/shop")).await, 0);
+    assert_eq!(ask_twice([&one, &other], |it| it).await, 1);
 }

@@ -80,10 +80,13 @@ where
         let shared = &self.layer.shared;
         // With two handles on its session a request would have two cookies, of which the outer one's
         // would replace the inner one's.
-        let outer = lazy::<T>(request.request());
-        if outer.is_some_and(|Lazy(outer)| shared.is_or_answers_for(&outer.handle().shared)) {
-            let inner = self.inner.call(request);
-            return SessionFuture { stage: Stage::Inside { inner } };
+        if let Some(Lazy(outer)) = lazy::<T>(request.request()) {
+            let outer = &outer.handle().shared;
+            if shared.is_or_answers_for(outer) {
+                let inner = self.inner.call(request);
+                return SessionFuture { stage: Stage::Inside { inner } };
+            }
+            shared.warn_of_outer(outer);
         }
         #[cfg(feature = "device-bound")]
         if let Some(answering) =

@@ -99,9 +99,13 @@ where
         let outer = request.extensions_mut().insert(Lazy(session.clone()));
         // With two handles on its session a request would have two cookies, of which the outer one's
         // would replace the inner one's.
-        if let Some(outer) = outer.filter(|outer| self.is_answered_by(outer)) {
-            request.extensions_mut().insert(outer);
-            return ResponseFuture::inside(self.inner.call(request));
+        match outer {
+            None => {}
+            Some(outer) if self.is_answered_by(&outer) => {
+                request.extensions_mut().insert(outer);
+                return ResponseFuture::inside(self.inner.call(request));
+            }
+            Some(Lazy(outer)) => self.shared.warn_of_outer(&outer.handle().shared),
         }
         ResponseFuture::new(self.inner.call(request), session, on_rejection)
     }

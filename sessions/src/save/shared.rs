@@ -1,7 +1,10 @@
 //! What all requests of one layer share.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -80,6 +83,24 @@ impl<T: SessionData> Shared<T> {
         };
         std::ptr::eq(self, &**other)
             || (self.settings.cookie.name == other.settings.cookie.name && have_a_key_in_common())
+    }
+
+    /// Says, once a process, that this layer is inside of another one whose cookie takes the same place in a browser,
+    /// and that neither opens the other's.
+    #[cold]
+    pub(crate) fn warn_of_outer(&self, outer: &Self) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        let (cookie, outer) = (&self.settings.cookie, &outer.settings.cookie);
+        let is_same_place = (&cookie.name, &cookie.path, &cookie.domain)
+            == (&outer.name, &outer.path, &outer.domain);
+        if is_same_place && !SAID.swap(true, Relaxed) {
+            tracing::warn!(
+                name = &*cookie.name,
+                "a `SessionLayer` is inside of another one whose cookie has the same name, and their keys are \
+                 different: each takes the other's cookie for a forgery and puts its own in its place; \
+                 give one of them another name (`with_cookie_name`), or both the same keys"
+            );
+        }
     }
 
     /// Whether a request's headers say something to the layer beside its cookies.

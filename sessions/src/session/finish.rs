@@ -10,7 +10,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::Ordering::{Acquire, Relaxed, SeqCst},
+        atomic::{
+            Ordering::{Acquire, Relaxed, SeqCst},
+            fence,
+        },
     },
     time::{Duration, SystemTime},
 };
@@ -72,14 +75,23 @@ impl<T: SessionData> Handle<T> {
     /// Notes that the response is being made ready, and says whether nothing is to be done for it: nobody
     /// has asked for the session, and no layer further inside can have offered a binding in its place.
     #[inline]
-    pub(crate) fn begin_answer(&self) -> bool {
+    pub(crate) fn begin_answer(self: &Arc<Self>) -> bool {
+        #[cfg(feature = "device-bound")]
+        if self.shared.devices.is_some() {
+            self.answered.store(true, SeqCst);
+            return false;
+        }
+        // Usually the response has the one handle by now: then nobody can ask any more who would have to know. What a
+        // task that has dropped the last other handle has done before comes before this.
+        if Arc::strong_count(self) == 1 {
+            fence(Acquire);
+            if !self.asked.load(Relaxed) {
+                return true;
+            }
+        }
         // First this, then the looks, at `asked` and later at `current`: `open` does it the other way round,
         // so that one of the two sees the other.
         self.answered.store(true, SeqCst);
-        #[cfg(feature = "device-bound")]
-        if self.shared.devices.is_some() {
-            return false;
-        }
         !self.asked.load(SeqCst)
     }
 

@@ -73,6 +73,11 @@ impl Index {
         self.table.capacity()
     }
 
+    #[cfg(test)]
+    pub(super) fn distance(&self) -> usize {
+        self.table.distance()
+    }
+
     #[inline]
     pub(super) fn get(&self, at: At) -> &Place {
         match at.is_old {

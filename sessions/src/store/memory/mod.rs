@@ -5,7 +5,9 @@
 //! `entry` a session in that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a schedule.
 
 use std::{
+    collections::hash_map::RandomState,
     fmt,
+    hash::BuildHasher,
     ops::{Deref, DerefMut, RangeInclusive},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -260,8 +262,10 @@ impl MemoryStoreBuilder {
     /// The store.
     pub fn build(self) -> MemoryStore {
         let shards = pieces_for_cores(SHARDS_PER_CORE, SHARDS);
+        let random = RandomState::new();
+        let shard = |number: usize| Mutex::new(Shard::new(random.hash_one(number) as u32));
         let inner = Inner {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(shard).collect(),
             nearest: Nearest::new(shards),
             taken: Counts::default(),
             logged_in: Counts::default(),

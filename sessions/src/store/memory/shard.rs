@@ -271,6 +271,11 @@ impl Shard {
         self.index.smaller()
     }
 
+    /// Whether the table is to move to this smaller one.
+    pub(super) fn would_do(&self, smaller: &Table) -> bool {
+        self.index.would_do(smaller)
+    }
+
     /// Whether sessions are being moved to another table.
     #[inline]
     pub(super) fn is_moving(&self) -> bool {

@@ -152,8 +152,8 @@ impl Index {
         self.len() + self.len() / 4 + 7
     }
 
-    /// For how many sessions a smaller table has room, if two thirds of this one would do: for an eighth more than there
-    /// are, but not so few that they could come before all have been moved. Nothing is being moved.
+    /// For how many sessions a smaller table has room, if two thirds of this one would do: for an eighth more than
+    /// there are, but not so few that they could come before all have been moved. Nothing is being moved.
     pub(super) fn smaller(&self) -> Option<usize> {
         let (len, capacity) = (self.table.len(), self.table.capacity());
         let smaller = match len {

@@ -1,8 +1,9 @@
 //! Sessions in the memory of this process.
 //!
 //! [`MemoryStore`] is a handle to [`Inner`]: shards, each behind a lock of its own, and the few
-//! numbers that they share. `shard` has the data structure, made of an `index` of one `table` or two and of `heap`s, and
-//! `entry` a session in that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a schedule.
+//! numbers that they share. `shard` has the data structure, made of an `index` of one `table` or two and of `heap`s,
+//! and `entry` a session in that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a
+//! schedule.
 
 use std::{
     collections::hash_map::RandomState,
@@ -85,9 +86,8 @@ const MEMORY_LIMIT: usize = 128 << 20;
 /// that it ran in is shut down, the next call inside another one starts it there.
 ///
 /// The sweep never keeps requests waiting: it removes a few dozen sessions of one part of the store, lets go of the
-/// lock and of its thread, and goes on with another part. Nor does a table that grows or shrinks: its sessions move a few
-/// at a time. The sessions are sorted by expiry, so it touches only those
-/// that have expired.
+/// lock and of its thread, and goes on with another part. Nor does a table that grows or shrinks: its sessions move a
+/// few at a time. The sessions are sorted by expiry, so the sweep touches only those that have expired.
 ///
 /// # Bounds, and what gives way
 ///

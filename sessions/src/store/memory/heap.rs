@@ -1,5 +1,5 @@
-//! When sessions expire, sorted as a heap is: in pieces of memory that are never moved, because requests wait while
-//! a shard is locked.
+//! When sessions expire, sorted as a heap is: in small pieces of memory, because requests wait while a shard is
+//! locked, and one large piece would have to be moved when it grows.
 
 use super::entry::Stamp;
 
@@ -73,12 +73,16 @@ impl Heap {
         }
     }
 
-    /// Takes out the last.
+    /// Takes out the last. Few that are left do not keep the room of many.
     pub(super) fn pop(&mut self) -> Option<Due> {
+        let is_only = self.pieces.len() == 1;
         let last = self.pieces.last_mut()?;
         let popped = last.pop();
         if last.is_empty() {
             self.pieces.pop();
+            give_back(&mut self.pieces);
+        } else if is_only {
+            give_back(last);
         }
         popped
     }
@@ -87,6 +91,13 @@ impl Heap {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.pieces.iter().map(Vec::capacity).sum()
+    }
+}
+
+/// Leaves room for twice as many as there are, if there was for four times as many.
+fn give_back<T>(of: &mut Vec<T>) {
+    if of.capacity() > 4 * of.len() + 4 {
+        of.shrink_to(2 * of.len());
     }
 }
 
@@ -127,5 +138,18 @@ mod tests {
             }
         }
         assert!(heap.pop().is_none());
+    }
+
+    #[test]
+    fn few_that_are_left_have_little_more_room_than_they_need() {
+        let due = Due { hash: 0, expires: Stamp::from_millis(0) };
+        let mut heap = Heap::default();
+        (0..100 * PIECE).for_each(|_| heap.push(due));
+        for len in (1..100 * PIECE).rev() {
+            heap.pop();
+            let most = (4 * len + 4).min(len + PIECE);
+            assert!(heap.len() == len && heap.capacity() <= most, "{len}: {}", heap.capacity());
+            assert!(heap.pieces.capacity() <= 4 * heap.pieces.len() + 4, "{len}");
+        }
     }
 }

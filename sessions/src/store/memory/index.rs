@@ -43,7 +43,7 @@ impl Position {
     }
 }
 
-/// Which place of which table: good until a session is added or removed.
+/// Which place of which table: good until a session is added, removed or moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct At {
     is_old: bool,
@@ -51,8 +51,7 @@ pub(super) struct At {
 }
 
 /// So many places of the old table are moved for each session that is added: all of them before the new table is full,
-/// because a larger one has room for a quarter more sessions, and a smaller one for a sixty-fourth of what the old one
-/// had room for.
+/// because a larger one has room for a quarter more sessions, and a smaller one for [enough more](Index::would_do).
 pub(super) const MOVED_EACH: usize = 128;
 
 #[derive(Default)]
@@ -71,6 +70,11 @@ impl Index {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.table.capacity()
+    }
+
+    #[cfg(test)]
+    pub(super) fn distance(&self) -> usize {
+        self.table.distance()
     }
 
     #[inline]
@@ -148,8 +152,8 @@ impl Index {
         self.len() + self.len() / 4 + 7
     }
 
-    /// For how many sessions a smaller table has room, if two thirds of this one would do: for an eighth more than there
-    /// are, but not so few that they could come before all have been moved. Nothing is being moved.
+    /// For how many sessions a smaller table has room, if two thirds of this one would do: for an eighth more than
+    /// there are, but not so few that they could come before all have been moved. Nothing is being moved.
     pub(super) fn smaller(&self) -> Option<usize> {
         let (len, capacity) = (self.table.len(), self.table.capacity());
         let smaller = match len {
@@ -157,6 +161,14 @@ impl Index {
             _ => (len + len / 8 + 3).max(capacity / 8),
         };
         (capacity > 0 && smaller <= capacity / 3 * 2).then_some(smaller)
+    }
+
+    /// Whether a smaller table is wanted, and all sessions would have moved to this one before it is full: it was made
+    /// without the lock, and sessions may have come since.
+    pub(super) fn would_do(&self, smaller: &Table) -> bool {
+        let for_more = smaller.capacity().saturating_sub(self.len());
+        let has_room = self.len() == 0 || for_more > self.table.places() / MOVED_EACH;
+        !self.is_moving() && self.smaller().is_some() && has_room
     }
 
     /// Whether sessions move from one table to another.

@@ -1,11 +1,14 @@
 //! Sessions in the memory of this process.
 //!
 //! [`MemoryStore`] is a handle to [`Inner`]: shards, each behind a lock of its own, and the few
-//! numbers that they share. `shard` has the data structure, made of an `index` of one `table` or two and of `heap`s, and
-//! `entry` a session in that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a schedule.
+//! numbers that they share. `shard` has the data structure, made of an `index` of one `table` or two and of `heap`s,
+//! and `entry` a session in that; `room` has the bounds and what gives way to keep them, `sweep` the cleanup on a
+//! schedule.
 
 use std::{
+    collections::hash_map::RandomState,
     fmt,
+    hash::BuildHasher,
     ops::{Deref, DerefMut, RangeInclusive},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -83,9 +86,8 @@ const MEMORY_LIMIT: usize = 128 << 20;
 /// that it ran in is shut down, the next call inside another one starts it there.
 ///
 /// The sweep never keeps requests waiting: it removes a few dozen sessions of one part of the store, lets go of the
-/// lock and of its thread, and goes on with another part. Nor does a table that grows or shrinks: its sessions move a few
-/// at a time. The sessions are sorted by expiry, so it touches only those
-/// that have expired.
+/// lock and of its thread, and goes on with another part. Nor does a table that grows or shrinks: its sessions move a
+/// few at a time. The sessions are sorted by expiry, so the sweep touches only those that have expired.
 ///
 /// # Bounds, and what gives way
 ///
@@ -150,8 +152,8 @@ impl MemoryStore {
 
     /// How many bytes of memory the sessions take: reckoned from their sizes, and rather more than
     /// less, as an allocator cannot use all that it has. Does not count what the store itself takes,
-    /// some 150 KiB, nor the room that sessions which have gone leave to others until the next
-    /// sweep.
+    /// some 150 KiB and on many cores up to 600, nor the room that sessions which have gone leave to
+    /// others until the next sweep.
     pub fn memory_used(&self) -> usize {
         self.inner.taken.bytes.load(Relaxed)
     }
@@ -222,7 +224,7 @@ impl MemoryStoreBuilder {
     ///
     /// A session keeps its memory for at most about that long after it has expired. A pass that
     /// finds nothing looks once at each shard; more in a store that is over half full, where
-    /// the pass looks at each session that may be unused. The shortest interval is a millisecond.
+    /// the pass looks at each session. The shortest interval is a millisecond.
     pub fn with_sweep_interval(mut self, interval: Duration) -> Self {
         self.sweep_interval = interval.max(Duration::from_millis(1));
         self
@@ -260,8 +262,10 @@ impl MemoryStoreBuilder {
     /// The store.
     pub fn build(self) -> MemoryStore {
         let shards = pieces_for_cores(SHARDS_PER_CORE, SHARDS);
+        let random = RandomState::new();
+        let shard = |number: usize| Mutex::new(Shard::new(random.hash_one(number) as u32));
         let inner = Inner {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(shard).collect(),
             nearest: Nearest::new(shards),
             taken: Counts::default(),
             logged_in: Counts::default(),
@@ -602,7 +606,7 @@ impl Locked<'_> {
         if !self.shard.is_full() {
             return Ok(());
         }
-        // All have been moved by now, except after a moment in which many sessions went.
+        // All have been moved by now: see `MOVED_EACH`.
         self.go_on_moving(usize::MAX);
         let wanted = self.shard.larger();
         match spare.take() {
@@ -617,11 +621,9 @@ impl Locked<'_> {
         }
     }
 
-    /// Begins to move to this table, if it would do and a smaller one is still wanted.
+    /// Begins to move to this table, if it [would do](Shard::would_do).
     fn move_to_smaller(&mut self, table: Table) {
-        let is_wanted = !self.shard.is_moving()
-            && self.shard.smaller().is_some_and(|sessions| sessions <= table.capacity());
-        match is_wanted {
+        match self.shard.would_do(&table) {
             true => self.shard.begin_move(table),
             false => self.unused.push(table),
         }
@@ -721,6 +723,54 @@ mod tests {
         assert_eq!(store.create(&key, &record).await.unwrap(), Created::Done);
         assert!(store.load(&key).await.unwrap().is_some());
         assert!(store.delete(&key).await.unwrap());
+    }
+
+    fn in_first_shard(number: u64) -> StoreKey {
+        let mut bytes = [0; 32];
+        // All bits of the hash differ.
+        bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        StoreKey::from_bytes(bytes)
+    }
+
+    /// A sweep whose table would not do for one session more would make another, over and over.
+    #[tokio::test]
+    async fn a_smaller_table_does_though_some_come_while_it_is_made() {
+        const OF: u64 = 10_000;
+        let now = SystemTime::now();
+        let record = Record::new(1, now, now + Duration::from_secs(60), *b"");
+        let create = async |store: &MemoryStore, number: u64| {
+            let created = store.create(&in_first_shard(number), &record).await;
+            assert_eq!(created.unwrap(), Created::Done);
+        };
+        for (left, come) in [(1, 1), (1_000, 30), (4_000, 1), (4_000, 300), (4_000, 480)] {
+            let store = MemoryStore::new();
+            for number in 0..OF {
+                create(&store, number).await;
+            }
+            for number in left..OF {
+                assert!(store.delete(&in_first_shard(number)).await.unwrap());
+            }
+            let mut shard = store.inner.lock(0);
+            shard.go_on_moving(usize::MAX);
+            let table = Table::with_capacity(shard.smaller().unwrap());
+            drop(shard);
+            for number in left..left + come {
+                create(&store, number).await;
+            }
+            store.inner.lock(0).move_to_smaller(table);
+            // But not when so many have come that it would soon be full.
+            assert_eq!(store.inner.lock(0).is_moving(), come < 480, "{left} and {come}");
+            // All have been moved before the table is full.
+            for number in left + come.. {
+                let shard = store.inner.lock(0);
+                if !shard.is_moving() {
+                    break;
+                }
+                assert!(!shard.is_full(), "{left} and {come}: {number}");
+                drop(shard);
+                create(&store, number).await;
+            }
+        }
     }
 
     #[cfg(feature = "testing")]

@@ -29,24 +29,39 @@ const MOST_LOOKS: usize = 4096;
 /// Four children a node: a flatter heap moves fewer entries, and a move costs more than a look.
 const CHILDREN: usize = 4;
 
-/// The first bytes of a key are as good as random already, so they are the hash. The shard is
-/// picked by others ([`super::shard_of`]): within one shard all bits of the hash still differ.
-fn hash(key: &StoreKey) -> u32 {
-    let [a, b, c, d, ..] = *key.as_bytes();
-    u32::from_le_bytes([a, b, c, d])
-}
-
 /// Between two calls: `index` has exactly one session for each place in the heaps, and the right one, which
 /// expires when its heap says; and none expires before its parent in its heap.
-#[derive(Default)]
 pub(super) struct Shard {
     index: Index,
     heaps: [Heap; Worth::ALL.len()],
     /// The worths, as bits, whose first session may be another than before.
     other_first: u8,
+    /// An odd number: hashes that differ still do so when they are multiplied by it.
+    spread: u32,
 }
 
 impl Shard {
+    /// The order in which sessions stand in the table is that of this number. Each shard has a random one: sessions
+    /// that come in the order of another's table, as in a copy of a store, would all want the same few places of a
+    /// table that grows, and stand in long rows that each look-up goes through.
+    pub(super) fn new(order: u32) -> Self {
+        Self {
+            index: Index::default(),
+            heaps: Default::default(),
+            other_first: 0,
+            spread: order | 1,
+        }
+    }
+
+    /// The first bytes of a key are as good as random already, so they make the hash. The shard is
+    /// picked by others ([`Inner::shard_of`](super::Inner::shard_of)): within one shard all bits of the hash still
+    /// differ.
+    #[inline]
+    fn hash(&self, key: &StoreKey) -> u32 {
+        let [a, b, c, d, ..] = *key.as_bytes();
+        u32::from_le_bytes([a, b, c, d]).wrapping_mul(self.spread)
+    }
+
     #[inline]
     pub(super) fn get(&self, at: At) -> &Entry {
         &self.index.get(at).entry
@@ -62,7 +77,7 @@ impl Shard {
     /// Where the session `key` stands, expired or not. Good until the next change.
     #[inline]
     pub(super) fn find(&self, key: &StoreKey) -> Option<At> {
-        self.index.find(hash(key), |place| place.entry.is_under(key))
+        self.index.find(self.hash(key), |place| place.entry.is_under(key))
     }
 
     /// Where the session `key` stands, if it has not expired.
@@ -125,7 +140,7 @@ impl Shard {
     pub(super) fn insert(&mut self, entry: Entry, worth: Worth) {
         // What can fail for want of memory comes first, so that a panic leaves all as it was.
         self.heaps[worth as usize].reserve();
-        let due = Due { hash: hash(&entry.key()), expires: entry.expires() };
+        let due = Due { hash: self.hash(&entry.key()), expires: entry.expires() };
         let position = self.enter(due, worth);
         let at = self.index.insert(due.hash, position, entry);
         self.settle(at, due, position);
@@ -254,6 +269,11 @@ impl Shard {
     /// that it is not for long. No table is being moved.
     pub(super) fn smaller(&self) -> Option<usize> {
         self.index.smaller()
+    }
+
+    /// Whether the table is to move to this smaller one.
+    pub(super) fn would_do(&self, smaller: &Table) -> bool {
+        self.index.would_do(smaller)
     }
 
     /// Whether sessions are being moved to another table.
@@ -387,12 +407,31 @@ mod tests {
                     let place = self.index.place_of(due.hash, Position::new(worth, at));
                     let entry = self.get(place);
                     assert_eq!(self.find(&entry.key()), Some(place));
-                    assert!(entry.expires() == due.expires && hash(&entry.key()) == due.hash);
+                    assert!(entry.expires() == due.expires && self.hash(&entry.key()) == due.hash);
                     let parent = heap.get(at.saturating_sub(1) / CHILDREN);
                     assert!(parent.millis() <= due.millis());
                 }
             }
         }
+    }
+
+    /// A store that is copied into another, or into a file and read back, comes in the order of its tables.
+    #[test]
+    fn what_comes_in_the_order_of_another_shard_does_not_pile_up() {
+        let (mut from, mut to) = (Shard::new(0x1234_5678), Shard::new(0x9abc_def0));
+        for number in 0..20_000_u32 {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.wrapping_mul(0x85eb_ca6b).to_be_bytes());
+            from.add(Entry::new(&StoreKey::from_bytes(bytes), &record(1)), Worth::Unused);
+        }
+        let entries = (0..PARTS).flat_map(|part| from.entries(part));
+        for (number, entry) in entries.enumerate() {
+            to.add(Entry::new(&entry.key(), &entry.record()), Worth::Unused);
+            if number % 1_000 == 0 {
+                assert!(to.index.distance() < 10, "{} of {number}", to.index.distance());
+            }
+        }
+        assert!(from.index.distance() < 10 && to.len() == from.len());
     }
 
     /// Ten thousand random changes, each compared with the same change to a plain map; and whoever is told
@@ -412,7 +451,7 @@ mod tests {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             random >> 33
         };
-        let (mut shard, mut model, mut firsts) = (Shard::default(), HashMap::new(), [None; 3]);
+        let (mut shard, mut model, mut firsts) = (Shard::new(0), HashMap::new(), [None; 3]);
         for _ in 0..10_000 {
             let (key, expires) = (key(next() as u8), next() % 1000);
             let worth = Worth::ALL[(next() % 3) as usize];

@@ -129,8 +129,9 @@ impl Drop for Task {
 
 impl Inner {
     /// Moves up to [`STEP`] expired sessions of one shard into `removed`, which is empty; their
-    /// memory is the caller's to free, without the lock. When there are none, looks whether sessions are worth more by
-    /// now, from one place of the shard on; and then whether a smaller table would do. `false` when there is nothing (more) to do.
+    /// memory is the caller's to free, without the lock. When there are none, goes on with a table that is being moved;
+    /// or looks whether sessions are worth more by now, from one place of the shard on; and then whether a smaller
+    /// table would do. `false` when there is nothing (more) to do.
     pub(super) fn sweep_step(
         &self,
         index: usize,

@@ -212,6 +212,13 @@ impl Table {
         }
     }
 
+    /// How far each session stands from its home, on average.
+    #[cfg(test)]
+    pub(super) fn distance(&self) -> usize {
+        let steps = |(at, place): (usize, &Place)| self.steps(self.home(place.hash), at);
+        self.iter_in(0..self.places.len()).map(steps).sum::<usize>() / self.len.max(1)
+    }
+
     /// Moves what stands in the next so many places to another table, which has room for it.
     pub(super) fn move_into(&mut self, to: &mut Self, places: usize) {
         let end = self.first.saturating_add(places);

@@ -73,18 +73,35 @@ impl Heap {
         }
     }
 
-    /// Takes out the last. Few that are left do not keep the room of many.
+    /// Takes out the last.
     pub(super) fn pop(&mut self) -> Option<Due> {
-        let is_only = self.pieces.len() == 1;
         let last = self.pieces.last_mut()?;
         let popped = last.pop();
         if last.is_empty() {
             self.pieces.pop();
-            give_back(&mut self.pieces);
-        } else if is_only {
-            give_back(last);
         }
         popped
+    }
+
+    /// Lets few that are left not keep the room of many: leaves room for twice as many where there is room for four times
+    /// as many. What comes back is for the caller to free without the shard's lock: done in [`pop`](Self::pop), with
+    /// the lock, it had reads beside a sweep wait for 2 ms.
+    pub(super) fn shrink(&mut self) -> [Vec<Vec<Due>>; 2] {
+        let mut unused = Vec::new();
+        if let [only] = &mut self.pieces[..]
+            && is_too_large(only)
+        {
+            let mut smaller = Vec::with_capacity(2 * only.len());
+            smaller.extend_from_slice(only);
+            unused.push(std::mem::replace(only, smaller));
+        }
+        let mut before = Vec::new();
+        if is_too_large(&self.pieces) {
+            let mut smaller = Vec::with_capacity(2 * self.pieces.len());
+            smaller.append(&mut self.pieces);
+            before = std::mem::replace(&mut self.pieces, smaller);
+        }
+        [unused, before]
     }
 
     /// For how many there is room.
@@ -94,11 +111,8 @@ impl Heap {
     }
 }
 
-/// Leaves room for twice as many as there are, if there was for four times as many.
-fn give_back<T>(of: &mut Vec<T>) {
-    if of.capacity() > 4 * of.len() + 4 {
-        of.shrink_to(2 * of.len());
-    }
+fn is_too_large<T>(vec: &Vec<T>) -> bool {
+    vec.capacity() > 4 * vec.len() + 4
 }
 
 #[cfg(test)]
@@ -147,6 +161,7 @@ mod tests {
         (0..100 * PIECE).for_each(|_| heap.push(due));
         for len in (1..100 * PIECE).rev() {
             heap.pop();
+            drop(heap.shrink());
             let most = (4 * len + 4).min(len + PIECE);
             assert!(heap.len() == len && heap.capacity() <= most, "{len}: {}", heap.capacity());
             assert!(heap.pieces.capacity() <= 4 * heap.pieces.len() + 4, "{len}");

@@ -276,6 +276,11 @@ impl Shard {
         self.index.would_do(smaller)
     }
 
+    /// The room in heaps of which little is used, for the caller to free without the lock.
+    pub(super) fn shrink_heaps(&mut self) -> [[Vec<Vec<Due>>; 2]; Worth::ALL.len()] {
+        self.heaps.each_mut().map(Heap::shrink)
+    }
+
     /// Whether sessions are being moved to another table.
     #[inline]
     pub(super) fn is_moving(&self) -> bool {

@@ -159,7 +159,12 @@ impl Inner {
                 return true;
             }
             // Not only after a sweep: sessions that were deleted leave room behind as well.
-            let Some(sessions) = shard.smaller() else { return false };
+            let Some(sessions) = shard.smaller() else {
+                let unused = shard.shrink_heaps();
+                drop(shard);
+                drop(unused);
+                return false;
+            };
             drop(shard);
             let smaller = Table::with_capacity(sessions);
             self.lock(index).move_to_smaller(smaller);

@@ -200,6 +200,7 @@ mod renamed {
     build!(Before, qty, set_qty, session(merge = add));
     build!(Now, quantity, set_quantity, session(alias = "qty", merge = add));
     build!(After, quantity, set_quantity, session(merge = add));
+    build!(Next, amount, set_amount, session(alias = "qty", alias = "quantity", merge = add));
 }
 
 /// During a deploy, a browser's requests go now to the one build and now to the other.
@@ -232,6 +233,26 @@ async fn builds_that_call_a_field_by_different_names_read_what_the_others_set() 
                 Now::set(&mut fleet, codec, Some(at + 1)).await;
                 assert_eq!(After::read(&mut fleet, codec).await, at + 1);
             }
+        }
+    }
+}
+
+/// What an earlier build has set is there after any save of one with the alias, and in a build that follows both.
+#[tokio::test]
+async fn a_renamed_field_that_was_saved_needs_its_alias_no_more() {
+    use renamed::{After, Before, Next, Now};
+    for codec in CODECS {
+        for begins_now in [false, true] {
+            let mut fleet = Fleet::new();
+            if begins_now {
+                Now::set(&mut fleet, codec, Some(1)).await;
+            }
+            Before::set(&mut fleet, codec, Some(2)).await;
+            assert_eq!(Next::read(&mut fleet, codec).await, 2, "without a save in between");
+            Now::set(&mut fleet, codec, None).await;
+            assert_eq!(After::read(&mut fleet, codec).await, 2);
+            After::set(&mut fleet, codec, None).await;
+            assert_eq!(After::read(&mut fleet, codec).await, 2);
         }
     }
 }

@@ -1,6 +1,11 @@
 //! SQL servers as their administrators have set them.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use sessions::{
     Created, MySqlStore, PostgresStore, Replaced, SqliteStore, Store, UserIndex,
@@ -11,11 +16,12 @@ use sessions_tests::{
     servers::{Folder, Kind, StoreServer},
 };
 use sqlx::{
-    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, SqliteConnection,
+    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, SqliteConnection,
     mysql::MySqlPoolOptions,
     postgres::{PgConnectOptions, PgPoolOptions},
     raw_sql,
 };
+use tokio::time::sleep;
 
 use crate::{
     app,
@@ -118,6 +124,41 @@ async fn postgres_serves_sessions_whatever_the_isolation_of_transactions_is() {
         serves(&store).await;
         let pool = PgPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
         serves(&PostgresStore::new(pool)).await;
+    }
+}
+
+/// Polls so many times at most; whether that was enough.
+async fn polled(times: usize, call: impl Future) -> bool {
+    let mut call = pin!(call);
+    for _ in 0..times {
+        if poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await.is_ready() {
+            return true;
+        }
+        // Not so long that what is awaited has to be there: a call is dropped before and after an answer.
+        sleep(Duration::from_micros(200)).await;
+    }
+    false
+}
+
+/// A call that is dropped, wherever it is, leaves the application's connection outside of a transaction: what the
+/// application then writes without one is there for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_call_leaves_no_transaction_to_the_application() {
+    let setting = ["-c", "default_transaction_isolation=serializable"];
+    let Some(server) = StoreServer::start_with(Kind::Postgres, &setting) else { return };
+    under_test("PostgreSQL, serializable, calls that are dropped");
+    let pool = PgPoolOptions::new().max_connections(1).connect(&server.url()).await.unwrap();
+    let store = PostgresStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    let (session, mut admin) = (key(), PgConnection::connect(&server.url()).await.unwrap());
+    assert!(store.load(&session).await.unwrap().is_none());
+    admin.execute("CREATE TABLE notes (note INT)").await.unwrap();
+    for round in 1..=100_i64 {
+        let is_done = polled(round as usize % 20, store.load(&session)).await;
+        pool.execute("INSERT INTO notes VALUES (1)").await.unwrap();
+        let notes: i64 =
+            admin.fetch_one("SELECT count(*) FROM notes").await.unwrap().try_get(0).unwrap();
+        assert_eq!(notes, round, "the call was done: {is_done}");
     }
 }
 

@@ -102,7 +102,7 @@ impl<'a> PayloadReader<'a> {
                     expected = field + 1;
                 }
                 // Once under each name, however often it is there.
-                Some((field, Name::Other | Name::Former)) => {
+                Some((field, Name::Alias | Name::Note)) => {
                     if renamed.iter().all(|(_, (known, _))| *known != key) {
                         renamed.push((field, (key, body)));
                     }
@@ -114,36 +114,52 @@ impl<'a> PayloadReader<'a> {
         Ok(())
     }
 
-    /// Of a field that is stored under several names, decides which one counts: the field's own, unless
-    /// a build that knows it by another one has set it since.
+    /// Decides what counts of a field that is stored under several names.
     fn settle(&mut self, renamed: &[(usize, Entry<'a>)]) {
-        let note_of = |field: usize| {
-            let is_it = |(of, (key, _)): &&(usize, Entry<'a>)| *of == field && is_note(key);
-            renamed.iter().find(is_it).map(|(_, (_, note))| *note)
-        };
         for &(field, (key, body)) in renamed {
-            let own = self.bodies.get(field);
             if is_note(key) {
                 self.forget_copies(field, body);
-                continue;
-            }
-            let is_newer = |own: &[u8]| {
-                own != body && note_of(field).is_some_and(|note| note.starts_with(&hash(own)))
-            };
-            if own.is_none_or(is_newer) {
-                self.bodies.set(field, body);
             }
         }
+        let differs = |&&(field, (key, body)): &&(usize, Entry<'a>)| {
+            !is_note(key) && self.bodies.get(field) != Some(body)
+        };
+        let settled = renamed.iter().filter(differs).map(|(field, _)| *field);
+        let settled: Vec<_> = settled.map(|field| (field, self.last_set(field, renamed))).collect();
+        for (field, body) in settled {
+            self.bodies.set(field, body);
+        }
+    }
+
+    /// Of what a field is stored as under its names what was set last: what the field's own name has, unless a
+    /// [note](is_note) says that another name had the same and has been set since; and so on from that one.
+    fn last_set(&self, field: usize, renamed: &[(usize, Entry<'a>)]) -> &'a [u8] {
+        let ours = renamed.iter().filter(|(of, _)| *of == field).map(|(_, entry)| *entry);
+        let (notes, aliases): (Vec<_>, Vec<_>) = ours.partition(|(key, _)| is_note(key));
+        // Those of a build that knows the field by one more name.
+        let others = self.unknown.iter().copied().filter(|(key, _)| is_note(key));
+        let notes: Vec<Note<'a>> = notes.into_iter().chain(others).filter_map(Note::new).collect();
+        let own = self.bodies.get(field).map(|own| (self.fields[field].key.as_bytes(), own));
+        let mut left: Vec<Entry<'a>> = own.into_iter().chain(aliases).collect();
+        let mut newest = left.remove(0);
+        let is_newer = |newest: Entry<'a>, (key, body): &Entry<'a>| {
+            let outdates = |note: &Note<'a>| note.is_what_had(newest) && note.names(key);
+            *body != newest.1 && notes.iter().any(outdates)
+        };
+        while let Some(newer) = left.iter().position(|other| is_newer(newest, other)) {
+            newest = left.remove(newer);
+        }
+        newest.1
     }
 
     /// Forgets what was stored under names that a field no longer has. Another field may have one now.
     fn forget_copies(&mut self, field: usize, note: &[u8]) {
-        let Some((hashed, mut names)) = note.split_first_chunk() else { return };
-        while let Some(name) = take_sized(&mut names) {
-            if self.fields[field].has_alias(name) {
+        let Some(note) = Note::new((&[NOTE], note)) else { return };
+        for name in note.aliases() {
+            if self.fields[field].has_alias(name) || self.fields[field].key.as_bytes() == name {
                 continue;
             }
-            let is_copy = |key: &[u8], body: &[u8]| key == name && hash(body) == *hashed;
+            let is_copy = |key: &[u8], body: &[u8]| key == name && hash(body) == note.hash;
             self.unknown.retain(|(key, body)| !is_copy(key, body));
             let other = self.fields.iter().position(|info| info.key.as_bytes() == name);
             if let Some(other) = other
@@ -157,7 +173,9 @@ impl<'a> PayloadReader<'a> {
     /// Like [`read`](Self::read), where the caller needs the `wanted` fields alone: it may read others too.
     pub(crate) fn read_fields(&mut self, payload: &'a [u8], wanted: &impl DirtyBits) {
         let has_aliases = |field: usize| !self.fields[field].aliases.is_empty();
-        if wanted.count() > FEW || wanted.fields().any(has_aliases) {
+        // What has one of these names may be another one's copy.
+        let may_be_copies = || wanted.fields().any(has_aliases) || has_note(payload);
+        if wanted.count() > FEW || may_be_copies() {
             // A payload was checked when it was loaded.
             let _ = self.read(payload);
             return;
@@ -307,6 +325,17 @@ pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> 
     None
 }
 
+/// Whether anything in `payload` was stored under several names.
+fn has_note(payload: &[u8]) -> bool {
+    let Ok((_, mut entries)) = take_head(payload) else { return false };
+    while let Ok(Some((key, _))) = take_entry(&mut entries) {
+        if is_note(key) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Whether a patch changes what is stored under several names.
 fn has_aliases(fields: &[FieldInfo], patch: &Patch) -> bool {
     patch.fields().any(|field| !fields[field].aliases.is_empty())
@@ -317,8 +346,8 @@ pub(crate) const FEW: usize = 8;
 
 /// Writes to `out`, which is empty, the payload with another head, and with what `patch` has changed:
 /// what lies between two changes is copied as it is. `None`, and `out` of no use, if more than a [`FEW`]
-/// fields have changed, or one that has aliases: for those a [`PayloadReader`] has to take the payload
-/// apart.
+/// fields have changed, or one that has aliases, or if one that has aliases is not the same under all its names: for
+/// those a [`PayloadReader`] has to take the payload apart.
 pub(crate) fn patched(
     fields: &'static [FieldInfo],
     payload: &[u8],
@@ -340,12 +369,9 @@ pub(crate) fn patched(
     let mut is_put = [false; FEW];
     while !rest.is_empty() {
         let before = unchanged.len() - rest.len();
-        let (key, _) = take_entry(&mut rest).ok()??;
-        let field = match find(fields, expected, key) {
-            Some((field, Name::Own)) => field,
-            Some((_, Name::Former)) => return None,
-            _ => continue,
-        };
+        let (key, old) = take_entry(&mut rest).ok()??;
+        let Some(found) = find(fields, expected, key) else { continue };
+        let field = with_copies(fields, found, old, &mut rest)?;
         expected = field + 1;
         if let Some(body) = patch.body(field) {
             out.extend_from_slice(&unchanged[..before]);
@@ -390,11 +416,9 @@ pub(crate) fn patched_in_place(
     let mut expected = 0;
     while !rest.is_empty() {
         let (key, old) = take_entry(&mut rest).ok()??;
-        let field = match find(fields, expected, key) {
-            Some((field, Name::Own)) => field,
-            Some((_, Name::Former)) => return None,
-            _ => continue,
-        };
+        let Some(found) = find(fields, expected, key) else { continue };
+        let place = payload.len() - rest.len() - old.len();
+        let field = with_copies(fields, found, old, &mut rest)?;
         expected = field + 1;
         let new = patch.body(field);
         if new.is_some_and(|new| new.len() != old.len()) {
@@ -402,7 +426,7 @@ pub(crate) fn patched_in_place(
         }
         if let Some(new) = new {
             missing = missing.checked_sub(1)?;
-            changes[missing] = (payload.len() - rest.len() - new.len(), new);
+            changes[missing] = (place, new);
         }
     }
     if missing > 0 {
@@ -452,10 +476,9 @@ fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> 
 #[derive(Clone, Copy)]
 enum Name {
     Own,
-    /// An alias, or that of the [note](is_note) beside it.
-    Other,
-    /// That of a note beside copies that nobody wants any more: the field has no alias now.
-    Former,
+    Alias,
+    /// That of a [note](is_note), of this build's or of one that calls the field by an alias.
+    Note,
 }
 
 /// The field that is stored under `key`, looking first where it is expected.
@@ -467,13 +490,36 @@ fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, Nam
 }
 
 fn name(info: &FieldInfo, key: &[u8]) -> Option<Name> {
-    let is_note = || is_note(key) && key[1..] == *info.key.as_bytes();
-    match info.key.as_bytes() == key {
-        true => Some(Name::Own),
-        false if info.has_alias(key) => Some(Name::Other),
-        false if is_note() && info.aliases.is_empty() => Some(Name::Former),
-        false => is_note().then_some(Name::Other),
+    let is_ours = |key: &[u8]| info.key.as_bytes() == key || info.has_alias(key);
+    match key {
+        _ if info.key.as_bytes() == key => Some(Name::Own),
+        [NOTE, owner @ ..] => is_ours(owner).then_some(Name::Note),
+        _ => info.has_alias(key).then_some(Name::Alias),
     }
+}
+
+/// The number of the field whose own entry was `found`, once `rest` is behind the field's copies. `None` if a save has
+/// anything to put right: copies that are not as [`put_aliases`] leaves them, or that nobody wants any more.
+fn with_copies(
+    fields: &[FieldInfo],
+    found: (usize, Name),
+    body: &[u8],
+    rest: &mut &[u8],
+) -> Option<usize> {
+    let (field, Name::Own) = found else { return None };
+    let info = &fields[field];
+    for alias in info.aliases {
+        if take_entry(rest).ok()?? != (alias.as_bytes(), body) {
+            return None;
+        }
+    }
+    if !info.aliases.is_empty() {
+        let (key, _) = take_entry(rest).ok()??;
+        if !matches!(key, [NOTE, owner @ ..] if owner == info.key.as_bytes()) {
+            return None;
+        }
+    }
+    Some(field)
 }
 
 /// Stands before a field's key as that of the field's [note](is_note). No text begins with it.
@@ -485,9 +531,9 @@ const NOTE: u8 = 0xff;
 /// note = hash (8 bytes)  alias*  each with its length before it
 /// ```
 ///
-/// The hash is that of what was stored under all the names. While the field still has that, whatever else an
-/// alias has was set later, by a build that knows no other name of the field. Once a build has set the field
-/// that does not know the alias any more, it is the alias that was left behind.
+/// The hash is that of what was stored under all the names. While one of them still has that, whatever else another
+/// one has was set later, by a build that does not know all the names. The next build that does writes all of them
+/// anew, and drops the notes of builds that call the field by one of its aliases: one note says all that is known.
 fn is_note(key: &[u8]) -> bool {
     key.first() == Some(&NOTE)
 }
@@ -497,6 +543,34 @@ fn hash(body: &[u8]) -> [u8; 8] {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     hash.to_le_bytes()
+}
+
+/// A [note](is_note), taken apart.
+struct Note<'a> {
+    owner: &'a [u8],
+    hash: [u8; 8],
+    aliases: &'a [u8],
+}
+
+impl<'a> Note<'a> {
+    fn new((key, note): Entry<'a>) -> Option<Self> {
+        let (hash, aliases) = note.split_first_chunk()?;
+        Some(Self { owner: &key[1..], hash: *hash, aliases })
+    }
+
+    fn aliases(&self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.aliases;
+        std::iter::from_fn(move || take_sized(&mut rest))
+    }
+
+    fn names(&self, key: &[u8]) -> bool {
+        self.owner == key || self.aliases().any(|alias| alias == key)
+    }
+
+    /// Whether the entry still has what was stored under all the names.
+    fn is_what_had(&self, (key, body): Entry<'_>) -> bool {
+        self.names(key) && self.hash == hash(body)
+    }
 }
 
 /// Stores a field once more under each alias, for builds that know it by that name and run beside this one.
@@ -625,31 +699,115 @@ mod tests {
         // Two fields of an earlier build's.
         assert_eq!(visits(&payload(&[("count", &old), ("visits", &new)])), 2);
         assert_eq!(visits(&payload(&[("visits", &new), ("count", &old)])), 2);
+    }
 
-        // What builds call it that run beside each other.
-        const BEFORE: &[FieldInfo] = &[FieldInfo::new("count")];
-        const NOW: &[FieldInfo] = &[FieldInfo::new("visits").aliases(&["count"])];
-        const NEXT: &[FieldInfo] = &[FieldInfo::new("all").aliases(&["visits", "count"])];
-        const AFTER: &[FieldInfo] = &[FieldInfo::new("visits")];
-        let read = |fields, payload: &[u8]| {
-            PayloadReader::parse(fields, payload).unwrap().field(0, || 99_u32)
-        };
-        for pair in [[BEFORE, NOW], [NOW, NEXT], [BEFORE, NEXT], [NOW, AFTER], [AFTER, NEXT]] {
-            for order in 0..1_usize << 12 {
-                let (mut payload, mut last) = (Vec::new(), 99);
-                for step in 0..6 {
-                    let fields = pair[order >> (2 * step) & 1];
-                    let mut reader = PayloadReader::parse(fields, &payload).unwrap();
-                    let set = body(&fields[0], step as u32);
-                    // Or it saves something else.
-                    if order >> (2 * step + 1) & 1 == 0 {
-                        reader.set_body(0, &set);
-                        last = step as u32;
-                    }
-                    payload = reader.write(&[]);
-                    assert_eq!(pair.map(|fields| read(fields, &payload)), [last; 2], "{order:b}");
-                }
+    /// What a build calls the field that is `set`, beside another one.
+    type Build = &'static [FieldInfo];
+    const BEFORE: Build = &[FieldInfo::new("count"), FieldInfo::new("other")];
+    const NOW: Build = &[FieldInfo::new("visits").aliases(&["count"]), FieldInfo::new("other")];
+    const AFTER: Build = &[FieldInfo::new("visits"), FieldInfo::new("other")];
+    const NEXT: Build =
+        &[FieldInfo::new("all").aliases(&["visits", "count"]), FieldInfo::new("other")];
+    const NEXT_OTHERWISE: Build =
+        &[FieldInfo::new("all").aliases(&["count", "visits"]), FieldInfo::new("other")];
+    const LAST: Build = &[FieldInfo::new("all"), FieldInfo::new("other")];
+    const BACK: Build = &[FieldInfo::new("count").aliases(&["visits"]), FieldInfo::new("other")];
+
+    fn read(fields: Build, payload: &[u8]) -> u32 {
+        PayloadReader::parse(fields, payload).unwrap().field(0, || 99)
+    }
+
+    /// What a save of one field makes of `payload`, in the way that a slot chooses.
+    fn saved(fields: Build, payload: &[u8], field: usize, value: u32) -> Vec<u8> {
+        let mut patch = Patch::default();
+        patch.set(field, body(&fields[field], value)[..].into(), RequestId(1));
+        let mut out = Vec::new();
+        if let Some(saved) = patched_in_place(fields, payload, &[], &patch) {
+            return saved.to_vec();
+        }
+        if patched(fields, payload, &[], &patch, &mut out).is_none() {
+            let mut reader = PayloadReader::parse(fields, payload).unwrap();
+            reader.apply(&patch);
+            out = reader.write(&[]);
+        }
+        out
+    }
+
+    /// All that `builds`, running beside each other, may do in so many saves, and what was set last.
+    fn explore(
+        builds: &[Build],
+        saves: u32,
+        (payload, last): (&[u8], u32),
+        and_then: &mut impl FnMut(&[u8], u32),
+    ) {
+        let seen: Vec<u32> = builds.iter().map(|fields| read(fields, payload)).collect();
+        assert!(seen.iter().all(|seen| *seen == last), "{seen:?} for {last} in {payload:02x?}");
+        if saves == 0 {
+            return and_then(payload, last);
+        }
+        for fields in builds {
+            // Another one that is longer, the same again, or what it was before that: and something else.
+            for value in [1, 2, 300] {
+                let saved = saved(fields, payload, 0, value);
+                explore(builds, saves - 1, (&saved, value), and_then);
             }
+            let saved = saved(fields, payload, 1, saves);
+            explore(builds, saves - 1, (&saved, last), and_then);
+        }
+    }
+
+    #[test]
+    fn builds_that_run_beside_each_other_read_what_was_set_last() {
+        for builds in [
+            &[BEFORE, NOW][..],
+            &[NOW, NEXT],
+            &[BEFORE, NEXT],
+            &[NOW, AFTER],
+            &[AFTER, NEXT],
+            &[BEFORE, NOW, NEXT],
+            &[BEFORE, NOW, NEXT_OTHERWISE],
+            &[BEFORE, NOW, BACK],
+        ] {
+            explore(builds, 4, (&[], 99), &mut |_, _| {});
+        }
+    }
+
+    #[test]
+    fn the_next_builds_read_what_was_set_last() {
+        for next in [NEXT, NEXT_OTHERWISE] {
+            explore(&[BEFORE, NOW], 3, (&[], 99), &mut |payload, last| {
+                explore(&[NOW, next], 2, (payload, last), &mut |_, _| {});
+            });
+        }
+        // Once it is saved by a build with an alias, be it for something else, no alias is needed.
+        for (builds, then) in
+            [([BEFORE, NOW], AFTER), ([NOW, NEXT], LAST), ([NOW, NEXT_OTHERWISE], LAST)]
+        {
+            explore(&builds, 3, (&[], 99), &mut |payload, last| {
+                let payload = saved(builds[1], payload, 1, 7);
+                explore(&[builds[1], then], 2, (&payload, last), &mut |_, _| {});
+            });
+        }
+    }
+
+    #[test]
+    fn a_damaged_note_costs_no_value() {
+        let mut stored = saved(NOW, &saved(NOW, &[], 0, 1), 1, 2);
+        stored = saved(BEFORE, &stored, 0, 300);
+        let entries = [("visits", 1), ("count", 300), ("other", 2)];
+        let bodies = entries.map(|(key, value)| (key, body(&FieldInfo::new("any"), value)));
+        for (at, byte) in (0..stored.len()).flat_map(|at| [0, 1, 8, 0xff].map(|byte| (at, byte))) {
+            let mut damaged = stored.clone();
+            damaged[at] = byte;
+            let _ = PayloadReader::parse(NOW, &damaged).map(|reader| reader.write(&[]));
+            let _ = PayloadReader::parse(AFTER, &damaged).map(|reader| reader.write(&[]));
+        }
+        for note in [&b""[..], &[0; 7], &[0; 8], &[0, 1, 2, 3, 4, 5, 6, 7, 255], &[255; 40]] {
+            let mut payload = payload(&bodies.each_ref().map(|(key, body)| (*key, &body[..])));
+            put_entry(b"\xffvisits", note, &mut payload);
+            assert_eq!([BEFORE, NOW, AFTER].map(|fields| read(fields, &payload)), [300, 1, 1]);
+            let after = PayloadReader::parse(AFTER, &payload).unwrap().write(&[]);
+            assert_eq!(read(BEFORE, &after), 300);
         }
     }
 
@@ -668,6 +826,11 @@ mod tests {
         patch.set(0, set[..].into(), RequestId(1));
         assert!(patched(LATER, &stored, &[], &patch, &mut Vec::new()).is_none());
         assert!(patched_in_place(LATER, &stored, &[], &patch).is_none());
+        assert_eq!(later.body(1), None);
+        // Nor where this field alone is looked for.
+        let mut alone = PayloadReader::empty(LATER);
+        alone.read_fields(&stored, &[0b10_u64]);
+        assert_eq!(alone.body(1), None);
         // What an earlier build has set is.
         let count = body(&NOW[0], 7_u32);
         let both = payload(&[("visits", &set), ("count", &count)]);
@@ -733,8 +896,11 @@ mod tests {
             &[("c", &[7; 300]), ("bb", b"")],
             &[("a", b"1"), ("old", b"2")],
         ];
-        for entries in stored {
-            let payload = payload(entries);
+        for (entries, has_copies) in stored.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+            let mut payload = payload(entries);
+            if has_copies {
+                payload = PayloadReader::parse(FIELDS, &payload).unwrap().write(&[]);
+            }
             for changed in 0..1_usize << FIELDS.len() {
                 let mut patch = Patch::default();
                 for field in (0..FIELDS.len()).rev().filter(|field| changed & 1 << field != 0) {
@@ -745,7 +911,9 @@ mod tests {
                 whole.apply(&patch);
                 let mut out = Vec::new();
                 let is_patched = patched(FIELDS, &payload, b"head", &patch, &mut out).is_some();
-                assert_eq!(is_patched, changed & 2 == 0, "there is an alias");
+                let is_right =
+                    has_copies || entries.iter().all(|(key, _)| !["bb", "old"].contains(key));
+                assert_eq!(is_patched, changed & 2 == 0 && is_right, "there is an alias");
                 let patched = if is_patched { out } else { continue };
                 assert_eq!(check(&patched), Ok(&b"head"[..]));
                 let read = PayloadReader::parse(FIELDS, &patched).unwrap();
@@ -796,14 +964,14 @@ mod tests {
             patch.set(field, body.into(), RequestId(1));
             patched_in_place(FIELDS, payload, head, &patch).is_some()
         };
-        assert!(is_patched(&stored, &head, 0, b"56"));
-        assert!(is_patched(&by_alias, &head, 0, b"56"));
         assert!(is_patched(&with_alias, &head, 0, b"56"));
         for (name, is_patched) in [
-            ("longer", is_patched(&stored, &head, 0, b"567")),
-            ("shorter", is_patched(&stored, &head, 0, b"5")),
-            ("not there", is_patched(&stored, &head, 2, b"")),
-            ("with a longer head", is_patched(&stored, b"h", 0, b"56")),
+            ("longer", is_patched(&with_alias, &head, 0, b"567")),
+            ("shorter", is_patched(&with_alias, &head, 0, b"5")),
+            ("not there", is_patched(&with_alias, &head, 2, b"")),
+            ("with a longer head", is_patched(&with_alias, b"h", 0, b"56")),
+            ("beside an alias", is_patched(&by_alias, &head, 0, b"56")),
+            ("without its copies", is_patched(&stored, &head, 0, b"56")),
             ("under an alias", is_patched(&by_alias, &head, 1, b"5")),
             ("with an alias", is_patched(&with_alias, &head, 1, b"5")),
         ] {

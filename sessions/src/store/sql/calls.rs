@@ -131,6 +131,21 @@ impl<D: Dialect> Drop for Checkout<D> {
     }
 }
 
+/// A connection on which a transaction begins. If that is dropped before the server has answered, the driver does not
+/// know of the transaction, and whoever gets the connection next would write into it: so nobody does.
+struct Beginning<'a, D: Dialect> {
+    connection: &'a mut sqlx::pool::PoolConnection<D>,
+    has_begun: bool,
+}
+
+impl<D: Dialect> Drop for Beginning<'_, D> {
+    fn drop(&mut self) {
+        if !self.has_begun {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
 impl<D: Dialect> Core<D> {
     pub(super) fn now(&self) -> Value<'static> {
         Value::Int(stored_millis(self.clock.now()).cast_signed())
@@ -318,7 +333,10 @@ impl<D: Dialect> Core<D> {
         manner: Manner,
     ) -> Result<R, sqlx::Error> {
         if manner.in_transaction {
-            let mut transaction = (**connection).begin_with(SqlStr::from_static(D::BEGIN)).await?;
+            let mut beginning = Beginning { connection, has_begun: false };
+            let begin = SqlStr::from_static(D::BEGIN);
+            let mut transaction = (**beginning.connection).begin_with(begin).await?;
+            beginning.has_begun = true;
             let answer = work.call(&mut transaction, !manner.is_prepared).await?;
             transaction.commit().await?;
             return Ok(answer);

@@ -315,7 +315,7 @@ pub(crate) fn fell_back(info: &'static FieldInfo, type_name: &'static str, why: 
 }
 
 /// The stored body of one field without aliases, without taking the whole payload apart.
-pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> {
+fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> {
     let (_, mut entries) = take_head(payload).ok()?;
     while let Some((key, body)) = take_entry(&mut entries).ok()? {
         if key == info.key.as_bytes() {
@@ -325,9 +325,13 @@ pub(crate) fn body<'a>(info: &FieldInfo, payload: &'a [u8]) -> Option<&'a [u8]> 
     None
 }
 
-/// Whether anything in `payload` was stored under several names.
+/// Whether anything in `payload` was stored under several names. Most payloads do not have the byte at all, which the
+/// processor sees many bytes at a time.
 fn has_note(payload: &[u8]) -> bool {
     let Ok((_, mut entries)) = take_head(payload) else { return false };
+    if !entries.iter().fold(false, |any, byte| any | (*byte == NOTE)) {
+        return false;
+    }
     while let Ok(Some((key, _))) = take_entry(&mut entries) {
         if is_note(key) {
             return true;
@@ -465,6 +469,8 @@ fn take_head(payload: &[u8]) -> Result<(&[u8], &[u8]), Corrupt> {
     }
 }
 
+/// Inlined, because each save looks through all entries two or three times.
+#[inline(always)]
 fn take_entry<'a>(entries: &mut &'a [u8]) -> Result<Option<Entry<'a>>, Corrupt> {
     let Some(&key_length) = entries.split_off_first() else { return Ok(None) };
     let key = entries.split_off(..usize::from(key_length)).ok_or(Corrupt)?;
@@ -482,6 +488,7 @@ enum Name {
 }
 
 /// The field that is stored under `key`, looking first where it is expected.
+#[inline(always)]
 fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, Name)> {
     match fields.get(expected) {
         Some(info) if info.key.as_bytes() == key => Some((expected, Name::Own)),
@@ -500,6 +507,7 @@ fn name(info: &FieldInfo, key: &[u8]) -> Option<Name> {
 
 /// The number of the field whose own entry was `found`, once `rest` is behind the field's copies. `None` if a save has
 /// anything to put right: copies that are not as [`put_aliases`] leaves them, or that nobody wants any more.
+#[inline(always)]
 fn with_copies(
     fields: &[FieldInfo],
     found: (usize, Name),
@@ -508,18 +516,15 @@ fn with_copies(
 ) -> Option<usize> {
     let (field, Name::Own) = found else { return None };
     let info = &fields[field];
-    for alias in info.aliases {
-        if take_entry(rest).ok()?? != (alias.as_bytes(), body) {
-            return None;
-        }
-    }
-    if !info.aliases.is_empty() {
-        let (key, _) = take_entry(rest).ok()??;
-        if !matches!(key, [NOTE, owner @ ..] if owner == info.key.as_bytes()) {
-            return None;
-        }
-    }
-    Some(field)
+    (info.aliases.is_empty() || take_copies(info, body, rest)).then_some(field)
+}
+
+/// Takes the copies of a field and their note, and says whether they are all there and as they should be.
+fn take_copies(info: &FieldInfo, body: &[u8], rest: &mut &[u8]) -> bool {
+    let mut next = || take_entry(rest).ok().flatten();
+    let are_same = info.aliases.iter().all(|alias| next() == Some((alias.as_bytes(), body)));
+    let is_ours = |key: &[u8]| matches!(key, [NOTE, owner @ ..] if owner == info.key.as_bytes());
+    are_same && next().is_some_and(|(key, _)| is_ours(key))
 }
 
 /// Stands before a field's key as that of the field's [note](is_note). No text begins with it.
@@ -590,6 +595,7 @@ fn put_aliases(info: &FieldInfo, body: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+#[inline(always)]
 fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = usize::try_from(varint::take(bytes)?).ok()?;
     bytes.split_off(..length)

@@ -253,6 +253,8 @@ async fn a_renamed_field_that_was_saved_needs_its_alias_no_more() {
             assert_eq!(After::read(&mut fleet, codec).await, 2);
             After::set(&mut fleet, codec, None).await;
             assert_eq!(After::read(&mut fleet, codec).await, 2);
+            Next::set(&mut fleet, codec, Some(3)).await;
+            assert_eq!(After::read(&mut fleet, codec).await, 3);
         }
     }
 }

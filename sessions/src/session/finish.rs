@@ -81,8 +81,8 @@ impl<T: SessionData> Handle<T> {
             self.answered.store(true, SeqCst);
             return false;
         }
-        // Usually the response has the one handle by now: then nobody can ask any more who would have to know. What a
-        // task that has dropped the last other handle has done before comes before this.
+        // Usually the response has the only handle by now: then no task can open the session any more, and no task has to
+        // know of the answer. The fence: a task that has dropped its handle may have asked before.
         if Arc::strong_count(self) == 1 {
             fence(Acquire);
             if !self.asked.load(Relaxed) {

@@ -19,7 +19,7 @@ impl Due {
 /// In a piece: 6 KiB.
 const PIECE: usize = 512;
 
-/// An array that grows and shrinks at its end. Whoever uses it keeps its order.
+/// An array that grows and shrinks at its end. The shard keeps the order of a heap in it.
 #[derive(Default)]
 pub(super) struct Heap {
     /// All of them full, but for the last one, which is never empty.
@@ -83,9 +83,9 @@ impl Heap {
         popped
     }
 
-    /// Lets few that are left not keep the room of many: leaves room for twice as many where there is room for four times
-    /// as many. What comes back is for the caller to free without the shard's lock: done in [`pop`](Self::pop), with
-    /// the lock, it had reads beside a sweep wait for 2 ms.
+    /// Moves to smaller pieces where there is room for four times as many sessions as there are: with room for twice as
+    /// many. The old pieces come back, for the caller to free without the shard's lock. ([`pop`](Self::pop) could do
+    /// so too, but with the lock: reads beside a sweep then waited for 2 ms.)
     pub(super) fn shrink(&mut self) -> [Vec<Vec<Due>>; 2] {
         let mut unused = Vec::new();
         if let [only] = &mut self.pieces[..]

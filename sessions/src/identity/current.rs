@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Deref,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -20,6 +21,11 @@ impl CurrentKeys {
     pub(crate) fn get(&self) -> Arc<Keys> {
         // Each change is one assignment.
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same for a moment, without a clone.
+    pub(crate) fn read(&self) -> impl Deref<Target = Arc<Keys>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request that has got the old ones goes on with them.

@@ -150,8 +150,7 @@ async fn bind<T: SessionData>(
     };
     // First the way to the session, then what makes it bound: nobody is bound whom a refresh would not
     // find.
-    let (lifetime, created_at) =
-        slot.inspect(|_, lifetime, record, _| (lifetime, record.created_at));
+    let (lifetime, created_at) = slot.inspect(|view| (view.lifetime, view.record.created_at));
     if let Some(store) = shared.store() {
         let leading = link::lead_to(shared, store, &id, &[*key], lifetime, created_at).await;
         leading.map_err(failed)?;
@@ -217,7 +216,7 @@ async fn bound_after_failure<T: SessionData>(
 /// A browser repeats a registration whose answer it has not got, on another connection: with the same key, as
 /// which it makes a new one for each offer.
 fn bound_to<T: SessionData>(slot: &Slot<T>, device: DeviceKey) -> Option<Bound> {
-    let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied())?;
+    let binding = slot.inspect(|view| view.head.binding.as_deref().copied())?;
     Some(if binding.key == device { Bound::To(binding.id) } else { Bound::ToAnother })
 }
 

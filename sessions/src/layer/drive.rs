@@ -95,7 +95,7 @@ where
         if this.waiting.is_some() {
             return poll_waiting(this.waiting, this.is_done, cx);
         }
-        let handle = this.session.handle();
+        let handle = this.session.handle_mut();
         handle.begin_poll();
         let output = ready!(answer(this.inner, &handle.waits, cx));
         let is_untouched = handle.begin_answer();

@@ -30,7 +30,7 @@ use crate::{
     save::{self, Saved, renew, shared::Shared, turn::StoreTurn},
     session::Session,
     slot::{
-        Slot,
+        Slot, SlotView,
         ending::SessionEnd,
         lock::Access,
         plan::{Begin, ExtraPatch, SaveJob, SaveKind},
@@ -118,7 +118,7 @@ impl<T: SessionData> Session<T> {
     where
         T: SessionUser,
     {
-        self.handle().slot().inspect(|_, _, record, head| {
+        self.handle().slot().inspect(|SlotView { record, head, .. }| {
             (record.user.is_some() && !head.is_adopted).then_some(record.created_at)
         })
     }
@@ -148,7 +148,7 @@ impl<T: SessionUser> Session<T> {
     /// Whether the store knows whose session it is, or nobody could end it; also if the user has logged in
     /// to an earlier library, at a time that nobody knows.
     pub(crate) fn is_users(&self) -> bool {
-        self.handle().slot().inspect(|_, _, record, _| record.user.is_some())
+        self.handle().slot().inspect(|view| view.record.user.is_some())
     }
 
     /// Logs in with the session that `token` has locked. False, and nothing has happened, if that is not the
@@ -226,7 +226,7 @@ impl<T: SessionUser> Session<T> {
             saved?;
         }
         // A save of the old one that is under way has to end first: it may be creating the record.
-        let _turn = old.store_turn.lock().await;
+        let _turn = old.turn.take().await;
         if let (Some(ended), Some(store)) = (old.registration(), shared.store())
             && let Err(error) = renew::write_tombstone(shared, store, &ended.key).await
         {

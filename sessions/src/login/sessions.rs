@@ -24,6 +24,7 @@ use crate::{
         Slot, SlotState,
         lock::{Access, Patience},
         plan::SaveJob,
+        registry::Registration,
         token::LockToken,
     },
     store::{erased::DynUserIndex, timed::overdue},
@@ -318,7 +319,7 @@ impl<T: SessionUser> UserSessions<T> {
     ) -> Result<(), Error> {
         let shared = &*self.shared;
         let slot = shared.registry.find(&key);
-        let slot = slot.unwrap_or_else(|| Slot::loading(shared.registry.without_id(key)).into());
+        let slot = slot.unwrap_or_else(|| Slot::loading(Registration::without_id(key)).into());
         let patience =
             Patience { limit: shared.settings.lock_timeout, waiters: shared.settings.waiter_limit };
         let token = LockToken::acquire(slot, Access::Write, at, patience).await;

@@ -18,7 +18,7 @@ use crate::{
     data::SessionData,
     record::{Record, expiry::Lifetime},
     save::{load, shared::Shared},
-    slot::{Slot, SlotState, ending::SessionEnd},
+    slot::{Slot, SlotState, SlotView, ending::SessionEnd},
     store::timed::Timed,
     sync::sleep,
 };
@@ -170,7 +170,7 @@ fn end_in_no_store<T: SessionData>(
 }
 
 fn until_next_look<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) -> Duration {
-    let expires_at = slot.inspect(|state, lifetime, record, _| match state {
+    let expires_at = slot.inspect(|SlotView { state, lifetime, record, .. }| match state {
         SlotState::Stored => Some(record.expires_at),
         _ => end_in_no_store(shared, state, record, lifetime),
     });

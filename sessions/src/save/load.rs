@@ -74,7 +74,7 @@ pub(crate) async fn is_unreadable<T: SessionData>(
 /// Fetches the record for a request that opens the session, and reconciles the slot with it. A
 /// session that is kept in its cookie is not looked up.
 ///
-/// The caller does not hold `slot.store_turn`: there may be a save to wait for.
+/// The caller does not have the turn at the store: there may be a save to wait for.
 pub(crate) async fn refresh<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
@@ -101,7 +101,7 @@ async fn refresh_from<T: SessionData>(
     if let Some(state) = fetch(shared, slot, key, source, false).await? {
         return Ok(state);
     }
-    let _turn = slot.store_turn.lock().await;
+    let _turn = slot.turn.take().await;
     let state = fetch(shared, slot, key, source, true).await?;
     Ok(state.unwrap_or_else(|| slot.state()))
 }
@@ -114,7 +114,7 @@ enum Source {
     Latest,
 }
 
-/// [`refresh`] for a caller that holds `slot.store_turn`.
+/// [`refresh`] for a caller that has the turn at the store.
 pub(crate) async fn refresh_locked<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,

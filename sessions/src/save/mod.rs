@@ -49,8 +49,8 @@ use crate::{
     },
     save::{load::load, shared::Shared, turn::StoreTurn},
     slot::{
-        Slot, SlotState,
-        plan::{Plan, SaveContext, SaveJob},
+        Slot, SlotState, SlotView,
+        plan::{Plan, SaveContext, SaveJob, SavedAtOnce},
         registry::Registration,
     },
     store::{
@@ -60,9 +60,9 @@ use crate::{
 };
 
 /// Saves what has been released, if the store answers at once and there is nothing else to it: no
-/// other save is under way, nobody was faster, nothing is encrypted. False if there is: then nothing
+/// other save is under way, nobody was faster, nothing is encrypted. If there is, nothing
 /// has happened, and [`save_with_retries`] is what does it. `seen` is what the system's clock has shown
-/// a moment ago.
+/// a moment ago. `look` looks at what is stored then, with the time of the save.
 ///
 /// A second path beside that one, because without it a request that writes takes 3,600 instructions more (a
 /// fifth) and two allocations, one that begins a session 3,300 (a tenth; `benches/instructions`,
@@ -70,52 +70,52 @@ use crate::{
 ///
 /// `is_alone`: the slot goes with the request that saves, and the request before anybody can know the
 /// id of a session that it begins. Such a slot is not entered in the registry.
-pub(crate) fn save_at_once<T: SessionData>(
+pub(crate) fn save_at_once<T: SessionData, R>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
     job: SaveJob<'_>,
     seen: Option<SystemTime>,
     is_alone: bool,
-) -> bool {
-    let Some(store) = shared.storage.store_at_once() else { return false };
+    look: impl FnOnce(SlotView<'_>, SystemTime) -> R,
+) -> SavedAtOnce<R> {
+    let Some(store) = shared.storage.store_at_once() else { return SavedAtOnce::No };
     if const { sealing::growth::<T>() } > 0 || tracing::enabled!(Level::DEBUG) {
-        return false;
+        return SavedAtOnce::No;
     }
-    let Ok(_turn) = slot.store_turn.try_lock() else { return false };
+    let now = shared.now_after(seen);
     // No other process looks for it.
-    let context = save_context(shared, shared.now_after(seen), shared.write_ids.next(), None);
+    let write_id = || shared.write_ids.next();
+    let context = save_context(shared, now, &write_id, None);
+    let look = |view: SlotView<'_>| look(view, now);
     if let Some(registration) = slot.registration() {
-        let is_saved = slot.save_at_once(job, context, |record, based_on| {
+        let saved = slot.save_at_once(job, context, look, |record, based_on| {
             let answer =
                 based_on.map(|based_on| store.replace(&registration.key, record, based_on).now());
             matches!(answer, Some(Some(Ok(Replaced::Done))))
         });
-        if is_saved {
+        if matches!(saved, SavedAtOnce::Done(_)) {
             meters::saved();
         }
-        return is_saved;
+        return saved;
     }
-    let Ok(id) = SessionId::generate() else { return false };
-    let mut registration = Some(shared.registry.registration(id));
-    let is_created = slot.save_at_once(job, context, |record, based_on| {
-        let answer = match (&registration, based_on) {
-            (Some(registration), None) => store.create_at_once(&registration.key, record, seen),
-            _ => None,
-        };
+    let saved = slot.save_at_once(job, context, look, |record, based_on| {
+        let (None, Ok(id)) = (based_on, SessionId::generate()) else { return false };
+        let registration = Registration::of(id);
+        let answer = store.create_at_once(&registration.key, record, seen);
         let is_created = matches!(answer, Some(Ok(Created::Done)));
-        if let Some(registration) = registration.take_if(|_| is_created) {
+        if is_created {
             slot.register(registration);
         }
         is_created
     });
-    if is_created {
+    if matches!(saved, SavedAtOnce::Done(_)) {
         meters::begun();
         meters::saved();
+        if !is_alone {
+            shared.registry.enter(slot);
+        }
     }
-    if is_created && !is_alone {
-        shared.registry.enter(slot);
-    }
-    is_created
+    saved
 }
 
 /// Saves what has been released and is not stored yet.
@@ -272,15 +272,15 @@ fn plan<T: SessionData>(
     overdue: Option<u64>,
 ) -> Result<Plan, Error> {
     let now = shared.now();
-    slot.plan(job, save_context(shared, now, shared.write_ids.draw_at(now), overdue))
+    slot.plan(job, save_context(shared, now, &|| shared.write_ids.draw_at(now), overdue))
 }
 
-fn save_context<T: SessionData>(
-    shared: &Shared<T>,
+fn save_context<'a, T: SessionData>(
+    shared: &'a Shared<T>,
     now: SystemTime,
-    write_id: u32,
+    write_id: &'a (dyn Fn() -> u32 + Sync),
     overdue: Option<u64>,
-) -> SaveContext<'_> {
+) -> SaveContext<'a> {
     SaveContext {
         now,
         expiry: &shared.settings.expiry,
@@ -359,7 +359,7 @@ async fn create<T: SessionData>(
     // The same id again if an earlier attempt never heard how it ended: or that record would stay
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
-    let registration = shared.registry.registration(id);
+    let registration = Registration::of(id);
     let sealed = sealed(shared, slot, &record, &registration.key)?;
     match store.create(&registration.key, &sealed).await? {
         Created::Done => {
@@ -404,7 +404,7 @@ fn keep_for_cookie<T: SessionData>(
     meters::saved();
     if slot.registration().is_none() {
         meters::begun();
-        slot.register(shared.registry.registration(SessionId::generate()?));
+        slot.register(Registration::of(SessionId::generate()?));
     }
     slot.saved(record);
     Ok(Saved::Done)

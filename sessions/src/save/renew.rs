@@ -76,7 +76,7 @@ pub(crate) async fn renew<T: SessionData>(
         let Head { lifetime, .. } = payload::head_of(&record).unwrap_or_default();
         let expires_at = shared.settings.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
-        let registration = shared.registry.registration(SessionId::generate()?);
+        let registration = Registration::of(SessionId::generate()?);
         let Some(store) = shared.store() else {
             #[cfg(feature = "private-cookie")]
             shared.settings.cookie.sealed_fits(&record)?;
@@ -246,7 +246,7 @@ pub(crate) async fn drop_record(store: Timed<'_>, key: &StoreKey) {
 }
 
 /// Takes back the record of a session that is new, and was not stored as far as we know: if the store has it
-/// after all, nobody is to go on with it. The caller holds `slot.store_turn`.
+/// after all, nobody is to go on with it. The caller has the turn at the store.
 pub(crate) async fn take_back_creation<T: SessionData>(shared: &Shared<T>, slot: &Slot<T>) {
     if slot.registration().is_none()
         && let Some(id) = slot.forget_id_to_create_under()

@@ -5,35 +5,38 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    data::SessionData, error::Error, record::head::Lease, save::shared::Shared, slot::Slot,
+    data::SessionData,
+    error::Error,
+    record::head::Lease,
+    save::shared::Shared,
+    slot::{
+        Slot,
+        turn::{TakenTurn, Turn},
+    },
     sync::sleep,
 };
 
 /// The right to talk to the store about one session, for one purpose. Its holder may let go of it for
 /// a moment. Counts for how long leases and other saves have been in the way.
 pub(crate) struct StoreTurn<'a> {
-    mutex: &'a tokio::sync::Mutex<()>,
-    guard: Option<tokio::sync::MutexGuard<'a, ()>>,
+    turn: &'a Turn,
+    taken: Option<TakenTurn<'a>>,
     pub(super) lease_wait: LeaseWait,
     pub(super) lost: Lost,
 }
 
 impl<'a> StoreTurn<'a> {
     pub(crate) async fn for_slot<T: SessionData>(slot: &'a Slot<T>) -> Self {
-        let guard = Some(slot.store_turn.lock().await);
-        Self {
-            mutex: &slot.store_turn,
-            guard,
-            lease_wait: LeaseWait::default(),
-            lost: Lost::default(),
-        }
+        let turn = &slot.turn;
+        let taken = Some(turn.take().await);
+        Self { turn, taken, lease_wait: LeaseWait::default(), lost: Lost::default() }
     }
 
     /// Lets other holders of the turn go first for this long.
     pub(crate) async fn pause(&mut self, pause: Duration) {
-        self.guard = None;
+        self.taken = None;
         sleep(pause).await;
-        self.guard = Some(self.mutex.lock().await);
+        self.taken = Some(self.turn.take().await);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
         Session,
         request::{Current, Handle},
     },
-    slot::{Slot, SlotState},
+    slot::{Slot, SlotState, SlotView},
 };
 
 /// What one request knows of its device.
@@ -257,7 +257,7 @@ impl<T: SessionData> Handle<T> {
 
     fn offer(&self, devices: &BoundDevices, slot: &Slot<T>) -> Option<HeaderValue> {
         let registration = slot.registration()?;
-        let is_to_be_bound = slot.inspect(|_, _, record, head| {
+        let is_to_be_bound = slot.inspect(|SlotView { record, head, .. }| {
             head.binding.is_none() && (record.user.is_some() || !devices.has_users)
         });
         is_to_be_bound
@@ -274,5 +274,5 @@ fn is_cookie_in_the_way(why: Unproven) -> bool {
 }
 
 fn binding_of<T: SessionData>(slot: &Slot<T>) -> (SlotState, Option<Binding>) {
-    slot.inspect(|state, _, _, head| (state, head.binding.as_deref().copied()))
+    slot.inspect(|view| (view.state, view.head.binding.as_deref().copied()))
 }

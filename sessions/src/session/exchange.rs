@@ -98,7 +98,7 @@ impl<T: SessionData> Session<T> {
         self.end_refused().await?;
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
-        let _turn = slot.store_turn.lock().await;
+        let _turn = slot.turn.take().await;
         // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
         let is_to_end = slot.registration().filter(|_| !slot.state().has_moved());
         let has_ended = match (is_to_end, shared.store()) {
@@ -113,7 +113,7 @@ impl<T: SessionData> Session<T> {
         }
         // Of a session that goes on under another id, as another process has it, the binding goes on too.
         #[cfg(feature = "device-bound")]
-        let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied());
+        let binding = slot.inspect(|view| view.head.binding.as_deref().copied());
         #[cfg(feature = "device-bound")]
         let binding = binding.filter(|_| has_ended);
         renew::take_back_creation(shared, &slot).await;
@@ -137,7 +137,7 @@ impl<T: SessionData> Session<T> {
         let (Some(id), Some(store)) = (refused, shared.store()) else { return Ok(()) };
         let key = id.store_key();
         let slot = shared.registry.slot_of(id, key);
-        let _turn = slot.store_turn.lock().await;
+        let _turn = slot.turn.take().await;
         if load::refresh_locked(shared, &slot, &key).await? != SlotState::Stored {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl<T: SessionData> Session<T> {
         }
         meters::ended(1);
         tracing::debug!("ended a session whose device was not shown");
-        let binding = slot.inspect(|_, _, _, head| head.binding.as_deref().copied());
+        let binding = slot.inspect(|view| view.head.binding.as_deref().copied());
         slot.end();
         let cookie = VerifiedCookie { id, key, by_old_key: false, is_repeated: false };
         self.handle.current().cookie = Some(cookie);

@@ -9,7 +9,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock, PoisonError,
         atomic::{
             Ordering::{Acquire, Relaxed, SeqCst},
             fence,
@@ -26,15 +26,15 @@ use crate::record::expiry::LONGEST_COOKIE;
 use crate::session::device::DeviceOutcome;
 use crate::{
     cookie::change::{CookieChange, Facts, decide},
-    data::SessionData,
+    data::{SessionData, patch::RequestId},
     error::{Error, ErrorKind},
     identity::id::SessionId,
-    record::{Record, expiry::Lifetime, head::Head},
+    record::expiry::Lifetime,
     save::{self, load, settings::Settings, shared::Shared, turn::StoreTurn},
-    session::request::{Current, Handle, OpenedSession},
+    session::request::{Current, Handle},
     slot::{
-        Slot, SlotState,
-        plan::{SaveJob, SaveKind},
+        Slot, SlotState, SlotView,
+        plan::{SaveJob, SaveKind, SavedAtOnce},
     },
 };
 
@@ -61,11 +61,12 @@ impl Outcome {
     }
 }
 
-/// What a slot shows in one look.
+/// What a response needs to know of the session, from one look at its slot.
 #[derive(Clone, Copy)]
 struct Seen {
     state: SlotState,
     lifetime: Lifetime,
+    created_at: SystemTime,
     /// A cookie of the session that the client has should be sent again.
     is_cookie_old: bool,
     now: SystemTime,
@@ -85,9 +86,7 @@ impl<T: SessionData> Handle<T> {
         // know of the answer. The fence: a task that has dropped its handle may have asked before.
         if Arc::strong_count(self) == 1 {
             fence(Acquire);
-            if !self.asked.load(Relaxed) {
-                return true;
-            }
+            return !self.asked.load(Relaxed);
         }
         // First this, then the looks, at `asked` and later at `current`: `open` does it the other way round,
         // so that one of the two sees the other.
@@ -99,58 +98,101 @@ impl<T: SessionData> Handle<T> {
     /// a store that answers at once, and nobody in the middle of something. To be asked after
     /// [`begin_answer`](Self::begin_answer).
     #[inline]
-    pub(crate) fn finish_now(self: &Arc<Self>) -> Option<Outcome> {
-        match self.opened.get() {
-            Some(opened) => self.finish_opened(opened),
-            None => Some(Outcome { opened: self.asked.load(Acquire), ..Outcome::default() }),
+    pub(crate) fn finish_now(self: &mut Arc<Self>) -> Option<Outcome> {
+        if self.opened.get().is_none() {
+            return Some(Outcome { opened: self.asked.load(Acquire), ..Outcome::default() });
+        }
+        match Arc::get_mut(self) {
+            Some(handle) => handle.finish_alone(),
+            None => self.finish_beside_others(),
         }
     }
 
-    fn finish_opened(self: &Arc<Self>, opened: &OpenedSession<T>) -> Option<Outcome> {
+    /// The same where the response has the only handle, as nearly always: then no task of the request can
+    /// do anything meanwhile, and there is nothing to lock.
+    fn finish_alone(&mut self) -> Option<Outcome> {
+        let mut opened = self.opened.take()?;
+        let seen_at = opened.opened_at.filter(|_| *self.has_just_opened.get_mut());
+        let writer = opened.writing.get().map(|writing| writing.writer);
+        let current = opened.current.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Nor does anybody wait for the session's end.
+        let is_alone = Arc::strong_count(&current.slot) == 1;
+        let outcome = match *self.wrote.get_mut() {
+            true => self.save_at_once(&current.slot, writer, seen_at, is_alone),
+            false => Some(None),
+        };
+        let outcome = outcome.and_then(|saved| {
+            *self.wrote.get_mut() = false;
+            self.answer_at_once(current, saved, seen_at)
+        });
+        self.opened = OnceLock::from(opened);
+        outcome
+    }
+
+    /// The same while tasks of the request, or its extensions, have handles.
+    fn finish_beside_others(self: &Arc<Self>) -> Option<Outcome> {
+        let opened = self.opened_session();
         let seen_at = opened.opened_at.filter(|_| self.has_just_opened.load(Relaxed));
-        // Before the look at `current`: what a save drops may have a `Drop` that looks there.
-        let is_saved = self.save_at_once(seen_at)?;
-        let current = self.current();
+        let mut saved = None;
+        // Before the save: what a task of the request writes from here on is not part of that. And the save before
+        // the look at `current`: what a save drops may have a `Drop` that looks there.
+        if self.wrote.swap(false, SeqCst) {
+            match self.save_at_once(&self.slot(), Some(self.writer()), seen_at, false) {
+                Some(seen) => saved = seen,
+                None => {
+                    self.wrote.store(true, SeqCst);
+                    return None;
+                }
+            }
+        }
+        self.answer_at_once(&self.current(), saved, seen_at)
+    }
+
+    /// Saves what this request wrote, if that takes no waiting: what the slot shows then, unless there was
+    /// nothing to save.
+    fn save_at_once(
+        &self,
+        slot: &Arc<Slot<T>>,
+        writer: Option<RequestId>,
+        seen: Option<SystemTime>,
+        is_alone: bool,
+    ) -> Option<Option<Seen>> {
+        let job = SaveJob { keeps_expiry: !self.counts_as_use(), ..SaveJob::new(writer) };
+        let look = |view: SlotView<'_>, now| self.seen(view, now);
+        match save::save_at_once(&self.shared, slot, job, seen, is_alone, look) {
+            SavedAtOnce::Nothing => Some(None),
+            SavedAtOnce::Done(seen) => Some(Some(seen)),
+            SavedAtOnce::No => None,
+        }
+    }
+
+    /// What the response needs after `saved`, if nothing else has to be waited for.
+    fn answer_at_once(
+        &self,
+        current: &Current<T>,
+        saved: Option<Seen>,
+        seen_at: Option<SystemTime>,
+    ) -> Option<Outcome> {
         let slot = &current.slot;
         let by_old_key =
             current.cookie.is_some_and(|cookie| cookie.by_old_key) && self.counts_as_use();
         if current.is_switching || by_old_key || self.has_unsaved(slot) {
             return None;
         }
-        let now = self.shared.now_after(seen_at);
         // What has just been saved has its expiry extended with that.
-        let (mut seen, refresh) = match is_saved {
-            true => (self.inspect(slot, now), None),
-            false => self.look_for_refresh(slot, now),
+        let (mut seen, refresh) = match saved {
+            Some(seen) => (seen, None),
+            None => self.look_for_refresh(slot, self.shared.now_after(seen_at)),
         };
-        if refresh.is_some() || is_to_send_again(&current, seen) {
+        if refresh.is_some() || is_to_send_again(current, seen) {
             return None;
         }
         let mut _turn = None;
         if self.needs_cookie(seen.state) {
-            _turn = Some(slot.store_turn.try_lock().ok()?);
-            seen = self.inspect(slot, now);
+            _turn = Some(slot.turn.try_take()?);
+            seen = self.inspect(slot, seen.now);
         }
-        Some(self.outcome(&current, seen, false, None))
-    }
-
-    /// Saves what this request wrote, if that takes no waiting, and says whether there was anything.
-    fn save_at_once(self: &Arc<Self>, seen: Option<SystemTime>) -> Option<bool> {
-        if !self.wrote.load(SeqCst) {
-            return Some(false);
-        }
-        // Before the save: what a task of the request writes from here on is not part of that.
-        self.wrote.store(false, SeqCst);
-        let slot = self.slot();
-        let is_due = slot.has_unsaved();
-        // The response has the one handle, and nobody waits for the session's end.
-        let is_alone = Arc::strong_count(self) == 1 && Arc::strong_count(&slot) == 2;
-        let is_saved =
-            is_due && save::save_at_once(&self.shared, &slot, self.job(), seen, is_alone);
-        if !is_saved {
-            self.wrote.store(true, SeqCst);
-        }
-        (is_saved || !is_due).then_some(is_saved)
+        Some(self.outcome(current, seen, false, None))
     }
 
     /// Saves what this request wrote, and says what the response needs.
@@ -266,7 +308,8 @@ impl<T: SessionData> Handle<T> {
     fn look_for_refresh(&self, slot: &Slot<T>, now: SystemTime) -> (Seen, Option<SystemTime>) {
         let expiry = &self.shared.settings.expiry;
         let counts_as_use = self.counts_as_use();
-        slot.inspect(|state, lifetime, record, head| {
+        slot.inspect(|view| {
+            let SlotView { state, lifetime, record, head } = view;
             let is_seen_anew =
                 || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
             let refresh = match state {
@@ -275,32 +318,25 @@ impl<T: SessionData> Handle<T> {
                     .or_else(|| is_seen_anew().then_some(record.expires_at)),
                 _ => None,
             };
-            (self.seen(state, lifetime, record, head, now), refresh)
+            (self.seen(view, now), refresh)
         })
     }
 
     fn inspect(&self, slot: &Slot<T>, now: SystemTime) -> Seen {
-        slot.inspect(|state, lifetime, record, head| self.seen(state, lifetime, record, head, now))
+        slot.inspect(|view| self.seen(view, now))
     }
 
     #[inline]
-    fn seen(
-        &self,
-        state: SlotState,
-        lifetime: Lifetime,
-        record: &Record,
-        head: &Head,
-        now: SystemTime,
-    ) -> Seen {
+    fn seen(&self, view: SlotView<'_>, now: SystemTime) -> Seen {
+        let SlotView { state, lifetime, record, head } = view;
         let Shared { settings: Settings { expiry, .. }, storage, .. } = &*self.shared;
         // A private cookie says itself when it was sent.
         let is_cookie_old =
             state == SlotState::Stored && !storage.is_cookie() && self.counts_as_use() && {
-                let (created_at, sent) = (record.created_at, head.cookie_sent);
-                let sent = sent.unwrap_or(created_at);
-                expiry.is_cookie_old(lifetime, created_at, sent, || now)
+                let sent = head.cookie_sent.unwrap_or(record.created_at);
+                expiry.is_cookie_old(lifetime, record.created_at, sent, || now)
             };
-        Seen { state, lifetime, is_cookie_old, now }
+        Seen { state, lifetime, created_at: record.created_at, is_cookie_old, now }
     }
 
     async fn save(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> Result<(), Error> {
@@ -327,7 +363,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// What the response needs. From here on no cookie can be sent: if a save would need one, the
-    /// caller holds `slot.store_turn`.
+    /// caller has the turn at the store.
     fn outcome(
         &self,
         current: &Current<T>,
@@ -357,10 +393,9 @@ impl<T: SessionData> Handle<T> {
                 if let Some(client) = self.client {
                     shared.plain_http.note_sent(client);
                 }
-                let record = slot.record();
                 let age =
-                    shared.settings.expiry.max_age(seen.lifetime, record.created_at, || seen.now);
-                self.cookie_for(current, &id, record, age).map(Some)
+                    shared.settings.expiry.max_age(seen.lifetime, seen.created_at, || seen.now);
+                self.cookie_for(current, &id, age).map(Some)
             }
         };
         if self.needs_cookie(seen.state) {
@@ -384,7 +419,6 @@ impl<T: SessionData> Handle<T> {
         &self,
         current: &Current<T>,
         id: &SessionId,
-        record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
         let Shared { settings: Settings { cookie, .. }, keys, storage, .. } = &*self.shared;
@@ -392,10 +426,10 @@ impl<T: SessionData> Handle<T> {
             true => Ok(cookie.sealed(
                 &keys.get(),
                 self.write_time(current),
-                Some((*id, record)),
+                Some((*id, current.slot.record())),
                 max_age,
             )?),
-            false => Ok(cookie.signed(&keys.get(), id, max_age)),
+            false => Ok(cookie.signed(&keys.read(), id, max_age)),
         }
     }
 
@@ -404,10 +438,9 @@ impl<T: SessionData> Handle<T> {
         &self,
         _current: &Current<T>,
         id: &SessionId,
-        _record: Record,
         max_age: Option<Duration>,
     ) -> Result<HeaderValue, Error> {
-        Ok(self.shared.settings.cookie.signed(&self.shared.keys.get(), id, max_age))
+        Ok(self.shared.settings.cookie.signed(&self.shared.keys.read(), id, max_age))
     }
 
     /// A private cookie that says that the session has ended.

@@ -647,6 +647,10 @@ impl<T: SessionData> Session<T> {
     pub(crate) fn handle(&self) -> &Arc<Handle<T>> {
         &self.handle
     }
+
+    pub(crate) fn handle_mut(&mut self) -> &mut Arc<Handle<T>> {
+        &mut self.handle
+    }
 }
 
 impl<T: SessionData> Clone for Session<T> {

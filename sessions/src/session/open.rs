@@ -18,8 +18,6 @@ use std::{
 
 use tracing::{Instrument, Level, Span};
 
-#[cfg(feature = "private-cookie")]
-use crate::session::request::PrivateCookies;
 use crate::{
     cookie::VerifiedCookie,
     data::SessionData,
@@ -30,6 +28,8 @@ use crate::{
     slot::{Slot, SlotState, ending::SessionEnd},
     sync::Mutex,
 };
+#[cfg(feature = "private-cookie")]
+use crate::{session::request::PrivateCookies, slot::registry::Registration};
 
 /// Asked first, because with the feature `log` of `tracing` a disabled span is work too.
 fn open_span() -> Span {
@@ -172,7 +172,7 @@ impl<T: SessionData> Handle<T> {
         if let Some((cookie, record)) = newest.session {
             private.held = Some((record.version, record.expires_at));
             if let Some(loaded) = load::usable(shared, record, shared.now()) {
-                let slot = Arc::new(Slot::loading(shared.registry.registration(cookie.id)));
+                let slot = Arc::new(Slot::loading(Registration::of(cookie.id)));
                 slot.reconcile(loaded, shared.settings.policy, true);
                 tracing::debug!("opened a session");
                 meters::opened();

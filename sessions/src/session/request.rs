@@ -108,7 +108,7 @@ pub(super) struct OpenedSession<T: SessionData> {
 
 /// A request among those that write to a slot.
 pub(super) struct AsWriter {
-    writer: RequestId,
+    pub(super) writer: RequestId,
     /// Where the request was when it began to write, for work that has to go on without it.
     runtime: Option<Runtime>,
 }

@@ -53,15 +53,19 @@ pub(crate) mod snapshot;
 #[cfg(all(feature = "derive", feature = "bincode"))]
 mod tests;
 pub(crate) mod token;
+pub(crate) mod turn;
 
-use self::ending::{EndWaiters, SessionEnd};
+use self::{
+    ending::{EndWaiters, SessionEnd},
+    turn::Turn,
+};
 
 pub(crate) struct Slot<T: SessionData> {
     /// Held by guards, over the snapshot.
     pub(crate) lock: Lock,
     /// Held while a request talks to the store about this session, so that no two saves of one slot
     /// run at the same time.
-    pub(crate) store_turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: Turn,
     /// The session's id and its entry in the registry; unset until the session has been stored for
     /// the first time.
     registration: OnceLock<Registration<T>>,
@@ -160,7 +164,7 @@ impl<T: SessionData> Slot<T> {
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),
-            store_turn: tokio::sync::Mutex::new(()),
+            turn: Turn::new(),
             registration,
             contents: Mutex::new(Contents {
                 state,
@@ -187,7 +191,7 @@ impl<T: SessionData> Slot<T> {
 
     /// Gives a session that was just stored its id and its place in the registry.
     pub(crate) fn register(&self, registration: Registration<T>) {
-        // A session is stored for the first time once, by a save that holds `store_turn`.
+        // A session is stored for the first time once, by a save that has the turn at the store.
         let _ = self.registration.set(registration);
         self.tell_stored();
     }
@@ -202,14 +206,10 @@ impl<T: SessionData> Slot<T> {
         self.contents().state
     }
 
-    /// State, lifetime, record and its head, in one look. `at` runs under the lock of the contents.
+    /// `look` runs under the lock of the contents.
     #[inline]
-    pub(crate) fn inspect<R>(
-        &self,
-        at: impl FnOnce(SlotState, Lifetime, &Record, &Head) -> R,
-    ) -> R {
-        let contents = self.contents();
-        at(contents.state, contents.lifetime, &contents.known.record, &contents.known.head)
+    pub(crate) fn inspect<R>(&self, look: impl FnOnce(SlotView<'_>) -> R) -> R {
+        look(self.contents().view())
     }
 
     /// The record as we know it, without its payload's changes since.
@@ -257,7 +257,21 @@ impl<T: SessionData> Slot<T> {
     }
 }
 
+/// What a slot shows in one look.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotView<'a> {
+    pub(crate) state: SlotState,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) record: &'a Record,
+    pub(crate) head: &'a Head,
+}
+
 impl<T: SessionData> Contents<T> {
+    fn view(&self) -> SlotView<'_> {
+        let Loaded { record, head } = &self.known;
+        SlotView { state: self.state, lifetime: self.lifetime, record, head }
+    }
+
     fn stored(&self) -> PayloadReader<'_> {
         reader::<T>(&self.known.record)
     }

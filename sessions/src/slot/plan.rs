@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Contents, Refused, Slot, SlotState, UnconfirmedWrite};
+use super::{Contents, Refused, Slot, SlotState, SlotView, UnconfirmedWrite};
 use crate::{
     data::{
         FieldInfo, SessionData,
@@ -146,8 +146,8 @@ pub(crate) struct SaveContext<'a> {
     pub(crate) limit: usize,
     /// By how much the payload may grow on its way to the store.
     pub(crate) sealing: usize,
-    /// The write id of this save.
-    pub(crate) write_id: u32,
+    /// Draws the write id of this save, if it needs one.
+    pub(crate) write_id: &'a (dyn Fn() -> u32 + Sync),
     pub(crate) conflict: Conflict,
     /// The holder of a lease that has not been renewed in time.
     pub(crate) overdue: Option<u64>,
@@ -213,40 +213,51 @@ impl<T: SessionData> Slot<T> {
 
     /// Saves all that has been released, if `store` does what it is told at once: then nobody sees
     /// the slot in between, and nothing has to be remembered of the attempt. It gets the record, and
-    /// the version that it replaces unless it is new.
-    ///
-    /// False if that was not all there is to be done: then nothing has happened.
-    pub(crate) fn save_at_once(
+    /// the version that it replaces unless it is new. `look` sees the slot after that.
+    pub(crate) fn save_at_once<R>(
         &self,
         job: SaveJob<'_>,
         context: SaveContext<'_>,
+        look: impl FnOnce(SlotView<'_>) -> R,
         store: impl FnOnce(&Record, Option<u64>) -> bool,
-    ) -> bool {
+    ) -> SavedAtOnce<R> {
         let mut contents = self.contents();
         if contents.outcome_unknown()
             || contents.local_lease.is_some()
             || contents.creating.is_some()
+            || self.turn.is_taken()
         {
-            return false;
+            return SavedAtOnce::No;
         }
-        let candidate = contents.candidate(job, &context);
-        let Ok(ControlFlow::Continue(Candidate { loaded, holds_all: true })) = candidate else {
-            return false;
+        let loaded = match contents.candidate(job, &context) {
+            Ok(ControlFlow::Continue(Candidate { loaded, holds_all: true })) => loaded,
+            Ok(ControlFlow::Break(Plan::Nothing)) => return SavedAtOnce::Nothing,
+            _ => return SavedAtOnce::No,
         };
         let based_on =
             (contents.state == SlotState::Stored).then_some(contents.known.record.version);
         if !store(&loaded.record, based_on) {
-            return false;
+            return SavedAtOnce::No;
         }
         contents.state = SlotState::Stored;
         contents.revision += 1;
         let saved = contents.pending.take();
         contents.note_known(loaded);
         let outdated = contents.mark_snapshot_saved();
+        let seen = look(contents.view());
         drop(contents);
         drop((saved, outdated));
-        true
+        SavedAtOnce::Done(seen)
     }
+}
+
+/// What came of a save at once.
+pub(crate) enum SavedAtOnce<R> {
+    /// Nothing was to be saved.
+    Nothing,
+    Done(R),
+    /// That was not all there is to be done, and nothing has happened.
+    No,
 }
 
 impl<T: SessionData> Contents<T> {
@@ -307,7 +318,7 @@ impl<T: SessionData> Contents<T> {
             // Once and for all: the first write id of a record is that of the save that made it.
             || !self.known.head.write_ids.is_empty()
             || T::FIELDS.iter().any(FieldInfo::counts_changes);
-        let head = self.next_head(needs_write_id.then_some(context.write_id), job, context.now);
+        let head = self.next_head(needs_write_id.then(context.write_id), job, context.now);
         let written = |pending: &Patch| self.payload(pending, extra_patch, &head);
         let mut payload = written(&self.pending);
         let mut holds_all = extra_patch.is_none();

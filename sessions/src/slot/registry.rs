@@ -1,12 +1,12 @@
 //! Which sessions are in use in this process: session → slot.
 
-use std::sync::{Arc, PoisonError, Weak, atomic::Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use crate::{
     data::SessionData,
     identity::id::{ID_LENGTH, KeyMap, SessionId, StoreKey},
     slot::{Slot, reconcile::LARGEST_IDLE},
-    sync::{AtomicBool, Mutex, MutexGuard, pieces_for_cores},
+    sync::{Mutex, MutexGuard, pieces_for_cores},
 };
 
 /// Enough that the cores of a large machine seldom meet.
@@ -84,13 +84,13 @@ impl<T: SessionData> Entry<T> {
     }
 }
 
-/// The entry of a slot in the registry. The slot owns it, and its drop removes the entry.
+/// Under which id a slot's session is stored, and the slot's entry in the registry. The slot owns it, and its drop
+/// removes the entry.
 pub(crate) struct Registration<T: SessionData> {
     pub(crate) id: SessionId,
     pub(crate) key: StoreKey,
-    registry: Arc<Registry<T>>,
-    /// The registry may have an entry for the slot.
-    is_entered: AtomicBool,
+    /// The registry that may have an entry for the slot.
+    registry: OnceLock<Arc<Registry<T>>>,
 }
 
 impl<T: SessionData> Registry<T> {
@@ -121,7 +121,11 @@ impl<T: SessionData> Registry<T> {
                 return slot;
             }
         }
-        let slot = Arc::new(Slot::loading(self.new_registration(id, key, true)));
+        let slot = Arc::new(Slot::loading(Registration {
+            id,
+            key,
+            registry: OnceLock::from(self.clone()),
+        }));
         shard.slots.insert(key, Entry::in_use(&slot));
         slot
     }
@@ -172,31 +176,11 @@ impl<T: SessionData> Registry<T> {
 
     /// Enters a slot whose record has just been stored, under an id that nobody else knows yet: so that
     /// a request that comes with the id finds the slot that is in use.
-    pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
+    pub(crate) fn enter(self: &Arc<Self>, slot: &Arc<Slot<T>>) {
         if let Some(registration) = slot.registration() {
-            registration.is_entered.store(true, Relaxed);
+            let _ = registration.registry.set(self.clone());
             self.shard(&registration.key).slots.insert(registration.key, Entry::in_use(slot));
         }
-    }
-
-    /// The registration for a slot with this id, which is not entered yet.
-    pub(crate) fn registration(self: &Arc<Self>, id: SessionId) -> Registration<T> {
-        self.new_registration(id, id.store_key(), false)
-    }
-
-    /// The registration for a slot of a session whose id nobody here knows: it is never entered, and no
-    /// cookie is ever made of it.
-    pub(crate) fn without_id(self: &Arc<Self>, key: StoreKey) -> Registration<T> {
-        self.new_registration(SessionId::from_bytes([0; ID_LENGTH]), key, false)
-    }
-
-    fn new_registration(
-        self: &Arc<Self>,
-        id: SessionId,
-        key: StoreKey,
-        is_entered: bool,
-    ) -> Registration<T> {
-        Registration { id, key, registry: self.clone(), is_entered: AtomicBool::new(is_entered) }
     }
 
     /// How many sessions are in use.
@@ -255,12 +239,23 @@ fn lock<T: SessionData>(shard: &Mutex<Shard<T>>) -> MutexGuard<'_, Shard<T>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl<T: SessionData> Registration<T> {
+    /// For a slot with this id, which is not entered yet.
+    pub(crate) fn of(id: SessionId) -> Self {
+        Self { id, key: id.store_key(), registry: OnceLock::new() }
+    }
+
+    /// For a slot of a session whose id nobody here knows: it is never entered, and no cookie is ever
+    /// made of it.
+    pub(crate) fn without_id(key: StoreKey) -> Self {
+        Self { id: SessionId::from_bytes([0; ID_LENGTH]), key, registry: OnceLock::new() }
+    }
+}
+
 impl<T: SessionData> Drop for Registration<T> {
     fn drop(&mut self) {
-        if !*self.is_entered.get_mut() {
-            return;
-        }
-        let mut shard = self.registry.shard(&self.key);
+        let Some(registry) = self.registry.get() else { return };
+        let mut shard = registry.shard(&self.key);
         // Between the last reference and this lock another request may have made a new slot.
         if shard.slots.get(&self.key).is_some_and(|entry| entry.slot.strong_count() == 0) {
             shard.slots.remove(&self.key);

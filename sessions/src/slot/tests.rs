@@ -9,9 +9,11 @@ mod life;
 mod rebase;
 
 use super::{
-    plan::{Begin, ExtraPatch, Plan, SaveContext, SaveJob, SaveKind, UNCONFIRMED_KEPT},
+    plan::{
+        Begin, ExtraPatch, Plan, SaveContext, SaveJob, SaveKind, SavedAtOnce, UNCONFIRMED_KEPT,
+    },
     rebase::{Base, WriteOutcome},
-    registry::Registry,
+    registry::Registration,
     *,
 };
 use crate::{
@@ -100,7 +102,7 @@ const CONTEXT: SaveContext<'static> = SaveContext {
     expiry: &EXPIRY,
     limit: 10_000,
     sealing: 0,
-    write_id: WRITE_ID,
+    write_id: &|| WRITE_ID,
     conflict: Conflict::LastWins,
     overdue: None,
 };
@@ -125,7 +127,7 @@ fn record<T: SessionData>(version: u64, head: &Head, a: &str) -> Record {
 }
 
 fn registration<T: SessionData>() -> Registration<T> {
-    Arc::new(Registry::new()).registration(SessionId::generate().unwrap())
+    Registration::of(SessionId::generate().unwrap())
 }
 
 /// The slot of a session that was loaded as this version.
@@ -626,8 +628,12 @@ fn later(record: Record) -> Record {
 }
 
 /// Has the save write its write id.
+fn drawn(write_id: u32) -> &'static (dyn Fn() -> u32 + Sync) {
+    Box::leak(Box::new(move || write_id))
+}
+
 fn with_id(write_id: u32) -> SaveContext<'static> {
-    SaveContext { write_id, conflict: Conflict::Reject, ..context() }
+    SaveContext { write_id: drawn(write_id), conflict: Conflict::Reject, ..context() }
 }
 
 fn write_id_of(write: &UnconfirmedWrite) -> u32 {
@@ -898,7 +904,7 @@ fn in_doubt(unconfirmed: u32, conflict: Conflict) -> Slot<Data> {
     let slot = stored();
     write(&slot, A, "ours", OURS);
     for write_id in 1..=unconfirmed {
-        planned(&slot, ours(), SaveContext { write_id, conflict, ..context() });
+        planned(&slot, ours(), SaveContext { write_id: drawn(write_id), conflict, ..context() });
     }
     slot
 }
@@ -978,7 +984,7 @@ fn an_answer_says_nothing_of_what_came_after_it() {
     let theirs = record::<Data>(5, &head, "theirs");
     assert!(slot.reconcile(loaded(theirs.clone()), POLICY, true).is_some());
     write(&slot, A, "ours", OURS);
-    planned(&slot, ours(), SaveContext { write_id: 10, ..context() });
+    planned(&slot, ours(), SaveContext { write_id: &|| 10, ..context() });
     slot.saved(saved);
     assert_eq!(pending(&slot), [(A, "ours".into())]);
     assert!(shows(&slot, &theirs));
@@ -1123,10 +1129,16 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
             changes.iter().for_each(|change| change(&slot));
             let before = (slot.state(), slot.record(), pending(&slot));
             let mut asked = None;
-            let is_saved = slot.save_at_once(job, context(), |record, based_on| {
-                asked = Some((record.clone(), based_on));
-                is_taken
-            });
+            let saved = slot.save_at_once(
+                job,
+                context(),
+                |view| view.state,
+                |record, based_on| {
+                    asked = Some((record.clone(), based_on));
+                    is_taken
+                },
+            );
+            let is_saved = matches!(saved, SavedAtOnce::Done(SlotState::Stored));
             assert_eq!(asked.as_ref().map(|(_, based_on)| *based_on), expected, "{case}");
             assert_eq!(is_saved, expected.is_some() && is_taken, "{case}");
             let after = (slot.state(), slot.record(), pending(&slot));
@@ -1146,7 +1158,8 @@ fn a_save_at_once_in_the_middle_of_a_merge_counts_once() {
     count(&slot, A, 101);
     let other = slot.clone();
     MEANWHILE.set(Some(Box::new(move || {
-        assert!(other.save_at_once(ours(), context(), |_, _| true));
+        let saved = other.save_at_once(ours(), context(), |_| (), |_, _| true);
+        assert!(matches!(saved, SavedAtOnce::Done(())));
     })));
     let theirs = counted(5, &[9, WRITE_ID], 111);
     slot.rebase(theirs, POLICY, 3);

@@ -124,11 +124,11 @@ impl<S, T: SessionData> TestClient<S, T> {
     /// Does something with the client's session, as a handler of a request would: reads, writes,
     /// logs in. The client keeps the cookie that comes of it.
     pub async fn with_session<R>(&mut self, work: impl AsyncFnOnce(Session<T>) -> R) -> R {
-        let session = self.open().await;
+        let mut session = self.open().await;
         let result = work(session.clone()).await;
         // As the layer does with a response: from here on no cookie can be sent.
         session.handle().begin_answer();
-        let outcome = match session.handle().finish_now() {
+        let outcome = match session.handle_mut().finish_now() {
             Some(outcome) => outcome,
             None => session.handle().finish().await,
         };

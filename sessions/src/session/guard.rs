@@ -47,7 +47,8 @@ pub struct ReadGuard<T: SessionData> {
 /// Has no methods of its own, so that no field's name is taken.
 #[must_use = "a guard that is not used only makes others wait"]
 pub struct WriteGuard<T: SessionData> {
-    fields: Arc<T::Fields>,
+    /// There until the guard is dropped.
+    fields: Option<Box<T::Fields>>,
     checkout: Checkout,
     was_panicking: bool,
     /// Of a guard that is exclusive across processes.
@@ -73,6 +74,7 @@ impl<T: SessionData> WriteGuard<T> {
         let _ = session.handle().writer();
         let (fields, checkout) = token.check_out(session.handle().shared.field_time());
         let session = Holding::new(session, Access::Write);
+        let fields = Some(fields);
         Self { fields, checkout, was_panicking: thread::panicking(), lease: None, token, session }
     }
 
@@ -157,13 +159,13 @@ impl<T: SessionData> Deref for WriteGuard<T> {
     type Target = T::Fields;
 
     fn deref(&self) -> &T::Fields {
-        &self.fields
+        self.fields.as_deref().expect("a guard has its fields until it is dropped")
     }
 }
 
 impl<T: SessionData> DerefMut for WriteGuard<T> {
     fn deref_mut(&mut self) -> &mut T::Fields {
-        Arc::get_mut(&mut self.fields).expect("a writer has the only copy of its fields")
+        self.fields.as_deref_mut().expect("a guard has its fields until it is dropped")
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) mod turn;
 
 use self::{
     ending::{EndWaiters, SessionEnd},
+    snapshot::Snapshot,
     turn::Turn,
 };
 
@@ -90,7 +91,7 @@ struct Contents<T: SessionData> {
     /// Writes that are under way, or whose answer was lost: the store may have one of their records
     /// instead of `known`. Until that is known, nothing counts as stored.
     unconfirmed: Vec<UnconfirmedWrite>,
-    snapshot: Option<Arc<T::Fields>>,
+    snapshot: Option<Snapshot<T::Fields>>,
     /// The id of a `create` that may or may not have succeeded.
     creating: Option<SessionId>,
     /// The lease that a guard in this process wants, has or gives back.

@@ -15,6 +15,7 @@ use super::{
     plan::UNCONFIRMED_KEPT,
     reader,
     rebase::{self, Base, WriteOutcome},
+    snapshot::Snapshot,
 };
 use crate::{
     data::{
@@ -217,7 +218,7 @@ impl<T: SessionData> Slot<T> {
     ///
     /// `outdated` gets a snapshot that must not be shown again. The caller drops it when it holds no
     /// lock.
-    pub(crate) fn go_idle(&self, outdated: &mut Option<Arc<T::Fields>>) -> Option<usize> {
+    pub(crate) fn go_idle(&self, outdated: &mut Option<Snapshot<T::Fields>>) -> Option<usize> {
         let mut contents = self.contents();
         let bytes = contents.known.record.payload.len();
         let is_as_loaded = contents.state == SlotState::Stored
@@ -321,7 +322,7 @@ impl<T: SessionData> Contents<T> {
         loaded: Loaded,
         outcome: &WriteOutcome,
         rebased: Option<Rebased>,
-    ) -> Option<Arc<T::Fields>> {
+    ) -> Option<Snapshot<T::Fields>> {
         self.state = SlotState::Stored;
         let refused = match rebased {
             Some((kept, refused)) => {

@@ -27,6 +27,46 @@ use crate::{
     record::Record,
 };
 
+/// The decoded fields that a slot has for its next guard.
+pub(crate) enum Snapshot<F> {
+    /// A writer had it last, or nobody: to hand it to the next writer takes nothing.
+    Own(Box<F>),
+    /// A reader had it last, and some may have it still.
+    Shared(Arc<F>),
+}
+
+impl<F> Snapshot<F> {
+    fn get(&self) -> &F {
+        match self {
+            Self::Own(fields) => fields,
+            Self::Shared(fields) => fields,
+        }
+    }
+
+    /// Unless a reader has it.
+    fn get_mut(&mut self) -> Option<&mut F> {
+        match self {
+            Self::Own(fields) => Some(fields),
+            Self::Shared(fields) => Arc::get_mut(fields),
+        }
+    }
+
+    fn into_shared(self) -> Arc<F> {
+        match self {
+            Self::Own(fields) => fields.into(),
+            Self::Shared(fields) => fields,
+        }
+    }
+
+    /// The same to write in, if no reader has it.
+    fn into_own(self) -> Option<Box<F>> {
+        match self {
+            Self::Own(fields) => Some(fields),
+            Self::Shared(fields) => Arc::into_inner(fields).map(Box::new),
+        }
+    }
+}
+
 /// What a writer's copy of the fields was made of.
 pub(crate) struct Checkout {
     pub(super) generation: u64,
@@ -37,7 +77,7 @@ pub(crate) struct Checkout {
 /// What has been tried on a copy of the fields.
 pub(crate) struct TrialUpdate<T: SessionData, R, E> {
     pub(crate) outcome: Result<R, E>,
-    pub(crate) snapshot: (Arc<T::Fields>, u64),
+    pub(crate) snapshot: (Box<T::Fields>, u64),
     pub(crate) patch: Patch,
 }
 
@@ -57,21 +97,29 @@ impl<T: SessionData> Slot<T> {
     pub(super) fn snapshot(&self, now: u64) -> Arc<T::Fields> {
         let (generation, stale, record, pending) = {
             let mut contents = self.contents();
-            let stale = match &contents.snapshot {
+            let stale = match contents.snapshot.as_ref().map(Snapshot::get) {
                 Some(snapshot) if T::__tracked(snapshot).is_stale() => contents.snapshot.take(),
-                Some(snapshot) if is_valid::<T>(snapshot, now) => return snapshot.clone(),
+                Some(snapshot) if is_valid::<T>(snapshot, now) => {
+                    if let Some(shared) = contents.share_snapshot() {
+                        return shared;
+                    }
+                    None
+                }
                 _ => None,
             };
             (contents.generation, stale, contents.known.record.clone(), contents.pending.clone())
         };
-        let snapshot = loaded::<T>(stale, &record, &pending, now);
+        let snapshot = match refreshed::<T>(stale, &record, &pending, now) {
+            Some(known) => known.into_shared(),
+            None => Arc::new(decode::<T>(&record, &pending, now)),
+        };
         let _outdated = {
             let mut contents = self.contents();
             // Another reader may have been as fast; each then has its own.
-            let is_news =
-                !contents.snapshot.as_ref().is_some_and(|snapshot| is_valid::<T>(snapshot, now));
+            let known = contents.snapshot.as_ref();
+            let is_news = !known.is_some_and(|known| is_valid::<T>(known.get(), now));
             match contents.generation == generation && is_news {
-                true => contents.snapshot.replace(snapshot.clone()),
+                true => contents.snapshot.replace(Snapshot::Shared(snapshot.clone())),
                 false => None,
             }
         };
@@ -79,7 +127,7 @@ impl<T: SessionData> Slot<T> {
     }
 
     /// The fields for a writer, who holds the lock: nobody else has this copy.
-    pub(super) fn check_out(&self, now: u64) -> (Arc<T::Fields>, Checkout) {
+    pub(super) fn check_out(&self, now: u64) -> (Box<T::Fields>, Checkout) {
         let (snapshot, checkout) = {
             let mut contents = self.contents();
             let snapshot = contents.snapshot.take();
@@ -87,11 +135,12 @@ impl<T: SessionData> Slot<T> {
             (snapshot, Checkout { generation, record: contents.known.record.clone(), pending })
         };
         // Readers are gone while a writer has the lock, and their copies with them.
-        let mut snapshot = loaded::<T>(snapshot, &checkout.record, &checkout.pending, now);
-        if let Some(fields) = Arc::get_mut(&mut snapshot) {
-            T::__tracked_mut(fields).check_out_to(self.address());
-        }
-        (snapshot, checkout)
+        let known = refreshed::<T>(snapshot, &checkout.record, &checkout.pending, now);
+        let mut fields = known
+            .and_then(Snapshot::into_own)
+            .unwrap_or_else(|| Box::new(decode::<T>(&checkout.record, &checkout.pending, now)));
+        T::__tracked_mut(&mut fields).check_out_to(self.address());
+        (fields, checkout)
     }
 
     /// Changes a copy of the fields, and keeps nothing of that: neither for the next guard nor for
@@ -101,12 +150,11 @@ impl<T: SessionData> Slot<T> {
         writing: Writing<'_>,
         change: &mut impl FnMut(&mut T::Fields) -> Result<R, E>,
     ) -> Result<TrialUpdate<T, R, E>, Error> {
-        let (mut snapshot, checkout) = self.check_out(writing.now);
-        let fields = Arc::get_mut(&mut snapshot).expect("a writer has the only copy of its fields");
-        let outcome = change(fields);
+        let (mut fields, checkout) = self.check_out(writing.now);
+        let outcome = change(&mut fields);
         let mut patch = Patch::default();
         if outcome.is_ok() {
-            let tracked = T::__tracked_mut(fields);
+            let tracked = T::__tracked_mut(&mut fields);
             for (field, change) in writing.changes(tracked, self.address(), &checkout) {
                 match change {
                     Change::Nothing | Change::None(_) => {}
@@ -117,19 +165,18 @@ impl<T: SessionData> Slot<T> {
                 }
             }
         }
-        Ok(TrialUpdate { outcome, snapshot: (snapshot, checkout.generation), patch })
+        Ok(TrialUpdate { outcome, snapshot: (fields, checkout.generation), patch })
     }
 
     /// The changes of a copy are stored: the next guard can have it, unless more has changed, or it
     /// has changed places with another session's.
-    pub(crate) fn keep_snapshot(&self, (mut snapshot, generation): (Arc<T::Fields>, u64)) {
+    pub(crate) fn keep_snapshot(&self, (mut fields, generation): (Box<T::Fields>, u64)) {
         let mut contents = self.contents();
         if contents.generation == generation
-            && let Some(fields) = Arc::get_mut(&mut snapshot)
-            && T::__tracked(fields).is_checked_out_to(self.address())
+            && T::__tracked(&fields).is_checked_out_to(self.address())
         {
-            T::__tracked_mut(fields).mark_clean_except(contents.unsaved());
-            contents.snapshot = Some(snapshot);
+            T::__tracked_mut(&mut fields).mark_clean_except(contents.unsaved());
+            contents.snapshot = Some(Snapshot::Own(fields));
         }
     }
 
@@ -137,16 +184,17 @@ impl<T: SessionData> Slot<T> {
     /// writer now answers for something that is not saved.
     ///
     /// A copy that is not taken back, because the writer panicked, is forgotten: the next guard
-    /// decodes another from what was there before.
+    /// decodes another from what was there before. So is one that outdated changes are in: it stays with the
+    /// caller, who drops it.
     pub(crate) fn check_in(
         &self,
-        snapshot: &mut Arc<T::Fields>,
+        checked_out: &mut Option<Box<T::Fields>>,
         checkout: &Checkout,
         writing: Writing<'_>,
     ) -> bool {
         // Long: one critical section, each step of which has to see what the one before left.
         let Writing { policy, writer, .. } = writing;
-        let Some(fields) = Arc::get_mut(snapshot) else { return false };
+        let Some(fields) = checked_out.as_deref_mut() else { return false };
         let tracked = T::__tracked_mut(fields);
         let is_ours = tracked.is_checked_out_to(self.address());
         let mut changes = writing.changes(tracked, self.address(), checkout);
@@ -155,7 +203,7 @@ impl<T: SessionData> Slot<T> {
             if contents.generation == checkout.generation && is_ours {
                 // What earlier guards changed may have been saved meanwhile.
                 tracked.mark_clean_except(contents.unsaved());
-                contents.snapshot = Some(snapshot.clone());
+                contents.snapshot = checked_out.take().map(Snapshot::Own);
             }
             return false;
         }
@@ -186,7 +234,7 @@ impl<T: SessionData> Slot<T> {
         }
         if contents.generation == checkout.generation && is_ours && verdict.is_none() {
             tracked.mark_clean_except(contents.unsaved());
-            contents.snapshot = Some(snapshot.clone());
+            contents.snapshot = checked_out.take().map(Snapshot::Own);
         }
         answers
     }
@@ -262,10 +310,20 @@ impl<T: SessionData> Contents<T> {
         answers
     }
 
+    /// The snapshot for one more reader.
+    fn share_snapshot(&mut self) -> Option<Arc<T::Fields>> {
+        if let Some(Snapshot::Shared(fields)) = &self.snapshot {
+            return Some(fields.clone());
+        }
+        let fields = self.snapshot.take()?.into_shared();
+        self.snapshot = Some(Snapshot::Shared(fields.clone()));
+        Some(fields)
+    }
+
     /// The snapshot is not what the next guard should see, and no copy that is checked out may come
     /// back.
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    pub(super) fn outdate_snapshot(&mut self) -> Option<Arc<T::Fields>> {
+    pub(super) fn outdate_snapshot(&mut self) -> Option<Snapshot<T::Fields>> {
         self.generation += 1;
         self.snapshot.take()
     }
@@ -274,14 +332,14 @@ impl<T: SessionData> Contents<T> {
     /// writer has changed are loaded again before the next guard sees them, or all fields where that is
     /// not enough.
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    pub(super) fn prepare_idle_snapshot(&mut self) -> Option<Arc<T::Fields>> {
+    pub(super) fn prepare_idle_snapshot(&mut self) -> Option<Snapshot<T::Fields>> {
         let snapshot = self.snapshot.as_mut()?;
-        if T::__LOADS_ALIKE && !T::__tracked(snapshot).was_checked_out() {
+        if T::__LOADS_ALIKE && !T::__tracked(snapshot.get()).was_checked_out() {
             return None;
         }
         if T::__LOADS_ALIKE
             && !const { FieldInfo::any_has_ttl(T::FIELDS) }
-            && let Some(fields) = Arc::get_mut(snapshot)
+            && let Some(fields) = snapshot.get_mut()
         {
             T::__tracked_mut(fields).mark_stale();
             return None;
@@ -292,10 +350,10 @@ impl<T: SessionData> Contents<T> {
     /// Clears the dirty bits of what has been saved. A snapshot that is checked out finds out by itself when
     /// it comes back: what it has is what is stored.
     #[must_use = "the old snapshot is dropped when the contents are unlocked: its fields may have a `Drop`"]
-    pub(super) fn mark_snapshot_saved(&mut self) -> Option<Arc<T::Fields>> {
+    pub(super) fn mark_snapshot_saved(&mut self) -> Option<Snapshot<T::Fields>> {
         let mut snapshot = self.snapshot.take()?;
         // If a reader looks at it, the next guard gets a new one.
-        let Some(fields) = Arc::get_mut(&mut snapshot) else { return Some(snapshot) };
+        let Some(fields) = snapshot.get_mut() else { return Some(snapshot) };
         T::__tracked_mut(fields).mark_clean_except(self.unsaved());
         self.snapshot = Some(snapshot);
         None
@@ -308,27 +366,23 @@ fn is_valid<T: SessionData>(snapshot: &T::Fields, now: u64) -> bool {
     !const { FieldInfo::any_has_ttl(T::FIELDS) } || T::__tracked(snapshot).is_valid(now)
 }
 
-/// A snapshot of these that nobody else has: `known`, if it is one or can be made into one.
-fn loaded<T: SessionData>(
-    known: Option<Arc<T::Fields>>,
+/// `known`, if it is a snapshot of these that nobody else has, or can be made into one.
+fn refreshed<T: SessionData>(
+    known: Option<Snapshot<T::Fields>>,
     record: &Record,
     pending: &Patch,
     now: u64,
-) -> Arc<T::Fields> {
-    if let Some(mut snapshot) = known.filter(|snapshot| is_valid::<T>(snapshot, now))
-        && let Some(fields) = Arc::get_mut(&mut snapshot)
-    {
-        let tracked = T::__tracked_mut(fields);
-        if !tracked.is_stale() {
-            return snapshot;
-        }
+) -> Option<Snapshot<T::Fields>> {
+    let mut known = known.filter(|known| is_valid::<T>(known.get(), now))?;
+    let tracked = T::__tracked_mut(known.get_mut()?);
+    if tracked.is_stale() {
         // The slot was idle, and nothing is pending.
-        if pending.is_empty() {
-            tracked.reload_changed(&record.payload);
-            return snapshot;
+        if !pending.is_empty() {
+            return None;
         }
+        tracked.reload_changed(&record.payload);
     }
-    Arc::new(decode::<T>(record, pending, now))
+    Some(known)
 }
 
 fn decode<T: SessionData>(record: &Record, pending: &Patch, now: u64) -> T::Fields {

@@ -82,7 +82,7 @@ impl<T: SessionData> LockToken<T> {
     }
 
     /// See [`Slot::check_out`].
-    pub(crate) fn check_out(&self, now: u64) -> (Arc<T::Fields>, Checkout) {
+    pub(crate) fn check_out(&self, now: u64) -> (Box<T::Fields>, Checkout) {
         self.writing().check_out(now)
     }
 

@@ -23,11 +23,11 @@ fn numbers(slot: &Slot<Counter>) -> Vec<(usize, Option<u32>)> {
 /// for something that is not saved.
 fn released(slot: &Slot<Counter>, does: fn(&mut Fields), meanwhile: fn(&Slot<Counter>)) -> bool {
     let (mut fields, checkout) = slot.check_out(0);
-    does(Arc::get_mut(&mut fields).expect("the only copy"));
+    does(&mut fields);
     meanwhile(slot);
     let defaults = Defaults::new::<Counter>();
     let writing = Writing { writer: OURS, now: 0, policy: POLICY, defaults: &defaults };
-    slot.check_in(&mut fields, &checkout, writing)
+    slot.check_in(&mut Some(fields), &checkout, writing)
 }
 
 /// Another process has added ten to the hundred.
@@ -180,12 +180,12 @@ fn a_guard_that_comes_too_late_takes_its_request_with_it() {
         slot.rebase(Loaded { record: Record { payload, ..record }, head }, POLICY, 3);
     };
     let (mut fields, checkout) = slot.check_out(0);
-    Arc::get_mut(&mut fields).expect("the only copy").set_plain(7);
+    fields.set_plain(7);
     others_set_plain(&slot);
     let (policy, defaults) =
         (Policy { conflict: Conflict::Reject, ..POLICY }, Defaults::new::<Counter>());
     let writing = Writing { writer: OURS, now: 0, policy, defaults: &defaults };
-    assert!(slot.check_in(&mut fields, &checkout, writing));
+    assert!(slot.check_in(&mut Some(fields), &checkout, writing));
     assert_eq!(numbers(&slot), [(A, Some(102))]);
     let contents = slot.contents();
     let refused: Vec<_> = contents.refused.iter().map(|it| (it.field, it.writer)).collect();

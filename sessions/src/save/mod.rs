@@ -100,7 +100,10 @@ pub(crate) fn save_at_once<T: SessionData, R>(
     }
     let saved = slot.save_at_once(job, context, look, |record, based_on| {
         let (None, Ok(id)) = (based_on, SessionId::generate()) else { return false };
-        let registration = Registration::of(id);
+        let registration = match is_alone {
+            true => Registration::alone(id),
+            false => Registration::in_registry(&shared.registry, id),
+        };
         let answer = store.create_at_once(&registration.key, record, seen);
         let is_created = matches!(answer, Some(Ok(Created::Done)));
         if is_created {
@@ -359,7 +362,7 @@ async fn create<T: SessionData>(
     // The same id again if an earlier attempt never heard how it ended: or that record would stay
     // in the store under an id that nobody knows.
     let (id, is_retry) = slot.id_to_create_under(SessionId::generate)?;
-    let registration = Registration::of(id);
+    let registration = Registration::in_registry(&shared.registry, id);
     let sealed = sealed(shared, slot, &record, &registration.key)?;
     match store.create(&registration.key, &sealed).await? {
         Created::Done => {
@@ -404,7 +407,7 @@ fn keep_for_cookie<T: SessionData>(
     meters::saved();
     if slot.registration().is_none() {
         meters::begun();
-        slot.register(Registration::of(SessionId::generate()?));
+        slot.register(Registration::alone(SessionId::generate()?));
     }
     slot.saved(record);
     Ok(Saved::Done)

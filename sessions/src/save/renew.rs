@@ -76,7 +76,7 @@ pub(crate) async fn renew<T: SessionData>(
         let Head { lifetime, .. } = payload::head_of(&record).unwrap_or_default();
         let expires_at = shared.settings.expiry.expires_at(lifetime, record.created_at, now);
         let record = Record { version, expires_at, ..record };
-        let registration = Registration::of(SessionId::generate()?);
+        let registration = Registration::in_registry(&shared.registry, SessionId::generate()?);
         let Some(store) = shared.store() else {
             #[cfg(feature = "private-cookie")]
             shared.settings.cookie.sealed_fits(&record)?;

@@ -113,7 +113,7 @@ impl<T: SessionData> Handle<T> {
     fn finish_alone(&mut self) -> Option<Outcome> {
         let mut opened = self.opened.take()?;
         let seen_at = opened.opened_at.filter(|_| *self.has_just_opened.get_mut());
-        let writer = opened.writing.get().map(|writing| writing.writer);
+        let writer = opened.writer;
         let current = opened.current.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Nor does anybody wait for the session's end.
         let is_alone = Arc::strong_count(&current.slot) == 1;
@@ -125,7 +125,11 @@ impl<T: SessionData> Handle<T> {
             *self.wrote.get_mut() = false;
             self.answer_at_once(current, saved, seen_at)
         });
-        self.opened = OnceLock::from(opened);
+        match outcome {
+            // Nobody asks for the session any more.
+            Some(_) => self.give_back(opened),
+            None => self.opened = OnceLock::from(opened),
+        }
         outcome
     }
 
@@ -137,7 +141,7 @@ impl<T: SessionData> Handle<T> {
         // Before the save: what a task of the request writes from here on is not part of that. And the save before
         // the look at `current`: what a save drops may have a `Drop` that looks there.
         if self.wrote.swap(false, SeqCst) {
-            match self.save_at_once(&self.slot(), Some(self.writer()), seen_at, false) {
+            match self.save_at_once(&self.slot(), self.writer(), seen_at, false) {
                 Some(seen) => saved = seen,
                 None => {
                     self.wrote.store(true, SeqCst);
@@ -153,11 +157,11 @@ impl<T: SessionData> Handle<T> {
     fn save_at_once(
         &self,
         slot: &Arc<Slot<T>>,
-        writer: Option<RequestId>,
+        writer: RequestId,
         seen: Option<SystemTime>,
         is_alone: bool,
     ) -> Option<Option<Seen>> {
-        let job = SaveJob { keeps_expiry: !self.counts_as_use(), ..SaveJob::new(writer) };
+        let job = SaveJob { keeps_expiry: !self.counts_as_use(), ..SaveJob::new(Some(writer)) };
         let look = |view: SlotView<'_>, now| self.seen(view, now);
         match save::save_at_once(&self.shared, slot, job, seen, is_alone, look) {
             SavedAtOnce::Nothing => Some(None),

@@ -70,8 +70,6 @@ impl<T: SessionData> ReadGuard<T> {
 
 impl<T: SessionData> WriteGuard<T> {
     pub(crate) fn new(token: LockToken<T>, session: Session<T>) -> Self {
-        // Noted now, when there is a runtime, rather than when the guard is dropped.
-        let _ = session.handle().writer();
         let (fields, checkout) = token.check_out(session.handle().shared.field_time());
         let session = Holding::new(session, Access::Write);
         let fields = Some(fields);

@@ -393,7 +393,7 @@ impl<T: SessionData> Session<T> {
             handle.check_lost()?;
             let token = self.lock_token(None, Access::Write, at).await?;
             let writer = handle.writer();
-            let runtime = handle.runtime().cloned();
+            let runtime = handle.runtime();
             let lease = LeaseGuard::take(shared, &token, writer, runtime);
             let lease = Box::pin(lease).await?;
             Ok(LockGuard::new(token, self.clone(), lease))
@@ -569,6 +569,7 @@ impl<T: SessionData> Session<T> {
             let mut current = self.handle.current();
             let before = current.slot.set_lifetime(lifetime, self.handle.writer());
             current.lifetime_before.get_or_insert(before);
+            current.note_writing();
             current.slot.clone()
         };
         self.handle.note_write(&slot);

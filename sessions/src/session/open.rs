@@ -10,7 +10,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::Ordering::{Relaxed, SeqCst},
     },
     time::SystemTime,
@@ -20,7 +20,7 @@ use tracing::{Instrument, Level, Span};
 
 use crate::{
     cookie::VerifiedCookie,
-    data::SessionData,
+    data::{SessionData, patch::RequestId},
     error::Error,
     meters,
     save::{load, shared::Shared},
@@ -147,7 +147,7 @@ impl<T: SessionData> Handle<T> {
             current: Mutex::new(current),
             opened_at,
             switching: tokio::sync::Mutex::new(()),
-            writing: OnceLock::new(),
+            writer: RequestId::next(),
         });
         self.opened.get_or_init(|| open);
         self.has_just_opened.store(true, Relaxed);
@@ -172,7 +172,7 @@ impl<T: SessionData> Handle<T> {
         if let Some((cookie, record)) = newest.session {
             private.held = Some((record.version, record.expires_at));
             if let Some(loaded) = load::usable(shared, record, shared.now()) {
-                let slot = Arc::new(Slot::loading(Registration::of(cookie.id)));
+                let slot = Arc::new(Slot::loading(Registration::alone(cookie.id)));
                 slot.reconcile(loaded, shared.settings.policy, true);
                 tracing::debug!("opened a session");
                 meters::opened();

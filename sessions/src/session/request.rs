@@ -28,7 +28,7 @@ use crate::{
     record::expiry::Lifetime,
     save::shared::Shared,
     session::wait::Waits,
-    slot::{Slot, SlotState, plan::SaveJob},
+    slot::{Slot, SlotState, lock::Access, plan::SaveJob},
     sync::{AtomicBool, Mutex, MutexGuard},
 };
 
@@ -102,15 +102,8 @@ pub(super) struct OpenedSession<T: SessionData> {
     /// Held while the request switches to another session, so that the response does not tell the
     /// client of one session while another takes its place.
     pub(super) switching: tokio::sync::Mutex<()>,
-    /// Set by the first guard that can write.
-    pub(super) writing: OnceLock<AsWriter>,
-}
-
-/// A request among those that write to a slot.
-pub(super) struct AsWriter {
+    /// The request among those that write to a slot.
     pub(super) writer: RequestId,
-    /// Where the request was when it began to write, for work that has to go on without it.
-    runtime: Option<Runtime>,
 }
 
 /// The session that a request has now, and how it came by it.
@@ -129,6 +122,8 @@ pub(crate) struct Current<T: SessionData> {
     /// What the request had written was given up with its response, and a task of the request that goes
     /// on has not been told yet.
     pub(super) lost: Option<ErrorKind>,
+    /// Where the request was when it began to write, for work that has to go on without it.
+    pub(super) runtime: Option<Runtime>,
     #[cfg(feature = "private-cookie")]
     pub(super) private: PrivateCookies,
 }
@@ -159,8 +154,18 @@ impl<T: SessionData> Current<T> {
             is_switching: false,
             lifetime_before: None,
             lost: None,
+            runtime: None,
             #[cfg(feature = "private-cookie")]
             private: PrivateCookies::default(),
+        }
+    }
+}
+
+impl<T: SessionData> Current<T> {
+    /// A task of the request is about to write.
+    pub(super) fn note_writing(&mut self) {
+        if self.runtime.is_none() {
+            self.runtime = Runtime::try_current().ok();
         }
     }
 }
@@ -207,14 +212,23 @@ impl<T: SessionData> Handle<T> {
         self.opened_session().current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same for a task that is about to take a guard.
+    #[inline]
+    pub(super) fn current_for(&self, access: Access) -> MutexGuard<'_, Current<T>> {
+        let mut current = self.current();
+        if access == Access::Write {
+            current.note_writing();
+        }
+        current
+    }
+
     pub(crate) fn slot(&self) -> Arc<Slot<T>> {
         self.current().slot.clone()
     }
 
     /// Stands for this request among those that write to a slot.
     pub(crate) fn writer(&self) -> RequestId {
-        let begin = || AsWriter { writer: RequestId::next(), runtime: Runtime::try_current().ok() };
-        self.opened_session().writing.get_or_init(begin).writer
+        self.opened_session().writer
     }
 
     /// What this request wants of a save.
@@ -232,8 +246,8 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// Where this request was when it began to write.
-    pub(crate) fn runtime(&self) -> Option<&Runtime> {
-        self.opened.get()?.writing.get()?.runtime.as_ref()
+    pub(crate) fn runtime(&self) -> Option<Runtime> {
+        self.opened.get().and_then(|_| self.current().runtime.clone())
     }
 
     /// Something of this request's in `slot` is not saved yet.
@@ -273,7 +287,7 @@ impl<T: SessionData> Handle<T> {
         match slot.state() {
             SlotState::Stored if !self.shared.storage.is_cookie() => {
                 let job = SaveJob { keeps_expiry: !self.counts_as_use(), ..SaveJob::new(None) };
-                self.shared.save_in_background(slot.clone(), self.runtime(), gone, job);
+                self.shared.save_in_background(slot.clone(), self.runtime().as_ref(), gone, job);
             }
             SlotState::Ended(_) => tracing::debug!("written to a session after its end: not saved"),
             // Nobody has its cookie.
@@ -307,6 +321,16 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
+    /// The request is done with its session.
+    pub(super) fn give_back(&self, opened: Box<OpenedSession<T>>) {
+        let current = opened.current.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // What one request alone is made of is quicker made anew than fetched from memory that
+        // has left the processor's cache, and most new sessions are not seen again.
+        if current.cookie.is_some_and(|cookie| cookie.is_repeated) {
+            self.shared.registry.give_back(current.slot);
+        }
+    }
+
     pub(super) fn has_unsaved(&self, slot: &Slot<T>) -> bool {
         self.wrote.load(SeqCst) && slot.has_unsaved()
     }
@@ -319,13 +343,8 @@ impl<T: SessionData> Drop for Handle<T> {
         if *self.wrote.get_mut() {
             self.save_without_response(&self.slot(), Some(self.writer()));
         }
-        if let Some(open) = self.opened.take() {
-            let current = open.current.into_inner().unwrap_or_else(PoisonError::into_inner);
-            // What one request alone is made of is quicker made anew than fetched from memory that
-            // has left the processor's cache, and most new sessions are not seen again.
-            if current.cookie.is_some_and(|cookie| cookie.is_repeated) {
-                self.shared.registry.give_back(current.slot);
-            }
+        if let Some(opened) = self.opened.take() {
+            self.give_back(opened);
         }
     }
 }

@@ -32,14 +32,19 @@ impl<T: SessionData> Session<T> {
         // An async fn would not see its caller.
         let at = Location::caller();
         async move {
-            let token = LockToken::take(&self.handle.current().slot, access, at);
-            let token = match token {
+            let token = match self.take_now(access, at) {
                 Some(token) => token,
                 // Boxed, as in `lock_token`.
                 None => Box::pin(self.wait_or_give_up(access, at)).await,
             };
             guard(token, self.clone())
         }
+    }
+
+    /// The lock of the session that the request has now, if it is free.
+    #[inline]
+    fn take_now(&self, access: Access, at: &'static Location<'static>) -> Option<LockToken<T>> {
+        LockToken::take(&self.handle.current_for(access).slot, access, at)
     }
 
     /// If this ends without a token, it does so by being dropped together with the handler.
@@ -94,8 +99,9 @@ impl<T: SessionData> Session<T> {
         guard: fn(LockToken<T>, Session<T>) -> G,
     ) -> Result<G, Error> {
         loop {
-            let token = LockToken::try_acquire(self.handle.slot(), access, at)
-                .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
+            let token =
+                LockToken::try_acquire(self.handle.current_for(access).slot.clone(), access, at)
+                    .map_err(|timed_out| locked::<T>(timed_out, access, at))?;
             if self.is_current(&token) {
                 return Ok(guard(token, self.clone()));
             }
@@ -109,7 +115,7 @@ impl<T: SessionData> Session<T> {
         access: Access,
         at: &'static Location<'static>,
     ) -> Result<LockToken<T>, Error> {
-        if let Some(token) = LockToken::take(&self.handle.current().slot, access, at) {
+        if let Some(token) = self.take_now(access, at) {
             return Ok(token);
         }
         // Boxed, because its timers would make every handler's future a kilobyte larger.

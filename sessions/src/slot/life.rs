@@ -15,8 +15,6 @@
 //!    was not stored by then, so that no client has its cookie, or of one that is kept in its cookie.
 //! 5. `Ended`: logged out, expired, or gone on under another id. Every state leads here, nothing leads out.
 
-use std::sync::OnceLock;
-
 use super::{
     Contents, Refused, Slot, SlotState, ending::SessionEnd, reader, registry::Registration,
 };
@@ -103,8 +101,7 @@ impl<T: SessionData> Slot<T> {
         registration: Registration<T>,
         limit: usize,
     ) -> Self {
-        let successor =
-            Self::new(SlotState::Stored, record.created_at, OnceLock::from(registration));
+        let successor = Self::new(SlotState::Stored, record.created_at, Some(registration));
         let head = payload::head_of(&record).unwrap_or_default();
         let mut contents = self.contents();
         contents.state = SlotState::Ended(SessionEnd::Renewed);

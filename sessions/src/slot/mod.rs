@@ -67,9 +67,10 @@ pub(crate) struct Slot<T: SessionData> {
     /// Held while a request talks to the store about this session, so that no two saves of one slot
     /// run at the same time.
     pub(crate) turn: Turn,
-    /// The session's id and its entry in the registry; unset until the session has been stored for
-    /// the first time.
-    registration: OnceLock<Registration<T>>,
+    /// The session's id and its entry in the registry, of a slot that was made for a stored session.
+    registration: Option<Registration<T>>,
+    /// The same of one that was not; unset until the session has been stored for the first time.
+    later: OnceLock<Registration<T>>,
     contents: Mutex<Contents<T>>,
     /// Unset until a task waits for the session's end.
     end_waiters: OnceLock<Box<EndWaiters>>,
@@ -152,21 +153,22 @@ fn no_payload() -> Arc<[u8]> {
 impl<T: SessionData> Slot<T> {
     /// The slot of a session that is not stored yet.
     pub(crate) fn unsaved(now: SystemTime) -> Self {
-        Self::new(SlotState::Unsaved, now, OnceLock::new())
+        Self::new(SlotState::Unsaved, now, None)
     }
 
     /// The slot of a stored session whose record is still to be loaded.
     pub(crate) fn loading(registration: Registration<T>) -> Self {
-        Self::new(SlotState::Loading, SystemTime::UNIX_EPOCH, OnceLock::from(registration))
+        Self::new(SlotState::Loading, SystemTime::UNIX_EPOCH, Some(registration))
     }
 
-    fn new(state: SlotState, now: SystemTime, registration: OnceLock<Registration<T>>) -> Self {
+    fn new(state: SlotState, now: SystemTime, registration: Option<Registration<T>>) -> Self {
         let payload = no_payload();
         let record = Record { version: 0, created_at: now, expires_at: now, user: None, payload };
         Self {
             lock: Lock::new(),
             turn: Turn::new(),
             registration,
+            later: OnceLock::new(),
             contents: Mutex::new(Contents {
                 state,
                 known: Loaded { record, head: Head::default() },
@@ -187,13 +189,13 @@ impl<T: SessionData> Slot<T> {
     }
 
     pub(crate) fn registration(&self) -> Option<&Registration<T>> {
-        self.registration.get()
+        self.registration.as_ref().or_else(|| self.later.get())
     }
 
     /// Gives a session that was just stored its id and its place in the registry.
     pub(crate) fn register(&self, registration: Registration<T>) {
         // A session is stored for the first time once, by a save that has the turn at the store.
-        let _ = self.registration.set(registration);
+        let _ = self.later.set(registration);
         self.tell_stored();
     }
 

@@ -1,6 +1,6 @@
 //! Which sessions are in use in this process: session → slot.
 
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::{
     data::SessionData,
@@ -90,7 +90,7 @@ pub(crate) struct Registration<T: SessionData> {
     pub(crate) id: SessionId,
     pub(crate) key: StoreKey,
     /// The registry that may have an entry for the slot.
-    registry: OnceLock<Arc<Registry<T>>>,
+    registry: Option<Arc<Registry<T>>>,
 }
 
 impl<T: SessionData> Registry<T> {
@@ -121,11 +121,7 @@ impl<T: SessionData> Registry<T> {
                 return slot;
             }
         }
-        let slot = Arc::new(Slot::loading(Registration {
-            id,
-            key,
-            registry: OnceLock::from(self.clone()),
-        }));
+        let slot = Arc::new(Slot::loading(Registration { id, key, registry: Some(self.clone()) }));
         shard.slots.insert(key, Entry::in_use(&slot));
         slot
     }
@@ -176,9 +172,9 @@ impl<T: SessionData> Registry<T> {
 
     /// Enters a slot whose record has just been stored, under an id that nobody else knows yet: so that
     /// a request that comes with the id finds the slot that is in use.
-    pub(crate) fn enter(self: &Arc<Self>, slot: &Arc<Slot<T>>) {
+    pub(crate) fn enter(&self, slot: &Arc<Slot<T>>) {
         if let Some(registration) = slot.registration() {
-            let _ = registration.registry.set(self.clone());
+            debug_assert!(registration.registry.is_some(), "its drop would leave the entry there");
             self.shard(&registration.key).slots.insert(registration.key, Entry::in_use(slot));
         }
     }
@@ -240,21 +236,26 @@ fn lock<T: SessionData>(shard: &Mutex<Shard<T>>) -> MutexGuard<'_, Shard<T>> {
 }
 
 impl<T: SessionData> Registration<T> {
-    /// For a slot with this id, which is not entered yet.
-    pub(crate) fn of(id: SessionId) -> Self {
-        Self { id, key: id.store_key(), registry: OnceLock::new() }
+    /// For a slot with this id, which is [entered](Registry::enter) next, or never.
+    pub(crate) fn in_registry(registry: &Arc<Registry<T>>, id: SessionId) -> Self {
+        Self { id, key: id.store_key(), registry: Some(registry.clone()) }
+    }
+
+    /// For a slot with this id that is never entered.
+    pub(crate) fn alone(id: SessionId) -> Self {
+        Self { id, key: id.store_key(), registry: None }
     }
 
     /// For a slot of a session whose id nobody here knows: it is never entered, and no cookie is ever
     /// made of it.
     pub(crate) fn without_id(key: StoreKey) -> Self {
-        Self { id: SessionId::from_bytes([0; ID_LENGTH]), key, registry: OnceLock::new() }
+        Self { id: SessionId::from_bytes([0; ID_LENGTH]), key, registry: None }
     }
 }
 
 impl<T: SessionData> Drop for Registration<T> {
     fn drop(&mut self) {
-        let Some(registry) = self.registry.get() else { return };
+        let Some(registry) = &self.registry else { return };
         let mut shard = registry.shard(&self.key);
         // Between the last reference and this lock another request may have made a new slot.
         if shard.slots.get(&self.key).is_some_and(|entry| entry.slot.strong_count() == 0) {

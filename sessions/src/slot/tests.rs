@@ -127,7 +127,7 @@ fn record<T: SessionData>(version: u64, head: &Head, a: &str) -> Record {
 }
 
 fn registration<T: SessionData>() -> Registration<T> {
-    Registration::of(SessionId::generate().unwrap())
+    Registration::alone(SessionId::generate().unwrap())
 }
 
 /// The slot of a session that was loaded as this version.

@@ -71,7 +71,7 @@ impl CookieConfig {
         let (id, tag) = decode(value)?;
         // Before the keys: what others verify is not noted once these are replaced.
         let epoch = seen.epoch();
-        let Some(key) = keys.get().verify(&self.name, &id, &tag) else {
+        let Some(key) = keys.read().verify(&self.name, &id, &tag) else {
             tracing::debug!("rejected a session cookie: its signature does not verify");
             return None;
         };

@@ -141,27 +141,33 @@ async fn fetch<T: SessionData>(
 }
 
 /// [`fetch`] from a store that answers at once; nothing also if the store does not. Beside the state,
-/// the time that the system's clock has shown meanwhile.
+/// the time that the system's clock has shown meanwhile. A slot that `is_new` is not asked for its record.
 pub(crate) fn fetch_at_once<T: SessionData>(
     shared: &Shared<T>,
     store: &dyn ErasedStore,
     slot: &Slot<T>,
     key: &StoreKey,
+    is_new: bool,
 ) -> Option<(SlotState, Option<SystemTime>)> {
     let mut seen = None;
     // Usually the store has the record that the slot has.
-    let is_unchanged = slot.is_unchanged(|known, lifetime| {
-        let Some(unchanged) = store.has_still(key, known) else { return false };
-        seen = unchanged.seen;
-        // Another process has touched the record, or this process's own touch was lost.
-        known.expires_at = unchanged.expires_at;
-        !shared.settings.expiry.is_over(known, lifetime, shared.now_after(seen))
-    });
+    let is_unchanged = !is_new
+        && slot.is_unchanged(|known, lifetime| {
+            let Some(unchanged) = store.has_still(key, known) else { return false };
+            seen = unchanged.seen;
+            // Another process has touched the record, or this process's own touch was lost.
+            known.expires_at = unchanged.expires_at;
+            !shared.settings.expiry.is_over(known, lifetime, shared.now_after(seen))
+        });
     if is_unchanged {
         return Some((SlotState::Stored, seen));
     }
     let (found, seen) = store.load_at_once(key)?;
-    let state = reconcile(shared, slot, key, found, shared.now_after(seen), false)?;
+    let now = shared.now_after(seen);
+    let state = match found {
+        Some(record) if is_new => take_over(shared, slot, key, record, now, false)?,
+        found => reconcile(shared, slot, key, found, now, false)?,
+    };
     Some((state, seen))
 }
 
@@ -185,6 +191,18 @@ fn reconcile<T: SessionData>(
         Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
     };
+    take_over(shared, slot, key, record, now, is_answered)
+}
+
+/// The same with a record that the slot does not have.
+fn take_over<T: SessionData>(
+    shared: &Shared<T>,
+    slot: &Slot<T>,
+    key: &StoreKey,
+    record: Record,
+    now: SystemTime,
+    is_answered: bool,
+) -> Option<SlotState> {
     let end = match tombstone::has_just_moved(&record, now) {
         true => SessionEnd::Renewed,
         false => SessionEnd::Over,

@@ -75,9 +75,8 @@ impl<T: SessionData> Handle<T> {
         let Some(store) = shared.storage.store_at_once() else { return false };
         let mut has_moved = false;
         for cookie in self.verified_cookies() {
-            let slot = shared.registry.slot_of(cookie.id, cookie.key);
-            let Some(registration) = slot.registration() else { continue };
-            match load::fetch_at_once(shared, store, &slot, &registration.key) {
+            let (slot, is_new) = shared.registry.slot_or_new(cookie.id, cookie.key);
+            match load::fetch_at_once(shared, store, &slot, &cookie.key, is_new) {
                 Some((SlotState::Stored, seen)) if self.admits(&slot) => {
                     tracing::debug!("opened a session");
                     meters::opened();

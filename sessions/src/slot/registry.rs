@@ -109,21 +109,31 @@ impl<T: SessionData> Registry<T> {
     /// The slot of this session: the one in use, an idle one, or a new one. An idle slot has to fetch
     /// its record like a new one.
     pub(crate) fn slot_of(self: &Arc<Self>, id: SessionId, key: StoreKey) -> Arc<Slot<T>> {
+        self.slot_or_new(id, key).0
+    }
+
+    /// The same, and whether the slot was made for this call, so that it has no record yet unless another request
+    /// has fetched one meanwhile.
+    pub(crate) fn slot_or_new(
+        self: &Arc<Self>,
+        id: SessionId,
+        key: StoreKey,
+    ) -> (Arc<Slot<T>>, bool) {
         let mut shard = self.shard(&key);
         if let Some(entry) = shard.slots.get_mut(&key) {
             if let Some(idle) = entry.idle.take() {
                 shard.idle.remove(&idle);
-                return idle.slot;
+                return (idle.slot, false);
             }
             // A slot whose last user is just leaving, and waits for this shard in `Registration::drop`,
             // cannot be had any more.
             if let Some(slot) = entry.slot.upgrade() {
-                return slot;
+                return (slot, false);
             }
         }
         let slot = Arc::new(Slot::loading(Registration { id, key, registry: Some(self.clone()) }));
         shard.slots.insert(key, Entry::in_use(&slot));
-        slot
+        (slot, true)
     }
 
     /// The slot under this key, if a request uses it now.

@@ -100,6 +100,7 @@ impl Patch {
     }
 
     /// The same of a field that is not in it.
+    #[inline]
     pub(crate) fn push(&mut self, field: usize, body: Body, writer: RequestId) {
         debug_assert!(!self.contains(field), "an entry of the field is there already");
         self.0.push(Entry { field, body, writer });

@@ -119,6 +119,9 @@ impl<'a> PayloadReader<'a> {
 
     /// Like [`read`](Self::read), where the caller needs the `wanted` fields alone: it may read others too.
     pub(crate) fn read_fields(&mut self, payload: &'a [u8], wanted: &impl DirtyBits) {
+        if payload.is_empty() {
+            return;
+        }
         let has_aliases = |field: usize| !self.fields[field].aliases.is_empty();
         // What has one of these names may be another one's copy.
         let may_be_copies = || wanted.fields().any(has_aliases) || has_note(payload);
@@ -207,8 +210,20 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// Like [`field`](Self::field), of a field whose value is stored in another form.
+    #[inline]
     pub fn field_as<W: Form>(&self, field: usize, default: impl FnOnce() -> W::Value) -> W::Value {
-        let Some(body) = self.bodies.get(field) else { return default() };
+        match self.bodies.get(field) {
+            None => default(),
+            Some(body) => self.stored_as::<W>(field, body, default),
+        }
+    }
+
+    fn stored_as<W: Form>(
+        &self,
+        field: usize,
+        body: &[u8],
+        default: impl FnOnce() -> W::Value,
+    ) -> W::Value {
         if self.now > 0 && has_ended(body, self.now) {
             return default();
         }

@@ -12,7 +12,7 @@ use crate::{
         tombstone,
     },
     save::shared::Shared,
-    slot::{Slot, SlotState, ending::SessionEnd},
+    slot::{Slot, SlotState, SlotView, ending::SessionEnd},
     store::{erased::ErasedStore, timed::Timed},
 };
 
@@ -140,35 +140,52 @@ async fn fetch<T: SessionData>(
     Ok(reconcile(shared, slot, key, found, shared.now(), is_answered))
 }
 
-/// [`fetch`] from a store that answers at once; nothing also if the store does not. Beside the state,
-/// the time that the system's clock has shown meanwhile. A slot that `is_new` is not asked for its record.
+/// What came of a look at a store that answers at once.
+pub(crate) struct Fetched {
+    pub(crate) state: SlotState,
+    /// What the system's clock has shown meanwhile.
+    pub(crate) seen: Option<SystemTime>,
+    /// A request that does nothing to the session [needs nothing](Shared::needs_nothing) of its response.
+    pub(crate) needs_nothing: bool,
+}
+
+/// [`fetch`] from a store that answers at once; nothing also if the store does not. A slot that `is_new` is not
+/// asked for its record.
 pub(crate) fn fetch_at_once<T: SessionData>(
     shared: &Shared<T>,
     store: &dyn ErasedStore,
     slot: &Slot<T>,
     key: &StoreKey,
     is_new: bool,
-) -> Option<(SlotState, Option<SystemTime>)> {
-    let mut seen = None;
+) -> Option<Fetched> {
+    let store_has_still = |known: &mut Record, lifetime| {
+        let unchanged = store.has_still(key, known)?;
+        let now = shared.now_after(unchanged.seen);
+        // Another process has touched the record, or this process's own touch was lost.
+        known.expires_at = unchanged.expires_at;
+        let is_over = shared.settings.expiry.is_over(known, lifetime, now);
+        (!is_over).then_some((unchanged.seen, now))
+    };
+    let look = |view: SlotView<'_>, (seen, now)| Fetched {
+        state: SlotState::Stored,
+        seen,
+        needs_nothing: shared.needs_nothing(view, now),
+    };
     // Usually the store has the record that the slot has.
-    let is_unchanged = !is_new
-        && slot.is_unchanged(|known, lifetime| {
-            let Some(unchanged) = store.has_still(key, known) else { return false };
-            seen = unchanged.seen;
-            // Another process has touched the record, or this process's own touch was lost.
-            known.expires_at = unchanged.expires_at;
-            !shared.settings.expiry.is_over(known, lifetime, shared.now_after(seen))
-        });
-    if is_unchanged {
-        return Some((SlotState::Stored, seen));
+    if !is_new && let Some(fetched) = slot.if_unchanged(store_has_still, look) {
+        return Some(fetched);
     }
     let (found, seen) = store.load_at_once(key)?;
     let now = shared.now_after(seen);
+    let mut needs_nothing = false;
     let state = match found {
-        Some(record) if is_new => take_over(shared, slot, key, record, now, false)?,
+        Some(record) if is_new => {
+            let look = |loaded: &Loaded| needs_nothing = shared.needs_nothing(loaded.view(), now);
+            take_over(shared, slot, key, record, now, false, look)?
+        }
         found => reconcile(shared, slot, key, found, now, false)?,
     };
-    Some((state, seen))
+    Some(Fetched { state, seen, needs_nothing })
 }
 
 /// Reconciles the slot with what the store has. The slot's state after that; nothing if the record
@@ -191,10 +208,10 @@ fn reconcile<T: SessionData>(
         Ok(()) => return Some(SlotState::Stored),
         Err(record) => record,
     };
-    take_over(shared, slot, key, record, now, is_answered)
+    take_over(shared, slot, key, record, now, is_answered, |_| ())
 }
 
-/// The same with a record that the slot does not have.
+/// The same with a record that the slot does not have, after a `look` at what the store has.
 fn take_over<T: SessionData>(
     shared: &Shared<T>,
     slot: &Slot<T>,
@@ -202,6 +219,7 @@ fn take_over<T: SessionData>(
     record: Record,
     now: SystemTime,
     is_answered: bool,
+    look: impl FnOnce(&Loaded),
 ) -> Option<SlotState> {
     let end = match tombstone::has_just_moved(&record, now) {
         true => SessionEnd::Renewed,
@@ -210,6 +228,7 @@ fn take_over<T: SessionData>(
     match usable(shared, record, now) {
         Some(loaded) => {
             let loaded = opened(shared, loaded, key);
+            look(&loaded);
             slot.reconcile(loaded, shared.settings.policy, is_answered)
         }
         None => {

@@ -20,6 +20,7 @@ use crate::{
     record::head::NO_WRITE_ID,
     save::{background::Background, settings::Settings},
     slot::{
+        SlotState, SlotView,
         changes::{Defaults, Writing},
         registry::Registry,
     },
@@ -111,6 +112,45 @@ impl<T: SessionData> Shared<T> {
             return true;
         }
         self.plain_http.is_looking()
+    }
+
+    /// Until when the use of a session now extends it, if that is worth a write; or until when it lasts anyhow, if it
+    /// is to be noted that it was seen.
+    #[inline]
+    pub(crate) fn refresh_due(&self, view: SlotView<'_>, now: SystemTime) -> Option<SystemTime> {
+        let SlotView { state, lifetime, record, head } = view;
+        let expiry = &self.settings.expiry;
+        let is_seen_anew =
+            || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
+        match state {
+            SlotState::Stored => expiry
+                .refresh(lifetime, record, now)
+                .or_else(|| is_seen_anew().then_some(record.expires_at)),
+            _ => None,
+        }
+    }
+
+    /// Whether the cookie of a session should be sent again. A private cookie says itself when it was sent.
+    #[inline]
+    pub(crate) fn is_cookie_old(&self, view: SlotView<'_>, now: SystemTime) -> bool {
+        let SlotView { state, lifetime, record, head } = view;
+        state == SlotState::Stored && !self.storage.is_cookie() && {
+            let sent = head.cookie_sent.unwrap_or(record.created_at);
+            self.settings.expiry.is_cookie_old(lifetime, record.created_at, sent, || now)
+        }
+    }
+
+    /// Whether a request that came with the session's cookie, and does nothing to the session, has a response that
+    /// is not changed for it.
+    #[inline]
+    pub(crate) fn needs_nothing(&self, view: SlotView<'_>, now: SystemTime) -> bool {
+        #[cfg(feature = "device-bound")]
+        if self.devices.is_some() {
+            return false;
+        }
+        !self.storage.is_cookie()
+            && self.refresh_due(view, now).is_none()
+            && !self.is_cookie_old(view, now)
     }
 
     pub(crate) fn writing(&self, writer: RequestId) -> Writing<'_> {

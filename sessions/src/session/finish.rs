@@ -20,8 +20,6 @@ use std::{
 
 use http::HeaderValue;
 
-#[cfg(feature = "private-cookie")]
-use crate::record::expiry::LONGEST_COOKIE;
 #[cfg(feature = "device-bound")]
 use crate::session::device::DeviceOutcome;
 use crate::{
@@ -30,12 +28,17 @@ use crate::{
     error::{Error, ErrorKind},
     identity::id::SessionId,
     record::expiry::Lifetime,
-    save::{self, load, settings::Settings, shared::Shared, turn::StoreTurn},
+    save::{self, load, turn::StoreTurn},
     session::request::{Current, Handle},
     slot::{
         Slot, SlotState, SlotView,
         plan::{SaveJob, SaveKind, SavedAtOnce},
     },
+};
+#[cfg(feature = "private-cookie")]
+use crate::{
+    record::expiry::LONGEST_COOKIE,
+    save::{settings::Settings, shared::Shared},
 };
 
 /// How a response has to change for what its request did to the session.
@@ -115,6 +118,10 @@ impl<T: SessionData> Handle<T> {
         let seen_at = opened.opened_at.filter(|_| *self.has_just_opened.get_mut());
         let writer = opened.writer;
         let current = opened.current.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if current.needs_nothing && !*self.wrote.get_mut() && *self.has_just_opened.get_mut() {
+            self.give_back(opened);
+            return Some(Outcome { opened: true, ..Outcome::default() });
+        }
         // Nor does anybody wait for the session's end.
         let is_alone = Arc::strong_count(&current.slot) == 1;
         let outcome = match *self.wrote.get_mut() {
@@ -307,21 +314,11 @@ impl<T: SessionData> Handle<T> {
         }
     }
 
-    /// With it, until when the session's use now extends it, if that is worth a write; or until when
-    /// it lasts anyhow, if it is to be noted that it was seen.
+    /// With it, [until when](crate::save::shared::Shared::refresh_due) the session's use now extends it.
     fn look_for_refresh(&self, slot: &Slot<T>, now: SystemTime) -> (Seen, Option<SystemTime>) {
-        let expiry = &self.shared.settings.expiry;
         let counts_as_use = self.counts_as_use();
         slot.inspect(|view| {
-            let SlotView { state, lifetime, record, head } = view;
-            let is_seen_anew =
-                || head.device.as_ref().is_some_and(|device| expiry.is_seen_anew(device.1, now));
-            let refresh = match state {
-                SlotState::Stored if counts_as_use => expiry
-                    .refresh(lifetime, record, now)
-                    .or_else(|| is_seen_anew().then_some(record.expires_at)),
-                _ => None,
-            };
+            let refresh = if counts_as_use { self.shared.refresh_due(view, now) } else { None };
             (self.seen(view, now), refresh)
         })
     }
@@ -332,14 +329,8 @@ impl<T: SessionData> Handle<T> {
 
     #[inline]
     fn seen(&self, view: SlotView<'_>, now: SystemTime) -> Seen {
-        let SlotView { state, lifetime, record, head } = view;
-        let Shared { settings: Settings { expiry, .. }, storage, .. } = &*self.shared;
-        // A private cookie says itself when it was sent.
-        let is_cookie_old =
-            state == SlotState::Stored && !storage.is_cookie() && self.counts_as_use() && {
-                let sent = head.cookie_sent.unwrap_or(record.created_at);
-                expiry.is_cookie_old(lifetime, record.created_at, sent, || now)
-            };
+        let SlotView { state, lifetime, record, .. } = view;
+        let is_cookie_old = self.counts_as_use() && self.shared.is_cookie_old(view, now);
         Seen { state, lifetime, created_at: record.created_at, is_cookie_old, now }
     }
 

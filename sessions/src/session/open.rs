@@ -23,7 +23,10 @@ use crate::{
     data::{SessionData, patch::RequestId},
     error::Error,
     meters,
-    save::{load, shared::Shared},
+    save::{
+        load::{self, Fetched},
+        shared::Shared,
+    },
     session::request::{Current, Handle, OpenedSession},
     slot::{Slot, SlotState, ending::SessionEnd},
     sync::Mutex,
@@ -76,16 +79,16 @@ impl<T: SessionData> Handle<T> {
         let mut has_moved = false;
         for cookie in self.verified_cookies() {
             let (slot, is_new) = shared.registry.slot_or_new(cookie.id, cookie.key);
-            match load::fetch_at_once(shared, store, &slot, &cookie.key, is_new) {
-                Some((SlotState::Stored, seen)) if self.admits(&slot) => {
-                    tracing::debug!("opened a session");
-                    meters::opened();
-                    self.found(Current::found(slot, cookie), seen);
-                    return true;
-                }
-                Some((state, _)) => has_moved |= state.has_moved(),
-                None => return false,
+            let fetched = load::fetch_at_once(shared, store, &slot, &cookie.key, is_new);
+            let Some(Fetched { state, seen, needs_nothing }) = fetched else { return false };
+            if state == SlotState::Stored && self.admits(&slot) {
+                tracing::debug!("opened a session");
+                meters::opened();
+                let needs_nothing = needs_nothing && !cookie.by_old_key;
+                self.found(Current { needs_nothing, ..Current::found(slot, cookie) }, seen);
+                return true;
             }
+            has_moved |= state.has_moved();
         }
         #[cfg(feature = "adopt")]
         if !has_moved && self.may_adopt() {

@@ -117,6 +117,9 @@ pub(crate) struct Current<T: SessionData> {
     pub(super) ended: bool,
     /// There is a [`SwitchGuard`](crate::session::exchange::SwitchGuard).
     pub(super) is_switching: bool,
+    /// What was seen when the session was found: a response needs nothing for it. No longer so once the request has
+    /// another session, or has asked for another lifetime.
+    pub(super) needs_nothing: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
     /// What the request had written was given up with its response, and a task of the request that goes
@@ -152,6 +155,7 @@ impl<T: SessionData> Current<T> {
             is_new: true,
             ended: false,
             is_switching: false,
+            needs_nothing: false,
             lifetime_before: None,
             lost: None,
             runtime: None,

@@ -269,6 +269,14 @@ pub(crate) struct SlotView<'a> {
     pub(crate) head: &'a Head,
 }
 
+impl Loaded {
+    /// What a slot shows that has just got this.
+    pub(crate) fn view(&self) -> SlotView<'_> {
+        let Self { record, head } = self;
+        SlotView { state: SlotState::Stored, lifetime: head.lifetime, record, head }
+    }
+}
+
 impl<T: SessionData> Contents<T> {
     fn view(&self) -> SlotView<'_> {
         let Loaded { record, head } = &self.known;

@@ -11,7 +11,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    Contents, Slot, SlotState, UnconfirmedWrite,
+    Contents, Slot, SlotState, SlotView, UnconfirmedWrite,
     plan::UNCONFIRMED_KEPT,
     reader,
     rebase::{self, Base, WriteOutcome},
@@ -128,23 +128,25 @@ impl<T: SessionData> Slot<T> {
         Ok(())
     }
 
-    /// The same without loading the record: `store` says whether the store still has exactly the slot's
-    /// record, not over, and may move the record's expiry.
+    /// The same without loading the record: `store` says something if the store still has exactly the slot's
+    /// record, not over, and may move the record's expiry. Then `look` looks at the slot with that.
     #[inline]
-    pub(crate) fn is_unchanged(&self, store: impl FnOnce(&mut Record, Lifetime) -> bool) -> bool {
+    pub(crate) fn if_unchanged<A, R>(
+        &self,
+        store: impl FnOnce(&mut Record, Lifetime) -> Option<A>,
+        look: impl FnOnce(SlotView<'_>, A) -> R,
+    ) -> Option<R> {
         let mut contents = self.contents();
         if !matches!(contents.state, SlotState::Stored | SlotState::Loading)
             || contents.known.record.version == 0
         {
-            return false;
+            return None;
         }
         let lifetime = contents.known.head.lifetime;
-        let is_unchanged = store(&mut contents.known.record, lifetime);
-        if is_unchanged {
-            // An idle slot is in `Loading`.
-            contents.state = SlotState::Stored;
-        }
-        is_unchanged
+        let answer = store(&mut contents.known.record, lifetime)?;
+        // An idle slot is in `Loading`.
+        contents.state = SlotState::Stored;
+        Some(look(contents.view(), answer))
     }
 
     /// Takes over the record that the store turned out to have instead of version `instead_of`, which

@@ -797,15 +797,16 @@ fn a_slot_is_current_as_long_as_the_store_has_its_record() {
     ];
     for (case, slot, answer, is_over, is_current, state) in table {
         let slot = slot();
-        let is = slot.is_unchanged(|record, _| {
+        let store = |record: &mut Record, _| {
             assert_eq!(record.version, 3, "{case}");
-            let Some(until) = answer.unwrap_or_else(|| panic!("{case}: the store is asked")) else {
-                return false;
-            };
+            let until = answer.unwrap_or_else(|| panic!("{case}: the store is asked"))?;
             record.expires_at = until;
-            !is_over
-        });
-        assert_eq!((is, slot.state()), (is_current, state), "{case}");
+            (!is_over).then_some(until)
+        };
+        let look = |view: SlotView<'_>, until| (view.state, view.record.expires_at, until);
+        let seen = slot.if_unchanged(store, look);
+        let expected = is_current.then(|| answer.flatten().map(|it| (SlotState::Stored, it, it)));
+        assert_eq!((seen, slot.state()), (expected.flatten(), state), "{case}");
     }
 }
 

@@ -48,7 +48,6 @@ impl<T: SessionData> Handle<T> {
     pub(crate) fn reset_to_new(&self) {
         let mut current = self.current();
         current.slot = Arc::new(Slot::unsaved(self.shared.now()));
-        current.needs_nothing = false;
         current.ended = current.cookie.is_some();
         current.is_new = true;
         if self.is_answered() {
@@ -89,9 +88,7 @@ impl<T: SessionData> Session<T> {
     pub(crate) fn switch_to(&self, successor: Slot<T>) {
         let successor = Arc::new(successor);
         self.handle.shared.registry.enter(&successor);
-        let mut current = self.handle.current();
-        current.slot = successor;
-        current.needs_nothing = false;
+        self.handle.current().slot = successor;
     }
 
     pub(super) async fn destroy_now(&self) -> Result<(), Error> {

@@ -118,7 +118,11 @@ impl<T: SessionData> Handle<T> {
         let seen_at = opened.opened_at.filter(|_| *self.has_just_opened.get_mut());
         let writer = opened.writer;
         let current = opened.current.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if current.needs_nothing && !*self.wrote.get_mut() && *self.has_just_opened.get_mut() {
+        if current.needs_nothing
+            && current.has_session_of_cookie()
+            && !*self.wrote.get_mut()
+            && *self.has_just_opened.get_mut()
+        {
             self.give_back(opened);
             return Some(Outcome { opened: true, ..Outcome::default() });
         }
@@ -495,9 +499,7 @@ impl<T: SessionData> Handle<T> {
 
 /// Whether the request's cookie is of the session that it has, and should be sent again.
 fn is_to_send_again<T: SessionData>(current: &Current<T>, seen: Seen) -> bool {
-    let is_same = |id| current.cookie.is_some_and(|cookie| cookie.id == id);
-    seen.is_cookie_old
-        && current.slot.registration().is_some_and(|registration| is_same(registration.id))
+    seen.is_cookie_old && current.has_session_of_cookie()
 }
 
 #[cfg(test)]

@@ -569,7 +569,6 @@ impl<T: SessionData> Session<T> {
             let mut current = self.handle.current();
             let before = current.slot.set_lifetime(lifetime, self.handle.writer());
             current.lifetime_before.get_or_insert(before);
-            current.needs_nothing = false;
             current.note_writing();
             current.slot.clone()
         };

@@ -117,8 +117,8 @@ pub(crate) struct Current<T: SessionData> {
     pub(super) ended: bool,
     /// There is a [`SwitchGuard`](crate::session::exchange::SwitchGuard).
     pub(super) is_switching: bool,
-    /// What was seen when the session was found: a response needs nothing for it. No longer so once the request has
-    /// another session, or has asked for another lifetime.
+    /// What was seen when the cookie's session was found: a response needs nothing for it, if the request writes
+    /// nothing.
     pub(super) needs_nothing: bool,
     /// The lifetime that the session had before this request gave it another.
     pub(crate) lifetime_before: Option<Lifetime>,
@@ -166,6 +166,12 @@ impl<T: SessionData> Current<T> {
 }
 
 impl<T: SessionData> Current<T> {
+    /// Whether the session is the one that the request's cookie names.
+    pub(super) fn has_session_of_cookie(&self) -> bool {
+        let registration = self.slot.registration();
+        self.cookie.is_some_and(|cookie| registration.is_some_and(|it| it.id == cookie.id))
+    }
+
     /// A task of the request is about to write.
     pub(super) fn note_writing(&mut self) {
         if self.runtime.is_none() {

@@ -126,7 +126,9 @@ impl<S, T: SessionData> TestClient<S, T> {
     pub async fn with_session<R>(&mut self, work: impl AsyncFnOnce(Session<T>) -> R) -> R {
         let mut session = self.open().await;
         let result = work(session.clone()).await;
-        // As the layer does with a response: from here on no cookie can be sent.
+        // As the layer does with a response: what was seen before the work no longer counts, and from here on no
+        // cookie can be sent.
+        session.handle().begin_poll();
         session.handle().begin_answer();
         let outcome = match session.handle_mut().finish_now() {
             Some(outcome) => outcome,

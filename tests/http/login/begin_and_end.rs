@@ -284,4 +284,7 @@ async fn a_test_client_is_logged_in_with_one_line() {
     assert!(client.cookie().unwrap().starts_with("__Host-id="));
     assert_eq!(client.get("/logout").await.change, SessionChange::Ended);
     assert_eq!(client.cookie(), None);
+    client.login_as(9).await;
+    client.with_session(async |session| session.logout().await.unwrap()).await;
+    assert_eq!(client.cookie(), None);
 }

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# axum: a form whose struct flattens another one has texts alone there: a number or a box that is ticked is an error 422, and
-# an `Option` of a number is empty.
+# axum: a form whose struct flattens another one has texts alone there: a number or a box that is ticked is an error 422,
+# and an `Option` of a number is empty.
 #
 # Versions:  crates axum 0.8.9, serde 1.0.229.
 # Expected:  `Form<Quantity>` reads quantity=5 as a u32, as `Form<WithToken<Quantity>>` does, which has a token and
 #            flattens the rest: the fields are the same, and so is the form.
-# Seen:      without `flatten`, each field is parsed as what its type asks for. What is flattened goes through a buffer of
-#            serde's, which asks for nothing, and gets texts: a u32 or a bool is "invalid type: string". A field that is an
-#            `Option` of a flattened struct is None, without an error. `Query` likewise (400). Texts come through.
-# Matters:   a wrapper for the CSRF token, or for the page of a list, around all forms: it works for the login, where all is
-#            text, and refuses the cart, where there is a number. Name the token in each form, send it in a header, or write
-#            `#[serde(deserialize_with = …)]` for each number.
+# Seen:      without `flatten`, each field is parsed as what its type asks for. What is flattened goes through a buffer
+#            of serde's, which asks for nothing, and gets texts: a u32 or a bool is "invalid type: string". A field that
+#            is an `Option` of a flattened struct is None, without an error. `Query` likewise (400). Texts come through.
+# Matters:   a wrapper for the CSRF token, or for the page of a list, around all forms: it works for the login, where all
+#            is text, and refuses the cart, where there is a number. Name the token in each form, send it in a header, or
+#            write `#[serde(deserialize_with = …)]` for each number.
 # Source:    https://github.com/tokio-rs/axum/issues/1753; https://github.com/serde-rs/serde/issues/1183
 set -euo pipefail
 
@@ -82,7 +82,12 @@ async fn main() -> ExitCode {
         .route("/name", post(|Form(it): Form<WithToken<Name>>| async move { it.form.name }))
         .route("/quantity", post(|Form(it): Form<WithToken<Quantity>>| async move { it.form.quantity.to_string() }))
         .route("/gift", post(|Form(it): Form<WithToken<Gift>>| async move { it.form.gift.to_string() }))
-        .route("/maybe", post(|Form(it): Form<WithToken<Option<Quantity>>>| async move { format!("{:?}", it.form.map(|it| it.quantity)) }))
+        .route(
+            "/maybe",
+            post(|Form(it): Form<WithToken<Option<Quantity>>>| async move {
+                format!("{:?}", it.form.map(|it| it.quantity))
+            }),
+        )
         .route("/query", get(|Query(it): Query<WithToken<Quantity>>| async move { it.form.quantity.to_string() }));
     let mut is_so = true;
     for (path, form, status, answer) in [

@@ -3,8 +3,8 @@
 #
 # Versions:  crates bytesize 2.7.0, serde_json 1.0.154, rmp-serde 1.3.1.
 # Expected:  a newtype of a `u64` is a number, or a text from which the same number comes back. JSON is readable anyway.
-# Seen:      a format that people read gets what `Display` prints: 1234567 bytes are "1.2 MiB", and those are 1258291. It is
-#            no error, and written again it is the same text, so that no comparison of what is written finds it. A
+# Seen:      a format that people read gets what `Display` prints: 1234567 bytes are "1.2 MiB", and those are 1258291. It
+#            is no error, and written again it is the same text, so that no comparison of what is written finds it. A
 #            format that they do not read gets the number. Sizes below a kibibyte, and those that are whole tenths of
 #            their unit, come back, which are the ones in tests.
 # Matters:   "what this visitor has uploaded" in a session or a column of JSON: 900 bytes more each time that it is read,

@@ -3,15 +3,16 @@
 # makes other sets of all that are stored, and a removed one leaves without a word.
 #
 # Versions:  crates enumset 1.1.15, serde 1.0.229, serde_json 1.0.154, rmp-serde 1.3.1.
-# Expected:  serde writes the variants of an enum by their names, in JSON and in MessagePack with names, and so it does those
-#            of a set of them; variants can be sorted, and added wherever they belong. The enum here has serde's derive.
+# Expected:  serde writes the variants of an enum by their names, in JSON and in MessagePack with names, and so it does
+#            those of a set of them; variants can be sorted, and added wherever they belong. The enum here has serde's
+#            derive.
 # Seen:      the set does not ask serde for its variants: {Read, Write} is the number 3, in every format. To a build with
 #            `Comment` between the two, 3 is {Read, Comment}, without an error. To one that has removed a variant, the
 #            set is without it, also where it was the only one. With `#[enumset(serialize_repr = "list")]`, the names are
 #            written, and all is as expected.
-# Matters:   "what this user may do" in a session or a token: who could write may comment, or the other way round, and whoever
-#            changes the enum sees no session in its file. No format or schema finds it: a number is a number. Write the
-#            attribute before the first set is stored; later, the numbers cannot be read with it.
+# Matters:   "what this user may do" in a session or a token: who could write may comment, or the other way round, and
+#            whoever changes the enum sees no session in its file. No format or schema finds it: a number is a number.
+#            Write the attribute before the first set is stored; later, the numbers cannot be read with it.
 # Source:    https://docs.rs/enumset/1.1.15/enumset/derive.EnumSetType.html#options names the attribute.
 set -euo pipefail
 
@@ -81,7 +82,11 @@ fn main() -> ExitCode {
         check::<_, added::Right>("[Read, Write], with a new variant between", plain, "[Read, Comment]"),
         check::<_, removed::Right>("[Delete], without that variant", last, "[]"),
         check::<_, added::Named>("as a list, with a new variant between", named, "[Read, Write]"),
-        check::<_, removed::Named>("as a list, [Delete], without that variant", EnumSet::from(Named::Delete), "an error"),
+        check::<_, removed::Named>(
+            "as a list, [Delete], without that variant",
+            EnumSet::from(Named::Delete),
+            "an error",
+        ),
         check::<_, Named>("stored as a number, read as a list", plain, "an error"),
     ];
     if is_so == [true; 6] { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# fred: a pool that was given no reconnect policy, which may be left out, is done with when its connection ends once; each
-# call then waits for ever.
+# fred: a pool that was given no reconnect policy, which may be left out, is done with when its connection ends once;
+# each call then waits for ever.
 #
 # Versions:  crate fred 10.1.0, Redis 7.0.15 (Debian 12).
-# Expected:  a pool makes connections anew; a policy says how often and how soon. Where one cannot be had, a call is an error.
+# Expected:  a pool makes connections anew; a policy says how often and how soon. Where one cannot be had, a call is an
+#            error.
 # Seen:      `None` in `Pool::new`, or a `Builder` without `set_policy`, means that nothing connects again. One `CLIENT
-#            KILL`, one restart of the server, or one connection that was idle for longer than the server's `timeout`,
-#            and the task that serves the connection ends. The call after that, and each one that follows, is not an error:
-#            it waits, without a limit unless `default_command_timeout` sets one, also long after the server is back. With
-#            `ReconnectPolicy::default()` the next call is answered.
-# Matters:   `Pool::new(Config::default(), None, None, None, 6)` is how stores of sessions begin in their documentation. All is
-#            well until the server is restarted for an update; from then on each request that has a session stands still
-#            until its client gives up, and only a restart of the application helps. Give the pool both, a policy and a
-#            timeout.
+#            KILL`, or one restart of the server, and the task that serves the connection ends. The call after that, and
+#            each one that follows, is not an error: it waits, without a limit unless `default_command_timeout` sets one,
+#            also long after the server is back. With `ReconnectPolicy::default()` the next call is answered.
+# Matters:   `Pool::new(Config::default(), None, None, None, 6)` is how stores of sessions begin in their documentation.
+#            All is well until the server is restarted for an update; from then on each request that has a session stands
+#            still until its client gives up, and only a restart of the application helps. Give the pool both, a policy
+#            and a timeout.
 # Source:    https://docs.rs/fred/10.1.0/fred/clients/struct.Pool.html#method.new; the task returned by `connect` ends.
 set -euo pipefail
 
@@ -41,7 +41,10 @@ fred = { version = "=10.1.0", default-features = false, features = ["i-keys", "i
 tokio = { version = "=1.54.1", features = ["full"] }
 END
 cat >"$T/src/main.rs" <<'END'
-use std::{process::{Command, ExitCode}, time::Duration};
+use std::{
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use fred::prelude::*;
 use tokio::time::{sleep, timeout};
@@ -49,7 +52,8 @@ use tokio::time::{sleep, timeout};
 /// What becomes of three calls, a second after all connections were ended at the server.
 async fn calls(port: &str, policy: Option<ReconnectPolicy>, limit: Option<Duration>) -> [&'static str; 3] {
     let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
-    let performance = limit.map(|limit| PerformanceConfig { default_command_timeout: limit, ..PerformanceConfig::default() });
+    let performance =
+        limit.map(|limit| PerformanceConfig { default_command_timeout: limit, ..PerformanceConfig::default() });
     let pool = Pool::new(config, performance, None, policy, 2).unwrap();
     let task = pool.init().await.unwrap();
     let _: () = pool.set("session", "ada", None, None, false).await.unwrap();
@@ -82,7 +86,11 @@ async fn main() -> ExitCode {
     for (what, calls, _) in &seen {
         println!("{what}: {calls:?}");
     }
-    if seen.iter().all(|(_, calls, described)| calls == &[*described; 3]) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if seen.iter().all(|(_, calls, described)| calls == &[*described; 3]) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 END
 cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # jiff: a time with a zone that was stored before its country changed the law cannot be read afterwards.
 #
-# Versions:  crates jiff 1.0.2 (`ZonedDateTime`; `Zoned` in 0.2 likewise), serde_json 1.0.154, zic of Debian 12's libc-bin.
-# Expected:  what `Serialize` has written, `Deserialize` reads: it is a moment, a time of day and a zone, and when the rules
-#            of the zone change, one of the first two gives way.
-# Seen:      a time next summer is written as 2027-07-01T09:00:00+02:00[Europe/Testland]. With rules by which Testland has
-#            no summer time in 2027 any more, that is an error: the offset is not the zone's. So it is on a machine that
-#            has no such zone, or no list of zones. What is past, and what is in a zone whose rules stay, is read.
-# Matters:   "the appointment that this visitor is about to book" cannot be read from the day on which the system's tzdata
-#            is updated, as it is several times a year, and with it whatever it is part of: a whole session. Store a
-#            moment (`Timestamp`), or the time of day and the name of the zone, each for itself; or parse by
+# Versions:  crates jiff 1.0.2 (`ZonedDateTime`; `Zoned` in 0.2 likewise), serde_json 1.0.154, zic of Debian 12's
+#            libc-bin.
+# Expected:  what `Serialize` has written, `Deserialize` reads: it is a moment, a time of day and a zone, and when the
+#            rules of the zone change, one of the first two gives way.
+# Seen:      a time next summer is written as 2027-07-01T09:00:00+02:00[Europe/Testland]. With rules by which Testland
+#            has no summer time in 2027 any more, that is an error: the offset is not the zone's. So it is on a machine
+#            that has no such zone, or no list of zones. What is past, and what is in a zone whose rules stay, is read.
+# Matters:   "the appointment that this visitor is about to book" cannot be read from the day on which the system's
+#            tzdata is updated, as it is several times a year, and with it whatever it is part of: a whole session. Store
+#            a moment (`Timestamp`), or the time of day and the name of the zone, each for itself; or parse by
 #            `temporal::DateTimeParser` with an `OffsetConflict` that says what gives way.
 # Source:    https://docs.rs/jiff/1.0.2/jiff/tz/enum.OffsetConflict.html: it is meant so for texts that people write.
 set -euo pipefail

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# MariaDB: a deadlock ends the whole transaction, and not only its statement; what is executed on it afterwards is committed
-# at once, and `rollback()` undoes nothing.
+# MariaDB: a deadlock ends the whole transaction, and not only its statement; what is executed on it afterwards is
+# committed at once, and `rollback()` undoes nothing.
 #
 # Versions:  MariaDB 10.11 (Debian 12), crate sqlx 0.9.0.
 # Expected:  an error is its statement's: the transaction goes on, and commit or rollback decide about all of it. That is
 #            so with every other error in MariaDB, also with the one that looks the same, "Lock wait timeout exceeded".
 #            Where an error ends the transaction, as in PostgreSQL, the server takes no further statement.
 # Seen:      after "Deadlock found when trying to get lock; try restarting transaction" there is no transaction. Neither
-#            the server nor the driver refuses what comes next: it is committed by itself. The `Transaction` of the driver
-#            is there as before; its `rollback()` is `Ok(())`, and so is its `commit()`. What was written before the
-#            deadlock is gone, what was written after it stays.
+#            the server nor the driver refuses what comes next: it is committed by itself. The `Transaction` of the
+#            driver is there as before; its `rollback()` is `Ok(())`. What was written before the deadlock is gone, what
+#            was written after it stays.
 # Matters:   whoever repeats the statement that met a deadlock (rather than the transaction), or logs its error and goes
-#            on, stores half a transaction: the money arrives, and was never taken. Of a transaction's errors, return each
-#            by `?` and begin the whole anew.
-# Source:    https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html says that the transaction is rolled back; that the next statement
-#            is committed was seen by running it.
+#            on, stores half a transaction: the money arrives, and was never taken. Of a transaction's errors, return
+#            each by `?` and begin the whole anew.
+# Source:    https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html says that the transaction is rolled back;
+#            that the next statement is committed was seen by running it.
 set -euo pipefail
 
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust"; exit 2; }

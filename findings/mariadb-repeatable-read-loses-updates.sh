@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# MariaDB: a `REPEATABLE READ` transaction, which is the default, overwrites what others have committed since it read, and
-# says nothing; its own UPDATE finds rows that its SELECT does not.
+# MariaDB: a `REPEATABLE READ` transaction, which is the default, overwrites what others have committed since it read,
+# and says nothing; its own UPDATE finds rows that its SELECT does not.
 #
 # Versions:  MariaDB 10.11 and PostgreSQL 15 (Debian 12), crate sqlx 0.9.0.
 # Expected:  read, compute, write within one transaction, at an isolation by which what was read stays as it was: whoever
 #            changes the row meanwhile is in the way of that, and one of the two is an error. So it is in PostgreSQL
 #            (40001, at REPEATABLE READ), and in SQLite.
-# Seen:      in MariaDB both are told that they have committed, and of two visitors' clicks one counts. Only its SELECTs look at
-#            the state of the beginning: an UPDATE looks at that of now. `UPDATE … WHERE version = 5`, for a version
-#            that the SELECT after it still shows, has affected no row; and one for the version 6, which nobody in the
-#            transaction has seen, has affected one.
-# Matters:   a cart, a balance or a list of JSON that is read, changed in the program and written, "in a transaction, to be
-#            safe", loses changes; a test on PostgreSQL or SQLite would have failed. Read with FOR UPDATE, or write with
-#            the version as a condition and look how many rows that has affected. `innodb_snapshot_isolation = ON`
+# Seen:      in MariaDB both are told that they have committed, and of two visitors' clicks one counts. Only its SELECTs
+#            look at the state of the beginning: an UPDATE looks at that of now. `UPDATE … WHERE version = 5`, for a
+#            version that the SELECT after it still shows, has affected no row; and one for the version 6, which nobody
+#            in the transaction has seen, has affected one.
+# Matters:   a cart, a balance or a list of JSON that is read, changed in the program and written, "in a transaction, to
+#            be safe", loses changes; a test on PostgreSQL or SQLite would have failed. Read with FOR UPDATE, or write
+#            with the version as a condition and look how many rows that has affected. `innodb_snapshot_isolation = ON`
 #            (from 10.6.18 on; the default from 11.6.2 on) makes it an error, as in PostgreSQL.
 # Source:    https://mariadb.com/kb/en/innodb-system-variables/#innodb_snapshot_isolation.
 set -euo pipefail
@@ -78,12 +78,9 @@ fn said<T>(done: &sqlx::Result<T>) -> String {
 /// Two read a cart of one teapot, and each adds one and writes it. What the second is told, and how many there are then.
 macro_rules! clicks {
     ($ours:expr, $others:expr, $begin:expr, $before:expr) => {{
-        for statement in [
-            "DROP TABLE IF EXISTS cart",
-            "CREATE TABLE cart (teapots INT)",
-            "INSERT INTO cart VALUES (1)",
-            $before,
-        ] {
+        for statement in
+            ["DROP TABLE IF EXISTS cart", "CREATE TABLE cart (teapots INT)", "INSERT INTO cart VALUES (1)", $before]
+        {
             sqlx::query(statement).execute(&mut $ours).await.unwrap();
         }
         let read = "SELECT teapots FROM cart";
@@ -100,7 +97,11 @@ macro_rules! clicks {
         first.commit().await.unwrap();
         let wrote = sqlx::query(write).execute(&mut *second).await;
         let is_ok = wrote.is_ok();
-        if is_ok { second.commit().await.unwrap() } else { second.rollback().await.unwrap() }
+        if is_ok {
+            second.commit().await.unwrap()
+        } else {
+            second.rollback().await.unwrap()
+        }
         let left: i32 = sqlx::query_scalar(read).fetch_one(&mut $ours).await.unwrap();
         (said(&wrote), left)
     }};
@@ -135,7 +136,9 @@ async fn main() -> ExitCode {
     let before: i32 = sqlx::query_scalar(read).fetch_one(&mut *transaction).await.unwrap();
     sqlx::query("UPDATE record SET version = 6").execute(&mut d).await.unwrap();
     let mut rows = Vec::new();
-    for statement in ["UPDATE record SET version = 7 WHERE version = 5", "UPDATE record SET version = 7 WHERE version = 6"] {
+    for statement in
+        ["UPDATE record SET version = 7 WHERE version = 5", "UPDATE record SET version = 7 WHERE version = 6"]
+    {
         let seen: i32 = sqlx::query_scalar(read).fetch_one(&mut *transaction).await.unwrap();
         let done = sqlx::query(statement).execute(&mut *transaction).await.unwrap().rows_affected();
         println!("MariaDB: it reads version {seen}; {statement}: rows {done}");

@@ -3,12 +3,12 @@
 #
 # Versions:  memcached 1.6.18 (Debian 12).
 # Expected:  what `decr` answers is what is stored: 10 less 1 is 9, and a `get` says 9.
-# Seen:      `decr` answers 9, and `get` says "9 ", of two bytes: the value keeps its length, and is filled up with spaces.
-#            So does `mg`. `incr` and `decr` themselves take that for 9, and an `incr` to 10 takes the space away again.
-#            `incr` on a value that has become longer, and all counters below ten, show nothing of it.
-# Matters:   "teapots that are left", or "tries", which count down from 10: from then on what is read is
-#            `"9 ".parse::<u32>()`, an error, which is often taken for a counter that is not there, and begun anew.
-#            Languages whose parsers take spaces show nothing. Read what `decr` itself answers, or count up.
+# Seen:      `decr` answers 9, and `get` says "9 ", of two bytes: the value keeps its length, and is filled up with
+#            spaces. So does `mg`. `incr` and `decr` themselves take that for 9, and an `incr` to 10 takes the space away
+#            again. `incr` on a value that has become longer, and all counters below ten, show nothing of it.
+# Matters:   "teapots that are left", or "tries", which count down from 10: from then on what is read is `"9
+#            ".parse::<u32>()`, an error, which is often taken for a counter that is not there, and begun anew. Languages
+#            whose parsers take spaces show nothing. Read what `decr` itself answers, or count up.
 # Source:    https://github.com/memcached/memcached/blob/master/doc/protocol.txt, at the end of "Increment/Decrement".
 set -euo pipefail
 

@@ -3,8 +3,8 @@
 # meanwhile.
 #
 # Versions:  crate moka 0.12.16.
-# Expected:  `invalidate` discards what there is of a key, and a load that began before it is of what was there
-#            before: it is not kept. And what was inserted later is newer than what was looked up earlier.
+# Expected:  `invalidate` discards what there is of a key, and a load that began before it is of what was there before:
+#            it is not kept. And what was inserted later is newer than what was looked up earlier.
 # Seen:      the load goes on, and its value is in the cache for its whole lifetime: after `invalidate`, after
 #            `invalidate_all`, and in the place of what `insert` has put there meanwhile. Whoever asks after the
 #            invalidation waits for the load from before, and gets its value, too.

@@ -3,14 +3,14 @@
 # another one, every login fails until the program is started again.
 #
 # Versions:  crate openidconnect 4.1.0.
-# Expected:  providers change their keys, some each day, and publish the next one in advance; a library that was given the
-#            provider's address looks again where a token's key is unknown, as libraries of other languages do.
+# Expected:  providers change their keys, some each day, and publish the next one in advance; a library that was given
+#            the provider's address looks again where a token's key is unknown, as libraries of other languages do.
 # Seen:      `discover_async` asks for the keys once, and they are part of the client. Nothing asks again: the client has
 #            no way to. A token of the new key is "No matching key found", also if it was published for a day; so is
 #            every one after it. With metadata that were discovered anew, the same token is good.
 # Matters:   "discover at the start, keep the client in the state" passes every test, and logins work for weeks; then, on
-#            the day that the provider chose, nobody can log in, and a restart mends it. Discover anew every few minutes, or
-#            when a key is unknown (not more often than that).
+#            the day that the provider chose, nobody can log in, and a restart mends it. Discover anew every few minutes,
+#            or when a key is unknown (not more often than that).
 # Source:    https://github.com/ramosbugs/openidconnect-rs/issues/232; the rotation is in
 #            https://openid.net/specs/openid-connect-core-1_0.html#RotateSigKeys.
 set -euo pipefail
@@ -46,16 +46,17 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use openidconnect::{
-    Audience, AuthUrl, ClientId, EmptyAdditionalClaims, EmptyAdditionalProviderMetadata, EndpointMaybeSet, EndpointNotSet,
-    EndpointSet, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeyId, JsonWebKeySetUrl, Nonce, PrivateSigningKey, ResponseTypes, StandardClaims,
-    SubjectIdentifier, TokenUrl,
+    Audience, AuthUrl, ClientId, EmptyAdditionalClaims, EmptyAdditionalProviderMetadata, EndpointMaybeSet,
+    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeyId, JsonWebKeySetUrl, Nonce,
+    PrivateSigningKey, ResponseTypes, StandardClaims, SubjectIdentifier, TokenUrl,
     core::{
         CoreClient, CoreIdToken, CoreIdTokenClaims, CoreJsonWebKeySet, CoreJwsSigningAlgorithm, CoreProviderMetadata,
         CoreResponseType, CoreRsaPrivateSigningKey, CoreSubjectIdentifierType,
     },
 };
 
-type Client = CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
+type Client =
+    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
 
 const ISSUER: &str = "https://provider.example";
 
@@ -125,7 +126,8 @@ async fn main() -> ExitCode {
         move |request: HttpRequest| std::future::ready(Ok::<_, Infallible>(provider.lock().unwrap().answer(&request)))
     };
     let discover = async || {
-        let metadata = CoreProviderMetadata::discover_async(IssuerUrl::new(ISSUER.into()).unwrap(), &http).await.unwrap();
+        let metadata =
+            CoreProviderMetadata::discover_async(IssuerUrl::new(ISSUER.into()).unwrap(), &http).await.unwrap();
         CoreClient::from_provider_metadata(metadata, ClientId::new("shop".into()), None)
     };
     let nonce = Nonce::new_random();
@@ -136,7 +138,10 @@ async fn main() -> ExitCode {
     let mut log_in = |what: &str, client: &Client, index: usize| {
         let token = provider.lock().unwrap().token(index, &nonce);
         let claims = token.claims(&client.id_token_verifier(), &nonce);
-        let says = claims.map_or_else(|error| format!("{error}: {}", error.source().unwrap()), |claims| claims.subject().to_string());
+        let says = claims.map_or_else(
+            |error| format!("{error}: {}", error.source().unwrap()),
+            |claims| claims.subject().to_string(),
+        );
         println!("{what}: {says}; asked for the keys so far: {}", provider.lock().unwrap().asked);
         seen.push((says == "ada", provider.lock().unwrap().asked));
     };
@@ -148,7 +153,11 @@ async fn main() -> ExitCode {
     log_in("the same, once more", &client, 1);
     let client = discover().await;
     log_in("a client that was made anew, the same token", &client, 1);
-    if seen == [(true, 1), (true, 1), (false, 1), (false, 1), (true, 2)] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if seen == [(true, 1), (true, 1), (false, 1), (false, 1), (true, 2)] {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 END
 cargo build --quiet --manifest-path "$T/Cargo.toml" || { echo "it could not be built"; exit 2; }

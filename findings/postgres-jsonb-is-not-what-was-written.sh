@@ -5,13 +5,13 @@
 # Versions:  PostgreSQL 15 (Debian 12), crates sqlx 0.9.0, serde 1.0.229, serde_json 1.0.154, indexmap 2.14.2.
 # Expected:  `jsonb` keeps the value and forgets the white space; what serde_json has written, it reads again, as from a
 #            text.
-# Seen:      numbers are kept as `numeric`, which has no exponent and no -0.0: 1e16 comes back as 10000000000000000, which
-#            an `untagged` enum or a `Value` takes for an integer. Fields are sorted, by the length of their names first:
-#            an `IndexMap`, whose order was the basket's, has another one. A text with U+0000, which any form can send,
-#            is refused (22P05). `json`, which keeps what was written, takes and gives back all of it.
+# Seen:      numbers are kept as `numeric`, which has no exponent and no -0.0: 1e16 comes back as 10000000000000000,
+#            which an `untagged` enum or a `Value` takes for an integer. Fields are sorted, by the length of their names
+#            first: an `IndexMap`, whose order was the basket's, has another one. A text with U+0000, which any form can
+#            send, is refused (22P05). `json`, which keeps what was written, takes and gives back all of it.
 # Matters:   sessions and carts in a column that can be looked into: the list that a visitor has put in order is sorted,
-#            a signature or an ETag over the JSON does not fit any more, and one byte in a search field makes each save of
-#            that session an error. Store bytes, or `json`; where `jsonb` has to be, lists in place of ordered maps.
+#            a signature or an ETag over the JSON does not fit any more, and one byte in a search field makes each save
+#            of that session an error. Store bytes, or `json`; where `jsonb` has to be, lists in place of ordered maps.
 # Source:    https://www.postgresql.org/docs/15/datatype-json.html says so of the order, the names and U+0000.
 set -euo pipefail
 
@@ -63,7 +63,11 @@ enum Amount {
 }
 
 /// What comes back from a column of this type: as it is shown, since an `IndexMap` counts as equal in any order.
-async fn stored<V: Serialize + DeserializeOwned + Debug>(connection: &mut PgConnection, kind: &str, value: &V) -> String {
+async fn stored<V: Serialize + DeserializeOwned + Debug>(
+    connection: &mut PgConnection,
+    kind: &str,
+    value: &V,
+) -> String {
     let made = format!("CREATE TEMPORARY TABLE IF NOT EXISTS {kind}_session (data {kind})");
     sqlx::query(AssertSqlSafe(made)).execute(&mut *connection).await.unwrap();
     let text = serde_json::to_string(value).unwrap();
@@ -92,7 +96,8 @@ async fn main() -> ExitCode {
     check!(Amount::Litres(1e15), "Litres(1000000000000000.0)", "Litres(1000000000000000.0)");
     check!(Amount::Litres(1e16), "Litres(1e16)", "Pieces(10000000000000000)");
     check!(-0.0_f64, "-0.0", "0.0");
-    let basket = IndexMap::from([("teapot", 1), ("cup", 6), ("milk", 2)].map(|(name, count)| (name.to_string(), count)));
+    let basket =
+        IndexMap::from([("teapot", 1), ("cup", 6), ("milk", 2)].map(|(name, count)| (name.to_string(), count)));
     check!(basket, r#"{"teapot": 1, "cup": 6, "milk": 2}"#, r#"{"cup": 6, "milk": 2, "teapot": 1}"#);
     check!("a\0b".to_string(), r#""a\0b""#, "22P05");
     if is_so { ExitCode::SUCCESS } else { ExitCode::FAILURE }

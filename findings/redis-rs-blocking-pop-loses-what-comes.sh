@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# redis (the crate): a blocking pop that waits longer than half a second is an error, and the next element that is pushed is
-# taken from the list and given to nobody.
+# redis (the crate): a blocking pop that waits longer than half a second is an error, and the next element that is pushed
+# is taken from the list and given to nobody.
 #
 # Versions:  crate redis 1.8.1, Redis 7.0.15 (Debian 12).
-# Expected:  `blpop("jobs", 5.0)` waits for five seconds, as the command says, and what it takes from the list it returns;
-#            one that was given up has taken nothing.
+# Expected:  `blpop("jobs", 5.0)` waits for five seconds, as the command says, and what it takes from the list it
+#            returns; one that was given up has taken nothing.
 # Seen:      an asynchronous connection gives up on any answer after 500 ms, which is the default, also on that of a
 #            command that has a time of its own. The server knows nothing of that and goes on waiting: within the five
 #            seconds, the next job is popped, sent, and dropped by the client, which has no one to give it to. No error
 #            says so. Until then all other commands of that connection, and of its clones, are errors, too.
-# Matters:   a queue of mails, or of sessions to end, with BLPOP or BRPOP in a loop that tries again after an error: while
-#            there are many jobs, all is well; when there are few, they are lost, one after each pause. With
+# Matters:   a queue of mails, or of sessions to end, with BLPOP or BRPOP in a loop that tries again after an error:
+#            while there are many jobs, all is well; when there are few, they are lost, one after each pause. With
 #            `AsyncConnectionConfig::set_response_timeout(None)`, and a connection of its own, nothing is.
 # Source:    https://docs.rs/redis/1.8.1/redis/struct.AsyncConnectionConfig.html names the default.
 set -euo pipefail
@@ -85,10 +85,12 @@ async fn main() -> ExitCode {
         ("with set_response_timeout(None)", pops(patient, plain().await).await),
     ];
     for (what, [first, behind, left, next]) in &seen {
-        println!("{what}: blpop(30 s): {first}; a GET behind it: {behind}; pushed after one second, left in the list: {left}; who asks next gets: {next}");
+        println!(
+            "{what}: blpop(30 s): {first}; a GET behind it: {behind}; pushed after one second, left in the list: {left}; who asks next gets: {next}"
+        );
     }
-    let is_so = seen[0].1 == ["timed out", "timed out", "0", "none"]
-        && seen[1].1 == ["the mail", "answered", "0", "none"];
+    let is_so =
+        seen[0].1 == ["timed out", "timed out", "0", "none"] && seen[1].1 == ["the mail", "answered", "0", "none"];
     if is_so { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Redis: a script that decodes a JSON or MessagePack value and encodes it again, as it is, changes it: numbers of more than
-# 14 digits, empty lists or empty maps, floats, nothings.
+# Redis: a script that decodes a JSON or MessagePack value and encodes it again, as it is, changes it: numbers of more
+# than 14 digits, empty lists or empty maps, floats, nothings.
 #
 # Versions:  Redis 7.0.15 (Debian 12). 14 digits are also the largest that cjson.encode_number_precision takes.
 # Expected:  Lua's numbers are doubles: what is above 2^53 (16 digits) may be rounded, all else comes back; an empty list
 #            stays a list.
 # Seen:      cjson.encode writes a number with 14 digits: 1234567890123456, which a double holds, becomes
-#            1.2345678901235e+15, which no integer type reads. An empty list becomes {}. cmsgpack keeps 53 bits, and makes
-#            an empty map, or one whose values are all nil, an empty list; 1.0 the integer 1; and a `bin` value is an
-#            error. Nothing says so; what the script did not touch is changed as well.
+#            1.2345678901235e+15, which no integer type reads. An empty list becomes {}. cmsgpack keeps 53 bits, and
+#            makes an empty map, or one whose values are all nil, an empty list; 1.0 the integer 1; and a `bin` value is
+#            an error. Nothing says so; what the script did not touch is changed as well.
 # Matters:   "set one field of a session in the server, atomically": the script sets `seen`, and the user's number (a
-#            snowflake id has 18 digits) is another one or unreadable, and an empty cart is no list any more, so that
-#            the whole session cannot be read. Change whole values in a script, and let the client encode; or keep numbers
-#            as texts, and fields as fields of a hash.
+#            snowflake id has 18 digits) is another one or unreadable, and an empty cart is no list any more, so that the
+#            whole session cannot be read. Change whole values in a script, and let the client encode; or keep numbers as
+#            texts, and fields as fields of a hash.
 # Source:    https://github.com/redis/redis/issues/7520; https://github.com/sidekiq/sidekiq/issues/2478 met it.
 set -euo pipefail
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# rkyv: a feature that any crate of the program turns on decides how all that is stored is read; what was written without it
-# is read as other values, and passes the validation.
+# rkyv: a feature that any crate of the program turns on decides how all that is stored is read; what was written without
+# it is read as other values, and passes the validation.
 #
 # Versions:  crate rkyv 0.8.18.
 # Expected:  a crate's features are its own matter; that of another one may add something. Bytes that are of another
 #            layout are found out: `access` and `from_bytes` look all of them over ("bytecheck").
-# Seen:      `unaligned`, `little_endian`, `big_endian` and the `pointer_width`s are features, so that cargo turns them on for
-#            the whole program if one crate asks for them. A session of the user 7 that was written without `unaligned` is
-#            read with it as one of the user 4294967296, who has no teapots: without an error, since every number is a valid one.
-#            With `big_endian`, it is the user 504403158265495552.
-# Matters:   an update of some other crate that has begun to use rkyv, and asks for `unaligned`, makes other users of all who
-#            are logged in, and no line of the application has changed. Name the format that you mean in your own
-#            Cargo.toml (`little_endian`, `pointer_width_32`, `aligned`), so that a build with another one fails; and write
-#            before the bytes which it was.
+# Seen:      `unaligned`, `little_endian`, `big_endian` and the `pointer_width`s are features, so that cargo turns them
+#            on for the whole program if one crate asks for them. A session of the user 7 that was written without
+#            `unaligned` is read with it as one of the user 4294967296, who has no teapots: without an error, since every
+#            number is a valid one. With `big_endian`, it is the user 504403158265495552.
+# Matters:   an update of some other crate that has begun to use rkyv, and asks for `unaligned`, makes other users of all
+#            who are logged in, and no line of the application has changed. Name the format that you mean in your own
+#            Cargo.toml (`little_endian`, `pointer_width_32`, `aligned`), so that a build with another one fails; and
+#            write before the bytes which it was.
 # Source:    https://docs.rs/rkyv/0.8.18/rkyv/#features: "format control".
 set -euo pipefail
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# rkyv: whether stored bytes can be read depends on the address at which they lie: in a row from PostgreSQL, on the length of
-# the columns, and the rows, before them.
+# rkyv: whether stored bytes can be read depends on the address at which they lie: in a row from PostgreSQL, on the
+# length of the columns, and the rows, before them.
 #
 # Versions:  crates rkyv 0.8.18, sqlx 0.9.0, PostgreSQL 15 (Debian 12).
-# Expected:  `from_bytes` reads what `to_bytes` has written, from any `&[u8]`; the copy that it makes, in place of looking
-#            at the bytes as they are, is what it costs.
-# Seen:      bytes of a type with a `u64` in it are read at every eighth address, and are "unaligned pointer" at all others,
-#            with and without the copy. What begins an allocation lies well: a `Vec<u8>`, and so all that a test makes. A
-#            slice of a larger buffer lies anywhere: behind one byte that says the version, never; borrowed from a row of
-#            sqlx, by what the connection has received before it.
-# Matters:   a session is read or not by the length of its user's name beside it, and of what was asked before: most visitors
-#            are strangers, and their sessions are said to be damaged. Turn on the feature `unaligned` before anything is
-#            stored (it changes what is written), or copy into an `AlignedVec` first.
+# Expected:  `from_bytes` reads what `to_bytes` has written, from any `&[u8]`; the copy that it makes, in place of
+#            looking at the bytes as they are, is what it costs.
+# Seen:      bytes of a type with a `u64` in it are read at every eighth address, and are "unaligned pointer" at all
+#            others, with and without the copy. What begins an allocation lies well: a `Vec<u8>`, and so all that a test
+#            makes. A slice of a larger buffer lies anywhere: behind one byte that says the version, never; borrowed from
+#            a row of sqlx, by what the connection has received before it.
+# Matters:   a session is read or not by the length of its user's name beside it, and of what was asked before: most
+#            visitors are strangers, and their sessions are said to be damaged. Turn on the feature `unaligned` before
+#            anything is stored (it changes what is written), or copy into an `AlignedVec` first.
 # Source:    https://docs.rs/rkyv/0.8.18/rkyv/#features names `unaligned`.
 set -euo pipefail
 

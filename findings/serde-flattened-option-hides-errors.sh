@@ -2,10 +2,11 @@
 # serde: `#[serde(flatten)]` on an `Option` makes `None` of whatever cannot be read in it, without an error.
 #
 # Versions:  crates serde 1.0.229, serde_json 1.0.154, rmp-serde 1.3.1.
-# Expected:  an `Option` is `None` if nothing of it is there. If it is there and one of its fields has another type now, or
-#            was renamed, that is an error, as it is for every other `Option` and for a struct that is flattened without one.
-# Seen:      it is `None`, and all its fields are gone: the street because the postcode is a text now, the user because
-#            a new field has no default. In JSON as in MessagePack. What is saved afterwards has nothing of it.
+# Expected:  an `Option` is `None` if nothing of it is there. If it is there and one of its fields has another type now,
+#            or was renamed, that is an error, as it is for every other `Option` and for a struct that is flattened
+#            without one.
+# Seen:      it is `None`, and all its fields are gone: the street because the postcode is a text now, the user because a
+#            new field has no default. In JSON as in MessagePack. What is saved afterwards has nothing of it.
 # Matters:   "the fields of a login, if there is one" in a session, flattened so that they stand beside the others: a
 #            build in which one field of it has changed reads everybody as a stranger, without a line in any log, and
 #            where an error would have kept what is stored, the next save is without. Give each field that is added there
@@ -87,11 +88,27 @@ fn main() -> ExitCode {
     let inside = Inside { teapots, login: Some(login()) };
     let bare = Bare { teapots, login: login() };
     let seen = [
-        ("Option, flattened; the same type", read(&flattened, |new: &Flattened<Login<u32>>| new.login.is_some()), "read"),
-        ("Option, flattened; a field is a text now", read(&flattened, |new: &Flattened<Login<String>>| new.login.is_some()), "None"),
+        (
+            "Option, flattened; the same type",
+            read(&flattened, |new: &Flattened<Login<u32>>| new.login.is_some()),
+            "read",
+        ),
+        (
+            "Option, flattened; a field is a text now",
+            read(&flattened, |new: &Flattened<Login<String>>| new.login.is_some()),
+            "None",
+        ),
         ("Option, flattened; a field was added", read(&flattened, |new: &Flattened<More>| new.login.is_some()), "None"),
-        ("Option, not flattened; a field is a text now", read(&inside, |new: &Inside<Login<String>>| new.login.is_some()), "an error"),
-        ("Option, not flattened; a field was added", read(&inside, |new: &Inside<More>| new.login.is_some()), "an error"),
+        (
+            "Option, not flattened; a field is a text now",
+            read(&inside, |new: &Inside<Login<String>>| new.login.is_some()),
+            "an error",
+        ),
+        (
+            "Option, not flattened; a field was added",
+            read(&inside, |new: &Inside<More>| new.login.is_some()),
+            "an error",
+        ),
         ("flattened, no Option; a field is a text now", read(&bare, |_: &Bare<Login<String>>| true), "an error"),
         ("flattened, no Option; a field was added", read(&bare, |_: &Bare<More>| true), "an error"),
     ];

@@ -2,9 +2,9 @@
 # serde: a field of type `Option` may be missing; with `with` or `deserialize_with` on it, it must not.
 #
 # Versions:  crates serde 1.0.229, serde_json 1.0.154, serde_with 3.25.0, chrono 0.4.45.
-# Expected:  an `Option` that was added to a struct is `None` where what is stored does not have it yet: serde says so, and
-#            it is what everybody relies on. How the value looks that is there, which `with` says, has nothing to do with
-#            that.
+# Expected:  an `Option` that was added to a struct is `None` where what is stored does not have it yet: serde says so,
+#            and it is what everybody relies on. How the value looks that is there, which `with` says, has nothing to do
+#            with that.
 # Seen:      "missing field `last_seen`", though the function that is named after `with` makes `Option`s, as chrono's
 #            `ts_seconds_option` does: serde does not ask it. With `default` beside it, the field is `None`; serde_with's
 #            macro adds that, but only where the type is written as `Option<…>`. With `skip_serializing_if`, no `None`

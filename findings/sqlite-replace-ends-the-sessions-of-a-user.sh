@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# SQLite: `INSERT OR REPLACE` of a user deletes all sessions that refer to him, with the foreign keys that sqlx turns on; in
-# clients that do not, nothing happens to them.
+# SQLite: `INSERT OR REPLACE` of a user deletes all sessions that refer to him, with the foreign keys that sqlx turns on;
+# in clients that do not, nothing happens to them.
 #
 # Versions:  crate sqlx 0.9.0 (with the SQLite in it), SQLite 3.40.1 (Debian 12) by Python's sqlite3.
-# Expected:  "insert, or else update", in a shorter form than ON CONFLICT … DO UPDATE. A row that refers to the user by his
-#            number, which stays what it is, stays too.
+# Expected:  "insert, or else update", in a shorter form than ON CONFLICT … DO UPDATE. A row that refers to the user by
+#            his number, which stays what it is, stays too.
 # Seen:      the old row is deleted, and the new one inserted. With `REFERENCES person ON DELETE CASCADE` the sessions go
 #            with the old one (without the CASCADE they stay, for the number is there again at the end of the statement),
-#            and columns that it does not name have their defaults. `rows_affected()` is 1, as of any INSERT. SQLite itself
-#            leaves foreign keys off, and so does Python: there the sessions stay. An upsert leaves them in any case.
-# Matters:   whoever changes his name in the profile is logged out everywhere, and has not confirmed his address; who tries
-#            the statement by hand sees it do no such thing. Write ON CONFLICT (id) DO UPDATE SET.
-# Source:    https://www.sqlite.org/lang_conflict.html; https://docs.rs/sqlx/0.9.0/sqlx/sqlite/struct.SqliteConnectOptions.html
-#            (foreign_keys).
+#            and columns that it does not name have their defaults. `rows_affected()` is 1, as of any INSERT. SQLite
+#            itself leaves foreign keys off, and so does Python: there the sessions stay. An upsert leaves them in any
+#            case.
+# Matters:   whoever changes his name in the profile is logged out everywhere, and has not confirmed his address; who
+#            tries the statement by hand sees it do no such thing. Write ON CONFLICT (id) DO UPDATE SET.
+# Source:    https://www.sqlite.org/lang_conflict.html;
+#            https://docs.rs/sqlx/0.9.0/sqlx/sqlite/struct.SqliteConnectOptions.html (foreign_keys).
 set -euo pipefail
 
 T=$(mktemp -d)
@@ -60,7 +61,8 @@ async fn writes(cascade: &str, statement: &'static str) -> (u64, i64, bool) {
 #[tokio::main]
 async fn main() -> ExitCode {
     let replace = "INSERT OR REPLACE INTO person (id, name) VALUES (7, 'Ada King')";
-    let upsert = "INSERT INTO person (id, name) VALUES (7, 'Ada King') ON CONFLICT (id) DO UPDATE SET name = excluded.name";
+    let upsert =
+        "INSERT INTO person (id, name) VALUES (7, 'Ada King') ON CONFLICT (id) DO UPDATE SET name = excluded.name";
     let seen = [
         ("INSERT OR REPLACE, ON DELETE CASCADE", writes("ON DELETE CASCADE", replace).await),
         ("INSERT OR REPLACE, without", writes("", replace).await),

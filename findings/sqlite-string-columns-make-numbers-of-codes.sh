@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# SQLite: a column of type STRING makes numbers of texts that look like one: "007123" is 7123, and two different ids are one.
+# SQLite: a column of type STRING makes numbers of texts that look like one: "007123" is 7123, and two different ids are
+# one.
 #
 # Versions:  SQLite 3.40.1 (Debian 12), by Python's sqlite3.
 # Expected:  SQLite takes any name for a type, and stores what it is given; STRING is TEXT, as VARCHAR and CHARACTER are.
-# Seen:      a name that has none of INT, CHAR, CLOB, TEXT, BLOB, REAL, FLOA and DOUB in it makes the column numeric. A text
-#            that can be read as a number becomes one when it is stored: zeros and a plus sign in front of it are gone, what
-#            has an e in it is multiplied out, and what has more than 19 digits is rounded. Where the column is the key,
-#            "12300" and "123e2" are the same, and so are ids of 20 digits that differ in the last. In a STRICT table
-#            the type is an error.
-# Matters:   `code STRING` for the code that is sent by mail: each tenth begins with 0, is stored as another text, and
-#            a comparison in the program, or a driver that wants a text, refuses the right answer; all others work, and so
+# Seen:      a name that has none of INT, CHAR, CLOB, TEXT, BLOB, REAL, FLOA and DOUB in it makes the column numeric. A
+#            text that can be read as a number becomes one when it is stored: zeros and a plus sign in front of it are
+#            gone, what has an e in it is multiplied out, and what has more than 19 digits is rounded. Where the column
+#            is the key, "12300" and "123e2" are the same, and so are ids of 20 digits that differ in the last. In a
+#            STRICT table the type is an error.
+# Matters:   `code STRING` for the code that is sent by mail: each tenth begins with 0, is stored as another text, and a
+#            comparison in the program, or a driver that wants a text, refuses the right answer; all others work, and so
 #            does `WHERE code = ?`, which makes a number of its parameter too. Telephone numbers lose their +, and users
 #            with ids of digits alone are each other. Write TEXT, and STRICT behind the table.
 # Source:    https://www.sqlite.org/datatype3.html#determination_of_column_affinity says so, and of STRING by name.

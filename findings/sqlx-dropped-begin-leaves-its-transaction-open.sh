@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# sqlx: a `begin()` that is dropped while the server answers leaves its transaction open on the pooled connection, and what
-# the next user of the connection writes is not committed.
+# sqlx: a `begin()` that is dropped while the server answers leaves its transaction open on the pooled connection, and
+# what the next user of the connection writes is not committed.
 #
 # Versions:  crate sqlx 0.9.0, PostgreSQL 15 and MariaDB 10.11 (Debian 12).
 # Expected:  a transaction that is dropped is rolled back, as the documentation promises; one that has not even begun
 #            when its future is dropped leaves nothing behind.
 # Seen:      the driver counts a transaction from the server's answer to BEGIN on. Dropped before, it sends no ROLLBACK;
-#            the connection goes back to the pool with BEGIN on its way, passes the pool's test, and is given to the
-#            next call. Its INSERT is `Ok`, one row affected, and nobody else sees the row; it is gone when the pool is
+#            the connection goes back to the pool with BEGIN on its way, passes the pool's test, and is given to the next
+#            call. Its INSERT is `Ok`, one row affected, and nobody else sees the row; it is gone when the pool is
 #            closed. With PostgreSQL and with MariaDB.
 # Matters:   hyper drops a handler whose client has gone, and `tokio::time::timeout` and `select!` what was too slow. It
 #            takes one dropped `pool.begin()`, in whatever handler, and the logins and orders of others that come by that
-#            connection are answered with welcome and not saved, until it has lived its half hour, or until somebody
-#            commits a transaction of his own on it. Run what begins a transaction in a task of its own
-#            (`tokio::spawn`), or close the connection if it is dropped meanwhile (`close_on_drop`).
+#            connection are answered with welcome and not saved, until it has lived its half hour. Run what begins a
+#            transaction in a task of its own (`tokio::spawn`), or close the connection if it is dropped meanwhile
+#            (`close_on_drop`).
 # Source:    https://github.com/launchbadge/sqlx/issues/4385, /4393 (mended after 0.9.0 for PostgreSQL).
 set -euo pipefail
 
@@ -139,12 +139,12 @@ async fn main() -> ExitCode {
     let postgres = format!("postgres://postgres@127.0.0.1:{postgres}/postgres");
     let mariadb = relay(mariadb.clone()).await;
     let mariadb = format!("mysql://tester@127.0.0.1:{mariadb}/finding");
-    let seen = [
-        ("PostgreSQL", lost!(sqlx::Postgres, postgres)),
-        ("MariaDB", lost!(sqlx::MySql, mariadb)),
-    ];
+    let seen = [("PostgreSQL", lost!(sqlx::Postgres, postgres)), ("MariaDB", lost!(sqlx::MySql, mariadb))];
     for (what, (rows, open, closed)) in seen {
-        println!("{what}: dropped at each of {} points and once not: {rows} rows inserted, {open} that others see, {closed} that are there afterwards", rows - 1);
+        println!(
+            "{what}: dropped at each of {} points and once not: {rows} rows inserted, {open} that others see, {closed} that are there afterwards",
+            rows - 1
+        );
     }
     let loses = |(rows, open, closed): (i64, i64, i64)| open < rows && closed == open;
     if seen.iter().all(|(_, seen)| loses(*seen)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -3,15 +3,15 @@
 # inserted.
 #
 # Versions:  crate sqlx 0.9.0, MariaDB 10.11 (Debian 12).
-# Expected:  one row for what was inserted, two for what was changed, and none for what was left as it is: so it is in the
-#            shell, and in the manual of the statement. "Did I get it?" is `rows_affected() == 1`.
-# Seen:      sqlx asks the server to count rows that were found in place of rows that were changed (CLIENT_FOUND_ROWS), and
-#            cannot be told otherwise. An UPDATE that finds a row and changes nothing is 1 then, which helps a
-#            compare-and-swap; and so is an INSERT that met a duplicate and left it as it is: 1, as if it had been inserted.
-#            `INSERT IGNORE` is 0.
+# Expected:  one row for what was inserted, two for what was changed, and none for what was left as it is: so it is in
+#            the shell, and in the manual of the statement. "Did I get it?" is `rows_affected() == 1`.
+# Seen:      sqlx asks the server to count rows that were found in place of rows that were changed (CLIENT_FOUND_ROWS),
+#            and cannot be told otherwise. An UPDATE that finds a row and changes nothing is 1 then, which helps a
+#            compare-and-swap; and so is an INSERT that met a duplicate and left it as it is: 1, as if it had been
+#            inserted. `INSERT IGNORE` is 0.
 # Matters:   a lock, a code that may be used once, an order's number: whoever comes second is told that he was the first.
-#            A test in the shell, or with a client that does not ask for it, says that all is well. Use INSERT IGNORE, or a
-#            plain INSERT and its error.
+#            A test in the shell, or with a client that does not ask for it, says that all is well. Use INSERT IGNORE, or
+#            a plain INSERT and its error.
 # Source:    https://dev.mysql.com/doc/refman/8.0/en/insert-on-duplicate.html says it of the flag; that sqlx sets it,
 #            https://github.com/launchbadge/sqlx/blob/main/sqlx-mysql/src/connection/stream.rs.
 set -euo pipefail

@@ -5,15 +5,15 @@
 # Versions:  crate sqlx 0.9.0, PostgreSQL 15 (Debian 12).
 # Expected:  after an error, a transaction of PostgreSQL takes no statement any more until it is rolled back (25P02). One
 #            of them may fail unnoticed, but nothing that comes after it can be written.
-# Seen:      `transaction.begin()` is a SAVEPOINT. If the server refuses it, as it does after an error, the driver sends a
-#            ROLLBACK to clear up: not to the savepoint, which there is none, but of the whole transaction; and counts
+# Seen:      `transaction.begin()` is a SAVEPOINT. If the server refuses it, as it does after an error, the driver sends
+#            a ROLLBACK to clear up: not to the savepoint, which there is none, but of the whole transaction; and counts
 #            itself as outside of one. The `Transaction` is still there, and all that is executed on it is committed by
 #            itself. `rollback()` is `Ok(())` and sends nothing, and so is `commit()`: what was written before the error
 #            is gone, what was written after it is there, whichever of the two is called.
 # Matters:   functions that take `impl Acquire` begin a transaction of their own, so that they can be called alone and
-#            within one. Where the caller goes on after such a one has failed ("no entry in the log is no reason to refuse
-#            the order"), half of the transaction is stored, and what was to be rolled back stands. Return every error of
-#            a transaction by `?`; what may fail needs a savepoint before it, not after it.
+#            within one. Where the caller goes on after such a one has failed ("no entry in the log is no reason to
+#            refuse the order"), half of the transaction is stored, and what was to be rolled back stands. Return every
+#            error of a transaction by `?`; what may fail needs a savepoint before it, not after it.
 # Source:    seen by running it; that a refused BEGIN is rolled back was added by
 #            https://github.com/launchbadge/sqlx/pull/2819.
 set -euo pipefail

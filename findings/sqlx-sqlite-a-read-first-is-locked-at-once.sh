@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# sqlx with SQLite: a transaction that has read and then writes is "database is locked" at once, though sqlx sets a timeout of
-# five seconds for that.
+# sqlx with SQLite: a transaction that has read and then writes is "database is locked" at once, though sqlx sets a
+# timeout of five seconds for that.
 #
 # Versions:  crate sqlx 0.9.0 (with the SQLite in it), a file in WAL mode.
-# Expected:  one writes at a time, and the others wait: sqlx sets a `busy_timeout` of five seconds, and WAL mode lets all read
-#            meanwhile. What is locked for longer is an error.
+# Expected:  one writes at a time, and the others wait: sqlx sets a `busy_timeout` of five seconds, and WAL mode lets all
+#            read meanwhile. What is locked for longer is an error.
 # Seen:      `begin()` is a BEGIN without a lock, and the first SELECT settles what the transaction sees. If somebody has
-#            committed since, its first INSERT is "database is locked" (517) at once: what was read is old, and no waiting
-#            makes it new. The same INSERT fails again until all is rolled back. For a single statement, and with
+#            committed since, its first INSERT is "database is locked" (517) at once: what was read is old, and no
+#            waiting makes it new. The same INSERT fails again until all is rolled back. For a single statement, and with
 #            `begin_with("BEGIN IMMEDIATE")`, the five seconds count.
-# Matters:   "look whether the name is free, then insert" in a transaction fails as soon as two visitors do it at once, be it
-#            for a moment; raising the timeout changes nothing, and a retry of the statement neither. Begin what writes with
-#            BEGIN IMMEDIATE.
+# Matters:   "look whether the name is free, then insert" in a transaction fails as soon as two visitors do it at once,
+#            be it for a moment; raising the timeout changes nothing, and a retry of the statement neither. Begin what
+#            writes with BEGIN IMMEDIATE.
 # Source:    https://www.sqlite.org/isolation.html and https://www.sqlite.org/rescode.html#busy_snapshot.
 set -euo pipefail
 
@@ -61,7 +61,8 @@ fn said(done: sqlx::Result<sqlx::sqlite::SqliteQueryResult>, begun: Instant) -> 
 #[tokio::main]
 async fn main() -> ExitCode {
     let file = std::env::args().nth(1).unwrap();
-    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let options =
+        SqliteConnectOptions::new().filename(file).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
     let connect = async || SqliteConnection::connect_with(&options).await.unwrap();
     let (mut ours, mut others) = (connect().await, connect().await);
     sqlx::query("CREATE TABLE person (name TEXT)").execute(&mut ours).await.unwrap();
@@ -118,7 +119,8 @@ async fn main() -> ExitCode {
     for (what, (said, has_waited)) in &seen {
         println!("{what}: {said}; it has waited: {has_waited}");
     }
-    let described = [("done", true), ("database is locked (517)", false), ("database is locked (517)", false), ("done", true)];
+    let described =
+        [("done", true), ("database is locked (517)", false), ("database is locked (517)", false), ("done", true)];
     let is_so = seen.iter().zip(described).all(|((_, seen), described)| (seen.0.as_str(), seen.1) == described);
     if is_so { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# sqlx with SQLite: a database in memory is gone after ten minutes in which nobody has asked, and after half an hour in any
-# case if its pool has one connection.
+# sqlx with SQLite: a database in memory is gone after ten minutes in which nobody has asked, and after half an hour in
+# any case if its pool has one connection.
 #
 # Versions:  crate sqlx 0.9.0.
-# Expected:  `SqlitePool::connect("sqlite::memory:")` is a database for as long as the pool is there. That each connection
-#            would have a database of its own, without a shared cache, is known; `max_connections(1)` is the remedy.
+# Expected:  `SqlitePool::connect("sqlite::memory:")` is a database for as long as the pool is there. That each
+#            connection would have a database of its own, without a shared cache, is known; `max_connections(1)` is the
+#            remedy.
 # Seen:      the database lives as long as one connection to it, and a pool closes connections that were idle for ten
 #            minutes, and any that is half an hour old: those are the defaults. The next call gets a new connection, and
 #            "no such table". One connection is no remedy, but makes it certain: where there are several, one may be
@@ -65,7 +66,10 @@ async fn main() -> ExitCode {
     let never = || new().min_connections(1).idle_timeout(None).max_lifetime(None);
     let seen = [
         ("idle for more than idle_timeout", is_there(new().idle_timeout(second), false).await),
-        ("one connection, in use, older than max_lifetime", is_there(new().max_connections(1).max_lifetime(second), true).await),
+        (
+            "one connection, in use, older than max_lifetime",
+            is_there(new().max_connections(1).max_lifetime(second), true).await,
+        ),
         ("neither timeout", is_there(never().max_connections(1), false).await),
     ];
     for (what, seen) in &seen {

@@ -5,13 +5,13 @@
 # Versions:  crates sqlx 0.9.0 (with the SQLite in it), chrono 0.4.45, time 0.3.55.
 # Expected:  a `DateTime<Utc>` and what SQLite itself says of the time are two texts of one form, and `expires_at <
 #            datetime('now')` compares moments; so does CURRENT_TIMESTAMP, as the default of a column.
-# Seen:      the driver writes 2026-12-01T09:00:00+00:00, and SQLite 2026-12-01 09:00:00. They are compared as texts,
-#            and T is greater than a space: on one day, whatever was bound comes after whatever SQLite says, by up to
-#            24 hours; from the next day on it is right. With `OffsetDateTime` of time likewise; not with `NaiveDateTime`
+# Seen:      the driver writes 2026-12-01T09:00:00+00:00, and SQLite 2026-12-01 09:00:00. They are compared as texts, and
+#            T is greater than a space: on one day, whatever was bound comes after whatever SQLite says, by up to 24
+#            hours; from the next day on it is right. With `OffsetDateTime` of time likewise; not with `NaiveDateTime`
 #            and `PrimitiveDateTime`, which have the space. An index on the column, and ORDER BY, mix them up as well.
 # Matters:   "DELETE FROM session WHERE expires_at < datetime('now')" works in the test of yesterday's session. A session
-#            of fifteen minutes is good until midnight UTC, as is the link to reset a password; and "the last five logins"
-#            are those of bound times. Bind the time of now as well, store seconds since 1970, or compare
+#            of fifteen minutes is good until midnight UTC, as is the link to reset a password; and "the last five
+#            logins" are those of bound times. Bind the time of now as well, store seconds since 1970, or compare
 #            `unixepoch(expires_at) < unixepoch()`.
 # Source:    https://docs.rs/sqlx/0.9.0/sqlx/sqlite/types/index.html says that both are texts.
 set -euo pipefail
@@ -52,7 +52,12 @@ async fn main() -> ExitCode {
     // All have expired when it is noon on the first of December.
     macro_rules! insert {
         ($what:expr, $time:expr) => {
-            sqlx::query("INSERT INTO session VALUES (?, ?)").bind($what).bind($time).execute(&mut connection).await.unwrap()
+            sqlx::query("INSERT INTO session VALUES (?, ?)")
+                .bind($what)
+                .bind($time)
+                .execute(&mut connection)
+                .await
+                .unwrap()
         };
     }
     let nine: DateTime<Utc> = "2026-12-01T09:00:00Z".parse().unwrap();
@@ -77,8 +82,7 @@ async fn main() -> ExitCode {
         println!("{what}: {text}: before datetime(noon) {datetime}, before a bound noon {bound}, by unixepoch {epoch}");
     }
     let by_datetime: Vec<bool> = rows.iter().map(|row| row.2).collect();
-    let is_so = by_datetime == [true, false, false, true, true, true]
-        && rows.iter().all(|row| row.3 && row.4);
+    let is_so = by_datetime == [true, false, false, true, true, true] && rows.iter().all(|row| row.3 && row.4);
     if is_so { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 END

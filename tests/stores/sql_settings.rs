@@ -65,11 +65,37 @@ async fn serves_many_at_once<D: Dialect>(store: &SqlStore<D>) {
     .await;
 }
 
+/// Ten count in one session at once, each on the ground of what it has read: whoever comes second is told so, none fails,
+/// and each counts.
+async fn counts_in_one_session<D: Dialect>(store: &SqlStore<D>) {
+    let session = key();
+    let _ = store.create(&session, &record(1, Some("ann"), &[1; 300])).await.unwrap();
+    let (stores, shared) = (store.clone(), session.clone());
+    at_once(10, move |_| {
+        let (store, session) = (stores.clone(), shared.clone());
+        async move {
+            let mut counted = 0;
+            while counted < 10 {
+                let version = store.load(&session).await.unwrap().expect("it is live").version;
+                let next = record(version + 1, Some("ann"), &[1; 300]);
+                match store.replace(&session, &next, version).await.unwrap() {
+                    Replaced::Done => counted += 1,
+                    Replaced::Changed => {}
+                    Replaced::Missing => panic!("it is live"),
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(store.load(&session).await.unwrap().expect("it is live").version, 101);
+}
+
 /// What a store does, on a server that has been told something unusual.
 async fn serves<D: Dialect>(store: &SqlStore<D>) {
     store.migrate().await.unwrap();
     user_index(store).await;
     serves_many_at_once(store).await;
+    counts_in_one_session(store).await;
 }
 
 /// With and without `autocommit`, whatever `BEGIN` means, and whatever an UPDATE has to name; and the table is one that
@@ -86,6 +112,19 @@ async fn mariadb_serves_sessions_whatever_its_settings_make_of_statements() {
         ];
         let Some(server) = StoreServer::start_with(Kind::MariaDb, &settings) else { return };
         under_test("MariaDB with unusual settings");
+        serves(&MySqlStore::connect(&server.url()).await.unwrap()).await;
+        let pool = MySqlPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
+        serves(&MySqlStore::builder().with_table("theirs").build(pool).unwrap()).await;
+    }
+}
+
+/// As MariaDB does by default from 11.6 on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_serves_sessions_where_what_has_changed_since_it_was_read_is_an_error() {
+    for autocommit in ["--autocommit=1", "--autocommit=0"] {
+        let settings = [autocommit, "--innodb-snapshot-isolation=ON"];
+        let Some(server) = StoreServer::start_with(Kind::MariaDb, &settings) else { return };
+        under_test("MariaDB with snapshots");
         serves(&MySqlStore::connect(&server.url()).await.unwrap()).await;
         let pool = MySqlPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
         serves(&MySqlStore::builder().with_table("theirs").build(pool).unwrap()).await;

@@ -699,6 +699,39 @@ fn in_a_tagged_enum_an_address_and_a_map_come_back_or_are_refused() {
     assert_eq!(refused(&Seen::At { place: map }), [Codec::Json]);
 }
 
+/// serde makes `None` of what it cannot read there: the address, which its buffer does not know; and what another build
+/// has stored.
+#[test]
+fn what_a_flattened_option_hides_is_refused_where_it_is_set() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Flattened<X> {
+        teapots: u32,
+        #[serde(flatten)]
+        login: Option<X>,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Login<A> {
+        address: A,
+    }
+    fn flattened<X>(login: Option<X>) -> Flattened<X> {
+        Flattened { teapots: 1, login }
+    }
+    for &codec in Codec::ALL {
+        assert!(encode(codec, &flattened(None::<Login<Ipv4Addr>>)).is_ok());
+        let address = Some(Login { address: Ipv4Addr::new(192, 0, 2, 7) });
+        match encode(codec, &flattened(address)) {
+            Ok(_) => assert_eq!(codec, Codec::Json),
+            Err(error) => {
+                let instead = Some(Codec::Json);
+                assert_eq!(error.problem, Problem::NotReadBack { instead }, "{codec}");
+            }
+        }
+        let stored = encode(codec, &flattened(Some(Login { address: 7_u32 }))).unwrap();
+        let read = decode::<Flattened<Login<String>>>(&stored).unwrap();
+        assert_eq!(read, Flattened { teapots: 1, login: None }, "{codec}");
+    }
+}
+
 /// serde gives a format that nobody reads the address and the port alone.
 #[test]
 fn a_socket_address_keeps_its_interface_in_json() {

@@ -81,7 +81,9 @@ mod together;
 /// this one goes on writing, and what was saved since is gone with the process. `VACUUM INTO 'copy.db'` makes a copy, and
 /// so does `sqlite3 sessions.db '.backup copy.db'`, a process of its own.
 ///
-/// The file must be on a local disk. With `sqlite::memory:` the sessions end with the store.
+/// The file must be on a local disk. With `sqlite::memory:` the sessions end with the store; on a pool of the
+/// application's, table and sessions end with the last connection, which sqlx closes after ten minutes in which nobody
+/// has asked: give the pool `idle_timeout(None)` and `max_lifetime(None)`.
 #[cfg(feature = "sqlite")]
 pub type SqliteStore = SqlStore<sqlx::Sqlite>;
 
@@ -248,7 +250,7 @@ pub trait Dialect: Driver {}
 ///
 /// From a URL, or on a pool that the application has:
 ///
-/// ```
+/// ```no_run
 /// # #[cfg(feature = "sqlite")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -256,7 +258,7 @@ pub trait Dialect: Driver {}
 ///
 /// use sessions::SqliteStore;
 ///
-/// let pool = sqlx::SqlitePool::connect("sqlite::memory:").await?;
+/// let pool = sqlx::SqlitePool::connect("sqlite:shop.db?mode=rwc").await?;
 /// let store = SqliteStore::builder()
 ///     .with_table("visitors")
 ///     .with_sweep_interval(Duration::from_secs(300))

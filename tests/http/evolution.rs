@@ -259,6 +259,73 @@ async fn a_renamed_field_that_was_saved_needs_its_alias_no_more() {
     }
 }
 
+/// The same of a field that is a secret.
+mod renamed_secret {
+    use sessions::Secret;
+
+    use super::*;
+
+    macro_rules! build {
+        ($build:ident, $field:ident, $set:ident $(, $attribute:meta)*) => {
+            #[derive(Session)]
+            #[session(name = "Visitor")]
+            pub(super) struct $build {
+                $(#[$attribute])*
+                $field: Secret<u32>,
+                visits: u32,
+            }
+
+            impl $build {
+                /// Sets the field, or something else, and renews the id if that is wanted.
+                pub(super) async fn set(fleet: &mut Fleet<MemoryStore>, to: Option<u32>, renews: bool) {
+                    let set = async |session: Session<Self>| {
+                        {
+                            let mut s = session.write().await;
+                            match to {
+                                Some(to) => s.$set(to),
+                                None => *s.visits_mut() += 1,
+                            }
+                        }
+                        if renews {
+                            session.renew_id().await.unwrap();
+                        }
+                    };
+                    fleet.request(Codec::Postcard, set).await;
+                }
+
+                pub(super) async fn read(fleet: &mut Fleet<MemoryStore>) -> u32 {
+                    let read = async |session: Session<Self>| *session.read().await.$field.expose();
+                    fleet.request(Codec::Postcard, read).await
+                }
+            }
+        };
+    }
+
+    build!(Before, qty, set_qty, session(secret));
+    build!(Now, quantity, set_quantity, session(secret, alias = "qty"));
+    build!(Next, amount, set_amount, session(secret, alias = "qty", alias = "quantity"));
+
+    #[tokio::test]
+    async fn builds_that_call_a_secret_by_different_names_read_what_the_others_set() {
+        let mut fleet = Fleet::new();
+        for round in 0..8 {
+            let (at, renews) = (10 * round, round % 2 == 1);
+            for (number, to) in [(0, Some(at)), (1, Some(at + 1)), (2, Some(at + 2)), (0, None)] {
+                let by = (number + round) % 3;
+                match by {
+                    0 => Before::set(&mut fleet, to, renews).await,
+                    1 => Now::set(&mut fleet, to, renews).await,
+                    _ => Next::set(&mut fleet, to, renews).await,
+                }
+                let last = to.unwrap_or(at + 2);
+                assert_eq!(Before::read(&mut fleet).await, last, "{by} in {round}");
+                assert_eq!(Now::read(&mut fleet).await, last, "{by} in {round}");
+                assert_eq!(Next::read(&mut fleet).await, last, "{by} in {round}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_retyped_field_falls_back_alone() {
     #[derive(Session)]

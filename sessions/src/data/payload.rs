@@ -30,7 +30,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-mod names;
+pub(crate) mod names;
 
 use self::names::{Name, find, has_aliases, has_note, put_aliases, with_copies};
 use crate::{
@@ -70,7 +70,7 @@ pub(crate) type Fallbacks =
     std::cell::RefCell<Vec<(usize, &'static str, crate::data::codec::error::DecodeError)>>;
 
 /// A key and its body.
-type Entry<'a> = (&'a [u8], &'a [u8]);
+pub(crate) type Entry<'a> = (&'a [u8], &'a [u8]);
 
 impl<'a> PayloadReader<'a> {
     pub(crate) fn empty(fields: &'static [FieldInfo]) -> Self {
@@ -85,7 +85,7 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// Takes `payload` apart. An empty one is that of a session without any field.
-    #[cfg(any(test, feature = "secret"))]
+    #[cfg(test)]
     pub(crate) fn parse(fields: &'static [FieldInfo], payload: &'a [u8]) -> Result<Self, Corrupt> {
         let mut reader = Self::empty(fields);
         reader.read(payload)?;
@@ -169,7 +169,7 @@ impl<'a> PayloadReader<'a> {
     }
 
     /// The payload of these fields and this head.
-    #[cfg(any(test, feature = "secret", feature = "testing"))]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn write(&self, head: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         self.write_to(head, &mut out);
@@ -392,6 +392,31 @@ pub(crate) fn check(payload: &[u8]) -> Result<&[u8], Corrupt> {
     let (head, mut entries) = take_head(payload)?;
     while take_entry(&mut entries)?.is_some() {}
     Ok(head)
+}
+
+/// The encoded head of a payload, and its entries.
+#[cfg(feature = "secret")]
+pub(crate) fn parts(payload: &[u8]) -> Result<(&[u8], Vec<Entry<'_>>), Corrupt> {
+    let (head, mut rest) = take_head(payload)?;
+    let mut entries = Vec::new();
+    while let Some(entry) = take_entry(&mut rest)? {
+        entries.push(entry);
+    }
+    Ok((head, entries))
+}
+
+/// The payload of these parts. It is allocated once, so that no secret is left where it was too short.
+#[cfg(feature = "secret")]
+pub(crate) fn of_parts<'a>(
+    head: &[u8],
+    entries: impl Iterator<Item = Entry<'a>> + Clone,
+) -> zeroize::Zeroizing<Vec<u8>> {
+    let size = |(key, body): Entry<'_>| key.len() + body.len() + LENGTHS;
+    let size = LENGTHS + head.len() + entries.clone().map(size).sum::<usize>();
+    let mut out = Vec::with_capacity(size);
+    put_head(head, &mut out);
+    entries.for_each(|(key, body)| put_entry(key, body, &mut out));
+    out.into()
 }
 
 /// The head in a record; `None` if the record's payload is corrupt.

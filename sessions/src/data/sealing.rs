@@ -5,8 +5,8 @@
 //! sealed body = 32  nonce (24 bytes)  encrypted body, with its tag (16 bytes)
 //! ```
 //!
-//! XChaCha20-Poly1305, with a random nonce for every save and bound to the session and the field's key,
-//! so that no body can be moved. A body that cannot be opened stays in the record as it is: another
+//! XChaCha20-Poly1305, with a random nonce for every save and bound to the session and the name it is stored under,
+//! so that no body can be moved: a field with aliases is sealed under each of them. A body that cannot be opened stays in the record as it is: another
 //! process may have the key.
 //!
 //! What a seal cannot tell is when it was made: an attacker who can write to the store can put back an earlier
@@ -16,7 +16,10 @@
 use std::borrow::Cow;
 
 #[cfg(feature = "secret")]
-use crate::error::NoRandomness;
+mod names;
+
+#[cfg(feature = "secret")]
+use self::names::Sealing;
 use crate::{
     data::SessionData,
     error::Error,
@@ -31,7 +34,7 @@ use crate::{
 )]
 pub(crate) const fn growth<T: SessionData>() -> usize {
     #[cfg(feature = "secret")]
-    return sealed_fields::growth(T::FIELDS);
+    return names::growth(T::FIELDS);
     #[cfg(not(feature = "secret"))]
     0
 }
@@ -47,8 +50,13 @@ pub(crate) fn sealed<'a, T: SessionData>(
     keys: &CurrentKeys,
 ) -> Result<Cow<'a, Record>, Error> {
     #[cfg(feature = "secret")]
-    if const { sealed_fields::growth(T::FIELDS) } > 0 {
-        return sealed_fields::sealed::<T>(record, key, &keys.get());
+    if const { names::growth(T::FIELDS) } > 0 {
+        let keys = keys.get();
+        let sealing = Sealing { fields: T::FIELDS, key, keys: &keys };
+        let payload = sealing.sealed(&record.payload)?;
+        return Ok(payload.map_or(Cow::Borrowed(record), |payload| {
+            Cow::Owned(Record { payload: payload[..].into(), ..record.clone() })
+        }));
     }
     let _ = (key, keys);
     Ok(Cow::Borrowed(record))
@@ -66,8 +74,13 @@ pub(crate) fn opened<T: SessionData>(
     plain: Plain,
 ) -> Record {
     #[cfg(feature = "secret")]
-    if const { sealed_fields::growth(T::FIELDS) } > 0 {
-        return sealed_fields::opened::<T>(record, key, &keys.get(), plain);
+    if const { names::growth(T::FIELDS) } > 0 {
+        let keys = keys.get();
+        let sealing = Sealing { fields: T::FIELDS, key, keys: &keys };
+        return match sealing.opened(&record.payload, plain) {
+            Some(payload) => Record { payload: payload[..].into(), ..record },
+            None => record,
+        };
     }
     let _ = (key, keys, plain);
     record
@@ -82,143 +95,6 @@ pub(crate) enum Plain {
     /// The field has its default: an attacker who can write to the store may have put it there.
     #[cfg(feature = "secret")]
     Refused,
-}
-
-#[cfg(feature = "secret")]
-mod sealed_fields {
-    use chacha20poly1305::{
-        XChaCha20Poly1305,
-        aead::{Aead, Nonce, Payload},
-    };
-    use zeroize::Zeroizing;
-
-    use super::*;
-    use crate::{
-        data::{
-            FieldInfo,
-            body::{SEALED, is_sealed},
-            payload::{self, PayloadReader},
-        },
-        identity::keys::Keys,
-    };
-
-    type SealNonce = Nonce<XChaCha20Poly1305>;
-
-    /// The tag of the body, nonce and tag of the cipher, and a longer length before it all.
-    const OVERHEAD: usize = 1 + 24 + 16 + 2;
-
-    pub(crate) const fn growth(fields: &[FieldInfo]) -> usize {
-        let (mut rest, mut growth) = (fields, 0);
-        while let [first, others @ ..] = rest {
-            if first.secret {
-                // It is stored under its aliases too.
-                growth += OVERHEAD * (1 + first.aliases.len());
-            }
-            rest = others;
-        }
-        growth
-    }
-
-    pub(crate) fn sealed<'a, T: SessionData>(
-        record: &'a Record,
-        key: &StoreKey,
-        keys: &Keys,
-    ) -> Result<Cow<'a, Record>, Error> {
-        let payload = changed::<T, Error>(&record.payload, |info, body| {
-            if is_sealed(body) {
-                return Ok(None);
-            }
-            let mut nonce = SealNonce::default();
-            getrandom::fill(&mut nonce).map_err(NoRandomness::from)?;
-            let message = Payload { msg: body, aad: &bound_to(info.key, key) };
-            let encrypted = keys.first_secret().encrypt(&nonce, message);
-            let encrypted = encrypted.expect("it is far below 256 GiB");
-            Ok(Some(Zeroizing::new([&[SEALED], &nonce[..], &encrypted].concat())))
-        })?;
-        Ok(match payload {
-            Some(payload) => Cow::Owned(Record { payload: payload[..].into(), ..record.clone() }),
-            None => Cow::Borrowed(record),
-        })
-    }
-
-    pub(crate) fn opened<T: SessionData>(
-        record: Record,
-        key: &StoreKey,
-        keys: &Keys,
-        plain: Plain,
-    ) -> Record {
-        let payload = changed::<T, std::convert::Infallible>(&record.payload, |info, body| {
-            match plain {
-                _ if is_sealed(body) => {}
-                Plain::Read => return Ok(None),
-                Plain::Refused => {
-                    tracing::warn!(
-                        field = info.key,
-                        "a secret field was not encrypted in the store \
-                         (`SessionLayerBuilder::without_plain_secrets`): default"
-                    );
-                    // Sealed, and by nobody.
-                    return Ok(Some(Zeroizing::new(vec![SEALED])));
-                }
-            }
-            let names = [info.key].into_iter().chain(info.aliases.iter().copied());
-            let plain = names.into_iter().find_map(|name| open(body, &bound_to(name, key), keys));
-            if plain.is_none() {
-                tracing::warn!(
-                    field = info.key,
-                    "a secret field was sealed with another key, or for another session or field: \
-                     default"
-                );
-            }
-            Ok(plain)
-        });
-        match payload {
-            Ok(Some(payload)) => Record { payload: payload[..].into(), ..record },
-            Ok(None) => record,
-            Err(never) => match never {},
-        }
-    }
-
-    fn open(body: &[u8], bound_to: &[u8], keys: &Keys) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, encrypted) = body.get(1..)?.split_at_checked(size_of::<SealNonce>())?;
-        let nonce = SealNonce::try_from(nonce).ok()?;
-        let message = || Payload { msg: encrypted, aad: bound_to };
-        let plain = keys.secrets().find_map(|cipher| cipher.decrypt(&nonce, message()).ok())?;
-        Some(Zeroizing::new(plain))
-    }
-
-    /// What a body is bound to: the length of the field's key stands in front, so that no other field
-    /// and session give the same.
-    fn bound_to(name: &str, key: &StoreKey) -> Vec<u8> {
-        // The derive refuses keys over 255 bytes.
-        [&[name.len() as u8], name.as_bytes(), key.as_bytes()].concat()
-    }
-
-    /// The payload with other bodies of its secret fields, if there are any.
-    fn changed<T: SessionData, E>(
-        payload: &[u8],
-        change: impl Fn(&FieldInfo, &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, E>,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, E> {
-        // A payload was checked when it was loaded.
-        let Ok(head) = payload::check(payload) else { return Ok(None) };
-        let Ok(reader) = PayloadReader::parse(T::FIELDS, payload) else { return Ok(None) };
-        let mut changed = Vec::new();
-        for (field, info) in T::FIELDS.iter().enumerate().filter(|(_, info)| info.secret) {
-            if let Some(body) = reader.body(field)
-                && let Some(body) = change(info, body)?
-            {
-                changed.push((field, body));
-            }
-        }
-        if changed.is_empty() {
-            return Ok(None);
-        }
-        let mut reader = reader;
-        for (field, body) in &changed {
-            reader.set_body(*field, body);
-        }
-        Ok(Some(Zeroizing::new(reader.write(head))))
-    }
 }
 
 #[cfg(test)]
@@ -311,11 +187,23 @@ mod tests {
         }
         assert_eq!(opened(&stored, key(1)), record);
         assert_eq!(opened(&by(&old), key(1)), record, "by an old key");
-        assert_eq!(opened(&by(&Keys::generate()), key(1)).payload.len(), stored.payload.len());
-        assert_eq!(opened(&stored, key(2)), stored, "another session's stays sealed");
+        for (stored, id) in [(&by(&Keys::generate()), key(1)), (&stored, key(2))] {
+            let other = opened(stored, id);
+            assert_eq!(body::<Data>(&other, ONE), body::<Data>(stored, ONE), "stays sealed");
+            assert_eq!(
+                *sealed::<Data>(&other, &id, &ring).unwrap(),
+                *stored,
+                "and under its alias"
+            );
+        }
         let (one, other) = (body::<Data>(&stored, ONE), body::<Data>(&stored, OTHER));
         let swapped = super::tests::record::<Data>(&[(ONE, &other), (OTHER, &one)]);
-        assert_eq!(opened(&swapped, key(1)), swapped, "another field's");
+        let shown = opened(&swapped, key(1));
+        assert_eq!(
+            [ONE, OTHER].map(|it| body::<Data>(&shown, it)),
+            [other, one],
+            "another field's"
+        );
         // What is sealed already is not sealed again.
         assert_eq!(*sealed::<Data>(&stored, &key(2), &current(&keys)).unwrap(), stored);
 

@@ -236,6 +236,10 @@ async fn a_value_that_is_moved_does_not_decrypt() {
     // To another field of the same session: the bodies, of what each has.
     let mut moved = payload.clone();
     moved.splice(other.clone(), payload[token.clone()].iter().copied());
+    store.put(at, record.clone().with_payload(moved.clone()).with_version(9));
+    assert_eq!(victim.get("/show").await.text(), "hidden hidden 0  ", "by its other name");
+    let older = entry(&payload, "older");
+    moved.splice(older, payload[token.clone()].iter().copied());
     store.put(at, record.clone().with_payload(moved).with_version(10));
     assert_eq!(victim.get("/show").await.text(), "hidden  0  ");
 
@@ -378,10 +382,10 @@ async fn it_counts_towards_the_limit_as_it_is_stored() {
     let layer = builder.with_payload_limit(1_000).build().expect("possible settings");
     let server = Server::start(routes().layer(layer)).await;
     let client = server.client();
-    for length in [600, 690, 780, 820, 900, 950] {
-        // Five fields of the struct, one of them under two names, can grow by 43 bytes each.
+    for length in [600, 640, 750, 820, 900, 950] {
+        // Five fields of the struct, one of them under two names and with a note, can grow by 42 bytes each.
         let status = client.get(&format!("/set/token/{}", "x".repeat(length))).await.status;
-        assert_eq!(status.is_success(), length < 720, "{length}");
+        assert_eq!(status.is_success(), length < 700, "{length}");
         assert!(store.records().iter().all(|(_, record)| record.payload.len() <= 1_000));
     }
 }

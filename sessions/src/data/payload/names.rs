@@ -8,8 +8,8 @@ use super::{Entry, PayloadReader, put_entry, put_sized, take_entry, take_head, t
 use crate::data::{FieldInfo, patch::Patch};
 
 /// By which name something of a field is stored.
-#[derive(Clone, Copy)]
-pub(super) enum Name {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
     Own,
     Alias,
     /// That of a [note](is_note), of this build's or of one that calls the field by an alias.
@@ -18,7 +18,7 @@ pub(super) enum Name {
 
 /// The field that is stored under `key`, looking first where it is expected.
 #[inline(always)]
-pub(super) fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, Name)> {
+pub(crate) fn find(fields: &[FieldInfo], expected: usize, key: &[u8]) -> Option<(usize, Name)> {
     match fields.get(expected) {
         Some(info) if info.key.as_bytes() == key => Some((expected, Name::Own)),
         _ => fields.iter().enumerate().find_map(|(field, info)| Some((field, name(info, key)?))),
@@ -57,7 +57,7 @@ fn take_copies(info: &FieldInfo, body: &[u8], rest: &mut &[u8]) -> bool {
 }
 
 /// Stands before a field's key as that of the field's [note](is_note). No text begins with it.
-const NOTE: u8 = 0xff;
+pub(crate) const NOTE: u8 = 0xff;
 
 /// Whether it is the key of what is noted beside a field that is stored under its aliases too:
 ///
@@ -72,7 +72,7 @@ pub(super) fn is_note(key: &[u8]) -> bool {
     key.first() == Some(&NOTE)
 }
 
-fn hash(body: &[u8]) -> [u8; 8] {
+pub(crate) fn hash(body: &[u8]) -> [u8; 8] {
     let hash = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -80,24 +80,24 @@ fn hash(body: &[u8]) -> [u8; 8] {
 }
 
 /// A [note](is_note), taken apart.
-struct Note<'a> {
-    owner: &'a [u8],
-    hash: [u8; 8],
+pub(crate) struct Note<'a> {
+    pub(crate) owner: &'a [u8],
+    pub(crate) hash: [u8; 8],
     aliases: &'a [u8],
 }
 
 impl<'a> Note<'a> {
-    fn new((key, note): Entry<'a>) -> Option<Self> {
+    pub(crate) fn new((key, note): Entry<'a>) -> Option<Self> {
         let (hash, aliases) = note.split_first_chunk()?;
         Some(Self { owner: &key[1..], hash: *hash, aliases })
     }
 
-    fn aliases(&self) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.aliases;
         std::iter::from_fn(move || take_sized(&mut rest))
     }
 
-    fn names(&self, key: &[u8]) -> bool {
+    pub(crate) fn names(&self, key: &[u8]) -> bool {
         self.owner == key || self.aliases().any(|alias| alias == key)
     }
 
@@ -203,7 +203,7 @@ impl<'a> PayloadReader<'a> {
 }
 
 #[cfg(all(test, feature = "bincode"))]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::data::{
         patch::RequestId,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     /// What a build calls the field that is `set`, beside another one.
-    type Build = &'static [FieldInfo];
+    pub(crate) type Build = &'static [FieldInfo];
     const BEFORE: Build = &[FieldInfo::new("count"), FieldInfo::new("other")];
     const NOW: Build = &[FieldInfo::new("visits").aliases(&["count"]), FieldInfo::new("other")];
     const AFTER: Build = &[FieldInfo::new("visits"), FieldInfo::new("other")];
@@ -234,12 +234,12 @@ mod tests {
     const LAST: Build = &[FieldInfo::new("all"), FieldInfo::new("other")];
     const BACK: Build = &[FieldInfo::new("count").aliases(&["visits"]), FieldInfo::new("other")];
 
-    fn read(fields: Build, payload: &[u8]) -> u32 {
+    pub(crate) fn read(fields: Build, payload: &[u8]) -> u32 {
         PayloadReader::parse(fields, payload).unwrap().field(0, || 99)
     }
 
     /// What a save of one field makes of `payload`, in the way that a slot chooses.
-    fn saved(fields: Build, payload: &[u8], field: usize, value: u32) -> Vec<u8> {
+    pub(crate) fn saved(fields: Build, payload: &[u8], field: usize, value: u32) -> Vec<u8> {
         let mut patch = Patch::default();
         patch.set(field, body(&fields[field], value)[..].into(), RequestId(1));
         let mut out = Vec::new();

@@ -16,7 +16,8 @@ use sessions_tests::{
     servers::{Folder, Kind, StoreServer},
 };
 use sqlx::{
-    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row, SqliteConnection,
+    AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, PgPool, Row,
+    SqliteConnection,
     mysql::MySqlPoolOptions,
     postgres::{PgConnectOptions, PgPoolOptions},
     raw_sql,
@@ -163,6 +164,78 @@ async fn postgres_serves_sessions_whatever_the_isolation_of_transactions_is() {
         serves(&store).await;
         let pool = PgPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
         serves(&PostgresStore::new(pool)).await;
+    }
+}
+
+/// An administrator changes the level while the store is in use, for the connections that are there or for those to come;
+/// and changes it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_serves_sessions_though_the_isolation_of_transactions_changes() {
+    let Some(server) = StoreServer::start(Kind::Postgres) else { return };
+    under_test("PostgreSQL, becoming serializable");
+    let mut admin = PgConnection::connect(&server.url()).await.unwrap();
+    for set in ["ALTER SYSTEM", "ALTER ROLE CURRENT_USER"] {
+        let store = PostgresStore::connect(&server.url()).await.unwrap();
+        serves(&store).await;
+        for level in ["serializable", "read committed", "serializable"] {
+            let change = format!("{set} SET default_transaction_isolation = '{level}'");
+            admin.execute(AssertSqlSafe(change)).await.unwrap();
+            admin.execute("SELECT pg_reload_conf()").await.unwrap();
+            sleep(Duration::from_millis(200)).await;
+            if set.contains("ROLE") {
+                renew_connections(&mut admin, &store).await;
+            }
+            serves_many_at_once(&store).await;
+        }
+        let reset = format!("{set} RESET default_transaction_isolation");
+        admin.execute(AssertSqlSafe(reset)).await.unwrap();
+        admin.execute("SELECT pg_reload_conf()").await.unwrap();
+    }
+}
+
+/// Ends the store's connections, as the server does when it restarts, and has the store find that out.
+async fn renew_connections(admin: &mut PgConnection, store: &PostgresStore) {
+    let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE usename = current_user AND pid <> pg_backend_pid()";
+    admin.execute(end_all).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    let look = store.clone();
+    let looks = at_once(100, move |_| {
+        let store = look.clone();
+        async move { drop(store.load(&key()).await) }
+    });
+    looks.await;
+}
+
+/// Saves that wait for the one which finds out that each has to be a transaction are saved all the same.
+#[tokio::test]
+async fn mariadb_loses_autocommit_while_saves_wait_for_each_other() {
+    // A commit that takes longer than saves wait for each other has them go alone.
+    let quick = ["--innodb-flush-log-at-trx-commit=0"];
+    let Some(server) = StoreServer::start_with(Kind::MariaDb, &quick) else { return };
+    under_test("MariaDB, losing autocommit");
+    let pool = MySqlPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
+    MySqlStore::new(pool.clone()).migrate().await.unwrap();
+    let mut admin = MySqlConnection::connect(&server.url()).await.unwrap();
+    for round in 0..10 {
+        let store = MySqlStore::new(pool.clone());
+        let sessions: Vec<_> = (0..20).map(|_| key()).collect();
+        for session in &sessions {
+            let _ = store.create(session, &record(1, None, b"x")).await.unwrap();
+        }
+        admin.execute("SET GLOBAL autocommit = 0").await.unwrap();
+        // Until it is time to look again.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+        let saved = at_once(sessions.len(), move |number| {
+            let (store, session) = (store.clone(), sessions[number]);
+            async move { store.replace(&session, &record(2, None, b"y"), 1).await }
+        });
+        for answer in saved.await {
+            assert_eq!(answer.unwrap(), Replaced::Done, "in {round}");
+        }
+        admin.execute("SET GLOBAL autocommit = 1").await.unwrap();
     }
 }
 

@@ -128,12 +128,15 @@ impl<D: Dialect> Ticket<D> {
 }
 
 impl<D: Dialect> Core<D> {
+    /// Whether each save is sent by itself. Before the first write it is not known how this server is to be
+    /// written to.
+    fn goes_alone(&self) -> bool {
+        self.known(|known| known.in_transactions || known.is_serializable || !known.commits)
+    }
+
     /// How a save of `bytes` goes; what it is, is only asked if it waits.
     pub(super) fn place(self: &Arc<Self>, bytes: usize, save: impl FnOnce() -> Save) -> Place<D> {
-        // Before the first write it is not known how this server is to be written to.
-        let goes_alone =
-            self.known(|known| known.in_transactions || known.is_serializable || !known.commits);
-        if self.statements.replace_together.is_empty() || goes_alone {
+        if self.statements.replace_together.is_empty() || self.goes_alone() {
             return Place::Alone;
         }
         match self.line.join(D::SAVES_AT_ONCE, bytes, save) {
@@ -161,6 +164,10 @@ impl<D: Dialect> AsyncDriver<D, Vec<bool>> for ReplaceTogether<'_, D> {
         unprepared: bool,
     ) -> Result<Vec<bool>, sqlx::Error> {
         let Value::Int(now) = self.core.now() else { return Ok(Vec::new()) };
+        // Since they have been waiting it has turned out that each call has to be a transaction: this one already is.
+        if self.core.goes_alone() {
+            return Ok(Vec::new());
+        }
         let statements = &self.core.statements.replace_together;
         let done = D::replace_together(connection, statements, self.saves, now, unprepared);
         let error = match done.await {

@@ -226,7 +226,7 @@ impl<T: SessionUser> Session<T> {
             saved?;
         }
         // A save of the old one that is under way has to end first: it may be creating the record.
-        let _turn = old.turn.take().await;
+        let _turn = old.take_turn().await;
         if let (Some(ended), Some(store)) = (old.registration(), shared.store())
             && let Err(error) = renew::write_tombstone(shared, store, &ended.key).await
         {

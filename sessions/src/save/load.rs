@@ -101,7 +101,7 @@ async fn refresh_from<T: SessionData>(
     if let Some(state) = fetch(shared, slot, key, source, false).await? {
         return Ok(state);
     }
-    let _turn = slot.turn.take().await;
+    let _turn = slot.take_turn().await;
     let state = fetch(shared, slot, key, source, true).await?;
     Ok(state.unwrap_or_else(|| slot.state()))
 }

@@ -148,7 +148,7 @@ pub(crate) enum Saved {
 pub(crate) async fn save_with_retries<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    turn: &mut StoreTurn<'_>,
+    turn: &mut StoreTurn<'_, T>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
     let save = save_in_span(shared, slot, turn, job);
@@ -162,7 +162,7 @@ pub(crate) async fn save_with_retries<T: SessionData>(
 async fn save_in_span<T: SessionData>(
     shared: &Shared<T>,
     slot: &Arc<Slot<T>>,
-    turn: &mut StoreTurn<'_>,
+    turn: &mut StoreTurn<'_, T>,
     job: SaveJob<'_>,
 ) -> Result<Saved, Error> {
     // Long: the loop of the module's picture, with an arm for each plan. Boxed is what a usual save does

@@ -43,7 +43,7 @@ use crate::{
 pub(crate) async fn renew<T: SessionData>(
     shared: &Shared<T>,
     token: &LockToken<T>,
-    turn: &mut StoreTurn<'_>,
+    turn: &mut StoreTurn<'_, T>,
     job: SaveJob<'_>,
 ) -> Result<(Record, Registration<T>), Error> {
     // Long: the steps of a renewal in their order, each with what undoes the ones before it.

@@ -9,34 +9,30 @@ use crate::{
     error::Error,
     record::head::Lease,
     save::shared::Shared,
-    slot::{
-        Slot,
-        turn::{TakenTurn, Turn},
-    },
+    slot::{Slot, turn::TakenTurn},
     sync::sleep,
 };
 
 /// The right to talk to the store about one session, for one purpose. Its holder may let go of it for
 /// a moment. Counts for how long leases and other saves have been in the way.
-pub(crate) struct StoreTurn<'a> {
-    turn: &'a Turn,
+pub(crate) struct StoreTurn<'a, T: SessionData> {
+    slot: &'a Slot<T>,
     taken: Option<TakenTurn<'a>>,
     pub(super) lease_wait: LeaseWait,
     pub(super) lost: Lost,
 }
 
-impl<'a> StoreTurn<'a> {
-    pub(crate) async fn for_slot<T: SessionData>(slot: &'a Slot<T>) -> Self {
-        let turn = &slot.turn;
-        let taken = Some(turn.take().await);
-        Self { turn, taken, lease_wait: LeaseWait::default(), lost: Lost::default() }
+impl<'a, T: SessionData> StoreTurn<'a, T> {
+    pub(crate) async fn for_slot(slot: &'a Slot<T>) -> Self {
+        let taken = Some(slot.take_turn().await);
+        Self { slot, taken, lease_wait: LeaseWait::default(), lost: Lost::default() }
     }
 
     /// Lets other holders of the turn go first for this long.
     pub(crate) async fn pause(&mut self, pause: Duration) {
         self.taken = None;
         sleep(pause).await;
-        self.taken = Some(self.turn.take().await);
+        self.taken = Some(self.slot.take_turn().await);
     }
 }
 
@@ -57,12 +53,12 @@ pub(super) struct LeaseWait {
     pub(super) overdue: Option<u64>,
 }
 
-impl StoreTurn<'_> {
+impl<T: SessionData> StoreTurn<'_, T> {
     /// Waits a little before a leased session is loaded again, or finds that the lease is overdue. An
     /// error once this has taken as long as a guard would wait for its lock.
     ///
     /// Lets go of the turn meanwhile: another request may end the session.
-    pub(crate) async fn wait_for<T: SessionData>(
+    pub(crate) async fn wait_for(
         &mut self,
         lease: Lease,
         version: u64,

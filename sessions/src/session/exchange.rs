@@ -98,7 +98,7 @@ impl<T: SessionData> Session<T> {
         self.end_refused().await?;
         let slot = self.handle.slot();
         // A save of this slot that is under way has to end first: it may be creating the record.
-        let _turn = slot.turn.take().await;
+        let _turn = slot.take_turn().await;
         // A session that was renewed keeps its tombstone, for requests that still send the old cookie.
         let is_to_end = slot.registration().filter(|_| !slot.state().has_moved());
         let has_ended = match (is_to_end, shared.store()) {
@@ -137,7 +137,7 @@ impl<T: SessionData> Session<T> {
         let (Some(id), Some(store)) = (refused, shared.store()) else { return Ok(()) };
         let key = id.store_key();
         let slot = shared.registry.slot_of(id, key);
-        let _turn = slot.turn.take().await;
+        let _turn = slot.take_turn().await;
         if load::refresh_locked(shared, &slot, &key).await? != SlotState::Stored {
             return Ok(());
         }

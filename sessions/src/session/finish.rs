@@ -118,9 +118,11 @@ impl<T: SessionData> Handle<T> {
         let seen_at = opened.opened_at.filter(|_| *self.has_just_opened.get_mut());
         let writer = opened.writer;
         let current = opened.current.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Before the save: if that ends in a panic of a user's `Drop`, nothing is left to be saved.
+        let wrote = std::mem::take(self.wrote.get_mut());
         if current.needs_nothing
             && current.has_session_of_cookie()
-            && !*self.wrote.get_mut()
+            && !wrote
             && *self.has_just_opened.get_mut()
         {
             self.give_back(opened);
@@ -128,14 +130,12 @@ impl<T: SessionData> Handle<T> {
         }
         // Nor does anybody wait for the session's end.
         let is_alone = Arc::strong_count(&current.slot) == 1;
-        let outcome = match *self.wrote.get_mut() {
+        let saved = match wrote {
             true => self.save_at_once(&current.slot, writer, seen_at, is_alone),
             false => Some(None),
         };
-        let outcome = outcome.and_then(|saved| {
-            *self.wrote.get_mut() = false;
-            self.answer_at_once(current, saved, seen_at)
-        });
+        *self.wrote.get_mut() = saved.is_none();
+        let outcome = saved.and_then(|saved| self.answer_at_once(current, saved, seen_at));
         match outcome {
             // Nobody asks for the session any more.
             Some(_) => self.give_back(opened),
@@ -204,7 +204,7 @@ impl<T: SessionData> Handle<T> {
         }
         let mut _turn = None;
         if self.needs_cookie(seen.state) {
-            _turn = Some(slot.turn.try_take()?);
+            _turn = Some(slot.try_take_turn()?);
             seen = self.inspect(slot, seen.now);
         }
         Some(self.outcome(current, seen, false, None))
@@ -286,7 +286,7 @@ impl<T: SessionData> Handle<T> {
 
     /// Notes in the record, for all processes, that the session's cookie is sent again, and says whether
     /// that is so: not if the session has ended, another process has a lease on it, or the store fails.
-    async fn note_cookie(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> bool {
+    async fn note_cookie(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_, T>) -> bool {
         let job = SaveJob { kind: SaveKind::NoteCookie, ..SaveJob::new(None) };
         if let Err(error) = save::save_with_retries(&self.shared, slot, turn, job).await
             && error.kind() != ErrorKind::Ended
@@ -299,7 +299,7 @@ impl<T: SessionData> Handle<T> {
 
     /// Extends the expiry with a save, which says when the session was last seen; without one while
     /// another process has a lease on the session, or if it is too large by now.
-    async fn note_seen(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) {
+    async fn note_seen(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_, T>) {
         let job = SaveJob { kind: SaveKind::NoteUse, ..SaveJob::new(None) };
         match save::save_with_retries(&self.shared, slot, turn, job).await {
             Err(error) if error.kind() == ErrorKind::Ended => return,
@@ -338,7 +338,7 @@ impl<T: SessionData> Handle<T> {
         Seen { state, lifetime, created_at: record.created_at, is_cookie_old, now }
     }
 
-    async fn save(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_>) -> Result<(), Error> {
+    async fn save(&self, slot: &Arc<Slot<T>>, turn: &mut StoreTurn<'_, T>) -> Result<(), Error> {
         let writer = self.writer();
         match save::save_with_retries(&self.shared, slot, turn, self.job()).await {
             Err(error) if error.kind() == ErrorKind::Ended => {
@@ -525,7 +525,8 @@ mod tests {
     fn the_futures_of_a_response_are_small() {
         let finish = size(|handle: &'static HandleOf| handle.finish());
         assert!(finish <= 1032 - 256, "finish: {finish} bytes");
-        type Save = (&'static HandleOf, &'static Arc<Slot<Data>>, &'static mut StoreTurn<'static>);
+        type Save =
+            (&'static HandleOf, &'static Arc<Slot<Data>>, &'static mut StoreTurn<'static, Data>);
         let save = size(|(handle, slot, turn): Save| handle.save(slot, turn));
         assert!(save <= 1032, "save: {save} bytes");
     }

@@ -66,7 +66,7 @@ pub(crate) struct Slot<T: SessionData> {
     pub(crate) lock: Lock,
     /// Held while a request talks to the store about this session, so that no two saves of one slot
     /// run at the same time.
-    pub(crate) turn: Turn,
+    turn: Turn,
     /// The session's id and its entry in the registry, of a slot that was made for a stored session.
     registration: Option<Registration<T>>,
     /// The same of one that was not; unset until the session has been stored for the first time.

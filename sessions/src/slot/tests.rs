@@ -1,7 +1,7 @@
 //! The planner as tables: what a slot knows and what a save is asked to do, and what is to be done. And what
 //! the slot makes of the store's answers.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, sync::mpsc, thread, time::Duration};
 
 mod check_in;
 mod lease;
@@ -1151,6 +1151,34 @@ fn a_store_that_answers_at_once_is_asked_for_a_plain_save_alone() {
             }
         }
     }
+}
+
+/// As a logout does that another task of the request begins while the response is being made ready: it has to end what
+/// that has created.
+#[test]
+fn who_takes_the_turn_sees_what_a_save_at_once_has_done() {
+    let slot = Arc::new(unsaved());
+    write(&slot, A, "one", OURS);
+    let (tell, told) = mpsc::channel();
+    let saved = slot.save_at_once(
+        ours(),
+        context(),
+        |_| (),
+        |_, _| {
+            let slot_of_other = slot.clone();
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let _turn = runtime.block_on(slot_of_other.take_turn());
+                let _ = tell.send(slot_of_other.registration().is_some());
+            });
+            let too_early = told.recv_timeout(Duration::from_millis(100));
+            assert!(too_early.is_err(), "another has the turn while the session is being created");
+            slot.register(registration());
+            true
+        },
+    );
+    assert!(matches!(saved, SavedAtOnce::Done(())));
+    assert_eq!(told.recv(), Ok(true));
 }
 
 #[test]

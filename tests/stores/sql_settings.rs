@@ -71,9 +71,9 @@ async fn serves_many_at_once<D: Dialect>(store: &SqlStore<D>) {
 async fn counts_in_one_session<D: Dialect>(store: &SqlStore<D>) {
     let session = key();
     let _ = store.create(&session, &record(1, Some("ann"), &[1; 300])).await.unwrap();
-    let (stores, shared) = (store.clone(), session.clone());
+    let stores = store.clone();
     at_once(10, move |_| {
-        let (store, session) = (stores.clone(), shared.clone());
+        let store = stores.clone();
         async move {
             let mut counted = 0;
             while counted < 10 {

@@ -179,9 +179,14 @@ fn all_at_once_on<S: Store + Clone>(
             check(plain, sum, other);
         });
     };
+    run(scenario);
+}
+
+/// In many orders.
+fn run(scenario: impl Fn() + Clone + Send + Sync + 'static) {
     let mut config = Config::new();
     config.stack_size = 1 << 20;
-    Runner::new(RandomScheduler::new(SCHEDULES), config.clone()).run(scenario);
+    Runner::new(RandomScheduler::new(SCHEDULES), config.clone()).run(scenario.clone());
     // Fewer switches, at places that are hard to hit.
     Runner::new(PctScheduler::new(3, SCHEDULES), config).run(scenario);
 }
@@ -222,5 +227,36 @@ fn different_fields_of_two_processes_are_all_kept() {
     all_at_once(asks, |plain, sum, other| {
         assert!((1..=2).contains(&plain));
         assert_eq!((sum, other), (1, 1));
+    });
+}
+
+/// A task of the request ends the session while the response saves it for the first time: whichever is first, no
+/// record stays.
+#[test]
+fn a_session_that_is_ended_while_it_is_first_saved_leaves_nothing() {
+    run(|| {
+        block_on(async {
+            let store = MemoryStore::new();
+            let process = Process::new(store.clone(), Keys::generate());
+            let task = Arc::new(Mutex::new(None));
+            let begun = task.clone();
+            let service = process.layer(service_fn(move |request: Request<()>| {
+                let begun = begun.clone();
+                async move {
+                    let session = Session::<Data>::open(request.extensions()).await.expect("works");
+                    session.write().await.set_plain(1);
+                    let end = spawn(async move { session.destroy_now().await });
+                    *begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+                    Ok::<_, Infallible>(Response::new(String::new()))
+                }
+            }));
+            let request = Request::builder().body(()).expect("a request");
+            let response = service.oneshot(request).await;
+            assert!(response.unwrap_or_else(|never| match never {}).status().is_success());
+            let end = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+            end.expect("the handler has run").await.expect("no panic").expect("the store works");
+            assert_eq!(store.len(), 0, "a record is left");
+            assert_eq!(process.sessions_in_use(), 0, "a slot is left");
+        });
     });
 }

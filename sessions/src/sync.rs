@@ -30,3 +30,13 @@ pub(crate) async fn sleep(_: std::time::Duration) {
 pub(crate) async fn timeout<F: Future>(_: std::time::Duration, work: F) -> Result<F::Output, ()> {
     Ok(work.await)
 }
+
+/// Here the model checker lets other threads go first, as at each lock. Without the checker it is nothing.
+#[cfg(not(shuttle))]
+#[inline(always)]
+pub(crate) fn others_may_go_first() {}
+
+#[cfg(shuttle)]
+pub(crate) fn others_may_go_first() {
+    shuttle::thread::yield_now();
+}

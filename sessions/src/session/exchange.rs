@@ -91,7 +91,7 @@ impl<T: SessionData> Session<T> {
         self.handle.current().slot = successor;
     }
 
-    pub(super) async fn destroy_now(&self) -> Result<(), Error> {
+    pub(crate) async fn destroy_now(&self) -> Result<(), Error> {
         let shared = &*self.handle.shared;
         let _switch = self.handle.begin_switch().await;
         #[cfg(feature = "device-bound")]

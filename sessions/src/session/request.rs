@@ -332,6 +332,7 @@ impl<T: SessionData> Handle<T> {
     }
 
     /// The request is done with its session.
+    #[allow(clippy::boxed_local, reason = "out of the box a large one would be moved once more")]
     pub(super) fn give_back(&self, opened: Box<OpenedSession<T>>) {
         let current = opened.current.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What one request alone is made of is quicker made anew than fetched from memory that

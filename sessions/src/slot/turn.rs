@@ -3,7 +3,7 @@
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Slot;
-use crate::data::SessionData;
+use crate::{data::SessionData, sync::others_may_go_first};
 
 /// A semaphore of one place, because that says whether the place is taken without taking it.
 ///
@@ -20,7 +20,9 @@ impl Turn {
     }
 
     pub(super) fn is_taken(&self) -> bool {
-        self.0.available_permits() == 0
+        let is_taken = self.0.available_permits() == 0;
+        others_may_go_first();
+        is_taken
     }
 }
 

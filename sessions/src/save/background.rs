@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime::Handle as Runtime;
+use tokio::runtime::{self, Handle as Runtime};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -34,9 +34,18 @@ impl<T: SessionData> Shared<T> {
         gone: Option<RequestId>,
         job: SaveJob<'static>,
     ) {
-        let rescue =
-            Rescue { shared: self.clone(), slot, gone, job, is_first: true, is_done: false };
-        self.background.spawn_as_it_is(runtime, rescue.save());
+        let Some(runtime) = self.background.runtime_for(runtime) else { return };
+        let runs_in = runtime.id();
+        let rescue = Rescue {
+            shared: self.clone(),
+            slot,
+            gone,
+            job,
+            runs_in,
+            is_first: true,
+            is_done: false,
+        };
+        self.background.spawn_in(&runtime, rescue.save());
     }
 
     async fn save_until_done(&self, slot: &Arc<Slot<T>>, job: SaveJob<'static>) {
@@ -65,12 +74,13 @@ impl<T: SessionData> Shared<T> {
 }
 
 /// A save in the background. If its runtime ends first, as that of a worker of actix-web does with the
-/// server, the save begins anew in the runtime that the layer was built in.
+/// server, or has ended already, the save begins anew in the one where that is seen, or where the layer was built.
 struct Rescue<T: SessionData> {
     shared: Arc<Shared<T>>,
     slot: Arc<Slot<T>>,
     gone: Option<RequestId>,
     job: SaveJob<'static>,
+    runs_in: runtime::Id,
     /// It may begin anew.
     is_first: bool,
     is_done: bool,
@@ -92,15 +102,19 @@ impl<T: SessionData> Drop for Rescue<T> {
             return;
         }
         let background = &self.shared.background;
-        let ending = Runtime::try_current().ok().map(|runtime| runtime.id());
-        let home = background.home.as_ref().filter(|home| Some(home.id()) != ending);
-        match home.filter(|_| self.is_first && !std::thread::panicking()) {
-            Some(home) => {
+        let current = Runtime::try_current().ok();
+        let seen = background.runtime.get().cloned();
+        let others = [current, background.home.clone(), seen].into_iter().flatten();
+        let other = others.into_iter().find(|other| other.id() != self.runs_in);
+        match other.filter(|_| self.is_first && !std::thread::panicking()) {
+            Some(other) => {
                 tracing::debug!("a background save begins anew, because its runtime has ended");
                 let Self { shared, slot, gone, job, .. } = &*self;
                 let (shared, slot, gone, job) = (shared.clone(), slot.clone(), *gone, *job);
-                let again = Self { shared, slot, gone, job, is_first: false, is_done: false };
-                background.spawn_as_it_is(Some(home), again.save());
+                let runs_in = other.id();
+                let again =
+                    Self { shared, slot, gone, job, runs_in, is_first: false, is_done: false };
+                background.spawn_in(&other, again.save());
             }
             None => log_cut_short(),
         }
@@ -134,34 +148,30 @@ impl Background {
         }
     }
 
-    /// In the runtime where the request was, rather than wherever its last handle is dropped: that
-    /// may be no runtime at all, or one that is about to end.
-    pub(crate) fn spawn(
-        &self,
-        runtime: Option<&Runtime>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    /// In the runtime where the caller is.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let unfinished = Unfinished { is_done: false };
-        self.spawn_as_it_is(runtime, async move {
-            work.await;
-            unfinished.done();
-        });
+        if let Some(runtime) = self.runtime_for(None) {
+            self.spawn_in(&runtime, async move {
+                work.await;
+                unfinished.done();
+            });
+        }
     }
 
-    /// The same, for work that says so itself when it is cut short.
-    fn spawn_as_it_is(
-        &self,
-        runtime: Option<&Runtime>,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) {
+    /// The runtime where the request was, rather than wherever its last handle is dropped: that
+    /// may be no runtime at all, or one that is about to end.
+    fn runtime_for(&self, request: Option<&Runtime>) -> Option<Runtime> {
         let current = || Runtime::try_current().ok();
-        let Some(runtime) =
-            runtime.cloned().or_else(current).or_else(|| self.runtime.get().cloned())
-        else {
+        let runtime = request.cloned().or_else(current).or_else(|| self.runtime.get().cloned());
+        if runtime.is_none() {
             tracing::error!("there is no tokio runtime to save a dropped request's writes in");
-            return;
-        };
-        self.tasks.spawn_on(work.in_current_span(), &runtime);
+        }
+        runtime
+    }
+
+    fn spawn_in(&self, runtime: &Runtime, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(work.in_current_span(), runtime);
     }
 
     /// Waits until nothing is running.

@@ -68,7 +68,8 @@ impl<T: SessionData> LeaseGuard<T> {
             renewal: None,
         };
         save::save_with_retries(shared, slot, &mut turn, SaveJob::new(Some(writer))).await?;
-        let runtime = leased.runtime.clone().or_else(|| Runtime::try_current().ok());
+        // That where the request began to write may have ended.
+        let runtime = Runtime::try_current().ok().or_else(|| leased.runtime.clone());
         leased.renewal = runtime.map(|it| it.spawn(leased.renew(lease)).abort_handle());
         Ok(leased)
     }

@@ -31,7 +31,7 @@ impl<T: SessionData> Handle<T> {
         let Some(old) = adoption.predecessor.session_id(&cookies) else { return Ok(false) };
         let (done, outcome) = tokio::sync::oneshot::channel();
         let shared = self.shared.clone();
-        self.shared.background.spawn(None, async move {
+        self.shared.background.spawn(async move {
             let Some(adoption) = &shared.adoption else { return };
             // Nobody may be listening any more.
             let _ = done.send(adopt(&shared, adoption, &old).await);

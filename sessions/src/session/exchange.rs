@@ -162,7 +162,7 @@ impl<T: SessionData> Session<T> {
         work: impl Future<Output = Result<R, Error>> + Send + 'static,
     ) -> Result<R, Error> {
         let (done, outcome) = tokio::sync::oneshot::channel();
-        self.handle.shared.background.spawn(self.handle.runtime().as_ref(), async move {
+        self.handle.shared.background.spawn(async move {
             // Nobody may be listening any more.
             let _ = done.send(work.await);
         });

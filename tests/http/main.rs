@@ -10,6 +10,7 @@ mod evolution;
 mod failing_stores;
 mod fields;
 mod flood;
+mod in_between;
 mod keys;
 mod kinds;
 mod layers;

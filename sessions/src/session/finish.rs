@@ -29,11 +29,12 @@ use crate::{
     identity::id::SessionId,
     record::expiry::Lifetime,
     save::{self, load, turn::StoreTurn},
-    session::request::{Current, Handle},
+    session::request::{Current, Handle, OpenedSession},
     slot::{
         Slot, SlotState, SlotView,
         plan::{SaveJob, SaveKind, SavedAtOnce},
     },
+    sync::AtomicBool,
 };
 #[cfg(feature = "private-cookie")]
 use crate::{
@@ -114,34 +115,31 @@ impl<T: SessionData> Handle<T> {
     /// The same where the response has the only handle, as nearly always: then no task of the request can
     /// do anything meanwhile, and there is nothing to lock.
     fn finish_alone(&mut self) -> Option<Outcome> {
-        let mut opened = self.opened.take()?;
-        let seen_at = opened.opened_at.filter(|_| *self.has_just_opened.get_mut());
+        let mut taken = Taken { opened: self.opened.take(), handle: self };
+        let Taken { opened, handle } = &mut taken;
+        let opened = opened.as_mut()?;
+        let seen_at = opened.opened_at.filter(|_| *handle.has_just_opened.get_mut());
         let writer = opened.writer;
         let current = opened.current.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Before the save: if that ends in a panic of a user's `Drop`, nothing is left to be saved.
-        let wrote = std::mem::take(self.wrote.get_mut());
         if current.needs_nothing
             && current.has_session_of_cookie()
-            && !wrote
-            && *self.has_just_opened.get_mut()
+            && !*handle.wrote.get_mut()
+            && *handle.has_just_opened.get_mut()
         {
-            self.give_back(opened);
+            taken.give_back();
             return Some(Outcome { opened: true, ..Outcome::default() });
         }
         // Nor does anybody wait for the session's end.
         let is_alone = Arc::strong_count(&current.slot) == 1;
-        let saved = match wrote {
-            true => self.save_at_once(&current.slot, writer, seen_at, is_alone),
-            false => Some(None),
+        let saved = match *handle.wrote.get_mut() {
+            true => handle.save_at_once(&current.slot, writer, seen_at, is_alone)?,
+            false => None,
         };
-        *self.wrote.get_mut() = saved.is_none();
-        let outcome = saved.and_then(|saved| self.answer_at_once(current, saved, seen_at));
-        match outcome {
-            // Nobody asks for the session any more.
-            Some(_) => self.give_back(opened),
-            None => self.opened = OnceLock::from(opened),
-        }
-        outcome
+        *handle.wrote.get_mut() = false;
+        let outcome = handle.answer_at_once(current, saved, seen_at)?;
+        // Nobody asks for the session any more.
+        taken.give_back();
+        Some(outcome)
     }
 
     /// The same while tasks of the request, or its extensions, have handles.
@@ -152,15 +150,17 @@ impl<T: SessionData> Handle<T> {
         // Before the save: what a task of the request writes from here on is not part of that. And the save before
         // the look at `current`: what a save drops may have a `Drop` that looks there.
         if self.wrote.swap(false, SeqCst) {
-            match self.save_at_once(&self.slot(), self.writer(), seen_at, false) {
-                Some(seen) => saved = seen,
-                None => {
-                    self.wrote.store(true, SeqCst);
-                    return None;
-                }
-            }
+            let slot = self.slot();
+            let mut unsaved = Unsaved { wrote: &self.wrote, is_saved: false };
+            let seen = self.save_at_once(&slot, opened.writer, seen_at, false)?;
+            unsaved.is_saved = true;
+            saved = Some((slot, seen));
         }
-        self.answer_at_once(&self.current(), saved, seen_at)
+        let current = self.current();
+        // What was seen says nothing of a session that another task has put in its place meanwhile.
+        let of_current = saved.as_ref().filter(|(slot, _)| Arc::ptr_eq(slot, &current.slot));
+        let seen = of_current.and_then(|(_, seen)| *seen);
+        self.answer_at_once(&current, seen, seen_at)
     }
 
     /// Saves what this request wrote, if that takes no waiting: what the slot shows then, unless there was
@@ -494,6 +494,43 @@ impl<T: SessionData> Handle<T> {
         }
         let _ = current;
         false
+    }
+}
+
+/// What was opened, taken out of its handle. Unless the session is given back, it is put back there, also by a panic:
+/// what the request wrote is then saved without its response.
+struct Taken<'a, T: SessionData> {
+    opened: Option<Box<OpenedSession<T>>>,
+    handle: &'a mut Handle<T>,
+}
+
+impl<T: SessionData> Taken<'_, T> {
+    fn give_back(mut self) {
+        if let Some(opened) = self.opened.take() {
+            self.handle.give_back(opened);
+        }
+    }
+}
+
+impl<T: SessionData> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            self.handle.opened = OnceLock::from(opened);
+        }
+    }
+}
+
+/// Dropped by a save that fails or panics: the request still has something to save.
+struct Unsaved<'a> {
+    wrote: &'a AtomicBool,
+    is_saved: bool,
+}
+
+impl Drop for Unsaved<'_> {
+    fn drop(&mut self) {
+        if !self.is_saved {
+            self.wrote.store(true, SeqCst);
+        }
     }
 }
 

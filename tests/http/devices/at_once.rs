@@ -8,7 +8,7 @@ use sessions_tests::{
     eventually,
 };
 
-use super::{MINUTE, Shop, link_of};
+use super::{MINUTE, Shop, in_front_of, link_of, offer_at};
 use crate::COOKIE;
 
 #[tokio::test]
@@ -17,11 +17,10 @@ async fn of_two_devices_that_register_at_once_one_is_bound() {
         let shop = Shop::start().await;
         let twin = shop.twin().await;
         let first = shop.browser(1);
-        let offer = first.client.get("/login/7").await.header("secure-session-registration");
+        let offer = offer_at(&first.client, "/login/7").await;
         let mut second = Browser { key: shop.browser(2).key, ..first.clone() };
         if round % 2 == 0 {
-            second.client = twin.server.client();
-            second.client.set_cookie(COOKIE, first.client.cookie(COOKIE).as_deref());
+            second.client = in_front_of(&twin.server, &first.client);
         }
         let browsers = [first, second];
         // Each has found the session unbound before either binds the session.
@@ -62,7 +61,7 @@ async fn a_registration_beside_a_refresh_of_another_binding_is_carried_out_with_
         let shop = Shop::start().await;
         let old = shop.bound(1, 7).await;
         old.client.set_cookie(COOKIE, None);
-        let offer = old.client.get("/login/7").await.header("secure-session-registration");
+        let offer = offer_at(&old.client, "/login/7").await;
         let new = Browser { bound: None, ..old.clone() };
         let from_here = round % 2 == 0;
         let browsers = [old, new];
@@ -98,7 +97,7 @@ async fn a_registration_beside_a_refresh_of_another_binding_is_carried_out_with_
 async fn a_second_registration_beside_a_refresh_changes_nothing() {
     let shop = Shop::start().await;
     let mut owner = shop.browser(1);
-    let offer = owner.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&owner.client, "/login/7").await;
     assert_eq!(owner.register(&offer).await.status, StatusCode::OK);
     for _ in 0..20 {
         // A thief of the cookie has the offer as well, but not the key.
@@ -130,11 +129,7 @@ async fn two_tabs_that_refresh_at_once_both_show_their_device() {
         shop.clock.advance(10 * MINUTE);
         let second = match round % 2 {
             0 => browser.client.copy(),
-            _ => {
-                let client = twin.server.client();
-                client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
-                client
-            }
+            _ => in_front_of(&twin.server, &browser.client),
         };
         let tabs = [browser.clone(), Browser { client: second, ..browser.clone() }];
         let mut tabs = at_once(2, |number| {
@@ -193,13 +188,7 @@ async fn renewals_at_once_in_two_processes_keep_the_way_to_the_session() {
     let twin = shop.twin().await;
     let mut browser = shop.bound(1, 7).await;
     for _ in 0..50 {
-        let clients = [browser.client.copy(), {
-            let client = twin.server.client();
-            for name in [COOKIE, BOUND] {
-                client.set_cookie(name, browser.client.cookie(name).as_deref());
-            }
-            client
-        }];
+        let clients = [browser.client.copy(), in_front_of(&twin.server, &browser.client)];
         let before = browser.client.cookie(COOKIE);
         let replies = at_once(2, |number| {
             let client = clients[number].clone();
@@ -221,10 +210,7 @@ async fn a_logout_that_meets_a_renewal_in_another_process_leaves_the_way_to_the_
     let shop = Shop::start().await;
     let twin = shop.twin().await;
     let mut browser = shop.bound(1, 7).await;
-    let ending = twin.server.client();
-    for name in [COOKIE, BOUND] {
-        ending.set_cookie(name, browser.client.cookie(name).as_deref());
-    }
+    let ending = in_front_of(&twin.server, &browser.client);
     let gate = shop.store.hold(Operation::Delete);
     let logout = tokio::spawn(async move { ending.get("/logout").await });
     gate.wait_for_caller().await;

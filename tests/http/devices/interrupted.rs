@@ -11,15 +11,14 @@ use sessions_tests::{
     devices::{BOUND, Browser},
 };
 
-use super::{Customer, MINUTE, Shop, login, proof, who};
-use crate::COOKIE;
+use super::{Customer, MINUTE, OFFER, Shop, in_front_of, login, offer_at, proof, who};
 
 #[tokio::test]
 async fn a_registration_that_is_dropped_anywhere_leaves_a_session_that_works() {
     for operation in [Operation::Load, Operation::Create, Operation::Replace] {
         let shop = Shop::start().await;
         let mut browser = shop.browser(1);
-        let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+        let offer = offer_at(&browser.client, "/login/7").await;
         let gate = shop.store.hold(operation);
         let call = {
             let (mut browser, offer) = (browser.clone(), offer.clone());
@@ -43,7 +42,7 @@ async fn a_logout_during_a_registration_stays_one() {
     for operation in [Operation::Create, Operation::Replace] {
         let shop = Shop::start().await;
         let browser = shop.browser(1);
-        let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+        let offer = offer_at(&browser.client, "/login/7").await;
         let gate = shop.store.hold(operation);
         let call = {
             let mut browser = browser.clone();
@@ -86,9 +85,8 @@ async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
         let sound = Server::start(routes().layer(sound)).await;
         let unsound = Server::start(routes().layer(unsound)).await;
         let client = sound.client();
-        let offer = client.get("/login/7").await.header("secure-session-registration");
-        let through = unsound.client();
-        through.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
+        let offer = offer_at(&client, "/login/7").await;
+        let through = in_front_of(&unsound, &client);
         let mut browser = Browser::new(through.clone(), &clock, 1);
         let status = browser.register(&offer).await.status;
         client.set_cookie(BOUND, through.cookie(BOUND).as_deref());
@@ -114,7 +112,7 @@ async fn a_registration_whose_answer_from_the_store_is_lost_is_one() {
 async fn a_browser_whose_binding_is_in_doubt_is_logged_in_whether_there_is_one_or_not() {
     let shop = Shop::start().await;
     let browser = shop.browser(1);
-    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&browser.client, "/login/7").await;
     let gate = shop.store.hold(Operation::Replace);
     let registering = {
         let (mut browser, offer) = (browser.clone(), offer.clone());
@@ -134,7 +132,7 @@ async fn a_browser_whose_binding_is_in_doubt_is_logged_in_whether_there_is_one_o
     let reply = browser.client.get("/proof").await;
     assert_eq!(reply.text(), "Unbound");
     // The next page offers a binding again. What the browser has for nothing is refused, and dropped.
-    let offer = reply.header("secure-session-registration");
+    let offer = reply.header(OFFER);
     let mut second = Browser { key: shop.browser(2).key, ..browser.clone() };
     assert_eq!(second.register(&offer).await.status, StatusCode::OK);
     assert_eq!(first.refresh_from(true).await.status, StatusCode::UNAUTHORIZED);

@@ -10,7 +10,7 @@ use sessions_tests::{
     devices::{BOUND, Browser, parameter},
 };
 
-use super::{Customer, MINUTE, Shop, login, who};
+use super::{Customer, MINUTE, OFFER, Shop, login, offer_at, who};
 
 #[tokio::test]
 async fn neither_a_guard_nor_a_csrf_check_nor_a_limit_of_the_application_is_in_the_way() {
@@ -61,11 +61,11 @@ async fn what_a_layer_signs_about_devices_is_nothing_to_a_layer_of_another_type(
     let server = Server::start(app).await;
     let customer = shop.bound(1, 7).await;
     let mut clerk = Browser::new(server.client(), &shop.clock, 1);
-    let offer = clerk.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&clerk.client, "/login/7").await;
 
     // The challenge of a customer's login, answered with a clerk's cookie.
     let others = shop.browser(3).client.get("/login/9").await;
-    let others = others.header("secure-session-registration");
+    let others = others.header(OFFER);
     assert_eq!(clerk.register(&others).await.status, StatusCode::FORBIDDEN);
     assert_eq!(clerk.register(&offer).await.status, StatusCode::OK);
     shop.clock.advance(2 * MINUTE);
@@ -124,7 +124,7 @@ async fn of_two_layers_with_the_same_paths_the_inner_one_makes_no_offer_that_the
         let server = Server::start(app).await;
         for (path, offers) in [("/both", of_both), ("/clerks", of_clerks)] {
             let login = server.client().get(path).await;
-            let made = login.headers.get_all("secure-session-registration").iter();
+            let made = login.headers.get_all(OFFER).iter();
             let paths: Vec<_> = made.map(|it| parameter(it.to_str().unwrap(), "path")).collect();
             assert_eq!(paths, offers, "{path}");
         }

@@ -8,8 +8,7 @@ use sessions::{
 };
 use sessions_tests::{Server, devices::Browser};
 
-use super::{Customer, HOUR, MINUTE, Shop, link_of, login, who};
-use crate::COOKIE;
+use super::{Customer, HOUR, MINUTE, OFFER, Shop, in_front_of, link_of, login, offer_at, who};
 
 #[tokio::test]
 async fn the_end_of_a_session_is_the_end_of_its_binding() {
@@ -53,7 +52,7 @@ async fn a_binding_survives_renewals_and_logins_of_its_user_and_no_others() {
         assert_eq!(browser.bound().id, id);
     }
     let reply = browser.client.get("/login/8").await;
-    assert_ne!(reply.header("secure-session-registration"), "", "another user");
+    assert_ne!(reply.header(OFFER), "", "another user");
     assert_eq!(browser.client.get("/proof").await.text(), "Unbound");
     assert_eq!(browser.refresh().await.status, StatusCode::UNAUTHORIZED);
 }
@@ -149,11 +148,9 @@ async fn links_do_not_outlast_their_sessions_by_more_than_a_day() {
     let twin = shop.twin().await;
     for round in 0..10 {
         let mut first = shop.browser(1);
-        let offer = first.client.get("/login/7").await.header("secure-session-registration");
+        let offer = offer_at(&first.client, "/login/7").await;
         let mut second = Browser { key: shop.browser(2).key, ..first.clone() };
-        let client = twin.server.client();
-        client.set_cookie(COOKIE, first.client.cookie(COOKIE).as_deref());
-        second.client = client;
+        second.client = in_front_of(&twin.server, &first.client);
         tokio::join!(first.register(&offer), second.register(&offer));
         assert_eq!(store.len(), 2 * (round + 1));
     }

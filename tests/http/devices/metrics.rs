@@ -10,7 +10,7 @@ use sessions_tests::{
     devices::{BOUND, Bound, request},
 };
 
-use super::{MINUTE, REGISTER, Shop};
+use super::{MINUTE, REGISTER, Shop, offer_at};
 
 #[tokio::test]
 async fn the_metrics_tell_who_is_bound_and_what_is_refused_and_why() {
@@ -24,7 +24,7 @@ async fn the_metrics_tell_who_is_bound_and_what_is_refused_and_why() {
         client.call(request(Method::POST, REGISTER, &headers)).await.status.as_u16()
     };
     let mut browser = shop.browser(1);
-    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&browser.client, "/login/7").await;
     let client = &browser.client.clone();
     let strange = browser.registration("abc");
     assert_eq!(register(client, None).await, 400);

@@ -26,11 +26,19 @@ use sessions::{
     UserSessions,
     testing::{ManualClock, SpyStore},
 };
-use sessions_tests::{Server, devices::Browser};
+use sessions_tests::{
+    Client, Server,
+    devices::{BOUND, Browser},
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
+use crate::COOKIE;
+
 const REGISTER: &str = "/device-binding/register";
+
+/// The header in which a response offers a binding.
+const OFFER: &str = "secure-session-registration";
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -187,6 +195,25 @@ async fn lock(State((_, locked)): State<AppState>, session: Session<Customer>) {
 async fn wait(State((_, done)): State<AppState>, session: Session<Customer>) -> String {
     done.notified().await;
     who(session).await
+}
+
+/// What a page offers its browser; empty if the page offers nothing. A `Client` leaves the offer, a `Browser` takes it.
+async fn offer_at(client: &Client, path: &str) -> String {
+    client.get(path).await.header(OFFER)
+}
+
+/// The same browser in front of another process.
+fn in_front_of(server: &Server, client: &Client) -> Client {
+    let other = server.client();
+    for name in [COOKIE, BOUND] {
+        other.set_cookie(name, client.cookie(name).as_deref());
+    }
+    other
+}
+
+/// The browser's cookie of this name, as it stands in a `Cookie` header.
+fn pair(browser: &Browser, name: &str) -> String {
+    format!("{name}={}", browser.client.cookie(name).expect("a cookie"))
 }
 
 /// Where the store has the link of the browser's binding.

@@ -9,10 +9,10 @@ use sessions::{
 };
 use sessions_tests::{
     Server,
-    devices::{BOUND, Bound, Browser, REFRESH, request},
+    devices::{Bound, Browser, REFRESH, request},
 };
 
-use super::{Customer, MINUTE, SECOND, Shop, login, renew, who};
+use super::{Customer, MINUTE, SECOND, Shop, in_front_of, login, offer_at, renew, who};
 use crate::COOKIE;
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_store_that_is_down_ends_no_binding() {
     let shop = Shop::start().await;
     let mut browser = shop.bound(1, 7).await;
     let mut new = shop.browser(2);
-    let offer = new.client.get("/login/8").await.header("secure-session-registration");
+    let offer = offer_at(&new.client, "/login/8").await;
     shop.clock.advance(10 * MINUTE);
     shop.store.fail(Operation::Load);
     let status = browser.refresh().await.status;
@@ -73,13 +73,13 @@ async fn a_store_that_is_down_ends_no_binding() {
     shop.store.heal(Operation::Load);
     assert_eq!(browser.get("/who").await.text(), "Some(7)");
 
-    let offer = new.client.get("/who").await.header("secure-session-registration");
+    let offer = offer_at(&new.client, "/who").await;
     for operation in [Operation::Create, Operation::Replace] {
         shop.store.fail(operation);
         assert_eq!(new.register(&offer).await.status, StatusCode::SERVICE_UNAVAILABLE);
         shop.store.heal(operation);
     }
-    let offer = new.client.get("/who").await.header("secure-session-registration");
+    let offer = offer_at(&new.client, "/who").await;
     assert_eq!(new.register(&offer).await.status, StatusCode::OK);
     shop.clock.advance(2 * MINUTE);
     assert_eq!(new.get("/who").await.text(), "Some(8)");
@@ -119,10 +119,7 @@ async fn a_cache_that_is_behind_ends_no_binding() {
     clock.advance(6 * SECOND);
     // The way is seen now, and the session was six seconds ago.
     assert_eq!(browser.refresh().await.status, StatusCode::OK);
-    let elsewhere = other.client();
-    for name in [COOKIE, BOUND] {
-        elsewhere.set_cookie(name, browser.client.cookie(name).as_deref());
-    }
+    let elsewhere = in_front_of(&other, &browser.client);
     elsewhere.get("/renew").await.text();
     browser.client.set_cookie(COOKIE, elsewhere.cookie(COOKIE).as_deref());
     clock.advance(6 * SECOND);
@@ -134,7 +131,7 @@ async fn a_cache_that_is_behind_ends_no_binding() {
 async fn no_endpoint_waits_for_the_sessions_lock() {
     let shop = Shop::start().await;
     let mut browser = shop.browser(1);
-    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&browser.client, "/login/7").await;
     let holder = {
         let client = browser.client.clone();
         tokio::spawn(async move { client.get("/lock").await })

@@ -12,14 +12,13 @@ use sessions::{
     testing::{ManualClock, Operation, SpyStore},
 };
 use sessions_tests::{
-    Client, Server, at_once,
+    Client, Reply, Server, at_once,
     devices::{BOUND, Browser, parameter, request},
     eventually,
 };
 use tokio::sync::Notify;
 
-use super::{Customer, MINUTE, REGISTER, SECOND, Shop, login, who};
-use crate::COOKIE;
+use super::{Customer, MINUTE, OFFER, REGISTER, SECOND, Shop, in_front_of, login, offer_at, who};
 
 #[tokio::test]
 async fn a_login_offers_a_binding_and_a_browser_that_takes_it_is_bound() {
@@ -27,7 +26,7 @@ async fn a_login_offers_a_binding_and_a_browser_that_takes_it_is_bound() {
     let mut browser = shop.browser(1);
     assert_eq!(browser.get("/proof").await.text(), "Unbound");
     let login = browser.client.get("/login/7").await;
-    let offer = login.header("secure-session-registration");
+    let offer = login.header(OFFER);
     assert!(offer.contains(&format!("path=\"{REGISTER}\"")), "{offer}");
     assert!(login.header("cache-control").contains("no-store"));
     assert_eq!(browser.client.get("/proof").await.text(), "Unbound");
@@ -41,7 +40,7 @@ async fn a_login_offers_a_binding_and_a_browser_that_takes_it_is_bound() {
     assert_eq!(attributes, "HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=590");
     let proof = browser.get("/proof").await;
     assert!(proof.text().starts_with("Proven"), "{proof:?}");
-    assert_eq!(proof.header("secure-session-registration"), "", "it is bound already");
+    assert_eq!(proof.header(OFFER), "", "it is bound already");
     assert_eq!(browser.client.get("/devices/7").await.text(), "[true]");
 }
 
@@ -52,7 +51,7 @@ async fn nobody_is_offered_a_binding_who_is_not_logged_in_and_nobody_twice_in_te
     let is_offered = async |path: &str| {
         let reply = client.get(path).await;
         reply.text();
-        reply.headers.contains_key("secure-session-registration")
+        reply.headers.contains_key(OFFER)
     };
     assert!(!is_offered("/visit").await, "nobody is logged in");
     assert!(is_offered("/login/7").await);
@@ -83,23 +82,22 @@ async fn a_type_without_a_user_is_bound_as_soon_as_it_is_stored() {
     let app = Router::new().route("/", get(async || "nothing").merge(post(visit))).layer(layer);
     let server = Server::start(app).await;
     let client = server.client();
-    let header = "secure-session-registration";
-    assert_eq!(client.get("/").await.header(header), "");
+    assert_eq!(client.get("/").await.header(OFFER), "");
     let stored = client.request(Method::POST, "/").await;
-    assert_ne!(stored.header(header), "");
+    assert_ne!(stored.header(OFFER), "");
+}
+
+async fn register_with(client: &Client, proof: &str) -> Reply {
+    client.call(request(Method::POST, REGISTER, &[("secure-session-response", proof)])).await
 }
 
 #[tokio::test]
 async fn a_registration_with_anything_wrong_binds_nobody() {
     let shop = Shop::start().await;
     let (mut browser, mut other) = (shop.browser(1), shop.browser(2));
-    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
-    let others = other.client.get("/login/8").await.header("secure-session-registration");
+    let offer = offer_at(&browser.client, "/login/7").await;
+    let others = offer_at(&other.client, "/login/8").await;
     let (challenge, others) = (parameter(&offer, "challenge"), parameter(&others, "challenge"));
-    let post = async |client: &Client, proof: &str| {
-        let headers = [("secure-session-response", proof)];
-        client.call(request(Method::POST, REGISTER, &headers)).await.status.as_u16()
-    };
     let good = browser.registration(challenge);
     // The first letter of the signature: each of its bits counts, which the last one's do not.
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -115,22 +113,26 @@ async fn a_registration_with_anything_wrong_binds_nobody() {
         ("without a key", browser.proof(challenge)),
         ("a changed signature", forged),
     ] {
-        assert_eq!(post(client, &proof).await, 403, "{what}");
+        assert_eq!(register_with(client, &proof).await.status, 403, "{what}");
     }
-    assert_eq!(post(&other.client, &good).await, 403, "it is another session's");
-    assert_eq!(post(&shop.server.client(), &good).await, 401, "there is no session");
+    assert_eq!(register_with(&other.client, &good).await.status, 403, "it is another session's");
+    assert_eq!(
+        register_with(&shop.server.client(), &good).await.status,
+        401,
+        "there is no session"
+    );
     let visitor = shop.server.client();
     visitor.get("/visit").await.text();
-    assert_eq!(post(&visitor, &good).await, 403, "nobody is logged in");
+    assert_eq!(register_with(&visitor, &good).await.status, 403, "nobody is logged in");
     assert_eq!(client.get("/devices/7").await.text(), "[false]");
 
     shop.clock.advance(5 * MINUTE + SECOND);
-    assert_eq!(post(client, &good).await, 403, "too old");
-    let again = client.get("/who").await.header("secure-session-registration");
+    assert_eq!(register_with(client, &good).await.status, 403, "too old");
+    let again = offer_at(client, "/who").await;
     assert_ne!(again, "", "the next page makes the offer again");
     assert_eq!(browser.register(&again).await.status, StatusCode::OK);
     let second = other.registration(parameter(&again, "challenge"));
-    assert_eq!(post(client, &second).await, 403, "it is bound already");
+    assert_eq!(register_with(client, &second).await.status, 403, "it is bound already");
     shop.clock.advance(2 * MINUTE);
     assert!(browser.get("/proof").await.text().starts_with("Proven"));
 }
@@ -141,23 +143,18 @@ async fn a_registration_that_is_repeated_is_answered_as_the_first_was() {
     let shop = Shop::start().await;
     let twin = shop.twin().await;
     let mut browser = shop.browser(1);
-    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&browser.client, "/login/7").await;
     let challenge = parameter(&offer, "challenge");
     let proof = browser.registration(challenge);
     let other = shop.browser(2).registration(challenge);
-    let elsewhere = twin.server.client();
-    elsewhere.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
-    let post = async |client: &Client, proof: &str| {
-        let headers = [("secure-session-response", proof)];
-        client.call(request(Method::POST, REGISTER, &headers)).await
-    };
+    let elsewhere = in_front_of(&twin.server, &browser.client);
     // The first is still under way when the second comes, in another process.
     let gate = shop.store.hold(Operation::Create);
     let created = shop.store.calls().create;
     let registering = at_once(2, |number| {
         let client = [&browser.client, &elsewhere][number].copy();
         let proof = proof.clone();
-        async move { post(&client, &proof).await }
+        async move { register_with(&client, &proof).await }
     });
     let both_are_there = async || shop.store.calls().create == created + 2;
     let releasing = async {
@@ -166,16 +163,24 @@ async fn a_registration_that_is_repeated_is_answered_as_the_first_was() {
     };
     let (mut replies, ()) = tokio::join!(registering, releasing);
     // And when all is over.
-    replies.push(post(&browser.client, &proof).await);
-    replies.push(post(&elsewhere, &proof).await);
+    replies.push(register_with(&browser.client, &proof).await);
+    replies.push(register_with(&elsewhere, &proof).await);
     let named: Vec<_> = replies.iter().map(|reply| reply.text()).collect();
     assert!(named.iter().all(|it| *it == named[0]), "one binding: {named:?}");
     assert!(replies.iter().all(|reply| reply.set_cookies()[0].starts_with(BOUND)));
-    assert_eq!(post(&elsewhere, &other).await.status, StatusCode::FORBIDDEN, "another device");
+    assert_eq!(
+        register_with(&elsewhere, &other).await.status,
+        StatusCode::FORBIDDEN,
+        "another device"
+    );
 
     shop.clock.advance(6 * MINUTE);
     assert!(browser.client.get("/proof").await.text().starts_with("Proven"));
-    assert_eq!(post(&browser.client, &proof).await.status, StatusCode::FORBIDDEN, "too late");
+    assert_eq!(
+        register_with(&browser.client, &proof).await.status,
+        StatusCode::FORBIDDEN,
+        "too late"
+    );
 }
 
 #[tokio::test]
@@ -183,7 +188,7 @@ async fn a_session_that_another_process_has_locked_is_bound_later() {
     let shop = Shop::start().await;
     let twin = shop.twin().await;
     let mut browser = shop.browser(1);
-    let offer = browser.client.get("/login/7").await.header("secure-session-registration");
+    let offer = offer_at(&browser.client, "/login/7").await;
     let (locked, unlock) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let holder = {
         let (locked, unlock) = (locked.clone(), unlock.clone());
@@ -194,8 +199,7 @@ async fn a_session_that_another_process_has_locked_is_bound_later() {
         });
         let server = Server::start(Router::new().route("/", handler).layer(twin.layer.clone()));
         let server = server.await;
-        let client = server.client();
-        client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
+        let client = in_front_of(&server, &browser.client);
         tokio::spawn(async move { (client.get("/").await, server).0 })
     };
     locked.notified().await;
@@ -203,7 +207,7 @@ async fn a_session_that_another_process_has_locked_is_bound_later() {
     unlock.notify_one();
     holder.await.unwrap().text();
     eventually("the lease is given back", async || {
-        let offer = browser.client.get("/who").await.header("secure-session-registration");
+        let offer = offer_at(&browser.client, "/who").await;
         !offer.is_empty() && browser.register(&offer).await.status == StatusCode::OK
     })
     .await;
@@ -235,7 +239,7 @@ async fn a_registration_that_cannot_succeed_is_not_offered_with_every_page() {
         let mut made = 0;
         for _ in 0..5 {
             assert_eq!(reply.status, StatusCode::OK);
-            let offer = reply.header("secure-session-registration");
+            let offer = reply.header(OFFER);
             if !offer.is_empty() {
                 made += 1;
                 let registered = browser.register(&offer).await;

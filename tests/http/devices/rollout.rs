@@ -2,9 +2,9 @@
 
 use http::{Method, StatusCode};
 use sessions::{DeviceBinding, Keys};
-use sessions_tests::devices::{BOUND, REFRESH, parameter, request};
+use sessions_tests::devices::{REFRESH, parameter, request};
 
-use super::{MINUTE, Shop};
+use super::{MINUTE, OFFER, Shop, in_front_of};
 use crate::COOKIE;
 
 #[tokio::test]
@@ -14,10 +14,7 @@ async fn another_process_and_another_key_know_the_device() {
     let rotated = Keys::generate().with_previous(shop.keys.clone());
     let (store, clock) = (shop.store.clone(), shop.clock.clone());
     let twin = Shop::on(store, clock, rotated, Some(DeviceBinding::new())).await;
-    let client = twin.server.client();
-    for name in [COOKIE, BOUND] {
-        client.set_cookie(name, browser.client.cookie(name).as_deref());
-    }
+    let client = in_front_of(&twin.server, &browser.client);
     assert_eq!(client.get("/who").await.text(), "Some(7)");
     browser.client = client;
     shop.clock.advance(10 * MINUTE);
@@ -60,8 +57,7 @@ async fn whoever_logs_in_at_a_process_that_binds_nobody_is_logged_in_at_one_that
     browser.bound = None;
     shop.clock.advance(10 * MINUTE);
     assert_eq!(browser.get("/who").await.text(), "None");
-    let client = other.server.client();
-    client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
+    let client = in_front_of(&other.server, &browser.client);
     assert_eq!(client.get("/who").await.text(), "Some(7)", "it asks for no device");
     assert_eq!(client.get("/login/7").await.status, StatusCode::OK);
     browser.client.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
@@ -77,15 +73,13 @@ async fn a_layer_that_makes_no_offers_binds_refreshes_and_asks_for_the_device() 
     let quiet = Some(DeviceBinding::new().without_offers());
     let quiet = Shop::on(store, clock, shop.keys.clone(), quiet).await;
     let reply = quiet.server.client().get("/login/8").await;
-    assert_eq!(reply.header("secure-session-registration"), "");
+    assert_eq!(reply.header(OFFER), "");
 
     // What another process has offered.
     let mut browser = shop.browser(1);
     let reply = browser.client.get("/login/7").await;
-    let client = quiet.server.client();
-    client.set_cookie(COOKIE, browser.client.cookie(COOKIE).as_deref());
-    browser.client = client;
-    let offer = reply.header("secure-session-registration");
+    browser.client = in_front_of(&quiet.server, &browser.client);
+    let offer = reply.header(OFFER);
     assert_eq!(browser.register(&offer).await.status, StatusCode::OK);
     shop.clock.advance(9 * MINUTE);
     assert_eq!(browser.refresh().await.status, StatusCode::OK);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use sessions_tests::devices::{BOUND, Browser};
 
-use super::{MINUTE, Shop};
+use super::{MINUTE, Shop, pair};
 use crate::COOKIE;
 
 #[tokio::test]
@@ -11,9 +11,6 @@ async fn of_several_cookies_one_that_shows_its_device_counts() {
     let shop = Shop::start().await;
     let owner = shop.bound(1, 7).await;
     let other = shop.bound(2, 8).await;
-    let pair = |browser: &Browser, name| {
-        format!("{name}={}", browser.client.cookie(name).expect("a cookie"))
-    };
     for (cookies, who) in [
         (vec![pair(&owner, COOKIE), pair(&other, COOKIE), pair(&other, BOUND)], "Some(8)"),
         (vec![pair(&other, COOKIE), pair(&owner, COOKIE), pair(&other, BOUND)], "Some(8)"),

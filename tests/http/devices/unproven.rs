@@ -3,12 +3,15 @@
 use http::StatusCode;
 use sessions::{DeviceBinding, DeviceProof, Store, Unproven, UnprovenPolicy, testing::Operation};
 use sessions_tests::{
-    devices::{BOUND, Browser, LINK, with_headers},
+    devices::{BOUND, LINK, with_headers},
     eventually,
 };
 
-use super::{MINUTE, Shop, link_of};
+use super::{MINUTE, Shop, link_of, pair};
 use crate::COOKIE;
+
+/// What a browser says of a request for a frame in a page of a sister site.
+const FRAME: &[(&str, &str)] = &[("sec-fetch-site", "same-site")];
 
 #[tokio::test]
 async fn an_unproven_request_is_logged_out_asked_again_or_let_through() {
@@ -58,7 +61,6 @@ async fn an_unproven_request_takes_no_cookie_from_a_browser_that_may_have_the_ke
     let bound = owner.client.cookie(BOUND);
     owner.client.set_cookie(BOUND, None);
     const SKIPPED: &[(&str, &str)] = &[("secure-session-skipped", "quota_exceeded")];
-    const FRAME: &[(&str, &str)] = &[("sec-fetch-site", "same-site")];
     for headers in [LINK, SKIPPED, FRAME] {
         let reply = with_headers(&owner.client, "/visit", headers).await;
         assert_eq!((reply.text(), reply.set_cookies()), ("1", vec![]), "{headers:?}");
@@ -113,7 +115,6 @@ async fn a_bound_cookie_that_is_too_old_takes_nothing_from_its_browser_and_goes(
 #[tokio::test]
 async fn a_logout_is_one_whatever_its_request_shows_of_the_device() {
     const SKIPPED: &[(&str, &str)] = &[("secure-session-skipped", "server_error")];
-    const FRAME: &[(&str, &str)] = &[("sec-fetch-site", "same-site")];
     let shop = Shop::start().await;
     for headers in [&[], SKIPPED, FRAME] {
         for bound_cookie in [None, Some("of no binding")] {
@@ -139,9 +140,6 @@ async fn a_logout_is_one_whatever_its_request_shows_of_the_device() {
             // Of two sessions the one that the request has.
             owner.get("/login/7").await.text();
             shop.clock.advance(2 * MINUTE);
-            let pair = |browser: &Browser, name| {
-                format!("{name}={}", browser.client.cookie(name).expect("a cookie"))
-            };
             let cookies = [pair(&owner, COOKIE), pair(&other, COOKIE), pair(&other, BOUND)];
             let line = cookies.join("; ").into_bytes();
             shop.server.client().get_with("/logout", &[line]).await.text();

@@ -13,7 +13,6 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -39,7 +38,7 @@ use sessions_tests::devices::parameter;
 use tokio::task::yield_now;
 use tower::ServiceExt;
 
-use crate::{Random, for_all};
+use crate::{Random, for_all, polled};
 
 const COOKIE: &str = "__Host-id";
 const BOUND: &str = "__Host-id-device";
@@ -211,21 +210,6 @@ async fn call(app: &Router, method: Method, path: &str, headers: &[(&str, String
     let body = to_bytes(body, 1 << 16).await.unwrap();
     let body = String::from_utf8(body.to_vec()).unwrap();
     Reply { status: head.status, headers: head.headers, body }
-}
-
-/// Polls a future so many times at most: then its client is gone.
-async fn polled<F: Future>(future: F, most: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut polls = 0;
-    poll_fn(move |cx| {
-        polls += 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if polls >= most => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 #[derive(Clone)]

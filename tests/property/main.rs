@@ -12,7 +12,7 @@ mod tasks;
 mod users;
 mod visits;
 
-use std::{env, panic::AssertUnwindSafe};
+use std::{env, future::poll_fn, panic::AssertUnwindSafe, pin::pin, task::Poll};
 
 /// Numbers that look random, the same for the same seed (SplitMix64).
 struct Random(u64);
@@ -55,6 +55,21 @@ impl Random {
             }
         }
     }
+}
+
+/// Polls a future at most so many times; after that it is dropped, as where a client hangs up.
+async fn polled<F: Future>(future: F, most: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    poll_fn(move |cx| {
+        polls += 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls >= most => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 fn variable(name: &str) -> Option<u64> {

@@ -23,7 +23,7 @@ use sessions::{
 use tokio::task::yield_now;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::{Random, for_all};
+use crate::{Random, for_all, polled};
 
 const TASKS: usize = 2;
 
@@ -326,21 +326,6 @@ async fn write_before(session: &Session<Data>, start: Start) {
     if start.has_unsaved {
         session.write().await.set_field(1, 101);
     }
-}
-
-/// Polls a future so many times at most.
-async fn polled<F: Future>(future: F, most: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut polls = 0;
-    poll_fn(move |cx| {
-        polls += 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if polls >= most => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// What has come of a case.

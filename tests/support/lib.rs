@@ -7,6 +7,7 @@ pub mod ended;
 mod hand_on;
 pub mod history;
 pub mod nginx;
+mod one_record;
 pub mod proxy;
 pub mod servers;
 mod sources;
@@ -18,7 +19,8 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use client::{Client, Reply};
-pub use sources::{repository, sources_of_sessions};
+pub use one_record::OneRecord;
+pub use sources::{repository, rust_sources, sources_of_sessions};
 
 /// An app on a loopback port of its own, until it is dropped.
 pub struct Server {

@@ -4,8 +4,6 @@
 //! `SESSIONS_CASES` and `SESSIONS_SEED` as in `history`.
 
 use std::{
-    env,
-    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -17,7 +15,8 @@ use sessions::{
     Created, Keys, MemoryStore, Record, Replaced, SessionLayer, Store, StoreKey, store::NearCache,
 };
 use sessions_tests::{
-    history::{HistorySession, Plan, Process, Random, check_within, routes, run},
+    cases::{for_each_seed, in_paused_time, variable},
+    history::{HistorySession, Plan, Process, Random, judge, routes, run},
     wire::{WireServer, WireStore},
 };
 use tokio::time::{sleep, timeout};
@@ -299,10 +298,6 @@ async fn whoever_waits_for_a_change_is_told_of_one() {
 
 // Histories.
 
-fn variable(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().expect("a number"))
-}
-
 /// What goes wrong in a history, in thousandths of the moments at which something can.
 #[derive(Clone, Copy, Default)]
 struct Trouble {
@@ -312,33 +307,19 @@ struct Trouble {
 }
 
 fn histories(what: &str, trouble: Trouble, plan: impl Fn(u64) -> Plan) {
-    let first = variable("SESSIONS_SEED").unwrap_or(1);
     let cases = variable("SESSIONS_CASES").unwrap_or(60);
     let (mut requests, mut hits) = (0, 0);
-    for seed in first..first + cases {
-        let case = AssertUnwindSafe(|| one(plan(seed), trouble));
-        match std::panic::catch_unwind(case) {
-            Ok((events, served)) => {
-                requests += events;
-                hits += served;
-            }
-            Err(panic) => {
-                eprintln!("{what}: SESSIONS_SEED={seed} SESSIONS_CASES=1 replays this history");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    for_each_seed(what, cases, |seed| {
+        let (events, served) = one(plan(seed), trouble);
+        requests += events;
+        hits += served;
+    });
     println!("{what}: {cases} histories, {requests} requests, {hits} reads from a cache");
     assert!(hits > cases, "the caches have been in use");
 }
 
 fn one(plan: Plan, trouble: Trouble) -> (usize, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    in_paused_time(async {
         let server = WireServer::new(memory(), plan.seed, Duration::from_millis(6));
         let clients: Vec<_> = (0..3).map(|_| server.client()).collect();
         let caches: Vec<_> = clients
@@ -381,14 +362,7 @@ fn one(plan: Plan, trouble: Trouble) -> (usize, u64) {
             layer.wait_for_background_saves().await;
             assert_eq!(layer.sessions_in_use(), 0, "a slot is left");
         }
-        for events in &histories {
-            if let Err(wrong) = check_within(events, STALENESS) {
-                for event in events {
-                    eprintln!("{event:?}");
-                }
-                panic!("{wrong}");
-            }
-        }
+        judge("near caches", &histories, STALENESS);
         let hits = caches.iter().map(|cache| cache.stats().hits).sum();
         (histories.iter().map(Vec::len).sum(), hits)
     })

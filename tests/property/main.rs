@@ -12,7 +12,9 @@ mod tasks;
 mod users;
 mod visits;
 
-use std::{env, future::poll_fn, panic::AssertUnwindSafe, pin::pin, task::Poll};
+use std::{future::poll_fn, pin::pin, task::Poll};
+
+use sessions_tests::cases::{for_each_seed, variable};
 
 /// Numbers that look random, the same for the same seed (SplitMix64).
 struct Random(u64);
@@ -72,22 +74,11 @@ async fn polled<F: Future>(future: F, most: usize) -> Option<F::Output> {
     .await
 }
 
-fn variable(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().expect("a number"))
-}
-
 /// Runs `case` with one seed after the other, in one small runtime. A case that is `size` times as
 /// long as others is run so many times less.
 fn for_all(what: &str, size: u64, case: impl AsyncFn(&mut Random)) {
     let cases = variable("SESSIONS_CASES").unwrap_or(10_000).div_ceil(size);
-    let first = variable("SESSIONS_SEED").unwrap_or(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for seed in first..first + cases {
-        let run = AssertUnwindSafe(|| runtime.block_on(case(&mut Random(seed))));
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("{what}: SESSIONS_SEED={seed} replays this case");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    for_each_seed(what, cases, |seed| runtime.block_on(case(&mut Random(seed))));
     println!("{what}: {cases} cases");
 }

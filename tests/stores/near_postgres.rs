@@ -61,10 +61,7 @@ async fn a_near_cache_keeps_the_promises_of_its_store() {
     conformance(near.clone()).await;
     user_index(&near).await;
     dropped_calls_answer_nobody_else(&near).await;
-    app::logs_out_everywhere(near.clone()).await;
-    app::counts_its_calls(near.clone()).await;
-    app::sessions_outlive_the_app(near.clone()).await;
-    app::counts_from_four_layers(near.clone()).await;
+    app::works_on(near.clone()).await;
     let stats = near.stats();
     assert!(stats.hits > 300, "{stats:?}");
 }

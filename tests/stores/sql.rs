@@ -51,12 +51,11 @@ async fn promises<D: Dialect>(url: &str) {
     all_sessions(&store).await;
     conformance(store.clone()).await;
     user_index(&store).await;
-    app::logs_out_everywhere(store.clone()).await;
+    app::works_on(store.clone()).await;
     sweep::<D>(url).await;
     sweep_beside_requests::<D>(url).await;
     let builder = SqlStore::<D>::builder().with_max_connections(2);
     dropped_calls_answer_nobody_else(&builder.connect(url).await.unwrap()).await;
-    counted_as_promised(store.clone()).await;
 
     // A user that no index takes is refused, and not cut off.
     let long = "x".repeat(1021);
@@ -74,12 +73,6 @@ async fn promises<D: Dialect>(url: &str) {
         let builder = SqlStore::<D>::builder().with_table(wrong);
         assert!(builder.connect(url).await.is_err(), "{wrong}");
     }
-}
-
-async fn counted_as_promised(store: impl Store + Clone) {
-    app::counts_its_calls(store.clone()).await;
-    app::sessions_outlive_the_app(store.clone()).await;
-    app::counts_from_four_layers(store).await;
 }
 
 /// `delete_expired` removes what has expired, in batches, and nothing else; the runner does it by

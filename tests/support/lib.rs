@@ -1,6 +1,7 @@
 //! What the tests share: a server on a real socket, and a client that keeps cookies as a browser
 //! does.
 
+pub mod cases;
 mod client;
 pub mod devices;
 pub mod ended;

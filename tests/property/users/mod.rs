@@ -15,9 +15,10 @@ use std::{
 };
 
 use sessions::{ErrorKind, Session, StoreKey};
+use sessions_tests::cases::{for_each_seed, in_paused_time, variable};
 
 use self::{outcome::Outcome, world::World};
-use crate::{Random, variable};
+use crate::Random;
 
 const USER: u64 = 1;
 const OTHER: u64 = 2;
@@ -144,12 +145,7 @@ enum Step {
 }
 
 fn run(case: &Case, choose: &mut dyn FnMut(u64, &[Step]) -> Option<usize>) -> Option<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async { World::new(case).await.run(case, choose).await })
+    in_paused_time(async { World::new(case).await.run(case, choose).await })
 }
 
 /// Goes through every order. How many runs that takes.
@@ -223,8 +219,7 @@ fn random_case(random: &mut Random) -> Case {
 #[test]
 fn nobody_comes_back_and_nothing_is_lost_in_random_orders() {
     let cases = variable("SESSIONS_CASES").unwrap_or(10_000).div_ceil(5);
-    let first = variable("SESSIONS_SEED").unwrap_or(1);
-    for seed in first..first + cases {
+    for_each_seed("users", cases, |seed| {
         let mut random = Random(seed);
         let case = random_case(&mut random);
         let mut taken = Vec::new();
@@ -240,9 +235,9 @@ fn nobody_comes_back_and_nothing_is_lost_in_random_orders() {
         });
         let outcome = outcome.expect("it was not broken off");
         if let Err(why) = outcome.check(&case) {
-            panic!("SESSIONS_SEED={seed} replays it: {why}\n{case:?}\n{taken:?}\n{outcome:#?}");
+            panic!("{why}\n{case:?}\n{taken:?}\n{outcome:#?}");
         }
-    }
+    });
 }
 
 /// The pairs that have the most to do with each other; all pairs if there is time.

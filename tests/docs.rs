@@ -107,7 +107,7 @@ fn the_documentation_names_the_versions_of_the_clients_that_stores_take() {
     }
 }
 
-/// Those that are no tests themselves, but parts of one that each store runs.
+/// Names in the tables that are no tests, but parts of a test that each store runs.
 const PARTS: [&str; 3] =
     ["create_never_overwrites", "expired_counts_as_absent", "logs_out_everywhere"];
 

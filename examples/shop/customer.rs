@@ -1,4 +1,4 @@
-//! The routes of those who have an account. Whoever logs in gets a new id; the old one is dead.
+//! The routes of users. A login gives the session a new id; the old one is dead.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 

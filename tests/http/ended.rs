@@ -110,7 +110,7 @@ async fn all_who_wait_for_one_session_are_one_look_at_the_store() {
     }
 }
 
-/// Whoever began to wait before its first save hears as soon as anybody.
+/// A waiter that began to wait before the first save of the session hears of the end as soon as the others.
 #[tokio::test]
 async fn a_session_is_looked_for_from_its_first_save_on() {
     async fn begin(State(ends): State<Ends>, session: Session<Visitor>) {

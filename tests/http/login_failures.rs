@@ -243,7 +243,7 @@ async fn a_user_does_not_come_along_with_another_sessions_fields() {
 
 // ---- leases ----
 
-/// Whoever only reads does not wait for another process, whether the session has a device or not.
+/// A request that only reads does not wait for another process, whether the session has a device or not.
 #[tokio::test]
 async fn a_reader_does_not_wait_for_another_processs_lease() {
     let clock = ManualClock::new();

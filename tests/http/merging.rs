@@ -211,7 +211,7 @@ async fn hold(State(steps): State<Steps>, session: Session<Shared>) -> String {
     let version = token(&s);
     steps.arrived.notify_one();
     steps.go_on.notified().await;
-    // Renewed or lost: never one that somebody else was given.
+    // Renewed or lost: never a token that another request was given.
     let later = token(&s);
     assert!(version <= later);
     LOCK_VERSION.store(later, Ordering::SeqCst);

@@ -97,8 +97,8 @@ async fn what_another_process_changes_is_seen() {
     assert_eq!(version(&here).await, None);
 }
 
-/// The token that is there before the load: the change is told after the answer, and before whoever
-/// has asked gets to look at it.
+/// The cache takes its token before the load: the server tells of the change behind its answer, before the task that has
+/// asked gets to look at the answer.
 #[tokio::test(start_paused = true)]
 async fn what_changes_while_it_is_loaded_is_not_kept() {
     let [(here, wire), (there, _)] = two();
@@ -115,7 +115,7 @@ async fn what_changes_while_it_is_loaded_is_not_kept() {
     assert_eq!(version(&here).await, Some(2), "and is not kept");
 }
 
-/// The same for a save: another process saves before whoever has saved gets to look at the answer.
+/// The same for a save: another process saves before the task that has saved gets to look at its answer.
 #[tokio::test(start_paused = true)]
 async fn what_changes_while_it_is_saved_is_not_kept() {
     let [(here, wire), (there, _)] = two();
@@ -132,7 +132,7 @@ async fn what_changes_while_it_is_saved_is_not_kept() {
     assert_eq!(version(&here).await, Some(3));
 }
 
-/// The server tells nobody of what he has done himself.
+/// The server tells a connection nothing of what that connection has done.
 #[tokio::test(start_paused = true)]
 async fn what_one_writes_oneself_is_seen_at_once() {
     let [(here, wire), _] = two();
@@ -142,7 +142,7 @@ async fn what_one_writes_oneself_is_seen_at_once() {
     here.touch(&KEY, later).await.unwrap();
     let found = here.load(&KEY).await.unwrap().unwrap();
     assert!(found.expires_at > later - Duration::from_secs(1));
-    // Past the cache, by whoever has a clone of the store.
+    // Past the cache, by a clone of the store.
     save(&wire, 2).await;
     assert_eq!(version(&here).await, Some(2));
     assert!(wire.delete(&KEY).await.unwrap());
@@ -153,7 +153,7 @@ async fn what_one_writes_oneself_is_seen_at_once() {
     assert_eq!(version(&here).await, None);
 }
 
-/// Of a call that is dropped nobody knows what has become of it.
+/// Nobody knows what has become of a call that is dropped.
 #[tokio::test(start_paused = true)]
 async fn what_a_dropped_call_has_done_is_seen() {
     let [(here, wire), _] = two();
@@ -181,7 +181,7 @@ async fn a_refused_save_is_followed_by_a_look_at_the_store() {
     assert_eq!(version(&here).await, Some(2));
 }
 
-/// The lease: nothing is told, and the connection lives.
+/// The staleness is a lease: it ends where the connection lives and nothing arrives on it.
 #[tokio::test(start_paused = true)]
 async fn a_path_that_stands_still_is_not_believed_for_longer_than_the_staleness() {
     let [(here, wire), (there, _)] = two();
@@ -198,7 +198,7 @@ async fn a_path_that_stands_still_is_not_believed_for_longer_than_the_staleness(
     assert_eq!(version(&here).await, None);
 }
 
-/// One sign of life is one for everything that was read.
+/// One sign of life is good for everything that was read.
 #[tokio::test(start_paused = true)]
 async fn while_there_are_requests_the_store_is_asked_for_signs_of_life_alone() {
     let [(here, _), (there, _)] = two();

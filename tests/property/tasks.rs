@@ -491,7 +491,7 @@ impl Case {
                 };
                 let mut after = firm.clone();
                 if matches!(step, Step::Lifetime(_)) && self.has(is_login) {
-                    // The limits of a login take the place of those that are set while it goes on.
+                    // The lifetime of a login takes the place of one that is set while the login goes on.
                     after.clear();
                 }
                 if is_firm {

@@ -50,7 +50,7 @@ pub(crate) async fn app(store: impl Store, keys: Keys) -> Server {
 }
 
 /// Each of the checks below that a store of any kind passes.
-pub(crate) async fn works_on(store: impl Store + UserIndex + Clone) {
+pub(crate) async fn works_on(store: impl UserIndex + Clone) {
     logs_out_everywhere(store.clone()).await;
     counts_its_calls(store.clone()).await;
     sessions_outlive_the_app(store.clone()).await;

@@ -386,7 +386,7 @@ impl History {
     }
 }
 
-/// Somebody saves all the time, past the proxy, and says when each save was acknowledged; a reader behind
+/// A writer saves all the time, past the proxy, and notes when each save was acknowledged; a reader behind
 /// the proxy never sees a version that was replaced longer ago than the staleness, whatever happens to
 /// its connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

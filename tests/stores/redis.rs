@@ -117,7 +117,7 @@ async fn the_set_of_a_user_does_not_grow() {
     let size: i64 = command(&mut admin, &["ZCARD", set]).await;
     assert_eq!(size, 0);
 
-    // Those that nobody looks at go when their time has been over for a day.
+    // Entries that nobody looks at go when their time has been over for a day.
     let ago = (SystemTime::now() - Duration::from_secs(2 * 86_400))
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()

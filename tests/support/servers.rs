@@ -721,7 +721,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes one, in the folder for temporary files, for whoever runs the servers.
+    /// Makes one, in the folder for temporary files, that belongs to the user of the servers.
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);

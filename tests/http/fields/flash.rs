@@ -210,8 +210,8 @@ async fn a_request_that_is_not_saved_gives_the_message_back() {
     assert_eq!(fleet.get(0, "/take").await, "");
 }
 
-/// Whoever was told 503 may have taken it, if the store had carried out the save; nobody gets it
-/// twice.
+/// A request that was told 503 may have taken the message, if the store had carried out the save; no message is
+/// shown twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_shows_no_message_twice() {
     for seed in 0..20 {

@@ -22,7 +22,7 @@ async fn key_of(client: &Client) -> StoreKey {
 /// For so long the old cookie begins no session.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Somebody who has another session since a moment ago, and the same browser a moment ago.
+/// A browser after requests that have given it another session, and a copy with the cookies of before.
 async fn after(shop: &Shop, paths: &[&str]) -> (Client, Client) {
     let client = shop.visitor().await;
     let mut late = client.copy();
@@ -176,7 +176,7 @@ async fn nothing_brings_back_what_a_login_has_ended() {
                 async move { old.get(path).await }
             });
             late.wait_for_caller().await;
-            // Whoever comes now is not held.
+            // The requests from here on are not held.
             one.store.hold(Operation::Replace).release();
             client.get(end).await.text();
             late.release();

@@ -129,6 +129,22 @@ fn has_item(source: &str, name: &str) -> bool {
     })
 }
 
+/// From the root of the repository, or from the folder that the paragraph is about.
+#[test]
+fn each_file_that_the_architecture_names_is_there() {
+    let page = read("ARCHITECTURE.md");
+    let names = page.split('`').skip(1).step_by(2);
+    let is_path = |name: &&str| name.ends_with(".rs") || name.ends_with('/');
+    let mut files = 0;
+    for name in names.filter(is_path) {
+        files += 1;
+        let places = ["", "sessions/src", "sessions-derive/src", "tests"]
+            .map(|place| repository().join(place).join(name));
+        assert!(places.iter().any(|path| path.exists()), "there is no {name}");
+    }
+    assert!(files > 80, "the page is not read: {files}");
+}
+
 #[test]
 fn what_the_architecture_names_is_there() {
     let page = read("ARCHITECTURE.md");

@@ -282,7 +282,7 @@ struct PasswordForm {
     new: String,
 }
 
-/// Whoever knew the old password may be logged in with it: so the others end, and this one goes on
+/// A thief who knew the old password may be logged in: so all other sessions end, and this one goes on
 /// under another id.
 async fn password(
     State(shop): State<Shop>,

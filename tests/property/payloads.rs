@@ -10,7 +10,7 @@ use std::{
 use http::{Request, Response, header};
 use serde::{Deserialize, Serialize};
 use sessions::{Codec, Keys, Record, Secret, Session, SessionLayer};
-use sessions_tests::OneRecord;
+use sessions_tests::SingleRecord;
 use tower::{Layer, ServiceExt};
 
 use crate::for_all;
@@ -85,7 +85,7 @@ async fn fill(session: &Session<Everything>) {
 #[test]
 fn whatever_the_store_holds_the_session_works() {
     let codecs = [Codec::Bincode, Codec::Postcard, Codec::MessagePack, Codec::Json];
-    let store = Arc::new(OneRecord::default());
+    let store = Arc::new(SingleRecord::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let good = codecs.map(|codec| {
         let builder = SessionLayer::builder(store.clone(), Keys::generate());

@@ -127,7 +127,7 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
     }
 }
 
-/// A connection that the server ends because nothing has happened on it for a while is no deaf one: when requests come
+/// A connection that the server ends because nothing has happened on it for a while is not a deaf one: when requests come
 /// again, the cache serves soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_ends_idle_connections_is_listened_to_again() {
@@ -290,6 +290,6 @@ async fn without_a_sign_of_life_nothing_is_served() {
 async fn a_thousand_logouts_are_told_by_postgres_to_all_who_wait() {
     let Some(server) = StoreServer::start(Kind::Postgres) else { return };
     let stores = [near(store(&server.url()).await).await, near(store(&server.url()).await).await];
-    // Nobody looks: it is PostgreSQL who tells.
+    // Nobody looks: PostgreSQL tells.
     every_waiter_hears_of_the_end(stores, Duration::from_secs(1000), 1_000).await;
 }

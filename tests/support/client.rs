@@ -58,7 +58,7 @@ impl Client {
         Self { server, cookies: Arc::default() }
     }
 
-    /// Another browser that stole this one's cookies: from now on each has its own.
+    /// Another browser with a copy of the cookies, as a thief has it: from now on each keeps its own.
     pub fn copy(&self) -> Self {
         let cookies = self.cookies.lock().unwrap().clone();
         Self { server: self.server, cookies: Arc::new(Mutex::new(cookies)) }

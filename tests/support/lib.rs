@@ -1,5 +1,5 @@
-//! What the tests share: a server on a real socket, and a client that keeps cookies as a browser
-//! does.
+//! What the tests share: an application on a real socket and clients that keep cookies as browsers do, servers for
+//! stores and proxies, stores with one odd side, random cases and histories, and the sources of this repository.
 
 pub mod cases;
 mod client;
@@ -8,9 +8,9 @@ pub mod ended;
 mod hand_on;
 pub mod history;
 pub mod nginx;
-mod one_record;
 pub mod proxy;
 pub mod servers;
+mod single_record;
 mod sources;
 pub mod wire;
 
@@ -20,7 +20,7 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use client::{Client, Reply};
-pub use one_record::OneRecord;
+pub use single_record::SingleRecord;
 pub use sources::{repository, rust_sources, sources_of_sessions};
 
 /// An app on a loopback port of its own, until it is dropped.

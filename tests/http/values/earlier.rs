@@ -4,7 +4,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response, header};
-use sessions_tests::OneRecord;
+use sessions_tests::SingleRecord;
 use tower::{Layer, ServiceExt};
 
 use super::*;
@@ -89,7 +89,7 @@ const JSON: &[&[u8]] = &[
 
 /// What this build makes of a payload in its store.
 pub(super) async fn read<T: SessionData, R>(payload: &[&[u8]], read: impl Fn(&T) -> R) -> R {
-    let store = Arc::new(OneRecord::default());
+    let store = Arc::new(SingleRecord::default());
     let layer = SessionLayer::<T>::new(store.clone(), Keys::generate());
     let (read, value) = (&read, &Mutex::new(None));
     let service = layer.layer(tower::service_fn(async move |request: Request<()>| {

@@ -1,15 +1,15 @@
-//! A store with one record.
+//! A store with a single record.
 
 use std::{sync::Mutex, time::SystemTime};
 
 use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey};
 
-/// Has one record, or none, under every key, and takes each save whatever it is based on: for tests that put a record
-/// of their own under a session's cookie.
+/// Has one record, or none, under every key, and takes each save whatever version the save is based on: for tests that
+/// put a record of their own behind the cookie of a session.
 #[derive(Debug, Default)]
-pub struct OneRecord(pub Mutex<Option<Record>>);
+pub struct SingleRecord(pub Mutex<Option<Record>>);
 
-impl Store for OneRecord {
+impl Store for SingleRecord {
     async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
         Ok(self.0.lock().unwrap().clone())
     }

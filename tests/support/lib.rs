@@ -8,7 +8,6 @@ pub mod ended;
 mod hand_on;
 pub mod history;
 pub mod nginx;
-pub mod proxy;
 pub mod servers;
 mod single_record;
 mod sources;

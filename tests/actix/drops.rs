@@ -42,10 +42,7 @@ async fn app(steps: &Steps) -> App {
 }
 
 async fn hang_up(client: &Client, path: &'static str, steps: &Steps) {
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get(path).await }
-    });
+    let hanging = client.spawn_get(path);
     steps.arrived.notified().await;
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
@@ -71,10 +68,7 @@ async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
     let app = app(&Steps::default()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/name/Ada").await }
-    });
+    let hanging = client.spawn_get("/name/Ada");
     gate.wait_for_caller().await;
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
@@ -86,10 +80,7 @@ async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
 async fn a_panic_loses_no_released_write() {
     let app = app(&Steps::default()).await;
     let client = app.visitor().await;
-    let reply = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/panics").await }
-    });
+    let reply = client.spawn_get("/panics");
     assert!(reply.await.is_err(), "there is no response");
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
     app.layer.wait_for_background_saves().await;

@@ -88,8 +88,7 @@ async fn a_slow_request_does_not_undo_a_logout() {
             .await;
             let client = app.visitor().await;
             client.get("/login").await.text();
-            let slow = client.copy();
-            let slow = tokio::spawn(async move { slow.get("/slow").await });
+            let slow = client.copy().spawn_get("/slow");
             steps.arrived.notified().await;
             client.get(end).await.text();
             steps.go_on.notify_one();

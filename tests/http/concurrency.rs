@@ -96,8 +96,7 @@ async fn slow_request_during(path: &str) -> (App, sessions_tests::Client, sessio
     let app = App::start(routes).await;
     let client = app.visitor().await;
     // Cookies of its own: what its answer sets must not be mistaken for what the other's does.
-    let slow = client.copy();
-    let slow_reply = tokio::spawn(async move { slow.get("/slow").await });
+    let slow_reply = client.copy().spawn_get("/slow");
     steps.arrived.notified().await;
     assert!(client.get(path).await.status.is_success());
     steps.go_on.notify_one();
@@ -164,10 +163,7 @@ async fn what_a_guard_wrote_stays_when_the_client_hangs_up() {
     let routes = Router::new().route("/slow", get(writes_and_waits)).with_state(steps.clone());
     let app = App::start(routes).await;
     let client = app.visitor().await;
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/slow").await }
-    });
+    let hanging = client.spawn_get("/slow");
     steps.arrived.notified().await;
     hanging.abort();
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
@@ -180,10 +176,7 @@ async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/name/Ada").await }
-    });
+    let hanging = client.spawn_get("/name/Ada");
     gate.wait_for_caller().await;
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
@@ -624,7 +617,7 @@ async fn two_sessions_never_wait_for_each_other() {
     let routes = Router::new().route("/holds", get(holds)).with_state(steps.clone());
     let app = App::start(routes).await;
     let (one, other) = (app.visitor().await, app.visitor().await);
-    let held = tokio::spawn(async move { one.get("/holds").await });
+    let held = one.spawn_get("/holds");
     steps.arrived.notified().await;
     assert_eq!(other.get("/visit").await.text(), "1");
     steps.go_on.notify_one();
@@ -694,10 +687,7 @@ async fn a_process_never_answers_from_a_stale_copy() {
 
     // Somebody uses the session here while it changes there; the next request here looks again, and
     // shows it to the one that was there before too.
-    let holding = tokio::spawn({
-        let here = here.clone();
-        async move { here.get("/holds").await }
-    });
+    let holding = here.spawn_get("/holds");
     steps.arrived.notified().await;
     there.get("/name/Ada").await.text();
     assert_eq!(here.get("/name").await.text(), "Ada");
@@ -728,10 +718,7 @@ async fn two_processes_that_set_different_fields_keep_both() {
     let here = app.visitor().await;
     let there = twin.client();
     there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
-    let slow = tokio::spawn({
-        let here = here.clone();
-        async move { here.get("/sets-theme").await }
-    });
+    let slow = here.spawn_get("/sets-theme");
     steps.arrived.notified().await;
     there.get("/name/Ada").await.text();
     steps.go_on.notify_one();

@@ -183,10 +183,7 @@ async fn a_session_whose_request_takes_longer_than_that_may_still_begin() {
     let routes = Router::new().route("/slow", get(slow));
     let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
     let client = app.client();
-    let request = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/slow").await }
-    });
+    let request = client.spawn_get("/slow");
     arrived.notified().await;
     app.clock.advance(Duration::from_secs(3 * 3600));
     sleep(3 * SHORT).await;

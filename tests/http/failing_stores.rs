@@ -54,10 +54,7 @@ async fn what_a_dropped_request_wrote_is_saved_when_the_store_is_back() {
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/name/Ada").await }
-    });
+    let hanging = client.spawn_get("/name/Ada");
     gate.wait_for_caller().await;
     hanging.abort();
     // The server has noticed, and tries by itself.
@@ -97,8 +94,7 @@ async fn around(
     meanwhile: &str,
 ) -> (u16, Vec<String>) {
     let client = app.visitor().await;
-    let slow_client = client.copy();
-    let request = tokio::spawn(async move { slow_client.get(slow).await });
+    let request = client.copy().spawn_get(slow);
     steps.arrived.notified().await;
     client.get(meanwhile).await.text();
     steps.go_on.notify_one();
@@ -263,10 +259,7 @@ async fn a_discard_leaves_another_requests_lifetime_alone() {
     let app = App::start(routes).await;
     for path in ["/discards", "/another"] {
         let client = app.visitor().await;
-        let remembering = tokio::spawn({
-            let client = client.clone();
-            async move { client.get("/remember").await }
-        });
+        let remembering = client.spawn_get("/remember");
         steps.arrived.notified().await;
         client.get(path).await.text();
         steps.go_on.notify_one();

@@ -266,10 +266,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
     for path in ["/login/7", "/device/7"] {
         let client = one.client();
         client.get(path).await.text();
-        let locking = tokio::spawn({
-            let client = client.clone();
-            async move { client.get("/locks").await }
-        });
+        let locking = client.spawn_get("/locks");
         steps.arrived.notified().await;
         clock.advance(30 * MINUTE);
         let reader = same_browser(&two, &client);
@@ -446,10 +443,7 @@ async fn an_ended_session_ends_no_others() {
     for server in &servers {
         let client = servers[0].client();
         client.get("/login/7").await.text();
-        let under_way = tokio::spawn({
-            let client = client.copy();
-            async move { client.get("/ends-others").await }
-        });
+        let under_way = client.copy().spawn_get("/ends-others");
         steps.arrived.notified().await;
         let here = same_browser(server, &client);
         // The password once more: the session has another id.

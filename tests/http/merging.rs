@@ -328,10 +328,7 @@ async fn a_request_that_is_refused_is_refused_whole() {
     let (here, there) = (one.client(), two.client());
     here.get("/plain/1").await.text();
     there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
-    let slow = tokio::spawn({
-        let client = here.copy();
-        async move { client.get("/both").await }
-    });
+    let slow = here.copy().spawn_get("/both");
     steps.arrived.notified().await;
     there.get("/plain/6").await.text();
     // Another request of the same process meets the conflict first, and saves its own.
@@ -400,7 +397,7 @@ async fn an_update_runs_again_on_what_another_process_has_saved() {
     let (here, there) = (one.client(), two.client());
     here.get("/plain/1").await.text();
     there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
-    let counting = tokio::spawn(async move { here.get("/counts").await });
+    let counting = here.spawn_get("/counts");
     steps.arrived.notified().await;
     there.get("/plain/2").await.text();
     steps.go_on.notify_one();
@@ -449,7 +446,7 @@ async fn while_one_process_has_the_lock_no_other_saves_and_all_read() {
     assert_eq!(fleet.get(1, "/show").await, "0 {} []  1", "the lock's writes are not out yet");
     let waiting = ["/plain/7", "/update", "/lock"].map(|path| {
         let client = fleet.clients[1].copy();
-        tokio::spawn(async move { client.get(path).await })
+        client.spawn_get(path)
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(waiting.iter().all(|request| !request.is_finished()), "one got in");
@@ -538,7 +535,7 @@ async fn the_others_go_on_when_a_process_dies_with_the_lock() {
     let (here, there) = (dead.client(), living.client());
     there.get("/plain/1").await.text();
     here.set_cookie(COOKIE, there.cookie(COOKIE).as_deref());
-    let hanging = tokio::spawn(async move { here.get("/hold").await });
+    let hanging = here.spawn_get("/hold");
     steps.arrived.notified().await;
     // All of its tasks are gone, and none is left to give anything back.
     dying.shutdown_background();
@@ -682,10 +679,7 @@ async fn a_save_that_is_overtaken_many_times_on_its_way_is_not_given_up() {
 
     // One visit is on its way to the store; its answer will be that others were faster.
     let gate = spies[0].hold(Operation::Replace);
-    let visit = || {
-        let client = here.copy();
-        tokio::spawn(async move { client.get("/visit").await })
-    };
+    let visit = || here.copy().spawn_get("/visit");
     let first = visit();
     gate.wait_for_caller().await;
     for value in 0..20 {

@@ -531,10 +531,7 @@ async fn a_save_that_was_overtaken_counts_once() {
         other.set_cookie("__Host-id", client.cookie("__Host-id").as_deref());
         // The load is answered; the save is what is lost.
         proxy.lose_answer(1);
-        let counts = {
-            let client = client.clone();
-            tokio::spawn(async move { client.get("/count").await })
-        };
+        let counts = client.spawn_get("/count");
         proxy.lost().await;
         for _ in 0..others {
             assert!(other.get("/count").await.status.is_success());

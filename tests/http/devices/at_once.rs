@@ -212,7 +212,7 @@ async fn a_logout_that_meets_a_renewal_in_another_process_leaves_the_way_to_the_
     let mut browser = shop.bound(1, 7).await;
     let ending = in_front_of(&twin.server, &browser.client);
     let gate = shop.store.hold(Operation::Delete);
-    let logout = tokio::spawn(async move { ending.get("/logout").await });
+    let logout = ending.spawn_get("/logout");
     gate.wait_for_caller().await;
     browser.get("/renew").await.text();
     gate.release();

@@ -132,10 +132,7 @@ async fn no_endpoint_waits_for_the_sessions_lock() {
     let shop = Shop::start().await;
     let mut browser = shop.browser(1);
     let offer = offer_at(&browser.client, "/login/7").await;
-    let holder = {
-        let client = browser.client.clone();
-        tokio::spawn(async move { client.get("/lock").await })
-    };
+    let holder = browser.client.spawn_get("/lock");
     shop.locked.notified().await;
     assert_eq!(browser.register(&offer).await.status, StatusCode::OK);
     shop.clock.advance(10 * MINUTE);

@@ -95,10 +95,7 @@ async fn a_bound_cookie_that_is_too_old_takes_nothing_from_its_browser_and_goes(
         assert_eq!(owner.get("/visit").await.text(), visits, "{policy:?}");
         assert_eq!(owner.refreshes, 1);
         // A request that was good when it came says nothing of what its browser has got since.
-        let waiting = {
-            let client = owner.client.copy();
-            tokio::spawn(async move { client.get("/wait").await })
-        };
+        let waiting = owner.client.copy().spawn_get("/wait");
         eventually("it has its session", async || shop.layer.sessions_in_use() == 1).await;
         shop.clock.advance(10 * MINUTE);
         assert_eq!(owner.get("/who").await.text(), "Some(7)");

@@ -150,10 +150,7 @@ async fn the_process_that_takes_it_second_is_told_whatever_it_sets_the_field_to(
     let fleet = fleet(2).await;
     fleet.get(0, "/set/saved").await;
     let Process { client, steps, .. } = &fleet.processes[0];
-    let late = tokio::spawn({
-        let client = client.copy();
-        async move { client.get("/late/other").await }
-    });
+    let late = client.copy().spawn_get("/late/other");
     steps.arrived.notified().await;
     assert_eq!(fleet.get(1, "/take").await, "saved");
     steps.go_on.notify_one();

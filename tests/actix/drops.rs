@@ -11,8 +11,7 @@ use crate::{App, COOKIE, Steps, Visitor};
 /// Writes, lets go of the guard, and does not come to an end.
 async fn writes_and_hangs(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
     session.write().await.set_name("before the hang-up");
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     String::new()
 }
 
@@ -20,8 +19,7 @@ async fn writes_and_hangs(steps: web::Data<Steps>, session: Session<Visitor>) ->
 async fn hangs_with_a_guard(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
     let mut s = session.write().await;
     s.set_name("before the hang-up");
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     String::new()
 }
 
@@ -92,8 +90,7 @@ async fn a_panic_loses_no_released_write() {
 async fn a_handler_that_does_not_hear_of_a_hang_up_comes_to_its_end() {
     async fn goes_on(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
         let mut s = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         s.set_name("after the hang-up");
         String::new()
     }

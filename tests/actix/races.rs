@@ -68,8 +68,7 @@ async fn five_requests_that_set_five_fields_all_count() {
 /// Opens the session, waits to be let go on, writes.
 async fn opens_waits_writes(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
     session.read().await.name().unwrap_or_default();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     session.write().await.set_name("the slow one");
     match session.save().await {
         Ok(()) => "saved".to_string(),

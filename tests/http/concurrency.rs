@@ -11,7 +11,7 @@ use sessions::{
     ErrorKind, Keys, MemoryStore, Session, SessionData, SessionLayer, WriteGuard,
     testing::Operation,
 };
-use sessions_tests::{Server, at_once, eventually};
+use sessions_tests::{Server, Steps, at_once, eventually};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -70,18 +70,10 @@ async fn five_requests_that_set_five_fields_all_count() {
     }
 }
 
-/// Lets a test stop a handler in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
-}
-
 /// Opens the session, waits to be let go on, writes.
 async fn opens_waits_writes(State(steps): State<Steps>, session: Session<Visitor>) -> String {
     session.read().await.name().unwrap_or_default();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     session.write().await.set_name("the slow one");
     match session.save().await {
         Ok(()) => "saved".to_string(),
@@ -482,8 +474,7 @@ async fn a_task_waits_on_when_its_request_has_been_given_up() {
     struct Both(Steps, Steps);
     async fn holds(State(Both(steps, _)): State<Both>, session: Session<Visitor>) {
         let _guard = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn spawns(State(Both(_, steps)): State<Both>, session: Session<Visitor>) {
         let task = tokio::spawn(async move {
@@ -517,8 +508,7 @@ async fn one_waiter_too_many_is_503_at_once() {
     let steps = Steps::default();
     async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
         let _guard = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn waits(State(steps): State<Steps>, session: Session<Visitor>) {
         steps.arrived.notify_one();
@@ -576,8 +566,7 @@ async fn a_session_is_shared_with_a_task_of_the_request_that_has_begun_it() {
         tokio::spawn(async move {
             let mut guard = session.write().await;
             guard.set_name("from a task");
-            steps.arrived.notify_one();
-            steps.go_on.notified().await;
+            steps.stop().await;
         });
     }
     async fn tries(session: Session<Visitor>) -> String {
@@ -611,8 +600,7 @@ async fn two_sessions_never_wait_for_each_other() {
     let steps = Steps::default();
     async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
         let _guard = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     let routes = Router::new().route("/holds", get(holds)).with_state(steps.clone());
     let app = App::start(routes).await;
@@ -672,8 +660,7 @@ async fn a_process_never_answers_from_a_stale_copy() {
     let steps = Steps::default();
     async fn holds_on(State(steps): State<Steps>, session: Session<Visitor>) -> String {
         let before = session.read().await.name().map(str::to_string);
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         let after = session.read().await.name().map(str::to_string);
         format!("{before:?} {after:?}")
     }
@@ -703,8 +690,7 @@ async fn two_processes_that_set_different_fields_keep_both() {
     let steps = Steps::default();
     async fn sets_theme(State(steps): State<Steps>, session: Session<Visitor>) {
         session.write().await.set_theme("dark");
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn theme(session: Session<Visitor>) -> String {
         session.read().await.theme().to_string()

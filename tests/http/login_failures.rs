@@ -12,8 +12,7 @@ use sessions::{
     store::{Cached, Migrating, Mirrored},
     testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
-use sessions_tests::{Client, Server, hand_on};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Server, Steps, hand_on};
 
 use crate::COOKIE;
 
@@ -60,20 +59,6 @@ async fn login_with_device(
 ) -> sessions::Result<()> {
     let device = Device::new().with_user_agent(&"u".repeat(256)).with_address("192.0.2.1");
     session.login(user).with_device(device).await
-}
-
-/// Stops a handler in its middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
-}
-
-impl Steps {
-    async fn here(&self) {
-        self.arrived.notify_one();
-        self.go_on.notified().await;
-    }
 }
 
 fn spied() -> SpyStore<MemoryStore> {
@@ -254,7 +239,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
         let steps = steps.clone();
         async move |session: Session<Customer>| {
             let _guard = session.lock().await.unwrap();
-            steps.here().await;
+            steps.stop().await;
         }
     };
     let layers = [(); 2].map(|()| {
@@ -385,7 +370,7 @@ impl UserIndex for TwoSteps {
         let listed = self.store.sessions_of(user).await?;
         let steps = self.steps.lock().unwrap().take();
         if let Some(steps) = steps {
-            steps.here().await;
+            steps.stop().await;
         }
         let mut found = Vec::new();
         for (key, _) in listed {
@@ -433,7 +418,7 @@ async fn an_ended_session_ends_no_others() {
     let ends_others = {
         let (sessions, steps) = (one.user_sessions().unwrap(), steps.clone());
         async move |LoggedIn { session, .. }: LoggedIn<Customer>| {
-            steps.here().await;
+            steps.stop().await;
             let ended = sessions.end_others(&session).await.map_err(|error| error.kind());
             format!("{ended:?}")
         }

@@ -20,8 +20,7 @@ use sessions::{
     store::AllSessions,
     testing::{Operation, SpyStore},
 };
-use sessions_tests::{Client, Server, at_once, eventually};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Server, Steps, at_once, eventually};
 
 const COOKIE: &str = "__Host-id";
 
@@ -41,13 +40,6 @@ struct Shared {
 
 fn longest(_base: &str, theirs: &str, ours: &str) -> String {
     if theirs.len() > ours.len() { theirs } else { ours }.to_string()
-}
-
-/// Lets a test stop a handler in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
 }
 
 struct Process {
@@ -102,10 +94,7 @@ impl Fleet {
     /// Requests `here` in the first process, which reads the session, waits for the end of `there`
     /// in the second, and writes then.
     async fn overtaken(&self, here: &str, there: &str) -> sessions_tests::Reply {
-        let slow = tokio::spawn({
-            let (client, path) = (self.clients[0].copy(), format!("/slow{here}"));
-            async move { client.get(&path).await }
-        });
+        let slow = self.clients[0].copy().spawn_get(&format!("/slow{here}"));
         self.processes[0].steps.arrived.notified().await;
         self.get(1, there).await;
         self.processes[0].steps.go_on.notify_one();
@@ -193,8 +182,7 @@ async fn slow(
     session: Session<Shared>,
 ) -> String {
     session.read().await.visits();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     write(&session, &field, value).await;
     format!("{:?}", session.save().await.map_err(|error| error.kind()))
 }
@@ -209,8 +197,7 @@ async fn hold(State(steps): State<Steps>, session: Session<Shared>) -> String {
     s.set_plain(100);
     let token = |s| sessions::LockGuard::fencing_token(s).expect("a stored session");
     let version = token(&s);
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     // Renewed or lost: never a token that another request was given.
     let later = token(&s);
     assert!(version <= later);
@@ -313,8 +300,7 @@ async fn a_request_that_is_refused_is_refused_whole() {
             s.set_plain(5);
             s.set_motto("half");
         }
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
     let steps = Steps::default();
@@ -375,8 +361,7 @@ async fn an_update_runs_again_on_what_another_process_has_saved() {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     async fn counts(State(steps): State<Steps>, session: Session<Shared>) -> String {
         session.read().await.plain();
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         let seen = session
             .update(|s| {
                 RUNS.fetch_add(1, Ordering::SeqCst);

@@ -11,6 +11,7 @@ pub mod nginx;
 pub mod servers;
 mod single_record;
 mod sources;
+mod steps;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 pub use client::{Client, Reply};
 pub use single_record::SingleRecord;
 pub use sources::{repository, rust_sources, sources_of_sessions};
+pub use steps::Steps;
 
 /// An app on a loopback port of its own, until it is dropped.
 pub struct Server {

@@ -72,8 +72,7 @@ async fn answer(Path(text): Path<String>, session: Session<Shop>) -> String {
 /// Shows what is there and, once it has heard what others have done meanwhile, leaves something else.
 async fn late(Path(text): Path<String>, session: Session<Shop>, steps: Extension<Steps>) -> String {
     let shown = session.write().await.take_notice();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     session.reload().await.expect("a session");
     session.write().await.set_notice(text);
     *session.write().await.visits_mut() += 1;

@@ -5,7 +5,7 @@
 //! has no instructions for SHA-256: an HMAC and the hash of an id count for more than they take.
 //!
 //! With a peer's number, a route's number, a count of requests and one of sessions it only serves
-//! them, for whoever wants to see where the instructions go (`callgrind_annotate`).
+//! them, to see where the instructions go (`callgrind_annotate`).
 
 use sessions_benches::{
     client::{ROUTES, Random, call, fill_many, requests},

@@ -1,8 +1,8 @@
 //! Requests that wait for one session's lock: `cargo run --release -p sessions-benches --bin lock`.
 //!
-//! One request holds a guard, the others wait. What a waiter costs that comes, that gets its turn, and
-//! that hangs up: from behind, from the front, and in no order. A number that grows with the number of
-//! waiters would let one client hold up everybody.
+//! One request holds a guard, the others wait. What a waiter costs when it comes, when it gets its turn, and
+//! when it hangs up: from the end of the line, from the front, and in no order. A number that grows with the
+//! number of waiters would let one client hold up everybody.
 
 use std::{
     convert::Infallible,

@@ -2,7 +2,7 @@
 //! --release -p sessions-benches --bin locked`. Needs valgrind, objdump and an x86-64 processor.
 //!
 //! Each lock that is taken or given back, and each count of an `Arc`, is one, and takes as long as some dozens of
-//! usual instructions, also where no other core is near. Like those the count is the same in every run.
+//! usual instructions, also where no other core is near. As with instructions in all, the count is the same in every run.
 //!
 //! With a peer's number and a route's number it says in which functions they are.
 

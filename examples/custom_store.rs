@@ -73,7 +73,8 @@ fn read(file: &Path) -> io::Result<Option<Record>> {
 }
 
 /// Another file is written first and then takes the place of the old one, which is done at once or
-/// not at all, also when the power fails in between.
+/// not at all, also when the program ends in between. (Against a loss of power the new file would have to be
+/// synced before it is renamed.)
 fn write(file: &Path, record: &Record) -> io::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, encode(record))?;

@@ -1,4 +1,4 @@
-//! Two kinds of session side by side: each visitor has one, and whoever administers a second one,
+//! Two kinds of session side by side: each visitor has one, and an administrator a second one,
 //! whose cookie goes to one path only and whose limits are stricter.
 //!
 //! Run it with `cargo run -p sessions-examples --bin two_sessions`.
@@ -46,7 +46,7 @@ async fn admin(visitor: Session<Visitor>, admin: Session<Admin>) -> Html<String>
 }
 
 async fn login(admin: Session<Admin>) -> Result<Redirect, sessions::Error> {
-    // A real program checks a password here. Whoever gains rights gets a new id with them.
+    // A real program checks a password here. A session that gains rights gets a new id.
     admin.renew_id().await?;
     admin.write().await.set_logged_in(true);
     Ok(Redirect::to("/admin"))

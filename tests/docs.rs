@@ -1,16 +1,12 @@
-//! The tests that the documentation names are there.
+//! What the documentation names is there: tests, findings, versions, files and functions.
 
-use std::{fs, path::Path};
+use std::fs;
 
-fn sources(folder: &Path, text: &mut String) {
-    for entry in fs::read_dir(folder).expect("a folder of this repository") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, text);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            text.push_str(&fs::read_to_string(&path).expect("UTF-8"));
-        }
-    }
+use sessions_tests::{repository, rust_sources};
+
+/// A file of this repository.
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
 }
 
 /// What stands in backquotes in the last column of a table, but the files.
@@ -25,16 +21,13 @@ fn named(page: &str) -> Vec<&str> {
 
 #[test]
 fn every_test_that_the_documentation_names_is_there() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let mut text = String::new();
-    for folder in ["tests", "sessions/src", "examples/tests"] {
-        sources(&repository.join(folder), &mut text);
-    }
+    let folders = ["tests", "sessions/src", "examples/tests"];
+    let files = folders.into_iter().flat_map(rust_sources);
+    let text: String = files.map(|file| fs::read_to_string(file).expect("UTF-8")).collect();
     for (page, at_least) in
         [("concurrency", 20), ("security", 20), ("devices", 15), ("proxies", 5), ("surprises", 15)]
     {
-        let path = repository.join(format!("sessions/docs/{page}.md"));
-        let page = fs::read_to_string(path).expect("the page");
+        let page = read(&format!("sessions/docs/{page}.md"));
         let named = named(&page);
         assert!(named.len() >= at_least, "the tables are not read: {named:?}");
         for name in named {
@@ -46,11 +39,10 @@ fn every_test_that_the_documentation_names_is_there() {
 /// A test that stands behind its file, as in "`http/ended.rs`: `this`, `that`", is in that file.
 #[test]
 fn a_test_that_the_documentation_names_is_in_the_file_that_it_names() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let repository = repository();
     let mut looked_at = 0;
     for page in ["concurrency", "security", "devices"] {
-        let text = fs::read_to_string(repository.join(format!("sessions/docs/{page}.md")));
-        let text = text.expect("the page");
+        let text = read(&format!("sessions/docs/{page}.md"));
         let rows = text.lines().filter_map(|row| row.strip_prefix("| ")?.strip_suffix(" |"));
         for column in rows.filter_map(|row| row.rsplit(" | ").next()) {
             let mut source: Option<(&str, String)> = None;
@@ -78,10 +70,8 @@ fn a_test_that_the_documentation_names_is_in_the_file_that_it_names() {
 
 #[test]
 fn the_documentation_and_the_list_of_findings_name_the_scripts_that_are_there() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
     let (page, list) = (read("sessions/docs/surprises.md"), read("findings/README.md"));
-    let files = fs::read_dir(repository.join("findings")).expect("the folder");
+    let files = fs::read_dir(repository().join("findings")).expect("the folder");
     let files = files.map(|file| file.expect("an entry").file_name().into_string().expect("UTF-8"));
     let scripts: Vec<_> = files.filter(|name| name.ends_with(".sh")).collect();
     for script in &scripts {
@@ -100,8 +90,6 @@ fn the_documentation_and_the_list_of_findings_name_the_scripts_that_are_there() 
 /// The versions of the clients' crates, as `sessions` asks for them.
 #[test]
 fn the_documentation_names_the_versions_of_the_clients_that_stores_take() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
     let manifest = read("Cargo.toml");
     let version = |name: &str| {
         let (_, rest) =
@@ -119,14 +107,12 @@ fn the_documentation_names_the_versions_of_the_clients_that_stores_take() {
     }
 }
 
-/// Those that are no tests themselves, but parts of one that each store runs.
+/// Names in the tables that are no tests, but parts of a test that each store runs.
 const PARTS: [&str; 3] =
     ["create_never_overwrites", "expired_counts_as_absent", "logs_out_everywhere"];
 
 #[test]
 fn every_test_that_the_page_on_security_names_has_a_change_that_it_must_notice() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let read = |path: &str| fs::read_to_string(repository.join(path)).expect("a file");
     let (page, changes) = (read("sessions/docs/security.md"), read("tests/mutants/security.txt"));
     for name in named(&page).into_iter().filter(|name| !PARTS.contains(name)) {
         let is_run = changes.lines().any(|line| line.split([' ', ':']).next_back() == Some(name));
@@ -143,10 +129,25 @@ fn has_item(source: &str, name: &str) -> bool {
     })
 }
 
+/// From the root of the repository, or from the folder that the paragraph is about.
+#[test]
+fn each_file_that_the_architecture_names_is_there() {
+    let page = read("ARCHITECTURE.md");
+    let names = page.split('`').skip(1).step_by(2);
+    let is_path = |name: &&str| name.ends_with(".rs") || name.ends_with('/');
+    let mut files = 0;
+    for name in names.filter(is_path) {
+        files += 1;
+        let places = ["", "sessions/src", "sessions-derive/src", "tests"]
+            .map(|place| repository().join(place).join(name));
+        assert!(places.iter().any(|path| path.exists()), "there is no {name}");
+    }
+    assert!(files > 80, "the page is not read: {files}");
+}
+
 #[test]
 fn what_the_architecture_names_is_there() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let page = fs::read_to_string(repository.join("ARCHITECTURE.md")).expect("the page");
+    let page = read("ARCHITECTURE.md");
     let (_, promises) = page.split_once("## Who keeps which promise").expect("the table");
     let keepers = promises.lines().filter_map(|row| row.strip_suffix(" |")?.rsplit(" | ").next());
     let mut names = 0;
@@ -154,7 +155,7 @@ fn what_the_architecture_names_is_there() {
         let (mut file, mut source) = ("", String::new());
         for name in keeper.split('`').skip(1).step_by(2) {
             if name.contains('/') {
-                let path = repository.join("sessions/src").join(name);
+                let path = repository().join("sessions/src").join(name);
                 assert!(path.exists(), "there is no {name}");
                 (file, source) = (name, fs::read_to_string(path).unwrap_or_default());
                 continue;

@@ -302,10 +302,7 @@ async fn everything_that_matters_is_logged_and_no_secret_is() {
     assert_eq!(server.client().get("/outside").await.status, 500);
     secrets.push(token);
     // Another process changes the same field.
-    let slow = tokio::spawn({
-        let client = client.copy();
-        async move { client.get("/overtaken").await }
-    });
+    let slow = client.copy().spawn_get("/overtaken");
     steps[0].notified().await;
     let there = other.client();
     there.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());

@@ -200,7 +200,7 @@ async fn every_name_of_the_page_is_told_and_no_other() {
     let mut told: BTreeSet<_> = seen.keys().filter_map(|name| name.split(' ').next()).collect();
     // Needs a store that says what changes: `tests/stores` has one.
     told.insert("sessions_near_cache_total");
-    // Needs a browser with a key: `tests/http/devices.rs` has one.
+    // Needs a browser with a key: `tests/http/devices/metrics.rs` has one.
     told.extend([
         "sessions_devices_bound_total",
         "sessions_devices_let_through_total",

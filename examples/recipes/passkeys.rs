@@ -117,7 +117,7 @@ async fn begin_registration(
     if name.is_empty() || name.len() > 64 {
         return Err(StatusCode::UNPROCESSABLE_ENTITY);
     }
-    // Or whoever comes later adds a key to an account that is somebody else's.
+    // Or a later visitor adds a key to an account of another one.
     if site.accounts().contains_key(&name) {
         return Err(StatusCode::CONFLICT);
     }

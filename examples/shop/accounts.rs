@@ -1,5 +1,5 @@
 //! The customers' accounts. They are kept in this process alone and end with it; a shop of your own
-//! has them in its database, and slows down whoever tries one password after another.
+//! has them in its database, and slows down a client that tries one password after another.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

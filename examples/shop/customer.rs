@@ -1,4 +1,4 @@
-//! The routes of those who have an account. Whoever logs in gets a new id; the old one is dead.
+//! The routes of users. A login gives the session a new id; the old one is dead.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -282,7 +282,7 @@ struct PasswordForm {
     new: String,
 }
 
-/// Whoever knew the old password may be logged in with it: so the others end, and this one goes on
+/// A thief who knew the old password may be logged in: so all other sessions end, and this one goes on
 /// under another id.
 async fn password(
     State(shop): State<Shop>,

@@ -62,7 +62,7 @@ Environment:
                  the newest first; `openssl rand -base64 32` makes one
   RUST_LOG       what to log, as in `info` (the default) or `sessions=debug`";
 
-/// Behind the address, in one write: whoever waits for the address may read no further.
+/// Behind the address, in one write: a program that waits for the address may read no further.
 const WEBKIT: &str = "
 Safari and other WebKit drop its cookie over plain HTTP; for them there is --insecure.";
 
@@ -242,7 +242,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// A line on the standard output, or several in one write, at once, for whoever waits for it.
+/// A line on the standard output, or several in one write, at once, for programs that wait for the line.
 fn say(line: &str) -> Result<(), String> {
     let mut out = io::stdout();
     out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).map_err(text)

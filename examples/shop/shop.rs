@@ -68,7 +68,7 @@ pub(crate) fn router(shop: Shop) -> Result<Router, BuildError> {
         .layer(from_fn(security_headers)))
 }
 
-/// A page with forms. It is counted, so whoever opens it has a session from now on.
+/// A page with forms. The visit is counted, so each visitor has a session from now on.
 pub(crate) async fn show(
     session: &Session<Visitor>,
     path: &str,
@@ -84,7 +84,7 @@ pub(crate) async fn show(
     Ok(page.html(content(&page)))
 }
 
-/// A session that somebody else has ended or renewed a moment ago can be shown all the same, as one
+/// A session that another request has ended or renewed a moment ago can be shown all the same, as one
 /// that has nothing in it; only nothing is kept.
 fn unless_ended<R>(result: Result<R, Error>) -> Result<Option<R>, Error> {
     match result {
@@ -93,7 +93,7 @@ fn unless_ended<R>(result: Result<R, Error>) -> Result<Option<R>, Error> {
     }
 }
 
-/// A page that only reads: whoever has no session is given none.
+/// A page that only reads: a visitor without a session gets none.
 async fn show_quietly(
     session: &Session<Visitor>,
     path: &str,
@@ -243,7 +243,7 @@ async fn forget(session: Session<Visitor>) -> Result<Redirect, Error> {
     Ok(Redirect::to("/forgotten"))
 }
 
-/// A read alone begins no session: whoever was forgotten stays so.
+/// A read alone begins no session: a visitor who was forgotten stays so.
 async fn forgotten(session: Session<Visitor>) -> Result<Html<String>, Error> {
     show_quietly(&session, "/forgotten", "You are forgotten", |_| pages::FORGOTTEN.into()).await
 }

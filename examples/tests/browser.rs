@@ -200,7 +200,7 @@ fn the_cookie_does_not_come_along_from_other_sites() {
         format!("return (await fetch('http://localhost:{port}/cart/add', {{ {request} }})).type");
     assert_eq!(browser.script(&fetch), "opaque", "the request has arrived");
 
-    // A link does carry it: whoever follows one is still known to the shop.
+    // A link does carry it: a visitor who follows one is still known to the shop.
     browser.follow_script(&format!("location = 'http://localhost:{port}/cart'"));
     assert_eq!(visitor.cookie_value(), cookie);
     assert_eq!(visitor.pieces_in_cart(), "1");

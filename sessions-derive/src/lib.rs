@@ -59,7 +59,7 @@ use syn::{DeriveInput, Error, Result};
 /// A field with `flash` has only `set_foo(…)`, `take_foo()` and `foo_is_dirty()`, and if it is a
 /// `Vec<X>` `push_foo(…)`.
 ///
-/// Those that set, reset, clear or push return nothing, so that
+/// Accessors that set, reset, clear or push return nothing, so that
 /// `session.update(|s| s.set_visits(1)).await?` is a whole change. Accessors are as visible as
 /// their field and have its documentation. A type is recognized as it is written: by its name alone
 /// or by its full path in `std`, `core` or `alloc`. `self::String`, if there is such a type, is not
@@ -107,7 +107,7 @@ use syn::{DeriveInput, Error, Result};
 ///
 /// A session of one type is nothing to another: cookies are signed, and users are listed, under the
 /// name of the struct. It is the struct's name alone, without its path, so that the struct can move
-/// to another module. **Who renames the struct logs everybody out**, and the lists of a user's
+/// to another module. **To rename the struct logs everybody out**, and the lists of a user's
 /// sessions begin empty, unless the struct keeps its old name: `#[session(name = "Visitor")]`. Two
 /// structs of one name that share a store or keys need a `name` each: if both have users, the second
 /// layer in a process warns of that.

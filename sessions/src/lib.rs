@@ -56,7 +56,8 @@ pub mod fields {}
 #[cfg(feature = "metrics")]
 #[doc = include_str!("../docs/metrics.md")]
 pub mod metrics {}
-/// A guide: the first ten minutes, moving in from another library, stores, running it.
+/// A guide: the first ten minutes, everything there is, moving in from another library, stores, programs to copy, and
+/// what to do before and after a deploy.
 pub mod guide {
     #[doc = include_str!("../docs/guide/coming_from.md")]
     pub mod coming_from {}
@@ -131,6 +132,8 @@ pub use store::storage::IntoStorage;
 pub use store::{Created, DeleteExpired, DynUserIndex, Replaced, Store, UserIndex};
 pub use web::rejection::{Rejection, RejectionKind};
 
+/// Derives accessors, a layer and login guards from the fields of a struct:
+///
 /// ```
 /// use sessions::Session;
 ///

@@ -11,8 +11,7 @@ use crate::{App, COOKIE, Steps, Visitor};
 /// Writes, lets go of the guard, and does not come to an end.
 async fn writes_and_hangs(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
     session.write().await.set_name("before the hang-up");
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     String::new()
 }
 
@@ -20,8 +19,7 @@ async fn writes_and_hangs(steps: web::Data<Steps>, session: Session<Visitor>) ->
 async fn hangs_with_a_guard(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
     let mut s = session.write().await;
     s.set_name("before the hang-up");
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     String::new()
 }
 
@@ -42,10 +40,7 @@ async fn app(steps: &Steps) -> App {
 }
 
 async fn hang_up(client: &Client, path: &'static str, steps: &Steps) {
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get(path).await }
-    });
+    let hanging = client.spawn_get(path);
     steps.arrived.notified().await;
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
@@ -71,10 +66,7 @@ async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
     let app = app(&Steps::default()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/name/Ada").await }
-    });
+    let hanging = client.spawn_get("/name/Ada");
     gate.wait_for_caller().await;
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
@@ -86,10 +78,7 @@ async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
 async fn a_panic_loses_no_released_write() {
     let app = app(&Steps::default()).await;
     let client = app.visitor().await;
-    let reply = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/panics").await }
-    });
+    let reply = client.spawn_get("/panics");
     assert!(reply.await.is_err(), "there is no response");
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
     app.layer.wait_for_background_saves().await;
@@ -101,8 +90,7 @@ async fn a_panic_loses_no_released_write() {
 async fn a_handler_that_does_not_hear_of_a_hang_up_comes_to_its_end() {
     async fn goes_on(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
         let mut s = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         s.set_name("after the hang-up");
         String::new()
     }

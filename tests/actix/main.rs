@@ -7,7 +7,7 @@ mod guards;
 mod races;
 mod responses;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use actix_web::{HttpServer, dev::ServerHandle, web};
 use axum::{Router, routing};
@@ -15,8 +15,7 @@ use sessions::{
     CsrfToken, Keys, LoggedIn, MemoryStore, Session, SessionLayer, SessionLayerBuilder,
     testing::SpyStore,
 };
-use sessions_tests::{Client, Server};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Server, Steps};
 
 /// The name of the default cookie.
 const COOKIE: &str = "__Host-id";
@@ -138,13 +137,6 @@ impl Drop for App {
         // The command is sent at once; nobody waits for what comes of it.
         drop(self.server.stop(false));
     }
-}
-
-/// Lets a test stop a handler in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
 }
 
 // ---- handlers of both frameworks ----

@@ -68,8 +68,7 @@ async fn five_requests_that_set_five_fields_all_count() {
 /// Opens the session, waits to be let go on, writes.
 async fn opens_waits_writes(steps: web::Data<Steps>, session: Session<Visitor>) -> String {
     session.read().await.name().unwrap_or_default();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     session.write().await.set_name("the slow one");
     match session.save().await {
         Ok(()) => "saved".to_string(),
@@ -88,8 +87,7 @@ async fn a_slow_request_does_not_undo_a_logout() {
             .await;
             let client = app.visitor().await;
             client.get("/login").await.text();
-            let slow = client.copy();
-            let slow = tokio::spawn(async move { slow.get("/slow").await });
+            let slow = client.copy().spawn_get("/slow");
             steps.arrived.notified().await;
             client.get(end).await.text();
             steps.go_on.notify_one();

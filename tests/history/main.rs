@@ -4,19 +4,18 @@
 //! history; `SESSIONS_SEED` starts with that one. Time is tokio's, paused: a store that hangs for
 //! five seconds takes none.
 
-use std::{env, panic::AssertUnwindSafe, time::Duration};
+use std::time::Duration;
 
 use sessions::{
     Keys, MemoryStore, SessionLayer, SessionLayerBuilder,
     testing::{Fault, FaultyStore},
 };
-use sessions_tests::history::{
-    Asked, Event, HistorySession, Outcome, Plan, Process, Shown, check, routes, run,
+use sessions_tests::{
+    cases::{for_each_seed, in_paused_time, variable},
+    history::{
+        Asked, Event, HistorySession, Outcome, Plan, Process, Shown, check, judge, routes, run,
+    },
 };
-
-fn variable(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().expect("a number"))
-}
 
 /// Runs one history a seed, of three layers on one store.
 fn histories(
@@ -24,19 +23,9 @@ fn histories(
     plan: impl Fn(u64) -> Plan,
     faults: impl Fn(FaultyStore<MemoryStore>) -> FaultyStore<MemoryStore>,
 ) {
-    let first = variable("SESSIONS_SEED").unwrap_or(1);
     let cases = variable("SESSIONS_CASES").unwrap_or(300);
     let mut requests = 0;
-    for seed in first..first + cases {
-        let case = AssertUnwindSafe(|| one(plan(seed), &faults));
-        match std::panic::catch_unwind(case) {
-            Ok(events) => requests += events,
-            Err(panic) => {
-                eprintln!("{what}: SESSIONS_SEED={seed} SESSIONS_CASES=1 replays this history");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    for_each_seed(what, cases, |seed| requests += one(plan(seed), &faults));
     println!("{what}: {cases} histories, {requests} requests");
 }
 
@@ -48,12 +37,7 @@ fn one(
     plan: Plan,
     faults: &impl Fn(FaultyStore<MemoryStore>) -> FaultyStore<MemoryStore>,
 ) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    in_paused_time(async {
         let memory = MemoryStore::builder().with_sweep_interval(Duration::from_secs(100_000));
         let store = faults(FaultyStore::new(memory.build(), plan.seed));
         let keys = Keys::generate();
@@ -78,14 +62,7 @@ fn one(
         store.store().stop_sweep().await;
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         assert_eq!(tasks, 0, "a task is left");
-        for events in &histories {
-            if let Err(wrong) = check(events) {
-                for event in events {
-                    eprintln!("{event:?}");
-                }
-                panic!("{wrong}");
-            }
-        }
+        judge("three layers", &histories, Duration::ZERO);
         histories.iter().map(Vec::len).sum()
     })
 }
@@ -162,13 +139,16 @@ fn the_judge_notices_each_broken_promise() {
         Outcome::Shown(Some(Shown { owner: 7, counters, fields: [a, 0], list }))
     };
     let history = |last: Outcome| {
-        check(&[
-            event(1, add.clone(), Outcome::Done),
-            event(3, Asked::Set("a", 7_000_001), Outcome::Done),
-            event(5, Asked::Set("a", 7_000_002), Outcome::Done),
-            event(7, Asked::Append(7_000_003), Outcome::Done),
-            event(9, Asked::Show, last),
-        ])
+        check(
+            &[
+                event(1, add.clone(), Outcome::Done),
+                event(3, Asked::Set("a", 7_000_001), Outcome::Done),
+                event(5, Asked::Set("a", 7_000_002), Outcome::Done),
+                event(7, Asked::Append(7_000_003), Outcome::Done),
+                event(9, Asked::Show, last),
+            ],
+            Duration::ZERO,
+        )
     };
     let list = &[7_000_003];
     assert_eq!(history(shown(1, 7_000_002, list)), Ok(()));
@@ -183,7 +163,9 @@ fn the_judge_notices_each_broken_promise() {
         let judged = history(wrong).unwrap_err();
         assert!(judged.contains(why), "{why}: {judged}");
     }
-    let back =
-        check(&[event(1, Asked::Destroy, Outcome::Done), event(3, Asked::Show, shown(0, 0, &[]))]);
+    let back = check(
+        &[event(1, Asked::Destroy, Outcome::Done), event(3, Asked::Show, shown(0, 0, &[]))],
+        Duration::ZERO,
+    );
     assert!(back.unwrap_err().contains("is back"));
 }

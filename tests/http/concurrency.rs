@@ -11,7 +11,7 @@ use sessions::{
     ErrorKind, Keys, MemoryStore, Session, SessionData, SessionLayer, WriteGuard,
     testing::Operation,
 };
-use sessions_tests::{Server, at_once, eventually};
+use sessions_tests::{Server, Steps, at_once, eventually};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -70,18 +70,10 @@ async fn five_requests_that_set_five_fields_all_count() {
     }
 }
 
-/// Lets a test stop a handler in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
-}
-
 /// Opens the session, waits to be let go on, writes.
 async fn opens_waits_writes(State(steps): State<Steps>, session: Session<Visitor>) -> String {
     session.read().await.name().unwrap_or_default();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     session.write().await.set_name("the slow one");
     match session.save().await {
         Ok(()) => "saved".to_string(),
@@ -96,8 +88,7 @@ async fn slow_request_during(path: &str) -> (App, sessions_tests::Client, sessio
     let app = App::start(routes).await;
     let client = app.visitor().await;
     // Cookies of its own: what its answer sets must not be mistaken for what the other's does.
-    let slow = client.copy();
-    let slow_reply = tokio::spawn(async move { slow.get("/slow").await });
+    let slow_reply = client.copy().spawn_get("/slow");
     steps.arrived.notified().await;
     assert!(client.get(path).await.status.is_success());
     steps.go_on.notify_one();
@@ -164,10 +155,7 @@ async fn what_a_guard_wrote_stays_when_the_client_hangs_up() {
     let routes = Router::new().route("/slow", get(writes_and_waits)).with_state(steps.clone());
     let app = App::start(routes).await;
     let client = app.visitor().await;
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/slow").await }
-    });
+    let hanging = client.spawn_get("/slow");
     steps.arrived.notified().await;
     hanging.abort();
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
@@ -180,10 +168,7 @@ async fn a_hang_up_while_the_store_is_slow_loses_nothing() {
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/name/Ada").await }
-    });
+    let hanging = client.spawn_get("/name/Ada");
     gate.wait_for_caller().await;
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
@@ -489,8 +474,7 @@ async fn a_task_waits_on_when_its_request_has_been_given_up() {
     struct Both(Steps, Steps);
     async fn holds(State(Both(steps, _)): State<Both>, session: Session<Visitor>) {
         let _guard = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn spawns(State(Both(_, steps)): State<Both>, session: Session<Visitor>) {
         let task = tokio::spawn(async move {
@@ -524,8 +508,7 @@ async fn one_waiter_too_many_is_503_at_once() {
     let steps = Steps::default();
     async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
         let _guard = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn waits(State(steps): State<Steps>, session: Session<Visitor>) {
         steps.arrived.notify_one();
@@ -583,8 +566,7 @@ async fn a_session_is_shared_with_a_task_of_the_request_that_has_begun_it() {
         tokio::spawn(async move {
             let mut guard = session.write().await;
             guard.set_name("from a task");
-            steps.arrived.notify_one();
-            steps.go_on.notified().await;
+            steps.stop().await;
         });
     }
     async fn tries(session: Session<Visitor>) -> String {
@@ -618,13 +600,12 @@ async fn two_sessions_never_wait_for_each_other() {
     let steps = Steps::default();
     async fn holds(State(steps): State<Steps>, session: Session<Visitor>) {
         let _guard = session.write().await;
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     let routes = Router::new().route("/holds", get(holds)).with_state(steps.clone());
     let app = App::start(routes).await;
     let (one, other) = (app.visitor().await, app.visitor().await);
-    let held = tokio::spawn(async move { one.get("/holds").await });
+    let held = one.spawn_get("/holds");
     steps.arrived.notified().await;
     assert_eq!(other.get("/visit").await.text(), "1");
     steps.go_on.notify_one();
@@ -679,8 +660,7 @@ async fn a_process_never_answers_from_a_stale_copy() {
     let steps = Steps::default();
     async fn holds_on(State(steps): State<Steps>, session: Session<Visitor>) -> String {
         let before = session.read().await.name().map(str::to_string);
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         let after = session.read().await.name().map(str::to_string);
         format!("{before:?} {after:?}")
     }
@@ -694,10 +674,7 @@ async fn a_process_never_answers_from_a_stale_copy() {
 
     // Somebody uses the session here while it changes there; the next request here looks again, and
     // shows it to the one that was there before too.
-    let holding = tokio::spawn({
-        let here = here.clone();
-        async move { here.get("/holds").await }
-    });
+    let holding = here.spawn_get("/holds");
     steps.arrived.notified().await;
     there.get("/name/Ada").await.text();
     assert_eq!(here.get("/name").await.text(), "Ada");
@@ -713,8 +690,7 @@ async fn two_processes_that_set_different_fields_keep_both() {
     let steps = Steps::default();
     async fn sets_theme(State(steps): State<Steps>, session: Session<Visitor>) {
         session.write().await.set_theme("dark");
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn theme(session: Session<Visitor>) -> String {
         session.read().await.theme().to_string()
@@ -728,10 +704,7 @@ async fn two_processes_that_set_different_fields_keep_both() {
     let here = app.visitor().await;
     let there = twin.client();
     there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
-    let slow = tokio::spawn({
-        let here = here.clone();
-        async move { here.get("/sets-theme").await }
-    });
+    let slow = here.spawn_get("/sets-theme");
     steps.arrived.notified().await;
     there.get("/name/Ada").await.text();
     steps.go_on.notify_one();

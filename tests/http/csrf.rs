@@ -385,10 +385,7 @@ async fn a_token_that_was_given_up_half_way_loses_nothing() {
     for path in ["/gives_up", "/gives_up_and_writes"] {
         let gate = app.store.hold(Operation::Create);
         let client = app.client();
-        let asking = tokio::spawn({
-            let client = client.clone();
-            async move { client.get(path).await }
-        });
+        let asking = client.spawn_get(path);
         gate.wait_for_caller().await;
         tokio::time::sleep(Duration::from_millis(60)).await;
         gate.release();
@@ -781,10 +778,7 @@ async fn the_check_waits_for_nobodys_lock() {
     }
     let app = App::start(checked().route("/holds", get(holds))).await;
     let (client, token) = shopper(&app).await;
-    let holding = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/holds").await }
-    });
+    let holding = client.spawn_get("/holds");
     eventually("the lock is held", async || app.layer.sessions_in_use() == 1).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let still = request(Method::POST, "/still", &[("x-csrf-token", &token)], "");

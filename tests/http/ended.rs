@@ -110,7 +110,7 @@ async fn all_who_wait_for_one_session_are_one_look_at_the_store() {
     }
 }
 
-/// Whoever began to wait before its first save hears as soon as anybody.
+/// A waiter that began to wait before the first save of the session hears of the end as soon as the others.
 #[tokio::test]
 async fn a_session_is_looked_for_from_its_first_save_on() {
     async fn begin(State(ends): State<Ends>, session: Session<Visitor>) {
@@ -183,10 +183,7 @@ async fn a_session_whose_request_takes_longer_than_that_may_still_begin() {
     let routes = Router::new().route("/slow", get(slow));
     let app = App::with(routes, |builder| builder.with_end_check_interval(SHORT)).await;
     let client = app.client();
-    let request = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/slow").await }
-    });
+    let request = client.spawn_get("/slow");
     arrived.notified().await;
     app.clock.advance(Duration::from_secs(3 * 3600));
     sleep(3 * SHORT).await;

@@ -15,7 +15,7 @@ use axum::{
 };
 use http::StatusCode;
 use sessions::{ErrorKind, Lifetime, Replaced, Session, Store, StoreError, testing::Operation};
-use tokio::sync::Notify;
+use sessions_tests::Steps;
 
 use crate::{App, COOKIE, Visitor};
 
@@ -54,10 +54,7 @@ async fn what_a_dropped_request_wrote_is_saved_when_the_store_is_back() {
     let app = App::start(Router::new()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let hanging = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/name/Ada").await }
-    });
+    let hanging = client.spawn_get("/name/Ada");
     gate.wait_for_caller().await;
     hanging.abort();
     // The server has noticed, and tries by itself.
@@ -82,13 +79,6 @@ async fn one_failed_load_does_not_empty_the_session() {
     assert_eq!(client.get("/name").await.text(), "Zoe");
 }
 
-/// Lets a test stop a handler in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
-}
-
 /// Requests `slow` and, in its middle, `meanwhile` from the same browser.
 async fn around(
     app: &App,
@@ -97,8 +87,7 @@ async fn around(
     meanwhile: &str,
 ) -> (u16, Vec<String>) {
     let client = app.visitor().await;
-    let slow_client = client.copy();
-    let request = tokio::spawn(async move { slow_client.get(slow).await });
+    let request = client.copy().spawn_get(slow);
     steps.arrived.notified().await;
     client.get(meanwhile).await.text();
     steps.go_on.notify_one();
@@ -110,14 +99,12 @@ async fn around(
 async fn a_request_from_before_a_login_or_logout_neither_fails_nor_touches_the_cookie() {
     async fn writes(State(steps): State<Steps>, session: Session<Visitor>) -> &'static str {
         session.read().await.visits();
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         session.write().await.set_visits(5);
         "fine"
     }
     async fn late(State(steps): State<Steps>, request: Request) -> &'static str {
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         let session = Session::<Visitor>::open(request.extensions()).await.unwrap();
         session.read().await.visits();
         "fine"
@@ -242,8 +229,7 @@ async fn a_discard_leaves_another_requests_lifetime_alone() {
         session.set_lifetime(
             Lifetime::new().with_idle_timeout(30 * DAY).with_absolute_timeout(90 * DAY),
         );
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     async fn discards(session: Session<Visitor>) {
         session.write().await.set_name("never");
@@ -263,10 +249,7 @@ async fn a_discard_leaves_another_requests_lifetime_alone() {
     let app = App::start(routes).await;
     for path in ["/discards", "/another"] {
         let client = app.visitor().await;
-        let remembering = tokio::spawn({
-            let client = client.clone();
-            async move { client.get("/remember").await }
-        });
+        let remembering = client.spawn_get("/remember");
         steps.arrived.notified().await;
         client.get(path).await.text();
         steps.go_on.notify_one();
@@ -312,8 +295,7 @@ async fn a_task_that_goes_on_is_told_that_its_response_took_its_writes_along() {
 async fn what_does_not_fit_in_is_no_other_requests_error_and_its_writer_is_told() {
     async fn grows(State(steps): State<Steps>, session: Session<Visitor>) {
         session.write().await.set_name("x".repeat(500));
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     for meanwhile in ["/renew", "/lock"] {
         async fn locks(session: Session<Visitor>) -> sessions::Result<()> {

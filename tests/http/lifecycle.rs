@@ -101,10 +101,7 @@ async fn a_renewed_id_opens_nothing_even_if_the_store_fails_in_the_middle() {
     let client = app.visitor().await;
     let before = client.copy();
     let replaced = app.store.hold(Operation::Replace);
-    let renewing = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/renew").await }
-    });
+    let renewing = client.spawn_get("/renew");
     let confirmed = hold_the_next(&app.store, replaced, Operation::Replace).await;
     app.store.fail_next(Operation::Replace, 1);
     confirmed.release();
@@ -464,10 +461,7 @@ async fn other_requests_of_the_session_count_as_always() {
         let client = app.visitor().await;
         let end = async || client.get("/ends").await.text().to_string();
         let begun_with = end().await;
-        let other = tokio::spawn({
-            let client = client.clone();
-            async move { client.get(path).await }
-        });
+        let other = client.spawn_get(path);
         steps[0].notified().await;
         app.clock.advance(HOUR);
         // The other one has the session open, and has perhaps written to it.
@@ -500,10 +494,7 @@ async fn a_session_that_expires_under_a_request_is_not_revived_by_its_save() {
     }
     let app = App::start(Router::new().route("/slow", get(slow))).await;
     let client = app.visitor().await;
-    let request = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/slow").await }
-    });
+    let request = client.spawn_get("/slow");
     sessions_tests::eventually("it is open", async || app.layer.sessions_in_use() == 1).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     app.clock.advance(3 * HOUR);

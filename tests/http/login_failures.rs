@@ -12,8 +12,7 @@ use sessions::{
     store::{Cached, Migrating, Mirrored},
     testing::{Fault, FaultyStore, ManualClock, Operation, SpyStore, TestClient},
 };
-use sessions_tests::{Client, Server, hand_on};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Server, Steps, hand_on};
 
 use crate::COOKIE;
 
@@ -60,20 +59,6 @@ async fn login_with_device(
 ) -> sessions::Result<()> {
     let device = Device::new().with_user_agent(&"u".repeat(256)).with_address("192.0.2.1");
     session.login(user).with_device(device).await
-}
-
-/// Stops a handler in its middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
-}
-
-impl Steps {
-    async fn here(&self) {
-        self.arrived.notify_one();
-        self.go_on.notified().await;
-    }
 }
 
 fn spied() -> SpyStore<MemoryStore> {
@@ -243,7 +228,7 @@ async fn a_user_does_not_come_along_with_another_sessions_fields() {
 
 // ---- leases ----
 
-/// Whoever only reads does not wait for another process, whether the session has a device or not.
+/// A request that only reads does not wait for another process, whether the session has a device or not.
 #[tokio::test]
 async fn a_reader_does_not_wait_for_another_processs_lease() {
     let clock = ManualClock::new();
@@ -254,7 +239,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
         let steps = steps.clone();
         async move |session: Session<Customer>| {
             let _guard = session.lock().await.unwrap();
-            steps.here().await;
+            steps.stop().await;
         }
     };
     let layers = [(); 2].map(|()| {
@@ -266,10 +251,7 @@ async fn a_reader_does_not_wait_for_another_processs_lease() {
     for path in ["/login/7", "/device/7"] {
         let client = one.client();
         client.get(path).await.text();
-        let locking = tokio::spawn({
-            let client = client.clone();
-            async move { client.get("/locks").await }
-        });
+        let locking = client.spawn_get("/locks");
         steps.arrived.notified().await;
         clock.advance(30 * MINUTE);
         let reader = same_browser(&two, &client);
@@ -388,7 +370,7 @@ impl UserIndex for TwoSteps {
         let listed = self.store.sessions_of(user).await?;
         let steps = self.steps.lock().unwrap().take();
         if let Some(steps) = steps {
-            steps.here().await;
+            steps.stop().await;
         }
         let mut found = Vec::new();
         for (key, _) in listed {
@@ -436,7 +418,7 @@ async fn an_ended_session_ends_no_others() {
     let ends_others = {
         let (sessions, steps) = (one.user_sessions().unwrap(), steps.clone());
         async move |LoggedIn { session, .. }: LoggedIn<Customer>| {
-            steps.here().await;
+            steps.stop().await;
             let ended = sessions.end_others(&session).await.map_err(|error| error.kind());
             format!("{ended:?}")
         }
@@ -446,10 +428,7 @@ async fn an_ended_session_ends_no_others() {
     for server in &servers {
         let client = servers[0].client();
         client.get("/login/7").await.text();
-        let under_way = tokio::spawn({
-            let client = client.copy();
-            async move { client.get("/ends-others").await }
-        });
+        let under_way = client.copy().spawn_get("/ends-others");
         steps.arrived.notified().await;
         let here = same_browser(server, &client);
         // The password once more: the session has another id.

@@ -20,8 +20,7 @@ use sessions::{
     store::AllSessions,
     testing::{Operation, SpyStore},
 };
-use sessions_tests::{Client, Server, at_once, eventually};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Server, Steps, at_once, eventually};
 
 const COOKIE: &str = "__Host-id";
 
@@ -41,13 +40,6 @@ struct Shared {
 
 fn longest(_base: &str, theirs: &str, ours: &str) -> String {
     if theirs.len() > ours.len() { theirs } else { ours }.to_string()
-}
-
-/// Lets a test stop a handler in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
 }
 
 struct Process {
@@ -102,10 +94,7 @@ impl Fleet {
     /// Requests `here` in the first process, which reads the session, waits for the end of `there`
     /// in the second, and writes then.
     async fn overtaken(&self, here: &str, there: &str) -> sessions_tests::Reply {
-        let slow = tokio::spawn({
-            let (client, path) = (self.clients[0].copy(), format!("/slow{here}"));
-            async move { client.get(&path).await }
-        });
+        let slow = self.clients[0].copy().spawn_get(&format!("/slow{here}"));
         self.processes[0].steps.arrived.notified().await;
         self.get(1, there).await;
         self.processes[0].steps.go_on.notify_one();
@@ -193,8 +182,7 @@ async fn slow(
     session: Session<Shared>,
 ) -> String {
     session.read().await.visits();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     write(&session, &field, value).await;
     format!("{:?}", session.save().await.map_err(|error| error.kind()))
 }
@@ -209,9 +197,8 @@ async fn hold(State(steps): State<Steps>, session: Session<Shared>) -> String {
     s.set_plain(100);
     let token = |s| sessions::LockGuard::fencing_token(s).expect("a stored session");
     let version = token(&s);
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
-    // Renewed or lost: never one that somebody else was given.
+    steps.stop().await;
+    // Renewed or lost: never a token that another request was given.
     let later = token(&s);
     assert!(version <= later);
     LOCK_VERSION.store(later, Ordering::SeqCst);
@@ -313,8 +300,7 @@ async fn a_request_that_is_refused_is_refused_whole() {
             s.set_plain(5);
             s.set_motto("half");
         }
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     let (store, keys) = (SpyStore::new(MemoryStore::new()), Keys::generate());
     let steps = Steps::default();
@@ -328,10 +314,7 @@ async fn a_request_that_is_refused_is_refused_whole() {
     let (here, there) = (one.client(), two.client());
     here.get("/plain/1").await.text();
     there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
-    let slow = tokio::spawn({
-        let client = here.copy();
-        async move { client.get("/both").await }
-    });
+    let slow = here.copy().spawn_get("/both");
     steps.arrived.notified().await;
     there.get("/plain/6").await.text();
     // Another request of the same process meets the conflict first, and saves its own.
@@ -378,8 +361,7 @@ async fn an_update_runs_again_on_what_another_process_has_saved() {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     async fn counts(State(steps): State<Steps>, session: Session<Shared>) -> String {
         session.read().await.plain();
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
         let seen = session
             .update(|s| {
                 RUNS.fetch_add(1, Ordering::SeqCst);
@@ -400,7 +382,7 @@ async fn an_update_runs_again_on_what_another_process_has_saved() {
     let (here, there) = (one.client(), two.client());
     here.get("/plain/1").await.text();
     there.set_cookie(COOKIE, here.cookie(COOKIE).as_deref());
-    let counting = tokio::spawn(async move { here.get("/counts").await });
+    let counting = here.spawn_get("/counts");
     steps.arrived.notified().await;
     there.get("/plain/2").await.text();
     steps.go_on.notify_one();
@@ -449,7 +431,7 @@ async fn while_one_process_has_the_lock_no_other_saves_and_all_read() {
     assert_eq!(fleet.get(1, "/show").await, "0 {} []  1", "the lock's writes are not out yet");
     let waiting = ["/plain/7", "/update", "/lock"].map(|path| {
         let client = fleet.clients[1].copy();
-        tokio::spawn(async move { client.get(path).await })
+        client.spawn_get(path)
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(waiting.iter().all(|request| !request.is_finished()), "one got in");
@@ -538,7 +520,7 @@ async fn the_others_go_on_when_a_process_dies_with_the_lock() {
     let (here, there) = (dead.client(), living.client());
     there.get("/plain/1").await.text();
     here.set_cookie(COOKIE, there.cookie(COOKIE).as_deref());
-    let hanging = tokio::spawn(async move { here.get("/hold").await });
+    let hanging = here.spawn_get("/hold");
     steps.arrived.notified().await;
     // All of its tasks are gone, and none is left to give anything back.
     dying.shutdown_background();
@@ -682,10 +664,7 @@ async fn a_save_that_is_overtaken_many_times_on_its_way_is_not_given_up() {
 
     // One visit is on its way to the store; its answer will be that others were faster.
     let gate = spies[0].hold(Operation::Replace);
-    let visit = || {
-        let client = here.copy();
-        tokio::spawn(async move { client.get("/visit").await })
-    };
+    let visit = || here.copy().spawn_get("/visit");
     let first = visit();
     gate.wait_for_caller().await;
     for value in 0..20 {

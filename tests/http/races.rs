@@ -41,15 +41,9 @@ async fn a_value_set_back_while_a_save_is_under_way_is_not_lost() {
         let client = app.visitor().await;
         client.get(&format!("/theme/{before}")).await.text();
         let gate = app.store.hold(Operation::Replace);
-        let changing = tokio::spawn({
-            let client = client.clone();
-            async move { client.get("/theme/dark").await }
-        });
+        let changing = client.spawn_get("/theme/dark");
         gate.wait_for_caller().await;
-        let back = tokio::spawn({
-            let client = client.clone();
-            async move { client.get(&format!("/theme/{after}")).await }
-        });
+        let back = client.spawn_get(&format!("/theme/{after}"));
         eventually("the second write is released", async || {
             app.store.calls().load >= 3 && app.layer.sessions_in_use() == 1
         })
@@ -81,10 +75,7 @@ async fn a_value_taken_back_after_a_save_whose_answer_was_lost_is_not_lost() {
     let app = App::start(themes().route("/changes", get(changes_its_mind))).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let request = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/changes").await }
-    });
+    let request = client.spawn_get("/changes");
     gate.wait_for_caller().await;
     given_up.notified().await;
     gate.release();
@@ -97,15 +88,9 @@ async fn a_write_of_what_somebody_else_has_not_saved_yet_is_answered_when_it_is_
     let app = App::start(themes()).await;
     let client = app.visitor().await;
     let gate = app.store.hold(Operation::Replace);
-    let first = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/theme/dark").await }
-    });
+    let first = client.spawn_get("/theme/dark");
     gate.wait_for_caller().await;
-    let second = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/theme/dark").await }
-    });
+    let second = client.spawn_get("/theme/dark");
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!second.is_finished(), "answered before anything was saved");
     gate.release();
@@ -139,10 +124,7 @@ async fn a_failed_save_after_a_renewal_or_an_end_still_sends_the_cookie() {
     let client = app.visitor().await;
     // The renewal itself replaces the old record, twice.
     let first = app.store.hold(Operation::Replace);
-    let request = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/login").await }
-    });
+    let request = client.spawn_get("/login");
     let second = hold_the_next(&app.store, first, Operation::Replace).await;
     let save = hold_the_next(&app.store, second, Operation::Replace).await;
     app.store.fail_next(Operation::Replace, 1);
@@ -188,10 +170,7 @@ async fn after_a_hang_up_a_task_can_neither_begin_nor_renew_a_session() {
         let routes = Router::new().route("/task", get(leaves_a_task)).with_state(steps.clone());
         let app = App::start(routes.merge(themes())).await;
         let client = if is_new { app.client() } else { app.visitor().await };
-        let hanging = tokio::spawn({
-            let client = client.clone();
-            async move { client.get("/task").await }
-        });
+        let hanging = client.spawn_get("/task");
         steps.arrived.notified().await;
         hanging.abort();
         if !is_new {
@@ -219,12 +198,9 @@ async fn a_renewal_does_not_lose_what_another_process_saves_meanwhile() {
     there.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
     // The renewal has read the session and made the new record.
     let gate = app.store.hold(Operation::Replace);
-    let renewing = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/renew").await }
-    });
+    let renewing = client.spawn_get("/renew");
     gate.wait_for_caller().await;
-    let saving = tokio::spawn(async move { there.get("/name/Ada").await });
+    let saving = there.spawn_get("/name/Ada");
     gate.wait_for_callers(2).await;
     gate.release();
     let saved = saving.await.unwrap();
@@ -248,10 +224,7 @@ async fn one_requests_refused_value_is_no_other_requests_error() {
     let routes = Router::new().route("/much", get(too_much)).with_state(steps.clone());
     let app = App::with(routes.merge(themes()), |builder| builder.with_payload_limit(1_000)).await;
     let client = app.visitor().await;
-    let much = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/much").await }
-    });
+    let much = client.spawn_get("/much");
     steps.arrived.notified().await;
     client.get("/theme/dark").await.text();
     steps.go_on.notify_one();
@@ -271,10 +244,7 @@ async fn a_touch_that_failed_is_tried_again_while_the_session_is_in_use() {
     let routes = Router::new().route("/holds", get(holds)).with_state(steps.clone());
     let app = App::start(routes).await;
     let client = app.visitor().await;
-    let holding = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/holds").await }
-    });
+    let holding = client.spawn_get("/holds");
     steps.arrived.notified().await;
     app.clock.advance(HOUR);
     app.store.fail_next(Operation::Touch, 1);
@@ -344,7 +314,7 @@ async fn a_reader_with_an_old_keys_cookie_does_not_replace_the_cookie_of_a_login
     let twin = App::on(store, clock, rotated, routes, settings).await;
     let slow = twin.client();
     slow.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
-    let reading = tokio::spawn(async move { slow.get("/reads").await });
+    let reading = slow.spawn_get("/reads");
     steps.arrived.notified().await;
     client.get("/renew").await.text();
     steps.go_on.notify_one();
@@ -397,17 +367,11 @@ async fn a_record_that_is_older_than_a_save_does_not_take_its_place() {
     let elsewhere = there.client();
     elsewhere.set_cookie(COOKIE, client.cookie(COOKIE).as_deref());
 
-    let slow = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/slow").await }
-    });
+    let slow = client.spawn_get("/slow");
     eventually("it has written", async || WAITS.load(SeqCst)).await;
     elsewhere.get("/add").await.text();
     // It opens the session, learns of what was written there, and is held up in the merge.
-    let late = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/").await }
-    });
+    let late = client.spawn_get("/");
     eventually("it merges", async || MERGES.load(SeqCst) == 1).await;
     go_on.notify_one();
     slow.await.unwrap().text();
@@ -477,10 +441,7 @@ async fn a_response_waits_for_a_renewal_that_its_request_has_begun() {
     let client = app.visitor().await;
     let before = client.cookie(COOKIE);
     let gate = app.store.hold(Operation::Create);
-    let request = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/renews").await }
-    });
+    let request = client.spawn_get("/renews");
     gate.wait_for_caller().await;
     go_on.notify_one();
     // As long as the response would take, and longer, if it waited for nothing.

@@ -252,10 +252,7 @@ async fn a_panic_outside_of_the_layer_loses_no_released_write() {
     // Nothing catches it: hyper drops the connection.
     let app = App::start(Router::new().route("/panics", get(panics))).await;
     let client = app.visitor().await;
-    let reply = tokio::spawn({
-        let client = client.clone();
-        async move { client.get("/panics").await }
-    });
+    let reply = client.spawn_get("/panics");
     assert!(reply.await.is_err(), "there is no response");
     eventually("the slot is free", async || app.layer.sessions_in_use() == 0).await;
     app.layer.wait_for_background_saves().await;

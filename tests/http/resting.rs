@@ -160,7 +160,7 @@ async fn a_store_that_has_gone_back_is_believed() {
     // As after a failover that has lost the last save,
     *store.record() = first.clone();
     assert_eq!(client.get("/name").await.text(), "Ann");
-    // and after one whose version somebody else has got since.
+    // and after a save whose version another process has used since.
     store.record().clone_from(&second);
     assert_eq!(client.get("/name").await.text(), "Zoe");
     let version = second.expect("a session").version;

@@ -22,7 +22,7 @@ struct Customer {
 
 const USER: &str = "Customer:7";
 
-/// Stops whoever comes by until the test lets them go on.
+/// Stops each request that comes by, until the test lets the requests go on.
 #[derive(Clone, Default)]
 struct Stop {
     is_set: Arc<AtomicBool>,

@@ -12,7 +12,7 @@ use sessions::{
 };
 use sessions_tests::{Client, Server};
 
-/// What whoever logs in with an old application has in its session.
+/// What a user who logs in with an old application has in its session.
 const USER: u64 = 7;
 const CART: [&str; 2] = ["teapot", "Zoë's cup"];
 

@@ -4,8 +4,6 @@
 //! `SESSIONS_CASES` and `SESSIONS_SEED` as in `history`.
 
 use std::{
-    env,
-    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -17,7 +15,8 @@ use sessions::{
     Created, Keys, MemoryStore, Record, Replaced, SessionLayer, Store, StoreKey, store::NearCache,
 };
 use sessions_tests::{
-    history::{HistorySession, Plan, Process, Random, check_within, routes, run},
+    cases::{for_each_seed, in_paused_time, variable},
+    history::{HistorySession, Plan, Process, Random, judge, routes, run},
     wire::{WireServer, WireStore},
 };
 use tokio::time::{sleep, timeout};
@@ -98,8 +97,8 @@ async fn what_another_process_changes_is_seen() {
     assert_eq!(version(&here).await, None);
 }
 
-/// The token that is there before the load: the change is told after the answer, and before whoever
-/// has asked gets to look at it.
+/// The cache takes its token before the load: the server tells of the change behind its answer, before the task that has
+/// asked gets to look at the answer.
 #[tokio::test(start_paused = true)]
 async fn what_changes_while_it_is_loaded_is_not_kept() {
     let [(here, wire), (there, _)] = two();
@@ -116,7 +115,7 @@ async fn what_changes_while_it_is_loaded_is_not_kept() {
     assert_eq!(version(&here).await, Some(2), "and is not kept");
 }
 
-/// The same for a save: another process saves before whoever has saved gets to look at the answer.
+/// The same for a save: another process saves before the task that has saved gets to look at its answer.
 #[tokio::test(start_paused = true)]
 async fn what_changes_while_it_is_saved_is_not_kept() {
     let [(here, wire), (there, _)] = two();
@@ -133,7 +132,7 @@ async fn what_changes_while_it_is_saved_is_not_kept() {
     assert_eq!(version(&here).await, Some(3));
 }
 
-/// The server tells nobody of what he has done himself.
+/// The server tells a connection nothing of what that connection has done.
 #[tokio::test(start_paused = true)]
 async fn what_one_writes_oneself_is_seen_at_once() {
     let [(here, wire), _] = two();
@@ -143,7 +142,7 @@ async fn what_one_writes_oneself_is_seen_at_once() {
     here.touch(&KEY, later).await.unwrap();
     let found = here.load(&KEY).await.unwrap().unwrap();
     assert!(found.expires_at > later - Duration::from_secs(1));
-    // Past the cache, by whoever has a clone of the store.
+    // Past the cache, by a clone of the store.
     save(&wire, 2).await;
     assert_eq!(version(&here).await, Some(2));
     assert!(wire.delete(&KEY).await.unwrap());
@@ -154,7 +153,7 @@ async fn what_one_writes_oneself_is_seen_at_once() {
     assert_eq!(version(&here).await, None);
 }
 
-/// Of a call that is dropped nobody knows what has become of it.
+/// Nobody knows what has become of a call that is dropped.
 #[tokio::test(start_paused = true)]
 async fn what_a_dropped_call_has_done_is_seen() {
     let [(here, wire), _] = two();
@@ -182,7 +181,7 @@ async fn a_refused_save_is_followed_by_a_look_at_the_store() {
     assert_eq!(version(&here).await, Some(2));
 }
 
-/// The lease: nothing is told, and the connection lives.
+/// The staleness is a lease: it ends where the connection lives and nothing arrives on it.
 #[tokio::test(start_paused = true)]
 async fn a_path_that_stands_still_is_not_believed_for_longer_than_the_staleness() {
     let [(here, wire), (there, _)] = two();
@@ -199,7 +198,7 @@ async fn a_path_that_stands_still_is_not_believed_for_longer_than_the_staleness(
     assert_eq!(version(&here).await, None);
 }
 
-/// One sign of life is one for everything that was read.
+/// One sign of life is good for everything that was read.
 #[tokio::test(start_paused = true)]
 async fn while_there_are_requests_the_store_is_asked_for_signs_of_life_alone() {
     let [(here, _), (there, _)] = two();
@@ -299,10 +298,6 @@ async fn whoever_waits_for_a_change_is_told_of_one() {
 
 // Histories.
 
-fn variable(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().expect("a number"))
-}
-
 /// What goes wrong in a history, in thousandths of the moments at which something can.
 #[derive(Clone, Copy, Default)]
 struct Trouble {
@@ -312,33 +307,19 @@ struct Trouble {
 }
 
 fn histories(what: &str, trouble: Trouble, plan: impl Fn(u64) -> Plan) {
-    let first = variable("SESSIONS_SEED").unwrap_or(1);
     let cases = variable("SESSIONS_CASES").unwrap_or(60);
     let (mut requests, mut hits) = (0, 0);
-    for seed in first..first + cases {
-        let case = AssertUnwindSafe(|| one(plan(seed), trouble));
-        match std::panic::catch_unwind(case) {
-            Ok((events, served)) => {
-                requests += events;
-                hits += served;
-            }
-            Err(panic) => {
-                eprintln!("{what}: SESSIONS_SEED={seed} SESSIONS_CASES=1 replays this history");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    for_each_seed(what, cases, |seed| {
+        let (events, served) = one(plan(seed), trouble);
+        requests += events;
+        hits += served;
+    });
     println!("{what}: {cases} histories, {requests} requests, {hits} reads from a cache");
     assert!(hits > cases, "the caches have been in use");
 }
 
 fn one(plan: Plan, trouble: Trouble) -> (usize, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    in_paused_time(async {
         let server = WireServer::new(memory(), plan.seed, Duration::from_millis(6));
         let clients: Vec<_> = (0..3).map(|_| server.client()).collect();
         let caches: Vec<_> = clients
@@ -381,14 +362,7 @@ fn one(plan: Plan, trouble: Trouble) -> (usize, u64) {
             layer.wait_for_background_saves().await;
             assert_eq!(layer.sessions_in_use(), 0, "a slot is left");
         }
-        for events in &histories {
-            if let Err(wrong) = check_within(events, STALENESS) {
-                for event in events {
-                    eprintln!("{event:?}");
-                }
-                panic!("{wrong}");
-            }
-        }
+        judge("near caches", &histories, STALENESS);
         let hits = caches.iter().map(|cache| cache.stats().hits).sum();
         (histories.iter().map(Vec::len).sum(), hits)
     })

@@ -12,7 +12,9 @@ mod tasks;
 mod users;
 mod visits;
 
-use std::{env, panic::AssertUnwindSafe};
+use std::{future::poll_fn, pin::pin, task::Poll};
+
+use sessions_tests::cases::{for_each_seed, variable};
 
 /// Numbers that look random, the same for the same seed (SplitMix64).
 struct Random(u64);
@@ -57,22 +59,26 @@ impl Random {
     }
 }
 
-fn variable(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().expect("a number"))
+/// Polls a future at most so many times; after that it is dropped, as where a client hangs up.
+async fn polled<F: Future>(future: F, most: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    poll_fn(move |cx| {
+        polls += 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls >= most => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Runs `case` with one seed after the other, in one small runtime. A case that is `size` times as
 /// long as others is run so many times less.
 fn for_all(what: &str, size: u64, case: impl AsyncFn(&mut Random)) {
     let cases = variable("SESSIONS_CASES").unwrap_or(10_000).div_ceil(size);
-    let first = variable("SESSIONS_SEED").unwrap_or(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for seed in first..first + cases {
-        let run = AssertUnwindSafe(|| runtime.block_on(case(&mut Random(seed))));
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("{what}: SESSIONS_SEED={seed} replays this case");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    for_each_seed(what, cases, |seed| runtime.block_on(case(&mut Random(seed))));
     println!("{what}: {cases} cases");
 }

@@ -35,7 +35,7 @@ struct Fields {
     set: [bool; FIELDS],
 }
 
-/// Alike to whoever looks at them.
+/// Two that look alike are equal.
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
         (self.a, &self.b, &self.c, self.d) == (other.a, &other.b, &other.c, other.d)
@@ -259,7 +259,7 @@ impl World {
             };
             life.shown.set[field] = !may_be_unset || life.shown.is_off_default()[field];
         }
-        // Who writes what somebody else has not saved yet answers for it too.
+        // A request that writes a field which another one has not saved yet has to save it too.
         let changed = life.shown.differ(&before);
         for field in (0..FIELDS).filter(|field| touched[*field]) {
             if changed[field] || life.is_unsaved(field) {
@@ -361,7 +361,7 @@ impl World {
                 "a cookie is missing"
             ),
         }
-        // Whoever wrote saves: what nobody has open is as the store has it.
+        // Each request saves what it wrote: a session that no request has open is as the store has it.
         if self.running.iter().all(|request| request.life != index) {
             let life = &mut self.lives[index];
             life.shown = life.base();

@@ -3,16 +3,14 @@
 use std::{
     collections::{BTreeMap, HashSet},
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use http::{Request, Response, header};
 use serde::{Deserialize, Serialize};
-use sessions::{
-    Codec, Created, Keys, Record, Replaced, Secret, Session, SessionLayer, Store, StoreError,
-    StoreKey,
-};
+use sessions::{Codec, Keys, Record, Secret, Session, SessionLayer};
+use sessions_tests::SingleRecord;
 use tower::{Layer, ServiceExt};
 
 use crate::for_all;
@@ -51,33 +49,6 @@ struct Everything {
     notices: Vec<String>,
 }
 
-/// One record under every key.
-struct Fixed(Mutex<Option<Record>>);
-
-impl Store for Fixed {
-    async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
-        Ok(self.0.lock().unwrap().clone())
-    }
-
-    async fn create(&self, _: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        *self.0.lock().unwrap() = Some(record.clone());
-        Ok(Created::Done)
-    }
-
-    async fn replace(&self, k: &StoreKey, r: &Record, _: u64) -> Result<Replaced, StoreError> {
-        let _ = self.create(k, r).await?;
-        Ok(Replaced::Done)
-    }
-
-    async fn touch(&self, _: &StoreKey, _: SystemTime) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn delete(&self, _: &StoreKey) -> Result<bool, StoreError> {
-        Ok(self.0.lock().unwrap().take().is_some())
-    }
-}
-
 async fn request(
     layer: &SessionLayer<Everything>,
     cookie: &str,
@@ -114,7 +85,7 @@ async fn fill(session: &Session<Everything>) {
 #[test]
 fn whatever_the_store_holds_the_session_works() {
     let codecs = [Codec::Bincode, Codec::Postcard, Codec::MessagePack, Codec::Json];
-    let store = Arc::new(Fixed(Mutex::default()));
+    let store = Arc::new(SingleRecord::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let good = codecs.map(|codec| {
         let builder = SessionLayer::builder(store.clone(), Keys::generate());

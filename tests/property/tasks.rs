@@ -23,7 +23,7 @@ use sessions::{
 use tokio::task::yield_now;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::{Random, for_all};
+use crate::{Random, for_all, polled};
 
 const TASKS: usize = 2;
 
@@ -328,21 +328,6 @@ async fn write_before(session: &Session<Data>, start: Start) {
     }
 }
 
-/// Polls a future so many times at most.
-async fn polled<F: Future>(future: F, most: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut polls = 0;
-    poll_fn(move |cx| {
-        polls += 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if polls >= most => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
 /// What has come of a case.
 struct Raced {
     did: [Vec<Did>; TASKS],
@@ -506,7 +491,7 @@ impl Case {
                 };
                 let mut after = firm.clone();
                 if matches!(step, Step::Lifetime(_)) && self.has(is_login) {
-                    // The limits of a login take the place of those that are set while it goes on.
+                    // The lifetime of a login takes the place of one that is set while the login goes on.
                     after.clear();
                 }
                 if is_firm {

@@ -49,6 +49,14 @@ pub(crate) async fn app(store: impl Store, keys: Keys) -> Server {
     Server::start(router.layer(SessionLayer::<Visitor>::new(store, keys))).await
 }
 
+/// Each of the checks below that a store of any kind passes.
+pub(crate) async fn works_on(store: impl UserIndex + Clone) {
+    logs_out_everywhere(store.clone()).await;
+    counts_its_calls(store.clone()).await;
+    sessions_outlive_the_app(store.clone()).await;
+    counts_from_four_layers(store).await;
+}
+
 /// A read-only request is one load, a write one load and one save; ignoring the session touches
 /// nothing.
 pub(crate) async fn counts_its_calls(store: impl Store) {

@@ -321,8 +321,8 @@ pub(crate) fn all_retryable(errors: &[StoreError]) {
 /// How long a store waits in the test of a server that hangs.
 pub(crate) const HANGS: Duration = Duration::from_millis(500);
 
-/// A server that takes a call and never answers: an error after the timeout, for whoever comes; and
-/// when it goes on, so does the store.
+/// A server that takes calls and never answers: each call is an error after the timeout; and when the server goes on,
+/// so does the store.
 pub(crate) async fn hangs(store: impl Store + Clone, server: &StoreServer) {
     recovers(&store).await;
     server.pause();

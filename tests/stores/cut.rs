@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Until it is dropped.
+/// A proxy on a free port, until it is dropped.
 pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
@@ -69,7 +69,7 @@ impl Proxy {
         self.shared.freezes.send_modify(|freezes| *freezes += 1);
     }
 
-    /// From now on new connections lead there; those that there are stay.
+    /// From now on new connections lead there; the open ones stay where they are.
     pub(crate) fn lead_to(&self, upstream: u16) {
         self.shared.upstream.store(upstream, SeqCst);
     }

@@ -30,10 +30,7 @@ async fn memcached_keeps_its_promises() {
     let store = MemcachedStore::connect(&server.url()).await.unwrap();
     conformance(store.clone()).await;
     user_index(&store).await;
-    app::logs_out_everywhere(store.clone()).await;
-    app::counts_its_calls(store.clone()).await;
-    app::sessions_outlive_the_app(store.clone()).await;
-    app::counts_from_four_layers(store.clone()).await;
+    app::works_on(store.clone()).await;
 
     // Longer than thirty days, and longer than its dates reach.
     for days in [29, 30, 31, 400, 100_000] {

@@ -55,7 +55,7 @@ fn end(seconds: u64) -> SystemTime {
 }
 
 fn saved(based_on: &Record, seconds: u64) -> Record {
-    // Which save it was, whoever is told.
+    // The payload says which save it was.
     let payload = [&based_on.payload[..], &seconds.to_be_bytes()].concat();
     based_on
         .clone()

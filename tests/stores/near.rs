@@ -61,10 +61,7 @@ async fn a_near_cache_keeps_the_promises_of_its_store() {
     conformance(store.clone()).await;
     user_index(&store).await;
     dropped_calls_answer_nobody_else(&store).await;
-    app::logs_out_everywhere(store.clone()).await;
-    app::counts_its_calls(store.clone()).await;
-    app::sessions_outlive_the_app(store.clone()).await;
-    app::counts_from_four_layers(store.clone()).await;
+    app::works_on(store.clone()).await;
     let stats = store.stats();
     assert!(stats.hits > 500 && stats.bytes < 64 << 20, "{stats:?}");
 }
@@ -389,7 +386,7 @@ impl History {
     }
 }
 
-/// Somebody saves all the time, past the proxy, and says when each save was acknowledged; a reader behind
+/// A writer saves all the time, past the proxy, and notes when each save was acknowledged; a reader behind
 /// the proxy never sees a version that was replaced longer ago than the staleness, whatever happens to
 /// its connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,14 +3,14 @@
 //! `SESSIONS_SEED` as in `history`.
 
 use std::{
-    env,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     time::Duration,
 };
 
 use sessions::{Keys, RedisStore, SessionLayer, store::NearCache};
 use sessions_tests::{
-    history::{HistorySession, Plan, Process, Random, check_within, routes, run},
+    cases::variable,
+    history::{HistorySession, Plan, Process, Random, judge, routes, run},
     servers::{Kind, StoreServer},
 };
 use tokio::time::sleep;
@@ -103,14 +103,7 @@ async fn history(trouble: Trouble, seed: u64) {
         }
     });
     let (histories, ()) = tokio::join!(play, make_trouble);
-    for events in &histories {
-        if let Err(wrong) = check_within(events, STALENESS) {
-            for event in events {
-                eprintln!("{event:?}");
-            }
-            panic!("{trouble:?}, seed {seed}: {wrong}");
-        }
-    }
+    judge(&format!("{trouble:?}, seed {seed}"), &histories, STALENESS);
     let hits: u64 = caches.iter().map(|cache| cache.stats().hits).sum();
     let requests: usize = histories.iter().map(Vec::len).sum();
     let times = times.load(SeqCst);
@@ -121,7 +114,6 @@ async fn history(trouble: Trouble, seed: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_on_a_redis_with_all_that_goes_wrong() {
     use Trouble::*;
-    let variable = |name| env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
     let first = variable("SESSIONS_SEED").unwrap_or(1);
     let cases = variable("SESSIONS_CASES").unwrap_or(1);
     for trouble in [None, Freeze, Cut, Kicked, Kill, FullTable, NoRight] {

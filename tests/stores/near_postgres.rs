@@ -61,10 +61,7 @@ async fn a_near_cache_keeps_the_promises_of_its_store() {
     conformance(near.clone()).await;
     user_index(&near).await;
     dropped_calls_answer_nobody_else(&near).await;
-    app::logs_out_everywhere(near.clone()).await;
-    app::counts_its_calls(near.clone()).await;
-    app::sessions_outlive_the_app(near.clone()).await;
-    app::counts_from_four_layers(near.clone()).await;
+    app::works_on(near.clone()).await;
     let stats = near.stats();
     assert!(stats.hits > 300, "{stats:?}");
 }
@@ -130,7 +127,7 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
     }
 }
 
-/// A connection that the server ends because nothing has happened on it for a while is no deaf one: when requests come
+/// A connection that the server ends because nothing has happened on it for a while is not a deaf one: when requests come
 /// again, the cache serves soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_ends_idle_connections_is_listened_to_again() {
@@ -293,6 +290,6 @@ async fn without_a_sign_of_life_nothing_is_served() {
 async fn a_thousand_logouts_are_told_by_postgres_to_all_who_wait() {
     let Some(server) = StoreServer::start(Kind::Postgres) else { return };
     let stores = [near(store(&server.url()).await).await, near(store(&server.url()).await).await];
-    // Nobody looks: it is PostgreSQL who tells.
+    // Nobody looks: PostgreSQL tells.
     every_waiter_hears_of_the_end(stores, Duration::from_secs(1000), 1_000).await;
 }

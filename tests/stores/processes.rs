@@ -11,8 +11,10 @@ use std::{
 };
 
 use sessions_tests::{
-    Client, at_once, eventually,
-    history::{NEAR_STALENESS, Plan, Process, Random, check_within, run},
+    Client, at_once,
+    cases::variable,
+    eventually,
+    history::{NEAR_STALENESS, Plan, Process, Random, judge, run},
     servers::{Folder, Kind, RedisCluster, StoreServer, free_port},
 };
 use tokio::time::sleep;
@@ -23,7 +25,7 @@ const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// How many increments each way is tested with. `SESSIONS_CASES=1000` for more.
 fn increments() -> usize {
-    std::env::var("SESSIONS_CASES").map_or(200, |count| count.parse().expect("a number"))
+    variable("SESSIONS_CASES").unwrap_or(200) as usize
 }
 
 /// A process, started again whenever it has been killed.
@@ -116,14 +118,7 @@ async fn survive_kills(url: &str) {
     });
     let (histories, kills) = tokio::join!(play, kill);
     assert!(kills > 3, "only {kills} were killed");
-    for events in &histories {
-        if let Err(wrong) = check_within(events, staleness) {
-            for event in events {
-                eprintln!("{event:?}");
-            }
-            panic!("{wrong}");
-        }
-    }
+    judge("four processes", &histories, staleness);
 }
 
 /// From four processes at once: `update`, plain setters of a field with `merge = add`, and `lock`.

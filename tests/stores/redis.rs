@@ -52,10 +52,7 @@ async fn redis_keeps_its_promises() {
     conformance(store.clone()).await;
     user_index(&store).await;
     dropped_calls_answer_nobody_else(&store).await;
-    app::logs_out_everywhere(store.clone()).await;
-    app::counts_its_calls(store.clone()).await;
-    app::sessions_outlive_the_app(store.clone()).await;
-    app::counts_from_four_layers(store.clone()).await;
+    app::works_on(store.clone()).await;
     let debug = format!("{store:?}");
     assert!(debug.contains("sessions") && !debug.contains("127.0.0.1"), "{debug}");
 
@@ -120,7 +117,7 @@ async fn the_set_of_a_user_does_not_grow() {
     let size: i64 = command(&mut admin, &["ZCARD", set]).await;
     assert_eq!(size, 0);
 
-    // Those that nobody looks at go when their time has been over for a day.
+    // Entries that nobody looks at go when their time has been over for a day.
     let ago = (SystemTime::now() - Duration::from_secs(2 * 86_400))
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()

@@ -452,8 +452,8 @@ async fn a_call_whose_answer_is_lost_tells_what_happened() {
     }
 }
 
-/// The save arrives, its answer does not, and before it is made again somebody else saves. The store
-/// does not say that it was not carried out.
+/// A save arrives, its answer does not, and before the store tries again another process saves. The store
+/// does not say that the save was not carried out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_save_that_was_overtaken_is_not_called_undone() {
     let Some(server) = StoreServer::start(Kind::Redis) else { return };
@@ -473,7 +473,7 @@ async fn a_save_that_was_overtaken_is_not_called_undone() {
     let error = save.await.unwrap().expect_err("nobody can tell");
     assert!(error.is_retryable(), "{}", told(&error));
 
-    // Somebody else was first: that can be told.
+    // The other process was first: the store can tell.
     let elsewhere_first = record(4, None, b"first");
     assert_eq!(elsewhere.replace(&session, &elsewhere_first, 3).await.unwrap(), Replaced::Done);
     proxy.lose_answer(0);
@@ -531,10 +531,7 @@ async fn a_save_that_was_overtaken_counts_once() {
         other.set_cookie("__Host-id", client.cookie("__Host-id").as_deref());
         // The load is answered; the save is what is lost.
         proxy.lose_answer(1);
-        let counts = {
-            let client = client.clone();
-            tokio::spawn(async move { client.get("/count").await })
-        };
+        let counts = client.spawn_get("/count");
         proxy.lost().await;
         for _ in 0..others {
             assert!(other.get("/count").await.status.is_success());

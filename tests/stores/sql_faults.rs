@@ -16,7 +16,6 @@ use sessions::{
 };
 use sessions_tests::{
     at_once,
-    proxy::Proxy,
     servers::{Folder, Kind, StoreServer, free_port},
 };
 use sqlx::{Connection, Executor, mysql::MySqlPoolOptions, postgres::PgPoolOptions};
@@ -27,6 +26,7 @@ use tokio::{
 
 use crate::{
     checks::{dropped_calls_answer_nobody_else, key, record, user_index},
+    cut::Proxy,
     under_test,
 };
 
@@ -170,8 +170,8 @@ async fn a_pooler_that_comes_later_is_recognised() {
     let created = others.create(&session, &record(1, Some("reader"), b"other")).await.unwrap();
     assert_eq!(created, Created::Done);
 
-    proxy.switch(pooler.port());
-    proxy.cut();
+    proxy.lead_to(pooler.port());
+    proxy.cut().await;
     // Each connection that was in the pool may be found out by one call.
     for store in stores.iter().chain([&others]) {
         for _ in 0..50 {
@@ -323,7 +323,7 @@ async fn postgres_follows_a_failover_by_address() {
     follows(&stores, async || {
         admin.execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
         admin.execute("SELECT pg_reload_conf()").await.unwrap();
-        proxy.switch(new.port());
+        proxy.lead_to(new.port());
     })
     .await;
     // Where the server itself is read-only, each call says so, without a wait, and it passes.
@@ -372,7 +372,7 @@ async fn mariadb_follows_a_failover_by_address() {
     let mut admin = sqlx::MySqlConnection::connect(&old.url()).await.unwrap();
     follows(&stores, async || {
         admin.execute("SET GLOBAL read_only = 1").await.unwrap();
-        proxy.switch(new.port());
+        proxy.lead_to(new.port());
     })
     .await;
 }

@@ -305,7 +305,7 @@ async fn an_error_when_the_connection_dies<D: Dialect>(
     }
 }
 
-/// Whatever the record's size, and whatever the size was of those before it in its place of the statement.
+/// Whatever the size of the record, and of the records that had its place in the statement before.
 async fn every_size_comes_back<D: Dialect>(store: &SqlStore<D>) {
     const SIZES: [usize; 10] = [0, 1, 255, 256, 257, 16383, 40000, 65534, 65535, 65536];
     let keys = create(store).await;
@@ -335,7 +335,7 @@ fn sized(size: usize, session: usize, version: u64) -> Record {
     record(version, Some(&*user).filter(|user| !user.is_empty()), &payload)
 }
 
-/// All that holds of saves that go together as of those that go alone.
+/// What holds of saves that go together as it does of saves that go alone.
 async fn each_save_stands_alone<D: Dialect>(
     store: &SqlStore<D>,
     url: &str,

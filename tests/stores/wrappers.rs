@@ -487,7 +487,7 @@ impl DeleteExpired for Expired {
     }
 }
 
-/// Whoever sweeps goes on until none is left: in neither of the two.
+/// A sweep goes on until no expired record is left, in the primary and in the replica.
 #[tokio::test]
 async fn a_mirrored_sweep_goes_on_for_both_and_a_replica_fails_none() {
     use Expired::{Fails, Hangs, Has};

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 
 /// A browser as far as cookies go: sends all that it has, keeps what it is sent, forgets what is
 /// removed. A connection for every request, so that dropping the future of one hangs up.
@@ -58,7 +58,7 @@ impl Client {
         Self { server, cookies: Arc::default() }
     }
 
-    /// Another browser that stole this one's cookies: from now on each has its own.
+    /// Another browser with a copy of the cookies, as a thief has it: from now on each keeps its own.
     pub fn copy(&self) -> Self {
         let cookies = self.cookies.lock().unwrap().clone();
         Self { server: self.server, cookies: Arc::new(Mutex::new(cookies)) }
@@ -81,6 +81,12 @@ impl Client {
     /// GET, with the browser's cookies.
     pub async fn get(&self, path: &str) -> Reply {
         self.request(Method::GET, path).await
+    }
+
+    /// The same in a task of its own. To abort the task is to hang up.
+    pub fn spawn_get(&self, path: &str) -> JoinHandle<Reply> {
+        let (client, path) = (self.clone(), path.to_string());
+        tokio::spawn(async move { client.get(&path).await })
     }
 
     /// Any method, with the browser's cookies.

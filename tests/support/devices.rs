@@ -52,27 +52,27 @@ pub struct Bound {
 pub struct Browser {
     /// Its cookies.
     pub client: Client,
-    /// By which bound cookies end.
+    /// The clock by which bound cookies end.
     pub clock: ManualClock,
-    /// Its own.
+    /// The key that signs its proofs.
     pub key: SigningKey,
-    /// Unless it has no binding, or has dropped it.
+    /// `None` for a browser that has no binding, or has dropped the one that it had.
     pub bound: Option<Bound>,
-    /// When it last signed.
+    /// When it has signed, the newest last.
     pub signatures: VecDeque<SystemTime>,
     /// How often it has refreshed.
     pub refreshes: u32,
 }
 
 impl Browser {
-    /// One that is bound to nothing. Its number makes its key.
+    /// A browser without a binding. The number makes its key.
     pub fn new(client: Client, clock: &ManualClock, number: u8) -> Self {
         let key = SigningKey::from_slice(&[number; 32]).expect("a number of the curve");
         let signatures = VecDeque::new();
         Self { client, clock: clock.clone(), key, bound: None, signatures, refreshes: 0 }
     }
 
-    /// With a refresh before it if the bound cookie is over; and takes the offer of the response.
+    /// GET, after a refresh if the bound cookie is over. Takes the offer of the response.
     pub async fn get(&mut self, path: &str) -> Reply {
         self.send(Method::GET, path).await
     }
@@ -207,12 +207,16 @@ impl Browser {
         bound.challenge = Some(challenge.expect("a challenge").to_string());
     }
 
-    /// What it knows of its binding, which it has.
+    /// What it knows of its binding.
+    ///
+    /// # Panics
+    ///
+    /// If it has none.
     pub fn bound(&self) -> &Bound {
         self.bound.as_ref().expect("a bound session")
     }
 
-    /// Somebody with a copy of all cookies, and without the key.
+    /// A client with a copy of all cookies, and without the key.
     pub fn thief(&self) -> Client {
         self.client.copy()
     }

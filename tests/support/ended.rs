@@ -1,4 +1,4 @@
-//! Logouts against those who wait for the end of their session, in two processes on one store.
+//! Logouts, and requests that wait for the end of their session, in two processes on one store.
 
 use std::{
     sync::{
@@ -59,12 +59,12 @@ async fn process(store: impl Store, keys: &Keys, interval: Duration) -> (Server,
 }
 
 /// Ends as many sessions as there are rounds, in either process, by a logout or a renewal; each has two
-/// waiters in each process, who all hear of it and of how it ended, within five seconds. Those who wait for a
+/// waiters in each process, which all hear of the end and of its kind, within five seconds. Waiters of a
 /// session that lives, and is written to meanwhile, hear nothing.
 ///
 /// # Panics
 ///
-/// If one does not, or hears something else.
+/// If a waiter does not, or hears something else.
 pub async fn every_waiter_hears_of_the_end<S: Store>(
     stores: [S; 2],
     interval: Duration,

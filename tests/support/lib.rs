@@ -1,15 +1,17 @@
-//! What the tests share: a server on a real socket, and a client that keeps cookies as a browser
-//! does.
+//! What the tests share: an application on a real socket and clients that keep cookies as browsers do, servers for
+//! stores and proxies, stores with one odd side, random cases and histories, and the sources of this repository.
 
+pub mod cases;
 mod client;
 pub mod devices;
 pub mod ended;
 mod hand_on;
 pub mod history;
 pub mod nginx;
-pub mod proxy;
 pub mod servers;
+mod single_record;
 mod sources;
+mod steps;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -18,7 +20,9 @@ use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub use client::{Client, Reply};
-pub use sources::{repository, sources_of_sessions};
+pub use single_record::SingleRecord;
+pub use sources::{repository, rust_sources, sources_of_sessions};
+pub use steps::Steps;
 
 /// An app on a loopback port of its own, until it is dropped.
 pub struct Server {

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server may take to start: these machines are slow, and do other things as well.
+/// How long a server may take to start: a machine that runs tests may be slow, and does other things as well.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Names a program to start in place of `redis-server`.
@@ -49,7 +49,7 @@ pub enum Kind {
     Redis,
     /// One node of a Redis cluster.
     RedisNode,
-    /// A Redis Sentinel; what more it is told are the lines of its file.
+    /// A Redis Sentinel; `more` are lines of its file.
     RedisSentinel,
     /// PostgreSQL, database `postgres`.
     Postgres,
@@ -57,10 +57,10 @@ pub enum Kind {
     MariaDb,
     /// `memcached`.
     Memcached,
-    /// PgBouncer, in transaction mode; what more it is told are the lines of its file, of which the
-    /// first say where its databases are.
+    /// PgBouncer, in transaction mode; `more` are lines of its file, of which the first say where its
+    /// databases are.
     PgBouncer,
-    /// Pgpool-II, in raw mode; what more it is told are the lines of its file.
+    /// Pgpool-II, in raw mode; `more` are lines of its file.
     Pgpool,
 }
 
@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// These have a folder that must be made before the first start.
+    /// Makes the folder of data that some servers need before their first start.
     fn prepare(self, program: &Path, folder: &Path) {
         let data_of_mysql = format!("--datadir={}", folder.join("data").display());
         let mut command = match self {
@@ -125,7 +125,7 @@ impl Kind {
                 command.args(["--appendfsync", sync]);
             }
             Self::RedisSentinel => {
-                // It keeps what it learns in this file.
+                // A sentinel keeps what it learns in this file.
                 let file = folder.join("sentinel.conf");
                 if !file.exists() {
                     let lines = format!("port {port}\nbind 127.0.0.1\n{}\n", more.join("\n"));
@@ -269,7 +269,7 @@ impl StoreServer {
                 return Some(server);
             }
             folder = server.into_folder();
-            // It has the port that was taken.
+            // This file has the port that was taken.
             let _ = fs::remove_file(folder.path.join("sentinel.conf"));
         }
         panic!("{kind:?} does not start: {}", read_log(&folder.path));
@@ -721,7 +721,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes one, in the folder for temporary files, for whoever runs the servers.
+    /// Makes one, in the folder for temporary files, that belongs to the user of the servers.
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);

@@ -12,9 +12,15 @@ pub fn repository() -> PathBuf {
 
 /// All Rust files in `sessions/src`, and below.
 pub fn sources_of_sessions() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    collect(&repository().join("sessions/src"), &mut found);
+    let found = rust_sources("sessions/src");
     assert!(found.len() > 100, "the files are not read: {found:?}");
+    found
+}
+
+/// All Rust files in this folder of the repository, and below.
+pub fn rust_sources(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    collect(&repository().join(folder), &mut found);
     found
 }
 

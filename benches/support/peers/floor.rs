@@ -3,7 +3,7 @@
 //! a version and an expiry, fields as bytes, one writer at a time. One look-up finds the session and takes
 //! its lock, and one more gives both back.
 //!
-//! It is no library: whoever finds a session in use gives up, nobody is told why, a field is no key of its
+//! It is no library: a request that finds a session in use gives up, nobody is told why, a field is no key of its
 //! own and cannot be merged, no cookie is sent again, and a dropped request leaves its session locked.
 
 use std::{

@@ -402,7 +402,7 @@ fn a_store_that_is_down_for_a_while_costs_chromium_no_key_and_a_logout_does() {
     }
     assert_eq!(site.seen.refused.load(SeqCst), told, "and does not ask any more");
 
-    // Whoever logs in again is bound again.
+    // A new login is bound again.
     assert_eq!(site.open("/login"), "welcome");
     eventually("the browser registers again", || site.seen.registrations.load(SeqCst) == 2);
 }

@@ -1,4 +1,4 @@
-//! An OpenID Connect provider on loopback, who takes whoever comes for Ada.
+//! An OpenID Connect provider on loopback, which takes every visitor for Ada.
 
 use std::{
     collections::HashMap,

@@ -108,8 +108,8 @@ impl SeenCookies {
         self.set(value).find(value)
     }
 
-    /// Remembers a cookie whose signature is good. No other gets here, so that nobody can fill the sets with what
-    /// he has made up. Nor one that was verified in an earlier epoch.
+    /// Remembers a cookie whose signature is good. No other cookie gets here, so that no client can fill the sets with
+    /// values that the client has made up. A cookie that was verified in an earlier epoch is not remembered either.
     pub(super) fn note(&self, value: &Value, cookie: VerifiedCookie, epoch: u64) {
         let mut set = self.set(value);
         // Under the lock: a thread that forgets has begun the next epoch before, or gets to this set after.

@@ -1,6 +1,6 @@
 //! Where a request comes from, as its browser says.
 //!
-//! 1. `Sec-Fetch-Site: same-origin` or `none`, which is the user himself: good. A page cannot set
+//! 1. `Sec-Fetch-Site: same-origin` or `none`, which is the user, by a link or the address bar: good. A page cannot set
 //!    this header (W3C Fetch Metadata Request Headers).
 //! 2. Any other `Sec-Fetch-Site`: good if the `Origin` is a trusted one.
 //! 3. Neither header: not a browser, or an old one that says nothing. Not refused here.

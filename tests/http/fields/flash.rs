@@ -72,8 +72,7 @@ async fn answer(Path(text): Path<String>, session: Session<Shop>) -> String {
 /// Shows what is there and, once it has heard what others have done meanwhile, leaves something else.
 async fn late(Path(text): Path<String>, session: Session<Shop>, steps: Extension<Steps>) -> String {
     let shown = session.write().await.take_notice();
-    steps.arrived.notify_one();
-    steps.go_on.notified().await;
+    steps.stop().await;
     session.reload().await.expect("a session");
     session.write().await.set_notice(text);
     *session.write().await.visits_mut() += 1;
@@ -150,10 +149,7 @@ async fn the_process_that_takes_it_second_is_told_whatever_it_sets_the_field_to(
     let fleet = fleet(2).await;
     fleet.get(0, "/set/saved").await;
     let Process { client, steps, .. } = &fleet.processes[0];
-    let late = tokio::spawn({
-        let client = client.copy();
-        async move { client.get("/late/other").await }
-    });
+    let late = client.copy().spawn_get("/late/other");
     steps.arrived.notified().await;
     assert_eq!(fleet.get(1, "/take").await, "saved");
     steps.go_on.notify_one();
@@ -210,8 +206,8 @@ async fn a_request_that_is_not_saved_gives_the_message_back() {
     assert_eq!(fleet.get(0, "/take").await, "");
 }
 
-/// Whoever was told 503 may have taken it, if the store had carried out the save; nobody gets it
-/// twice.
+/// A request that was told 503 may have taken the message, if the store had carried out the save; no message is
+/// shown twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_shows_no_message_twice() {
     for seed in 0..20 {

@@ -5,8 +5,6 @@ mod flash;
 mod secret;
 mod ttl;
 
-use std::sync::Arc;
-
 use axum::{
     Extension, Router,
     extract::{Request, State},
@@ -17,17 +15,9 @@ use sessions::{
     Keys, MemoryStore, SessionData, SessionLayer,
     testing::{ManualClock, SpyStore},
 };
-use sessions_tests::{Client, Reply, Server};
-use tokio::sync::Notify;
+use sessions_tests::{Client, Reply, Server, Steps};
 
 use crate::COOKIE;
-
-/// Lets a test stop a request in the middle.
-#[derive(Clone, Default)]
-struct Steps {
-    arrived: Arc<Notify>,
-    go_on: Arc<Notify>,
-}
 
 /// A layer of its own, which for sessions is what a process is; and a client of it.
 struct Process<T: SessionData> {
@@ -84,10 +74,7 @@ impl<T: SessionData> Fleet<T> {
     /// done and nothing saved, and gives the answer of the first.
     async fn overtaken(&self, here: &str, there: &str) -> Reply {
         let Process { client, steps, .. } = &self.processes[0];
-        let slow = tokio::spawn({
-            let (client, path) = (client.copy(), format!("{here}?slow"));
-            async move { client.get(&path).await }
-        });
+        let slow = client.copy().spawn_get(&format!("{here}?slow"));
         steps.arrived.notified().await;
         self.get(1, there).await;
         steps.go_on.notify_one();
@@ -100,8 +87,7 @@ async fn stop_after(State(steps): State<Steps>, request: Request, next: Next) ->
     let is_slow = request.uri().query() == Some("slow");
     let response = next.run(request).await;
     if is_slow {
-        steps.arrived.notify_one();
-        steps.go_on.notified().await;
+        steps.stop().await;
     }
     response
 }

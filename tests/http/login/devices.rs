@@ -178,10 +178,7 @@ async fn a_request_under_way_saves_nothing_once_its_session_was_ended_elsewhere(
     for shop in [&one, &two] {
         let victim = shop.in_front_of(&two.logged_in(7).await);
         let gate = shop.store.hold(Operation::Replace);
-        let writing = tokio::spawn({
-            let victim = victim.clone();
-            async move { victim.get("/cart/2").await }
-        });
+        let writing = victim.spawn_get("/cart/2");
         gate.wait_for_caller().await;
         assert_eq!(here.get("/end-others").await.text(), "1");
         gate.release();

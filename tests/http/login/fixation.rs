@@ -76,10 +76,7 @@ async fn a_request_under_way_does_not_see_who_logs_in() {
     let shop = shop_with("/slow", slow).await;
     for client in [shop.visitor().await, shop.logged_in(6).await] {
         let user = client.get("/who").await.body;
-        let under_way = tokio::spawn({
-            let client = client.copy();
-            async move { client.get("/slow").await }
-        });
+        let under_way = client.copy().spawn_get("/slow");
         arrived.notified().await;
         client.get("/cart/2").await.text();
         client.get("/login/7").await.text();

@@ -59,7 +59,7 @@ async fn a_login_is_carried_to_its_end_when_the_client_hangs_up() {
         let client = shop.visitor().await;
         let before = client.copy();
         let mut gate = shop.store.hold(operation);
-        let request = tokio::spawn(async move { client.get(&format!("/login/{user}")).await });
+        let request = client.spawn_get(&format!("/login/{user}"));
         for _ in 1..times {
             gate = hold_the_next(&shop.store, gate, operation).await;
         }

@@ -22,7 +22,7 @@ async fn key_of(client: &Client) -> StoreKey {
 /// For so long the old cookie begins no session.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Somebody who has another session since a moment ago, and the same browser a moment ago.
+/// A browser after requests that have given it another session, and a copy with the cookies of before.
 async fn after(shop: &Shop, paths: &[&str]) -> (Client, Client) {
     let client = shop.visitor().await;
     let mut late = client.copy();
@@ -119,7 +119,7 @@ async fn a_logout_in_another_process_that_meets_a_login_does_not_clear_the_way_f
         let client = one.visitor().await;
         let [ending, late] = [(); 2].map(|()| two.in_front_of(&client));
         let gate = one.store.hold(Operation::Delete);
-        let logout = tokio::spawn(async move { ending.get("/logout").await });
+        let logout = ending.spawn_get("/logout");
         gate.wait_for_caller().await;
         assert!(client.get(path).await.status.is_success(), "{path}");
         gate.release();
@@ -171,12 +171,9 @@ async fn nothing_brings_back_what_a_login_has_ended() {
             client.get("/login/7").await.text();
             let old = two.in_front_of(&client);
             let late = one.store.hold(Operation::Replace);
-            let request = tokio::spawn({
-                let old = old.clone();
-                async move { old.get(path).await }
-            });
+            let request = old.spawn_get(path);
             late.wait_for_caller().await;
-            // Whoever comes now is not held.
+            // The requests from here on are not held.
             one.store.hold(Operation::Replace).release();
             client.get(end).await.text();
             late.release();
@@ -192,8 +189,7 @@ async fn nothing_brings_back_what_a_login_has_ended() {
 /// A renewal of the client's session that has replaced the old record once, and is about to confirm it.
 async fn renewal_between_its_steps(shop: &Shop, client: &Client) -> (JoinHandle<Reply>, Gate) {
     let first = shop.store.hold(Operation::Replace);
-    let client = client.clone();
-    let renewing = tokio::spawn(async move { client.get("/renew").await });
+    let renewing = client.spawn_get("/renew");
     (renewing, hold_the_next(&shop.store, first, Operation::Replace).await)
 }
 

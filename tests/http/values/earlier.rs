@@ -1,13 +1,10 @@
 //! What the library wrote before it was first published, on commit 0f2cdb1: read right or not at all, and
 //! never as another value. A later change of the format begins here.
 
-use std::{
-    convert::Infallible,
-    time::{Duration, SystemTime},
-};
+use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response, header};
-use sessions::{Created, Record, Replaced, Store, StoreError, StoreKey};
+use sessions_tests::SingleRecord;
 use tower::{Layer, ServiceExt};
 
 use super::*;
@@ -90,36 +87,9 @@ const JSON: &[&[u8]] = &[
     b"\x06notice\x09\x03\"Saved.\"",
 ];
 
-/// A store with one record, whatever it is asked for.
-struct Fixed(Mutex<Option<Record>>);
-
-impl Store for Fixed {
-    async fn load(&self, _: &StoreKey) -> Result<Option<Record>, StoreError> {
-        Ok(self.0.lock().unwrap().clone())
-    }
-
-    async fn create(&self, _: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        *self.0.lock().unwrap() = Some(record.clone());
-        Ok(Created::Done)
-    }
-
-    async fn replace(&self, k: &StoreKey, r: &Record, _: u64) -> Result<Replaced, StoreError> {
-        let _ = self.create(k, r).await?;
-        Ok(Replaced::Done)
-    }
-
-    async fn touch(&self, _: &StoreKey, _: SystemTime) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn delete(&self, _: &StoreKey) -> Result<bool, StoreError> {
-        Ok(self.0.lock().unwrap().take().is_some())
-    }
-}
-
 /// What this build makes of a payload in its store.
 pub(super) async fn read<T: SessionData, R>(payload: &[&[u8]], read: impl Fn(&T) -> R) -> R {
-    let store = Arc::new(Fixed(Mutex::new(None)));
+    let store = Arc::new(SingleRecord::default());
     let layer = SessionLayer::<T>::new(store.clone(), Keys::generate());
     let (read, value) = (&read, &Mutex::new(None));
     let service = layer.layer(tower::service_fn(async move |request: Request<()>| {

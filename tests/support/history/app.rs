@@ -91,7 +91,7 @@ async fn sum(session: Session<History>) -> Result<&'static str> {
     if ended(&session) {
         return Ok(ENDED);
     }
-    // Half and half, whoever comes.
+    // By both ways in turn.
     if session.read().await.sum.is_multiple_of(2) {
         session.update(|s| *s.sum_mut() += 1).await?;
     } else {

@@ -7,13 +7,25 @@ use super::{Asked, Event, Outcome, Shown};
 const WAYS: [&str; 4] = ["add", "update", "lock", "sum"];
 const FIELDS: [&str; 2] = ["a", "b"];
 
-/// What is wrong with the history of one session; nothing if it keeps every promise.
-pub fn check(events: &[Event]) -> Result<(), String> {
-    check_within(events, Duration::ZERO)
+/// Checks each of the histories, and prints the one that is wrong.
+///
+/// # Panics
+///
+/// With `what` and the reason, if a history is wrong.
+pub fn judge(what: &str, histories: &[Vec<Event>], staleness: Duration) {
+    for events in histories {
+        if let Err(wrong) = check(events, staleness) {
+            for event in events {
+                eprintln!("{event:?}");
+            }
+            panic!("{what}: {wrong}");
+        }
+    }
 }
 
-/// The same where a process may show what was true so long ago, unless it has changed it itself.
-pub fn check_within(events: &[Event], staleness: Duration) -> Result<(), String> {
+/// What is wrong with the history of one session; nothing if the history keeps every promise. A process may show what
+/// was true so long ago as `staleness` says, unless the process itself has changed it.
+pub fn check(events: &[Event], staleness: Duration) -> Result<(), String> {
     let history = History { events, staleness };
     for event in events {
         if let Outcome::Shown(Some(shown)) = &event.outcome {

@@ -1,8 +1,8 @@
 //! Random clients of random sessions, and a judge of what they were told.
 //!
 //! [`routes`] is an application whose session has a field of each kind. [`run`] has clients request
-//! them, through any number of processes, and writes down what each was told. [`check`] compares
-//! the history with what a session promises:
+//! them, through any number of processes, and writes down what each was told. [`judge`] compares
+//! the histories with what a session promises:
 //!
 //! - no acknowledged write is lost, unless a later one of the same field has replaced it;
 //! - counters are exact: each acknowledged increment counts once, and each that failed at most once;
@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 pub use app::{History as HistorySession, routes};
-pub use check::{check, check_within};
+pub use check::{check, judge};
 pub use run::{Plan, Random, run};
 
 use crate::Client;

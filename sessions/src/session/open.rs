@@ -151,8 +151,9 @@ impl<T: SessionData> Handle<T> {
             switching: tokio::sync::Mutex::new(()),
             writer: RequestId::next(),
         });
-        self.opened.get_or_init(|| open);
-        self.has_just_opened.store(true, Relaxed);
+        if self.opened.set(open).is_ok() {
+            self.has_just_opened.store(true, Relaxed);
+        }
         self.shared.background.note_runtime();
     }
 
@@ -197,5 +198,31 @@ impl<T: SessionData> Handle<T> {
 
     pub(crate) fn may_stay_bound(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "derive", feature = "bincode"))]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::{Keys, MemoryStore, SessionLayer};
+
+    #[derive(sessions_derive::Session)]
+    #[session(crate = crate)]
+    struct Data {
+        number: u32,
+    }
+
+    #[test]
+    fn of_two_that_open_at_once_the_second_says_nothing_of_when_that_was() {
+        let layer = SessionLayer::<Data>::new(MemoryStore::new(), Keys::generate());
+        let handle = Handle::new(layer.shared.clone(), &Method::GET, &HeaderMap::new());
+        handle.found_none(false);
+        assert!(handle.has_just_opened.load(Relaxed));
+        handle.begin_poll();
+        handle.found_none(false);
+        assert!(!handle.has_just_opened.load(Relaxed));
     }
 }

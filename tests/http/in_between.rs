@@ -145,10 +145,11 @@ impl Subscriber for PanicsOnce {
 async fn what_a_request_has_written_is_saved_although_a_subscriber_panics_before_the_save() {
     let layer = SessionLayer::<Customer>::new(MemoryStore::new(), Keys::generate());
     let begun = request(&layer, "", adds).await.unwrap();
-    // So that the places that log in a save are known to `tracing` before: a place that another test's thread meets
-    // first, which has no subscriber, may stay silent for ours.
-    request(&layer, cookie(&begun), adds).await.unwrap();
     let _here = tracing::subscriber::set_default(PanicsOnce);
+    // A place that logs and that another test's thread, which has no subscriber, meets first is silent here as well.
+    // So all places that log in a save are met once, and then asked about again.
+    request(&layer, cookie(&begun), adds).await.unwrap();
+    tracing::callsite::rebuild_interest_cache();
     for (is_alone, cart) in [(true, "[7, 7, 7]"), (false, "[7, 7, 7, 7]")] {
         let (leave, left) = mpsc::channel();
         let handler = async move |session: Session<Customer>| {

@@ -5,9 +5,9 @@
 //! sealed body = 32  nonce (24 bytes)  encrypted body, with its tag (16 bytes)
 //! ```
 //!
-//! XChaCha20-Poly1305, with a random nonce for every save and bound to the session and the name it is stored under,
-//! so that no body can be moved: a field with aliases is sealed under each of them. A body that cannot be opened stays in the record as it is: another
-//! process may have the key.
+//! XChaCha20-Poly1305, with a random nonce for every save, and bound to the session and to the name that the body is
+//! stored under, so that no body can be moved: a field with aliases is sealed under each of its names. A body that
+//! cannot be opened stays in the record as it is: another process may have the key.
 //!
 //! What a seal cannot tell is when it was made: an attacker who can write to the store can put back an earlier
 //! sealed body of the same field of the same session. To find that out, something outside of the store

@@ -442,7 +442,7 @@ mod tests {
             let kept = stored.saved(fields, &wrong, (1, 7), 0);
             assert_eq!([BEFORE, NOW, NEXT].map(|it| kept.read(it, &keys)), [5; 3]);
             let set = kept.saved(fields, &wrong, (0, 8), 0);
-            assert_eq!([BEFORE, NOW, NEXT].map(|it| set.read(it, &both))[2], 8);
+            assert_eq!([BEFORE, NOW, NEXT].map(|it| set.read(it, &both)), [8; 3]);
         }
         // Under one name alone.
         let stored = NOTHING.saved(BEFORE, &keys, (0, 5), 0);

@@ -164,7 +164,7 @@ impl<D: Dialect> AsyncDriver<D, Vec<bool>> for ReplaceTogether<'_, D> {
         unprepared: bool,
     ) -> Result<Vec<bool>, sqlx::Error> {
         let Value::Int(now) = self.core.now() else { return Ok(Vec::new()) };
-        // Since they have been waiting it has turned out that each call has to be a transaction: this one already is.
+        // While the saves waited it has turned out that each has to go alone.
         if self.core.goes_alone() {
             return Ok(Vec::new());
         }

@@ -106,6 +106,15 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
     }
     assert_eq!([here.stats().misses, there.stats().misses], before, "nobody is asked");
 
+    // As a subscription of logical replication does, or a restore of data alone.
+    let mut replica = admin(&server).await;
+    let change = "SET session_replication_role = replica; UPDATE sessions SET version = version + 1";
+    raw_sql(change).execute(&mut replica).await.unwrap();
+    at += 1;
+    for store in [&here, &there] {
+        eventually("it is seen", async || version(store, &session).await == Some(at)).await;
+    }
+
     let later = SystemTime::now() + Duration::from_secs(7200);
     plain.touch(&session, later).await.unwrap();
     eventually("it expires later", async || {

@@ -150,6 +150,114 @@ async fn mariadb_ends_and_lists_sessions_where_empty_values_are_null() {
     assert!(store.load(&session).await.unwrap().is_none());
 }
 
+/// A limit on all results cuts short no list of sessions, and no user who logs out everywhere stays logged in somewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_lists_all_sessions_where_results_are_cut_short() {
+    for limit in [2, 0] {
+        let Some(server) = StoreServer::start(Kind::MariaDb) else { return };
+        under_test("MariaDB with short results");
+        let mut admin = MySqlConnection::connect(&server.url()).await.unwrap();
+        let cut_short = format!("SET GLOBAL sql_select_limit = {limit}");
+        admin.execute(AssertSqlSafe(cut_short)).await.unwrap();
+        let store = MySqlStore::connect(&server.url()).await.unwrap();
+        serves(&store).await;
+        all_sessions(&store).await;
+        app::logs_out_everywhere(store.clone()).await;
+        let sessions: Vec<_> = (0..5).map(|_| key()).collect();
+        for session in &sessions {
+            let _ = store.create(session, &record(1, Some("zoe"), b"x")).await.unwrap();
+        }
+        assert_eq!(store.sessions_of("zoe").await.unwrap().len(), 5);
+        let pool = MySqlPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
+        serves(&MySqlStore::builder().with_table("theirs").build(pool).unwrap()).await;
+    }
+}
+
+/// What a store has saved is there for all, though a commit begins the next transaction, or ends the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_keeps_what_is_saved_where_a_commit_begins_the_next_transaction() {
+    for kind in ["--completion-type=CHAIN", "--completion-type=RELEASE"] {
+        let Some(server) = StoreServer::start_with(Kind::MariaDb, &[kind]) else { return };
+        under_test(&format!("MariaDB, {kind}"));
+        let others = MySqlStore::connect(&server.url()).await.unwrap();
+        serves(&others).await;
+        let pool = MySqlPoolOptions::new().max_connections(1).connect(&server.url()).await.unwrap();
+        let store = MySqlStore::new(pool.clone());
+        let session = key();
+        let _ = store.create(&session, &record(1, Some("ann"), b"x")).await.unwrap();
+        for version in 2..12 {
+            // What the application commits leaves a transaction open on its connection.
+            pool.begin().await.unwrap().commit().await.unwrap();
+            let next = record(version, None, b"y");
+            let replaced = store.replace(&session, &next, version - 1).await.unwrap();
+            assert_eq!(replaced, Replaced::Done);
+            let found = others.load(&session).await.unwrap().unwrap();
+            assert_eq!(found.version, version, "it is committed");
+            // A key that is in use, which MariaDB refuses.
+            let again = store.create(&session, &record(1, None, b"z")).await.unwrap();
+            assert_eq!(again, Created::Exists);
+            let begun = "SELECT @@in_transaction LIMIT 1";
+            let begun: i64 = pool.fetch_one(begun).await.unwrap().try_get_unchecked(0).unwrap();
+            assert_eq!(begun, 0, "no transaction is left to the application");
+        }
+        serves(&MySqlStore::builder().with_table("theirs").build(pool).unwrap()).await;
+    }
+}
+
+/// A log that holds statements holds none of READ COMMITTED. The store's own connections do without it there; on a pool of
+/// the application's that insists, the error says that no second try helps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_serves_sessions_where_statements_are_logged() {
+    let log = ["--log-bin=log", "--server-id=1", "--binlog-format=STATEMENT"];
+    let Some(server) = StoreServer::start_with(Kind::MariaDb, &log) else { return };
+    under_test("MariaDB with a log of statements");
+    serves(&MySqlStore::connect(&server.url()).await.unwrap()).await;
+    let pool = MySqlPoolOptions::new().max_connections(4).connect(&server.url()).await.unwrap();
+    serves(&MySqlStore::builder().with_table("theirs").build(pool.clone()).unwrap()).await;
+    let insists = MySqlPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async move {
+            let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+            connection.execute(level).await.map(|_| ())
+        })
+    });
+    let store = MySqlStore::new(insists.connect(&server.url()).await.unwrap());
+    let error = store.create(&key(), &record(1, None, b"x")).await.unwrap_err();
+    assert!(!error.is_retryable(), "{error:?}");
+}
+
+/// What the connections of a store keep prepared makes room for what is to be prepared now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_serves_sessions_with_few_prepared_statements() {
+    let few = ["--max-prepared-stmt-count=20"];
+    let Some(server) = StoreServer::start_with(Kind::MariaDb, &few) else { return };
+    under_test("MariaDB with few prepared statements");
+    let store = MySqlStore::builder().with_max_connections(4).connect(&server.url()).await.unwrap();
+    serves(&store).await;
+    all_sessions(&store).await;
+    // Others have all that are left.
+    let mut admin = MySqlConnection::connect(&server.url()).await.unwrap();
+    admin.execute("SET GLOBAL max_prepared_stmt_count = 0").await.unwrap();
+    let error = MySqlStore::connect(&server.url()).await.unwrap().load(&key()).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.is_retryable() && cause.contains("raise its `max_prepared_stmt_count`"), "{cause}");
+}
+
+/// The server knows the table by another name than that which it was given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_serves_sessions_where_names_have_small_letters() {
+    let small = ["--lower-case-table-names=1"];
+    let Some(server) = StoreServer::start_with(Kind::MariaDb, &small) else { return };
+    under_test("MariaDB with names in small letters");
+    let builder = || MySqlStore::builder().with_table("Visitors");
+    serves(&builder().connect(&server.url()).await.unwrap()).await;
+    let mut admin = MySqlConnection::connect(&server.url()).await.unwrap();
+    admin.execute("CREATE TABLE Others (id INT)").await.unwrap();
+    let others = MySqlStore::builder().with_table("Others");
+    let error = others.connect(&server.url()).await.unwrap().migrate().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("lacks `version`"), "{cause}");
+}
+
 /// What is to be serialized of single statements is nothing: no save is refused for another session's sake.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_serves_sessions_whatever_the_isolation_of_transactions_is() {

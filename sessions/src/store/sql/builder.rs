@@ -164,6 +164,8 @@ impl<D: Dialect> SqlStoreBuilder<D> {
             known: Mutex::new(Known {
                 in_transactions: self.in_transactions,
                 is_serializable: false,
+                chains: false,
+                short_until: None,
                 asked: None,
                 commits: false,
                 read_only_since: None,

@@ -40,6 +40,9 @@ const REPLACED: u32 = 3;
 /// word for it, instead of making one new connection after the other.
 const READ_ONLY: Duration = Duration::from_secs(1);
 
+/// After the server has refused to prepare one more statement, how long connections keep none.
+const SHORT: Duration = Duration::from_secs(60);
+
 /// Why a file is waited for.
 const FILE: &str = "another process holds the file's lock for long, as a backup or a transaction that was left open, \
                     or the disk does not answer";
@@ -69,8 +72,12 @@ pub(super) struct Known {
     pub(super) in_transactions: bool,
     /// Whether a statement outside of a transaction would be serializable.
     pub(super) is_serializable: bool,
+    /// Whether a commit begins the next transaction.
+    pub(super) chains: bool,
     /// When that was asked.
     pub(super) asked: Option<Instant>,
+    /// Until when connections keep no prepared statement, as the server has no room for more.
+    pub(super) short_until: Option<Instant>,
     /// Whether a statement that wrote was committed by itself.
     pub(super) commits: bool,
     /// Since when new connections lead to a server that takes no writes.
@@ -82,13 +89,18 @@ pub(super) struct Known {
 pub(super) struct Manner {
     in_transaction: bool,
     is_prepared: bool,
+    is_short: bool,
+    chains: bool,
 }
 
 impl Known {
     fn manner<D: Driver>(&self) -> Manner {
+        let is_short = self.short_until.is_some_and(|until| Instant::now() < until);
         Manner {
             in_transaction: self.in_transactions || self.is_serializable,
-            is_prepared: !self.in_transactions || D::KEEPS_PREPARED,
+            is_prepared: !is_short && (!self.in_transactions || D::KEEPS_PREPARED),
+            is_short,
+            chains: self.chains,
         }
     }
 }
@@ -113,6 +125,10 @@ pub(super) struct Checkout<D: Dialect> {
 }
 
 impl<D: Dialect> Checkout<D> {
+    fn begin(&mut self) {
+        self.begun = Some(Instant::now());
+    }
+
     /// The call has come to its end, and the connection with it.
     pub(super) fn end(&mut self) {
         self.begun = None;
@@ -131,16 +147,17 @@ impl<D: Dialect> Drop for Checkout<D> {
     }
 }
 
-/// A connection on which a transaction begins. If that is dropped before the server has answered, the driver does not
-/// know of the transaction, and whoever gets the connection next would write into it: so nobody does.
-struct Beginning<'a, D: Dialect> {
+/// A connection that may be in a transaction of which the driver does not know: one that begins, until the server has
+/// answered, or one that begins by itself after a commit. Whoever gets the connection next would write into that
+/// transaction: so nobody does.
+struct Entangled<'a, D: Dialect> {
     connection: &'a mut sqlx::pool::PoolConnection<D>,
-    has_begun: bool,
+    closes: bool,
 }
 
-impl<D: Dialect> Drop for Beginning<'_, D> {
+impl<D: Dialect> Drop for Entangled<'_, D> {
     fn drop(&mut self) {
-        if !self.has_begun {
+        if self.closes {
             self.connection.close_on_drop();
         }
     }
@@ -189,7 +206,8 @@ impl<D: Dialect> Core<D> {
     pub(super) async fn manner(&self, operation: &'static str) -> Result<Manner, StoreError> {
         let (manner, is_known) = self.known(|known| {
             let is_recent = known.asked.is_some_and(|asked| asked.elapsed() < D::ASKED_FOR);
-            (known.manner::<D>(), known.in_transactions || !self.asks || is_recent)
+            let is_settled = known.in_transactions && D::ASKED_FOR == Duration::MAX;
+            (known.manner::<D>(), is_settled || !self.asks || is_recent)
         });
         if is_known {
             return Ok(manner);
@@ -199,13 +217,13 @@ impl<D: Dialect> Core<D> {
         let ask = async {
             let ours = &mut checkout.connection;
             let needs = D::needs_transactions(ours, &self.write, self.timeout).await?;
-            Ok((needs, D::is_serializable(ours).await?))
+            Ok((needs, D::is_serializable(ours).await?, D::chains_transactions(ours).await?))
         };
         let Ok(asked) = timeout(self.timeout, ask).await else {
             return Err(self.too_late(operation));
         };
         checkout.end();
-        let (needs, is_serializable) = asked.map_err(|error| self.error(operation, error))?;
+        let (needs, is_serializable, chains) = asked.map_err(|error| self.error(operation, error))?;
         if needs || is_serializable {
             tracing::info!(
                 store = D::STORE,
@@ -216,6 +234,7 @@ impl<D: Dialect> Core<D> {
         Ok(self.known(|known| {
             known.asked = Some(Instant::now());
             known.is_serializable = is_serializable;
+            known.chains = chains;
             known.in_transactions |= needs;
             known.manner::<D>()
         }))
@@ -231,6 +250,47 @@ impl<D: Dialect> Core<D> {
                  slower. PgBouncer from 1.21 with `max_prepared_statements`, or one with `pool_mode = \
                  session`, needs no such thing"
             );
+        }
+    }
+
+    /// After a refusal: an administrator may have made transactions serializable since that was asked, also on
+    /// connections that are there.
+    async fn look_at_isolation(&self, checkout: &mut Checkout<D>, manner: Manner) {
+        if manner.in_transaction {
+            return;
+        }
+        checkout.begin();
+        let look = timeout(self.timeout, D::is_serializable(&mut checkout.connection)).await;
+        if look.is_ok() {
+            checkout.end();
+        }
+        if let Ok(Ok(true)) = look {
+            self.known(|known| known.is_serializable = true);
+        }
+    }
+
+    /// Has this connection, and those that no call uses, forget what they have prepared; the others do with their next
+    /// calls.
+    async fn make_room(&self, pool: &Pool<D>, checkout: &mut Checkout<D>) {
+        let until = self.known(|known| known.short_until.replace(Instant::now() + SHORT));
+        if until.is_none_or(|until| until < Instant::now()) {
+            tracing::warn!(
+                store = D::STORE,
+                "the server has as many prepared statements as it takes: for a minute connections keep none, which is \
+                 slower. Raise its `max_prepared_stmt_count`"
+            );
+        }
+        // All at once: each that is given back would be the next one.
+        let mut idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+        checkout.begin();
+        let forget = async {
+            for connection in idle.iter_mut().chain([&mut checkout.connection]) {
+                // One that has ended keeps nothing.
+                let _ = connection.clear_cached_statements().await;
+            }
+        };
+        if timeout(self.timeout, forget).await.is_ok() {
+            checkout.end();
         }
     }
 
@@ -302,7 +362,11 @@ impl<D: Dialect> Core<D> {
                 Err(error) => error,
             };
             match meaning::<D>(&error) {
-                Some(Meaning::InTheWay) if tries < RETRIES => {
+                Some(meaning @ (Meaning::InTheWay | Meaning::Prepared)) if tries < RETRIES => {
+                    match meaning {
+                        Meaning::Prepared => self.make_room(pool, &mut checkout).await,
+                        _ => self.look_at_isolation(&mut checkout, manner).await,
+                    }
                     drop(checkout);
                     tries += 1;
                     sleep(pause(tries)).await;
@@ -332,16 +396,23 @@ impl<D: Dialect> Core<D> {
         work: &W,
         manner: Manner,
     ) -> Result<R, sqlx::Error> {
+        if manner.is_short {
+            connection.clear_cached_statements().await?;
+        }
         if manner.in_transaction {
-            let mut beginning = Beginning { connection, has_begun: false };
+            let mut entangled = Entangled { connection, closes: true };
             let begin = SqlStr::from_static(D::BEGIN);
-            let mut transaction = (**beginning.connection).begin_with(begin).await?;
-            beginning.has_begun = true;
+            let mut transaction = (**entangled.connection).begin_with(begin).await?;
+            entangled.closes = manner.chains;
             let answer = work.call(&mut transaction, !manner.is_prepared).await?;
             transaction.commit().await?;
+            // The answer is committed, whatever becomes of the connection.
+            if manner.chains && D::run(entangled.connection, D::END_CHAIN).await.is_ok() {
+                entangled.closes = false;
+            }
             return Ok(answer);
         }
-        let answer = work.call(connection, false).await?;
+        let answer = work.call(connection, manner.is_short).await?;
         if W::WRITES && !self.known(|known| known.commits) {
             // Once: there are poolers that begin a transaction and never end it.
             if D::commit_open(connection).await? {

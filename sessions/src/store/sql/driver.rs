@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{Database, Pool, error::DatabaseError};
+use sqlx::{Database, Pool, database::HasStatementCache, error::DatabaseError};
 
 use super::statements::{Statement, Statements, Table};
 use crate::{record::Record, store::watch::Watcher};
@@ -69,6 +69,8 @@ pub enum Meaning {
     Parameter,
     /// There are too many connections.
     Crowded,
+    /// There are too many prepared statements, on all connections together.
+    Prepared,
     /// The file cannot be opened.
     NoFile,
     /// It will pass by itself.
@@ -81,12 +83,12 @@ impl Meaning {
     /// Whether the same call may succeed a little later.
     pub(super) fn passes(self) -> bool {
         use Meaning::*;
-        matches!(self, InTheWay | ReadOnly | Stale | Crowded | Passing)
+        matches!(self, InTheWay | ReadOnly | Stale | Crowded | Prepared | Passing)
     }
 }
 
 /// The hidden half of [`Dialect`](super::Dialect).
-pub trait Driver: Database {
+pub trait Driver: Database + HasStatementCache {
     /// The store's name in errors.
     const STORE: &'static str;
     /// Whether a table's name may have a schema's before it.
@@ -104,6 +106,8 @@ pub trait Driver: Database {
     const KEEPS_PREPARED: bool = false;
     /// Begins a transaction of one statement, whatever the server's or the connection's defaults are.
     const BEGIN: &str = "BEGIN";
+    /// Ends a transaction without beginning the next one, whatever the server's or the connection's defaults are.
+    const END_CHAIN: &str = "COMMIT AND NO CHAIN";
     /// Whether [`connect`](Self::connect) sees to it that its connections need no transactions.
     const CONNECTS_WITHOUT_NEED: bool;
     /// So many statements that save are on their way before the next saves wait for them, and then go
@@ -143,6 +147,13 @@ pub trait Driver: Database {
     /// Whether the server would refuse statements that have no session in common, because one of them reads where
     /// another one writes.
     fn is_serializable(
+        _: &mut Self::Connection,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send {
+        async { Ok(false) }
+    }
+
+    /// Whether a commit begins the next transaction, which [`END_CHAIN`](Self::END_CHAIN) ends.
+    fn chains_transactions(
         _: &mut Self::Connection,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send {
         async { Ok(false) }

@@ -105,6 +105,10 @@ pub(super) fn classify<D: Driver>(
                              processes together (`with_max_connections`) stay below its \
                              `max_connections` and the user's own limit"
             .to_string(),
+        Meaning::Prepared => "the server has as many prepared statements as it takes, of all its \
+                              connections: raise its `max_prepared_stmt_count` (a store needs a dozen \
+                              for each of its connections)"
+            .to_string(),
         Meaning::NoFile
         | Meaning::InTheWay
         | Meaning::Stale

@@ -226,7 +226,8 @@ fn name(table: &Table) -> String {
     table.index("changed")
 }
 
-/// In one block, so that a role which may not make it needs no right where it is.
+/// In one block, so that a role which may not make it needs no right where it is. Always, as other triggers sleep
+/// through what a subscription of logical replication, or a restore, writes.
 fn trigger(table: &Table) -> String {
     let (name, quoted) = (name(table), table.quoted('"'));
     let function = table.beside(&name, '"');
@@ -248,6 +249,8 @@ fn trigger(table: &Table) -> String {
              FOR EACH STATEMENT EXECUTE FUNCTION {function}(); \
          CREATE TRIGGER \"{name}\" AFTER UPDATE OR DELETE ON {quoted} \
              FOR EACH ROW EXECUTE FUNCTION {function}(); \
+         ALTER TABLE {quoted} ENABLE ALWAYS TRIGGER \"{name}_all\"; \
+         ALTER TABLE {quoted} ENABLE ALWAYS TRIGGER \"{name}\"; \
          END IF; END $sessions$;"
     )
 }

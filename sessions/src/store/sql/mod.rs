@@ -236,8 +236,14 @@ pub type PostgresStore = SqlStore<sqlx::Postgres>;
 ///
 /// Each call is committed, whatever the server's `autocommit` is: the store's own connections turn it
 /// on, and on a pool of the application's, where it is off, each call is a transaction of its own, which
-/// leaves the connections as they are and takes more round trips. Whether it is off is asked when the
-/// store is first used, and then once a minute.
+/// leaves the connections as they are and takes more round trips. So it is where `completion_type` is `CHAIN`, as what
+/// the application commits begins a transaction there. Whether it is so is asked when the store is first used, and
+/// then once a minute.
+///
+/// The store's own connections are READ COMMITTED, unless the server has a log of statements
+/// (`binlog_format = STATEMENT`), which takes no write of that level: on a pool of the application's that insists on
+/// it, each save is an error. Where `max_prepared_stmt_count` is reached, connections forget what they have prepared; a
+/// store prepares a dozen statements on each connection.
 #[cfg(feature = "mysql")]
 pub type MySqlStore = SqlStore<sqlx::MySql>;
 

@@ -44,6 +44,7 @@ impl Driver for MySql {
 
     fn statements(table: &Table) -> Statements {
         let (expires_index, user_index) = (table.index("expires_at"), table.index("user_id"));
+        let columns = columns(table);
         let table = &table.quoted('`');
         let migrate = format!(
             "CREATE TABLE IF NOT EXISTS {table} (\
@@ -59,8 +60,9 @@ impl Driver for MySql {
         // In order, so that it never reads more of the index than it removes.
         let delete_expired =
             format!("DELETE FROM {table} WHERE expires_at <= ? ORDER BY expires_at LIMIT ?");
-        let columns = format!("SHOW COLUMNS FROM {table}");
         let common = Statements::new(table, migrate, columns, delete_expired);
+        let [load, sessions_of, page] = [&common.load, &common.sessions_of, &common.page]
+            .map(|statement| statement.followed_by(ALL_ROWS));
         // `ON DUPLICATE KEY UPDATE` has no condition, and does not say what it did; `IGNORE` would
         // ignore too much. So a key that is in use is an error here, and `take_over` comes next.
         let create = format!(
@@ -68,7 +70,8 @@ impl Driver for MySql {
              VALUES (?, ?, ?, ?, ?, ?)"
         );
         let replace_together = GROUPS.map(|saves| replace_together(table, saves).into()).into();
-        Statements { create: create.into(), replace_together, ..common }
+        let create = create.into();
+        Statements { create, replace_together, load, sessions_of, page, ..common }
     }
 
     async fn connect(
@@ -82,16 +85,7 @@ impl Driver for MySql {
             .acquire_timeout(timeout)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
-            // Each statement stands alone, so that locks on what lies between rows would only make
-            // the sweep and new sessions wait for each other.
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-                    connection.execute(level).await?;
-                    // Whatever the server's default is.
-                    connection.execute("SET SESSION autocommit = 1").await.map(|_| ())
-                })
-            });
+            .after_connect(|connection, _| Box::pin(set_up(connection)));
         match pool.connect_with(options.clone()).await {
             Ok(pool) => Ok((pool.clone(), pool)),
             Err(error) => Err(why_not(&options, timeout, error).await),
@@ -104,10 +98,18 @@ impl Driver for MySql {
         _: Duration,
     ) -> Result<bool, sqlx::Error> {
         // This connection's, and that of the connections which the pool has yet to make.
-        let ask = "SELECT @@SESSION.autocommit, @@GLOBAL.autocommit";
+        let ask = "SELECT @@SESSION.autocommit AND @@GLOBAL.autocommit LIMIT 1";
         let row = connection.fetch_one(ask).await?;
-        let (this, next): (i64, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
-        Ok(this == 0 || next == 0)
+        let commits: i64 = row.try_get_unchecked(0)?;
+        Ok(commits == 0 || Self::chains_transactions(connection).await?)
+    }
+
+    /// A statement that commits by itself begins none; the application's COMMIT does, and the store's statement
+    /// would be in that.
+    async fn chains_transactions(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+        let ask = "SELECT 'CHAIN' IN (@@SESSION.completion_type, @@GLOBAL.completion_type) LIMIT 1";
+        let row = connection.fetch_one(ask).await?;
+        Ok(row.try_get_unchecked::<i64, _>(0)? != 0)
     }
 
     async fn replace_together(
@@ -165,6 +167,46 @@ impl Driver for MySql {
     }
 }
 
+/// As a server may cut short whatever says no limit of its own (`sql_select_limit`), also what SHOW answers.
+const ALL_ROWS: &str = "LIMIT 18446744073709551615";
+
+/// Whatever the server's defaults are.
+async fn set_up(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    // In a log of statements the server writes none of READ COMMITTED: each would be an error.
+    let ask = "SELECT @@GLOBAL.log_bin AND @@SESSION.binlog_format = 'STATEMENT' LIMIT 1";
+    let logs_statements = match connection.fetch_one(ask).await {
+        Ok(row) => row.try_get_unchecked::<i64, _>(0)? != 0,
+        // A server that knows no such format.
+        Err(sqlx::Error::Database(_)) => false,
+        Err(error) => return Err(error),
+    };
+    // Each statement stands alone, so that locks on what lies between rows would only make the sweep and new
+    // sessions wait for each other.
+    if !logs_statements {
+        let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+        connection.execute(level).await?;
+    }
+    let commits = "SET SESSION autocommit = 1, SESSION completion_type = 'NO_CHAIN'";
+    connection.execute(commits).await.map(|_| ())
+}
+
+/// The names of the table's columns.
+fn columns(table: &Table) -> String {
+    let (schema, name) = table.parts();
+    let schema = schema.map_or("DATABASE()".to_string(), |schema| stored_name(schema));
+    format!(
+        "SELECT column_name FROM information_schema.columns \
+         WHERE table_schema = {schema} AND table_name = {} {ALL_ROWS}",
+        stored_name(name)
+    )
+}
+
+/// A server can be told to write all names in small letters.
+fn stored_name(name: &str) -> String {
+    let small = name.to_ascii_lowercase();
+    format!("IF(@@lower_case_table_names = 1, '{small}', '{name}')")
+}
+
 /// For how many saves there is a statement: the driver keeps what it has prepared by the text.
 const GROUPS: [usize; 6] = [2, 4, 8, 16, 32, 64];
 
@@ -211,12 +253,13 @@ fn meaning(number: u16, code: &str, message: &str) -> Meaning {
         1040 | 1203 | 1226 => Meaning::Crowded,
         // These have a class of errors that pass, and do not pass: the host is blocked or unknown, the
         // client is too old, safe updates, an option forbids it, a broken view, a column of others, a
-        // definer, an index of the row format.
-        1129 | 1130 | 1175 | 1251 | 1275 | 1290 | 1356 | 1364 | 1366 | 1449 | 1709 => {
+        // definer, what a log of statements cannot hold, an index of the row format.
+        1129 | 1130 | 1175 | 1251 | 1275 | 1290 | 1356 | 1364 | 1366 | 1449 | 1665 | 1709 => {
             Meaning::Lasting
         }
-        // The disk or the table is full; no memory; too many prepared statements.
-        1021 | 1114 | 1037 | 1038 | 1041 | 1461 => Meaning::Passing,
+        1461 => Meaning::Prepared,
+        // The disk or the table is full; no memory.
+        1021 | 1114 | 1037 | 1038 | 1041 => Meaning::Passing,
         // Connection, a rollback, a statement that was interrupted, and what has no class of its own:
         // the server is shutting down (1053), a proxy finds no server (ProxySQL's 9001).
         _ => match ["08", "40", "70100", "HY000"].iter().any(|class| code.starts_with(class)) {
@@ -280,7 +323,8 @@ mod tests {
             (3101, "40000", "Plugin instructed the server to rollback", Passing),
             (1021, "HY000", "Disk full; waiting for someone to free some space", Passing),
             (1114, "HY000", "The table 'sessions' is full", Passing),
-            (1461, "42000", "Can't create more than max_prepared_stmt_count", Passing),
+            (1461, "42000", "Can't create more than max_prepared_stmt_count", Prepared),
+            (1665, "HY000", "Cannot execute statement: impossible to write to binary log", Lasting),
             (2013, "HY000", "Lost connection to server during query", Passing),
             (9001, "HY000", "Max connect timeout reached while reaching hostgroup", Passing),
         ] {

@@ -43,6 +43,12 @@ impl Table {
         Self { schema: self.schema.clone(), name: name.to_string() }.quoted(quote)
     }
 
+    /// The schema, if it has one, and the name.
+    #[cfg(feature = "mysql")]
+    pub(super) fn parts(&self) -> (Option<&str>, &str) {
+        (self.schema.as_deref(), &self.name)
+    }
+
     /// The whole name, in the quotes of the dialect.
     pub(super) fn quoted(&self, quote: char) -> String {
         let name = &self.name;
@@ -81,6 +87,12 @@ pub struct Statement {
 impl Statement {
     fn new(text: String) -> Self {
         Self { unprepared: format!(" {text}").into(), text: text.into(), mark: None }
+    }
+
+    /// The same with something more at its end.
+    #[cfg(feature = "mysql")]
+    pub(super) fn followed_by(&self, end: &str) -> Self {
+        Self::new(format!("{} {end}", self.text))
     }
 
     /// Shared, as the driver keeps it for longer than a call.

@@ -184,7 +184,7 @@ impl<D: Dialect> AsyncDriver<D, Vec<bool>> for ReplaceTogether<'_, D> {
                 | Meaning::Crowded
                 | Meaning::Passing,
             ) => Err(error),
-            Some(Meaning::InTheWay | Meaning::TooLarge) => Ok(Vec::new()),
+            Some(Meaning::InTheWay | Meaning::Prepared | Meaning::TooLarge) => Ok(Vec::new()),
             // Because of one of them, or of the statement: alone each is told.
             Some(_) => {
                 self.core.line.refuse();

@@ -106,6 +106,8 @@ async fn forward(mut client: TcpStream, shared: Arc<Shared>) {
     let mut loses = false;
     loop {
         tokio::select! {
+            // In this order: nothing that is sent after a freeze comes through.
+            biased;
             _ = cuts.changed() => return,
             _ = freezes.changed() => {
                 let _ = cuts.changed().await;

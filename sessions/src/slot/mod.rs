@@ -302,6 +302,14 @@ impl<T: SessionData> Contents<T> {
         }
     }
 
+    /// What requests have asked for is what is stored: one has set it back. It says nothing of a record that comes later.
+    fn forget_settled_lifetimes(&mut self) {
+        let is_stored = self.known.record.version > 0 && !self.has_own_lifetime();
+        if is_stored && !self.outcome_unknown() {
+            self.lifetimes.clear();
+        }
+    }
+
     fn is_dirty(&self) -> bool {
         !self.pending.is_empty() || !self.refused.is_empty() || self.has_own_lifetime()
     }

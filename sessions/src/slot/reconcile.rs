@@ -325,6 +325,7 @@ impl<T: SessionData> Contents<T> {
         outcome: &WriteOutcome,
         rebased: Option<Rebased>,
     ) -> Option<Snapshot<T::Fields>> {
+        self.forget_settled_lifetimes();
         self.state = SlotState::Stored;
         let refused = match rebased {
             Some((kept, refused)) => {

@@ -703,9 +703,17 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
     let slot = stored();
     let own = Lifetime::new().with_idle_timeout(3 * HOUR);
     let _ = slot.set_lifetime(own, OURS);
-    assert!(slot.reconcile(loaded(newer), POLICY, true).is_some());
+    assert!(slot.reconcile(loaded(newer.clone()), POLICY, true).is_some());
     assert_eq!(slot.lifetime(), own);
     assert!(slot.is_dirty());
+
+    // One request has set another one back that another request had asked for.
+    let slot = stored();
+    let _ = slot.set_lifetime(own, THEIRS);
+    let _ = slot.set_lifetime(Lifetime::new(), OURS);
+    assert!(!slot.is_dirty());
+    assert!(slot.reconcile(loaded(newer), POLICY, true).is_some());
+    assert_eq!((slot.lifetime(), slot.is_dirty()), (theirs, false));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use sessions_tests::{
     at_once, eventually,
     servers::{Folder, Kind, StoreServer},
 };
-use tokio::time::sleep;
+use tokio::{runtime, time::sleep};
 
 use crate::{
     app,
@@ -288,6 +288,35 @@ async fn a_mariadb_that_hangs_is_an_error() {
     let store = builder.connect(&server.url()).await.unwrap();
     store.migrate().await.unwrap();
     hangs(store, &server).await;
+}
+
+/// The sweep goes on with whoever calls next, when the runtime that it began in has ended.
+#[test]
+fn expired_rows_are_swept_in_the_next_runtime() {
+    let runtime = || runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let folder = Folder::new();
+    let url = format!("sqlite:{}", folder.path.join("sessions.db").display());
+    let clock = ManualClock::new();
+    let builder = SqliteStore::builder().with_clock(&clock);
+    let store = runtime().block_on(async {
+        let builder = builder.with_sweep_interval(Duration::from_millis(20));
+        let store = builder.connect(&url).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    });
+    runtime().block_on(async {
+        let rows = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let count = async || -> i64 {
+            let count = sqlx::query_scalar("SELECT count(*) FROM sessions");
+            count.fetch_one(&rows).await.unwrap()
+        };
+        let expires_at = clock.now() + Duration::from_secs(10);
+        let expires = record(1, None, b"x").with_expires_at(expires_at);
+        assert_eq!(store.create(&key(), &expires).await.unwrap(), Created::Done);
+        assert_eq!(count().await, 1);
+        clock.advance(Duration::from_secs(10));
+        eventually("it is swept", async || count().await == 0).await;
+    });
 }
 
 /// Two processes whose clocks differ by a minute: each ends a session by its own clock, and neither

@@ -1,6 +1,10 @@
 //! The removal of expired records on a schedule: a task that lives as long as its [`ExpirySweep`].
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -28,37 +32,63 @@ use super::DeleteExpired;
 ///
 /// Each pass goes on batch by batch until none is left. Other work gets its turn between two
 /// batches. A pass that fails is logged, and tried again after the interval.
-#[derive(Debug)]
+///
+/// The sweep ends with the runtime that it was started in. A store that may outlive a runtime calls
+/// [`ensure_running`](Self::ensure_running) in each of its calls, as the SQL stores do.
 #[must_use = "the sweep ends when this is dropped"]
 pub struct ExpirySweep {
-    task: Option<JoinHandle<()>>,
+    start: Box<dyn Fn(&Handle) -> JoinHandle<()> + Send + Sync>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for ExpirySweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpirySweep").field("is_running", &self.is_running()).finish()
+    }
 }
 
 impl ExpirySweep {
     /// Starts to call `store` at this interval, for `batch` records at a time.
     ///
-    /// Outside of a tokio runtime nothing is swept, and the log says so. The runtime's timers must
-    /// be enabled.
+    /// Outside of a tokio runtime nothing is swept before [`ensure_running`](Self::ensure_running) is called in one. The
+    /// runtime's timers must be enabled.
     pub fn start(store: impl DeleteExpired, interval: Duration, batch: u32) -> Self {
-        let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!("expired sessions are not swept: there is no tokio runtime here");
-            return Self { task: None };
-        };
         let (interval, batch) = (interval.max(Duration::from_millis(1)), batch.max(1));
-        let task = runtime.spawn(async move {
-            loop {
-                sleep(interval).await;
-                pass(&store, batch).await;
-            }
-        });
-        Self { task: Some(task) }
+        let store = Arc::new(store);
+        let start = move |runtime: &Handle| {
+            let store = store.clone();
+            runtime.spawn(async move {
+                loop {
+                    sleep(interval).await;
+                    pass(&*store, batch).await;
+                }
+            })
+        };
+        let sweep = Self { start: Box::new(start), task: Mutex::new(None) };
+        sweep.ensure_running();
+        sweep
+    }
+
+    /// Starts the sweep again, in the runtime of the caller, if the sweep has ended: with its runtime, or because the
+    /// store panicked. Does nothing outside of a runtime. It costs a look, and may be called as often as one likes.
+    pub fn ensure_running(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        *task = Handle::try_current().ok().map(|runtime| (self.start)(&runtime));
+    }
+
+    fn is_running(&self) -> bool {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.as_ref().is_some_and(|task| !task.is_finished())
     }
 }
 
 /// Ends the sweep, between two batches or in the middle of one.
 impl Drop for ExpirySweep {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
     }
@@ -112,6 +142,28 @@ mod tests {
             let removed = left.min(batch.into());
             self.0.0.store(left - removed, SeqCst);
             Ok(removed)
+        }
+    }
+
+    /// A runtime in which time has no length.
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    }
+
+    #[test]
+    fn goes_on_in_the_next_runtime_and_begins_in_the_first_one() {
+        let rows = Rows::default();
+        let sweep = ExpirySweep::start(rows.clone(), Duration::from_secs(60), 10);
+        assert!(!sweep.is_running(), "there is no runtime");
+        for round in 1..=3 {
+            let passes = runtime().block_on(async {
+                sweep.ensure_running();
+                sweep.ensure_running();
+                sleep(Duration::from_secs(61)).await;
+                rows.0.1.load(SeqCst)
+            });
+            assert_eq!(passes, round, "one sweep");
+            assert!(!sweep.is_running(), "its runtime has ended");
         }
     }
 

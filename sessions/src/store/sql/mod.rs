@@ -319,7 +319,8 @@ pub trait Dialect: Driver {}
 /// that difference, and about nothing else.
 ///
 /// Rows of expired sessions are removed in batches on a schedule, by each process, in turns that
-/// do not wait for each other. It starts when the store is made and ends with its last clone;
+/// do not wait for each other. It starts when the store is made, again with the next call if its runtime has ended, and
+/// ends with the store's last clone;
 /// [`with_sweep_interval`](SqlStoreBuilder::with_sweep_interval) and
 /// [`without_sweep`](SqlStoreBuilder::without_sweep) are its switches.
 ///
@@ -439,6 +440,14 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
+    /// What all calls go through: the sweep may have ended with its runtime.
+    fn core(&self) -> &Arc<Core<D>> {
+        if let Some(sweep) = &self.sweep {
+            sweep.ensure_running();
+        }
+        &self.core
+    }
+
     /// The statements that [`migrate`](Self::migrate) runs.
     pub fn schema(&self) -> &str {
         &self.core.statements.migrate
@@ -458,7 +467,7 @@ fn columns<'a>(record: &'a Record, user: Option<&'a str>) -> [Value<'a>; 5] {
 
 impl<D: Dialect> Store for SqlStore<D> {
     async fn load(&self, key: &StoreKey) -> Result<Option<Record>, StoreError> {
-        let core = &self.core;
+        let core = self.core();
         let values = [Value::Bytes(key.as_bytes()), core.now()];
         core.fetch_one("load", &values).await
     }
@@ -480,7 +489,7 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn touch(&self, key: &StoreKey, expires_at: SystemTime) -> Result<(), StoreError> {
         let _around = self.around(key);
-        let core = &self.core;
+        let core = self.core();
         let expires = Value::Int(stored_millis(expires_at).cast_signed());
         let values = [expires, Value::Bytes(key.as_bytes()), expires, core.now()];
         core.execute("touch", &core.statements.touch, &values).await?;
@@ -489,14 +498,14 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn delete(&self, key: &StoreKey) -> Result<bool, StoreError> {
         let _around = self.around(key);
-        let core = &self.core;
+        let core = self.core();
         let values = [Value::Bytes(key.as_bytes()), core.now()];
         Ok(core.execute("delete", &core.statements.delete, &values).await? > 0)
     }
 
     async fn delete_version(&self, key: &StoreKey, version: u64) -> Result<bool, StoreError> {
         let _around = self.around(key);
-        let core = &self.core;
+        let core = self.core();
         let version = Value::Int(version.cast_signed());
         let values = [Value::Bytes(key.as_bytes()), version, core.now()];
         Ok(core.execute("delete", &core.statements.delete_version, &values).await? > 0)
@@ -514,7 +523,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     async fn create_untold(&self, key: &StoreKey, record: &Record) -> Result<Created, StoreError> {
-        let core = &self.core;
+        let core = self.core();
         let user = core.stored_user("create", record.user.as_deref())?;
         let [version, created, expires, user, payload] = columns(record, user.as_deref());
         let (key, now) = (Value::Bytes(key.as_bytes()), core.now());
@@ -538,7 +547,7 @@ impl<D: Dialect> SqlStore<D> {
         record: &Record,
         based_on: u64,
     ) -> Result<Replaced, StoreError> {
-        let core = &self.core;
+        let core = self.core();
         let user = core.stored_user("replace", record.user.as_deref())?;
         let place = core.place(record.payload.len(), || Save {
             id: *key.as_bytes(),
@@ -588,7 +597,7 @@ impl<D: Dialect> DeleteExpired for Core<D> {
 
 impl<D: Dialect> DeleteExpired for SqlStore<D> {
     async fn delete_expired(&self, batch: u32) -> Result<u64, StoreError> {
-        self.core.delete_expired(batch).await
+        self.core().delete_expired(batch).await
     }
 }
 
@@ -599,7 +608,7 @@ impl<D: Dialect> AllSessions for SqlStore<D> {
     ) -> Result<(), StoreError> {
         /// How many rows are fetched at once.
         const PAGE: usize = 500;
-        let core = &self.core;
+        let core = self.core();
         // All keys are greater, which are longer. Nothing at all would be NULL in a MariaDB with `sql_mode =
         // EMPTY_STRING_IS_NULL`, and nothing greater than that.
         let mut after = vec![0];
@@ -623,7 +632,7 @@ impl<D: Dialect> AllSessions for SqlStore<D> {
 
 impl<D: Dialect> UserIndex for SqlStore<D> {
     async fn sessions_of(&self, user: &str) -> Result<Vec<(StoreKey, Record)>, StoreError> {
-        let core = &self.core;
+        let core = self.core();
         let user = core.stored_user("sessions_of", Some(user))?;
         let values = [Value::Text(user.as_deref()), core.now()];
         core.fetch("sessions_of", &core.statements.sessions_of, &values).await
@@ -634,7 +643,7 @@ impl<D: Dialect> UserIndex for SqlStore<D> {
         user: &str,
         except: Option<&StoreKey>,
     ) -> Result<u64, StoreError> {
-        let core = &self.core;
+        let core = self.core();
         // The server's word of them comes a moment after the answer.
         let mut around = Vec::new();
         if let Some(watcher) = D::watcher(&core.news) {

@@ -108,7 +108,8 @@ async fn a_repeated_read_asks_nobody_and_a_change_is_seen() {
 
     // As a subscription of logical replication does, or a restore of data alone.
     let mut replica = admin(&server).await;
-    let change = "SET session_replication_role = replica; UPDATE sessions SET version = version + 1";
+    let change =
+        "SET session_replication_role = replica; UPDATE sessions SET version = version + 1";
     raw_sql(change).execute(&mut replica).await.unwrap();
     at += 1;
     for store in [&here, &there] {

@@ -239,7 +239,10 @@ async fn mariadb_serves_sessions_with_few_prepared_statements() {
     admin.execute("SET GLOBAL max_prepared_stmt_count = 0").await.unwrap();
     let error = MySqlStore::connect(&server.url()).await.unwrap().load(&key()).await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(error.is_retryable() && cause.contains("raise its `max_prepared_stmt_count`"), "{cause}");
+    assert!(
+        error.is_retryable() && cause.contains("raise its `max_prepared_stmt_count`"),
+        "{cause}"
+    );
 }
 
 /// The server knows the table by another name than that which it was given.

@@ -1,7 +1,9 @@
 //! Work that goes on after its request is gone.
 
 use std::{
+    pin::Pin,
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -35,20 +37,23 @@ impl<T: SessionData> Shared<T> {
         job: SaveJob<'static>,
     ) {
         let Some(runtime) = self.background.runtime_for(runtime) else { return };
-        let runs_in = runtime.id();
-        let rescue = Rescue {
-            shared: self.clone(),
-            slot,
-            gone,
-            job,
-            runs_in,
-            is_first: true,
-            is_done: false,
-        };
-        self.background.spawn_in(&runtime, rescue.save());
+        let (shared, restarts) = (self.clone(), Restarts::new(&runtime));
+        self.background.spawn_in(&runtime, Rescue::new(shared, slot, gone, job, restarts));
     }
 
-    async fn save_until_done(&self, slot: &Arc<Slot<T>>, job: SaveJob<'static>) {
+    async fn save_until_done(
+        self: Arc<Self>,
+        slot: Arc<Slot<T>>,
+        gone: Option<RequestId>,
+        job: SaveJob<'static>,
+    ) {
+        self.try_to_save(&slot, job).await;
+        if let Some(writer) = gone {
+            slot.forget_refused(writer);
+        }
+    }
+
+    async fn try_to_save(&self, slot: &Arc<Slot<T>>, job: SaveJob<'static>) {
         let mut pause = BACKGROUND_PAUSE;
         for attempt in 1.. {
             match save(self, slot, job).await {
@@ -74,50 +79,88 @@ impl<T: SessionData> Shared<T> {
 }
 
 /// A save in the background. If its runtime ends first, as that of a worker of actix-web does with the
-/// server, or has ended already, the save begins anew in the one where that is seen, or where the layer was built.
+/// server, or has ended already, the save begins anew in another one. One that panics does not.
 struct Rescue<T: SessionData> {
     shared: Arc<Shared<T>>,
     slot: Arc<Slot<T>>,
     gone: Option<RequestId>,
     job: SaveJob<'static>,
-    runs_in: runtime::Id,
-    /// It may begin anew.
-    is_first: bool,
-    is_done: bool,
+    restarts: Restarts,
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    state: RescueState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RescueState {
+    Waits,
+    /// Being polled, or stopped there by a panic of its own.
+    Runs,
+    Done,
 }
 
 impl<T: SessionData> Rescue<T> {
-    async fn save(mut self) {
-        self.shared.save_until_done(&self.slot, self.job).await;
-        self.is_done = true;
-        if let Some(writer) = self.gone {
-            self.slot.forget_refused(writer);
-        }
+    fn new(
+        shared: Arc<Shared<T>>,
+        slot: Arc<Slot<T>>,
+        gone: Option<RequestId>,
+        job: SaveJob<'static>,
+        restarts: Restarts,
+    ) -> Self {
+        let work = Box::pin(shared.clone().save_until_done(slot.clone(), gone, job));
+        Self { shared, slot, gone, job, restarts, work, state: RescueState::Waits }
+    }
+}
+
+impl<T: SessionData> Future for Rescue<T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.state = RescueState::Runs;
+        let polled = self.work.as_mut().poll(context);
+        self.state = if polled.is_ready() { RescueState::Done } else { RescueState::Waits };
+        polled
     }
 }
 
 impl<T: SessionData> Drop for Rescue<T> {
     fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        let background = &self.shared.background;
+        let other = match self.state {
+            RescueState::Done => return,
+            RescueState::Runs => None,
+            RescueState::Waits => self.restarts.next(&self.shared.background),
+        };
+        let Some(other) = other else { return log_cut_short() };
+        tracing::debug!("a background save begins anew, because its runtime has ended");
+        let restarts = std::mem::take(&mut self.restarts);
+        let Self { shared, slot, gone, job, .. } = &*self;
+        let again = Self::new(shared.clone(), slot.clone(), *gone, *job, restarts);
+        self.shared.background.spawn_in(&other, again);
+    }
+}
+
+/// The runtimes in which a piece of work was begun, each of which has ended but for the last one.
+#[derive(Default)]
+pub(super) struct Restarts {
+    tried: Vec<runtime::Id>,
+}
+
+impl Restarts {
+    pub(super) fn new(first: &Runtime) -> Self {
+        Self { tried: vec![first.id()] }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.tried.len()
+    }
+
+    /// Another one: that where this is called, that where the layer was built, or that where requests were seen.
+    pub(super) fn next(&mut self, background: &Background) -> Option<Runtime> {
         let current = Runtime::try_current().ok();
         let seen = background.runtime.get().cloned();
-        let others = [current, background.home.clone(), seen].into_iter().flatten();
-        let other = others.into_iter().find(|other| other.id() != self.runs_in);
-        match other.filter(|_| self.is_first && !std::thread::panicking()) {
-            Some(other) => {
-                tracing::debug!("a background save begins anew, because its runtime has ended");
-                let Self { shared, slot, gone, job, .. } = &*self;
-                let (shared, slot, gone, job) = (shared.clone(), slot.clone(), *gone, *job);
-                let runs_in = other.id();
-                let again =
-                    Self { shared, slot, gone, job, runs_in, is_first: false, is_done: false };
-                background.spawn_in(&other, again.save());
-            }
-            None => log_cut_short(),
-        }
+        let known = [current, background.home.clone(), seen].into_iter().flatten();
+        let other = known.into_iter().find(|other| !self.tried.contains(&other.id()))?;
+        self.tried.push(other.id());
+        Some(other)
     }
 }
 

@@ -7,7 +7,7 @@
 //! holder renews three times as often. The version is the fencing token: a holder that was too
 //! late finds its next save refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::{runtime::Handle as Runtime, task::AbortHandle};
 
@@ -17,6 +17,7 @@ use crate::{
     record::head::Lease,
     save::{
         self,
+        background::Restarts,
         shared::Shared,
         turn::{LONGEST_PAUSE, StoreTurn},
     },
@@ -35,7 +36,7 @@ pub(crate) struct LeaseGuard<T: SessionData> {
     slot: Arc<Slot<T>>,
     holder: u64,
     runtime: Option<Runtime>,
-    renewal: Option<AbortHandle>,
+    renewal: Arc<Mutex<RenewalState>>,
 }
 
 impl<T: SessionData> LeaseGuard<T> {
@@ -60,43 +61,110 @@ impl<T: SessionData> LeaseGuard<T> {
             turn.pause(shared.write_ids.jitter(LONGEST_PAUSE)).await;
         }
         token.want_lease(lease, writer);
-        let mut leased = Self {
+        let leased = Self {
             shared: shared.clone(),
             slot: slot.clone(),
             holder: lease.holder,
             runtime,
-            renewal: None,
+            renewal: Arc::default(),
         };
         save::save_with_retries(shared, slot, &mut turn, SaveJob::new(Some(writer))).await?;
         // That where the request began to write may have ended.
-        let runtime = Runtime::try_current().ok().or_else(|| leased.runtime.clone());
-        leased.renewal = runtime.map(|it| it.spawn(leased.renew(lease)).abort_handle());
+        if let Some(runtime) = Runtime::try_current().ok().or_else(|| leased.runtime.clone()) {
+            Renewal {
+                shared: shared.clone(),
+                slot: slot.clone(),
+                lease,
+                state: leased.renewal.clone(),
+                restarts: Restarts::new(&runtime),
+                is_over: false,
+            }
+            .start_in(&runtime);
+        }
         Ok(leased)
     }
+}
 
-    /// Renews the lease until it is lost or the task is stopped.
-    fn renew(&self, lease: Lease) -> impl Future<Output = ()> + Send + use<T> {
-        let (shared, slot) = (self.shared.clone(), self.slot.clone());
-        async move {
-            loop {
-                sleep(lease.time / 3).await;
-                let job = SaveJob { kind: SaveKind::RenewLease, ..SaveJob::new(None) };
-                let mut turn = StoreTurn::for_slot(&slot).await;
-                if let Err(error) = save::save_with_retries(&shared, &slot, &mut turn, job).await {
-                    tracing::warn!("a session's lease was not renewed: {}", error.for_log());
-                    if !error.is_retryable() {
-                        return;
-                    }
+/// Whether a lease is to be renewed, and by which task.
+#[derive(Default)]
+enum RenewalState {
+    #[default]
+    NotYet,
+    /// Which one of them, and the task.
+    Runs(usize, AbortHandle),
+    /// The lease has been given back.
+    Over,
+}
+
+/// Renews a lease. If the runtime that this runs in ends while the lease's guard lives, another one goes on.
+struct Renewal<T: SessionData> {
+    shared: Arc<Shared<T>>,
+    slot: Arc<Slot<T>>,
+    lease: Lease,
+    state: Arc<Mutex<RenewalState>>,
+    restarts: Restarts,
+    is_over: bool,
+}
+
+impl<T: SessionData> Renewal<T> {
+    fn start_in(self, runtime: &Runtime) {
+        let (state, number) = (self.state.clone(), self.restarts.count());
+        // A runtime that has ended drops the task here, and the next one starts inside of this call.
+        let task = runtime.spawn(self.renew()).abort_handle();
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            RenewalState::Over => task.abort(),
+            RenewalState::Runs(later, _) if *later > number => {}
+            _ => *state = RenewalState::Runs(number, task),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_over || matches!(*state, RenewalState::Over)
+    }
+
+    /// Until the lease is lost or the task is stopped.
+    async fn renew(mut self) {
+        loop {
+            sleep(self.lease.time / 3).await;
+            let job = SaveJob { kind: SaveKind::RenewLease, ..SaveJob::new(None) };
+            let mut turn = StoreTurn::for_slot(&self.slot).await;
+            let renewed = save::save_with_retries(&self.shared, &self.slot, &mut turn, job);
+            if let Err(error) = renewed.await {
+                tracing::warn!("a session's lease was not renewed: {}", error.for_log());
+                if !error.is_retryable() {
+                    self.is_over = true;
+                    return;
                 }
             }
         }
     }
 }
 
+impl<T: SessionData> Drop for Renewal<T> {
+    fn drop(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        let mut restarts = std::mem::take(&mut self.restarts);
+        let Some(runtime) = restarts.next(&self.shared.background) else {
+            return tracing::warn!("a session's lease is renewed no more: its runtime has ended");
+        };
+        let (shared, slot) = (self.shared.clone(), self.slot.clone());
+        let (lease, state) = (self.lease, self.state.clone());
+        Self { shared, slot, lease, state, restarts, is_over: false }.start_in(&runtime);
+    }
+}
+
 impl<T: SessionData> Drop for LeaseGuard<T> {
     fn drop(&mut self) {
-        if let Some(renewal) = &self.renewal {
-            renewal.abort();
+        let renewal = {
+            let mut renewal = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *renewal, RenewalState::Over)
+        };
+        if let RenewalState::Runs(_, task) = renewal {
+            task.abort();
         }
         if self.slot.release_lease(self.holder) {
             let (slot, runtime) = (self.slot.clone(), self.runtime.as_ref());

@@ -223,7 +223,8 @@ impl<D: Dialect> Core<D> {
             return Err(self.too_late(operation));
         };
         checkout.end();
-        let (needs, is_serializable, chains) = asked.map_err(|error| self.error(operation, error))?;
+        let (needs, is_serializable, chains) =
+            asked.map_err(|error| self.error(operation, error))?;
         if needs || is_serializable {
             tracing::info!(
                 store = D::STORE,

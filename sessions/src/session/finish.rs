@@ -280,7 +280,7 @@ impl<T: SessionData> Handle<T> {
                 error = &error as &dyn std::error::Error,
                 "a session's expiry could not be extended"
             );
-            slot.set_expiry(before);
+            slot.take_expiry_back(expires_at, before);
         }
     }
 

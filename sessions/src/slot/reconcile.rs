@@ -281,6 +281,14 @@ impl<T: SessionData> Slot<T> {
     pub(crate) fn set_expiry(&self, expires_at: SystemTime) -> SystemTime {
         std::mem::replace(&mut self.contents().known.record.expires_at, expires_at)
     }
+
+    /// What was noted could not be stored. Another request may have stored something else meanwhile.
+    pub(crate) fn take_expiry_back(&self, noted: SystemTime, before: SystemTime) {
+        let known = &mut self.contents().known.record;
+        if known.expires_at == noted {
+            known.expires_at = before;
+        }
+    }
 }
 
 impl<T: SessionData> Contents<T> {

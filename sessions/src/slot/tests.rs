@@ -717,6 +717,20 @@ fn a_lifetime_is_the_records_unless_the_slot_has_another() {
 }
 
 #[test]
+fn an_expiry_that_was_not_stored_is_taken_back_and_a_later_one_stays() {
+    let slot = stored();
+    let before = slot.set_expiry(expiry() + HOUR);
+    slot.take_expiry_back(expiry() + HOUR, before);
+    assert_eq!(slot.record().expires_at, expiry());
+    let before = slot.set_expiry(expiry() + HOUR);
+    write(&slot, A, "saved meanwhile", OURS);
+    let saved = Record { expires_at: expiry() + 2 * HOUR, ..planned(&slot, ours(), context()) };
+    slot.saved(saved);
+    slot.take_expiry_back(expiry() + HOUR, before);
+    assert_eq!(slot.record().expires_at, expiry() + 2 * HOUR);
+}
+
+#[test]
 fn what_is_recognized_is_what_the_slot_knows_to_the_byte() {
     type Case = (&'static str, Make, Record, bool, Option<SlotState>);
 

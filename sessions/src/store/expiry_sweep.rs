@@ -37,9 +37,12 @@ use super::DeleteExpired;
 /// [`ensure_running`](Self::ensure_running) in each of its calls, as the SQL stores do.
 #[must_use = "the sweep ends when this is dropped"]
 pub struct ExpirySweep {
-    start: Box<dyn Fn(&Handle) -> JoinHandle<()> + Send + Sync>,
+    start: Box<Start>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// Starts the sweep in a runtime.
+type Start = dyn Fn(&Handle) -> JoinHandle<()> + Send + Sync;
 
 impl fmt::Debug for ExpirySweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -193,7 +193,7 @@ async fn set_up(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
 /// The names of the table's columns.
 fn columns(table: &Table) -> String {
     let (schema, name) = table.parts();
-    let schema = schema.map_or("DATABASE()".to_string(), |schema| stored_name(schema));
+    let schema = schema.map_or("DATABASE()".to_string(), stored_name);
     format!(
         "SELECT column_name FROM information_schema.columns \
          WHERE table_schema = {schema} AND table_name = {} {ALL_ROWS}",

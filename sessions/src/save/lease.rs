@@ -149,7 +149,9 @@ impl<T: SessionData> Drop for Renewal<T> {
         }
         let mut restarts = std::mem::take(&mut self.restarts);
         let Some(runtime) = restarts.next(&self.shared.background) else {
-            return tracing::warn!("a session's lease is renewed no more: its runtime has ended");
+            return tracing::warn!(
+                "a session's lease is renewed no more: its task was cut short, as by the runtime's end"
+            );
         };
         let (shared, slot) = (self.shared.clone(), self.slot.clone());
         let (lease, state) = (self.lease, self.state.clone());

@@ -4,9 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     extract::{Path, State},
-    routing::get,
+    http::Request,
+    routing::{get, post},
 };
+use http_body_util::Full;
 use sessions::{
     ErrorKind, Keys, MemoryStore, Session, SessionData, SessionLayer, WriteGuard,
     testing::Operation,
@@ -727,6 +730,36 @@ async fn a_write_in_a_thread_without_a_runtime_is_saved() {
     eventually("the thread's session is free", async || app.layer.sessions_in_use() == 0).await;
     app.layer.wait_for_background_saves().await;
     assert_eq!(client.get("/name").await.text(), "from a thread");
+}
+
+/// hyper hears of a hang-up when it has read all that has come. Whose upload nobody reads keeps the session's lock until
+/// the handler ends, and no longer; what the handler wrote is saved.
+#[tokio::test]
+async fn a_hang_up_behind_an_upload_that_nobody_reads_leaves_the_lock_at_the_handlers_end() {
+    async fn uploads(State(steps): State<Steps>, session: Session<Visitor>, _unread: Body) {
+        let mut s = session.write().await;
+        s.set_name("from the upload");
+        steps.stop().await;
+    }
+    let steps = Steps::default();
+    let routes = Router::new().route("/uploads", post(uploads)).with_state(steps.clone());
+    let app = App::start(routes).await;
+    let client = app.visitor().await;
+    let uploading = tokio::spawn({
+        let client = client.clone();
+        let upload = Full::new(Bytes::from(vec![0; 1 << 20]));
+        async move { client.call(Request::post("/uploads").body(upload).unwrap()).await.status }
+    });
+    steps.arrived.notified().await;
+    uploading.abort();
+    assert!(uploading.await.unwrap_err().is_cancelled());
+    let waiting = client.spawn_get("/visit");
+    sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "the handler has the lock");
+    steps.go_on.notify_one();
+    assert_eq!(waiting.await.unwrap().text(), "1");
+    app.layer.wait_for_background_saves().await;
+    assert_eq!(client.get("/name").await.text(), "from the upload");
 }
 
 /// Without a lock timeout a request waits for as long as it takes; for itself it waits no longer than

@@ -11,8 +11,7 @@
 #            all sessions of ann" answers DELETE 0, while one session of ann was there before, one is there now, and at
 #            no moment there was none.
 # Matters:   a logout everywhere beside a login that renews the id leaves that session alive, in one statement and without
-#            an error. Repeat the DELETE until it finds none, or lock the user's own row in both transactions; `repeatable
-#            read` has the same answer, as a snapshot does not know the new row either.
+#            an error. Repeat the DELETE until it finds none, or lock the user's own row in both transactions.
 # Source:    https://www.postgresql.org/docs/15/transaction-iso.html#XACT-READ-COMMITTED shows it of rows whose number is
 #            changed; that a renewed session is one of these has to be seen.
 set -euo pipefail

@@ -10,7 +10,7 @@
 # Matters:   optional fields of a session that is kept as a hash: as long as one is empty each save fails, and when two
 #            are, values stand under other fields, and are read as those. Write only the pairs that have a value, and
 #            remove the others by HDEL; hand a script an empty text.
-# Source:    https://docs.rs/redis/1.8.0/redis/trait.ToRedisArgs.html lists `Option<T>`, and does not say what `None` is.
+# Source:    https://docs.rs/redis/1.8.0/redis/trait.ToRedisArgs.html lists `Option<T>`; what becomes of `None` was seen by running it.
 set -euo pipefail
 
 T=$(mktemp -d)
